@@ -1,0 +1,162 @@
+from protos import policy_pb2 as _policy_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATE_DISARMED: _ClassVar[State]
+    STATE_ARMED: _ClassVar[State]
+    STATE_RUNNING: _ClassVar[State]
+    STATE_STARVED: _ClassVar[State]
+    STATE_SAFE: _ClassVar[State]
+    STATE_ESTOP: _ClassVar[State]
+STATE_DISARMED: State
+STATE_ARMED: State
+STATE_RUNNING: State
+STATE_STARVED: State
+STATE_SAFE: State
+STATE_ESTOP: State
+
+class ArmRequest(_message.Message):
+    __slots__ = ("client",)
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    def __init__(self, client: _Optional[str] = ...) -> None: ...
+
+class ArmReply(_message.Message):
+    __slots__ = ("lease", "state")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    lease: str
+    state: State
+    def __init__(self, lease: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ...) -> None: ...
+
+class CommandRequest(_message.Message):
+    __slots__ = ("lease", "reason")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease: str
+    reason: str
+    def __init__(self, lease: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CommandReply(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: State
+    def __init__(self, state: _Optional[_Union[State, str]] = ...) -> None: ...
+
+class PlayRequest(_message.Message):
+    __slots__ = ("lease", "chunk")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    lease: str
+    chunk: _policy_pb2.Chunk
+    def __init__(self, lease: _Optional[str] = ..., chunk: _Optional[_Union[_policy_pb2.Chunk, _Mapping]] = ...) -> None: ...
+
+class ChunkReport(_message.Message):
+    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACCEPTED: _ClassVar[ChunkReport.Outcome]
+        LATE: _ClassVar[ChunkReport.Outcome]
+        REJECTED: _ClassVar[ChunkReport.Outcome]
+        LOST: _ClassVar[ChunkReport.Outcome]
+    ACCEPTED: ChunkReport.Outcome
+    LATE: ChunkReport.Outcome
+    REJECTED: ChunkReport.Outcome
+    LOST: ChunkReport.Outcome
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TICK_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    RETRANSMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    outcome: ChunkReport.Outcome
+    reason: str
+    chunk_id: int
+    first_tick: int
+    skipped: int
+    retransmissions: int
+    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LINK_UP_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TICK_FIELD_NUMBER: _ClassVar[int]
+    JOINT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TICK_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
+    state: State
+    link_up: bool
+    owner: str
+    tick: int
+    joint_count: int
+    tick_period_s: float
+    counters: LinkCounters
+    round_trip_ms: float
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ...) -> None: ...
+
+class LinkCounters(_message.Message):
+    __slots__ = ("frames_received", "crc_errors", "framing_errors", "duplicate_frames", "sequence_gaps", "receive_overruns", "chunks_accepted", "chunks_refused", "starved_ticks", "limited_ticks", "missed_ticks")
+    FRAMES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    CRC_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    FRAMING_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_GAPS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_OVERRUNS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    STARVED_TICKS_FIELD_NUMBER: _ClassVar[int]
+    LIMITED_TICKS_FIELD_NUMBER: _ClassVar[int]
+    MISSED_TICKS_FIELD_NUMBER: _ClassVar[int]
+    frames_received: int
+    crc_errors: int
+    framing_errors: int
+    duplicate_frames: int
+    sequence_gaps: int
+    receive_overruns: int
+    chunks_accepted: int
+    chunks_refused: int
+    starved_ticks: int
+    limited_ticks: int
+    missed_ticks: int
+    def __init__(self, frames_received: _Optional[int] = ..., crc_errors: _Optional[int] = ..., framing_errors: _Optional[int] = ..., duplicate_frames: _Optional[int] = ..., sequence_gaps: _Optional[int] = ..., receive_overruns: _Optional[int] = ..., chunks_accepted: _Optional[int] = ..., chunks_refused: _Optional[int] = ..., starved_ticks: _Optional[int] = ..., limited_ticks: _Optional[int] = ..., missed_ticks: _Optional[int] = ...) -> None: ...
+
+class TelemetryRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Telemetry(_message.Message):
+    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed")
+    TICK_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_HZ_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    RING_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_FIELD_NUMBER: _ClassVar[int]
+    tick: int
+    counter: int
+    counter_hz: int
+    state: State
+    faults: int
+    ring_level: int
+    chunk_id: int
+    flags: int
+    executed: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ...) -> None: ...
