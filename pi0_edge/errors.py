@@ -1,0 +1,32 @@
+"""The errors a user of pi0_edge can meet, one class per thing that can be wrong.
+
+Every message says what was wrong (with the value found), what was expected and what to do.
+"""
+
+
+class Pi0EdgeError(Exception):
+    """Base of every error pi0_edge raises on purpose."""
+
+
+class ConfigError(Pi0EdgeError):
+    """A configuration value, option or combination of options is not possible."""
+
+
+class CheckpointError(Pi0EdgeError):
+    """A checkpoint is missing, incomplete, damaged or not of the detected family."""
+
+
+class ObservationError(Pi0EdgeError):
+    """An observation (image, state, prompt) has the wrong shape, type or values."""
+
+
+class DatasetError(Pi0EdgeError):
+    """A dataset is missing, truncated, of an unknown version or inconsistent."""
+
+
+class EngineError(Pi0EdgeError):
+    """An inference engine cannot run the policy on this machine."""
+
+
+class MissingDependencyError(Pi0EdgeError):
+    """An optional package or a system library that this feature needs is not installed."""

@@ -1,0 +1,1 @@
+"""The simulated ALOHA: environment, scripted expert and demonstration recorder (extra ``sim``)."""

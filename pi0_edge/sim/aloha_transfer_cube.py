@@ -1,0 +1,188 @@
+"""The bimanual cube transfer of gym-aloha, stepped by joint setpoints and rendered only on request.
+
+The physics, the reward and the asset files are gym-aloha's own. Three things differ, on purpose:
+
+* gym-aloha renders three 640x480 pictures per step inside ``get_observation``; here a picture costs time only
+  when :meth:`AlohaTransferCube.render` is called.
+* The cube pose comes from an explicit seed (gym-aloha hands it over through a module variable and falls back to
+  the operating system's entropy where no seed is given).
+* The policy sees the camera ``top``, defined here as :data:`POLICY_VIEW`: gym-aloha's own ``top`` spends most of
+  its pixels on the empty table, so the cube would be three pixels wide in a 112x112 picture.
+
+It deliberately does not wrap gymnasium: there is one task, one action space and no truncation.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
+
+try:
+    import mujoco
+    from dm_control import mujoco as dm_mujoco
+    from dm_control.rl import control
+    from gym_aloha.constants import ASSETS_DIR, DT, START_ARM_POSE, normalize_puppet_gripper_position
+    from gym_aloha.tasks import sim as gym_aloha_sim
+    from gym_aloha.utils import sample_box_pose
+except ImportError as error:
+    raise MissingDependencyError(
+        f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
+    ) from error
+except (AttributeError, RuntimeError) as error:
+    raise MissingDependencyError(
+        f"mujoco found no off-screen OpenGL for MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): "
+        "apt install libegl1 libgl1-mesa-dri"
+    ) from error
+
+CONTROL_HZ = round(1 / DT)
+"""Ticks per second: one setpoint is executed per tick."""
+
+ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+JOINT_NAMES = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in (*ARM_JOINTS, "gripper"))
+"""Order of states and setpoints: radians for the arm joints, grippers 0 (closed) to 1 (open)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera given by the point it looks at and where it stands around that point.
+
+    Attributes:
+        lookat: point in the middle of the picture, metres.
+        distance: from the camera to ``lookat``, metres.
+        azimuth: degrees; 90 looks along +y, from the operator's side.
+        elevation: degrees; -90 looks straight down.
+        fovy: vertical field of view, degrees.
+    """
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+    fovy: float
+
+
+POLICY_VIEW = View(lookat=(0.0, 0.5, 0.13), distance=0.95, azimuth=90.0, elevation=-52.0, fovy=34.0)
+"""What the policy sees as ``top``: cube and both grippers stay in view through all phases of the task."""
+
+CAMERAS = ("top", "angle", "left_pillar", "right_pillar", "front_close")
+"""``top`` is :data:`POLICY_VIEW`; the others are gym-aloha's."""
+
+
+def _joint_state(qpos: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 14 joint values from the 16 of the two arms (two finger slides per gripper become one number)."""
+    arms = [(*arm[:6], normalize_puppet_gripper_position(arm[6])) for arm in (qpos[:8], qpos[8:16])]
+    return np.array(arms).reshape(14)
+
+
+HOME: NDArray[np.float32] = _joint_state(np.array(START_ARM_POSE)).astype(np.float32)
+"""Setpoint that holds the start pose, shape (14,)."""
+
+
+class _BlindTransferCube(gym_aloha_sim.TransferCubeTask):
+    """gym-aloha's task without the three pictures per step."""
+
+    def get_observation(self, physics: Any) -> dict[str, Any]:
+        return {}
+
+
+class AlohaTransferCube:
+    """One simulated pair of arms and one cube.
+
+    Raises:
+        MissingDependencyError: where no OpenGL context can be made (on the first render).
+    """
+
+    def __init__(self) -> None:
+        physics = dm_mujoco.Physics.from_xml_path(str(ASSETS_DIR / "bimanual_viperx_transfer_cube.xml"))
+        physics.model.vis.quality.offsamples = 0
+        self._physics = physics
+        self._env = control.Environment(physics, _BlindTransferCube(), control_timestep=DT)
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._reward = 0.0
+
+    def reset(self, seed: int) -> None:
+        """Put the arms home and the cube where ``seed`` says (x in [0, 0.2] m, y in [0.4, 0.6] m)."""
+        gym_aloha_sim.BOX_POSE[0] = sample_box_pose(seed)
+        self._env.reset()
+        self._reward = 0.0
+
+    def step(self, setpoint: NDArray[np.floating[Any]]) -> None:
+        """Execute one setpoint, shape (14,), for one tick of 20 ms.
+
+        Raises:
+            ObservationError: wrong shape or a value that is not finite.
+        """
+        setpoint = np.asarray(setpoint, dtype=np.float64)
+        if setpoint.shape != (14,) or not np.isfinite(setpoint).all():
+            raise ObservationError(f"a setpoint is 14 finite numbers, found shape {setpoint.shape}: {setpoint}")
+        self._reward = float(self._env.step(setpoint).reward or 0.0)
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """Measured joints, shape (14,), in the order of :data:`JOINT_NAMES`."""
+        return _joint_state(self._physics.data.qpos).astype(np.float32)
+
+    @property
+    def cube_pose(self) -> NDArray[np.float64]:
+        """Position (m) and quaternion (wxyz) of the cube, shape (7,): for the expert, never for the policy."""
+        return self._physics.data.qpos[16:].copy()
+
+    @property
+    def reward(self) -> float:
+        """gym-aloha's stage of the task: 1 right touches, 2 lifted, 3 left touches, 4 transferred."""
+        return self._reward
+
+    @property
+    def success(self) -> bool:
+        """True while the left gripper holds the cube off the table."""
+        return self._reward == 4
+
+    def render(self, camera: str = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
+        """A picture, uint8, shape (height, width, 3), without shadows, reflections or multisampling.
+
+        Raises:
+            ConfigError: unknown camera.
+            MissingDependencyError: no off-screen OpenGL on this machine.
+        """
+        if camera not in CAMERAS:
+            raise ConfigError(f"unknown camera {camera!r}; the simulated ALOHA has {', '.join(CAMERAS)}")
+        renderer = self._renderer(height, width)
+        renderer.update_scene(self._physics.data.ptr, self._viewpoint(camera))
+        return renderer.render()
+
+    def _viewpoint(self, camera: str) -> str | mujoco.MjvCamera:
+        if camera != "top":
+            return camera
+        viewpoint = mujoco.MjvCamera()
+        viewpoint.type = mujoco.mjtCamera.mjCAMERA_FREE
+        viewpoint.lookat[:] = POLICY_VIEW.lookat
+        viewpoint.distance = POLICY_VIEW.distance
+        viewpoint.azimuth = POLICY_VIEW.azimuth
+        viewpoint.elevation = POLICY_VIEW.elevation
+        return viewpoint
+
+    def _renderer(self, height: int, width: int) -> mujoco.Renderer:
+        if (height, width) not in self._renderers:
+            model = self._physics.model.ptr
+            model.vis.global_.fovy = POLICY_VIEW.fovy
+            model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+            model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+            renderer = mujoco.Renderer(model, height, width)
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            self._renderers[height, width] = renderer
+        return self._renderers[height, width]
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
