@@ -1,0 +1,25 @@
+"""Checkpoints of other projects, and our own, as one set of parameters under the names of `pi0_edge.model`.
+
+`open_checkpoint` finds out by itself what it was given:
+
+    ======================  =====================================================  ==============================
+    layout                  recognised by                                          names, arrangement
+    ======================  =====================================================  ==============================
+    ``pi0-edge``            our own parameter names                                `native`
+    ``openpi-pytorch``      ``paligemma_with_expert.``                             `torch_names`
+    ``lerobot``             the same, with ``model.`` or a LeRobot config.json     `torch_names`
+    ``transformers``        ``model.vlm.`` and ``model.dit.``                      `torch_names`
+    ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_names`
+    ======================  =====================================================  ==============================
+
+A *source* reads arrays out of files, a *layout* says where each of our parameters lies in a source, `Checkpoint` joins
+the two, checks that nothing is missing, surplus or wrongly shaped, and streams the parameters one by one. Pickled files
+are never opened. Preprocessing (statistics, tokenizer, robot) is not read here but in `pi0_edge.processing`.
+"""
+
+from pi0_edge.checkpoints.checkpoint import Checkpoint
+from pi0_edge.checkpoints.detect import open_checkpoint
+from pi0_edge.checkpoints.native import save_checkpoint
+from pi0_edge.checkpoints.sizes import load_sizes, parse_sizes
+
+__all__ = ["Checkpoint", "load_sizes", "open_checkpoint", "parse_sizes", "save_checkpoint"]

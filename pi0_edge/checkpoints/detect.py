@@ -1,0 +1,99 @@
+"""Finds out what a path holds, and opens it as a `Checkpoint`.
+
+Looked for, in this order: a safetensors file (or a folder with one, or with a sharded index, also one level down where
+LeRobot's training puts `pretrained_model`), then an orbax item (a folder with `manifest.ocdbt` or zarr arrays, also as
+`params` below the given folder). Anything pickled is refused: opening it would run code from the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pi0_edge.checkpoints.checkpoint import Checkpoint
+from pi0_edge.checkpoints.layout import Layout
+from pi0_edge.checkpoints.native import WEIGHTS, NativeLayout
+from pi0_edge.checkpoints.orbax_names import OrbaxLayout
+from pi0_edge.checkpoints.orbax_source import OrbaxSource
+from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
+from pi0_edge.checkpoints.settings import is_lerobot, read_config_json, recorded_sizes
+from pi0_edge.checkpoints.torch_names import torch_layout
+from pi0_edge.errors import CheckpointError
+
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_EXPECTED = "a .safetensors file, a folder with model.safetensors, or a JAX checkpoint with params/"
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a checkpoint of any known layout; reads headers only.
+
+    Args:
+        path: A .safetensors file, or a folder of openpi, LeRobot, transformers, JAX/orbax or pi0-edge.
+
+    Raises:
+        CheckpointError: If nothing is there, it is pickled, truncated, an adapter, or of no known layout.
+        MissingDependencyError: If it is a JAX checkpoint and tensorstore is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; expected {_EXPECTED}")
+    _refuse_pickled(path)
+    if weights := _find_safetensors(path):
+        return _open_safetensors(path, weights)
+    if params := _find_orbax(path):
+        source = OrbaxSource(params)
+        folder = params.parent if params.name == "params" else params
+        recorded = recorded_sizes(read_config_json(folder), folder / "config.json")
+        return Checkpoint(path, folder, source, OrbaxLayout(source.entries, params), recorded)
+    _explain_folder(path)
+    raise CheckpointError(f"{path} holds no weights; expected {_EXPECTED}")
+
+
+def _find_safetensors(path: Path) -> Path | None:
+    if path.is_file():
+        return path
+    candidates = (folder / name for folder in (path, path / "pretrained_model") for name in (WEIGHTS, INDEX))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _find_orbax(path: Path) -> Path | None:
+    def holds_arrays(folder: Path) -> bool:
+        return (folder / "manifest.ocdbt").is_file() or any(folder.glob("params.*/.zarray"))
+
+    return next((folder for folder in (path / "params", path) if holds_arrays(folder)), None)
+
+
+def _open_safetensors(path: Path, weights: Path) -> Checkpoint:
+    """Side files count only beside a file with the canonical name: any other name may lie anywhere."""
+    source = SafetensorsSource(weights)
+    folder = weights.parent
+    config = read_config_json(folder) if weights.name in (WEIGHTS, INDEX) else {}
+    keys = source.entries.keys()
+    layout: Layout | None = torch_layout(keys, path, is_lerobot(config))
+    if layout is None and any(key.startswith("prefix.layers.") for key in keys):
+        layout = NativeLayout(keys)
+    if layout is None:
+        first = ", ".join(sorted(keys)[:3]) or "none"
+        raise CheckpointError(
+            f"{weights}: the tensor names are of no known π0 layout (first names: {first}); expected names of openpi, "
+            "LeRobot, transformers or pi0-edge"
+        )
+    return Checkpoint(path, folder, source, layout, recorded_sizes(config, folder / "config.json"))
+
+
+def _refuse_pickled(path: Path) -> None:
+    if path.is_file() and path.suffix in _PICKLED:
+        raise CheckpointError(
+            f"{path} is a pickled file, and opening one can run any code that is in it; expected {_EXPECTED}. "
+            "Convert it where you trust it: torch.load(path, weights_only=True), then safetensors.torch.save_file"
+        )
+    if path.is_file() and path.suffix != ".safetensors" and path.name != INDEX:
+        raise CheckpointError(f"{path} is not a checkpoint; expected {_EXPECTED}")
+
+
+def _explain_folder(path: Path) -> None:
+    """Names the reason where a folder holds something that looks like weights."""
+    if (path / "adapter_model.safetensors").is_file():
+        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: merge them and save it")
+    pickled = sorted(file for file in path.iterdir() if file.suffix in _PICKLED)
+    if pickled:
+        _refuse_pickled(pickled[0])

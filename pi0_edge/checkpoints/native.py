@@ -1,0 +1,111 @@
+"""Our own layout: a folder with everything a policy needs, under our own names.
+
+    model.safetensors     the parameters of `pi0_edge.model.Pi0`
+    config.json           {"format": "pi0-edge", "format_version": 1, "config": sizes, "processing": {...}}
+    norm_stats.json       statistics of state and actions, in openpi's format
+    tokenizer.json/.model the tokenizer
+    robot.yaml            the robot layout, where it is not one of ours
+
+What "processing" means is known to `pi0_edge.processing.loading`; here it is only put down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pi0_edge.checkpoints.layout import Location, count_layers
+from pi0_edge.checkpoints.settings import FORMAT
+from pi0_edge.errors import ConfigError
+from pi0_edge.model.config import Pi0Config
+
+WEIGHTS = "model.safetensors"
+FORMAT_VERSION = 1
+_TOKENIZERS = (".json", ".model")
+
+
+class NativeLayout:
+    """Our own names: every parameter is stored as itself."""
+
+    name = FORMAT
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self._keys = keys
+
+    def locate(self, name: str) -> Location:
+        """The name itself."""
+        return Location(name)
+
+    def unused(self, key: str, prefix_depth: int) -> bool:
+        """We write nothing that is not needed."""
+        return False
+
+    def layers(self, tower: str) -> int:
+        """How many layers of `tower` are stored."""
+        return count_layers(self._keys, f"{tower}.layers.")
+
+    def sizes(self) -> Mapping[str, int | str]:
+        """Nothing beyond the shapes; config.json has the rest."""
+        return {}
+
+
+def save_checkpoint(
+    folder: Path, model_state: Mapping[str, Tensor], config: Pi0Config, processing: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a checkpoint in our own layout, replacing one that is already there.
+
+    The weights are put in place last and in one step, so a folder with a model.safetensors is complete.
+
+    Args:
+        folder: Created if needed.
+        model_state: The state dict of a `Pi0`, in the dtypes to store.
+        config: Its sizes.
+        processing: As returned by `ObservationProcessor.description()`: "norm_stats" (openpi's format), "tokenizer"
+            (a file to copy), "robot" (a name or a .yaml file to copy) and further JSON values; any may be absent.
+
+    Raises:
+        ConfigError: If a file to copy is missing or not of a known kind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = dict(processing or {})
+    if "norm_stats" in settings:
+        _write_json(folder / "norm_stats.json", {"norm_stats": settings.pop("norm_stats")})
+    if "tokenizer" in settings:
+        _copy_tokenizer(Path(settings.pop("tokenizer")), folder)
+    if Path(str(settings.get("robot", ""))).suffix in (".yaml", ".yml"):
+        settings["robot"] = _copy(Path(settings["robot"]), folder / "robot.yaml").name
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": dataclasses.asdict(config)}
+    _write_json(folder / "config.json", {**content, "processing": settings})
+    _write_weights(folder / WEIGHTS, model_state)
+
+
+def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    partial = path.with_suffix(".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
+    os.replace(partial, path)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    if source.suffix not in _TOKENIZERS:
+        raise ConfigError(f"the tokenizer {source} is neither a .model nor a .json file; give one of these")
+    _copy(source, folder / f"tokenizer{source.suffix}")
+
+
+def _copy(source: Path, target: Path) -> Path:
+    if not source.is_file():
+        raise ConfigError(f"{source} does not exist; expected a file to put into the checkpoint as {target.name}")
+    if source.resolve() != target.resolve():
+        shutil.copyfile(source, target)
+    return target
