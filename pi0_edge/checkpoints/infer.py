@@ -41,6 +41,7 @@ _ASSUMED_HORIZON = (
     "%s records no horizon; assuming %d as in the base models (pi0_droid has 10, pi05_droid 15, pi05_libero 10: "
     "give horizon in a SIZES file)"
 )
+_SECTIONS = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
 _TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens")
 _log = logging.getLogger(__name__)
 
@@ -140,17 +141,18 @@ def _heads(sizes: Sizes, origin: str) -> Sizes:
 
 
 def _build(sizes: Sizes, variant: Variant, origin: str) -> Pi0Config:
-    sections = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
-    fields = {name: [field.name for field in dataclasses.fields(config)] for name, config in sections.items()}
-    _refuse_unknown([*_TOP_LEVEL, *(f"{name}.{field}" for name in fields for field in fields[name])], sizes, origin)
+    sections = {section: _fields(section, kind) for section, kind in _SECTIONS.items()}
+    _refuse_unknown([*(key for keys in sections.values() for key in keys), *_TOP_LEVEL], sizes, origin)
+    vision, prefix, expert = ({key.split(".")[1]: int(sizes[key]) for key in keys} for keys in sections.values())
+    rest = {key: int(sizes[key]) for key in _TOP_LEVEL}
     try:
-        towers = {
-            name: config(**{field: int(sizes[f"{name}.{field}"]) for field in fields[name]})
-            for name, config in sections.items()
-        }
-        return Pi0Config(variant=variant, **towers, **{name: int(sizes[name]) for name in _TOP_LEVEL})
+        return Pi0Config(variant, VisionConfig(**vision), GemmaConfig(**prefix), GemmaConfig(**expert), **rest)
     except ValueError as error:
         raise ConfigError(f"{origin}: the sizes do not fit together: {error}") from error
+
+
+def _fields(section: str, config: type[VisionConfig] | type[GemmaConfig]) -> list[str]:
+    return [f"{section}.{field.name}" for field in dataclasses.fields(config)]
 
 
 def _refuse_unknown(keys: list[str], sizes: Sizes, origin: str) -> None:
