@@ -82,6 +82,7 @@ class Pi0(nn.Module):
         self.vision = SigLIP(config.vision)
         self.projector = nn.Linear(config.vision.width, config.prefix.width)
         self.token_embedding = nn.Embedding(config.vocab_size, config.prefix.width)
+        nn.init.normal_(self.token_embedding.weight, std=config.prefix.width**-0.5)
         self.prefix = Prefix(config.prefix)
         self.expert = ActionExpert(config.expert, adaptive=config.variant == "pi05")
         self.action_in_proj = nn.Linear(config.action_dim, width)

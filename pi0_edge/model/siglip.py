@@ -67,7 +67,7 @@ class SigLIP(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
-        self.position_embedding = nn.Parameter(torch.empty(config.tokens, config.width).normal_(std=0.02))
+        self.position_embedding = nn.Parameter(torch.empty(config.tokens, config.width).normal_(std=config.width**-0.5))
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
 

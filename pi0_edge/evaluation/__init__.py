@@ -1,0 +1,1 @@
+"""Closed-loop success of a policy on the simulated task."""

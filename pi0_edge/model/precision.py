@@ -1,0 +1,34 @@
+"""The bf16 policy of openpi: which parameters leave fp32 and which stay.
+
+| stays fp32                                                     | becomes bf16                         |
+|----------------------------------------------------------------|--------------------------------------|
+| patch and position embedding                                   | the rest of the vision tower         |
+| RMSNorm weights, adaRMS modulations                            | projector, token embedding           |
+| state, action and time projections; x, t and the Euler steps   | all linears of prefix and expert     |
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pi0_edge.model.gemma import AdaRMSNorm, RMSNorm
+from pi0_edge.model.pi0 import Pi0
+
+
+def apply_bf16_policy(model: Pi0) -> Pi0:
+    """Converts the parameters of `model` in place and returns it."""
+    for part in (model.vision.layers, model.vision.final_norm, model.projector, model.token_embedding):
+        part.to(torch.bfloat16)
+    for expert in (model.prefix, model.expert):
+        expert.to(torch.bfloat16)
+        for module in expert.modules():
+            if isinstance(module, RMSNorm | AdaRMSNorm):
+                module.to(torch.float32)
+    model.residual_dtype = torch.bfloat16
+    return model
+
+
+def parameter_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
+    """The dtype of every parameter by name."""
+    return {name: parameter.dtype for name, parameter in model.named_parameters()}

@@ -1,0 +1,1 @@
+"""Flow-matching training of π0 on demonstrations."""

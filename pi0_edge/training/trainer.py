@@ -1,0 +1,160 @@
+"""The training loop: flow matching over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
+
+The average of the weights, not the weights themselves, is the policy. A run folder holds `state.safetensors`: weights,
+average, optimizer moments and, in its metadata, the progress. One file, replaced atomically, so that a run killed at any
+moment goes on from its last save.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pi0_edge.errors import ConfigError
+from pi0_edge.model import Pi0
+from pi0_edge.model.flow import sample_training_times
+from pi0_edge.training.samples import SampleBatches
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What decides a training run, apart from data and model.
+
+    Attributes:
+        steps: Optimizer steps of the whole run; the cosine ends there.
+        draws: Noise draws per observation that share one pass over the prefix.
+        real_dims: Action dimensions that carry meaning; padding is left out of the loss.
+    """
+
+    steps: int
+    real_dims: int
+    batch: int = 64
+    draws: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    save_every: int = 500
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine down to a hundredth of the peak."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    fraction = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction))))
+
+
+class Trainer:
+    """One run over one set of demonstrations."""
+
+    def __init__(self, model: Pi0, batches: SampleBatches, config: TrainConfig, folder: Path) -> None:
+        self.model = model
+        self.batches = batches
+        self.config = config
+        self.folder = folder
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+        )
+        self.progress = Progress()
+
+    def run(self, report: Callable[[Progress], None]) -> dict[str, Tensor]:
+        """Trains to the last step and returns the averaged weights; `report` is called after every step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        for progress in self._steps():
+            report(progress)
+            if progress.step % self.config.save_every == 0 or progress.step == self.config.steps:
+                self._save()
+        return self.average
+
+    def _steps(self) -> Iterator[Progress]:
+        self.model.train()
+        while self.progress.step < self.config.steps:
+            started = time.monotonic()
+            self.progress.losses.append(self._step(self.progress.step))
+            self.progress.step += 1
+            self.progress.seconds += time.monotonic() - started
+            yield self.progress
+
+    def _step(self, step: int) -> float:
+        config = self.config
+        # Seeded per step, so that a resumed run sees the batches that an unbroken one would have seen.
+        rng = np.random.default_rng((config.seed, step))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        inputs, chunks = self.batches.draw(config.batch, rng)
+        rows = config.batch * config.draws
+        noise = torch.randn(rows, *chunks.shape[1:], generator=generator)
+        loss = self.model.loss(inputs, chunks, noise, sample_training_times(rows, generator))
+        loss = loss[..., : config.real_dims].mean()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self._update_average(step)
+        return loss.item()
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        # An average over the first steps would remember the initial weights for too long.
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        for name, p in self.model.named_parameters():
+            self.average[name].lerp_(p, 1 - decay)
+
+    def _save(self) -> None:
+        tensors = {f"average.{name}": value for name, value in self.average.items()}
+        for name, p in self.model.named_parameters():
+            tensors[f"weight.{name}"] = p.detach()
+            moments = self.optimizer.state[p]
+            tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+        metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.progress))}
+        save_file(tensors, self.folder / "state.tmp", metadata=metadata)
+        os.replace(self.folder / "state.tmp", self.folder / "state.safetensors")
+
+    def _resume(self) -> None:
+        state = self.folder / "state.safetensors"
+        if not state.exists():
+            return
+        with safe_open(state, framework="pt") as file:
+            metadata = file.metadata()
+        if json.loads(metadata["config"]) != asdict(self.config):
+            raise ConfigError(
+                f"{state} holds a run with other settings ({metadata['config']}): repeat those to go on with it, "
+                "or name another folder"
+            )
+        self.progress = Progress(**json.loads(metadata["progress"]))
+        tensors = load_file(state)
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(tensors[f"weight.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+                self.optimizer.state[p] = {
+                    "step": torch.tensor(float(self.progress.step)),
+                    "exp_avg": tensors[f"moment1.{name}"],
+                    "exp_avg_sq": tensors[f"moment2.{name}"],
+                }

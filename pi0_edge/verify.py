@@ -1,0 +1,187 @@
+"""Compares an engine with recorded outputs of another implementation on the same inputs and noise.
+
+The files are those of the golden vectors:
+
+* inputs (`.npz`): `image.<camera>` float32 [batch, size, size, 3] in [-1, 1] with `image_mask.<camera>` bool [batch],
+  `tokens` int64 and `token_mask` bool [batch, tokens], `state` float32 [batch, dims], `noise` float32 [batch, horizon,
+  dims]; for the training loss also `actions` like `noise` and `time` float32 [batch].
+* expected (`.safetensors`), any of: `actions` and `loss` [batch, horizon, dims]; `kv.<layer>.k` and `.v` [batch,
+  kv_heads, prefix, head_dim] after rotary positions; `t` [steps, batch], from which steps and schedule are told.
+
+Keys and values are compared where the prefix has a valid token: padding and missing cameras are never computed here.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pi0_edge.checkpoints import load_sizes, open_checkpoint
+from pi0_edge.engine import build_engine
+from pi0_edge.errors import ConfigError, ObservationError
+from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.model.flow import euler_times
+from pi0_edge.model.pi0 import packing_order
+from pi0_edge.processing.robots import CAMERA_SLOTS
+
+TOLERANCES = {"reference": 1e-4, "bf16": 2e-2, "cpu-int8": 2e-1}
+"""Largest allowed difference on unit-variance actions, per engine."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output is from the expected one."""
+
+    output: str
+    largest: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """True within the tolerance; NaN never passes."""
+        return self.largest <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The inputs file."""
+
+    inputs: ModelInputs
+    noise: Tensor
+    actions: Tensor | None
+    time: Tensor | None
+
+
+def verify(
+    checkpoint: Path, inputs: Path, expected: Path, sizes: Path | None, engine: str, tolerance: float | None
+) -> list[Difference]:
+    """Runs the checkpoint on the recorded inputs and measures every output that both sides have.
+
+    Raises:
+        CheckpointError: If the checkpoint does not load.
+        ConfigError: If sizes are missing or contradict the files, or nothing in `expected` can be compared.
+        ObservationError: If the inputs file lacks an array or one has the wrong shape.
+    """
+    recording, wanted = read_inputs(inputs), _read_expected(expected)
+    model = _load_model(checkpoint, sizes, recording)
+    limit = TOLERANCES[engine] if tolerance is None else tolerance
+    found = _outputs(model, recording, wanted, engine)
+    differences = [Difference(name, _largest(ours, theirs, name), limit) for name, ours, theirs in found]
+    if not differences:
+        raise ConfigError(f"{expected} has none of actions, loss, kv.<layer>.k|v; found {', '.join(sorted(wanted))}")
+    return differences
+
+
+def read_inputs(path: Path) -> Recording:
+    """Reads the inputs file.
+
+    Raises:
+        ObservationError: If it cannot be read, lacks an array, or one has the wrong shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ObservationError(f"{path} is not a readable .npz of plain arrays: {error}") from error
+    needed = ["tokens", "token_mask", "state", "noise"]
+    if missing := [name for name in needed if name not in arrays]:
+        raise ObservationError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}")
+    cameras = [camera for camera in CAMERA_SLOTS if f"image.{camera}" in arrays]
+    if not cameras:
+        raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(CAMERA_SLOTS)}")
+    images = torch.stack([arrays[f"image.{camera}"].permute(0, 3, 1, 2).float() for camera in cameras], 1)
+    present = torch.ones(len(images), dtype=torch.bool)
+    masks = torch.stack([arrays.get(f"image_mask.{camera}", present) for camera in cameras], 1)
+    model_inputs = ModelInputs(images, masks, arrays["tokens"].long(), arrays["token_mask"], arrays["state"].float())
+    return Recording(model_inputs, arrays["noise"].float(), arrays.get("actions"), arrays.get("time"))
+
+
+def _read_expected(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} is not a readable .safetensors file: {error}") from error
+
+
+def _load_model(path: Path, sizes: Path | None, recording: Recording) -> Pi0:
+    checkpoint = open_checkpoint(path)
+    overrides = {} if sizes is None else load_sizes(sizes)
+    horizon, image_size = recording.noise.shape[1], recording.inputs.images.shape[-1]
+    config = checkpoint.infer_config({"horizon": horizon, "image_size": image_size, **overrides})
+    _check_recording(replace(config, max_prompt_tokens=recording.inputs.tokens.shape[1]), recording)
+    model = Pi0(config)
+    checkpoint.load_into(model)
+    return model.eval()
+
+
+def _check_recording(config: Pi0Config, recording: Recording) -> None:
+    chunk = (recording.inputs.batch, config.horizon, config.action_dim)
+    size = config.vision.image_size
+    expected = {
+        "noise": (recording.noise, chunk),
+        "state": (recording.inputs.state, (chunk[0], config.action_dim)),
+        "image": (recording.inputs.images[:, 0], (chunk[0], 3, size, size)),
+        "token_mask": (recording.inputs.token_mask, tuple(recording.inputs.tokens.shape)),
+    }
+    for name, (array, shape) in expected.items():
+        if tuple(array.shape) != shape:
+            raise ObservationError(f"{name} has shape {list(array.shape)}, the network expects {list(shape)}")
+    if int(recording.inputs.tokens.max()) >= config.vocab_size:
+        raise ObservationError(
+            f"token id {int(recording.inputs.tokens.max())} is outside the vocabulary of {config.vocab_size}"
+        )
+
+
+def _outputs(
+    model: Pi0, recording: Recording, wanted: dict[str, Tensor], engine: str
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yields (name, ours, theirs) for every output that can be compared."""
+    if engine == "reference":
+        yield from _prefix_outputs(model, recording, wanted)
+        if "loss" in wanted and recording.actions is not None and recording.time is not None:
+            with torch.inference_mode():
+                loss = model.loss(recording.inputs, recording.actions, recording.noise, recording.time)
+            yield "loss", loss, wanted["loss"]
+    if "actions" in wanted:
+        yield "actions", _infer(model, recording, wanted, engine), wanted["actions"]
+
+
+@torch.inference_mode()
+def _prefix_outputs(model: Pi0, recording: Recording, wanted: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    context = model.attend_prefix(recording.inputs)
+    order, lengths = packing_order(recording.inputs, model.config.vision.tokens)
+    valid = torch.arange(order.shape[1]) < lengths[:, None]
+    rows = torch.arange(len(order))[:, None].expand_as(order)
+    for layer, ours in enumerate(context.layers):
+        for name, tensor in ((f"kv.{layer}.k", ours.keys), (f"kv.{layer}.v", ours.values)):
+            if name in wanted:
+                yield name, tensor[valid], wanted[name].transpose(1, 2)[rows, order][valid]
+
+
+def _infer(model: Pi0, recording: Recording, wanted: dict[str, Tensor], engine: str) -> Tensor:
+    built = build_engine(engine, model)
+    built.times = _times(wanted.get("t"))
+    return built.infer(recording.inputs, recording.noise)
+
+
+def _times(recorded: Tensor | None) -> Tensor:
+    """The step schedule that the other implementation used; openpi's where it did not record one."""
+    if recorded is None:
+        return euler_times(10)
+    recorded = recorded.reshape(len(recorded), -1)[:, 0]
+    candidates = [euler_times(len(recorded), "accumulated"), euler_times(len(recorded), "exact")]
+    return min(candidates, key=lambda times: float((times - recorded).abs().max()))
+
+
+def _largest(ours: Tensor, theirs: Tensor, name: str) -> float:
+    if ours.shape != theirs.shape:
+        raise ConfigError(f"expected {name} has shape {list(theirs.shape)}, the network gives {list(ours.shape)}")
+    return float((ours.float() - theirs.float()).abs().max())
