@@ -1,0 +1,30 @@
+"""`python -m firmware_bridge --port /dev/ttyUSB0`: the bridge on a machine without torch or the command line."""
+
+import argparse
+import logging
+import sys
+
+from firmware_bridge.bridge_server import serve_bridge
+from firmware_bridge.errors import BridgeError
+from firmware_bridge.listen_address import DEFAULT_LISTEN
+
+
+def main() -> int:
+    """Runs the bridge until it is told to stop; returns 1 after an error, which it prints."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_bridge", description="Bridge from gRPC to the firmware.")
+    parser.add_argument("--port", required=True, help="serial device, pseudo-terminal or socket://host:port")
+    parser.add_argument("--listen", default=DEFAULT_LISTEN, help="host:port on loopback (default: %(default)s)")
+    parser.add_argument("--robot", default="aloha", help="joint table (default: %(default)s)")
+    parser.add_argument("--baud", type=int, default=921600, help="bits per second (default: %(default)s)")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        serve_bridge(options.port, options.listen, options.robot, baud=options.baud)
+    except BridgeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

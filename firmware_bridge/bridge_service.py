@@ -1,0 +1,148 @@
+"""gRPC service RobotBridge: translates between messages and the arm; decides nothing itself.
+
+A malformed request ends the call, and a stream of chunks with it (see `rpc_errors`); a chunk whose values cannot
+be played is answered by a REJECTED report, and the stream goes on.
+"""
+
+import threading
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+
+from firmware_bridge.arm_control import ArmControl
+from firmware_bridge.chunk_player import ChunkPlayer
+from firmware_bridge.errors import ChunkError, ConfigError
+from firmware_bridge.link import FirmwareLink
+from firmware_bridge.rpc_errors import refusals
+from firmware_bridge.telemetry_fanout import TelemetryFanout
+from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
+
+MAX_WATCHERS = 8
+MAX_STREAMS = 4
+_WATCH_S = 0.2
+_NAME_LIMIT = 64
+
+
+class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
+    """RobotBridge over one link."""
+
+    def __init__(self, link: FirmwareLink, arm: ArmControl, fanout: TelemetryFanout) -> None:
+        self._link = link
+        self._arm = arm
+        self._fanout = fanout
+        self._player = ChunkPlayer(link)
+        self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+
+    def Arm(self, request: bridge_pb2.ArmRequest, context: grpc.ServicerContext) -> bridge_pb2.ArmReply:
+        """Takes the arm for a client."""
+        with refusals(context):
+            if not 1 <= len(request.client) <= _NAME_LIMIT:
+                raise ConfigError(f"client is {request.client[:80]!r}; give a name of 1 to {_NAME_LIMIT} characters")
+            lease = self._arm.arm(request.client)
+        return bridge_pb2.ArmReply(lease=lease.token, state=self._state())
+
+    def Disarm(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Gives the arm back."""
+        with refusals(context):
+            self._arm.disarm(request.lease)
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def EStop(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Stops the arm, whoever holds it."""
+        with refusals(context):
+            self._arm.estop(request.reason)
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def Clear(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Leaves SAFE or ESTOP for DISARMED."""
+        with refusals(context):
+            self._arm.clear(request.lease)
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def GetStatus(self, request: bridge_pb2.StatusRequest, context: grpc.ServicerContext) -> bridge_pb2.Status:
+        """State of the arm and of the link."""
+        with refusals(context):
+            clock = self._link.clock
+        telemetry = self._link.telemetry
+        counters = self._link.counters
+        return bridge_pb2.Status(
+            state=self._state(),
+            link_up=self._link.up,
+            owner=self._arm.desk.owner,
+            tick=telemetry.tick if telemetry else 0,
+            joint_count=self._link.robot.count,
+            tick_period_s=clock.tick_period_s,
+            counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
+            round_trip_ms=clock.round_trip_s * 1e3,
+        )
+
+    def PlayChunks(
+        self, request_iterator: Iterator[bridge_pb2.PlayRequest], context: grpc.ServicerContext
+    ) -> Iterator[bridge_pb2.ChunkReport]:
+        """Plays chunks as they come; every chunk is answered by one report."""
+        if not self._streams.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
+        try:
+            with refusals(context):
+                for request in request_iterator:
+                    yield self._play(request)
+        finally:
+            self._streams.release()
+
+    def WatchTelemetry(
+        self, request: bridge_pb2.TelemetryRequest, context: grpc.ServicerContext
+    ) -> Iterator[bridge_pb2.Telemetry]:
+        """Every tick, from now on."""
+        if self._fanout.watchers >= MAX_WATCHERS:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} clients watch telemetry already")
+        with self._fanout.watch() as watcher:
+            while context.is_active():
+                telemetry = watcher.get(_WATCH_S)
+                if telemetry is not None:
+                    yield telemetry
+
+    def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+        """Hands one tick to the watchers. Called in the link's reader thread."""
+        self._fanout.publish(
+            bridge_pb2.Telemetry(
+                tick=telemetry.tick,
+                counter=telemetry.counter,
+                counter_hz=self._link.welcome.counter_hz,
+                state=telemetry.state,  # pyright: ignore[reportArgumentType]
+                faults=telemetry.faults,
+                ring_level=telemetry.ring_level,
+                chunk_id=telemetry.chunk_id,
+                flags=telemetry.flags,
+                executed=telemetry.executed,
+            )
+        )
+
+    def _play(self, request: bridge_pb2.PlayRequest) -> bridge_pb2.ChunkReport:
+        self._arm.desk.check(request.lease)
+        if not request.HasField("chunk"):
+            raise ChunkError("chunk is missing", malformed=True)
+        return self._player.play(*read_chunk(request.chunk))
+
+    def _state(self) -> bridge_pb2.State:
+        telemetry = self._link.telemetry
+        return telemetry.state if telemetry else serial_link.State.DISARMED  # pyright: ignore[reportReturnType]
+
+
+def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:
+    """Actions, float32 [horizon, action_dim], and the tick of the observation that they answer.
+
+    Raises:
+        ChunkError: the fields contradict each other, or the clock is missing.
+    """
+    expected = chunk.horizon * chunk.action_dim
+    if len(chunk.actions) != expected or not expected:
+        raise ChunkError(
+            f"chunk.actions holds {len(chunk.actions)} values; horizon {chunk.horizon} and action_dim "
+            f"{chunk.action_dim} require {expected or 'at least one'}",
+            malformed=True,
+        )
+    if not chunk.HasField("clock"):
+        raise ChunkError("chunk.clock is missing; copy it from the observation that the chunk answers", malformed=True)
+    actions = np.array(chunk.actions, dtype=np.float32).reshape(chunk.horizon, chunk.action_dim)
+    return actions, chunk.clock.tick

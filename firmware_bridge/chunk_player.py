@@ -1,0 +1,87 @@
+"""Plays chunks: checks them, splices them by time, delivers them, and says what became of each."""
+
+import math
+import threading
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.chunk_delivery import Delivery, deliver
+from firmware_bridge.chunk_schedule import GUARD_TICKS, ScheduledChunk, check_actions, schedule, wire_ticks
+from firmware_bridge.errors import ChunkError
+from firmware_bridge.link import FirmwareLink
+from protos.bridge_pb2 import ChunkReport
+from protos.serial_link import ChunkResult
+
+_REFUSALS = {
+    ChunkResult.STALE: "a newer chunk was played already",
+    ChunkResult.TOO_FAR_AHEAD: "it reaches further ahead than the ring of setpoints",
+    ChunkResult.NOT_ARMED: "the arm is not armed",
+    ChunkResult.WRONG_SHAPE: "the firmware expects another number of joints or steps",
+    ChunkResult.OUT_OF_RANGE: "a setpoint is beyond the position limits",
+}
+
+
+class ChunkPlayer:
+    """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
+
+    def __init__(self, link: FirmwareLink) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._chunk_id = 0
+
+    def play(self, actions: NDArray[np.floating], observed_tick: int) -> ChunkReport:
+        """Brings a chunk into the ring at the action that is due now.
+
+        Args:
+            actions: [horizon, joints], physical units.
+            observed_tick: tick T of the observation that the chunk answers; action k is due at T + 1 + k.
+
+        Raises:
+            ChunkError: the chunk is malformed.
+            LinkError: the firmware's clock is not known.
+        """
+        with self._lock:
+            self._chunk_id += 1
+            try:
+                values = check_actions(actions, self._link.robot)
+                chunk = schedule(values, observed_tick, self._earliest_tick(len(actions)), self._link.robot)
+            except ChunkError as error:
+                if error.malformed:
+                    raise
+                return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
+            if chunk is None:
+                return self._late(observed_tick, len(actions))
+            return _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+
+    def _earliest_tick(self, horizon: int) -> int:
+        """The first tick whose setpoint can still be changed by a chunk sent now."""
+        clock = self._link.clock
+        on_wire = wire_ticks(horizon, self._link.robot.count, self._link.baud, clock.tick_period_s)
+        return math.ceil(clock.tick_at(time.monotonic_ns()) + on_wire) + GUARD_TICKS
+
+    def _late(self, observed_tick: int, horizon: int) -> ChunkReport:
+        reason = f"its last action was due at tick {observed_tick + horizon}, which is past or too close"
+        return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
+
+
+def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkReport:
+    report = ChunkReport(
+        chunk_id=chunk_id,
+        first_tick=chunk.first_tick,
+        skipped=chunk.skipped,
+        retransmissions=delivery.retransmissions,
+    )
+    if delivery.reply is None:
+        report.outcome = ChunkReport.LOST
+        report.reason = "the firmware did not confirm it before it was past due"
+    elif delivery.reply.result == ChunkResult.ACCEPTED:
+        report.outcome = ChunkReport.ACCEPTED
+    elif delivery.reply.result == ChunkResult.LATE:
+        report.outcome = ChunkReport.LATE
+        report.reason = f"it arrived at tick {delivery.reply.tick}, after its last action was due"
+    else:
+        report.outcome = ChunkReport.REJECTED
+        report.reason = f"the firmware refused it: {_REFUSALS[ChunkResult(delivery.reply.result)]}"
+    return report

@@ -1,0 +1,48 @@
+"""What can go wrong between a policy and the motors.
+
+Every message says what was found, what was expected and what to do next; the command line prints it as it is.
+"""
+
+
+class BridgeError(Exception):
+    """Base of every error of this package."""
+
+
+class ConfigError(BridgeError):
+    """A joint table or an option is wrong."""
+
+
+class PortError(BridgeError):
+    """The serial port does not exist, may not be opened or is busy."""
+
+
+class LinkError(BridgeError):
+    """The microcontroller does not answer, or the link was lost."""
+
+
+class ProtocolError(BridgeError):
+    """The firmware speaks another version of the serial messages or holds another joint table."""
+
+
+class ChunkError(BridgeError):
+    """A chunk of actions cannot be played: wrong shape, not finite or beyond a joint limit.
+
+    Attributes:
+        malformed: True where the shape is wrong (a mistake of the sender's code), False where a value is.
+    """
+
+    def __init__(self, message: str, *, malformed: bool = False) -> None:
+        super().__init__(message)
+        self.malformed = malformed
+
+
+class StateError(BridgeError):
+    """The arm is in a state that forbids the command."""
+
+
+class LeaseError(BridgeError):
+    """Another client holds the arm, or this client no longer does."""
+
+
+class EmulatorError(BridgeError):
+    """The emulated board cannot be started or has died."""

@@ -1,0 +1,52 @@
+"""Errors across gRPC: which status each becomes at the bridge, and which error a status becomes at a client.
+
+Malformed requests are INVALID_ARGUMENT, a missing right or a wrong state FAILED_PRECONDITION, a link that is down
+UNAVAILABLE. The message crosses unchanged.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from firmware_bridge.errors import BridgeError, ChunkError, ConfigError, LeaseError, LinkError, StateError
+
+_ERRORS = {
+    grpc.StatusCode.INVALID_ARGUMENT: ChunkError,
+    grpc.StatusCode.FAILED_PRECONDITION: StateError,
+    grpc.StatusCode.UNAVAILABLE: LinkError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: LinkError,
+}
+
+
+@contextmanager
+def refusals(context: grpc.ServicerContext) -> Iterator[None]:
+    """At the bridge: ends the call with the status of an error that is raised inside."""
+    try:
+        yield
+    except (ChunkError, ConfigError) as error:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    except (LeaseError, StateError) as error:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    except BridgeError as error:
+        context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+@contextmanager
+def calls(address: str) -> Iterator[None]:
+    """At a client: turns a failed call into the error that the bridge meant."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translated(error, address) from error
+
+
+def translated(error: grpc.RpcError, address: str) -> BridgeError:
+    """The error that a failed call stands for."""
+    code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
+    details = str(error.details())  # pyright: ignore[reportAttributeAccessIssue]
+    if code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
+        return LinkError(f"no bridge answers at {address}; start one with `pi0-edge bridge`")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return LinkError(f"the bridge at {address} did not answer in time; is it running?")
+    return _ERRORS.get(code, BridgeError)(details)
