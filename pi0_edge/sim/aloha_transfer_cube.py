@@ -12,9 +12,15 @@ The physics, the reward and the asset files are gym-aloha's own. Three things di
 It deliberately does not wrap gymnasium: there is one task, one action space and no truncation.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# mujoco's and dm_control's classes come from compiled modules without type stubs.
+
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +31,8 @@ from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationErro
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
 
+_NO_OPENGL = f"mujoco found no off-screen OpenGL for MUJOCO_GL={os.environ['MUJOCO_GL']}"
+
 try:
     import mujoco
     from dm_control import mujoco as dm_mujoco
@@ -32,15 +40,12 @@ try:
     from gym_aloha.constants import ASSETS_DIR, DT, START_ARM_POSE, normalize_puppet_gripper_position
     from gym_aloha.tasks import sim as gym_aloha_sim
     from gym_aloha.utils import sample_box_pose
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingDependencyError(
         f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
     ) from error
-except (AttributeError, RuntimeError) as error:
-    raise MissingDependencyError(
-        f"mujoco found no off-screen OpenGL for MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): "
-        "apt install libegl1 libgl1-mesa-dri"
-    ) from error
+except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises depends on which library is missing
+    raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1-mesa-dri") from error
 
 CONTROL_HZ = round(1 / DT)
 """Ticks per second: one setpoint is executed per tick."""
@@ -89,8 +94,29 @@ HOME: NDArray[np.float32] = _joint_state(np.array(START_ARM_POSE)).astype(np.flo
 class _BlindTransferCube(gym_aloha_sim.TransferCubeTask):
     """gym-aloha's task without the three pictures per step."""
 
-    def get_observation(self, physics: Any) -> dict[str, Any]:
-        return {}
+    def get_observation(self, physics: Any) -> OrderedDict[str, Any]:
+        return OrderedDict()
+
+
+def _open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    try:
+        renderer = mujoco.Renderer(model, height, width)
+    except (RuntimeError, mujoco.FatalError) as error:
+        raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1-mesa-dri") from error
+    atexit.unregister(_close_environments)  # the first renderer registers mujoco's own clean-up; run before it
+    atexit.register(_close_environments)
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    return renderer
+
+
+_open_environments: weakref.WeakSet[AlohaTransferCube] = weakref.WeakSet()
+
+
+def _close_environments() -> None:
+    """Free what is still open at exit while OpenGL is still there; mujoco's own destructors come too late."""
+    for environment in list(_open_environments):
+        environment.close()
 
 
 class AlohaTransferCube:
@@ -107,10 +133,12 @@ class AlohaTransferCube:
         self._env = control.Environment(physics, _BlindTransferCube(), control_timestep=DT)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         self._reward = 0.0
+        _open_environments.add(self)
 
     def reset(self, seed: int) -> None:
         """Put the arms home and the cube where ``seed`` says (x in [0, 0.2] m, y in [0.4, 0.6] m)."""
-        gym_aloha_sim.BOX_POSE[0] = sample_box_pose(seed)
+        box_pose: list[Any] = gym_aloha_sim.BOX_POSE
+        box_pose[0] = sample_box_pose(seed)
         self._env.reset()
         self._reward = 0.0
 
@@ -175,10 +203,7 @@ class AlohaTransferCube:
             model.vis.global_.fovy = POLICY_VIEW.fovy
             model.vis.global_.offheight = max(height, model.vis.global_.offheight)
             model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-            renderer = mujoco.Renderer(model, height, width)
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-            self._renderers[height, width] = renderer
+            self._renderers[height, width] = _open_renderer(model, height, width)
         return self._renderers[height, width]
 
     def close(self) -> None:

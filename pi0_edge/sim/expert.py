@@ -6,6 +6,9 @@ joint follows a minimum-jerk curve (Flash & Hogan 1985), so setpoints are smooth
 function of the cube pose alone. Playing them needs nothing but position control, as on the real arms.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# mujoco's classes come from a compiled module without type stubs.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -106,13 +109,15 @@ class ArmKinematics:
         """
         orientation = self._facing @ _rotation(1, waypoint.tilt) @ _rotation(0, waypoint.roll)
         angles = start.copy()
+        target = np.array(waypoint.pinch)
         for _ in range(200):
-            error, jacobian = self._error(angles, np.array(waypoint.pinch), orientation)
+            error, jacobian = self._error(angles, target, orientation)
             if np.abs(error).max() < 1e-6:
                 return angles
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
             angles = np.clip(angles + np.clip(step, -0.1, 0.1), self._range[:, 0], self._range[:, 1])
-        raise ConfigError(f"{waypoint} is out of reach: {np.abs(error).max():.4f} m or rad remain; move it closer")
+        left = np.abs(self._error(angles, target, orientation)[0]).max()
+        raise ConfigError(f"{waypoint} is out of reach: {left:.4f} m or rad remain; move it closer")
 
     def _error(
         self, angles: NDArray[np.float64], pinch: NDArray[np.float64], orientation: NDArray[np.float64]
@@ -151,9 +156,7 @@ class TransferCubeExpert:
         return np.concatenate([left, right], axis=1).astype(np.float32)
 
     @staticmethod
-    def _arm(
-        kinematics: ArmKinematics, home: NDArray[np.float32], waypoints: list[Waypoint]
-    ) -> NDArray[np.float64]:
+    def _arm(kinematics: ArmKinematics, home: NDArray[np.float32], waypoints: list[Waypoint]) -> NDArray[np.float64]:
         tick, last = 0, home.astype(np.float64)
         segments = []
         for waypoint in waypoints:

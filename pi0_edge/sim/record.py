@@ -1,0 +1,117 @@
+"""Records demonstrations with several worker processes into a LeRobotDataset v3.0 folder.
+
+Every episode is a function of its seed alone, so the dataset does not depend on the number of workers. Episodes
+that fail are left out.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from pi0_edge.datasets.lerobot_writer import LeRobotWriter
+from pi0_edge.errors import ConfigError, DatasetError
+from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES, AlohaTransferCube
+from pi0_edge.sim.demonstration import PICTURE_SIZE, Demonstration, demonstrate
+from pi0_edge.sim.expert import TransferCubeExpert
+
+TASK = "Transfer cube"
+"""The prompt of every episode."""
+
+EVALUATION_SEEDS = range(1000)
+"""Cube poses kept for evaluation; no demonstration may start from one of them."""
+
+FIRST_TRAINING_SEED = 100_000
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """How many episodes were tried and how many succeeded and were kept."""
+
+    kept: int
+    tried: int
+
+
+def record_demonstrations(
+    root: Path,
+    episodes: int,
+    first_seed: int = FIRST_TRAINING_SEED,
+    workers: int = 2,
+    on_episode: Callable[[RecordingReport], None] | None = None,
+) -> RecordingReport:
+    """Record ``episodes`` successful demonstrations into the empty or new folder ``root``.
+
+    Raises:
+        ConfigError: no episode asked for, or a seed is reserved for evaluation.
+        DatasetError: ``root`` is not empty, or fewer than half of the attempts succeed.
+    """
+    if episodes < 1 or workers < 1:
+        raise ConfigError(f"episodes and workers must be at least 1, found {episodes} and {workers}")
+    if first_seed < EVALUATION_SEEDS.stop:
+        raise ConfigError(f"first_seed is {first_seed}; seeds below {EVALUATION_SEEDS.stop} are kept for evaluation")
+    seeds = range(first_seed, first_seed + 2 * episodes + 10)
+    return write_demonstrations(root, play(seeds, workers), episodes, on_episode)
+
+
+def write_demonstrations(
+    root: Path,
+    demonstrations: Iterable[Demonstration],
+    episodes: int,
+    on_episode: Callable[[RecordingReport], None] | None = None,
+) -> RecordingReport:
+    """Write the first ``episodes`` successful ones of ``demonstrations``.
+
+    Raises:
+        DatasetError: ``root`` is not empty, or there are too few successful demonstrations.
+    """
+    report = RecordingReport(kept=0, tried=0)
+    size = (PICTURE_SIZE, PICTURE_SIZE)
+    with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
+        for episode in demonstrations:
+            if episode.success:
+                writer.add_episode(episode.state, episode.action, {"top": episode.images}, TASK)
+            report = RecordingReport(report.kept + episode.success, report.tried + 1)
+            if on_episode is not None:
+                on_episode(report)
+            if report.kept == episodes:
+                return report
+        raise DatasetError(f"only {report.kept} of {report.tried} episodes succeeded, {episodes} were asked for")
+
+
+def play(seeds: Iterable[int], workers: int) -> Iterator[Demonstration]:
+    """Demonstrations in the order of their seeds, at most one per worker ahead of the reader."""
+    context = multiprocessing.get_context("spawn")  # a forked OpenGL context does not work
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pending: deque[Future[Demonstration]] = deque()
+    try:
+        for seed in seeds:
+            pending.append(executor.submit(_demonstrate, seed))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise DatasetError("a recording worker was killed (out of memory?); record again with fewer workers") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_worker: tuple[AlohaTransferCube, TransferCubeExpert] | None = None
+
+
+def _start_worker() -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the recorder, which then stops its workers
+    _worker = AlohaTransferCube(), TransferCubeExpert()
+
+
+def _demonstrate(seed: int) -> Demonstration:
+    if _worker is None:
+        raise RuntimeError("a recording worker was used before it was started")
+    return demonstrate(*_worker, seed)
