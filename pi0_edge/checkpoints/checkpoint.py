@@ -21,7 +21,9 @@ from pi0_edge.checkpoints.sizes import Sizes, parse_sizes
 from pi0_edge.errors import CheckpointError, ConfigError
 from pi0_edge.model.config import Pi0Config, Variant
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 8 * 2**20
+"""Rows are copied in blocks of this size; every block opens the file anew, see `safetensors_source`."""
+
 LISTED = 5
 
 
@@ -56,7 +58,10 @@ class Checkpoint:
             CheckpointError: If a parameter that tells a size is missing.
         """
         given = {**self._recorded, **parse_sizes(overrides or {})}
-        measured = {**infer.measure(self._shape, self._names.layers, str(self.path)), **self._names.sizes()}
+        measured = infer.measure(
+            self._shape, self._names.layers, lambda name: self._names.locate(name).key, str(self.path)
+        )
+        measured |= self._names.sizes()
         return infer.complete(measured, given, self.variant, str(self.path))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

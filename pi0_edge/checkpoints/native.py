@@ -4,7 +4,6 @@
     config.json           {"format": "pi0-edge", "format_version": 1, "config": sizes, "processing": {...}}
     norm_stats.json       statistics of state and actions, in openpi's format
     tokenizer.json/.model the tokenizer
-    robot.yaml            the robot layout, where it is not one of ours
 
 What "processing" means is known to `pi0_edge.processing.loading`; here it is only put down.
 """
@@ -69,7 +68,7 @@ def save_checkpoint(
         model_state: The state dict of a `Pi0`, in the dtypes to store.
         config: Its sizes.
         processing: As returned by `ObservationProcessor.description()`: "norm_stats" (openpi's format), "tokenizer"
-            (a file to copy), "robot" (a name or a .yaml file to copy) and further JSON values; any may be absent.
+            (a file to copy) and further JSON values; any may be absent.
 
     Raises:
         ConfigError: If a file to copy is missing or not of a known kind.
@@ -80,8 +79,6 @@ def save_checkpoint(
         _write_json(folder / "norm_stats.json", {"norm_stats": settings.pop("norm_stats")})
     if "tokenizer" in settings:
         _copy_tokenizer(Path(settings.pop("tokenizer")), folder)
-    if Path(str(settings.get("robot", ""))).suffix in (".yaml", ".yml"):
-        settings["robot"] = _copy(Path(settings["robot"]), folder / "robot.yaml").name
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": dataclasses.asdict(config)}
     _write_json(folder / "config.json", {**content, "processing": settings})
     _write_weights(folder / WEIGHTS, model_state)
@@ -100,12 +97,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _copy_tokenizer(source: Path, folder: Path) -> None:
     if source.suffix not in _TOKENIZERS:
         raise ConfigError(f"the tokenizer {source} is neither a .model nor a .json file; give one of these")
-    _copy(source, folder / f"tokenizer{source.suffix}")
-
-
-def _copy(source: Path, target: Path) -> Path:
     if not source.is_file():
-        raise ConfigError(f"{source} does not exist; expected a file to put into the checkpoint as {target.name}")
+        raise ConfigError(f"the tokenizer {source} does not exist; expected a file to put into the checkpoint")
+    target = folder / f"tokenizer{source.suffix}"
     if source.resolve() != target.resolve():
         shutil.copyfile(source, target)
-    return target

@@ -1,0 +1,34 @@
+"""From what a robot sees and feels to what the network is given, and from its actions back to physical units.
+
+    observation ─ images: resize with padding, [-1, 1]            ┐
+                ─ state: robot transform, normalization, padding  ┼─► ModelInputs
+                ─ prompt: cleaning, tokens (π0.5: with the state) ┘
+    actions ◄─ robot transform ◄─ absolute ◄─ unnormalization ◄─ normalized chunk
+
+The order is openpi's; every step is a module of its own and `processor` joins them. Robots are data (`robots/*.yaml`).
+Everything that enters is checked here, once, so that the network and the engines never see a bad observation.
+"""
+
+from pi0_edge.processing.loading import load_processor
+from pi0_edge.processing.norm_stats import load_norm_stats, save_norm_stats
+from pi0_edge.processing.normalization import Mode, Normalization, Normalizer
+from pi0_edge.processing.observation import Observation
+from pi0_edge.processing.processor import ObservationProcessor
+from pi0_edge.processing.robot_layouts import Robot, load_robot, robot_names
+from pi0_edge.processing.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "Mode",
+    "Normalization",
+    "Normalizer",
+    "Observation",
+    "ObservationProcessor",
+    "Robot",
+    "Tokenizer",
+    "load_norm_stats",
+    "load_processor",
+    "load_robot",
+    "load_tokenizer",
+    "robot_names",
+    "save_norm_stats",
+]

@@ -1,0 +1,114 @@
+"""The processor that belongs to a checkpoint folder, with everything it records filled in.
+
+    pi0-edge   config.json "processing", norm_stats.json, tokenizer.*
+    LeRobot    policy_preprocessor.json, policy_postprocessor.json, features in config.json, perhaps tokenizer/
+    openpi     norm_stats.json or assets/<asset id>/norm_stats.json; the robot must be named
+
+What the caller gives goes before what the folder records. Nothing is assumed: without statistics, tokenizer or robot
+the error says what to give.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pi0_edge.errors import ConfigError
+from pi0_edge.model.config import Pi0Config
+from pi0_edge.processing.lerobot_files import PREPROCESSOR, lerobot_robot, load_lerobot_normalization, read_json
+from pi0_edge.processing.norm_stats import find_norm_stats, load_norm_stats
+from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
+from pi0_edge.processing.processor import ObservationProcessor
+from pi0_edge.processing.prompts import PromptStyle
+from pi0_edge.processing.robot_layouts import Robot, load_robot, parse_robot
+from pi0_edge.processing.tokenizer import find_tokenizer, load_tokenizer
+
+
+def load_processor(
+    folder: str | Path,
+    config: Pi0Config,
+    robot: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    norm_stats: str | Path | None = None,
+    asset_id: str | None = None,
+) -> ObservationProcessor:
+    """Builds the processor of a policy.
+
+    Args:
+        folder: `Checkpoint.folder`.
+        config: Sizes of the network.
+        robot: Name or .yaml of the robot, where the folder does not record it or another one is meant.
+        tokenizer: Tokenizer file, where the folder has none.
+        norm_stats: A norm_stats.json (or folder with assets), instead of the folder's own statistics.
+        asset_id: Which statistics of several.
+
+    Raises:
+        ConfigError: If robot, tokenizer or statistics are neither recorded nor given, or do not fit together.
+    """
+    folder = Path(folder)
+    recorded = _recorded(folder)
+    layout = load_robot(robot) if robot is not None else _robot(folder, recorded)
+    style = PromptStyle(recorded["prompt_style"]) if "prompt_style" in recorded else None
+    return ObservationProcessor(
+        robot=layout,
+        tokenizer=load_tokenizer(tokenizer if tokenizer is not None else _tokenizer(folder)),
+        normalization=_normalization(folder, recorded, config, layout, norm_stats, asset_id),
+        config=config,
+        prompt_style=style,
+    )
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The processing that our own config.json records; empty for other layouts."""
+    path = folder / "config.json"
+    content = read_json(path) if path.is_file() else {}
+    return content.get("processing", {}) if content.get("format") == "pi0-edge" else {}
+
+
+def _robot(folder: Path, recorded: dict[str, Any]) -> Robot:
+    if "robot" in recorded:
+        return parse_robot(recorded["robot"], f"the robot in {folder}/config.json")
+    if (folder / PREPROCESSOR).is_file():
+        return lerobot_robot(folder)
+    raise ConfigError(
+        f"{folder} does not record its robot; give one (see `pi0_edge.processing.robot_names()`) or a .yaml"
+    )
+
+
+def _tokenizer(folder: Path) -> Path:
+    found = find_tokenizer(folder)
+    if found is None:
+        raise ConfigError(
+            f"{folder} has no tokenizer; give PaliGemma's tokenizer.model, or a tokenizer.json of PaliGemma or Gemma"
+        )
+    return found
+
+
+def _normalization(
+    folder: Path,
+    recorded: dict[str, Any],
+    config: Pi0Config,
+    robot: Robot,
+    norm_stats: str | Path | None,
+    asset_id: str | None,
+) -> Normalization:
+    if norm_stats is not None:
+        return Normalization.of_openpi(load_norm_stats(norm_stats, asset_id), config.variant)
+    if "normalization" in recorded:
+        return _native_normalization(folder, recorded["normalization"])
+    if (folder / PREPROCESSOR).is_file():
+        return load_lerobot_normalization(folder)
+    several = len(list(folder.glob("assets/**/norm_stats.json"))) > 1
+    chosen = asset_id if asset_id is not None or not several else robot.asset_id
+    return Normalization.of_openpi(load_norm_stats(folder, chosen), config.variant)
+
+
+def _native_normalization(folder: Path, recorded: dict[str, Any]) -> Normalization:
+    has_stats = find_norm_stats(folder, None) is not None
+    stats = load_norm_stats(folder) if has_stats else {"state": {}, "actions": {}}
+    try:
+        fields = {name: (Mode(recorded[name]["mode"]), recorded[name].get("eps", LEROBOT_EPS)) for name in stats}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}/config.json records an unknown normalization ({error}); save it again") from error
+    normalizers = {name: Normalizer(mode, stats[name], eps) for name, (mode, eps) in fields.items()}
+    return Normalization(normalizers["state"], normalizers["actions"])

@@ -1,0 +1,175 @@
+"""One robot's observations to model inputs, and the policy's chunks back to that robot's commands.
+
+The order is openpi's: robot's joint convention, then (actions) relative to the state, then normalization, then padding
+to the network's width; the way back is the reverse. Padded dimensions are zero, as the network was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pi0_edge.errors import ConfigError, EngineError, ObservationError
+from pi0_edge.model.config import Pi0Config
+from pi0_edge.model.inputs import ModelInputs
+from pi0_edge.processing.actions import delta_mask, to_absolute, to_delta
+from pi0_edge.processing.images import resize_with_pad, to_unit_range
+from pi0_edge.processing.joint_conventions import CONVENTIONS
+from pi0_edge.processing.norm_stats import to_json
+from pi0_edge.processing.normalization import Mode, Normalization, Normalizer
+from pi0_edge.processing.observation import Observation, checked_images, checked_prompt, checked_state
+from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.processing.robot_layouts import Robot
+from pi0_edge.processing.tokenizer import Tokenizer
+
+
+class ObservationProcessor:
+    """Both directions between a robot and the network.
+
+    Attributes:
+        robot: The robot's layout.
+        tokenizer: The policy's tokenizer.
+        normalization: The policy's statistics.
+        config: Sizes of the network.
+        prompt_style: What the prompt contains; by default what the variant was trained with.
+        truncate_prompts: Whether an over-long prompt is cut, as openpi does, instead of refused.
+
+    Raises:
+        ConfigError: If robot, statistics and network do not fit together.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        tokenizer: Tokenizer,
+        normalization: Normalization,
+        config: Pi0Config,
+        prompt_style: PromptStyle | None = None,
+        truncate_prompts: bool = False,
+    ) -> None:
+        self.robot = robot
+        self.tokenizer = tokenizer
+        self.normalization = normalization
+        self.config = config
+        by_variant = PromptStyle.TEXT if config.variant == "pi0" else PromptStyle.TEXT_AND_STATE
+        self.prompt_style = by_variant if prompt_style is None else prompt_style
+        self.truncate_prompts = truncate_prompts
+        self._convention = CONVENTIONS[robot.joint_convention]
+        self._delta = delta_mask(robot.delta_actions)
+        self._check_widths()
+
+    def to_model_inputs(self, observation: Observation) -> ModelInputs:
+        """Checks one observation and converts it into a batch of one.
+
+        Only the cameras that are there and the real prompt tokens are contained: the others would be masked anyway.
+
+        Raises:
+            ObservationError: If anything in it has the wrong type, shape, name or value.
+        """
+        pictures = checked_images(observation, self.robot).values()
+        state = self._normalized_state(observation)
+        tokens = self._tokens(checked_prompt(observation, self.robot), state)
+        size = self.config.vision.image_size
+        images = np.stack([to_unit_range(resize_with_pad(picture, size)) for picture in pictures])
+        return ModelInputs(
+            images=torch.from_numpy(images)[None],
+            image_mask=torch.ones(1, len(images), dtype=torch.bool),
+            tokens=torch.tensor([tokens], dtype=torch.int64),
+            token_mask=torch.ones(1, len(tokens), dtype=torch.bool),
+            state=torch.from_numpy(self._padded(state[None])),
+        )
+
+    def to_physical(self, actions: ArrayLike, observation: Observation) -> NDArray[np.float64]:
+        """Turns a chunk of the network into commands.
+
+        Args:
+            actions: Normalized, [horizon, action_dim of the network].
+            observation: The one the chunk answers; relative actions are relative to its state.
+
+        Returns:
+            float64 [horizon, action_dim of the robot], in the robot's units.
+
+        Raises:
+            EngineError: If the chunk has another shape or values that are not finite.
+            ObservationError: If the state is wrong.
+        """
+        chunk = np.asarray(actions, np.float64)
+        if chunk.ndim != 2 or chunk.shape[1] != self.config.action_dim:
+            raise EngineError(f"a chunk has shape {list(chunk.shape)}, expected [rows, {self.config.action_dim}]")
+        if not np.all(np.isfinite(chunk)):
+            raise EngineError(
+                f"a chunk has {int(np.sum(~np.isfinite(chunk)))} values that are not finite; execute none"
+            )
+        state = self._convention.state_to_pi(checked_state(observation, self.robot))
+        physical = self.normalization.actions.inverse(chunk)[:, : self.robot.action_dim]
+        return self._convention.actions_to_robot(to_absolute(physical, state, self._delta))
+
+    def to_normalized(self, actions: ArrayLike, observation: Observation) -> NDArray[np.float32]:
+        """Turns recorded commands into training targets; the inverse of `to_physical`.
+
+        Args:
+            actions: [rows, action_dim of the robot], in the robot's units.
+            observation: The one the rows follow.
+
+        Returns:
+            float32 [rows, action_dim of the network], zero-padded.
+        """
+        commands, width = np.asarray(actions, np.float64), self.robot.action_dim
+        if commands.ndim != 2 or commands.shape[1] != width:
+            raise ObservationError(
+                f"actions has shape {list(commands.shape)}, expected [rows, {width}] of {self.robot.name}"
+            )
+        state = self._convention.state_to_pi(checked_state(observation, self.robot))
+        delta = to_delta(self._convention.actions_to_pi(commands), state, self._delta)
+        return self._padded(self.normalization.actions.forward(delta))
+
+    def description(self) -> dict[str, Any]:
+        """What `save_checkpoint` needs to write this processor beside the weights, and `load_processor` to read it."""
+        normalizers = {"state": self.normalization.state, "actions": self.normalization.actions}
+        return {
+            "robot": dataclasses.asdict(self.robot),
+            "tokenizer": self.tokenizer.source,
+            "norm_stats": to_json({name: normalizer.stats for name, normalizer in normalizers.items()}),
+            "normalization": {n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},
+            "prompt_style": self.prompt_style.value,
+        }
+
+    def _normalized_state(self, observation: Observation) -> NDArray[np.float64]:
+        state = self._convention.state_to_pi(checked_state(observation, self.robot))
+        return self.normalization.state.forward(state)
+
+    def _tokens(self, prompt: str, state: NDArray[np.float64]) -> list[int]:
+        tokens = prompt_tokens(self.tokenizer, prompt, state, self.prompt_style)
+        limit = self.config.max_prompt_tokens
+        if len(tokens) > limit and not self.truncate_prompts:
+            raise ObservationError(
+                f"prompt has {len(tokens)} tokens, expected at most {limit}: {prompt[:60]!r}; shorten it"
+            )
+        if max(tokens) >= self.config.vocab_size:
+            raise ConfigError(
+                f"{self.tokenizer.source} gives the token {max(tokens)}, expected ids below {self.config.vocab_size}; "
+                "use the tokenizer the policy was trained with"
+            )
+        return tokens[:limit]
+
+    def _padded(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        padded = np.zeros((len(values), self.config.action_dim), np.float32)
+        padded[:, : values.shape[1]] = values
+        return padded
+
+    def _check_widths(self) -> None:
+        widths = {"state": self.robot.state_dim, "actions": self.robot.action_dim}
+        normalizers: dict[str, Normalizer] = {"state": self.normalization.state, "actions": self.normalization.actions}
+        for name, width in widths.items():
+            if width > self.config.action_dim:
+                raise ConfigError(f"{self.robot.name} has {width} {name}, the network at most {self.config.action_dim}")
+            dims = normalizers[name].dims
+            if dims is not None and dims < width:
+                raise ConfigError(
+                    f"the statistics of {name} ({Mode(normalizers[name].mode).value}) have {dims} dimensions, but "
+                    f"{self.robot.name} has {width}; give the statistics of this robot"
+                )
