@@ -46,7 +46,7 @@ _TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens")
 _log = logging.getLogger(__name__)
 
 
-def measure(shape: ShapeOf, layers: LayersOf, origin: str) -> Sizes:
+def measure(shape: ShapeOf, layers: LayersOf, key: Callable[[str], str], origin: str) -> Sizes:
     """What shapes and layer counts tell, under the names of `sizes` (and the rows of q and k as "query" and "key").
 
     Every size is put to the vote of all parameters that show it, so that one wrongly shaped tensor is not taken for
@@ -62,9 +62,8 @@ def measure(shape: ShapeOf, layers: LayersOf, origin: str) -> Sizes:
         if found is not None:
             sizes[size] = found
         elif size != "prefix.mlp_dim":
-            raise CheckpointError(
-                f"{origin} lacks {witnesses[0][0].format(i=0)}, which tells {size}; expected it there"
-            )
+            absent = key(witnesses[0][0].format(i=0))
+            raise CheckpointError(f"{origin} lacks {absent}, expected in every π0 checkpoint; copy or export it again")
     tokens = int(sizes.pop("tokens"))
     if math.isqrt(tokens) ** 2 != tokens:
         raise CheckpointError(f"{origin}: the position embedding has {tokens} rows, expected a square number")

@@ -1,8 +1,8 @@
 """Named transforms between a robot's own joint convention and the one π0 was pretrained with.
 
 `aloha_to_pi`: ALOHA (six joints and a gripper per arm; what follows these 14 dimensions, such as the velocities of a
-mobile base, is unchanged). Signs of some joints differ, and grippers are linear openings there and joint angles here. Two gripper scales are involved, because ALOHA reports the follower's gripper and
-is commanded with the leader's:
+mobile base, is unchanged). Signs of some joints differ, and grippers are linear openings there and joint angles here.
+Two gripper scales are involved, because ALOHA reports the follower's gripper and is commanded with the leader's:
 
     state    p in [0, 1] -> opening 0.01844 + p * (0.05800 - 0.01844) m
              -> angle arcsin((r² + opening² - a²) / (2 r opening)), r = 0.022 m horn, a = 0.036 m arm
