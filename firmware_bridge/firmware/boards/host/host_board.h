@@ -1,0 +1,31 @@
+/* The board of the tests: the core as a library, with a counter and an e-stop that the test sets. */
+#ifndef HOST_BOARD_H
+#define HOST_BOARD_H
+
+#include "control.h"
+
+enum { HOST_COUNTER_HZ = 25000000 };
+
+/* Starts the controller anew, as a reset with this cause does. */
+void host_reset(uint8_t cause);
+
+/* The controller, for tests in C. */
+struct control *host_control(void);
+
+void host_set_counter(uint64_t counter);
+void host_press_estop(bool pressed);
+
+/* Moves the counter to the beginning of `tick` and lets the tick interrupt run. */
+void host_tick(uint32_t tick);
+
+/* Lets the UART interrupt take bytes, or the main loop run once. */
+void host_receive(const uint8_t *data, size_t size);
+void host_poll(void);
+
+/* Takes what was sent: returns the bytes copied to `out`. */
+size_t host_take_sent(uint8_t *out, size_t capacity);
+
+/* How many bytes the UART takes before it is full, until host_take_sent empties it. */
+void host_limit_sending(size_t capacity);
+
+#endif

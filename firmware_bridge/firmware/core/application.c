@@ -1,0 +1,54 @@
+/* The program of every board: one controller, two interrupts, one loop. */
+#include "board.h"
+#include "control.h"
+
+enum { WATCHDOG_MS = 500 };
+
+static struct control control;
+static volatile uint32_t ticks_run; /* counts interrupts, only to show that they still come */
+
+void application_tick(void)
+{
+    control_tick(&control, board_counter(), board_estop_pressed());
+    ticks_run++;
+}
+
+void application_receive(uint8_t byte)
+{
+    control_receive_byte(&control, byte);
+}
+
+void application_receive_lost(void)
+{
+    control.receive_overruns++;
+}
+
+static bool is_work_waiting(void)
+{
+    return !byte_queue_is_empty(&control.received);
+}
+
+/* Only the main loop kicks, and only when the tick interrupt ran since the last time: both must be alive. */
+static void kick_watchdog(void)
+{
+    static uint32_t ticks_seen;
+    if (ticks_run != ticks_seen) {
+        ticks_seen = ticks_run;
+        board_watchdog_kick();
+    }
+}
+
+int main(void)
+{
+    board_init();
+    control_init(&control, &joint_table, board_reset_cause(), board_counter_hz());
+    const uint64_t epoch = board_counter();
+    control_set_epoch(&control, epoch);
+    board_tick_start(epoch, control.tick_period);
+    board_watchdog_start(WATCHDOG_MS);
+    for (;;) {
+        control_poll(&control);
+        kick_watchdog();
+        board_sleep_unless(is_work_waiting);
+    }
+}

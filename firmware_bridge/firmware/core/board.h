@@ -1,0 +1,49 @@
+/* What a board offers the core, and what the core offers the board. No hardware header beyond this line.
+ *
+ * Three contexts run: the UART interrupt (highest priority; calls application_receive), the tick interrupt (calls
+ * application_tick) and the main loop. The UART interrupt must be able to interrupt the tick, or bytes are lost. */
+#ifndef BOARD_H
+#define BOARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "serial_link.h"
+
+/* Clocks, UART and pins; interrupts come from here on. */
+void board_init(void);
+enum link_reset_cause board_reset_cause(void);
+
+/* A counter that never stops and does not wrap within the life of the arm, and its frequency. */
+uint64_t board_counter(void);
+uint32_t board_counter_hz(void);
+
+/* Calls application_tick at `epoch` + k * `period` of the counter, or as soon after as it can. Ticks that were
+ * missed are not made up for. */
+void board_tick_start(uint64_t epoch, uint32_t period);
+
+/* Keeps the tick interrupt away while the main loop changes what both use; returns what _unmask_tick takes. The UART
+ * interrupt stays on where the processor can do that. */
+uint32_t board_mask_tick(void);
+void board_unmask_tick(uint32_t masked);
+
+/* Sleeps until an interrupt, unless `is_work_waiting` (asked with all interrupts off) says there is work. */
+void board_sleep_unless(bool (*is_work_waiting)(void));
+
+/* Takes bytes to send; returns how many, which may be none. Never waits. */
+size_t board_uart_write(const uint8_t *data, size_t size);
+
+/* Resets the processor unless kicked within `limit_ms`. */
+void board_watchdog_start(uint32_t limit_ms);
+void board_watchdog_kick(void);
+
+/* The e-stop input. A board wires it so that a broken wire reads as pressed. */
+bool board_estop_pressed(void);
+
+/* Offered by the application. */
+void application_tick(void);
+void application_receive(uint8_t byte);
+void application_receive_lost(void);
+
+#endif

@@ -1,0 +1,39 @@
+/* Collects the fragments of one chunk, the newest. Belongs to the main loop.
+ *
+ * Nothing of a chunk is visible before all of it is here. Fragments may come in any order and more than once. The
+ * host hears of missing fragments when the last one arrives while others are missing, when a fragment is repeated,
+ * and once after CHUNK_QUIET_TICKS without a fragment. */
+#ifndef CHUNK_ASSEMBLY_H
+#define CHUNK_ASSEMBLY_H
+
+#include "chunk.h"
+
+#define CHUNK_QUIET_TICKS 2
+
+struct chunk_assembly {
+    struct chunk chunk; /* id 0: none yet */
+    uint8_t fragment_count;
+    uint32_t received;      /* bit k: fragment k arrived */
+    uint64_t steps_present; /* bit k: step k arrived */
+    bool open;              /* fragments are missing */
+    bool reminded;          /* of missing fragments, since the last one arrived */
+    uint32_t last_tick;     /* when a fragment last arrived */
+    enum link_chunk_result result;
+};
+
+enum assembly_event { ASSEMBLY_QUIET, ASSEMBLY_REPLY, ASSEMBLY_COMPLETE };
+
+void chunk_assembly_reset(struct chunk_assembly *assembly);
+
+/* Takes one fragment. ASSEMBLY_REPLY: send `reply`. ASSEMBLY_COMPLETE: enter `chunk`, then call _finish. */
+enum assembly_event chunk_assembly_add(struct chunk_assembly *assembly, const struct link_fragment *fragment,
+                                       uint8_t joints, uint32_t now, struct link_chunk_reply *reply);
+
+/* Keeps the result for fragments that are repeated because the host did not hear it, and fills `reply`. */
+void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result,
+                           struct link_chunk_reply *reply);
+
+/* Returns true where the host is to be reminded of missing fragments by `reply`. */
+bool chunk_assembly_remind(struct chunk_assembly *assembly, uint32_t now, struct link_chunk_reply *reply);
+
+#endif

@@ -1,0 +1,40 @@
+/* Keeps one joint within its position, velocity and acceleration limits, whatever it is asked to do.
+ *
+ * Works per tick: velocities are displacements per tick, accelerations changes of them per tick. Whatever the
+ * sequence of targets, after each tick |velocity| <= max_step, it changed by at most max_change, the position is
+ * inside [minimum, maximum], and the joint can still stop inside (all but the position up to float32 rounding).
+ *
+ * Stopping from velocity u in steps that shrink by a = max_change takes D = u + (u - a) + (u - 2a) + ... of way.
+ * Solved for u with d = D / a: m = floor((sqrt(8 d + 1) - 1) / 2), u = a (d + m (m + 1) / 2) / (m + 1), the largest
+ * velocity that may be chosen now if D is left. The same function slows the joint down ahead of its target. */
+#ifndef MOTION_LIMITER_H
+#define MOTION_LIMITER_H
+
+#include "joint_table.h"
+#include "serial_link.h"
+
+struct motion_limits {
+    float minimum;
+    float maximum;
+    float max_step;
+    float max_change;
+};
+
+struct joint_motion {
+    float position;
+    float velocity; /* displacement of the last tick */
+};
+
+/* Limits of `joint` at `tick_hz` ticks per second. */
+struct motion_limits motion_limits_of(const struct joint *joint, float tick_hz);
+
+/* Moves one tick towards `target`, which itself moves by `target_velocity` per tick. Returns bits of
+ * LINK_TICK_FLAG; none where the target was reached exactly, which it is whenever the limits allow. A target that is no
+ * number slows the joint down. */
+uint8_t motion_track(const struct motion_limits *limits, struct joint_motion *motion, float target,
+                     float target_velocity);
+
+/* Moves one tick of slowing down to rest, as fast as the limits allow. */
+void motion_stop(const struct motion_limits *limits, struct joint_motion *motion);
+
+#endif
