@@ -20,6 +20,7 @@ except (MissingDependencyError, ModuleNotFoundError) as error:
     pytest.skip(str(error), allow_module_level=True)
 
 G1 = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "g1_lerobot_v21"
+BY_LEROBOT = Path(__file__).parent / "data" / "lerobot_v30"
 NAMES = ["waist", "elbow", "gripper"]
 SIZE = (32, 48)
 LENGTHS = (9, 14, 11, 5, 7)
@@ -135,6 +136,21 @@ def test_real_v21_recording_with_av1_video():
     assert pictures[0].std() > 20 and 1 < np.abs(pictures[0].astype(int) - pictures[150]).mean() < 50
     with pytest.raises(DatasetError, match=r"episode_000000\.parquet is missing"):
         dataset.episode(0)
+
+
+def test_v30_dataset_written_by_lerobot_itself():
+    """Written by lerobot 0.4.4 (AV1): state (episode, tick), action half more, colour (20 + 40 episode, 10 tick, 128)."""
+    dataset = LeRobotDataset(BY_LEROBOT)
+    assert (dataset.version, dataset.fps, dataset.tasks, dataset.cameras) == ("v3.0", 30, ("Open", "Close"), ("front",))
+    assert [(one.length, one.tasks) for one in dataset.episodes] == [(6, ("Open",)), (7, ("Close",)), (8, ("Open",))]
+    for info in dataset.episodes:
+        ticks = np.arange(info.length, dtype=np.float32)
+        state, action = dataset.episode(info.index)
+        np.testing.assert_array_equal(state, np.stack([np.full_like(ticks, info.index), ticks], axis=1))
+        np.testing.assert_array_equal(action, state + 0.5)
+        colours = np.stack([picture.mean((0, 1)) for picture in dataset.frames(info.index, "front")])
+        expected = np.stack([np.full_like(ticks, 20 + 40 * info.index), 10 * ticks, np.full_like(ticks, 128)], axis=1)
+        assert np.abs(colours - expected).max() < 3
 
 
 def test_version_other_than_two_is_refused(copy):
