@@ -30,7 +30,7 @@ from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
-from pi0_edge.processing.robots import CAMERA_SLOTS
+from pi0_edge.processing.robot_layouts import SLOTS
 
 TOLERANCES = {"reference": 1e-4, "bf16": 2e-2, "cpu-int8": 2e-1}
 """Largest allowed difference on unit-variance actions, per engine."""
@@ -94,9 +94,9 @@ def read_inputs(path: Path) -> Recording:
     needed = ["tokens", "token_mask", "state", "noise"]
     if missing := [name for name in needed if name not in arrays]:
         raise ObservationError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}")
-    cameras = [camera for camera in CAMERA_SLOTS if f"image.{camera}" in arrays]
+    cameras = [camera for camera in SLOTS if f"image.{camera}" in arrays]
     if not cameras:
-        raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(CAMERA_SLOTS)}")
+        raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(SLOTS)}")
     images = torch.stack([arrays[f"image.{camera}"].permute(0, 3, 1, 2).float() for camera in cameras], 1)
     present = torch.ones(len(images), dtype=torch.bool)
     masks = torch.stack([arrays.get(f"image_mask.{camera}", present) for camera in cameras], 1)
@@ -155,7 +155,9 @@ def _outputs(
 
 
 @torch.inference_mode()
-def _prefix_outputs(model: Pi0, recording: Recording, wanted: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _prefix_outputs(
+    model: Pi0, recording: Recording, wanted: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     context = model.attend_prefix(recording.inputs)
     order, lengths = packing_order(recording.inputs, model.config.vision.tokens)
     valid = torch.arange(order.shape[1]) < lengths[:, None]

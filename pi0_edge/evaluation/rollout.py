@@ -1,8 +1,8 @@
 """Plays a policy in the simulated cube transfer and counts how often the cube changes hands.
 
-A rollout asks for a chunk, executes its first `execute` actions and asks again, without firmware or delay: this measures
-the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines meet the same
-situations and their successes can be compared in pairs.
+A rollout asks for a chunk, executes its first `execute` actions and asks again, without firmware or delay: this
+measures the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines meet
+the same situations and their successes can be compared in pairs.
 """
 
 from __future__ import annotations

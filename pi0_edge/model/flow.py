@@ -49,7 +49,7 @@ def time_embedding(times: Tensor, width: int) -> Tensor:
 
 
 def sample_training_times(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """t = 0.999·Beta(1.5, 1) + 0.001, float32 [count]: more weight on noisy chunks, never exactly t = 0.
+    """T = 0.999·Beta(1.5, 1) + 0.001, float32 [count]: more weight on noisy chunks, never exactly t = 0.
 
     Beta(a, 1) has the distribution function z^a, so a uniform draw to the power 1/a samples it.
     """

@@ -32,7 +32,7 @@ class KeyValues:
 
 
 def rms_normalize(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x²) + 1e-6) over the last axis, in float32."""
+    """X / sqrt(mean(x²) + 1e-6) over the last axis, in float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + RMS_NORM_EPS)
 
@@ -126,7 +126,7 @@ class MLP(nn.Module):
 
 
 def residual(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
-    """x + update, or x + gate * update where the norm before it is adaptive."""
+    """X + update, or x + gate * update where the norm before it is adaptive."""
     return x + (update if gate is None else gate * update)
 
 
@@ -229,7 +229,9 @@ class ActionExpert(nn.Module):
         """All norms in the order in which `forward` takes their modulations."""
         return [norm for layer in self.layers for norm in (layer.attention_norm, layer.mlp_norm)] + [self.final_norm]
 
-    def key_values(self, x: Tensor, positions: Tensor, seen: list[KeyValues], key_mask: Tensor | None) -> list[KeyValues]:
+    def key_values(
+        self, x: Tensor, positions: Tensor, seen: list[KeyValues], key_mask: Tensor | None
+    ) -> list[KeyValues]:
         """Keys and values of a block that only later blocks read, such as the state token."""
         rotary = Rotary(positions, self.head_dim, x.dtype)
         cache = []

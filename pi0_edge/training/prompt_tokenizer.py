@@ -1,7 +1,8 @@
 """A small tokenizer for policies trained from scratch, in the same file format as Gemma's `tokenizer.json`.
 
-A real π0 brings PaliGemma's 257k vocabulary. A policy trained on a handful of prompts needs a byte-level vocabulary that
-can still spell anything: Gemma's special tokens (pad 0, eos 1, bos 2, unk 3), the 256 bytes, and merges for its prompts.
+A real π0 brings PaliGemma's 257k vocabulary. A policy trained on a handful of prompts needs a byte-level vocabulary
+that can still spell anything: Gemma's special tokens (pad 0, eos 1, bos 2, unk 3), the 256 bytes, and merges for its
+prompts.
 """
 
 from __future__ import annotations

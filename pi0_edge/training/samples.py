@@ -55,7 +55,7 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
 
 
 def moments(arrays: list[NDArray[np.float32]]) -> dict[str, list[float]]:
-    """Mean, standard deviation (at least `STD_FLOOR`) and 1 % / 99 % quantiles per dimension, as norm_stats.json has."""
+    """Mean, standard deviation (at least `STD_FLOOR`), 1 % and 99 % quantiles per dimension, as in norm_stats.json."""
     values = np.concatenate(arrays).astype(np.float64)
     return {
         "mean": values.mean(0).tolist(),

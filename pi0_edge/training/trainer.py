@@ -1,8 +1,8 @@
 """The training loop: flow matching over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
 
 The average of the weights, not the weights themselves, is the policy. A run folder holds `state.safetensors`: weights,
-average, optimizer moments and, in its metadata, the progress. One file, replaced atomically, so that a run killed at any
-moment goes on from its last save.
+average, optimizer moments and, in its metadata, the progress. One file, replaced atomically, so that a run killed at
+any moment goes on from its last save.
 """
 
 from __future__ import annotations

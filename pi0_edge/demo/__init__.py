@@ -1,0 +1,9 @@
+"""The whole path on one machine: simulated ALOHA, INT8 policy, bridge and the real firmware in QEMU.
+
+    simulated_robot ── observation ──► policy server ── chunk ──► simulated_robot ── chunk ──► bridge
+          ▲                                                                                      │ serial frames
+          └───────────── telemetry: what the timer interrupt executed, tick by tick ◄──── firmware in QEMU
+
+Every box is a process of its own. There is one clock, the firmware's tick: the simulation advances by exactly the ticks
+that the firmware reports, with the setpoints that it reports as executed.
+"""

@@ -1,0 +1,66 @@
+"""Runs the demo from the first process to the last plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from firmware_bridge.child_process import stop_child
+from pi0_edge.demo.plots import plot_film, plot_joints
+from pi0_edge.demo.quantization_error import quantization_error
+from pi0_edge.demo.run_record import RunRecord
+from pi0_edge.demo.summary import DemoSummary, summarize
+from pi0_edge.demo.system import System, running_system, start_robot
+from pi0_edge.errors import EngineError
+from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES
+
+ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
+
+
+def run_demo(
+    output: Path, episodes: int, first_seed: int, engine: str, say: Callable[[str], None] = lambda line: None
+) -> DemoSummary:
+    """Plays episodes in closed loop through the firmware and writes record, plots and summary.json to `output`.
+
+    Args:
+        output: Folder of this run.
+        episodes: How many episodes.
+        first_seed: Seed of the first one; the following ones count up.
+        engine: Engine of the policy server.
+        say: Told what happens, one line at a time.
+
+    Raises:
+        BridgeError: If emulator, firmware or link fail.
+        EngineError: If a process does not start or dies.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = shipped_checkpoint()
+    say("starting firmware (QEMU), bridge and policy server")
+    with running_system(output / "logs", checkpoint, engine) as system:
+        say(f"policy server on {system.policy}, bridge on {system.bridge}")
+        _play(system, first_seed, episodes, output / "record.npz", say)
+    record = RunRecord.load(output / "record.npz")
+    say(f"comparing {engine} with fp32 on what the policy saw")
+    summary = summarize(record, quantization_error(checkpoint, engine, record, ARM), CONTROL_HZ, ARM)
+    plot_film(record, output / "episode.png")
+    plot_joints(record, output / "joints.png")
+    (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    return summary
+
+
+def _play(system: System, first_seed: int, episodes: int, record: Path, say: Callable[[str], None]) -> None:
+    robot = start_robot(system, first_seed, episodes, record)
+    try:
+        for line in robot.stdout or ():
+            event = json.loads(line)
+            if "error" in event:
+                raise EngineError(f"the simulated robot gave up: {event['error']}; logs are in {system.log}")
+            outcome = "cube transferred" if event["success"] else "not transferred"
+            say(f"episode {event['episode'] + 1} of {episodes} (seed {event['seed']}): {outcome}")
+        if robot.wait() != 0:
+            raise EngineError(f"the simulated robot ended with {robot.returncode}; see {system.log / 'robot.log'}")
+    finally:
+        stop_child(robot)

@@ -1,0 +1,116 @@
+"""What the simulated robot writes down, and the file that carries it to the summary and the plots.
+
+One `.npz` of plain arrays. Rows of `tick_*` are ticks that the firmware reported, rows of `chunk_*` are chunks that
+were sent; `episode` numbers both, −1 between episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of the demo.
+
+    Attributes:
+        tick: uint32 [ticks], firmware tick.
+        tick_episode: int32 [ticks].
+        tick_counter_s: float64 [ticks], the firmware's hardware counter when its timer interrupt ran, seconds.
+        tick_state: uint8 [ticks], `State` of the firmware.
+        tick_flags: uint8 [ticks], `TickFlag`.
+        tick_faults: uint16 [ticks], `Fault`.
+        tick_ring_level: uint16 [ticks].
+        executed: float32 [ticks, joints], physical units.
+        chunk_episode: int32 [chunks].
+        chunk_tick: uint32 [chunks], tick of the observation that the chunk answers.
+        chunk_first_tick: uint32 [chunks], due tick of the first action that was entered; 0 where none was.
+        chunk_to_policy_ms: float64 [chunks], observation taken to chunk received.
+        chunk_to_ring_ms: float64 [chunks], observation taken to the firmware's confirmation.
+        chunk_infer_ms: float64 [chunks], the network alone, as the server measured it.
+        chunk_outcome: uint8 [chunks], `ChunkReport.Outcome`.
+        actions: float32 [chunks, horizon, joints], as the policy sent them.
+        picture: uint8 [chunks, height, width, 3], what the policy saw.
+        state: float32 [chunks, joints], what the policy felt.
+        film: uint8 [frames, height, width, 3], a wider view of the scene.
+        film_tick: uint32 [frames].
+        film_episode: int32 [frames].
+        seed: int64 [episodes].
+        success: bool [episodes].
+        episode_ticks: int32 [episodes], ticks until success or until the episode was given up.
+        lag_ms: float64 [ticks], how long a tick's telemetry waited until the simulation had executed it.
+    """
+
+    tick: NDArray[np.uint32]
+    tick_episode: NDArray[np.int32]
+    tick_counter_s: NDArray[np.float64]
+    tick_state: NDArray[np.uint8]
+    tick_flags: NDArray[np.uint8]
+    tick_faults: NDArray[np.uint16]
+    tick_ring_level: NDArray[np.uint16]
+    executed: NDArray[np.float32]
+    chunk_episode: NDArray[np.int32]
+    chunk_tick: NDArray[np.uint32]
+    chunk_first_tick: NDArray[np.uint32]
+    chunk_to_policy_ms: NDArray[np.float64]
+    chunk_to_ring_ms: NDArray[np.float64]
+    chunk_infer_ms: NDArray[np.float64]
+    chunk_outcome: NDArray[np.uint8]
+    actions: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+    state: NDArray[np.float32]
+    film: NDArray[np.uint8]
+    film_tick: NDArray[np.uint32]
+    film_episode: NDArray[np.int32]
+    seed: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    episode_ticks: NDArray[np.int32]
+    lag_ms: NDArray[np.float64]
+
+    def save(self, path: Path) -> None:
+        """Writes the record."""
+        np.savez_compressed(path, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> RunRecord:
+        """Reads a record."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{f.name: file[f.name] for f in fields(cls)})
+
+    def commanded(self, episode: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """What the policy wanted executed in an episode, tick by tick.
+
+        Returns:
+            ticks uint32 [n] and setpoints float32 [n, joints]; NaN before the first chunk was entered.
+        """
+        ticks = self.tick[self.tick_episode == episode]
+        wanted = np.full((len(ticks), self.executed.shape[1]), np.nan, np.float32)
+        for chunk in np.flatnonzero((self.chunk_episode == episode) & (self.chunk_first_tick > 0)):
+            step = ticks.astype(np.int64) - int(self.chunk_tick[chunk]) - 1
+            due = (ticks >= self.chunk_first_tick[chunk]) & (step < self.actions.shape[1])
+            wanted[due] = self.actions[chunk, step[due]]
+        return ticks, wanted
+
+
+class RecordBuilder:
+    """Collects rows while the robot runs."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {f.name: [] for f in fields(RunRecord)}
+
+    def add(self, **values: object) -> None:
+        """Appends one value to each named column."""
+        for name, value in values.items():
+            self._columns[name].append(value)
+
+    def build(self) -> RunRecord:
+        """The record so far."""
+        types = {f.name: str(f.type).removeprefix("NDArray[np.").removesuffix("]") for f in fields(RunRecord)}
+        return RunRecord(
+            **{name: np.array(rows, dtype=types[name].rstrip("_")) for name, rows in self._columns.items()}
+        )

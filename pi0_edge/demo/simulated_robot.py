@@ -1,0 +1,232 @@
+"""The simulated ALOHA as a process of its own: it executes what the firmware reports and shows it to the policy.
+
+`python -m pi0_edge.demo.simulated_robot --bridge ADDRESS --policy ADDRESS ...` plays episodes and writes a `RunRecord`.
+One line of JSON per finished episode goes to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.bridge_client import BridgeClient, ChunkStream, Tick
+from firmware_bridge.errors import BridgeError, LinkError
+from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker
+from pi0_edge.demo.run_record import RecordBuilder
+from pi0_edge.errors import Pi0EdgeError
+from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.serving.policy_client import PolicyClient
+from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
+from protos import bridge_pb2
+from protos.serial_link import State
+
+TICK_LIMIT_S = 3.0
+FILM_EVERY_TICKS = 20
+FILM_SIZE = (240, 320)
+HOMING_TICKS = 110
+HOLD_TICKS = 80
+PICTURE_SIZE = 112
+
+
+class TickFollower:
+    """Steps the simulation with what the firmware executed, tick by tick."""
+
+    def __init__(self, env: AlohaTransferCube, ticks: Iterator[Tick], record: RecordBuilder) -> None:
+        self.env = env
+        self.record = record
+        self.episode = -1
+        self.last: Tick | None = None
+        self._ticks: queue.SimpleQueue[tuple[Tick, float] | BaseException] = queue.SimpleQueue()
+        threading.Thread(target=self._receive, args=(ticks,), name="telemetry", daemon=True).start()
+
+    def advance(self) -> Tick:
+        """Waits for the next tick and executes it in the simulation.
+
+        A tick that was not reported, or not executed, holds the setpoint before it.
+
+        Raises:
+            LinkError: If no telemetry arrives for `TICK_LIMIT_S`.
+        """
+        tick, arrived = self._next()
+        missed = 0 if self.last is None else tick.tick - self.last.tick - 1
+        for _ in range(min(missed, CONTROL_HZ) if self.last is not None else 0):
+            self.env.step(self.last.executed)
+        self.env.step(tick.executed)
+        self.last = tick
+        self._write_down(tick, arrived)
+        return tick
+
+    def _next(self) -> tuple[Tick, float]:
+        try:
+            received = self._ticks.get(timeout=TICK_LIMIT_S)
+        except queue.Empty:
+            raise LinkError(f"no telemetry for {TICK_LIMIT_S:g} s: is the bridge connected to the firmware?") from None
+        if isinstance(received, BaseException):
+            raise received
+        return received
+
+    def _receive(self, ticks: Iterator[Tick]) -> None:
+        try:
+            for tick in ticks:
+                self._ticks.put((tick, time.monotonic()))
+        except BridgeError as error:
+            self._ticks.put(error)
+
+    def _write_down(self, tick: Tick, arrived: float) -> None:
+        self.record.add(
+            tick=tick.tick,
+            tick_episode=self.episode,
+            tick_counter_s=tick.counter / tick.counter_hz,
+            tick_state=tick.state,
+            tick_flags=tick.flags,
+            tick_faults=tick.faults,
+            tick_ring_level=tick.ring_level,
+            executed=tick.executed,
+            lag_ms=1e3 * (time.monotonic() - arrived),
+        )
+        if self.episode >= 0 and tick.tick % FILM_EVERY_TICKS == 0:
+            film = self.env.render("angle", *FILM_SIZE)
+            self.record.add(film=film, film_tick=tick.tick, film_episode=self.episode)
+
+
+class SimulatedRobot:
+    """Plays episodes: observe, ask, execute, go home."""
+
+    def __init__(
+        self, bridge: BridgeClient, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, execute: int
+    ) -> None:
+        self.bridge = bridge
+        self.stream = stream
+        self.worker = worker
+        self.follower = follower
+        self.record = follower.record
+        self.execute = execute
+        self.prompt = "Transfer cube"
+
+    def play_episode(self, number: int, seed: int) -> bool:
+        """Resets the scene and lets the policy play until success, a fault of the firmware or `MAX_TICKS`."""
+        env, follower = self.follower.env, self.follower
+        env.reset(seed)
+        follower.episode = number
+        start = follower.advance().tick
+        due = start
+        while not env.success and follower.advance().tick - start < MAX_TICKS and self._moving():
+            self._collect(self.worker.poll())
+            if not self.worker.busy and self._tick() >= due:
+                due = self._tick() + self.execute
+                self.worker.submit(self._tick(), observe(env, self.prompt, PICTURE_SIZE))
+        self._collect(self.worker.wait(1.0))
+        self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
+        follower.episode = -1
+        return env.success
+
+    def go_home(self) -> None:
+        """Glides the arms home through the firmware, and holds there long enough for the next episode to begin."""
+        if not self._moving():
+            self.bridge.clear("a new episode")
+            self.bridge.arm()
+        start = self.follower.advance()
+        path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
+        while (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
+            if done % self.execute == 0:
+                self.stream.send(path[done : done + 50], start.tick + done)
+                self.stream.next_report(1.0)
+            self.follower.advance()
+
+    def _tick(self) -> int:
+        if self.follower.last is None:
+            return self.follower.advance().tick
+        return self.follower.last.tick
+
+    def _moving(self) -> bool:
+        last = self.follower.last
+        return last is not None and last.state in (State.ARMED, State.RUNNING, State.STARVED)
+
+    def _collect(self, played: PlayedChunk | None) -> None:
+        if played is None:
+            return
+        chunk, report = played.chunk, played.report
+        accepted = report.outcome == bridge_pb2.ChunkReport.ACCEPTED
+        self.record.add(
+            chunk_episode=self.follower.episode,
+            chunk_tick=played.tick,
+            chunk_first_tick=report.first_tick if accepted else 0,
+            chunk_to_policy_ms=played.to_policy_ms,
+            chunk_to_ring_ms=played.to_ring_ms,
+            chunk_infer_ms=chunk.timing.infer_ms,
+            chunk_outcome=report.outcome,
+            actions=np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim),
+            picture=played.observation.images["top"],
+            state=played.observation.state,
+        )
+
+
+def minimum_jerk(start: NDArray[np.float32], end: NDArray[np.float32], ticks: int) -> NDArray[np.float32]:
+    """Setpoints [ticks, joints] from rest to rest (Flash & Hogan 1985); the last one is `end`."""
+    s = (np.arange(1, ticks + 1) / ticks)[:, None]
+    return (start + (end - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)).astype(np.float32)
+
+
+def run(bridge_address: str, policy_address: str, seeds: range, execute: int, output: Path) -> None:
+    """Plays one episode per seed and writes the record.
+
+    Raises:
+        BridgeError: If the bridge is gone or refuses.
+        Pi0EdgeError: If the policy server is gone or refuses.
+    """
+    record = RecordBuilder()
+    policy = PolicyClient(policy_address)
+    with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
+        follower = TickFollower(AlohaTransferCube(), ticks, record)
+        follower.env.reset(seeds[0])
+        follower.env.render("top", PICTURE_SIZE, PICTURE_SIZE)  # makes the OpenGL context before time matters
+        follower.env.render("angle", *FILM_SIZE)
+        follower.advance()
+        bridge.arm()
+        try:
+            with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
+                robot = SimulatedRobot(bridge, stream, worker, follower, execute)
+                for number, seed in enumerate(seeds):
+                    success = robot.play_episode(number, seed)
+                    _say(episode=number, seed=seed, success=bool(success))
+                    robot.go_home()
+        finally:
+            record.build().save(output)
+        bridge.disarm("the demo has ended")
+
+
+def _say(**values: object) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Runs the process; returns 1 after an error, which it says on standard output."""
+    parser = argparse.ArgumentParser(prog="python -m pi0_edge.demo.simulated_robot")
+    parser.add_argument("--bridge", required=True)
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--first-seed", type=int, required=True)
+    parser.add_argument("--episodes", type=int, required=True)
+    parser.add_argument("--execute", type=int, default=25, help="ticks between two observations")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    seeds = range(options.first_seed, options.first_seed + options.episodes)
+    try:
+        run(options.bridge, options.policy, seeds, options.execute, options.output)
+    except (BridgeError, Pi0EdgeError) as error:
+        _say(error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

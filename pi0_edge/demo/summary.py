@@ -1,0 +1,141 @@
+"""The figures of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi0_edge.demo.run_record import RunRecord
+from protos.bridge_pb2 import ChunkReport
+from protos.serial_link import Fault, TickFlag
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Median, tail and worst of one figure."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> Percentiles:
+        """Of a non-empty array."""
+        p50, p95, p99 = (float(np.percentile(values, p)) for p in (50, 95, 99))
+        return cls(p50, p95, p99, float(np.max(values)))
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """The engine of the run against fp32, same observations and same noise.
+
+    Attributes:
+        engine: The engine that was compared.
+        chunks: How many observations of the run were compared.
+        cosine_mean: Mean cosine between whole chunks.
+        cosine_worst: Smallest of them.
+        max_error_rad: Largest difference of an arm joint.
+        max_error_gripper: Largest difference of a gripper, 0 closed to 1 open.
+    """
+
+    engine: str
+    chunks: int
+    cosine_mean: float
+    cosine_worst: float
+    max_error_rad: float
+    max_error_gripper: float
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """What a run of the demo showed.
+
+    Attributes:
+        episodes: Episodes played.
+        successes: Episodes in which the cube changed hands.
+        episode_seconds: Seconds until success, per episode; the limit where there was none.
+        chunks: Chunks that the policy made.
+        chunks_entered: Chunks that the firmware confirmed.
+        infer_ms: The network alone.
+        chunk_ms: Observation taken to chunk received.
+        ring_ms: Observation taken to the firmware's confirmation.
+        ticks: Ticks that the firmware reported.
+        tick_period_ms: Mean period by the firmware's own counter.
+        tick_jitter_ms: Absolute deviation of single periods from 20 ms, by the firmware's own counter.
+        ticks_lost: Ticks of which no telemetry arrived.
+        ticks_missed: Ticks that the firmware itself reports as not executed.
+        starved_ticks: Ticks without a setpoint.
+        limited_ticks: Ticks in which the firmware held a joint back.
+        faults: Names of faults that the firmware raised during episodes.
+        simulation_lag_ms: How long a tick waited until the simulation had executed it.
+        tracking_error_rad: Largest difference between the policy's setpoint and the executed one, arm joints.
+        quantization: The engine against fp32.
+    """
+
+    episodes: int
+    successes: int
+    episode_seconds: list[float]
+    chunks: int
+    chunks_entered: int
+    infer_ms: Percentiles
+    chunk_ms: Percentiles
+    ring_ms: Percentiles
+    ticks: int
+    tick_period_ms: float
+    tick_jitter_ms: Percentiles
+    ticks_lost: int
+    ticks_missed: int
+    starved_ticks: int
+    limited_ticks: int
+    faults: list[str]
+    simulation_lag_ms: Percentiles
+    tracking_error_rad: Percentiles
+    quantization: QuantizationError
+
+
+def summarize(record: RunRecord, quantization: QuantizationError, control_hz: float, arm: list[int]) -> DemoSummary:
+    """Computes the figures of a run; `arm` are the joints in radians."""
+    during = record.tick_episode >= 0
+    steps = np.diff(record.tick.astype(np.int64))
+    periods = 1e3 * np.diff(record.tick_counter_s)[steps == 1]
+    return DemoSummary(
+        episodes=len(record.seed),
+        successes=int(record.success.sum()),
+        episode_seconds=[round(float(ticks) / control_hz, 2) for ticks in record.episode_ticks],
+        chunks=len(record.chunk_tick),
+        chunks_entered=int((record.chunk_outcome == ChunkReport.ACCEPTED).sum()),
+        infer_ms=Percentiles.of(record.chunk_infer_ms),
+        chunk_ms=Percentiles.of(record.chunk_to_policy_ms),
+        ring_ms=Percentiles.of(record.chunk_to_ring_ms),
+        ticks=len(record.tick),
+        tick_period_ms=float(periods.mean()),
+        tick_jitter_ms=Percentiles.of(np.abs(periods - 1e3 / control_hz)),
+        ticks_lost=int((steps - 1).sum()),
+        ticks_missed=_count(record.tick_flags, TickFlag.TICKS_MISSED),
+        starved_ticks=_count(record.tick_flags[during], TickFlag.STARVED),
+        limited_ticks=_count(
+            record.tick_flags[during],
+            TickFlag.POSITION_LIMITED | TickFlag.VELOCITY_LIMITED | TickFlag.ACCELERATION_LIMITED,
+        ),
+        faults=[fault.name or "" for fault in Fault if (record.tick_faults[during] & fault.value).any()],
+        simulation_lag_ms=Percentiles.of(record.lag_ms[during]),
+        tracking_error_rad=Percentiles.of(_tracking_errors(record, arm)),
+        quantization=quantization,
+    )
+
+
+def _count(flags: NDArray[np.uint8], wanted: TickFlag) -> int:
+    return int((flags & wanted.value != 0).sum())
+
+
+def _tracking_errors(record: RunRecord, arm: list[int]) -> NDArray[np.float64]:
+    errors = []
+    for episode in range(len(record.seed)):
+        _, wanted = record.commanded(episode)
+        executed = record.executed[record.tick_episode == episode]
+        difference = np.abs(executed - wanted)[:, arm]
+        errors.append(difference[np.isfinite(difference)])
+    return np.concatenate(errors).astype(np.float64)
