@@ -139,7 +139,7 @@ def test_real_v21_recording_with_av1_video():
 
 
 def test_v30_dataset_written_by_lerobot_itself():
-    """Written by lerobot 0.4.4 (AV1): state (episode, tick), action half more, colour (20 + 40 episode, 10 tick, 128)."""
+    """Written by lerobot 0.4.4: state (episode, tick), action half more, colour (20 + 40 episode, 10 tick, 128)."""
     dataset = LeRobotDataset(BY_LEROBOT)
     assert (dataset.version, dataset.fps, dataset.tasks, dataset.cameras) == ("v3.0", 30, ("Open", "Close"), ("front",))
     assert [(one.length, one.tasks) for one in dataset.episodes] == [(6, ("Open",)), (7, ("Close",)), (8, ("Open",))]
