@@ -1,0 +1,137 @@
+"""Exact products of int8 matrices on the CPU, three ways, and which one a layer uses on this machine.
+
+| class             | runs on                    | fastest for                                             |
+|-------------------|----------------------------|---------------------------------------------------------|
+| `OneDnnMatmul`    | oneDNN, prepacked weights  | all linears of the full-size model, up to twice as fast |
+| `TorchIntMatmul`  | `torch._int_mm`            | small weights, where the call itself is most of the time |
+| `Int32Matmul`     | integer matmul of torch    | nothing; it is exact on every machine                   |
+
+`benchmarks/int8_linear.py` measures this. On x86 without VNNI, oneDNN and `torch._int_mm` add two int8 products in 16
+bits and saturate without a word. So no list of CPU features is trusted: each way is tried once per process on the most
+extreme matrices there are, and used only if the result is exact.
+
+What this does not do: scales of activations, biases, other devices than the CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+SMALL_WEIGHT = 2**18
+"""Elements of a weight up to which `torch._int_mm` is faster than oneDNN (see the benchmark)."""
+
+
+class IntegerMatmul(Protocol):
+    """tokens [M, K] int8 -> (tokens @ weight.T) * scale as float32 [M, N]; the sums before the scale are exact."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """Takes weight int8 [N, K], contiguous, and scale float32 [N]; keeps one copy of the weight."""
+        ...
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The scaled product."""
+        ...
+
+
+class OneDnnMatmul:
+    """oneDNN's quantized linear on prepacked weights.
+
+    oneDNN is fast with unsigned activations only (signed ones fall to its reference code, thousands of times slower),
+    so the tokens are shifted by a zero point of 128, which oneDNN subtracts again exactly.
+    """
+
+    ZERO_POINT = 128
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self._packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        self._scale = scale
+        self._weight_zero_points = torch.zeros(len(scale), dtype=torch.int64)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The scaled product."""
+        shifted = tokens.view(torch.uint8) ^ self.ZERO_POINT  # two's complement: flipping the top bit adds 128
+        return torch.ops.onednn.qlinear_pointwise(
+            shifted,
+            1.0,  # scale of the activations: each token has its own, applied by the caller
+            self.ZERO_POINT,
+            self._packed,
+            self._scale,
+            self._weight_zero_points,
+            None,  # bias
+            1.0,  # scale of the output
+            0,  # zero point of the output
+            torch.float32,
+            "none",  # nothing fused behind it
+            [],
+            "",
+        )
+
+
+class TorchIntMatmul:
+    """`torch._int_mm`, with the weight stored [N, K] and passed transposed."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self._transposed = weight.t()
+        self._scale = scale
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The scaled product."""
+        return torch.ops.aten._int_mm(tokens, self._transposed) * self._scale
+
+
+class Int32Matmul:
+    """Plain integer matmul: exact everywhere, and slower than fp32."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self._transposed = weight.t()
+        self._scale = scale
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The scaled product."""
+        return torch.matmul(tokens.int(), self._transposed.int()) * self._scale
+
+
+def choose_matmul(weight: Tensor) -> type[IntegerMatmul]:
+    """The fastest way to multiply by `weight` that is exact on this machine."""
+    fast = (OneDnnMatmul, TorchIntMatmul)
+    if weight.numel() <= SMALL_WEIGHT:
+        fast = fast[::-1]
+    for matmul in fast:
+        if is_exact(matmul):
+            return matmul
+    _warn_slow()
+    return Int32Matmul
+
+
+@functools.cache
+def is_exact(matmul: type[IntegerMatmul]) -> bool:
+    """Whether products of extreme matrices come out exactly on this machine."""
+    weight, tokens = _extremes(48, seed=0), _extremes(18, seed=1)
+    expected = tokens.double() @ weight.double().t()
+    try:
+        multiply = matmul(weight, torch.ones(len(weight)))
+        many, single = multiply(tokens), multiply(tokens[:1])
+    except (RuntimeError, AttributeError) as reason:  # this build of torch lacks the operator
+        log.info("%s is not available here: %s", matmul.__name__, reason)
+        return False
+    return torch.equal(many.double(), expected) and torch.equal(single.double(), expected[:1])
+
+
+def _extremes(rows: int, seed: int) -> Tensor:
+    """One third rows of 127, one third rows of -127, one third random; the sums fit float32 exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-127, 128, (rows, 256), generator=generator, dtype=torch.int8)
+    values[: rows // 3], values[rows // 3 : 2 * rows // 3] = 127, -127
+    return values
+
+
+@functools.cache
+def _warn_slow() -> None:
+    log.warning("this CPU has no exact fast int8 product (VNNI or similar): INT8 layers will be slower than fp32")
