@@ -2,7 +2,10 @@
 
 #include <math.h>
 
-static const float FARTHEST = 1.0e6f; /* in units of max_change; farther is treated as this far */
+static const float FARTHEST = 1.0e6f; /* in units of the change; farther is treated as this far */
+
+/* Stopping is planned with this part of max_change, which leaves room for the rounding of float32. */
+static const float PLANNED = 0.9995f;
 
 struct motion_limits motion_limits_of(const struct joint *joint, float tick_hz)
 {
@@ -31,16 +34,17 @@ static float magnitude(float value)
 /* The largest velocity from which the joint can still stop within `distance` (at least 0). */
 static float stoppable_velocity(const struct motion_limits *limits, float distance)
 {
-    const float way = clamp(distance / limits->max_change, 0.0f, FARTHEST);
+    const float change = PLANNED * limits->max_change;
+    const float way = clamp(distance / change, 0.0f, FARTHEST);
     const uint32_t whole = (uint32_t)way;
     /* No velocity above twice the limit is ever asked for, so there is no need to look further. */
-    const uint32_t enough = (uint32_t)(2.0f * limits->max_step / limits->max_change) + 2u;
+    const uint32_t enough = (uint32_t)(2.0f * limits->max_step / change) + 2u;
     uint32_t m = 0;
     while (m < enough && (m + 1u) * (m + 2u) / 2u <= whole) {
         m++;
     }
     const float triangle = (float)(m * (m + 1u) / 2u);
-    return limits->max_change * ((way + triangle) / (float)(m + 1u));
+    return change * ((way + triangle) / (float)(m + 1u));
 }
 
 /* The velocity that closes `gap`, seen from a target that moves by `target_velocity`, without running past it. */

@@ -1,0 +1,204 @@
+/* The state machine alone: every command in every state, and every fault. */
+#include "cmocka_suite.h"
+#include "safety.h"
+
+static const struct safety_inputs CALM = {.elapsed = 1, .heartbeat = true, .at_rest = true};
+
+static struct safety safety;
+
+static int setup(void **state)
+{
+    (void)state;
+    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON);
+    safety.peer_known = true;
+    (void)safety_tick(&safety, &CALM);
+    return 0;
+}
+
+static enum link_command_result command(uint8_t number)
+{
+    return safety_command(&safety, number, true, false);
+}
+
+static void run(void)
+{
+    struct safety_inputs inputs = CALM;
+    inputs.setpoint_due = true;
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_OK);
+    assert_true(safety_tick(&safety, &inputs));
+    assert_int_equal(safety.state, LINK_STATE_RUNNING);
+}
+
+static void commands_are_accepted_only_where_the_table_says(void **state)
+{
+    (void)state;
+    /* DISARMED, ARMED, RUNNING, STARVED, SAFE, ESTOP; the state after the command or -1 where it is refused. */
+    const int table[][6] = {
+        [LINK_COMMAND_ARM] = {LINK_STATE_ARMED, -1, -1, -1, -1, -1},
+        [LINK_COMMAND_DISARM] = {LINK_STATE_DISARMED, LINK_STATE_DISARMED, LINK_STATE_DISARMED, LINK_STATE_DISARMED,
+                                 -1, -1},
+        [LINK_COMMAND_CLEAR] = {LINK_STATE_DISARMED, -1, -1, -1, LINK_STATE_DISARMED, LINK_STATE_DISARMED},
+        [LINK_COMMAND_ESTOP] = {LINK_STATE_ESTOP, LINK_STATE_ESTOP, LINK_STATE_ESTOP, LINK_STATE_ESTOP,
+                                LINK_STATE_ESTOP, LINK_STATE_ESTOP},
+    };
+    for (uint8_t number = LINK_COMMAND_ARM; number <= LINK_COMMAND_ESTOP; number++) {
+        for (unsigned from = LINK_STATE_DISARMED; from <= LINK_STATE_ESTOP; from++) {
+            setup(NULL);
+            safety.state = (enum link_state)from;
+            const enum link_command_result result = command(number);
+            const int expected = table[number][from];
+            assert_int_equal(result, expected < 0 ? LINK_COMMAND_RESULT_WRONG_STATE : LINK_COMMAND_RESULT_OK);
+            assert_int_equal(safety.state, expected < 0 ? (int)from : expected);
+        }
+    }
+    assert_int_equal(command(99), LINK_COMMAND_RESULT_UNKNOWN_COMMAND);
+}
+
+static void arming_needs_a_known_host_that_was_just_heard(void **state)
+{
+    (void)state;
+    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON);
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_WRONG_STATE);
+    safety.peer_known = true;
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_NO_HEARTBEAT);
+    (void)safety_tick(&safety, &CALM);
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_OK);
+}
+
+static void starvation_returns_to_running_or_latches(void **state)
+{
+    (void)state;
+    struct safety_inputs inputs = CALM;
+    run();
+    for (unsigned i = 0; i < SAFETY_STARVED_TICKS - 1; i++) {
+        assert_false(safety_tick(&safety, &inputs));
+        assert_int_equal(safety.state, LINK_STATE_STARVED);
+    }
+    inputs.setpoint_due = true;
+    assert_true(safety_tick(&safety, &inputs));
+    assert_int_equal(safety.state, LINK_STATE_RUNNING);
+    inputs.setpoint_due = false;
+    for (unsigned i = 0; i < SAFETY_STARVED_TICKS; i++) {
+        (void)safety_tick(&safety, &inputs);
+    }
+    assert_int_equal(safety.state, LINK_STATE_SAFE);
+    assert_int_equal(safety.faults, LINK_FAULT_STARVATION);
+    inputs.setpoint_due = true;
+    assert_false(safety_tick(&safety, &inputs));
+    assert_int_equal(safety.state, LINK_STATE_SAFE);
+}
+
+static void starvation_waits_for_rest(void **state)
+{
+    (void)state;
+    struct safety_inputs inputs = CALM;
+    run();
+    inputs.at_rest = false;
+    for (unsigned i = 0; i < 3 * SAFETY_STARVED_TICKS; i++) {
+        (void)safety_tick(&safety, &inputs);
+        assert_int_equal(safety.state, LINK_STATE_STARVED);
+    }
+    inputs.at_rest = true;
+    (void)safety_tick(&safety, &inputs);
+    assert_int_equal(safety.state, LINK_STATE_SAFE);
+}
+
+static void silence_stops_in_every_active_state(void **state)
+{
+    (void)state;
+    const enum link_state active[] = {LINK_STATE_ARMED, LINK_STATE_RUNNING, LINK_STATE_STARVED};
+    for (size_t k = 0; k < 3; k++) {
+        struct safety_inputs inputs = CALM;
+        setup(NULL);
+        safety.state = active[k];
+        inputs.heartbeat = false;
+        inputs.at_rest = false;
+        inputs.setpoint_due = active[k] == LINK_STATE_RUNNING;
+        for (unsigned i = 0; i < SAFETY_HEARTBEAT_TICKS - 1; i++) {
+            (void)safety_tick(&safety, &inputs);
+            assert_int_equal(safety.state, active[k]);
+        }
+        assert_false(safety_tick(&safety, &inputs));
+        assert_int_equal(safety.state, LINK_STATE_SAFE);
+        assert_int_equal(safety.faults, LINK_FAULT_HEARTBEAT);
+    }
+}
+
+static void coalesced_ticks_are_not_the_hosts_silence(void **state)
+{
+    (void)state;
+    struct safety_inputs inputs = CALM;
+    run();
+    inputs.heartbeat = false;
+    inputs.setpoint_due = true;
+    inputs.elapsed = SAFETY_MISSED_TICKS;
+    assert_true(safety_tick(&safety, &inputs));
+    inputs.elapsed = SAFETY_MISSED_TICKS + 1;
+    inputs.heartbeat = true;
+    assert_false(safety_tick(&safety, &inputs));
+    assert_int_equal(safety.faults, LINK_FAULT_TICK_OVERRUN);
+}
+
+static void endless_saturation_latches(void **state)
+{
+    (void)state;
+    struct safety_inputs inputs = CALM;
+    run();
+    inputs.setpoint_due = true;
+    inputs.saturated = true;
+    for (unsigned i = 0; i < SAFETY_SATURATED_TICKS - 1; i++) {
+        assert_true(safety_tick(&safety, &inputs));
+    }
+    assert_false(safety_tick(&safety, &inputs));
+    assert_int_equal(safety.faults, LINK_FAULT_LIMIT_SATURATION);
+}
+
+static void the_estop_pin_latches_in_any_state_and_holds_off_clear(void **state)
+{
+    (void)state;
+    struct safety_inputs inputs = CALM;
+    for (unsigned from = LINK_STATE_DISARMED; from <= LINK_STATE_ESTOP; from++) {
+        setup(NULL);
+        safety.state = (enum link_state)from;
+        inputs.estop_pressed = true;
+        inputs.setpoint_due = true;
+        assert_false(safety_tick(&safety, &inputs));
+        assert_int_equal(safety.state, LINK_STATE_ESTOP);
+        inputs.estop_pressed = false;
+        assert_false(safety_tick(&safety, &inputs));
+        assert_int_equal(safety.state, LINK_STATE_ESTOP);
+    }
+    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, true, true), LINK_COMMAND_RESULT_WRONG_STATE);
+    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, false, false), LINK_COMMAND_RESULT_WRONG_STATE);
+    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, true, false), LINK_COMMAND_RESULT_OK);
+    assert_int_equal(safety.faults, 0);
+}
+
+static void a_watchdog_reset_must_be_cleared_before_arming(void **state)
+{
+    (void)state;
+    safety_init(&safety, LINK_RESET_CAUSE_WATCHDOG);
+    safety.peer_known = true;
+    (void)safety_tick(&safety, &CALM);
+    assert_int_equal(safety.state, LINK_STATE_DISARMED);
+    assert_int_equal(safety.faults, LINK_FAULT_WATCHDOG_RESET);
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_WRONG_STATE);
+    assert_int_equal(command(LINK_COMMAND_CLEAR), LINK_COMMAND_RESULT_OK);
+    assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(commands_are_accepted_only_where_the_table_says, setup),
+        cmocka_unit_test_setup(arming_needs_a_known_host_that_was_just_heard, setup),
+        cmocka_unit_test_setup(starvation_returns_to_running_or_latches, setup),
+        cmocka_unit_test_setup(starvation_waits_for_rest, setup),
+        cmocka_unit_test_setup(silence_stops_in_every_active_state, setup),
+        cmocka_unit_test_setup(coalesced_ticks_are_not_the_hosts_silence, setup),
+        cmocka_unit_test_setup(endless_saturation_latches, setup),
+        cmocka_unit_test_setup(the_estop_pin_latches_in_any_state_and_holds_off_clear, setup),
+        cmocka_unit_test_setup(a_watchdog_reset_must_be_cleared_before_arming, setup),
+    };
+    return cmocka_run_group_tests_name("safety", tests, NULL, NULL);
+}

@@ -1,0 +1,119 @@
+"""The firmware builds without a warning, its C tests pass under sanitizers, and what is generated is current."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from firmware_library import FIRMWARE, ROOT, aloha, load_library, make, require
+
+from firmware_bridge.errors import ConfigError
+from firmware_bridge.firmware import generate_joints
+from firmware_bridge.firmware.joint_table import float32, load_joint_table
+
+ROBOTS = sorted((ROOT / "firmware_bridge" / "robots").glob("*.yaml"))
+
+
+def test_the_image_builds_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    require("make", "arm-none-eabi-gcc")
+    result = make("lm3s6965evb")
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    image = FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
+    sizes = subprocess.run(["arm-none-eabi-size", str(image)], capture_output=True, text=True, check=True).stdout
+    text, data, bss = map(int, sizes.splitlines()[1].split()[:3])
+    with capsys.disabled():
+        print(f"\nfirmware image: {text + data} bytes of flash, {data + bss} bytes of RAM (stack included)")
+    assert text + data < 256 * 1024 and data + bss < 64 * 1024
+
+
+def test_the_image_has_no_heap_and_no_doubles() -> None:
+    require("make", "arm-none-eabi-nm")
+    assert make("lm3s6965evb").returncode == 0
+    image = FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
+    symbols = subprocess.run(["arm-none-eabi-nm", str(image)], capture_output=True, text=True, check=True).stdout
+    names = {line.split()[-1] for line in symbols.splitlines()}
+    assert not names & {"malloc", "free", "_sbrk", "printf", "__aeabi_dadd", "__aeabi_dmul", "__aeabi_f2d"}
+
+
+def test_every_robot_builds() -> None:
+    require("make", "gcc")
+    for robot in ROBOTS:
+        result = make("host", f"ROBOT={robot.stem}", "BUILD=build/robots")
+        assert result.returncode == 0, result.stderr
+
+
+def test_the_unit_tests_in_c_pass_under_sanitizers() -> None:
+    require("make", "gcc")
+    if not Path("/usr/include/cmocka.h").exists():
+        pytest.skip("cmocka is not installed (package libcmocka-dev)")
+    result = make("test")
+    assert result.returncode == 0, result.stdout + result.stderr
+    passed = [int(count) for count in re.findall(r"PASSED  \] (\d+) test", result.stdout + result.stderr)]
+    assert len(passed) == len(list((ROOT / "tests" / "firmware").glob("test_*.c"))) and sum(passed) >= 39
+
+
+def test_cppcheck_finds_nothing() -> None:
+    require("make", "cppcheck")
+    result = make("check")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("source", ROBOTS, ids=lambda path: path.stem)
+def test_joint_tables_are_current(source: Path) -> None:
+    assert generate_joints.is_current(source), "run: python -m firmware_bridge.firmware.generate_joints"
+
+
+def test_python_and_c_hash_the_table_alike() -> None:
+    library = load_library()
+    table = ctypes.addressof(ctypes.c_char.in_dll(library, "joint_table"))
+    assert library.joint_table_hash(ctypes.c_void_p(table)) == aloha().limits_hash
+
+
+def test_the_hash_notices_every_change(tmp_path: Path) -> None:
+    text = ROBOTS[0].read_text()
+    hashes = {aloha().limits_hash}
+    for old, new in [
+        ("8.0", "8.5"),
+        ("250.0", "251.0"),
+        ("1.25664", "1.25"),
+        ("left_waist", "waist"),
+        ("1.16", "1.17"),
+    ]:
+        changed = tmp_path / "changed.yaml"
+        changed.write_text(text.replace(old, new, 1))
+        hashes.add(load_joint_table(changed).limits_hash)
+    assert len(hashes) == 6
+
+
+def test_aloha_has_the_joints_of_its_actions() -> None:
+    names = [joint.name for joint in aloha().joints]
+    assert len(names) == 14
+    assert names[6] == "left_gripper" and names[7] == "right_waist"
+    assert aloha().joints[1].home == float32(-0.96)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("velocity: 8.0", "velocity: -8.0", "above zero"),
+        ("velocity: 8.0", "velocity: fast", "finite number"),
+        ("velocity: 8.0, ", "", "expected the keys"),
+        ("position: [-3.14158, 3.14158]", "position: [3.2, -3.2]", "minimum < maximum"),
+        ("position: [-3.14158, 3.14158]", "position: [-3.5, 3.5]", "16 bits"),
+        ("home: 0.0", "home: 9.0", "home between"),
+        ("acceleration: 250.0", "acceleration: 1.0", "stopping takes"),
+        ("left_shoulder", "left_waist", "share a name"),
+        ("unit: rad", "unit: degrees", "degrees"),
+        ("joints:", "parts:", "expected `joints`"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    source = next(path for path in ROBOTS if path.stem == "aloha")
+    wrong.write_text(source.read_text().replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        load_joint_table(wrong)
