@@ -166,7 +166,7 @@ class Checkpoint:
         found = list(location.shape(entry))
         if found != expected:
             return f"{where} has shape {found}, expected {expected}"
-        if location.layer == 0 and entry.shape[0] != depths[name.split(".")[0]]:
+        if location.layer == 0 and entry.shape[0] > depths[name.split(".")[0]]:
             return f"{location.key} has {entry.shape[0]} layers, expected {depths[name.split('.')[0]]}"
         if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
             return f"{where} has dtype {entry.dtype}, expected a floating-point type of 16 bits or more"

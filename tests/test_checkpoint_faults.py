@@ -1,0 +1,228 @@
+"""Damaged, incomplete and foreign checkpoints: one clear error each, and never anything but a CheckpointError."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from checkpoint_builders import (
+    LM_HEAD,
+    SIZES,
+    golden_path,
+    golden_state,
+    golden_tensors,
+    lerobot_config,
+    write_safetensors,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from pi0_edge.checkpoints import open_checkpoint
+from pi0_edge.errors import CheckpointError
+from pi0_edge.model import Pi0
+
+EXPERT_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
+DROPPABLE = sorted(golden_tensors("pi0").keys() - {EXPERT_HEAD})
+UNUSED_LAST = "paligemma_with_expert.paligemma.model.language_model.layers.2."
+ONLY_WITNESS = ("position_embedding.weight", "lm_head.weight")
+"""No other tensor shows how many image tokens or how many words there are, so their length is believed."""
+
+EXPERT_NORM = "paligemma_with_expert.gemma_expert.model.layers.1.input_layernorm.weight"
+
+
+@pytest.fixture
+def model():
+    return Pi0(golden_state("pi0")[1])
+
+
+def load(path, model):
+    checkpoint = open_checkpoint(path)
+    checkpoint.load_into(model)
+    return checkpoint
+
+
+def is_unused(name):
+    dead = ("self_attn.q", "self_attn.o", "mlp.", "post_attention_layernorm")
+    in_last = name.startswith(UNUSED_LAST) and name[len(UNUSED_LAST) :].startswith(dead)
+    return in_last or name.endswith("language_model.norm.weight")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(DROPPABLE))
+def test_any_missing_tensor_is_named(tmp_path_factory, model, name):
+    tensors = golden_tensors("pi0")
+    shape = list(tensors.pop(name).shape)
+    folder = write_safetensors(tmp_path_factory.mktemp("missing"), tensors)
+    if is_unused(name):
+        load(folder, model)
+        return
+    with pytest.raises(CheckpointError) as error:
+        load(folder, model)
+    message = str(error.value)
+    expected = name if name != LM_HEAD else "embed_tokens.weight"
+    assert str(folder) in message and expected in message
+    assert str(shape) in message or name.startswith("state_proj")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from([n for n in DROPPABLE if not is_unused(n) and not n.endswith(ONLY_WITNESS)]))
+def test_any_wrong_shape_is_found_even_when_the_sizes_are_inferred(tmp_path_factory, name):
+    tensors = golden_tensors("pi0")
+    right = list(tensors[name].shape)
+    tensors[name] = torch.zeros(right[0] + 7, *right[1:])
+    folder = write_safetensors(tmp_path_factory.mktemp("shape"), tensors)
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_into(Pi0(checkpoint.infer_config(SIZES)))
+    assert f"{name} has shape {[right[0] + 7, *right[1:]]}, expected {right}" in str(error.value)
+
+
+def test_all_problems_are_counted_and_five_are_listed(tmp_path, model):
+    tensors = {name: t for name, t in golden_tensors("pi0").items() if "vision_tower" not in name}
+    tensors["something_else"] = torch.zeros(2, 3)
+    with pytest.raises(CheckpointError) as error:
+        load(write_safetensors(tmp_path, tensors), model)
+    message = str(error.value)
+    assert message.count("missing ") == 5
+    assert "38 tensor(s) differ" in message and "and 33 more" in message
+
+
+def test_a_surplus_tensor_is_named(tmp_path, model):
+    tensors = {**golden_tensors("pi0"), "something_else": torch.zeros(2, 3)}
+    with pytest.raises(CheckpointError, match=r"1 tensor\(s\) differ:\n  surplus something_else \[2, 3\]"):
+        load(write_safetensors(tmp_path, tensors), model)
+
+
+def test_a_failed_load_leaves_the_model_untouched(tmp_path, model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = golden_tensors("pi0")
+    del tensors[EXPERT_NORM]
+    with pytest.raises(CheckpointError):
+        load(write_safetensors(tmp_path, tensors), model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_known_unused_tensors_are_allowed(tmp_path, model):
+    tensors = {f"model.{name}": tensor for name, tensor in golden_tensors("pi0").items()}
+    tensors["normalize_inputs.buffer_observation_state.mean"] = torch.zeros(14)
+    load(write_safetensors(tmp_path, tensors), model)
+
+
+def test_integer_weights_are_refused(tmp_path, model):
+    tensors = golden_tensors("pi0")
+    tensors[EXPERT_NORM] = tensors[EXPERT_NORM].to(torch.int8)
+    with pytest.raises(
+        CheckpointError, match=r"input_layernorm.weight has dtype torch.int8, expected a floating-point"
+    ):
+        load(write_safetensors(tmp_path, tensors), model)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_truncated_file_never_loads(tmp_path_factory, data):
+    content = golden_path("pi0").read_bytes()
+    path = tmp_path_factory.mktemp("cut") / "model.safetensors"
+    length = data.draw(st.one_of(st.integers(0, 20_000), st.integers(0, len(content) - 1)))
+    path.write_bytes(content[:length])
+    with pytest.raises(CheckpointError, match=r"truncated") as error:
+        open_checkpoint(path)
+    assert str(path) in str(error.value) and str(length) in str(error.value)
+
+
+def test_truncation_says_how_many_bytes_are_missing(tmp_path):
+    content = golden_path("pi0").read_bytes()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[:-1000])
+    with pytest.raises(CheckpointError, match=rf"expected {len(content)} bytes, found {len(content) - 1000}, so \d+"):
+        open_checkpoint(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(position=st.integers(0, 12_000), value=st.integers(0, 255))
+def test_a_damaged_header_never_raises_anything_else(tmp_path_factory, position, value):
+    content = bytearray(golden_path("pi0").read_bytes())
+    content[position] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(content)
+    try:
+        checkpoint = open_checkpoint(path)
+        checkpoint.load_into(Pi0(golden_state_config()))
+    except CheckpointError as error:
+        assert str(path) in str(error)
+
+
+def golden_state_config():
+    return open_checkpoint(golden_path("pi0")).infer_config(SIZES)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.ckpt", "policy.pkl"])
+def test_pickled_files_are_refused_without_being_opened(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"\x80\x04never read")
+    for given_path in (path, tmp_path):
+        with pytest.raises(CheckpointError, match=r"pickled.*can run any code.*safetensors"):
+            open_checkpoint(given_path)
+
+
+def test_legacy_lerobot_is_refused_with_a_pointer(tmp_path):
+    key = "model.paligemma_with_expert.paligemma.language_model.model.layers.0.self_attn.q_proj.weight"
+    folder = write_safetensors(tmp_path, {key: torch.zeros(2, 2)})
+    with pytest.raises(CheckpointError, match=r"legacy LeRobot.*migrate_policy_normalization"):
+        open_checkpoint(folder)
+
+
+def test_adapters_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"only adapter weights.*merge"):
+        open_checkpoint(tmp_path)
+    key = "base_model.model.paligemma_with_expert.gemma_expert.model.layers.0.self_attn.q_proj.lora_A.weight"
+    with pytest.raises(CheckpointError, match=r"LoRA adapters.*merge"):
+        open_checkpoint(write_safetensors(tmp_path, {key: torch.zeros(1, 2)}))
+
+
+def test_another_policy_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no known π0 layout \(first names: backbone.weight"):
+        open_checkpoint(write_safetensors(tmp_path, {"backbone.weight": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match=r"policy type is 'smolvla', expected pi0 or pi05"):
+        open_checkpoint(write_safetensors(tmp_path, golden_tensors("pi0"), lerobot_config("smolvla")))
+
+
+def test_neither_variant(tmp_path):
+    tensors = {name: t for name, t in golden_tensors("pi0").items() if not name.startswith("state_proj")}
+    with pytest.raises(CheckpointError, match=r"neither π0 nor π0.5: expected either state_proj.weight"):
+        open_checkpoint(write_safetensors(tmp_path, tensors))
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(CheckpointError, match=r"does not exist; expected a .safetensors file"):
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"holds no weights; expected"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint"):
+        open_checkpoint(tmp_path / "notes.txt")
+
+
+def test_index_that_names_what_is_not_there(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00001.safetensors does not exist"):
+        open_checkpoint(tmp_path)
+    save_file({"b": torch.zeros(1)}, tmp_path / "model-00001-of-00001.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks a and 0 more"):
+        open_checkpoint(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"outside the folder"):
+        open_checkpoint(tmp_path)
+    index.write_text("{")
+    with pytest.raises(CheckpointError, match=r"not a safetensors index"):
+        open_checkpoint(tmp_path)
+
+
+def test_broken_config_json(tmp_path):
+    folder = write_safetensors(tmp_path, golden_tensors("pi0"))
+    (folder / "config.json").write_text('{"type": ')
+    with pytest.raises(CheckpointError, match=r"config.json is not valid JSON"):
+        open_checkpoint(folder)
