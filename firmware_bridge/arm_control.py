@@ -8,6 +8,7 @@ disarmed.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from firmware_bridge.errors import BridgeError, LinkError, StateError
 from firmware_bridge.lease import Lease, LeaseDesk
@@ -20,6 +21,20 @@ _CONFIRM_S = 1.0
 _LOOK_S = 0.005
 
 logger = logging.getLogger(__name__)
+
+
+def _never(_: CommandReply) -> bool:
+    return False
+
+
+def _unheard(reply: CommandReply) -> bool:
+    """The first heartbeat of a new link counts from the next tick on."""
+    return reply.result == CommandResult.NO_HEARTBEAT
+
+
+def _stopping(reply: CommandReply) -> bool:
+    """The firmware clears only an arm that has come to rest."""
+    return reply.result == CommandResult.WRONG_STATE and reply.state not in MOVING
 
 
 class ArmControl:
@@ -54,7 +69,7 @@ class ArmControl:
             lease = self._desk.grant(client)
             self._seen_moving = False
             try:
-                self._command(Command.ARM)
+                self._command(Command.ARM, wait_while=_unheard)
                 self._await_state(*MOVING)
             except BridgeError:
                 self._desk.end("arming failed")
@@ -84,7 +99,7 @@ class ArmControl:
         if self._desk.owner:
             self._desk.check(token)
         with self._busy:
-            self._command(Command.CLEAR)
+            self._command(Command.CLEAR, wait_while=_stopping)
             return self._await_state(State.DISARMED)
 
     def estop(self, reason: str) -> State:
@@ -123,6 +138,18 @@ class ArmControl:
         except BridgeError as error:
             logger.warning("could not disarm: %s", error)
 
+    def disarm_ownerless(self) -> None:
+        """Disarms an arm that nobody holds, such as one that another bridge armed before it died."""
+        with self._busy:
+            telemetry = self._link.telemetry
+            if self._desk.owner or not self._link.up or telemetry is None or telemetry.state not in MOVING:
+                return
+            logger.warning("nobody holds the arm, yet it is %s; disarming", describe(telemetry))
+            try:
+                self._command(Command.DISARM)
+            except BridgeError as error:
+                logger.warning("could not disarm: %s", error)
+
     def _disarm(self, reason: str) -> State:
         with self._busy:
             self._command(Command.DISARM)
@@ -130,16 +157,19 @@ class ArmControl:
             self._desk.end(reason)
             return state
 
-    def _command(self, command: Command) -> CommandReply:
+    def _command(self, command: Command, wait_while: Callable[[CommandReply], bool] = _never) -> None:
+        """Has a command carried out; a refusal for a passing reason is tried again for a moment."""
+        deadline = time.monotonic() + _CONFIRM_S
         reply = self._link.command(command)
+        while wait_while(reply) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+            reply = self._link.command(command)
         if reply.result != CommandResult.OK:
             telemetry = self._link.telemetry
             state = describe(telemetry) if telemetry else State(reply.state).name
-            raise StateError(
-                f"the firmware refused {command.name} ({CommandResult(reply.result).name}): the arm is {state}; "
-                f"{_advice(State(reply.state))}"
-            )
-        return reply
+            advice = _advice(reply.state, telemetry.faults if telemetry else 0)
+            result = CommandResult(reply.result).name
+            raise StateError(f"the firmware refused {command.name} ({result}): the arm is {state}; {advice}")
 
     def _await_state(self, *wanted: State) -> State:
         deadline = time.monotonic() + _CONFIRM_S
@@ -158,8 +188,8 @@ def describe(telemetry: Telemetry) -> str:
     return State(telemetry.state).name + (f" ({', '.join(faults)})" if faults else "")
 
 
-def _advice(state: State) -> str:
-    if state in (State.SAFE, State.ESTOP):
+def _advice(state: int, faults: int) -> str:
+    if state in (State.SAFE, State.ESTOP) or faults:
         return "clear it first"
     if state in MOVING:
         return "disarm it first"

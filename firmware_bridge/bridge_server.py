@@ -115,6 +115,7 @@ class BridgeServer:
             status = health_pb2.HealthCheckResponse
             self._health.set(SERVICE, status.SERVING if self._link.up else status.NOT_SERVING)
             self._arm.disarm_overdue()
+            self._arm.disarm_ownerless()
 
 
 def serve_bridge(port: str, listen: str = DEFAULT_LISTEN, robot: str = "aloha", *, baud: int = 921600) -> None:

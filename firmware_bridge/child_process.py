@@ -5,6 +5,7 @@ as long as they are needed. A child gets a session of its own: Ctrl-C reaches on
 children in order.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_URGENT = -15  # niceness
 
 
-def _die_with_parent(cpus: frozenset[int] | None) -> Callable[[], None] | None:
+def _prepare(cpus: frozenset[int] | None, urgent: bool) -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
@@ -29,12 +31,20 @@ def _die_with_parent(cpus: frozenset[int] | None) -> Callable[[], None] | None:
             os._exit(1)
         if cpus is not None:
             os.sched_setaffinity(0, cpus)
+        if urgent:
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
 
     return prepare
 
 
 def start_child(
-    argv: Sequence[str], *, log: Path, cpus: frozenset[int] | None = None, stdout: int | None = None
+    argv: Sequence[str],
+    *,
+    log: Path,
+    cpus: frozenset[int] | None = None,
+    urgent: bool = False,
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a process that dies with the calling thread.
 
@@ -42,6 +52,7 @@ def start_child(
         argv: program and arguments.
         log: file that receives its standard error, and its standard output unless `stdout` says otherwise.
         cpus: processors it may run on; all where None.
+        urgent: goes before other processes where this user may ask for that.
         stdout: `subprocess.PIPE` to read its standard output.
     """
     with log.open("ab") as sink:
@@ -53,7 +64,7 @@ def start_child(
             stderr=sink,
             cwd=Path(__file__).parents[1],  # so that `-m firmware_bridge...` is found without an installation
             start_new_session=True,
-            preexec_fn=_die_with_parent(cpus),
+            preexec_fn=_prepare(cpus, urgent),
         )
 
 

@@ -15,7 +15,7 @@ from firmware_bridge.link import FirmwareLink
 from firmware_bridge.reply_box import Expected
 from protos.serial_link import ChunkReply, ChunkResult, Fragment
 
-_ANSWER_MARGIN_S = 0.03  # beyond the time on the wire: the board's main loop and the host's scheduler
+_ANSWER_MARGIN_S = 0.1  # the firmware asks for what is missing by itself; this is for when its answer was lost
 _LINK_DOWN_WAIT_S = 0.02
 
 logger = logging.getLogger(__name__)

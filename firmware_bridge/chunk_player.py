@@ -73,15 +73,19 @@ def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkRe
         skipped=chunk.skipped,
         retransmissions=delivery.retransmissions,
     )
-    if delivery.reply is None:
+    reply = delivery.reply
+    if reply is None:
         report.outcome = ChunkReport.LOST
         report.reason = "the firmware did not confirm it before it was past due"
-    elif delivery.reply.result == ChunkResult.ACCEPTED:
+    elif reply.result == ChunkResult.ACCEPTED:
         report.outcome = ChunkReport.ACCEPTED
-    elif delivery.reply.result == ChunkResult.LATE:
+        overtaken = max(0, reply.tick + GUARD_TICKS - chunk.first_tick)  # while fragments were sent again
+        report.first_tick += overtaken
+        report.skipped += overtaken
+    elif reply.result == ChunkResult.LATE:
         report.outcome = ChunkReport.LATE
-        report.reason = f"it arrived at tick {delivery.reply.tick}, after its last action was due"
+        report.reason = f"it arrived at tick {reply.tick}, after its last action was due"
     else:
         report.outcome = ChunkReport.REJECTED
-        report.reason = f"the firmware refused it: {_REFUSALS[ChunkResult(delivery.reply.result)]}"
+        report.reason = f"the firmware refused it: {_REFUSALS.get(ChunkResult(reply.result), 'no reason given')}"
     return report

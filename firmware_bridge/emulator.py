@@ -28,6 +28,7 @@ QEMU = "qemu-system-arm"
 MACHINE = "lm3s6965evb"
 DEFAULT_IMAGE = Path(__file__).parent / "firmware" / "build" / MACHINE / "firmware.elf"
 _START_LIMIT_S = 15.0
+_FIRST_INSTRUCTIONS_S = 0.05
 
 
 class EmulatedBoard:
@@ -35,11 +36,18 @@ class EmulatedBoard:
 
     Attributes:
         port: pseudo-terminal for the host, valid while the board runs.
+        record: file that receives everything the board sends, if any.
         wire: injects faults into the line.
     """
 
     def __init__(
-        self, image: Path = DEFAULT_IMAGE, *, baud: int = 921600, cpu: int | None = None, fault_seed: int = 0
+        self,
+        image: Path = DEFAULT_IMAGE,
+        *,
+        baud: int = 921600,
+        cpu: int | None = None,
+        fault_seed: int = 0,
+        record: Path | None = None,
     ) -> None:
         """Prepares a board; `start` runs it.
 
@@ -48,12 +56,14 @@ class EmulatedBoard:
             baud: pace of the wire in both directions, bits per second.
             cpu: the processor that QEMU runs on; the last one of this process where None.
             fault_seed: seed of the injected line faults.
+            record: file that receives everything the board sends, whether or not a host listens.
         """
         self.image = image
         self.port = ""
         self._baud = baud
         self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         self._fault_seed = fault_seed
+        self.record = record
         self._directory = Path()
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -76,7 +86,7 @@ class EmulatedBoard:
         try:
             self._start_qemu(program)
             self._start_wire()
-            self._qmp("cont")
+            self._run()
         except BaseException:
             self.stop()
             raise
@@ -119,7 +129,8 @@ class EmulatedBoard:
         argv = [program, "-M", MACHINE, "-kernel", str(self.image.resolve()), "-display", "none", "-monitor", "none"]
         argv += ["-nodefaults", "-chardev", f"socket,id=s0,path={serial},server=on,wait=off", "-serial", "chardev:s0"]
         argv += ["-qmp", f"unix:{qmp},server=on,wait=off", "-S"]
-        self._children.append(start_child(argv, log=self._directory / "qemu.log", cpus=frozenset({self._cpu})))
+        log = self._directory / "qemu.log"
+        self._children.append(start_child(argv, log=log, cpus=frozenset({self._cpu}), urgent=True))
         deadline = time.monotonic() + _START_LIMIT_S
         while not (serial.exists() and qmp.exists()):
             self.check_alive()
@@ -131,7 +142,8 @@ class EmulatedBoard:
         argv = [sys.executable, "-m", "firmware_bridge.wire", "--board", str(self._directory / "serial")]
         argv += ["--control", str(self._directory / "control"), "--baud", str(self._baud)]
         argv += ["--seed", str(self._fault_seed)]
-        wire = start_child(argv, log=self._directory / "wire.log", stdout=subprocess.PIPE)
+        argv += ["--record", str(self.record.resolve())] if self.record else []
+        wire = start_child(argv, log=self._directory / "wire.log", urgent=True, stdout=subprocess.PIPE)
         self._children.append(wire)
         output = wire.stdout
         if output is None or not select.select([output], [], [], _START_LIMIT_S)[0]:
@@ -141,6 +153,17 @@ class EmulatedBoard:
             wire.wait(_START_LIMIT_S)
             self.check_alive()
         self.port = json.loads(line)["port"]
+
+    def _run(self) -> None:
+        """Lets the processor run; an image that is no firmware ends QEMU at once."""
+        try:
+            self._qmp("cont")
+            self._children[0].wait(_FIRST_INSTRUCTIONS_S)
+        except subprocess.TimeoutExpired:
+            return
+        except EmulatorError:
+            self._children[0].wait(_START_LIMIT_S)
+        self.check_alive()
 
     def _qmp(self, command: str) -> None:
         client = QmpClient(self._directory / "qmp")

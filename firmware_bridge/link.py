@@ -233,9 +233,6 @@ class FirmwareLink:
                 self._counters = message
 
     def _take_telemetry(self, telemetry: Telemetry) -> None:
-        last = self._telemetry
-        if last is not None and telemetry.counter < last.counter:
-            raise LinkError("the firmware restarted")
         if telemetry.state == State.ESTOP:
             self._estop_wanted = False
         self._telemetry = telemetry

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from firmware_bridge.errors import LinkError
 
 _WINDOW = 64  # round trips, 3.2 seconds of pings
+_JUMP_NS = 50_000_000  # more than any crystal drifts while a link is down for minutes
 
 
 class _RoundTrip(NamedTuple):
@@ -34,8 +35,18 @@ class TickClock:
         self._lock = threading.Lock()
 
     def add_round_trip(self, sent_ns: int, received_ns: int, counter: int) -> None:
-        """Takes the counter value that answers a ping sent and answered at these host times."""
+        """Takes the counter value that answers a ping sent and answered at these host times.
+
+        Raises:
+            LinkError: the counter has jumped, which it does only when the board restarts.
+        """
         with self._lock:
+            if self._round_trips:
+                best = min(self._round_trips)
+                slack_ns = best.duration_ns // 2 + _JUMP_NS
+                lowest = self._counter_at(best, sent_ns - slack_ns)
+                if not lowest <= counter <= self._counter_at(best, received_ns + slack_ns):
+                    raise LinkError("the counter of the microcontroller jumped: it has restarted")
             self._round_trips.append(_RoundTrip(received_ns - sent_ns, (sent_ns + received_ns) // 2, counter))
 
     def add_tick(self, tick: int, counter: int) -> None:
@@ -66,5 +77,7 @@ class TickClock:
                 raise LinkError("the clock of the microcontroller is not known yet; wait for its telemetry")
             best = min(self._round_trips)
             tick, tick_counter = self._tick
-        counter = best.counter + (host_ns - best.middle_ns) * 1e-9 * self.counter_hz
-        return tick + (counter - tick_counter) / (self.counter_hz * self.tick_period_s)
+        return tick + (self._counter_at(best, host_ns) - tick_counter) / (self.counter_hz * self.tick_period_s)
+
+    def _counter_at(self, best: _RoundTrip, host_ns: int) -> float:
+        return best.counter + (host_ns - best.middle_ns) * 1e-9 * self.counter_hz

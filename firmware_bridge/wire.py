@@ -4,7 +4,8 @@ QEMU models no baud rate, and a board whose serial socket nobody reads stands st
 This process therefore always drains QEMU's socket, forwards both directions at the pace of the baud rate, and
 gives the host a pseudo-terminal that behaves like a device: bytes for a port that nobody has open are lost.
 Faults are injected at run time (see `wire_control`). On start it prints one JSON line with the path of the
-pseudo-terminal. It does not know what the bytes mean.
+pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not know
+what the bytes mean.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import time
 import tty
 from pathlib import Path
+from typing import BinaryIO
 
 from firmware_bridge.line_faults import FaultInjector
 from firmware_bridge.wire_control import obey
@@ -32,8 +34,11 @@ _CLOSED_POLL_S = 0.02  # how soon an opened port is noticed
 class Wire:
     """Forwards between QEMU's socket and a pseudo-terminal."""
 
-    def __init__(self, board: socket.socket, control: socket.socket, baud: int, seed: int) -> None:
+    def __init__(
+        self, board: socket.socket, control: socket.socket, record: BinaryIO | None, baud: int, seed: int
+    ) -> None:
         self._board = board
+        self._record = record
         self._control = control
         self._master, slave = os.openpty()
         tty.setraw(slave)
@@ -82,6 +87,8 @@ class Wire:
         data = self._board.recv(_READ_SIZE)
         if not data:
             raise ConnectionError("the board closed its serial port")
+        if self._record is not None:
+            self._record.write(data)
         self._to_host.enter(time.monotonic(), data)
 
     def _forward(self) -> None:
@@ -109,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge.wire", description=__doc__)
     parser.add_argument("--board", required=True, help="unix socket of QEMU's serial port")
     parser.add_argument("--control", required=True, type=Path, help="unix socket to listen on for faults")
+    parser.add_argument("--record", type=Path, help="file that receives everything the board sends")
     parser.add_argument("--baud", type=int, default=921600)
     parser.add_argument("--seed", type=int, default=0, help="of the injected faults")
     options = parser.parse_args()
@@ -117,7 +125,8 @@ def main() -> None:
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.bind(str(options.control))
     control.listen()
-    wire = Wire(board, control, options.baud, options.seed)
+    record = options.record.open("wb", buffering=0) if options.record else None
+    wire = Wire(board, control, record, options.baud, options.seed)
     sys.stdout.write(json.dumps({"port": wire.port}) + "\n")
     sys.stdout.flush()
     wire.run()

@@ -7,7 +7,7 @@ keeps everything, and delivers it late.
 from firmware_bridge.line_faults import FaultInjector
 
 _BITS_PER_BYTE = 10  # one start bit, eight data bits, one stop bit
-_BURST_S = 0.002  # how far delivery may catch up after the process slept
+_BURST_S = 0.01  # how far delivery may catch up after the scheduler let the wire wait
 _CAPACITY = 65536
 
 

@@ -1,5 +1,7 @@
 """Frames survive any cutting of the stream, and no damage passes for a frame."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ frames = st.tuples(st.integers(0, 255), st.integers(0, 0xFFFF), payloads)
 
 def portions(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(st.binary(max_size=253))

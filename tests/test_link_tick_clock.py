@@ -42,3 +42,12 @@ def test_exact_round_trip_gives_the_exact_tick():
     clock.add_tick(50, 50_000_000)
     assert clock.tick_at(1_001_000_000) == pytest.approx(50.05)
     assert clock.round_trip_s == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("jump_s", [-1.0, -0.2, 0.2, 60.0])
+def test_jump_of_the_counter_is_a_restart(jump_s: float):
+    clock = TickClock(HZ, PERIOD_US)
+    clock.add_round_trip(1_000_000_000, 1_002_000_000, 50_050_000)
+    clock.add_round_trip(2_000_000_000, 2_090_000_000, 50_050_000 + HZ)  # one slow round trip is no jump
+    with pytest.raises(LinkError, match="restarted"):
+        clock.add_round_trip(3_000_000_000, 3_002_000_000, 50_050_000 + round((2 + jump_s) * HZ))

@@ -1,0 +1,22 @@
+"""Fixtures of more than one test file."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
+
+
+@pytest.fixture(scope="session")
+def firmware_image() -> Path:
+    """The firmware image for the emulated board, built where the tools for it are installed."""
+    for tool in ("qemu-system-arm", "arm-none-eabi-gcc", "make"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    build = subprocess.run(
+        ["make", "-s", "-C", str(FIRMWARE), "lm3s6965evb", "ROBOT=aloha"], capture_output=True, text=True, check=False
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    return FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
