@@ -1,0 +1,60 @@
+"""Resize with padding and scaling, against openpi's own output."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from processing_builders import DATA
+
+from pi0_edge.errors import ObservationError
+from pi0_edge.processing.images import resize_with_pad, to_unit_range
+
+
+def picture(height, width):
+    """Never black, so that padding can be told from the picture."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack((50 + rows % 200, 50 + columns % 200, np.full_like(rows, 99)), axis=-1).astype(np.uint8)
+
+
+def test_golden_resize_bit_for_bit():
+    image = np.asarray(Image.open(DATA / "preproc" / "in_480x640.png").convert("RGB"))
+    expected = np.load(DATA / "preproc" / "pil_224.npy")
+    assert image.shape == (480, 640, 3)
+    np.testing.assert_array_equal(resize_with_pad(image, 224), expected)
+
+
+def test_a_picture_of_the_right_size_is_unchanged():
+    image = picture(224, 224)
+    np.testing.assert_array_equal(resize_with_pad(image, 224), image)
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(8, 400), width=st.integers(8, 400), size=st.sampled_from([56, 112, 224]))
+def test_aspect_is_kept_and_the_rest_is_black(height, width, size):
+    resized = resize_with_pad(picture(height, width), size)
+    assert resized.shape == (size, size, 3) and resized.dtype == np.uint8
+    if (height, width) == (size, size):
+        return
+    ratio = max(width / size, height / size)
+    rows, columns = resized.max(axis=(1, 2)) > 0, resized.max(axis=(0, 2)) > 0
+    assert (rows.sum(), columns.sum()) == (int(height / ratio), int(width / ratio))
+    for filled in (rows, columns):
+        before, after = np.argmax(filled), np.argmax(np.flip(filled))
+        assert after - before in (0, 1), "the odd pixel of padding is at the bottom or right"
+
+
+def test_a_sliver_is_refused():
+    with pytest.raises(ObservationError, match=r"3x2000 pixels has no pixel left .* 224x224"):
+        resize_with_pad(np.zeros((3, 2000, 3), np.uint8), 224)
+
+
+def test_unit_range_is_openpis_arithmetic():
+    every_value = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    scaled = to_unit_range(every_value)
+    expected = every_value.astype(np.float32) / 255.0 * 2.0 - 1.0
+    assert scaled.shape == (3, 16, 16) and scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, expected.transpose(2, 0, 1))
+    assert scaled.min() == -1.0 and scaled.max() == 1.0
