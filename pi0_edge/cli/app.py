@@ -1,0 +1,102 @@
+"""Puts the commands together, and turns every error that is meant for people into one line and an exit code.
+
+| exit code | meaning                                     |
+|-----------|---------------------------------------------|
+| 0         | done                                        |
+| 1         | the check, gate or evaluation failed        |
+| 2         | bad input or usage; the message says which  |
+| 130       | Ctrl-C                                      |
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from firmware_bridge.errors import BridgeError
+from pi0_edge.cli.bridge import bridge
+from pi0_edge.cli.demo import demo
+from pi0_edge.cli.doctor import doctor
+from pi0_edge.cli.evaluate import evaluate
+from pi0_edge.cli.infer import infer
+from pi0_edge.cli.output import write_error
+from pi0_edge.cli.quantize import quantize
+from pi0_edge.cli.record import record
+from pi0_edge.cli.serve import serve
+from pi0_edge.cli.train import train
+from pi0_edge.cli.verify import verify
+from pi0_edge.errors import Pi0EdgeError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_COMMANDS = (demo, doctor, evaluate, infer, quantize, verify, record, train, serve, bridge)
+_EXTRAS = {
+    "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece", "grpc", "grpc_health", "google"),
+    "bridge": ("serial",),
+    "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
+    "train": ("pyarrow", "av", "matplotlib"),
+    "orbax": ("tensorstore",),
+}
+# typer brings its own copy of click in some versions and uses the installed one in others.
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enable=False)
+for command in _COMMANDS:
+    app.command(command.__name__)(command)
+
+
+@app.callback()
+def pi0_edge(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens to standard error.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """π0 and π0.5 on the robot itself, from camera picture to timer interrupt."""
+    if show_version:
+        typer.echo(version("pi0-edge"))
+        raise typer.Exit
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: What stands after `pi0-edge`; those of this process where None.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = typer.main.get_command(app).main(given, prog_name="pi0-edge", standalone_mode=False)
+    except (Pi0EdgeError, BridgeError) as error:
+        return write_error(str(error), given, BAD_INPUT)
+    except ModuleNotFoundError as error:
+        return write_error(_missing_module(error), given, BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        return write_error("interrupted", given, INTERRUPTED)
+    except _UsageError as error:
+        return write_error(_usage(error), given, BAD_INPUT)
+    return code if isinstance(code, int) else 0
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    """What to install; raises `error` again where the module is our own mistake."""
+    name = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in _EXTRAS.items() if name in modules), None)
+    if extra is None:
+        raise error
+    return f"the Python package {name} is not installed, and this command needs it: pip install 'pi0-edge[{extra}]'"
+
+
+def _usage(error: Exception) -> str:
+    message: str = getattr(error, "format_message")()  # noqa: B009
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}\n{context.get_usage()}\nTry `{context.command_path} --help`."

@@ -1,0 +1,29 @@
+"""`pi0-edge bridge`: from chunks over gRPC to the microcontroller; needs no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.output import Output
+
+
+def bridge(
+    port: Annotated[str, typer.Option(help="Serial device, pseudo-terminal or socket://host:port.")],
+    listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50061",
+    robot: Annotated[str, typer.Option(help="Joint table that the firmware was built with.")] = "aloha",
+    baud: Annotated[int, typer.Option(min=1200, help="Bits per second of the serial port.")] = 921600,
+    as_json: JsonOption = False,
+) -> None:
+    """Play chunks on the microcontroller.
+
+    SIGINT or SIGTERM disarms and ends it.
+    """
+    from firmware_bridge.bridge_server import serve_bridge
+
+    output = Output(as_json)
+    output.say(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
+    serve_bridge(port, listen, robot, baud=baud)
+    output.finish({"stopped": True, "port": port, "robot": robot})

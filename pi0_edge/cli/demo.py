@@ -1,0 +1,52 @@
+"""`pi0-edge demo`: the whole path on this machine, from picture to timer interrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.output import Output, format_number
+
+if TYPE_CHECKING:
+    from pi0_edge.demo.summary import DemoSummary
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for record, plots and summary.json.")] = Path("runs/demo"),
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="Cube pose of the first episode; training never saw 0 to 999.")] = 0,
+    engine: Annotated[str, typer.Option(help="How the network is run.")] = "cpu-int8",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole path here: simulation, policy, bridge, firmware in QEMU.
+
+    Exit code 1 where no episode succeeds.
+    """
+    from pi0_edge.cli.loading import check_engine
+    from pi0_edge.demo.run import run_demo
+
+    check_engine(engine)
+    speak = Output(as_json)
+    summary = run_demo(output, episodes, first_seed, engine, speak.say)
+    speak.table("what the demo showed", ("figure", "value"), _rows(summary))
+    speak.say(f"pictures and summary.json are in {output}")
+    speak.finish(vars(summary))
+    if not summary.successes:
+        raise typer.Exit(1)
+
+
+def _rows(summary: DemoSummary) -> Iterator[tuple[str, str]]:
+    from pi0_edge.demo.summary import Percentiles
+
+    for name, value in {**vars(summary), **vars(summary.quantization)}.items():
+        label = name.replace("_", " ")
+        if isinstance(value, Percentiles):
+            yield label, " / ".join(map(format_number, vars(value).values())) + "  (p50 / p95 / p99 / max)"
+        elif isinstance(value, list):
+            yield label, ", ".join(map(format_number, value)) or "none"
+        elif value is not summary.quantization:
+            yield label, format_number(value)

@@ -1,0 +1,29 @@
+"""`pi0-edge doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import typer
+
+from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.output import Output
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can do.
+
+    Exit code 1 where demo or tests cannot run on it.
+    """
+    from pi0_edge.doctor import examine
+
+    speak = Output(as_json)
+    with speak.console.status("looking"):
+        checks = list(examine())
+    speak.table("this machine", ("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
+    for check in checks:
+        if check.status != "pass":
+            speak.say(f"{check.status}: {check.name}: {check.fix}")
+    counts = {status: sum(check.status == status for check in checks) for status in ("pass", "warn", "fail")}
+    speak.say(", ".join(f"{count} {status}" for status, count in counts.items()))
+    speak.finish({"passed": not counts["fail"], **counts, "checks": checks})
+    if counts["fail"]:
+        raise typer.Exit(1)

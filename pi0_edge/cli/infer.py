@@ -1,0 +1,68 @@
+"""`pi0-edge infer`: one observation from files, one chunk out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pi0_edge.cli.options import (
+    CheckpointOption,
+    EngineOption,
+    JsonOption,
+    RobotOption,
+    SizesOption,
+    ThreadsOption,
+    TokenizerOption,
+)
+from pi0_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from pi0_edge.policy import Policy, PolicyChunk
+
+SHOWN_ACTIONS = 5
+
+
+def infer(
+    image: Annotated[list[str], typer.Option(help="CAMERA=PICTURE.png; repeat for each camera there is.")],
+    state: Annotated[str, typer.Option(help='Numbers such as "0 -0.5 1.2", or a .npy, .json or text file of them.')],
+    checkpoint: CheckpointOption = None,
+    prompt: Annotated[str | None, typer.Option(help="What to do; the robot's default if not given.")] = None,
+    engine: EngineOption = "cpu-int8",
+    robot: RobotOption = None,
+    tokenizer: TokenizerOption = None,
+    sizes: SizesOption = None,
+    noise_seed: Annotated[int | None, typer.Option(min=0, help="Fixes the initial noise.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the chunk there as .npz or .json.")] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a policy for one chunk."""
+    from pi0_edge.cli.loading import load_policy
+    from pi0_edge.cli.observation_files import check_chunk_path, read_pictures, read_state, write_chunk
+    from pi0_edge.processing import Observation
+
+    check_chunk_path(output)
+    observation = Observation(read_pictures(image), read_state(state), prompt)
+    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+    chunk = policy.infer(observation, noise_seed)
+    names = list(policy.processor.robot.action_names) or [f"action {i}" for i in range(chunk.actions.shape[1])]
+    if output is not None:
+        write_chunk(output, chunk.actions, names)
+    speak = Output(as_json)
+    _show(speak, policy, chunk, names)
+    timing = {name: getattr(chunk, name) for name in ("preprocess_ms", "infer_ms", "postprocess_ms")}
+    speak.finish({"actions": chunk.actions.tolist(), "names": names, "engine": engine, "output": output, **timing})
+
+
+def _show(speak: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> None:
+    horizon = len(chunk.actions)
+    rows = [(name, *column) for name, column in zip(names, chunk.actions[:SHOWN_ACTIONS].T.tolist(), strict=True)]
+    columns = ("dimension", *(f"action {k}" for k in range(min(SHOWN_ACTIONS, horizon))))
+    speak.table(f"first of {horizon} actions, {policy.processor.robot.control_hz:g} per second", columns, rows)
+    engine = policy.engine
+    speak.say(
+        f"{engine.config.variant}, engine {engine.name} ({engine.scheme}): preprocessing {chunk.preprocess_ms:.1f} ms, "
+        f"network {chunk.infer_ms:.1f} ms, postprocessing {chunk.postprocess_ms:.1f} ms"
+    )

@@ -1,0 +1,79 @@
+"""Observations from files a person has (pictures, numbers), and chunks into files a program reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pi0_edge.errors import ConfigError, ObservationError
+
+CHUNK_SUFFIXES = (".npz", ".json")
+
+
+def read_pictures(arguments: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+    """Pictures by camera, from CAMERA=FILE.
+
+    Raises:
+        ObservationError: If an argument has another form, names a camera again, or its file is no picture.
+    """
+    pictures: dict[str, NDArray[np.uint8]] = {}
+    for argument in arguments:
+        camera, separator, file = argument.partition("=")
+        if not (camera and separator and file) or camera in pictures:
+            raise ObservationError(f"--image {argument!r}: expected CAMERA=FILE, such as top=a.png, once per camera")
+        pictures[camera] = _read_picture(Path(file))
+    return pictures
+
+
+def read_state(text: str) -> NDArray[np.float64]:
+    """The state from numbers, or from a .npy, .json or text file of numbers.
+
+    Raises:
+        ObservationError: If it is neither.
+    """
+    try:
+        return _parse_state(text)
+    except (OSError, ValueError) as error:
+        raise ObservationError(
+            f'--state {text[:80]!r}: {error}; expected numbers such as "0 -0.5 1.2", or a file of them'
+        ) from error
+
+
+def check_chunk_path(path: Path | None) -> None:
+    """Raises `ConfigError` where a chunk cannot be written to `path`, before any work is done."""
+    if path is not None and path.suffix not in CHUNK_SUFFIXES:
+        raise ConfigError(f"--output {path}: expected a name that ends in {' or '.join(CHUNK_SUFFIXES)}")
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"--output {path}: the folder {path.parent} does not exist; create it")
+
+
+def write_chunk(path: Path, actions: NDArray[np.float64], names: Sequence[str]) -> None:
+    """Writes "actions" [horizon, action_dim] and "names" to a path that `check_chunk_path` has passed."""
+    if path.suffix == ".npz":
+        np.savez(path, actions=actions, names=np.array(names))
+    else:
+        path.write_text(json.dumps({"actions": actions.tolist(), "names": list(names)}) + "\n")
+
+
+def _read_picture(file: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ObservationError(f"{file} is not a readable picture ({error}); expected PNG, JPEG or the like") from error
+
+
+def _parse_state(text: str) -> NDArray[np.float64]:
+    file = Path(text)
+    if file.suffix == ".npy":
+        return np.load(file, allow_pickle=False)
+    if file.suffix == ".json":
+        return np.array(json.loads(file.read_text()), np.float64)
+    if file.suffix in (".txt", ".csv"):
+        text = file.read_text()
+    return np.array([float(number) for number in text.replace(",", " ").split()])

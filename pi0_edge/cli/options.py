@@ -1,0 +1,22 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pi0_edge.cli.output import JSON_FLAG
+
+JsonOption = Annotated[bool, typer.Option(JSON_FLAG, help="Print the result as JSON, last line of standard output.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Checkpoint file or folder of any known layout; the shipped policy if not given.")
+]
+EngineOption = Annotated[str, typer.Option(help="How the network is run: reference (fp32), bf16 or cpu-int8.")]
+RobotOption = Annotated[str | None, typer.Option(help="Robot layout, name or .yaml, if the checkpoint names none.")]
+TokenizerOption = Annotated[
+    Path | None, typer.Option(help="tokenizer.model or tokenizer.json, where the checkpoint holds none.")
+]
+SizesOption = Annotated[Path | None, typer.Option("--config", help="SIZES.yaml with what the weights do not tell.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; else torch's default.")]

@@ -1,0 +1,51 @@
+"""`pi0-edge serve`: a policy behind a port."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pi0_edge.cli.options import (
+    CheckpointOption,
+    EngineOption,
+    JsonOption,
+    RobotOption,
+    SizesOption,
+    ThreadsOption,
+    TokenizerOption,
+)
+from pi0_edge.cli.output import Output
+
+
+def serve(
+    listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50051",
+    checkpoint: CheckpointOption = None,
+    engine: EngineOption = "cpu-int8",
+    robot: RobotOption = None,
+    tokenizer: TokenizerOption = None,
+    sizes: SizesOption = None,
+    threads: ThreadsOption = None,
+    insecure_allow_remote: Annotated[
+        bool, typer.Option("--insecure-allow-remote", help="Listen beyond loopback, without any authentication.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer observations with chunks over gRPC.
+
+    SIGINT or SIGTERM ends it.
+    """
+    from pi0_edge.cli.loading import load_policy
+    from pi0_edge.serving.listen_address import checked_listen_address
+    from pi0_edge.serving.policy_server import serve_policy
+
+    output = Output(as_json)
+    checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
+    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+
+    def ready(address: str) -> None:
+        output.say(f"policy ready on {address}")
+
+    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, on_ready=ready)
+    output.say(f"policy server stopped after {chunks} chunks")
+    output.finish({"chunks": chunks})

@@ -1,0 +1,75 @@
+"""`pi0-edge train`: from demonstrations to a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pi0_edge.cli.options import JsonOption, ThreadsOption
+from pi0_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from pi0_edge.training.run import TrainingOptions, TrainingResult
+    from pi0_edge.training.trainer import Progress as TrainingProgress
+
+SMOOTHED = 50
+"""Steps that the shown loss is averaged over."""
+
+
+def train(
+    dataset: Annotated[Path, typer.Option(help="LeRobotDataset folder, see `pi0-edge record`.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there goes on.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the whole run.")] = 6000,
+    batch: Annotated[int, typer.Option(min=1, help="Observations per step.")] = 64,
+    draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of initial weights, batches and noise.")] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saves.")] = 500,
+    preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "pi0-cube",
+    robot: Annotated[str, typer.Option(help="Robot layout by name or .yaml.")] = "aloha_sim",
+    camera: Annotated[str, typer.Option(help="The camera that the policy sees.")] = "top",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a small π0 by flow matching.
+
+    The same command goes on after an interruption.
+    """
+    from pi0_edge.cli.loading import use_threads
+    from pi0_edge.training.run import TrainingOptions
+
+    use_threads(threads)
+    options = TrainingOptions(
+        dataset=dataset,
+        output=output,
+        steps=steps,
+        batch=batch,
+        draws=draws,
+        learning_rate=learning_rate,
+        seed=seed,
+        save_every=save_every,
+        preset=preset,
+        robot=robot,
+        camera=camera,
+    )
+    speak = Output(as_json)
+    result = _train(options, speak)
+    speak.say(f"loss {result.loss:.4f} after {result.steps} steps ({result.seconds / 60:.1f} minutes of steps)")
+    speak.say(f"checkpoint: {result.checkpoint}   loss plot: {result.plot}")
+    speak.finish(vars(result))
+
+
+def _train(options: TrainingOptions, speak: Output) -> TrainingResult:
+    from pi0_edge.training.run import train_policy
+
+    with speak.progress() as progress:
+        task = progress.add_task("reading demonstrations", total=options.steps)
+
+        def advance(state: TrainingProgress) -> None:
+            recent = state.losses[-SMOOTHED:]
+            text = f"loss {sum(recent) / len(recent):.4f}"
+            progress.update(task, completed=state.step, description=text)
+
+        return train_policy(options, advance)

@@ -1,0 +1,73 @@
+"""Between protobuf messages and the policy's own types; what a peer sends is checked here as far as its form goes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi0_edge.errors import ObservationError
+from pi0_edge.policy import Policy, PolicyChunk
+from pi0_edge.processing import Observation
+from protos import policy_pb2
+
+PROMPT_CHARACTERS = 4096
+"""No tokenizer of π0 turns more than this into a prompt that fits; longer ones are refused before it reads them."""
+
+
+def read_observation(message: policy_pb2.Observation) -> Observation:
+    """The observation in a request; an empty prompt means the robot's default.
+
+    Raises:
+        ObservationError: If a picture's bytes do not fit its size, a camera comes twice, or the prompt is over-long.
+    """
+    images: dict[str, NDArray[np.uint8]] = {}
+    for image in message.images:
+        if image.camera in images:
+            raise ObservationError(f"images has the camera {image.camera!r} twice; expected each camera once")
+        images[image.camera] = _read_image(image)
+    if len(message.prompt) > PROMPT_CHARACTERS:
+        raise ObservationError(
+            f"prompt has {len(message.prompt)} characters, expected at most {PROMPT_CHARACTERS}; shorten it"
+        )
+    return Observation(images, np.array(message.state, np.float32), message.prompt or None)
+
+
+def write_chunk(chunk: PolicyChunk, clock: policy_pb2.ObservationClock) -> policy_pb2.Chunk:
+    """The reply, with the clock of the observation that it answers."""
+    horizon, action_dim = chunk.actions.shape
+    return policy_pb2.Chunk(
+        horizon=horizon,
+        action_dim=action_dim,
+        actions=chunk.actions.astype(np.float32).ravel().tolist(),
+        clock=clock,
+        timing=policy_pb2.Timing(
+            preprocess_ms=chunk.preprocess_ms, infer_ms=chunk.infer_ms, postprocess_ms=chunk.postprocess_ms
+        ),
+    )
+
+
+def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
+    """What the policy is and expects."""
+    robot, config = policy.processor.robot, policy.engine.config
+    return policy_pb2.PolicyMetadata(
+        model=config.variant,
+        engine=policy.engine.name,
+        scheme=policy.engine.scheme,
+        horizon=config.horizon,
+        action_dim=robot.action_dim,
+        state_dim=robot.state_dim,
+        control_hz=robot.control_hz,
+        cameras=list(robot.cameras),
+        default_prompt=robot.default_prompt or "",
+        checkpoint_sha256=policy.checkpoint_sha256,
+    )
+
+
+def _read_image(image: policy_pb2.Image) -> NDArray[np.uint8]:
+    expected = image.height * image.width * 3
+    if len(image.rgb) != expected or not expected:
+        raise ObservationError(
+            f"images[{image.camera!r}] holds {len(image.rgb)} bytes, but height {image.height} and width {image.width} "
+            f"require {expected or 'at least 3'}: height * width * 3, row major, RGB"
+        )
+    return np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)

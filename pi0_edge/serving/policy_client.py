@@ -1,0 +1,137 @@
+"""Asks a policy server; runs without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pi0_edge.errors import ObservationError, Pi0EdgeError
+from pi0_edge.serving.errors import BusyError, DeadlineError, ServingError
+from protos import policy_pb2, policy_pb2_grpc
+
+if TYPE_CHECKING:
+    from pi0_edge.processing import Observation
+
+SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 4 << 20),
+    # A server that is still loading its weights is tried again soon, not after gRPC's twenty seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_http_proxy", 0),
+]
+_ERRORS = {
+    grpc.StatusCode.INVALID_ARGUMENT: ObservationError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: BusyError,
+}
+
+
+class PolicyClient:
+    """A connection to one policy server; also a context manager."""
+
+    def __init__(self, address: str, timeout_s: float = 30.0) -> None:
+        """Connects at the first call.
+
+        Args:
+            address: host:port.
+            timeout_s: Deadline of every call.
+        """
+        self.address = address
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def __enter__(self) -> PolicyClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Returns when the server answers observations.
+
+        Raises:
+            ServingError: If it does not within `timeout_s` seconds.
+        """
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        with self._calls():
+            check = self._health.Check  # pyright: ignore[reportAttributeAccessIssue]
+            reply = check(request, timeout=timeout_s, wait_for_ready=True)
+        if reply.status != health_pb2.HealthCheckResponse.SERVING:
+            raise ServingError(f"the policy server at {self.address} is shutting down; start it again")
+
+    def metadata(self) -> policy_pb2.PolicyMetadata:
+        """What the policy is and expects.
+
+        Raises:
+            ServingError: If the server does not answer.
+        """
+        with self._calls():
+            return self._policy.GetMetadata(policy_pb2.MetadataRequest(), timeout=self._timeout_s)
+
+    def infer(
+        self, observation: Observation, tick: int, capture_time_ns: int, noise_seed: int | None = None
+    ) -> policy_pb2.Chunk:
+        """Asks for a chunk.
+
+        Args:
+            observation: What the robot sees and feels.
+            tick: Firmware tick whose executed setpoint the observation shows.
+            capture_time_ns: When it was taken, host monotonic clock.
+            noise_seed: Fixes the initial noise.
+
+        Raises:
+            ObservationError: If the server refuses the observation.
+            BusyError: If too many others wait already.
+            DeadlineError: If there was no chunk within the client's deadline.
+            ServingError: If the server cannot be reached or failed.
+        """
+        message = write_observation(observation, tick, capture_time_ns, noise_seed)
+        with self._calls():
+            return self._policy.Infer(message, timeout=self._timeout_s)
+
+    @contextmanager
+    def _calls(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
+            details = str(error.details())  # pyright: ignore[reportAttributeAccessIssue]
+            raise _translated(code, details, self.address) from error
+
+
+def write_observation(
+    observation: Observation, tick: int, capture_time_ns: int, noise_seed: int | None
+) -> policy_pb2.Observation:
+    """The request for an observation, whose checks are the server's."""
+    images = [
+        policy_pb2.Image(camera=camera, height=image.shape[0], width=image.shape[1], rgb=image.tobytes())
+        for camera, image in observation.images.items()
+    ]
+    return policy_pb2.Observation(
+        images=images,
+        state=np.asarray(observation.state, np.float32).ravel().tolist(),
+        prompt=observation.prompt or "",
+        clock=policy_pb2.ObservationClock(tick=tick, capture_time_ns=capture_time_ns),
+        noise_seed=noise_seed,
+    )
+
+
+def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:
+    """The error that a failed call stands for."""
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return ServingError(f"no policy server answers at {address} ({details}); start one with `pi0-edge serve`")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"the policy server at {address} did not answer in time ({details}); is it running?")
+    return _ERRORS.get(code, ServingError)(details)

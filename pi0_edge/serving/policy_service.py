@@ -1,0 +1,89 @@
+"""gRPC service PolicyService: translates between messages and the policy, and refusals into status codes.
+
+| what is wrong                                | status              |
+|----------------------------------------------|---------------------|
+| the observation                              | INVALID_ARGUMENT    |
+| checkpoint, tokenizer and robot do not fit   | FAILED_PRECONDITION |
+| too many requests wait                       | RESOURCE_EXHAUSTED  |
+| the client's deadline passed                 | DEADLINE_EXCEEDED   |
+| the network gave no usable chunk, or a bug   | INTERNAL            |
+
+A peer gets the message of an error that is meant for people, never a stack trace; that goes to this machine's log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from pi0_edge.errors import ConfigError, ObservationError, Pi0EdgeError
+from pi0_edge.policy import Policy
+from pi0_edge.serving.errors import BusyError, DeadlineError
+from pi0_edge.serving.inference_queue import InferenceQueue
+from pi0_edge.serving.messages import describe_policy, read_observation, write_chunk
+from protos import policy_pb2, policy_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+_CODES: dict[type[Pi0EdgeError], grpc.StatusCode] = {
+    ObservationError: grpc.StatusCode.INVALID_ARGUMENT,
+    ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
+    BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
+    """PolicyService around one policy.
+
+    Attributes:
+        chunks: How many chunks were made.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.chunks = 0
+        self._policy = policy
+        self._queue = InferenceQueue()
+
+    def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
+        """Answers one observation with one chunk."""
+        with _refusals(context):
+            return self._queue.run(lambda: self._infer(request), context.time_remaining(), context.add_callback)
+
+    def GetMetadata(
+        self, request: policy_pb2.MetadataRequest, context: grpc.ServicerContext
+    ) -> policy_pb2.PolicyMetadata:
+        """What the policy is and expects."""
+        return describe_policy(self._policy)
+
+    def close(self) -> None:
+        """Drops the requests that wait."""
+        self._queue.close()
+
+    def _infer(self, request: policy_pb2.Observation) -> policy_pb2.Chunk:
+        seed = request.noise_seed if request.HasField("noise_seed") else None
+        chunk = self._policy.infer(read_observation(request), seed)
+        self.chunks += 1
+        logger.debug(
+            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f",
+            *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms),
+        )
+        return write_chunk(chunk, request.clock)
+
+
+@contextmanager
+def _refusals(context: grpc.ServicerContext) -> Iterator[None]:
+    """Ends the call with the status of an error that is raised inside."""
+    try:
+        yield
+    except Pi0EdgeError as error:
+        code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+        logger.warning("refused code=%s reason=%s", code.name, error)
+        context.abort(code, str(error))
+    except Exception:
+        logger.exception("an inference failed")
+        context.abort(grpc.StatusCode.INTERNAL, "the policy failed; the log of the policy server says why")

@@ -1,0 +1,174 @@
+"""A whole training run: from a folder of demonstrations to a checkpoint that `evaluate` and `serve` open.
+
+    OUTPUT/
+        checkpoint/         the averaged weights with statistics, tokenizer and robot, as an ordinary checkpoint
+        state.safetensors   where the run stands; the same command goes on from there
+        loss.png            the loss over the steps
+
+One camera, one robot and one prompt per run: what the shipped policy needs. It deliberately does not fine-tune a
+published π0, which does not fit this loop's fp32 weights and moments.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pi0_edge.checkpoints import save_checkpoint
+from pi0_edge.datasets.lerobot_reader import LeRobotDataset
+from pi0_edge.errors import ConfigError, DatasetError
+from pi0_edge.model import PRESETS, Pi0, Pi0Config
+from pi0_edge.processing import Normalization, ObservationProcessor, load_robot, load_tokenizer
+from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.processing.robot_layouts import Robot
+from pi0_edge.training.loss_plot import plot_loss
+from pi0_edge.training.prompt_tokenizer import write_prompt_tokenizer
+from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations, moments
+from pi0_edge.training.trainer import Progress, TrainConfig, Trainer
+
+STRIDE = 2
+"""Ticks per picture held in memory: neighbouring pictures are nearly the same."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the user decides.
+
+    Attributes:
+        dataset: LeRobotDataset folder with the demonstrations.
+        output: Folder of the run.
+        steps: Optimizer steps.
+        batch: Observations per step.
+        draws: Noise draws per observation.
+        learning_rate: Peak of the cosine.
+        seed: Of weights, batches and noise.
+        save_every: Steps between two saves.
+        preset: Sizes of the network, a name in `pi0_edge.model.PRESETS`.
+        robot: Robot layout, by name or YAML path.
+        camera: The camera of dataset and robot that the policy sees.
+    """
+
+    dataset: Path
+    output: Path
+    steps: int
+    batch: int = 64
+    draws: int = 1
+    learning_rate: float = 1e-3
+    seed: int = 0
+    save_every: int = 500
+    preset: str = "pi0-cube"
+    robot: str = "aloha_sim"
+    camera: str = "top"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left behind.
+
+    Attributes:
+        checkpoint: Folder of the policy.
+        plot: The loss over the steps.
+        steps: Optimizer steps, those of resumed runs included.
+        seconds: Time spent in them.
+        loss: Mean of the last hundred steps.
+    """
+
+    checkpoint: Path
+    plot: Path
+    steps: int
+    seconds: float
+    loss: float
+
+
+def train_policy(options: TrainingOptions, report: Callable[[Progress], None]) -> TrainingResult:
+    """Trains a policy, or goes on with a run that was interrupted; `report` is called after every step.
+
+    Raises:
+        ConfigError: If an option is out of range, or the run in `output` had other settings.
+        DatasetError: If the dataset cannot be read or does not fit robot and network.
+    """
+    config, robot = _preset(options), load_robot(options.robot)
+    prompt = _only_task(options.dataset)
+    demonstrations = load_demonstrations(options.dataset, options.camera, STRIDE)
+    _check_demonstrations(demonstrations, config, robot, options)
+    processor, stats = _processor(options.output / "tokenizer.json", demonstrations, config, robot, prompt)
+    tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
+    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim)
+    log.info("training on %d episodes, %d pictures", len(demonstrations), len(batches))
+    torch.manual_seed(options.seed)
+    trainer = Trainer(Pi0(config), batches, _train_config(options, robot), options.output)
+    average = trainer.run(report)
+    checkpoint, plot = options.output / "checkpoint", options.output / "loss.png"
+    save_checkpoint(checkpoint, average, config, processor.description())
+    plot_loss(trainer.progress.losses, plot)
+    progress = trainer.progress
+    return TrainingResult(checkpoint, plot, progress.step, progress.seconds, float(np.mean(progress.losses[-100:])))
+
+
+def _preset(options: TrainingOptions) -> Pi0Config:
+    for name in ("steps", "batch", "draws", "save_every"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"{name} is {getattr(options, name)}, expected at least 1")
+    if not options.learning_rate > 0:
+        raise ConfigError(f"learning_rate is {options.learning_rate}, expected more than 0, such as 1e-3")
+    if options.preset not in PRESETS:
+        raise ConfigError(f"preset {options.preset!r} is not known; expected one of {', '.join(PRESETS)}")
+    if PRESETS[options.preset].variant != "pi0":
+        raise ConfigError(f"preset {options.preset} is a π0.5, which this loop does not train yet; expected a π0")
+    return PRESETS[options.preset]
+
+
+def _only_task(dataset: Path) -> str:
+    tasks = LeRobotDataset(dataset).tasks
+    if len(tasks) != 1:
+        raise DatasetError(f"{dataset} has {len(tasks)} tasks, expected exactly one: this loop trains one prompt")
+    return tasks[0]
+
+
+def _check_demonstrations(
+    demonstrations: list[Demonstration], config: Pi0Config, robot: Robot, options: TrainingOptions
+) -> None:
+    if options.camera not in robot.cameras:
+        raise ConfigError(f"{robot.name} has no camera {options.camera!r}; expected one of {', '.join(robot.cameras)}")
+    size = config.vision.image_size
+    expected = {"pictures": (size, size, 3), "state": (robot.state_dim,), "actions": (robot.action_dim,)}
+    first = demonstrations[0]
+    for name, array in (("pictures", first.frames), ("state", first.states), ("actions", first.actions)):
+        if array.shape[1:] != expected[name]:
+            raise DatasetError(
+                f"{name} of {options.dataset} have shape {list(array.shape[1:])}, expected {list(expected[name])} "
+                f"({options.preset}, {robot.name})"
+            )
+
+
+def _processor(
+    tokenizer: Path, demonstrations: list[Demonstration], config: Pi0Config, robot: Robot, prompt: str
+) -> tuple[ObservationProcessor, dict[str, dict[str, list[float]]]]:
+    """The processing of the new policy, and its statistics."""
+    stats = {
+        "state": moments([demonstration.states for demonstration in demonstrations]),
+        "actions": moments([demonstration.actions for demonstration in demonstrations]),
+    }
+    write_prompt_tokenizer([prompt], config.vocab_size, tokenizer)
+    arrays = {field: {name: np.array(values) for name, values in s.items()} for field, s in stats.items()}
+    normalization = Normalization.of_openpi(arrays, config.variant)
+    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config), stats
+
+
+def _train_config(options: TrainingOptions, robot: Robot) -> TrainConfig:
+    return TrainConfig(
+        steps=options.steps,
+        real_dims=robot.action_dim,
+        batch=options.batch,
+        draws=options.draws,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        save_every=options.save_every,
+    )
