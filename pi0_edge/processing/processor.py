@@ -20,7 +20,7 @@ from pi0_edge.processing.actions import delta_mask, to_absolute, to_delta
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from pi0_edge.processing.joint_conventions import CONVENTIONS
 from pi0_edge.processing.norm_stats import to_json
-from pi0_edge.processing.normalization import Mode, Normalization, Normalizer
+from pi0_edge.processing.normalization import Normalization, Normalizer
 from pi0_edge.processing.observation import Observation, checked_images, checked_prompt, checked_state
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.robot_layouts import Robot
@@ -170,6 +170,6 @@ class ObservationProcessor:
             dims = normalizers[name].dims
             if dims is not None and dims < width:
                 raise ConfigError(
-                    f"the statistics of {name} ({Mode(normalizers[name].mode).value}) have {dims} dimensions, but "
+                    f"the statistics of {name} ({normalizers[name].mode.value}) have {dims} dimensions, but "
                     f"{self.robot.name} has {width}; give the statistics of this robot"
                 )
