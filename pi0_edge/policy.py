@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from pi0_edge.checkpoints import open_checkpoint
-from pi0_edge.engine import Engine, build_engine
-from pi0_edge.model import Pi0
+from pi0_edge.engine import ENGINES, Engine, assemble_engine, parameter_shapes
+from pi0_edge.errors import EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, load_processor
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,15 @@ class Policy:
             ConfigError: If robot, tokenizer or a size is missing or unknown.
             EngineError: If the engine cannot run here.
         """
+        if engine not in ENGINES:  # before gigabytes are read
+            raise EngineError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
         opened = open_checkpoint(checkpoint)
         config = opened.infer_config(sizes)
         processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
-        model = Pi0(config)
-        opened.load_into(model)
-        hashes = opened.source_hashes()
-        return cls(build_engine(engine, model), processor, next(iter(hashes.values())))
+        shapes = parameter_shapes(config)
+        opened.check(shapes)
+        built = assemble_engine(engine, config, opened.tensors(shapes))
+        return cls(built, processor, combined_hash(opened.source_hashes()))
 
     def noise(self, seed: int | None = None) -> torch.Tensor:
         """Initial noise, float32 [1, horizon, action_dim]; the same for the same seed on every machine."""
@@ -104,3 +105,9 @@ class Policy:
             infer_ms=1e3 * (inferred - prepared),
             postprocess_ms=1e3 * (finished - inferred),
         )
+
+
+def combined_hash(hashes: Mapping[str, str]) -> str:
+    """One sha256 for a set of files: of their names and hashes in the order of the names."""
+    listing = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()

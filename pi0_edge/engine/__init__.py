@@ -1,5 +1,6 @@
 """How the network is run: one small interface, one engine per file."""
 
-from pi0_edge.engine.base import ENGINES, Engine, build_engine
+from pi0_edge.engine.assembly import parameter_shapes
+from pi0_edge.engine.base import ENGINES, Engine, assemble_engine, build_engine
 
-__all__ = ["ENGINES", "Engine", "build_engine"]
+__all__ = ["ENGINES", "Engine", "assemble_engine", "build_engine", "parameter_shapes"]

@@ -26,6 +26,11 @@ def blank_model(config: Pi0Config) -> Pi0:
         return Pi0(config).eval()
 
 
+def parameter_shapes(config: Pi0Config) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by name."""
+    return {name: tuple(parameter.shape) for name, parameter in blank_model(config).named_parameters()}
+
+
 def fill_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme = FP32) -> QuantizationReport:
     """Gives memory to a blank model and quantizes it on the way.
 

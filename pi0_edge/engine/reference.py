@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import euler_times
-from pi0_edge.model.precision import apply_bf16_policy
 
 EULER_STEPS = 10
 
@@ -22,11 +21,6 @@ class ReferenceEngine:
         self.config = model.config
         self.scheme = "bf16" if model.residual_dtype == torch.bfloat16 else "fp32"
         self.times = euler_times(EULER_STEPS)
-
-    @classmethod
-    def in_bf16(cls, model: Pi0) -> ReferenceEngine:
-        """The same engine under openpi's bf16 policy; converts `model` in place."""
-        return cls(apply_bf16_policy(model))
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:

@@ -28,11 +28,14 @@ from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.robot_layouts import Robot
 from pi0_edge.training.loss_plot import plot_loss
 from pi0_edge.training.prompt_tokenizer import write_prompt_tokenizer
-from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations, moments
-from pi0_edge.training.trainer import Progress, TrainConfig, Trainer
+from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations, moments
+from pi0_edge.training.trainer import Progress, TrainConfig, Trainer, has_state
+from pi0_edge.training.vision_warmup import warm_up_vision
 
 STRIDE = 2
 """Ticks per picture held in memory: neighbouring pictures are nearly the same."""
+
+AUGMENTATION = Augmentation(opening_share=0.4, opening_ticks=60, state_noise=0.05)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,8 @@ class TrainingOptions:
     Attributes:
         dataset: LeRobotDataset folder with the demonstrations.
         output: Folder of the run.
-        steps: Optimizer steps.
+        steps: Optimizer steps of the flow.
+        vision_steps: Steps of the vision warm-up before it.
         batch: Observations per step.
         draws: Noise draws per observation.
         learning_rate: Peak of the cosine.
@@ -58,6 +62,7 @@ class TrainingOptions:
     dataset: Path
     output: Path
     steps: int
+    vision_steps: int = 800
     batch: int = 64
     draws: int = 1
     learning_rate: float = 1e-3
@@ -87,8 +92,17 @@ class TrainingResult:
     loss: float
 
 
-def train_policy(options: TrainingOptions, report: Callable[[Progress], None]) -> TrainingResult:
-    """Trains a policy, or goes on with a run that was interrupted; `report` is called after every step.
+def train_policy(
+    options: TrainingOptions,
+    report: Callable[[Progress], None],
+    report_vision: Callable[[int, float], None] = lambda step, loss: None,
+) -> TrainingResult:
+    """Trains a policy, or goes on with a run that was interrupted.
+
+    Args:
+        options: What the user decides.
+        report: Called after every step of the flow.
+        report_vision: Called after every step of the vision warm-up with its number and loss.
 
     Raises:
         ConfigError: If an option is out of range, or the run in `output` had other settings.
@@ -100,10 +114,15 @@ def train_policy(options: TrainingOptions, report: Callable[[Progress], None]) -
     _check_demonstrations(demonstrations, config, robot, options)
     processor, stats = _processor(options.output / "tokenizer.json", demonstrations, config, robot, prompt)
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
-    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim)
+    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
     log.info("training on %d episodes, %d pictures", len(demonstrations), len(batches))
     torch.manual_seed(options.seed)
-    trainer = Trainer(Pi0(config), batches, _train_config(options, robot), options.output)
+    model = Pi0(config)
+    if not has_state(options.output):  # a run that goes on has its eyes already
+        warm_up = warm_up_vision(model, batches, options.vision_steps, options.batch, options.seed)
+        for step, loss in enumerate(warm_up, start=1):
+            report_vision(step, loss)
+    trainer = Trainer(model, batches, _train_config(options, robot), options.output)
     average = trainer.run(report)
     checkpoint, plot = options.output / "checkpoint", options.output / "loss.png"
     save_checkpoint(checkpoint, average, config, processor.description())

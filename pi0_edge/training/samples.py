@@ -37,6 +37,25 @@ class Demonstration:
     actions: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What makes the policy look at the picture.
+
+    Once an arm moves, its joints give away where the expert is heading, and a policy trained on all ticks alike learns
+    to follow its own motion and to ignore the camera. Two remedies, both on the training side alone:
+
+    Attributes:
+        opening_share: Share of each batch that is drawn from the first ticks of the episodes, where only the picture
+            tells where to go.
+        opening_ticks: How many ticks that is.
+        state_noise: Standard deviation of noise on the state, in normalized units.
+    """
+
+    opening_share: float
+    opening_ticks: int
+    state_noise: float
+
+
 def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstration]:
     """Reads every episode of a LeRobotDataset, keeping one picture every `stride` ticks.
 
@@ -45,10 +64,10 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
     """
     dataset = LeRobotDataset(root)
     demonstrations = []
-    for index in dataset.episodes:
-        states, actions = dataset.episode(index)
-        frames = np.stack([frame for tick, frame in enumerate(dataset.frames(index, camera)) if tick % stride == 0])
-        demonstrations.append(Demonstration(frames, states, actions))
+    for info in dataset.episodes:
+        episode = dataset.episode(info.index)
+        frames = [frame for tick, frame in enumerate(dataset.frames(info.index, camera)) if tick % stride == 0]
+        demonstrations.append(Demonstration(np.stack(frames), episode.state, episode.action))
     if not demonstrations:
         raise DatasetError(f"{root} has no episode to train on")
     return demonstrations
@@ -76,25 +95,27 @@ class SampleBatches:
         tokens: list[int],
         horizon: int,
         action_dim: int,
+        augmentation: Augmentation,
     ) -> None:
         self.demonstrations = demonstrations
         self.stride = stride
         self.tokens = torch.tensor(tokens)
         self.horizon = horizon
         self.action_dim = action_dim
+        self.augmentation = augmentation
         self._states = [self._normalized(d.states, stats["state"]) for d in demonstrations]
         self._actions = [self._normalized(d.actions, stats["actions"]) for d in demonstrations]
-        # Every stored picture of every episode is equally likely.
         self._index = np.concatenate(
             [np.stack([np.full(len(d.frames), i), np.arange(len(d.frames))], 1) for i, d in enumerate(demonstrations)]
         )
+        self._opening = self._index[self._index[:, 1] * stride < augmentation.opening_ticks]
 
     def __len__(self) -> int:
         return len(self._index)
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
-        picks = self._index[rng.integers(len(self._index), size=batch)]
+        picks = self._picks(batch, rng)
         images = np.stack([self.demonstrations[episode].frames[picture] for episode, picture in picks])
         states = np.stack([self._states[episode][picture * self.stride] for episode, picture in picks])
         chunks = np.stack([self._chunk(episode, picture * self.stride) for episode, picture in picks])
@@ -104,9 +125,19 @@ class SampleBatches:
             image_mask=torch.ones(batch, 1, dtype=torch.bool),
             tokens=self.tokens.expand(batch, -1),
             token_mask=torch.ones(batch, len(self.tokens), dtype=torch.bool),
-            state=self._padded(states),
+            state=self._padded(states + self.augmentation.state_noise * rng.standard_normal(states.shape)),
         )
         return inputs, self._padded(chunks)
+
+    def _picks(self, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Rows of (episode, picture): the openings' share first, the rest from anywhere."""
+        opening = round(batch * self.augmentation.opening_share)
+        return np.concatenate(
+            [
+                pool[rng.integers(len(pool), size=n)]
+                for pool, n in ((self._opening, opening), (self._index, batch - opening))
+            ]
+        )
 
     def _chunk(self, episode: int, tick: int) -> NDArray[np.float32]:
         actions = self._actions[episode]

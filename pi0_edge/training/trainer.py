@@ -67,6 +67,14 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction))))
 
 
+STATE_FILE = "state.safetensors"
+
+
+def has_state(folder: Path) -> bool:
+    """True where a run was saved that can go on."""
+    return (folder / STATE_FILE).exists()
+
+
 class Trainer:
     """One run over one set of demonstrations."""
 
@@ -134,12 +142,12 @@ class Trainer:
             tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
         metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.progress))}
         save_file(tensors, self.folder / "state.tmp", metadata=metadata)
-        os.replace(self.folder / "state.tmp", self.folder / "state.safetensors")
+        os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
 
     def _resume(self) -> None:
-        state = self.folder / "state.safetensors"
-        if not state.exists():
+        if not has_state(self.folder):
             return
+        state = self.folder / STATE_FILE
         with safe_open(state, framework="pt") as file:
             metadata = file.metadata()
         if json.loads(metadata["config"]) != asdict(self.config):

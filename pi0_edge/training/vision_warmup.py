@@ -1,0 +1,54 @@
+"""Teaches an untrained vision tower to see, before the flow is trained on top of it.
+
+A real π0 starts from a vision-language model that already knows where things are; a network trained from scratch does
+not, and flow matching alone teaches it slowly: one token in fifty holds the object, and what it says about the actions
+is buried under noise. So the tower and its projector first learn to tell from a single picture where the arms will be
+in half a chunk and in a whole one. The prediction is read from the mean of the image tokens, which is what an
+attention that has learned nothing yet sees of them. The readout is thrown away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from pi0_edge.model import Pi0
+from pi0_edge.training.samples import SampleBatches
+
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 100
+
+
+def warm_up_vision(model: Pi0, batches: SampleBatches, steps: int, batch: int, seed: int) -> Iterator[float]:
+    """Trains `model.vision` and `model.projector` in place and yields the loss of every step.
+
+    Args:
+        model: The network.
+        batches: Demonstrations; their normalized actions are the targets.
+        steps: Optimizer steps.
+        batch: Pictures per step.
+        seed: Of the batches and of the readout.
+    """
+    horizon, dims = model.config.horizon, model.config.action_dim
+    generator = torch.Generator().manual_seed(seed)
+    readout = nn.Linear(model.config.prefix.width, 2 * dims)
+    nn.init.normal_(readout.weight, std=model.config.prefix.width**-0.5, generator=generator)
+    parameters = [*model.vision.parameters(), *model.projector.parameters(), *readout.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=1e-4)
+    for step in range(steps):
+        inputs, chunks = batches.draw(batch, np.random.default_rng((seed, step, 1)))
+        target = chunks[:, [horizon // 2 - 1, horizon - 1]].flatten(1)
+        seen = model.projector(model.vision(inputs.images[inputs.image_mask])).unflatten(0, inputs.image_mask.shape)
+        loss = (readout(seen.mean((1, 2))) - target).square().mean()
+        for group in optimizer.param_groups:
+            ramp = min(1.0, (step + 1) / WARMUP_STEPS)
+            group["lr"] = LEARNING_RATE * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        yield loss.item()
