@@ -170,6 +170,14 @@ def test_disarm_slows_down_within_the_limits() -> None:
     assert steps(reports)[3:] == pytest.approx([0.05, 0.0, 0.0, 0.0], abs=1e-5)
 
 
+def test_disarm_forgets_the_plan_even_when_armed_again_at_once() -> None:
+    firmware = running(SPRINT)
+    firmware.tick()
+    firmware.command(Command.DISARM)
+    assert firmware.command(Command.ARM).result == CommandResult.OK
+    assert [firmware.tick().state for _ in range(5)] == [State.ARMED] * 5
+
+
 def test_a_repeated_command_is_answered_but_not_executed_again() -> None:
     firmware = HostFirmware()
     firmware.send(Hello(SCHEMA_HASH))
@@ -196,22 +204,38 @@ def test_a_watchdog_reset_boots_disarmed_with_its_fault() -> None:
     assert firmware.command(Command.ARM).result == CommandResult.OK
 
 
+LONG_SPRINT = [moved(900)] + [moved(900 + 1500 * k) for k in range(1, 20)]
+
+
 @pytest.mark.parametrize("missed", [1, 3, 4])
 def test_after_missed_ticks_the_setpoint_due_now_is_executed(missed: int) -> None:
-    firmware = running()
+    firmware = running(LONG_SPRINT)
     report = firmware.tick(elapsed=1 + missed)
     assert report.flags == TickFlag.EXECUTED | TickFlag.TICKS_MISSED
-    assert [round(value * 1e4) for value in report.executed] == FAST[1 + missed]
-    assert report.ring_level == len(FAST) - 2 - missed
+    assert [round(value * 1e4) for value in report.executed] == LONG_SPRINT[1 + missed]
+    assert report.ring_level == len(LONG_SPRINT) - 2 - missed
     assert firmware.tick().flags == TickFlag.EXECUTED
 
 
 def test_a_long_pause_moves_no_farther_than_five_ticks() -> None:
-    firmware = running([moved(1400 * k) for k in range(1, 8)] + [moved(9800)] * 40)
+    firmware = running(LONG_SPRINT)
     before = firmware.tick()
-    report = firmware.tick(elapsed=20)
-    assert 0 < report.executed[0] - before.executed[0] <= 5 * 8.0 / 50
+    report = firmware.tick(elapsed=15)
+    assert 0.5 < report.executed[0] - before.executed[0] <= 5 * 8.0 / 50
     assert report.state == State.RUNNING
+
+
+def test_an_abrupt_stop_of_the_plan_is_not_overshot() -> None:
+    firmware = running(SPRINT + [SPRINT[-1]] * 20)
+    reports = [firmware.tick() for _ in range(20)]
+    assert max(report.executed[0] for report in reports) == reports[-1].executed[0] == pytest.approx(1.44)
+
+
+def test_a_plan_that_cannot_be_followed_latches() -> None:
+    firmware = running([moved(-15000 if k // 8 % 2 else 15000) for k in range(64)])
+    reports = [firmware.tick() for _ in range(60)]
+    assert (reports[-1].state, reports[-1].faults) == (State.SAFE, Fault.LIMIT_SATURATION)
+    assert reports[40].state == State.RUNNING
 
 
 def test_a_pause_beyond_half_a_second_latches() -> None:
