@@ -97,6 +97,9 @@ def read_inputs(path: Path) -> Recording:
     cameras = [camera for camera in SLOTS if f"image.{camera}" in arrays]
     if not cameras:
         raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(SLOTS)}")
+    shapes = {camera: tuple(arrays[f"image.{camera}"].shape) for camera in cameras}
+    if len(set(shapes.values())) > 1 or len(shapes[cameras[0]]) != 4:
+        raise ObservationError(f"{path}: images have shapes {shapes}, expected one [batch, size, size, 3] for all")
     images = torch.stack([arrays[f"image.{camera}"].permute(0, 3, 1, 2).float() for camera in cameras], 1)
     present = torch.ones(len(images), dtype=torch.bool)
     masks = torch.stack([arrays.get(f"image_mask.{camera}", present) for camera in cameras], 1)
