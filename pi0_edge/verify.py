@@ -32,6 +32,14 @@ from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
 from pi0_edge.processing.robot_layouts import SLOTS
 
+AXES = {
+    "tokens": ("batch", "tokens"),
+    "token_mask": ("batch", "tokens"),
+    "state": ("batch", "dims"),
+    "noise": ("batch", "horizon", "dims"),
+}
+"""What every recording has."""
+
 TOLERANCES = {"reference": 1e-4, "bf16": 2e-2, "cpu-int8": 2e-1}
 """Largest allowed difference on unit-variance actions, per engine."""
 
@@ -91,20 +99,37 @@ def read_inputs(path: Path) -> Recording:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ObservationError(f"{path} is not a readable .npz of plain arrays: {error}") from error
-    needed = ["tokens", "token_mask", "state", "noise"]
-    if missing := [name for name in needed if name not in arrays]:
+    _check_axes(arrays, path)
+    tokens, token_mask = arrays["tokens"].long(), arrays["token_mask"].bool()
+    images, masks = _stack_cameras(arrays, path)
+    # What stands in masked places may be anything, such as -1: it is never looked at.
+    model_inputs = ModelInputs(images, masks, tokens.where(token_mask, 0), token_mask, arrays["state"].float())
+    return Recording(model_inputs, arrays["noise"].float(), arrays.get("actions"), arrays.get("time"))
+
+
+def _check_axes(arrays: dict[str, Tensor], path: Path) -> None:
+    if missing := [name for name in AXES if name not in arrays]:
         raise ObservationError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}")
+    for name, axes in AXES.items():
+        if arrays[name].ndim != len(axes):
+            raise ObservationError(f"{path}: {name} has shape {list(arrays[name].shape)}, expected [{', '.join(axes)}]")
+    if arrays["tokens"].shape != arrays["token_mask"].shape:
+        shapes = [list(arrays[name].shape) for name in ("tokens", "token_mask")]
+        raise ObservationError(f"{path}: tokens and token_mask have shapes {shapes[0]} and {shapes[1]}, expected the same")
+
+
+def _stack_cameras(arrays: dict[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
+    """Pictures [batch, cameras, 3, size, size] and their mask [batch, cameras], in slot order."""
     cameras = [camera for camera in SLOTS if f"image.{camera}" in arrays]
     if not cameras:
         raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(SLOTS)}")
-    shapes = {camera: tuple(arrays[f"image.{camera}"].shape) for camera in cameras}
-    if len(set(shapes.values())) > 1 or len(shapes[cameras[0]]) != 4:
+    shapes = {camera: list(arrays[f"image.{camera}"].shape) for camera in cameras}
+    if any(shape != shapes[cameras[0]] or len(shape) != 4 for shape in shapes.values()):
         raise ObservationError(f"{path}: images have shapes {shapes}, expected one [batch, size, size, 3] for all")
     images = torch.stack([arrays[f"image.{camera}"].permute(0, 3, 1, 2).float() for camera in cameras], 1)
     present = torch.ones(len(images), dtype=torch.bool)
-    masks = torch.stack([arrays.get(f"image_mask.{camera}", present) for camera in cameras], 1)
-    model_inputs = ModelInputs(images, masks, arrays["tokens"].long(), arrays["token_mask"], arrays["state"].float())
-    return Recording(model_inputs, arrays["noise"].float(), arrays.get("actions"), arrays.get("time"))
+    masks = [arrays.get(f"image_mask.{camera}", present).bool() for camera in cameras]
+    return images, torch.stack(masks, 1)
 
 
 def _read_expected(path: Path) -> dict[str, Tensor]:
@@ -132,7 +157,6 @@ def _check_recording(config: Pi0Config, recording: Recording) -> None:
         "noise": (recording.noise, chunk),
         "state": (recording.inputs.state, (chunk[0], config.action_dim)),
         "image": (recording.inputs.images[:, 0], (chunk[0], 3, size, size)),
-        "token_mask": (recording.inputs.token_mask, tuple(recording.inputs.tokens.shape)),
     }
     for name, (array, shape) in expected.items():
         if tuple(array.shape) != shape:

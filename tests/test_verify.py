@@ -146,6 +146,7 @@ def test_nan_never_passes(small):
     ("array", "change", "message"),
     [
         ("noise", lambda a: a[..., :5], "noise"),
+        ("noise", lambda a: a[0], "noise has shape .* expected .batch, horizon, dims."),
         ("state", lambda a: a[:, :5], "state"),
         ("image.base_0_rgb", lambda a: a[:, :14], "image"),
         ("token_mask", lambda a: a[:, :5], "token_mask"),
@@ -156,6 +157,12 @@ def test_inputs_that_do_not_fit_are_named(small, array, change, message):
     small.inputs[array] = change(small.inputs[array]).contiguous()
     with pytest.raises((ObservationError, ConfigError), match=message):
         small.verify()
+
+
+def test_what_stands_in_masked_places_is_never_looked_at(small):
+    small.inputs["tokens"] = small.inputs["tokens"].where(small.inputs["token_mask"], -1)
+    small.inputs["image.right_wrist_0_rgb"][:] = torch.nan
+    assert small.failed() == []
 
 
 def test_sizes_that_are_missing_or_wrong_are_named(small):
