@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.framing import FrameDecoder, encode_frame
 from protos.serial_link import (
@@ -53,9 +54,12 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 @cache
 def load_library() -> ctypes.CDLL:
     require("make", "gcc")
-    result = make("host")
+    build = FIRMWARE / "build" / "bench"
+    build.mkdir(parents=True, exist_ok=True)
+    (build / "bench.c").write_text(write_table(bench()))
+    result = make("host", "ROBOT=bench", "ROBOTS=build/bench", "BUILD=build/bench")
     assert result.returncode == 0, result.stderr
-    library = ctypes.CDLL(str(FIRMWARE / "build" / "host" / "libfirmware.so"))
+    library = ctypes.CDLL(str(build / "host" / "libfirmware.so"))
     library.crc32_update.restype = ctypes.c_uint32
     library.joint_table_hash.restype = ctypes.c_uint32
     library.host_take_sent.restype = ctypes.c_size_t
@@ -67,8 +71,9 @@ def load_library() -> ctypes.CDLL:
 
 
 @cache
-def aloha() -> JointTable:
-    return load_joint_table(ROOT / "firmware_bridge" / "robots" / "aloha.yaml")
+def bench() -> JointTable:
+    """The joints of the bench: their limits do not change when those of a real robot are tuned."""
+    return load_joint_table(ROOT / "tests" / "firmware" / "bench_robot.yaml")
 
 
 class HostFirmware:
@@ -153,11 +158,11 @@ def only(kind: type[Kind], messages: list[Any]) -> list[Kind]:
 
 
 def home() -> list[int]:
-    return [round(joint.home / joint.resolution) for joint in aloha().joints]
+    return [round(joint.home / joint.resolution) for joint in bench().joints]
 
 
 def moved(offset: int) -> list[int]:
     """Home with the waists moved by `offset` counts and the other arm joints by an eighth of it."""
     shares = {"waist": 1, "gripper": 0}
-    joints = zip(home(), aloha().joints, strict=True)
+    joints = zip(home(), bench().joints, strict=True)
     return [value + int(offset * shares.get(joint.name.split("_")[1], 0.125)) for value, joint in joints]

@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from firmware_library import FIRMWARE, ROOT, aloha, load_library, make, require
+from firmware_library import FIRMWARE, ROOT, bench, load_library, make, require
 
 from firmware_bridge.errors import ConfigError
 from firmware_bridge.firmware import generate_joints
 from firmware_bridge.firmware.joint_table import float32, load_joint_table
 
 ROBOTS = sorted((ROOT / "firmware_bridge" / "robots").glob("*.yaml"))
+BENCH = ROOT / "tests" / "firmware" / "bench_robot.yaml"
 
 
 def test_the_image_builds_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,12 +71,12 @@ def test_joint_tables_are_current(source: Path) -> None:
 def test_python_and_c_hash_the_table_alike() -> None:
     library = load_library()
     table = ctypes.addressof(ctypes.c_char.in_dll(library, "joint_table"))
-    assert library.joint_table_hash(ctypes.c_void_p(table)) == aloha().limits_hash
+    assert library.joint_table_hash(ctypes.c_void_p(table)) == bench().limits_hash
 
 
 def test_the_hash_notices_every_change(tmp_path: Path) -> None:
-    text = ROBOTS[0].read_text()
-    hashes = {aloha().limits_hash}
+    text = BENCH.read_text()
+    hashes = {bench().limits_hash}
     for old, new in [
         ("8.0", "8.5"),
         ("250.0", "251.0"),
@@ -90,10 +91,11 @@ def test_the_hash_notices_every_change(tmp_path: Path) -> None:
 
 
 def test_aloha_has_the_joints_of_its_actions() -> None:
-    names = [joint.name for joint in aloha().joints]
+    aloha = load_joint_table(ROOT / "firmware_bridge" / "robots" / "aloha.yaml")
+    names = [joint.name for joint in aloha.joints]
     assert len(names) == 14
     assert names[6] == "left_gripper" and names[7] == "right_waist"
-    assert aloha().joints[1].home == float32(-0.96)
+    assert aloha.joints[1].home == float32(-0.96)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,6 @@ def test_aloha_has_the_joints_of_its_actions() -> None:
 )
 def test_a_wrong_table_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     wrong = tmp_path / "wrong.yaml"
-    source = next(path for path in ROBOTS if path.stem == "aloha")
-    wrong.write_text(source.read_text().replace(old, new, 1))
+    wrong.write_text(BENCH.read_text().replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         load_joint_table(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from firmware_library import HostFirmware, aloha, home, moved, only
+from firmware_library import HostFirmware, bench, home, moved, only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def steps(reports: list[Telemetry]) -> list[float]:
 
 def test_welcome_tells_what_the_firmware_is() -> None:
     (welcome,) = only(Welcome, HostFirmware(ResetCause.SOFTWARE).send(Hello(SCHEMA_HASH)))
-    assert (welcome.schema_hash, welcome.limits_hash) == (SCHEMA_HASH, aloha().limits_hash)
+    assert (welcome.schema_hash, welcome.limits_hash) == (SCHEMA_HASH, bench().limits_hash)
     assert (welcome.tick_period_us, welcome.counter_hz, welcome.ring_depth) == (20_000, 25_000_000, RING_DEPTH)
     assert (welcome.joints, welcome.reset_cause) == (14, ResetCause.SOFTWARE)
 
@@ -53,7 +53,7 @@ def test_welcome_tells_what_the_firmware_is() -> None:
 def test_it_boots_disarmed_at_home() -> None:
     report = HostFirmware().tick()
     assert (report.state, report.faults, report.flags) == (State.DISARMED, 0, 0)
-    assert report.executed == tuple(joint.home for joint in aloha().joints)
+    assert report.executed == tuple(joint.home for joint in bench().joints)
 
 
 def test_a_host_of_another_version_cannot_arm() -> None:
@@ -261,11 +261,11 @@ class Watch:
     def see(self, report: Telemetry, elapsed: int) -> None:
         before = self.last.executed if self.last else report.executed
         steps = [now - then for now, then in zip(report.executed, before, strict=True)]
-        for joint, position, step in zip(aloha().joints, report.executed, steps, strict=True):
+        for joint, position, step in zip(bench().joints, report.executed, steps, strict=True):
             assert joint.minimum <= position <= joint.maximum
             assert abs(step) <= min(elapsed, 5) * joint.velocity / 50 + 1e-6
         if elapsed == 1 and self.steps:
-            for joint, step, earlier in zip(aloha().joints, steps, self.steps, strict=True):
+            for joint, step, earlier in zip(bench().joints, steps, self.steps, strict=True):
                 assert abs(step - earlier) <= joint.acceleration / 2500 + 1e-6
         if self.state in (State.SAFE, State.ESTOP):
             assert report.state == self.state
@@ -298,4 +298,4 @@ def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject) -> None:
 
 
 def test_home_is_whole_counts() -> None:
-    assert [value * 1e-4 for value in home()] == pytest.approx([joint.home for joint in aloha().joints], abs=1e-6)
+    assert [value * 1e-4 for value in home()] == pytest.approx([joint.home for joint in bench().joints], abs=1e-6)
