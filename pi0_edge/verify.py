@@ -114,8 +114,8 @@ def _check_axes(arrays: dict[str, Tensor], path: Path) -> None:
         if arrays[name].ndim != len(axes):
             raise ObservationError(f"{path}: {name} has shape {list(arrays[name].shape)}, expected [{', '.join(axes)}]")
     if arrays["tokens"].shape != arrays["token_mask"].shape:
-        shapes = [list(arrays[name].shape) for name in ("tokens", "token_mask")]
-        raise ObservationError(f"{path}: tokens and token_mask have shapes {shapes[0]} and {shapes[1]}, expected the same")
+        found, expected = list(arrays["token_mask"].shape), list(arrays["tokens"].shape)
+        raise ObservationError(f"{path}: token_mask has shape {found}, expected that of tokens, {expected}")
 
 
 def _stack_cameras(arrays: dict[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
