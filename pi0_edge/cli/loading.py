@@ -20,13 +20,12 @@ def load_policy(
     """The policy of a checkpoint, the shipped one where none is given.
 
     Raises:
-        Pi0EdgeError: As `Policy.load`; an unknown engine is found before the weights are read.
+        Pi0EdgeError: As `Policy.load`.
     """
     from pi0_edge.checkpoints import load_sizes
     from pi0_edge.policy import Policy
     from pi0_edge.shipped import shipped_checkpoint
 
-    check_engine(engine)
     use_threads(threads)
     found = shipped_checkpoint() if checkpoint is None else checkpoint
     return Policy.load(found, engine, robot, tokenizer, None if sizes is None else dict(load_sizes(sizes)))

@@ -21,7 +21,8 @@ SMOOTHED = 50
 def train(
     dataset: Annotated[Path, typer.Option(help="LeRobotDataset folder, see `pi0-edge record`.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there goes on.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the whole run.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of flow matching.")] = 6000,
+    vision_steps: Annotated[int, typer.Option(min=1, help="Steps of the vision tower alone, before.")] = 800,
     batch: Annotated[int, typer.Option(min=1, help="Observations per step.")] = 64,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
@@ -45,6 +46,7 @@ def train(
         dataset=dataset,
         output=output,
         steps=steps,
+        vision_steps=vision_steps,
         batch=batch,
         draws=draws,
         learning_rate=learning_rate,
@@ -65,11 +67,15 @@ def _train(options: TrainingOptions, speak: Output) -> TrainingResult:
     from pi0_edge.training.run import train_policy
 
     with speak.progress() as progress:
-        task = progress.add_task("reading demonstrations", total=options.steps)
+        vision = progress.add_task("vision: reading demonstrations", total=options.vision_steps)
+        flow = progress.add_task("flow", total=options.steps, start=False)
 
-        def advance(state: TrainingProgress) -> None:
+        def advance_vision(step: int, loss: float) -> None:
+            progress.update(vision, completed=step, description=f"vision: loss {loss:.4f}")
+
+        def advance_flow(state: TrainingProgress) -> None:
+            progress.start_task(flow)
             recent = state.losses[-SMOOTHED:]
-            text = f"loss {sum(recent) / len(recent):.4f}"
-            progress.update(task, completed=state.step, description=text)
+            progress.update(flow, completed=state.step, description=f"flow: loss {sum(recent) / len(recent):.4f}")
 
-        return train_policy(options, advance)
+        return train_policy(options, advance_flow, advance_vision)

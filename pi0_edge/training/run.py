@@ -132,7 +132,7 @@ def train_policy(
 
 
 def _preset(options: TrainingOptions) -> Pi0Config:
-    for name in ("steps", "batch", "draws", "save_every"):
+    for name in ("steps", "vision_steps", "batch", "draws", "save_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"{name} is {getattr(options, name)}, expected at least 1")
     if not options.learning_rate > 0:
