@@ -35,6 +35,8 @@ FILM_SIZE = (240, 320)
 HOMING_TICKS = 110
 HOLD_TICKS = 80
 PICTURE_SIZE = 112
+PROMPT = "Transfer cube"
+ACTIVE = (State.ARMED, State.RUNNING, State.STARVED)
 
 
 class TickFollower:
@@ -99,48 +101,40 @@ class TickFollower:
 
 
 class SimulatedRobot:
-    """Plays episodes: observe, ask, execute, go home."""
+    """Plays one episode at a time: go home, observe, ask, execute."""
 
-    def __init__(
-        self, bridge: BridgeClient, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, execute: int
-    ) -> None:
-        self.bridge = bridge
+    def __init__(self, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, execute: int) -> None:
         self.stream = stream
         self.worker = worker
         self.follower = follower
         self.record = follower.record
         self.execute = execute
-        self.prompt = "Transfer cube"
+
+    def go_home(self) -> None:
+        """Glides the arms home through the firmware, and holds there long enough for an episode to begin."""
+        start = self.follower.advance()
+        path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
+        while self._moving() and (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
+            if done % self.execute == 0:
+                self.stream.send(path[done : done + 50], start.tick + done)
+                self.stream.next_report(1.0)
+            self.follower.advance()
 
     def play_episode(self, number: int, seed: int) -> bool:
         """Resets the scene and lets the policy play until success, a fault of the firmware or `MAX_TICKS`."""
         env, follower = self.follower.env, self.follower
         env.reset(seed)
         follower.episode = number
-        start = follower.advance().tick
-        due = start
-        while not env.success and follower.advance().tick - start < MAX_TICKS and self._moving():
+        start = due = follower.advance().tick
+        while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
             if not self.worker.busy and self._tick() >= due:
                 due = self._tick() + self.execute
-                self.worker.submit(self._tick(), observe(env, self.prompt, PICTURE_SIZE))
+                self.worker.submit(self._tick(), observe(env, PROMPT, PICTURE_SIZE))
         self._collect(self.worker.wait(1.0))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
         follower.episode = -1
         return env.success
-
-    def go_home(self) -> None:
-        """Glides the arms home through the firmware, and holds there long enough for the next episode to begin."""
-        if not self._moving():
-            self.bridge.clear("a new episode")
-            self.bridge.arm()
-        start = self.follower.advance()
-        path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
-        while (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
-            if done % self.execute == 0:
-                self.stream.send(path[done : done + 50], start.tick + done)
-                self.stream.next_report(1.0)
-            self.follower.advance()
 
     def _tick(self) -> int:
         if self.follower.last is None:
@@ -149,7 +143,7 @@ class SimulatedRobot:
 
     def _moving(self) -> bool:
         last = self.follower.last
-        return last is not None and last.state in (State.ARMED, State.RUNNING, State.STARVED)
+        return last is not None and last.state in ACTIVE
 
     def _collect(self, played: PlayedChunk | None) -> None:
         if played is None:
@@ -168,6 +162,20 @@ class SimulatedRobot:
             picture=played.observation.images["top"],
             state=played.observation.state,
         )
+
+
+def ready_arm(bridge: BridgeClient, follower: TickFollower) -> None:
+    """Clears a latched fault and arms; follows the ticks until they show it, since older ones may be on their way.
+
+    Raises:
+        StateError: If somebody else holds the arm or its state forbids it.
+    """
+    if bridge.status().state in ACTIVE:
+        return
+    bridge.clear("a new episode")
+    bridge.arm()
+    while follower.advance().state not in ACTIVE:
+        pass
 
 
 def minimum_jerk(start: NDArray[np.float32], end: NDArray[np.float32], ticks: int) -> NDArray[np.float32]:
@@ -190,18 +198,17 @@ def run(bridge_address: str, policy_address: str, seeds: range, execute: int, ou
         follower.env.reset(seeds[0])
         follower.env.render("top", PICTURE_SIZE, PICTURE_SIZE)  # makes the OpenGL context before time matters
         follower.env.render("angle", *FILM_SIZE)
-        follower.advance()
-        bridge.arm()
         try:
-            with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
-                robot = SimulatedRobot(bridge, stream, worker, follower, execute)
-                for number, seed in enumerate(seeds):
-                    success = robot.play_episode(number, seed)
-                    _say(episode=number, seed=seed, success=bool(success))
+            for number, seed in enumerate(seeds):
+                ready_arm(bridge, follower)
+                with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
+                    robot = SimulatedRobot(stream, worker, follower, execute)
                     robot.go_home()
+                    success = robot.play_episode(number, seed)
+                _say(episode=number, seed=seed, success=bool(success))
+            bridge.disarm("the demo has ended")
         finally:
             record.build().save(output)
-        bridge.disarm("the demo has ended")
 
 
 def _say(**values: object) -> None:
