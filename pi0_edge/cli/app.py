@@ -51,15 +51,20 @@ for command in _COMMANDS:
     app.command(command.__name__)(command)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("pi0-edge"))
+        raise typer.Exit
+
+
 @app.callback()
 def pi0_edge(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens to standard error.")] = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """π0 and π0.5 on the robot itself, from camera picture to timer interrupt."""
-    if show_version:
-        typer.echo(version("pi0-edge"))
-        raise typer.Exit
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
@@ -80,10 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return write_error(str(error), given, BAD_INPUT)
     except ModuleNotFoundError as error:
         return write_error(_missing_module(error), given, BAD_INPUT)
-    except (KeyboardInterrupt, typer.Abort):
-        return write_error("interrupted", given, INTERRUPTED)
     except _UsageError as error:
         return write_error(_usage(error), given, BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves
+        return write_error("interrupted", given, INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

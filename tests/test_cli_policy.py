@@ -1,0 +1,109 @@
+"""`infer`, `quantize`, `evaluate` and `train` on a policy with random weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import run
+from PIL import Image
+from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
+
+from pi0_edge.policy import Policy
+from pi0_edge.processing import Observation
+
+torch.set_num_threads(1)
+STATE = " ".join("0.1" for _ in range(DIMS))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("cli") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "top.png"
+    Image.fromarray(observation().images["top"]).save(path)
+    return path
+
+
+@pytest.fixture
+def infer(checkpoint, picture):
+    def command(*options: object, state: str = STATE):
+        files = ["--checkpoint", checkpoint, "--image", f"top={picture}", "--state", state]
+        return run("infer", *files, "--engine", "reference", "--noise-seed", "3", *options)
+
+    return command
+
+
+def test_infer_gives_the_chunk_of_the_policy(infer, checkpoint, picture):
+    ran = infer("--json")
+    seen = Observation({"top": np.asarray(Image.open(picture))}, np.full(DIMS, 0.1), PROMPT)
+    expected = Policy.load(checkpoint, "reference").infer(seen, 3).actions
+    assert ran.code == 0
+    np.testing.assert_allclose(ran.result["actions"], expected, atol=1e-6)
+    assert ran.result["names"][:2] == ["left_waist", "left_shoulder"]
+    assert "left_waist" in ran.err
+
+
+@pytest.mark.parametrize("name", ["chunk.npz", "chunk.json"])
+def test_infer_writes_the_chunk(infer, tmp_path, name):
+    ran = infer("--json", "--output", tmp_path / name)
+    path = tmp_path / name
+    actions = np.load(path)["actions"] if path.suffix == ".npz" else json.loads(path.read_text())["actions"]
+    assert np.shape(actions) == (CONFIG.horizon, DIMS)
+    np.testing.assert_array_equal(actions, ran.result["actions"])
+
+
+def test_the_state_may_come_from_a_file(infer, tmp_path):
+    values = [0.1] * DIMS
+    np.save(tmp_path / "s.npy", values)
+    (tmp_path / "s.json").write_text(json.dumps(values))
+    (tmp_path / "s.txt").write_text(", ".join(map(str, values)))
+    wanted = infer("--json").result["actions"]
+    for name in ("s.npy", "s.json", "s.txt"):
+        np.testing.assert_allclose(infer("--json", state=str(tmp_path / name)).result["actions"], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "top"], "expected CAMERA=FILE"),
+        (["--image", "top=nowhere.png"], "once per camera"),
+        (["--image", "side=nowhere.png"], "nowhere.png"),
+        (["--prompt", "lift the cube " * 9], "tokens"),
+        (["--output", "chunk.pickle"], "ends in .npz or .json"),
+        (["--output", "nowhere/chunk.npz"], "does not exist"),
+        (["--robot", "droid"], "droid"),
+    ],
+)
+def test_bad_observations_are_refused_by_name(infer, options, message):
+    ran = infer("--json", *options)
+    assert ran.code == 2
+    assert message in ran.result["error"]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [("1 2 x", "not convert"), ("1 2 3", "expected 14"), ("gone.npy", "gone.npy"), ("nan " * 14, "state has nan")],
+)
+def test_bad_states_are_refused_by_name(infer, state, message):
+    ran = infer("--json", state=state)
+    assert ran.code == 2
+    assert message in ran.result["error"]
+
+
+def test_a_pickled_state_is_never_opened(infer, tmp_path):
+    np.save(tmp_path / "s.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    ran = infer("--json", state=str(tmp_path / "s.npy"))
+    assert (ran.code, "allow_pickle=False" in ran.result["error"]) == (2, True)
+
+
+def test_without_a_checkpoint_the_shipped_policy_is_meant(monkeypatch, tmp_path, picture):
+    monkeypatch.setattr("pi0_edge.shipped.SHIPPED", tmp_path / "absent")
+    ran = run("infer", "--json", "--image", f"top={picture}", "--state", STATE)
+    assert ran.code == 2
+    assert "holds no trained policy" in ran.result["error"]

@@ -1,0 +1,142 @@
+"""`evaluate`, `quantize` and `train` where they need the simulation or a dataset."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import run
+from policy_builders import DIMS, write_checkpoint
+
+from pi0_edge.errors import MissingDependencyError
+
+try:
+    from pi0_edge.datasets.lerobot_writer import LeRobotWriter
+    from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("simulated") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Two short episodes of noise in the shape of the real demonstrations."""
+    root = tmp_path_factory.mktemp("datasets") / "noise"
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(root, 50, JOINT_NAMES, {"top": (112, 112)}, robot_type="aloha") as writer:
+        for _ in range(2):
+            state = rng.normal(0, 0.3, (70, DIMS)).astype(np.float32)
+            pictures = rng.integers(0, 256, (70, 112, 112, 3), np.uint8)
+            writer.add_episode(state, state + np.float32(0.01), {"top": pictures}, "Transfer cube")
+    return root
+
+
+def test_evaluate_pairs_engines_on_the_same_seeds_and_gates(checkpoint):
+    options = ["--engine", "reference", "--engine", "cpu-int8", "--seeds", "3:4", "--per-seed", "--require", "0.9"]
+    ran = run("evaluate", "--checkpoint", checkpoint, *options, "--json")
+    assert ran.code == 1  # random weights transfer nothing
+    assert ran.result["passed"] is False
+    for engine in ("reference", "cpu-int8"):
+        summary = ran.result["engines"][engine]
+        assert (summary["episodes"], summary["successes"], summary["mean_ticks_to_success"]) == (1, 0, None)
+        low, high = summary["interval_95"]
+        assert low == 0 and 0.5 < high < 1
+        assert [episode["seed"] for episode in ran.result["episodes"][engine]] == [3]
+    (pair,) = ran.result["pairs"]
+    assert (pair["neither"], pair["p_value"]) == (1, 1.0)
+    assert "Wilson" in ran.err
+
+
+def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):
+    options = ["--engine", "reference", "--seeds", "3:4", "--baseline", "replay", "--dataset", dataset]
+    ran = run("evaluate", "--checkpoint", checkpoint, *options, "--json")
+    assert ran.code == 0
+    assert list(ran.result["engines"]) == ["reference", "replay"]
+
+
+@pytest.mark.parametrize("source", ["dataset", "simulation"])
+def test_quantize_measures_the_error_of_every_joint(checkpoint, dataset, source, tmp_path):
+    options = ["--dataset", dataset] if source == "dataset" else []
+    report = tmp_path / "report.json"
+    ran = run("quantize", "--checkpoint", checkpoint, "--observations", "3", *options, "--output", report, "--json")
+    assert ran.code == 0
+    result = ran.result
+    assert (result["chunks"], result["joints"]) == (3, list(JOINT_NAMES))
+    assert 0.99 < result["cosine_worst"] <= result["cosine_mean"] < 1
+    assert len(result["max_error"]) == DIMS
+    assert all(0 < rms < largest < 0.1 for rms, largest in zip(result["rms_error"], result["max_error"], strict=True))
+    assert json.loads(report.read_text()) == result
+
+
+def test_train_makes_a_checkpoint_that_infer_opens_and_goes_on_after_an_interruption(dataset, tmp_path, monkeypatch):
+    from pi0_edge.training.trainer import Trainer
+
+    options = ["--dataset", dataset, "--output", tmp_path / "run", "--steps", "3", "--vision-steps", "1"]
+    options += ["--batch", "2", "--save-every", "1"]
+    real = Trainer._step
+
+    def interrupted(self: Trainer, step: int) -> float:
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(self, step)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    assert run("train", *options).code == 130
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    monkeypatch.setattr(Trainer, "_step", real)
+    ran = run("train", *options, "--json")
+    assert ran.code == 0
+    assert ran.result["steps"] == 3 and ran.result["loss"] > 0
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
+    opened = run("quantize", "--checkpoint", ran.result["checkpoint"], "--dataset", dataset, "--observations", "1")
+    assert opened.code == 0
+    other = run("train", *options, "--seed", "1", "--json")
+    assert other.code == 2
+    assert "other settings" in other.result["error"]
+
+
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(dataset, tmp_path):
+    from safetensors.torch import load_file
+
+    from pi0_edge.training.run import TrainingOptions, train_policy
+    from pi0_edge.training.trainer import Progress
+
+    def options(name: str) -> TrainingOptions:
+        return TrainingOptions(dataset, tmp_path / name, steps=3, vision_steps=1, batch=2, save_every=1)
+
+    def stop_after_one(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    unbroken = train_policy(options("unbroken"), lambda progress: None)
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(options("broken"), stop_after_one)
+    resumed = train_policy(options("broken"), lambda progress: None)
+    ours, theirs = (load_file(run.checkpoint / "model.safetensors") for run in (resumed, unbroken))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "selfie"], "selfie"),
+        (["--preset", "huge"], "'huge' is not known"),
+        (["--preset", "pi05"], "π0.5"),
+        (["--preset", "pi0"], r"expected \[224, 224, 3\]"),
+        (["--robot", "droid"], "droid"),
+        (["--learning-rate", "0"], "learning_rate"),
+    ],
+)
+def test_training_options_that_do_not_fit_are_refused(dataset, tmp_path, options, message):
+    ran = run("train", "--dataset", dataset, "--output", tmp_path, "--steps", "1", *options, "--json")
+    assert ran.code == 2
+    assert message.replace("\\", "") in ran.result["error"]
