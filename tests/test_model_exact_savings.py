@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from golden_vectors import largest, load_golden
 from torch import Tensor, nn
 
-from golden_vectors import largest, load_golden
 from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.gemma import KeyValueLayer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from golden_vectors import largest, load_golden
+
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
 from pi0_edge.model.precision import apply_bf16_policy
