@@ -25,7 +25,8 @@ def record(ticks: int = 20) -> RunRecord:
         executed = np.zeros(14, np.float32) if k < 3 else ramp[k - 1] - np.eye(14, dtype=np.float32)[1] * 0.01
         builder.add(
             tick=100 + k, tick_episode=0, tick_counter_s=2.0 + 0.02 * k + (0.001 if k == 5 else 0), lag_ms=1.0,
-            tick_state=State.RUNNING, tick_flags=TickFlag.EXECUTED, tick_faults=0, tick_ring_level=40, executed=executed,
+            tick_state=State.RUNNING, tick_flags=TickFlag.EXECUTED, tick_faults=0, tick_ring_level=40,
+            executed=executed,
         )  # fmt: skip
     builder.add(
         chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_to_policy_ms=30.0, chunk_to_ring_ms=50.0,

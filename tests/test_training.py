@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_learning_rate_warms_up_and_ends_at_a_hundredth():
     rates = [learning_rate(config, step) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * (k + 1) for k in range(10)])
     assert max(rates) == 1.0 and rates[100] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def trainer(folder: Path, steps: int = 6) -> Trainer:
