@@ -8,6 +8,7 @@ over keys that hides the padding of a ragged batch, and nothing at all when the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -213,7 +214,8 @@ class Prefix(nn.Module):
         for layer in self.layers[:-1]:
             x, own = layer(x, rotary, key_mask=key_mask)
             cache.append(own)
-        return [*cache, self.layers[-1].key_values(x, rotary)]
+        last = cast(KeyValueLayer, self.layers[-1])
+        return [*cache, last.key_values(x, rotary)]
 
 
 class ActionExpert(nn.Module):
@@ -227,7 +229,8 @@ class ActionExpert(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """All norms in the order in which `forward` takes their modulations."""
-        return [norm for layer in self.layers for norm in (layer.attention_norm, layer.mlp_norm)] + [self.final_norm]
+        names = ("attention_norm", "mlp_norm")
+        return [*(layer.get_submodule(name) for layer in self.layers for name in names), self.final_norm]
 
     def key_values(
         self, x: Tensor, positions: Tensor, seen: list[KeyValues], key_mask: Tensor | None
@@ -238,7 +241,8 @@ class ActionExpert(nn.Module):
         for layer, before in zip(self.layers[:-1], seen, strict=False):
             x, own = layer(x, rotary, before, key_mask)
             cache.append(own)
-        return [*cache, self.layers[-1].key_values(x, rotary)]
+        last = cast(GemmaLayer, self.layers[-1])
+        return [*cache, last.key_values(x, rotary)]
 
     def forward(
         self,

@@ -143,7 +143,7 @@ class SampleBatches:
         actions = self._actions[episode]
         return actions[np.minimum(np.arange(tick, tick + self.horizon), len(actions) - 1)]
 
-    def _padded(self, values: NDArray[np.float32]) -> Tensor:
+    def _padded(self, values: NDArray[np.floating]) -> Tensor:
         out = torch.zeros(*values.shape[:-1], self.action_dim)
         out[..., : values.shape[-1]] = torch.from_numpy(values)
         return out
