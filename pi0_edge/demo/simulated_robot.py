@@ -59,9 +59,9 @@ class TickFollower:
             LinkError: If no telemetry arrives for `TICK_LIMIT_S`.
         """
         tick, arrived = self._next()
-        missed = 0 if self.last is None else tick.tick - self.last.tick - 1
-        for _ in range(min(missed, CONTROL_HZ) if self.last is not None else 0):
-            self.env.step(self.last.executed)
+        if self.last is not None:
+            for _ in range(min(tick.tick - self.last.tick - 1, CONTROL_HZ)):
+                self.env.step(self.last.executed)
         self.env.step(tick.executed)
         self.last = tick
         self._write_down(tick, arrived)
