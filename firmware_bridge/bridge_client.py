@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from firmware_bridge.chunk_stream import ChunkStream
 from firmware_bridge.errors import LinkError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
-from firmware_bridge.rpc_errors import calls
+from firmware_bridge.rpc_errors import calls, translated
 from protos import bridge_pb2, bridge_pb2_grpc
 from protos.serial_link import Fault, State, TickFlag
 
@@ -126,9 +126,12 @@ class BridgeClient:
             stream.close()
 
     def _ticks(self, call: Iterator[bridge_pb2.Telemetry]) -> Iterator[Tick]:
-        with calls(self.address):
+        try:
             for message in call:
                 yield _tick(message)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.CANCELLED:  # pyright: ignore[reportAttributeAccessIssue]
+                raise translated(error, self.address) from error
 
     def _request(self, reason: str) -> bridge_pb2.CommandRequest:
         return bridge_pb2.CommandRequest(lease=self._lease, reason=reason)

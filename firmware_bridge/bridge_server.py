@@ -1,11 +1,12 @@
 """The bridge process: one serial link below, one gRPC server above, on this machine's loopback only."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import grpc
@@ -25,6 +26,7 @@ _MESSAGE_LIMIT = 1 << 20
 _SPARE_THREADS = 8  # commands, e-stop among them, never wait for streams
 _HOUSEKEEPING_S = 0.2
 _STOP_GRACE_S = 0.5
+_URGENT = -10  # niceness: the heartbeat must not wait for a policy that takes all processors
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +132,8 @@ def serve_bridge(port: str, listen: str = DEFAULT_LISTEN, robot: str = "aloha", 
     Raises:
         BridgeError: see `BridgeServer`.
     """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
     server = BridgeServer(port, listen, robot, baud=baud)
     with _stop_signals() as asked_to_stop:
         server.start()

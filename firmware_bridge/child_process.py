@@ -1,8 +1,10 @@
 """Starts helper processes that never outlive the process that started them.
 
-The kernel kills the child when the *thread* that started it ends, so start children from a thread that lives
-as long as they are needed. A child gets a session of its own: Ctrl-C reaches only the parent, which stops its
-children in order.
+Run as a script, this file is the launcher that asks the kernel for that, then becomes the helper. The request is
+made after `exec` and not in a forked copy of the caller, because a caller that uses gRPC does not survive being
+forked. The kernel kills the child when the *thread* that started it ends, so start children from a thread that
+lives as long as they are needed. A child gets a session of its own: Ctrl-C reaches only the parent, which stops
+its children in order.
 """
 
 import contextlib
@@ -11,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,30 +21,11 @@ _PR_SET_PDEATHSIG = 1
 _URGENT = -15  # niceness
 
 
-def _prepare(cpus: frozenset[int] | None, urgent: bool) -> Callable[[], None] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the request took effect
-            os._exit(1)
-        if cpus is not None:
-            os.sched_setaffinity(0, cpus)
-        if urgent:
-            with contextlib.suppress(PermissionError):
-                os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
-
-    return prepare
-
-
 def start_child(
     argv: Sequence[str],
     *,
     log: Path,
-    cpus: frozenset[int] | None = None,
+    cpus: frozenset[int] = frozenset(),
     urgent: bool = False,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
@@ -51,20 +34,20 @@ def start_child(
     Args:
         argv: program and arguments.
         log: file that receives its standard error, and its standard output unless `stdout` says otherwise.
-        cpus: processors it may run on; all where None.
+        cpus: processors it may run on; all where empty.
         urgent: goes before other processes where this user may ask for that.
         stdout: `subprocess.PIPE` to read its standard output.
     """
+    wishes = [str(os.getpid()), ",".join(map(str, sorted(cpus))), str(int(urgent))]
     with log.open("ab") as sink:
         destination: int | IO[bytes] = sink if stdout is None else stdout
         return subprocess.Popen(
-            list(argv),
+            [sys.executable, "-I", "-S", __file__, *wishes, *argv],
             stdin=subprocess.DEVNULL,
             stdout=destination,
             stderr=sink,
             cwd=Path(__file__).parents[1],  # so that `-m firmware_bridge...` is found without an installation
             start_new_session=True,
-            preexec_fn=_prepare(cpus, urgent),
         )
 
 
@@ -79,3 +62,20 @@ def stop_child(child: subprocess.Popen[bytes], grace_s: float = 2.0) -> None:
             child.wait()
     if child.stdout is not None:
         child.stdout.close()
+
+
+def _become(parent: str, cpus: str, urgent: str, *argv: str) -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if cpus:
+            os.sched_setaffinity(0, [int(cpu) for cpu in cpus.split(",")])
+    if os.getppid() != int(parent):  # it died before the request took effect
+        return
+    if urgent == "1":
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+if __name__ == "__main__":
+    _become(*sys.argv[1:])

@@ -166,13 +166,17 @@ class FirmwareLink:
         """
         request = CommandRequest(next(self._nonces) & 0xFFFFFFFF, command)
         deadline = time.monotonic() + timeout_s
+        failure = f"the firmware did not answer {command.name} within {timeout_s:.1f} s"
         with self._command_replies.expect(request.nonce) as replies:
             while time.monotonic() < deadline:
-                self.send(request)
+                try:
+                    self.send(request)
+                except LinkError as error:
+                    failure = str(error)  # the link may come back in time
                 reply = replies.wait(_COMMAND_RETRY_S)
                 if reply is not None:
                     return reply
-        raise LinkError(f"the firmware did not answer {command.name} within {timeout_s:.1f} s")
+        raise LinkError(failure)
 
     def estop(self, timeout_s: float = 1.0) -> CommandReply:
         """Latches the emergency stop, and goes on trying with each heartbeat where the link is down now.

@@ -1,5 +1,6 @@
 """Gives every watcher its own bounded queue of telemetry; a slow watcher loses the oldest ticks, nobody waits."""
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from protos.bridge_pb2 import Telemetry
 
 _DEPTH = 256  # ticks, five seconds
+
+logger = logging.getLogger(__name__)
 
 
 class Watcher:
@@ -65,6 +68,8 @@ class TelemetryFanout:
         finally:
             with self._lock:
                 self._watchers.remove(watcher)
+            if watcher.dropped:
+                logger.warning("a watcher of telemetry was too slow and lost %d ticks", watcher.dropped)
 
     def publish(self, telemetry: Telemetry) -> None:
         """Hands one tick to every watcher."""

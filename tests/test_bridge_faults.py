@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from motion_audit import (
     ALOHA,
+    SWING,
     TICK_S,
     assert_ends_at_rest,
+    assert_no_watchdog_reset,
     assert_within_limits,
     executed_ticks,
     fast_swing,
@@ -101,6 +103,7 @@ def arm(board: EmulatedBoard, tmp_path: Path) -> Iterator[Arm]:
         arm.stop_swinging()
     server.stop()
     assert_within_limits(arm.ticks())
+    assert_no_watchdog_reset(arm.ticks())
 
 
 def ticks_until(ticks: list[Telemetry], state: State, since: int) -> int:
@@ -110,7 +113,7 @@ def ticks_until(ticks: list[Telemetry], state: State, since: int) -> int:
 
 def assert_was_moving(ticks: list[Telemetry]) -> None:
     positions = np.array([tick.executed for tick in ticks])
-    assert np.ptp(positions[:, 0]) > 0.5
+    assert np.ptp(positions[:, 0]) > SWING
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,8 @@ def test_stalled_line_stops_the_arm_and_nothing_late_moves_it(arm: Arm):
 def test_policy_that_stops_sending_starves_the_arm_into_safe(arm: Arm):
     arm.client.arm()
     speeding_up = np.tile(ALOHA.home, (30, 1))
-    speeding_up[:, 0] += 0.5 * 12.0 * (np.arange(1, 31) * TICK_S) ** 2  # ends at 7.2 rad/s
+    acceleration = 0.9 * ALOHA.velocity[0] / (30 * TICK_S)
+    speeding_up[:, 0] += 0.5 * acceleration * (np.arange(1, 31) * TICK_S) ** 2  # ends near the largest velocity
     with arm.client.play() as stream:
         stream.send(speeding_up, arm.client.status().tick)
         assert (report := stream.next_report(2.0)) and report.outcome == ChunkReport.ACCEPTED
@@ -210,6 +214,13 @@ def test_policy_that_stops_sending_starves_the_arm_into_safe(arm: Arm):
     assert waist[starved - 2] > waist[starved - 1] > 0.0  # it slows down, and does not freeze
     assert_ends_at_rest(ticks, State.SAFE)
     arm.assert_recovers()
+
+
+def can_arm(client: BridgeClient) -> bool:
+    try:
+        return client.arm() == State.ARMED
+    except BridgeError:
+        return False
 
 
 POLICY = """
@@ -246,9 +257,9 @@ def test_reset_of_the_board_ends_disarmed(arm: Arm):
     arm.swing(0.6)
     arm.board.reset()
     assert wait_until(lambda: arm.ticks()[-1].tick < 30 and arm.state() == State.DISARMED)
-    assert wait_until(lambda: arm.client.status().owner == "" and arm.client.status().link_up)
+    assert wait_until(lambda: arm.client.status().owner == "")
     arm.stop_swinging()
-    assert arm.client.arm() == State.ARMED
+    assert wait_until(lambda: can_arm(arm.client))  # once the bridge has shaken hands with the restarted firmware
 
 
 def test_board_that_is_held_up_stays_within_its_limits(arm: Arm):

@@ -1,5 +1,6 @@
 """The emulated board runs the real image, keeps time, and says what is missing when it cannot run."""
 
+import itertools
 import os
 import signal
 import time
@@ -8,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from motion_audit import ALOHA, TICK_S, executed_ticks, wait_until
+from motion_audit import ALOHA, TICK_S, assert_no_watchdog_reset, executed_ticks, wait_until
 
 from firmware_bridge import emulator
 from firmware_bridge.emulator import EmulatedBoard
 from firmware_bridge.errors import EmulatorError, ProtocolError
+from firmware_bridge.framing import FrameDecoder, LineCounters
+from firmware_bridge.handshake import shake_hands
 from firmware_bridge.joints import load_robot
 from firmware_bridge.link import FirmwareLink
-from protos.serial_link import State
+from firmware_bridge.link_session import LinkSession
+from firmware_bridge.serial_stream import open_stream
+from protos.serial_link import Ping, State
 
 
 @pytest.fixture
@@ -76,6 +81,24 @@ def test_link_comes_back_after_a_reset_of_the_board(board: EmulatedBoard):
         assert link.telemetry.state == State.DISARMED
     finally:
         link.close()
+
+
+def test_flood_of_requests_damages_no_answer_and_hangs_nothing(board: EmulatedBoard, tmp_path: Path):
+    session = LinkSession(open_stream(board.port, 921600), LineCounters())
+    shake_hands(session, ALOHA, 3.0)
+    deadline = time.monotonic() + 4.0
+    for ping_id in itertools.count():
+        if time.monotonic() > deadline:
+            break
+        session.send(Ping(ping_id, 0))
+        session.receive(0.0)
+        time.sleep(0.0005)  # receiving and sending overlap on the board
+    session.close()
+    decoder = FrameDecoder()
+    decoder.feed((tmp_path / "record").read_bytes())
+    assert decoder.counters.frames > 1000
+    assert (decoder.counters.crc_errors, decoder.counters.framing_errors) == (0, 0)
+    assert_no_watchdog_reset(executed_ticks(tmp_path / "record"))
 
 
 def test_death_of_qemu_is_reported(board: EmulatedBoard):
