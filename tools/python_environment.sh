@@ -21,9 +21,11 @@ esac
 echo "installing the Python environment into $venv (Python $version)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check"
-# Torch first and alone: whichever build this machine's package index offers for it is then kept.
+# A new pip first: that of Python 3.10 tries old releases for hours before it finds versions that fit together. Then torch
+# alone: whichever build this machine's package index offers for it is kept.
 {
-    $pip torch==2.13.0 &&
+    $pip --upgrade 'pip>=25' &&
+        $pip torch==2.13.0 &&
         $pip --editable '.[policy,bridge,sim,train,orbax,dev]' &&
         # labmaze, which only the mazes of dm_control need, has no wheels for 3.13; see pyproject.toml.
         { [ "$version" != 3.13 ] || $pip --no-deps gym-aloha==0.1.5 dm_control==1.0.28; }
