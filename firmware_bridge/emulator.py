@@ -193,16 +193,22 @@ def _require_image(image: Path) -> None:
         raise EmulatorError(f"firmware image {image} does not exist; run `make firmware`")
 
 
-def main() -> None:
-    """Runs a board until Ctrl-C, and says which port to open."""
-    with EmulatedBoard() as board:
-        sys.stdout.write(f"{board.port}\n")
-        sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
+def main() -> int:
+    """Runs a board until SIGINT or SIGTERM, and says which port to open; returns 1 after an error, which it prints."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with EmulatedBoard() as board:
+            sys.stdout.write(f"{board.port}\n")
+            sys.stdout.flush()
             while True:
                 board.check_alive()
                 time.sleep(0.2)
+    except KeyboardInterrupt:
+        return 0
+    except EmulatorError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +114,17 @@ def test_death_of_qemu_is_reported(board: EmulatedBoard):
 def test_qemu_runs_on_one_cpu(board: EmulatedBoard):
     assert len(os.sched_getaffinity(board._children[0].pid)) == 1
     assert emulator.MACHINE == "lm3s6965evb"
+
+
+def test_command_runs_a_board_until_it_is_told_to_stop(firmware_image: Path):
+    assert firmware_image.is_file()
+    argv = [sys.executable, "-m", "firmware_bridge.emulator"]
+    cwd = Path(__file__).parents[1]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd) as command:
+        assert command.stdout is not None
+        port = command.stdout.readline().strip()
+        assert Path(port).exists()
+        command.terminate()
+        _, errors = command.communicate(timeout=10)
+    assert (command.returncode, errors) == (0, "")
+    assert wait_until(lambda: not Path(port).exists())
