@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.summary import QuantizationError
@@ -17,6 +18,7 @@ COMPARED_CHUNKS = 40
 
 def quantization_error(checkpoint: Path, engine: str, record: RunRecord, arm: list[int]) -> QuantizationError:
     """Both engines answer up to `COMPARED_CHUNKS` observations, evenly spread over the run."""
+    torch.set_num_threads(1)  # a network this small gains nothing from a second one
     fp32, quantized = Policy.load(checkpoint, engine="reference"), Policy.load(checkpoint, engine=engine)
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
     cosines, differences = [], []
