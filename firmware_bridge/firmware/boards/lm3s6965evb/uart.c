@@ -47,7 +47,9 @@ void uart0_handler(void)
 {
     UART0_ICR = UART_IM_RECEIVE | UART_IM_TRANSMIT;
     receive();
-    transmit();
+    if ((UART0_IM & UART_IM_TRANSMIT) != 0) { /* otherwise the main loop may be sending just now */
+        transmit();
+    }
     if (ring_sent == ring_written) {
         UART0_IM = UART_IM_RECEIVE;
     }
