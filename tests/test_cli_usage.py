@@ -37,7 +37,7 @@ def test_every_command_has_help_and_json(command):
         (["evaluate", "--json", "--baseline", "replay"], "--dataset"),
         (["quantize", "--json", "--scheme", "int2"], "'int2' is not known"),
         (["serve", "--json", "--listen", "0.0.0.0:1"], "--insecure-allow-remote"),
-        (["bridge", "--json", "--port", "/dev/ttyNONE"], "/dev/ttyNONE does not exist"),
+        (["bridge", "--json", "--port", "/dev/ttyNONE", "--listen", "127.0.0.1:0"], "/dev/ttyNONE does not exist"),
         (["bridge", "--json", "--port", "/dev/null", "--listen", "0.0.0.0:1"], "loopback"),
         (["train", "--json", "--dataset", "nowhere", "--output", "x"], "nowhere"),
         (["record", "--json", "--output", "x", "--first-seed", "5"], "evaluation"),

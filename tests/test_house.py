@@ -176,7 +176,7 @@ def test_the_command_line_starts_without_torch(arguments):
 
 
 def test_the_bridge_command_reaches_its_port_without_torch():
-    ran = python(COMMAND_LINE, "bridge", "--port", "/dev/ttyNONE")
+    ran = python(COMMAND_LINE, "bridge", "--port", "/dev/ttyNONE", "--listen", "127.0.0.1:0")
     assert ran.returncode == 2
     assert "/dev/ttyNONE does not exist" in ran.stderr
 

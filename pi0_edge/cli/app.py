@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C library would print beside our own messages
     try:
         code = typer.main.get_command(app).main(given, prog_name="pi0-edge", standalone_mode=False)
     except (Pi0EdgeError, BridgeError) as error:
