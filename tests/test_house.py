@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -184,10 +185,11 @@ def test_the_bridge_command_reaches_its_port_without_torch():
 @pytest.mark.slow
 def test_the_bridge_extra_alone_installs_and_runs(tmp_path):
     """A wheel of this tree in a fresh environment, with nothing but `[bridge]`."""
-    builder = venv.EnvBuilder(with_pip=True)
-    builder.create(tmp_path / "venv")
+    unwanted = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=unwanted)  # a wheel is built in its source folder
+    venv.EnvBuilder(with_pip=True).create(tmp_path / "venv")
     interpreter = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([interpreter, "-m", "pip", "install", "-q", f"{ROOT}[bridge]"], check=True)
+    subprocess.run([interpreter, "-m", "pip", "install", "-q", f"{tmp_path / 'source'}[bridge]"], check=True)
     packages = subprocess.run([interpreter, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
     assert "torch" not in packages
     for argv in (["-m", "firmware_bridge", "--help"], ["-m", "pi0_edge.cli", "bridge", "--help"]):
