@@ -271,7 +271,9 @@ def readme_commands() -> list[list[str]]:
         pytest.skip("there is no README.md yet")
     blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", readme.read_text(), re.DOTALL)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.split("#")[0].split() for line in lines if line.startswith(("make ", "pi0-edge "))]
+    lines += re.findall(r"`((?:make|pi0-edge) [^`]+)`", readme.read_text())
+    words = [re.sub(r"[][]", "", line.split("#")[0]).split() for line in lines]
+    return [command for command in words if command[:1] in (["make"], ["pi0-edge"])]
 
 
 def test_every_command_in_the_readme_exists():
