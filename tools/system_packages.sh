@@ -31,6 +31,6 @@ echo "installing system packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
 # On a fresh machine the package lists are empty, and the first try fails at once.
 ${sudo:-} $install >/dev/null 2>&1 || { ${sudo:-} apt-get update && ${sudo:-} $install; } || {
-    echo "Could not install:$missing. See the message above, then run: ${sudo:-} $install" >&2
+    echo "Could not install:$missing. See the message above, then run: ${sudo:+sudo }$install" >&2
     exit 1
 }
