@@ -21,7 +21,7 @@ SMOOTHED = 50
 def train(
     dataset: Annotated[Path, typer.Option(help="LeRobotDataset folder, see `pi0-edge record`.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there goes on.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of flow matching.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of flow matching.")] = 4800,
     vision_steps: Annotated[int, typer.Option(min=1, help="Steps of the vision tower alone, before.")] = 800,
     batch: Annotated[int, typer.Option(min=1, help="Observations per step.")] = 64,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
