@@ -9,9 +9,9 @@ import torch
 
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.summary import QuantizationError
+from pi0_edge.evaluation.action_error import answer, compare_answers
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
-from quant.compare import compare_actions
 
 COMPARED_CHUNKS = 40
 
@@ -19,22 +19,17 @@ COMPARED_CHUNKS = 40
 def quantization_error(checkpoint: Path, engine: str, record: RunRecord, arm: list[int]) -> QuantizationError:
     """Both engines answer up to `COMPARED_CHUNKS` observations, evenly spread over the run."""
     torch.set_num_threads(1)  # a network this small gains nothing from a second one
-    fp32, quantized = Policy.load(checkpoint, engine="reference"), Policy.load(checkpoint, engine=engine)
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
-    cosines, differences = [], []
-    for row in rows:
-        observation = Observation({"top": record.picture[row]}, record.state[row], None)
-        theirs = fp32.infer(observation, noise_seed=int(row))
-        ours = quantized.infer(observation, noise_seed=int(row))
-        cosines.append(compare_actions(theirs.normalized, ours.normalized).cosine)
-        differences.append(np.abs(theirs.actions - ours.actions).max(0))
-    worst = np.max(differences, axis=0)
-    grippers = [joint for joint in range(len(worst)) if joint not in arm]
+    observations = [Observation({"top": record.picture[row]}, record.state[row]) for row in rows]
+    reference, candidate = (
+        answer(Policy.load(checkpoint, engine=name), observations) for name in ("reference", engine)
+    )
+    error = compare_answers(reference, candidate)
     return QuantizationError(
         engine=engine,
-        chunks=len(rows),
-        cosine_mean=float(np.mean(cosines)),
-        cosine_worst=float(np.min(cosines)),
-        max_error_rad=float(worst[arm].max()),
-        max_error_gripper=float(worst[grippers].max()),
+        chunks=error.chunks,
+        cosine_mean=error.cosine_mean,
+        cosine_worst=error.cosine_worst,
+        max_error_rad=max(error.max_error[joint] for joint in arm),
+        max_error_gripper=max(value for joint, value in enumerate(error.max_error) if joint not in arm),
     )
