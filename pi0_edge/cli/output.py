@@ -69,8 +69,10 @@ def write_error(message: str, arguments: Sequence[str], code: int) -> int:
 
 
 def format_number(value: object) -> str:
-    """Four significant digits for a float, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Four significant digits for a float, anything else as it is; what is just below 1 is not rounded up to it."""
+    if isinstance(value, float):
+        return f"{value:.6f}" if 0.999 < value < 1 else f"{value:.4g}"
+    return str(value)
 
 
 def _write_line(result: Mapping[str, object]) -> None:

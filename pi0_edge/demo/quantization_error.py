@@ -21,10 +21,8 @@ def quantization_error(checkpoint: Path, engine: str, record: RunRecord, arm: li
     torch.set_num_threads(1)  # a network this small gains nothing from a second one
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
     observations = [Observation({"top": record.picture[row]}, record.state[row]) for row in rows]
-    reference, candidate = (
-        answer(Policy.load(checkpoint, engine=name), observations) for name in ("reference", engine)
-    )
-    error = compare_answers(reference, candidate)
+    truth = answer(Policy.load(checkpoint, engine="reference"), observations)
+    error = compare_answers(truth, answer(Policy.load(checkpoint, engine=engine), observations))
     return QuantizationError(
         engine=engine,
         chunks=error.chunks,
