@@ -192,4 +192,4 @@ def test_missing_opengl_is_named_with_its_packages():
         text=True,
     )
     assert result.returncode == 1
-    assert "MissingDependencyError" in result.stderr and "apt install libegl1 libgl1-mesa-dri" in result.stderr
+    assert "MissingDependencyError" in result.stderr and "apt install libegl1 libgl1 libgl1-mesa-dri" in result.stderr

@@ -45,7 +45,7 @@ except ModuleNotFoundError as error:
         f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
     ) from error
 except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises depends on which library is missing
-    raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1-mesa-dri") from error
+    raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1 libgl1-mesa-dri") from error
 
 CONTROL_HZ = round(1 / DT)
 """Ticks per second: one setpoint is executed per tick."""
@@ -102,7 +102,7 @@ def _open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Ren
     try:
         renderer = mujoco.Renderer(model, height, width)
     except (RuntimeError, mujoco.FatalError) as error:
-        raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1-mesa-dri") from error
+        raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1 libgl1-mesa-dri") from error
     atexit.unregister(_close_environments)  # the first renderer registers mujoco's own clean-up; run before it
     atexit.register(_close_environments)
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
