@@ -24,8 +24,8 @@ def rendering() -> Check:
         argv = [sys.executable, "-c", _PROBE]
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Check("EGL rendering", "fail", f"no picture within {_LIMIT_S} s", apt("libegl1", "libgl1-mesa-dri"))
+        return Check("EGL rendering", "fail", f"no picture within {_LIMIT_S} s", apt("libegl1", "libgl1", "libgl1-mesa-dri"))
     if ran.returncode:
         said = (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
-        return Check("EGL rendering", "fail", said[:200], apt("libegl1", "libgl1-mesa-dri"))
+        return Check("EGL rendering", "fail", said[:200], apt("libegl1", "libgl1", "libgl1-mesa-dri"))
     return Check("EGL rendering", "pass", "the simulated ALOHA renders")

@@ -44,7 +44,8 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError(
         f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
     ) from error
-except (ImportError, AttributeError, OSError) as error:  # what PyOpenGL raises depends on which library is missing
+except (ImportError, AttributeError, OSError, ctypes.ArgumentError) as error:
+    # What PyOpenGL raises depends on which library is missing.
     raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1 libgl1-mesa-dri") from error
 
 CONTROL_HZ = round(1 / DT)
