@@ -13,6 +13,7 @@ _PROBE = (
     "assert env.render().std() > 5, 'the picture is empty'; env.close()"
 )
 _LIMIT_S = 120
+OPENGL_PACKAGES = ("libegl1", "libgl1", "libgl1-mesa-dri")
 
 
 def rendering() -> Check:
@@ -24,8 +25,8 @@ def rendering() -> Check:
         argv = [sys.executable, "-c", _PROBE]
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Check("EGL rendering", "fail", f"no picture within {_LIMIT_S} s", apt("libegl1", "libgl1", "libgl1-mesa-dri"))
+        return Check("EGL rendering", "fail", f"no picture within {_LIMIT_S} s", apt(*OPENGL_PACKAGES))
     if ran.returncode:
         said = (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
-        return Check("EGL rendering", "fail", said[:200], apt("libegl1", "libgl1", "libgl1-mesa-dri"))
+        return Check("EGL rendering", "fail", said[:200], apt(*OPENGL_PACKAGES))
     return Check("EGL rendering", "pass", "the simulated ALOHA renders")

@@ -18,6 +18,7 @@ It deliberately does not wrap gymnasium: there is one task, one action space and
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import weakref
 from collections import OrderedDict
