@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def _load_model(path: Path, sizes: Path | None, recording: Recording) -> Pi0:
     overrides = {} if sizes is None else load_sizes(sizes)
     horizon, image_size = recording.noise.shape[1], recording.inputs.images.shape[-1]
     config = checkpoint.infer_config({"horizon": horizon, "image_size": image_size, **overrides})
-    _check_recording(replace(config, max_prompt_tokens=recording.inputs.tokens.shape[1]), recording)
+    _check_recording(config, recording)
     model = Pi0(config)
     checkpoint.load_into(model)
     return model.eval()

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from pi0_edge.model.gemma import AdaRMSNorm, RMSNorm
 from pi0_edge.model.pi0 import Pi0
@@ -27,8 +26,3 @@ def apply_bf16_policy(model: Pi0) -> Pi0:
                 module.to(torch.float32)
     model.residual_dtype = torch.bfloat16
     return model
-
-
-def parameter_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
-    """The dtype of every parameter by name."""
-    return {name: parameter.dtype for name, parameter in model.named_parameters()}
