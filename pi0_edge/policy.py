@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from pi0_edge.checkpoints import open_checkpoint
-from pi0_edge.engine import ENGINES, Engine, assemble_engine, parameter_shapes
-from pi0_edge.errors import EngineError
+from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes
 from pi0_edge.processing import Observation, ObservationProcessor, load_processor
+from quant import Scheme
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Policy:
     def load(
         cls,
         checkpoint: Path,
-        engine: str = "cpu-int8",
+        engine: str = "cpu",
+        scheme: Scheme | None = None,
         robot: str | None = None,
         tokenizer: Path | None = None,
         sizes: dict[str, object] | None = None,
@@ -60,6 +61,7 @@ class Policy:
         Args:
             checkpoint: File or folder, see `pi0_edge.checkpoints`.
             engine: Name in `pi0_edge.engine.ENGINES`.
+            scheme: How to quantize it, without calibration; the engine's own default where None.
             robot: Robot layout by name or YAML path; needed where the checkpoint does not name one.
             tokenizer: tokenizer.model or tokenizer.json; needed where the checkpoint does not hold one.
             sizes: Sizes that the checkpoint does not tell.
@@ -67,16 +69,16 @@ class Policy:
         Raises:
             CheckpointError: If the checkpoint does not load.
             ConfigError: If robot, tokenizer or a size is missing or unknown.
-            EngineError: If the engine cannot run here.
+            EngineError: If there is no such engine, or it cannot run the scheme.
+            QuantizationError: If the scheme needs calibration.
         """
-        if engine not in ENGINES:  # before gigabytes are read
-            raise EngineError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+        check_engine(engine, scheme)  # before gigabytes are read
         opened = open_checkpoint(checkpoint)
         config = opened.infer_config(sizes)
         processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
         shapes = parameter_shapes(config)
         opened.check(shapes)
-        built = assemble_engine(engine, config, opened.tensors(shapes))
+        built = assemble_engine(engine, config, opened.tensors(shapes), scheme)
         return cls(built, processor, combined_hash(opened.source_hashes()))
 
     def noise(self, seed: int | None = None) -> torch.Tensor:

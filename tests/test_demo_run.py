@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason=
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, firmware_image) -> Path:
     output = tmp_path_factory.mktemp("demo")
-    run_demo(output, episodes=1, first_seed=0, engine="cpu-int8")
+    run_demo(output, episodes=1, first_seed=0, scheme="int8-w8a8")
     return output
 
 

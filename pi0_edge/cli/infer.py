@@ -12,6 +12,7 @@ from pi0_edge.cli.options import (
     EngineOption,
     JsonOption,
     RobotOption,
+    SchemeOption,
     SizesOption,
     ThreadsOption,
     TokenizerOption,
@@ -29,7 +30,8 @@ def infer(
     state: Annotated[str, typer.Option(help='Numbers such as "0 -0.5 1.2", or a .npy, .json or text file of them.')],
     checkpoint: CheckpointOption = None,
     prompt: Annotated[str | None, typer.Option(help="What to do; the robot's default if not given.")] = None,
-    engine: EngineOption = "cpu-int8",
+    engine: EngineOption = "cpu",
+    scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     sizes: SizesOption = None,
@@ -45,7 +47,7 @@ def infer(
 
     check_chunk_path(output)
     observation = Observation(read_pictures(image), read_state(state), prompt)
-    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+    policy = load_policy(checkpoint, engine, scheme, robot, tokenizer, sizes, threads)
     chunk = policy.infer(observation, noise_seed)
     names = list(policy.processor.robot.action_names) or [f"action {i}" for i in range(chunk.actions.shape[1])]
     if output is not None:
@@ -53,7 +55,16 @@ def infer(
     speak = Output(as_json)
     _show(speak, policy, chunk, names)
     timing = {name: getattr(chunk, name) for name in ("preprocess_ms", "infer_ms", "postprocess_ms")}
-    speak.finish({"actions": chunk.actions.tolist(), "names": names, "engine": engine, "output": output, **timing})
+    speak.finish(
+        {
+            "actions": chunk.actions.tolist(),
+            "names": names,
+            "engine": engine,
+            "scheme": policy.engine.scheme,
+            "output": output,
+            **timing,
+        }
+    )
 
 
 def _show(speak: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
+    from quant import Scheme
 
 
 def load_policy(
     checkpoint: Path | None,
     engine: str,
+    scheme: str | None = None,
     robot: str | None = None,
     tokenizer: Path | None = None,
     sizes: Path | None = None,
@@ -28,16 +32,25 @@ def load_policy(
 
     use_threads(threads)
     found = shipped_checkpoint() if checkpoint is None else checkpoint
-    return Policy.load(found, engine, robot, tokenizer, None if sizes is None else dict(load_sizes(sizes)))
+    return Policy.load(
+        found, engine, load_scheme(scheme), robot, tokenizer, None if sizes is None else dict(load_sizes(sizes))
+    )
 
 
-def check_engine(engine: str) -> None:
-    """Raises `EngineError` where there is no such engine."""
-    from pi0_edge.engine import ENGINES
-    from pi0_edge.errors import EngineError
+def load_scheme(scheme: str | None) -> Scheme | None:
+    """A scheme by name or from a YAML file of `Scheme.to_dict`; None for the engine's own default.
 
-    if engine not in ENGINES:
-        raise EngineError(f"engine {engine!r} is not known; expected one of {', '.join(ENGINES)}")
+    Raises:
+        QuantizationError: If there is none of this name, or the file holds none.
+    """
+    from quant import QuantizationError, Scheme, find_scheme
+
+    if scheme is None or not scheme.endswith((".yaml", ".yml")):
+        return None if scheme is None else find_scheme(scheme)
+    try:
+        return Scheme.from_dict(yaml.safe_load(Path(scheme).read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise QuantizationError(f"cannot read the scheme {scheme}: {error}") from error
 
 
 def use_threads(threads: int | None) -> None:

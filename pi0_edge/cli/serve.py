@@ -11,6 +11,7 @@ from pi0_edge.cli.options import (
     EngineOption,
     JsonOption,
     RobotOption,
+    SchemeOption,
     SizesOption,
     ThreadsOption,
     TokenizerOption,
@@ -21,7 +22,8 @@ from pi0_edge.cli.output import Output
 def serve(
     listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50051",
     checkpoint: CheckpointOption = None,
-    engine: EngineOption = "cpu-int8",
+    engine: EngineOption = "cpu",
+    scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     sizes: SizesOption = None,
@@ -41,7 +43,7 @@ def serve(
 
     output = Output(as_json)
     checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
-    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+    policy = load_policy(checkpoint, engine, scheme, robot, tokenizer, sizes, threads)
 
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")

@@ -21,7 +21,7 @@ ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gri
 
 
 def run_demo(
-    output: Path, episodes: int, first_seed: int, engine: str, say: Callable[[str], None] = lambda line: None
+    output: Path, episodes: int, first_seed: int, scheme: str, say: Callable[[str], None] = lambda line: None
 ) -> DemoSummary:
     """Plays episodes in closed loop through the firmware and writes record, plots and summary.json to `output`.
 
@@ -29,7 +29,7 @@ def run_demo(
         output: Folder of this run.
         episodes: How many episodes.
         first_seed: Seed of the first one; the following ones count up.
-        engine: Engine of the policy server.
+        scheme: Name of the scheme that the policy server runs.
         say: Told what happens, one line at a time.
 
     Raises:
@@ -39,12 +39,12 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = shipped_checkpoint()
     say("starting firmware (QEMU), bridge and policy server")
-    with running_system(output / "logs", checkpoint, engine) as system:
+    with running_system(output / "logs", checkpoint, scheme) as system:
         say(f"policy server on {system.policy}, bridge on {system.bridge}")
         _play(system, first_seed, episodes, output / "record.npz", say)
     record = RunRecord.load(output / "record.npz")
-    say(f"comparing {engine} with fp32 on what the policy saw")
-    summary = summarize(record, quantization_error(checkpoint, engine, record, ARM), CONTROL_HZ, ARM)
+    say(f"comparing {scheme} with fp32 on what the policy saw")
+    summary = summarize(record, quantization_error(checkpoint, scheme, record, ARM), CONTROL_HZ, ARM)
     plot_film(record, output / "episode.png")
     plot_joints(record, output / "joints.png")
     (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")

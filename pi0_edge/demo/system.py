@@ -39,13 +39,13 @@ class System:
 
 
 @contextmanager
-def running_system(log: Path, checkpoint: Path, engine: str) -> Iterator[System]:
+def running_system(log: Path, checkpoint: Path, scheme: str) -> Iterator[System]:
     """Runs the system while the context lasts.
 
     Args:
         log: Folder for the logs.
         checkpoint: The policy.
-        engine: Engine of the policy server.
+        scheme: Name of the scheme that the policy server runs.
 
     Raises:
         EngineError: If a process ends or is not ready in time; the message ends with what it said.
@@ -53,7 +53,7 @@ def running_system(log: Path, checkpoint: Path, engine: str) -> Iterator[System]
     log.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         policy = _start(stack, log / "policy.log", "pi0_edge.cli", "serve", "--checkpoint", str(checkpoint),
-                        "--engine", engine, "--listen", "127.0.0.1:0")  # fmt: skip
+                        "--scheme", scheme, "--listen", "127.0.0.1:0")  # fmt: skip
         firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator")
         port = _wait(firmware, r"^(/dev/\S+)$")
         bridge = _start(stack, log / "bridge.log", "firmware_bridge", "--port", port, "--listen", "127.0.0.1:0")
