@@ -27,7 +27,7 @@ Granularity = Literal["channel", "token", "tensor"]
 
 SMALLEST_SCALE = 1e-30
 """Zeros get this scale instead of 0; it is far below anything that matters and far above underflow."""
-BLOCK = 2**19
+BLOCK = 2**18
 """Elements rounded at once: temporaries of this size stay in the cache, larger ones cost more than the rounding."""
 
 _LARGEST = {"int8": 127.0, "int4": 7.0, "e4m3": 448.0}
@@ -98,17 +98,23 @@ def quantize(x: Tensor, format: Format, scale: Tensor | None = None) -> tuple[Te
     Raises:
         QuantizationError: If x contains NaN or infinity.
     """
-    if format.granularity != "tensor" or not format.scaled:
-        blocks = [_quantize_rows(block, format) for block in x.split(max(1, BLOCK // x.shape[1]))]
-        values = torch.cat([values for values, _ in blocks]) if len(blocks) > 1 else blocks[0][0]
-        if not format.scaled:
-            return values, None
-        return values, torch.cat([own for _, own in blocks]) if len(blocks) > 1 else blocks[0][1]
-    largest = _finite_amax(x, (0, 1))
+    largest = _finite_amax(x)
+    if not format.scaled:
+        return x.to(format.dtype), None
     if scale is None:
-        scale = (largest * (1 / format.largest)).clamp_min(SMALLEST_SCALE)
-    blocks = x.split(max(1, BLOCK // x.shape[1]))
-    return torch.cat([_round(block / scale, format) for block in blocks]), scale
+        largest = largest if format.granularity != "tensor" else largest.amax()
+        scale = (largest * (1 / format.largest)).clamp_min_(SMALLEST_SCALE)
+    rows = max(1, BLOCK // x.shape[1])
+    values = torch.empty(x.shape, dtype=format.dtype, device=x.device)
+    scales = scale.expand(len(x), 1)
+    for source, own, target in zip(x.split(rows), scales.split(rows), values.split(rows), strict=True):
+        scaled = source / own
+        if format.is_integer:
+            scaled.round_()
+        if format.static or not format.is_integer:  # a dynamic scale brings the largest value to the largest integer
+            scaled.clamp_(-format.largest, format.largest)
+        target.copy_(scaled)
+    return values, scale
 
 
 def quantize_weight(weight: Tensor, format: Format) -> tuple[Tensor, Tensor]:
@@ -134,25 +140,12 @@ def static_scale(amax: float, format: Format) -> Tensor:
     return torch.tensor(max(amax / format.largest, SMALLEST_SCALE), dtype=torch.float32)
 
 
-def _quantize_rows(x: Tensor, format: Format) -> tuple[Tensor, Tensor]:
-    amax = _finite_amax(x, -1)
-    if not format.scaled:
-        return x.to(format.dtype), amax
-    scale = (amax * (1 / format.largest)).clamp_min_(SMALLEST_SCALE)
-    return _round(x / scale, format), scale
-
-
-def _finite_amax(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
-    amax = x.abs().amax(dims, keepdim=isinstance(dims, int)).float()
+def _finite_amax(x: Tensor) -> Tensor:
+    """The largest magnitude of every row, float32 [rows, 1]."""
+    amax = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).float()
     if not math.isfinite(amax.amax().item()):
         raise QuantizationError(
             "values to be quantized contain NaN or infinity; expected finite values: "
             "check the inputs of the network, then its weights"
         )
     return amax
-
-
-def _round(scaled: Tensor, format: Format) -> Tensor:
-    if not format.is_integer:
-        return scaled.clamp_(-format.largest, format.largest).to(format.dtype)
-    return scaled.round_().clamp_(-format.largest, format.largest).to(format.dtype)

@@ -108,17 +108,29 @@ class QuantizedLinear(nn.Module):
         tokens = x.detach().reshape(-1, self.in_features)
         if not len(tokens):
             return x.new_empty(*x.shape[:-1], self.out_features)
+        out = self.multiply(*self.quantize_input(tokens))
+        return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def quantize_input(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """tokens [M, K] rotated and in the activations' format, and their scale.
+
+        Layers that read the same tokens under the same rule may share the result.
+
+        Raises:
+            QuantizationError: If a token contains NaN or infinity.
+        """
         if self.rotation:
             tokens = rotate(tokens, self.rotation)
-        scale: Tensor | None = None
-        if self.rule.activations is not None:
-            tokens, scale = quantize(tokens, self.rule.activations, self.input_scale)
-        out = self._multiply(tokens)
+        if self.rule.activations is None:
+            return tokens, None
+        return quantize(tokens, self.rule.activations, self.input_scale)
+
+    def multiply(self, tokens: Tensor, scale: Tensor | None) -> Tensor:
+        """The output of the layer, float32 [M, N], for what `quantize_input` gave."""
+        out = self._product_of(tokens)
         if scale is not None:
-            out = out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
-        elif self.bias is not None:
-            out = out.add_(self.bias)
-        return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
+            return out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
+        return out if self.bias is None else out.add_(self.bias)
 
     @property
     def bytes(self) -> int:
@@ -138,7 +150,7 @@ class QuantizedLinear(nn.Module):
         """Sizes and formats."""
         return f"{self.in_features}, {self.out_features}, {self.rule.weights} × {self.rule.activations}"
 
-    def _multiply(self, tokens: Tensor) -> Tensor:
+    def _product_of(self, tokens: Tensor) -> Tensor:
         """Tokens [M, K] times the weights and their scales, float32 [M, N]."""
         if self.integer:
             if self._product is None:

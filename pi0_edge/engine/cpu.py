@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pi0_edge.engine.cpu_layers import use_cpu_layers
 from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.quantized_linear import QuantizedLinear
@@ -31,6 +32,7 @@ class CpuEngine:
         for module in model.modules():
             if isinstance(module, QuantizedLinear):
                 module.pack()
+        use_cpu_layers(model)
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:
