@@ -112,7 +112,7 @@ class QuantizedLinear(nn.Module):
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def quantize_input(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """tokens [M, K] rotated and in the activations' format, and their scale.
+        """Tokens [M, K] rotated and in the activations' format, and their scale.
 
         Layers that read the same tokens under the same rule may share the result.
 

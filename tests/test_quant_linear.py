@@ -184,5 +184,6 @@ def test_an_embedding_has_a_scale_per_row(weights: Format):
 def test_weights_and_activations_in_16_bit_are_exact_products():
     """bf16 times int8 has a product that float32 holds exactly, so only the sum rounds."""
     x, weight = torch.randn(3, 32).bfloat16(), torch.randint(-127, 128, (8, 32)).float()
+    weight[:, 0] = 127  # so that every channel's scale is 1
     layer = layer_of(Rule(("*",), activations=BF16), x, weight)
     assert torch.allclose(layer(x.float()).double(), x.double() @ weight.double().t(), rtol=1e-6)
