@@ -43,6 +43,7 @@ _EXTRAS = {
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
     "orbax": ("tensorstore",),
+    "signing": ("cryptography",),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

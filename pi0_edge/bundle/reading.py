@@ -1,0 +1,126 @@
+"""Opens a bundle: everything is checked before anything is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from pi0_edge.bundle.files import refuse_changed, verify_files
+from pi0_edge.bundle.manifest import Manifest, parse_manifest
+from pi0_edge.bundle.seal import SEAL, read_sealed_manifest
+from pi0_edge.bundle.shards import map_shards
+from pi0_edge.errors import BundleError, ConfigError
+from pi0_edge.model.config import Pi0Config
+from pi0_edge.processing import ObservationProcessor
+from pi0_edge.processing.loading import restore_processor
+from quant.errors import QuantizationError
+from quant.schemes import Scheme
+
+ACCEPT_FAILED_GATE = "accept-failed-gate"
+"""Name of the only rule of a bundle that its user can override."""
+
+
+class Bundle:
+    """A bundle whose files were all verified; made by `open_bundle`.
+
+    Attributes:
+        folder: Where it lies, links resolved.
+        manifest: What it is.
+        sha256: Of the manifest, and thereby of everything in the bundle.
+        config: Sizes of the network.
+        scheme: How its layers are quantized.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, sha256: str, verified: dict[str, os.stat_result]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.sha256 = sha256
+        self.config: Pi0Config = manifest.config
+        self.scheme = _scheme(manifest)
+        self._verified = verified
+
+    def state(self) -> dict[str, Tensor]:
+        """The network's tensors by name, as views of the mapped files: nothing is read before it is used.
+
+        Raises:
+            BundleError: If a shard cannot be mapped, or was changed after it had been verified.
+        """
+        tensors = map_shards(self.folder / name for name in self.manifest.shards)
+        refuse_changed(self.folder, self._verified)
+        return tensors
+
+    def processor(self) -> ObservationProcessor:
+        """Robot layout, tokenizer and normalization, all from the bundle.
+
+        Raises:
+            BundleError: If they do not fit together, or a file was changed after it had been verified.
+            MissingDependencyError: If the package that reads this kind of tokenizer is not installed.
+        """
+        recorded = {**self.manifest.processing, "tokenizer": self.folder / self.manifest.tokenizer}
+        try:
+            processor = restore_processor(self.folder, recorded, self.config)
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"the processing recorded in {self.folder} is unusable: {error}") from error
+        refuse_changed(self.folder, self._verified)
+        return processor
+
+    def gate_failure(self) -> str | None:
+        """Why this bundle must not be served, in words; None where its gate passed."""
+        if self.manifest.gate is None:
+            return "it never went through the accuracy gate"
+        verdict = self.manifest.gate["verdict"]
+        if verdict["passed"]:
+            return None
+        return f"its accuracy gate failed ({'; '.join(verdict['reasons']) or 'no reason recorded'})"
+
+    def overrides_to_serve(self, accept_failed_gate: bool = False) -> tuple[str, ...]:
+        """The overrides that are in force when this bundle is served; none where its gate passed.
+
+        Args:
+            accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
+
+        Raises:
+            BundleError: If the gate failed or is missing and nobody takes responsibility.
+        """
+        failure = self.gate_failure()
+        if failure is None:
+            return ()
+        if not accept_failed_gate:
+            raise BundleError(
+                f"{self.folder} is not served: {failure}; quantize it with a better scheme, or override the gate with "
+                f"--{ACCEPT_FAILED_GATE}"
+            )
+        return (f"{ACCEPT_FAILED_GATE}: {failure}",)
+
+
+def open_bundle(folder: Path, *, public_key: Path | None = None) -> Bundle:
+    """Verifies a bundle, every byte of it, and opens it.
+
+    Args:
+        folder: Of the bundle; may be a link to one.
+        public_key: Whose signature is required; see `pi0_edge.bundle.keys`.
+
+    Raises:
+        BundleError: If anything is missing, surplus, truncated, changed, of a newer format, or not signed as required.
+        MissingDependencyError: If a signature is required and `cryptography` is not installed.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is not a folder; expected a bundle, which `pi0-edge quantize` makes")
+    resolved = folder.resolve()
+    try:
+        content = read_sealed_manifest(resolved, public_key)
+        manifest = parse_manifest(content)
+        verified = verify_files(resolved, manifest.files, beside=SEAL)
+        return Bundle(resolved, manifest, hashlib.sha256(content).hexdigest(), verified)
+    except BundleError as error:
+        raise BundleError(f"{folder} is refused: {error}") from error
+
+
+def _scheme(manifest: Manifest) -> Scheme:
+    try:
+        return Scheme.from_dict(manifest.scheme)
+    except QuantizationError as error:
+        raise BundleError(f"the scheme {manifest.scheme['name']!r} is unknown to this pi0-edge: {error}") from error

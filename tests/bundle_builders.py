@@ -1,0 +1,46 @@
+"""A bundle of the policy of `policy_builders`, as small as it gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from policy_builders import CONFIG, write_checkpoint
+
+from pi0_edge.checkpoints import open_checkpoint
+from pi0_edge.model import Pi0
+from pi0_edge.processing import load_processor
+from quant.schemes import FP32
+
+PASSED = {"verdict": {"passed": True, "reasons": []}, "cosine": {"mean": 0.9999, "worst": 0.999}}
+FAILED = {"verdict": {"passed": False, "reasons": ["cosine mean 0.9312 < 0.999"]}}
+REPORT = "<!doctype html><title>gate report</title><p>cosine 0.9999</p>"
+
+
+def bundle_inputs(folder: Path) -> dict[str, Any]:
+    """Everything `write_bundle` needs, from a checkpoint with random weights that is put into `folder`."""
+    checkpoint = open_checkpoint(write_checkpoint(folder / "checkpoint"))
+    model = Pi0(CONFIG)
+    checkpoint.load_into(model)
+    report = folder / "report.html"
+    report.write_text(REPORT)
+    return {
+        "state": model.state_dict(),
+        "config": CONFIG,
+        "scheme": FP32,
+        "processing": load_processor(checkpoint.folder, CONFIG).description(),
+        "source_sha256": "5" * 64,
+        "gate": PASSED,
+        "report_html": report,
+    }
+
+
+def small_inputs(folder: Path) -> dict[str, Any]:
+    """The same with hardly any weights, for tests that touch every byte."""
+    made = bundle_inputs(folder)
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(json.dumps({"model": {"type": "WordLevel", "vocab": {"<bos>": 0}, "unk_token": "<bos>"}}))
+    tensors = {"a": torch.arange(16, dtype=torch.int8), "b.scale": torch.linspace(0, 1, 3)}
+    return {**made, "state": tensors, "processing": {**made["processing"], "tokenizer": tokenizer}}
