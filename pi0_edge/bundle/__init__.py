@@ -13,7 +13,7 @@ is executable: JSON, numbers and text only. docs/bundle.md has the format.
 """
 
 from pi0_edge.bundle.keys import write_key_pair
-from pi0_edge.bundle.reading import ACCEPT_FAILED_GATE, Bundle, open_bundle
+from pi0_edge.bundle.reading import Bundle, GateState, open_bundle
 from pi0_edge.bundle.writing import sign_bundle, write_bundle
 
-__all__ = ["ACCEPT_FAILED_GATE", "Bundle", "open_bundle", "sign_bundle", "write_bundle", "write_key_pair"]
+__all__ = ["Bundle", "GateState", "open_bundle", "sign_bundle", "write_bundle", "write_key_pair"]

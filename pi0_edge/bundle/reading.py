@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from pi0_edge.processing.loading import restore_processor
 from quant.errors import QuantizationError
 from quant.schemes import Scheme
 
+GateState = Literal["passed", "failed", "missing"]
 ACCEPT_FAILED_GATE = "accept-failed-gate"
-"""Name of the only rule of a bundle that its user can override."""
+"""Name of the only rule of a bundle that its user can override: that its gate must have passed."""
 
 
 class Bundle:
@@ -67,33 +69,37 @@ class Bundle:
         refuse_changed(self.folder, self._verified)
         return processor
 
-    def gate_failure(self) -> str | None:
-        """Why this bundle must not be served, in words; None where its gate passed."""
+    @property
+    def gate(self) -> GateState:
+        """What the accuracy gate said."""
         if self.manifest.gate is None:
-            return "it never went through the accuracy gate"
-        verdict = self.manifest.gate["verdict"]
-        if verdict["passed"]:
-            return None
-        return f"its accuracy gate failed ({'; '.join(verdict['reasons']) or 'no reason recorded'})"
+            return "missing"
+        return "passed" if self.manifest.gate["verdict"]["passed"] else "failed"
 
-    def overrides_to_serve(self, accept_failed_gate: bool = False) -> tuple[str, ...]:
-        """The overrides that are in force when this bundle is served; none where its gate passed.
+    @property
+    def gate_reasons(self) -> tuple[str, ...]:
+        """Why it said so."""
+        return () if self.manifest.gate is None else tuple(self.manifest.gate["verdict"]["reasons"])
+
+    def overrides_in_force(self, accept_failed_gate: bool) -> tuple[str, ...]:
+        """Names of the rules that are overridden when this bundle moves a robot; none where its gate passed.
 
         Args:
-            accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
+            accept_failed_gate: Whether its user takes responsibility for a gate that failed or is missing.
 
         Raises:
             BundleError: If the gate failed or is missing and nobody takes responsibility.
         """
-        failure = self.gate_failure()
-        if failure is None:
+        if self.gate == "passed":
             return ()
         if not accept_failed_gate:
+            failed = f"its accuracy gate failed ({'; '.join(self.gate_reasons) or 'no reason recorded'})"
+            why = failed if self.gate == "failed" else "it never went through the accuracy gate"
             raise BundleError(
-                f"{self.folder} is not served: {failure}; quantize it with a better scheme, or override the gate with "
+                f"{self.folder} is not served: {why}; quantize it with a better scheme, or override the gate with "
                 f"--{ACCEPT_FAILED_GATE}"
             )
-        return (f"{ACCEPT_FAILED_GATE}: {failure}",)
+        return (ACCEPT_FAILED_GATE,)
 
 
 def open_bundle(folder: Path, *, public_key: Path | None = None) -> Bundle:
