@@ -42,5 +42,5 @@ def small_inputs(folder: Path) -> dict[str, Any]:
     made = bundle_inputs(folder)
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(json.dumps({"model": {"type": "WordLevel", "vocab": {"<bos>": 0}, "unk_token": "<bos>"}}))
-    tensors = {"a": torch.arange(16, dtype=torch.int8), "b.scale": torch.linspace(0, 1, 3)}
+    tensors = {"a": torch.arange(16, dtype=torch.int8), "b": torch.arange(3, dtype=torch.int8)}
     return {**made, "state": tensors, "processing": {**made["processing"], "tokenizer": tokenizer}}

@@ -49,7 +49,7 @@ def test_what_was_written_is_read(folder, inputs):
     assert bundle.manifest.source_sha256 == inputs["source_sha256"]
     assert bundle.manifest.tools["torch"] == torch.__version__
     assert (folder / "gate_report.html").read_text() == REPORT
-    state = bundle.state()
+    state = dict(bundle.tensors())
     assert state.keys() == inputs["state"].keys()
     for name, tensor in inputs["state"].items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
@@ -224,7 +224,7 @@ def test_any_tensors_survive_bit_by_bit_and_lie_aligned(drawn, limit, tmp_path_f
         )
     records = write_shards(folder, state, limit)
     assert {path.name for path in folder.iterdir()} == records.keys()
-    mapped = map_shards(sorted(folder.iterdir()))
+    mapped = dict(map_shards(sorted(folder.iterdir())))
     assert mapped.keys() == state.keys()
     for name, tensor in state.items():
         found = mapped[name]
@@ -243,29 +243,52 @@ def test_any_tensors_survive_bit_by_bit_and_lie_aligned(drawn, limit, tmp_path_f
 
 def test_a_shard_holds_no_more_than_its_limit_but_for_one_tensor(tmp_path):
     state = {f"{i}": torch.zeros(size, dtype=torch.int8) for i, size in enumerate((40, 40, 300, 40, 64))}
+    state |= {"0.scale": torch.zeros(1), "4.scale": torch.zeros(1)}
     write_shards(tmp_path, state, shard_bytes=100)
     held = []
     for path in sorted(tmp_path.iterdir()):
         with safe_open(path, framework="pt") as shard:
             held.append(sorted(shard.keys()))
-    assert held == [["0", "1"], ["2"], ["3"], ["4"]]
+    assert held == [["0.scale", "4.scale"], ["0", "1"], ["2"], ["3"], ["4"]]
+
+
+def mappings(path: Path) -> list[range]:
+    """Where a file is mapped into this process."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    return [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in lines]
+
+
+def test_values_that_were_packed_leave_memory_while_their_scales_stay(tmp_path):
+    """What `restore_engine` does layer by layer: the scale is there before the values, which are dropped at once."""
+    layers = {f"{layer}.values": torch.ones(256, dtype=torch.int8) for layer in range(4)}
+    scales = {f"{layer}.scale": torch.ones(16) for layer in range(4)}
+    records = write_shards(tmp_path, layers | scales, shard_bytes=512)
+    shards = [tmp_path / name for name in sorted(records)]
+    stay, names = {}, []
+    for name, tensor in map_shards(shards):
+        names.append(name)
+        if name.endswith(".scale"):
+            stay[name] = tensor
+        else:
+            assert f"{name[0]}.scale" in stay
+        del tensor
+    assert names == [*scales, *layers]
+    assert [bool(mappings(shard)) for shard in shards] == [True, False, False]
 
 
 def test_weights_are_mapped_not_copied(inputs, folder):
-    state = open_bundle(folder).state()
-    shard = folder / "weights-00000.safetensors"
-    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(shard))]
-    mapped = [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in lines]
+    state = dict(open_bundle(folder).tensors())
+    shard = folder / "weights-f32-00000.safetensors"
     for tensor in state.values():
-        assert any(tensor.data_ptr() in place for place in mapped)
+        assert any(tensor.data_ptr() in place for place in mappings(shard))
 
 
 def test_who_writes_into_a_mapped_tensor_does_not_write_into_the_bundle(folder):
-    state = open_bundle(folder).state()
-    before = (folder / "weights-00000.safetensors").read_bytes()
+    state = dict(open_bundle(folder).tensors())
+    before = (folder / "weights-f32-00000.safetensors").read_bytes()
     for tensor in state.values():
         tensor.zero_()
-    assert (folder / "weights-00000.safetensors").read_bytes() == before
+    assert (folder / "weights-f32-00000.safetensors").read_bytes() == before
     open_bundle(folder)
 
 

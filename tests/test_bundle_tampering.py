@@ -28,7 +28,7 @@ FILES = [
     "manifest.sig",
     "norm_stats.json",
     "tokenizer.json",
-    "weights-00000.safetensors",
+    "weights-i8-00000.safetensors",
 ]
 
 
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named(bundle, name):
             open_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["model.pkl", ".hidden", "weights-00001.safetensors", "tokenizer.model"])
+@pytest.mark.parametrize("name", ["model.pkl", ".hidden", "weights-i8-00001.safetensors", "tokenizer.model"])
 def test_a_file_too_many_is_named(bundle, name):
     (bundle / name).write_bytes(b"surplus")
     with pytest.raises(BundleError, match=f"{name} is not in the manifest"):
@@ -160,7 +160,7 @@ def test_what_is_no_folder_is_refused(bundle, tmp_path, place):
 
 
 def test_truncation_and_growth_are_told_apart(bundle):
-    path = bundle / "weights-00000.safetensors"
+    path = bundle / "weights-i8-00000.safetensors"
     size = path.stat().st_size
     os.truncate(path, size - 7)
     with pytest.raises(BundleError, match=f"is truncated: it has {size - 7} bytes, expected {size}"):
@@ -170,15 +170,15 @@ def test_truncation_and_growth_are_told_apart(bundle):
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("use", ["state", "processor"])
+@pytest.mark.parametrize("use", ["tensors", "processor"])
 def test_a_change_between_verification_and_use_is_noticed(bundle, use):
     opened = open_bundle(bundle)
-    path = bundle / ("tokenizer.json" if use == "processor" else "weights-00000.safetensors")
+    path = bundle / ("tokenizer.json" if use == "processor" else "weights-i8-00000.safetensors")
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
     with pytest.raises(BundleError, match="was changed while it was used"):
-        getattr(opened, use)()
+        dict(opened.tensors()) if use == "tensors" else opened.processor()
 
 
 def reseal(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -237,19 +237,19 @@ FORGED = {
     "a source without a hash": (put("source", {}), "source lacks"),
     "a path out of the folder": (record("../../etc/passwd"), "'../../etc/passwd', which is none of this format"),
     "an absolute path": (record("/etc/passwd"), "none of this format"),
-    "a path into a folder": (record("a/weights-00001.safetensors"), "none of this format"),
-    "a name with a newline": (record("weights-00001.safetensors\n"), "none of this format"),
+    "a path into a folder": (record("a/weights-i8-00001.safetensors"), "none of this format"),
+    "a name with a newline": (record("weights-i8-00001.safetensors\n"), "none of this format"),
     "a pickle": (record("model.pkl"), "none of this format"),
     "a program": (record("setup.py"), "none of this format"),
     "the manifest in itself": (record("manifest.json"), "none of this format"),
-    "a file that is not there": (record("weights-00001.safetensors"), "weights-00001.safetensors is missing"),
+    "a file that is not there": (record("weights-i8-00001.safetensors"), "weights-i8-00001.safetensors is missing"),
     "files that are a list": (put("files", []), "files in the manifest is"),
     "a record that is a text": (put("files/tokenizer.json", "abc"), "expected an object"),
     "a hash that is none": (put("files/tokenizer.json/sha256", "abc"), "no SHA-256 in hexadecimal"),
     "a hash in capitals": (put("files/tokenizer.json/sha256", "A" * 64), "no SHA-256 in hexadecimal"),
     "a size that is a float": (put("files/tokenizer.json/size", 1.0), "size in tokenizer.json is 1.0"),
     "a negative file size": (put("files/tokenizer.json/size", -1), "a negative size"),
-    "no tokenizer": (put("tokenizer", "weights-00000.safetensors"), "lacks norm_stats.json or one of"),
+    "no tokenizer": (put("tokenizer", "weights-i8-00000.safetensors"), "lacks norm_stats.json or one of"),
     "a tokenizer that is not there": (put("tokenizer", "tokenizer.model"), "lacks norm_stats.json or one of"),
 }
 
@@ -309,7 +309,7 @@ def test_a_new_signature_repairs_one_that_was_interrupted(bundle, keys):
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "weights-00000.safetensors"])
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "weights-i8-00000.safetensors"])
 def test_a_changed_bundle_is_not_signed(bundle, keys, name):
     flip(bundle / name, 9, 1)
     with pytest.raises(BundleError, match="was not signed"):

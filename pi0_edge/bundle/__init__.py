@@ -3,7 +3,7 @@
     manifest.json         what the policy is, and size and SHA-256 of every other file  (`manifest`)
     manifest.sha256       SHA-256 of the manifest and of its signature                  (`seal`)
     manifest.sig          optional: Ed25519 signature of the manifest                   (`keys`)
-    weights-00000.safetensors, ...                                                      (`shards`)
+    weights-i8-00000.safetensors, ...                                                   (`shards`)
     norm_stats.json, tokenizer.json or tokenizer.model
     gate_report.html      optional: what the accuracy gate saw, for people
 

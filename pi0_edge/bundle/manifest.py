@@ -22,8 +22,7 @@ FORMAT_VERSION = 1
 NORM_STATS = "norm_stats.json"
 GATE_REPORT = "gate_report.html"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-SHARD = "weights-{:05d}.safetensors"
-_SHARD_NAME = re.compile(r"weights-\d{5}\.safetensors")
+_SHARD = re.compile(r"weights-[a-z0-9_]+-\d{5}\.safetensors")
 
 LAYOUT = "rows"
 """The only weight layout so far: matrices are row-major [out_features, in_features], values not packed for a kernel.
@@ -88,8 +87,8 @@ class Manifest:
 
     @property
     def shards(self) -> list[str]:
-        """Names of the weight files."""
-        return sorted(name for name in self.files if _SHARD_NAME.fullmatch(name))
+        """Names of the weight files; float32 comes before int8, so that a layer's values are its last tensor."""
+        return sorted(name for name in self.files if _SHARD.fullmatch(name))
 
     def to_bytes(self) -> bytes:
         """The file.
@@ -196,7 +195,7 @@ def _check_gate(gate: dict[str, Any] | None) -> None:
 def _parse_files(plain: Mapping[str, Any]) -> dict[str, FileRecord]:
     files: dict[str, FileRecord] = {}
     for name, record in plain.items():
-        if name not in (NORM_STATS, GATE_REPORT, *TOKENIZERS) and not _SHARD_NAME.fullmatch(name):
+        if name not in (NORM_STATS, GATE_REPORT, *TOKENIZERS) and not _SHARD.fullmatch(name):
             raise BundleError(f"the manifest names the file {name!r:.80}, which is none of this format")
         if not isinstance(record, dict):
             raise BundleError(f"{name} in files is {record!r:.80}, expected an object")

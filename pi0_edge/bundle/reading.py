@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -44,15 +45,14 @@ class Bundle:
         self.scheme = _scheme(manifest)
         self._verified = verified
 
-    def state(self) -> dict[str, Tensor]:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The network's tensors by name, as views of the mapped files: nothing is read before it is used.
 
         Raises:
-            BundleError: If a shard cannot be mapped, or was changed after it had been verified.
+            BundleError: If a shard cannot be mapped or, in the end, if one was changed after it had been verified.
         """
-        tensors = map_shards(self.folder / name for name in self.manifest.shards)
+        yield from map_shards(self.folder / name for name in self.manifest.shards)
         refuse_changed(self.folder, self._verified)
-        return tensors
 
     def processor(self) -> ObservationProcessor:
         """Robot layout, tokenizer and normalization, all from the bundle.

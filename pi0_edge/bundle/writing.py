@@ -48,7 +48,7 @@ def write_bundle(
     Args:
         folder: Where it shall appear.
         state: The quantized network's tensors by name. The mapping may compute them when they are asked for: each is
-            asked for once, in the order of names, and at most one shard (256 MiB, or one tensor) is held.
+            asked for once, in the order of names, and at most one shard (256 MiB) per dtype is held.
         config: Sizes of the network.
         scheme: How it was quantized.
         processing: As `ObservationProcessor.description` gives it.
