@@ -39,7 +39,7 @@ ALLOWED = {
     "pi0_edge.sim": ["pi0_edge.datasets"],
     "pi0_edge.training": ["pi0_edge.checkpoints", "pi0_edge.datasets", "pi0_edge.model", "pi0_edge.processing"],
     "pi0_edge.evaluation": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.sim", "quant"],
-    "pi0_edge.serving": [*ABOVE_POLICY, "protos"],
+    "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "protos"],
     "pi0_edge.shipped": [],
     "pi0_edge.doctor": ["pi0_edge.shipped"],
     "pi0_edge.demo": EVERYTHING,
