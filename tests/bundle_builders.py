@@ -1,4 +1,4 @@
-"""A bundle of the policy of `policy_builders`, as small as it gets."""
+"""Bundles of the policy of `policy_builders`, as small as they get."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ import torch
 from policy_builders import CONFIG, write_checkpoint
 
 from pi0_edge.checkpoints import open_checkpoint
-from pi0_edge.model import Pi0
+from pi0_edge.engine import parameter_shapes
+from pi0_edge.engine.assembly import blank_model, fill_model
 from pi0_edge.processing import load_processor
-from quant.schemes import FP32
+from quant import Scheme
+from quant.schemes import INT8_W8A8
 
 PASSED = {"verdict": {"passed": True, "reasons": []}, "cosine": {"mean": 0.9999, "worst": 0.999}}
 FAILED = {"verdict": {"passed": False, "reasons": ["cosine mean 0.9312 < 0.999"]}}
 REPORT = "<!doctype html><title>gate report</title><p>cosine 0.9999</p>"
 
 
-def bundle_inputs(folder: Path) -> dict[str, Any]:
+def bundle_inputs(folder: Path, scheme: Scheme = INT8_W8A8) -> dict[str, Any]:
     """Everything `write_bundle` needs, from a checkpoint with random weights that is put into `folder`."""
     checkpoint = open_checkpoint(write_checkpoint(folder / "checkpoint"))
-    model = Pi0(CONFIG)
-    checkpoint.load_into(model)
+    model = blank_model(CONFIG, scheme)
+    fill_model(model, checkpoint.tensors(parameter_shapes(CONFIG)), scheme)
     report = folder / "report.html"
     report.write_text(REPORT)
     return {
         "state": model.state_dict(),
         "config": CONFIG,
-        "scheme": FP32,
+        "scheme": scheme,
         "processing": load_processor(checkpoint.folder, CONFIG).description(),
         "source_sha256": "5" * 64,
         "gate": PASSED,

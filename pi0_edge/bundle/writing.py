@@ -67,6 +67,8 @@ def write_bundle(
     """
     folder = Path(os.path.abspath(folder))
     _refuse_occupied(folder, replace)
+    if library := next((rule.library for rule in scheme.rules if rule.library is not None), None):
+        raise BundleError(f"{scheme.name} leaves weights to the library {library}, which a bundle cannot hold")
     settings = dict(processing)
     with _appearing(folder, replace) as partial:
         files = write_shards(partial, state)
