@@ -250,3 +250,10 @@ def test_show_says_what_a_bundle_is(bundles):
         "gate_reasons": ["cosine mean 0.9312 < 0.999"],
     }
     assert "cosine mean 0.9312" in ran.err
+
+
+def test_the_demo_refuses_bundles_before_it_starts_anything(bundles, tmp_path):
+    for gate, message in (("failed", "is not served"), ("passed", "was not made of the shipped policy")):
+        ran = run("demo", "--bundle", bundles[gate], "--output", tmp_path / "run", "--json")
+        assert (ran.code, message in ran.result["error"]) == (2, True)
+    assert not (tmp_path / "run").exists()
