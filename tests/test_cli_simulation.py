@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from bundle_builders import FAILED, bundle_inputs
 from cli_runner import run
 from policy_builders import DIMS, write_checkpoint
 
+from pi0_edge.bundle import write_bundle
 from pi0_edge.errors import MissingDependencyError
 
 try:
@@ -53,6 +55,12 @@ def test_evaluate_pairs_engines_on_the_same_seeds_and_gates(checkpoint):
     (pair,) = ran.result["pairs"]
     assert (pair["neither"], pair["p_value"]) == (1, 1.0)
     assert "Wilson" in ran.err
+
+
+def test_evaluate_plays_a_bundle_whatever_its_gate_said(tmp_path):
+    write_bundle(tmp_path / "orin-1", **{**bundle_inputs(tmp_path), "gate": FAILED})
+    ran = run("evaluate", "--bundle", tmp_path / "orin-1", "--seeds", "3:4", "--require", "0.9", "--json")
+    assert (ran.code, list(ran.result["schemes"])) == (1, ["orin-1"])
 
 
 def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):

@@ -17,6 +17,13 @@ EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, or 
 SchemeOption = Annotated[
     str | None, typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (reference: fp32).")
 ]
+BundleOption = Annotated[
+    Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
+]
+PublicKeyOption = Annotated[Path | None, typer.Option(help="Refuse a bundle that this key (PEM) did not sign.")]
+AcceptFailedGateOption = Annotated[
+    bool, typer.Option("--accept-failed-gate", help="Run a bundle whose accuracy gate failed or is missing.")
+]
 RobotOption = Annotated[str | None, typer.Option(help="Robot layout, name or .yaml, if the checkpoint names none.")]
 TokenizerOption = Annotated[
     Path | None, typer.Option(help="tokenizer.model or tokenizer.json, where the checkpoint holds none.")

@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from pi0_edge.cli.options import (
+    AcceptFailedGateOption,
+    BundleOption,
     CheckpointOption,
     EngineOption,
     JsonOption,
+    PublicKeyOption,
     RobotOption,
     SchemeOption,
     SizesOption,
@@ -22,11 +25,14 @@ from pi0_edge.cli.output import Output
 def serve(
     listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50051",
     checkpoint: CheckpointOption = None,
+    bundle: BundleOption = None,
     engine: EngineOption = "cpu",
     scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     sizes: SizesOption = None,
+    public_key: PublicKeyOption = None,
+    accept_failed_gate: AcceptFailedGateOption = False,
     threads: ThreadsOption = None,
     insecure_allow_remote: Annotated[
         bool, typer.Option("--insecure-allow-remote", help="Listen beyond loopback, without any authentication.")
@@ -43,7 +49,9 @@ def serve(
 
     output = Output(as_json)
     checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
-    policy = load_policy(checkpoint, engine, scheme, robot, tokenizer, sizes, threads)
+    policy = load_policy(
+        checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
+    )
 
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")

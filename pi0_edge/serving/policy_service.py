@@ -68,11 +68,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         chunk = self._policy.infer(read_observation(request), seed)
         self.chunks += 1
         logger.debug(
-            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f",
+            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
+            "overrides=%s",
             *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
-            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, ",".join(self._policy.overrides) or "none"),
         )
-        return write_chunk(chunk, request.clock)
+        return write_chunk(chunk, request.clock, self._policy.overrides)
 
 
 @contextmanager
