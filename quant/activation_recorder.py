@@ -32,21 +32,25 @@ class LayerRecord:
 
 
 class ActivationRecorder:
-    """Statistics of whole frames: those of a frame that was interrupted leave no trace.
-
-    Attributes:
-        frames: How many have ended.
-        layers: By module path, in the order in which the network runs them; linears that never ran are absent.
-    """
+    """Statistics of whole frames: a frame that was interrupted leaves no trace."""
 
     def __init__(self, steps: int, frames: int = 0, layers: dict[str, LayerRecord] | None = None) -> None:
         """Starts with nothing, or with the frames of an earlier recorder."""
-        self.frames = frames
-        self.layers = layers or {}
+        self._done = frames, layers or {}
         self._steps = steps
         self._frame: dict[str, LayerRecord] = {}
         self._step = -1  # of the Euler loop; -1 before it
         self._last: tuple[Tensor, ActivationStatistics] | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many have ended."""
+        return self._done[0]
+
+    @property
+    def layers(self) -> dict[str, LayerRecord]:
+        """By module path, in the order in which the network runs them; linears that never ran are absent."""
+        return self._done[1]
 
     @contextmanager
     def listening(self, model: Pi0) -> Iterator[None]:
@@ -72,10 +76,10 @@ class ActivationRecorder:
 
     def end_frame(self) -> None:
         """Call when the network has answered; only now the frame counts."""
+        merged = dict(self.layers)
         for path, record in self._frame.items():
-            self.layers[path] = self.layers[path].merged(record) if path in self.layers else record
-        self.frames += 1
-        self._last = None
+            merged[path] = merged[path].merged(record) if path in merged else record
+        self._done = self.frames + 1, merged  # at once, so that Ctrl-C finds all of a frame or none of it
 
     def _next_step(self, *_: object) -> None:
         self._step += 1

@@ -33,7 +33,7 @@ PERCENTILE = 99.9
 
 KIND = "calibration"
 VERSION = 1
-_SAVE_EVERY_S = 30.0
+_KEEP_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,13 @@ def collect(
     recorder = ActivationRecorder(len(times))
     if partial is not None and partial.exists():
         recorder = load_interrupted(partial, len(times), run)
-    saved = time.monotonic()
+
+    def keep() -> float:
+        if partial is not None and recorder.frames:
+            save_interrupted(partial, recorder, run)
+        return time.monotonic()
+
+    kept = time.monotonic()
     try:
         with torch.no_grad(), recorder.listening(model):
             for sample in islice(samples, recorder.frames, None):
@@ -168,12 +174,10 @@ def collect(
                 model.sample_actions(sample, noise.to(sample.state.device), times)
                 recorder.end_frame()
                 on_frame(recorder.frames)
-                if partial is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-                    save_interrupted(partial, recorder, run)
-                    saved = time.monotonic()
-    except BaseException:  # Ctrl-C as well as a source that fails: what was done is kept
-        if partial is not None:
-            save_interrupted(partial, recorder, run)
+                if time.monotonic() - kept > _KEEP_EVERY_S:
+                    kept = keep()
+    except BaseException:  # Ctrl-C as well as a source that fails
+        keep()
         raise
     if recorder.frames != source.frames or not recorder.frames:
         raise QuantizationError(f"the {source.kind} gave {recorder.frames} frames, expected {source.frames}")

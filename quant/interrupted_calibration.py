@@ -36,15 +36,22 @@ def load_interrupted(path: Path, steps: int, run: Mapping[str, object]) -> Activ
         QuantizationError: If the file is damaged, or was kept by another run.
     """
     tensors, description = read_statistics(path, KIND, VERSION)
-    if description["run"] != run:
-        differing = [name for name, value in run.items() if description["run"].get(name) != value]
+    try:
+        kept = description["run"]
+        differing = [name for name, value in run.items() if kept[name] != value]
+        layers = {name: _record(name, tensors, figures) for name, figures in description["layers"].items()}
+        recorder = ActivationRecorder(steps, description["frames"], layers)
+    except (KeyError, TypeError) as error:
+        raise QuantizationError(f"{path} is damaged ({error}); delete it to start again") from error
+    if differing:
         raise QuantizationError(
             f"{path} holds a calibration with another {', '.join(differing)}; repeat its options to go on with it, "
             "or delete it to start again"
         )
-    layers = {}
-    for name, figures in description["layers"].items():
-        amax, counts = tensors[f"{name}.channel_amax"], tensors[f"{name}.counts"]
-        statistics = ActivationStatistics(figures["tokens"], amax, figures["octave"], counts)
-        layers[name] = LayerRecord(statistics, tensors[f"{name}.step_amax"])
-    return ActivationRecorder(steps, description["frames"], layers)
+    return recorder
+
+
+def _record(name: str, tensors: Mapping[str, Tensor], figures: Mapping[str, int]) -> LayerRecord:
+    amax, counts = tensors[f"{name}.channel_amax"], tensors[f"{name}.counts"]
+    statistics = ActivationStatistics(figures["tokens"], amax, figures["octave"], counts)
+    return LayerRecord(statistics, tensors[f"{name}.step_amax"])
