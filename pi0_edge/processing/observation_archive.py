@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from pi0_edge.processing.observation import Observation
 
 IMAGES = "images."
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def write_observation_archive(path: Path, observation: Observation, tick: int, capture_time_ns: int) -> None:
@@ -69,19 +72,21 @@ class ObservationArchive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._damage_named(), np.load(path, allow_pickle=False) as file:
-            keys = file.files
-            self._state = np.asarray(file["state"]) if "state" in keys else np.empty(0)
-            prompt = np.asarray(file["prompt"]) if "prompt" in keys else np.array("")
-        self.cameras = tuple(sorted(key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)))
-        self.frames = len(self._state)
-        self._expect("state", self._state, self._state.ndim == 2 and self.frames > 0, "numbers [frames, state_dim]")
-        self._expect(
-            "prompt", prompt, prompt.dtype.kind == "U" and prompt.shape in ((), (self.frames,)), "str [frames] or []"
-        )
-        self._prompts = np.broadcast_to(prompt, self.frames)
-        for camera in self.cameras:
-            self._check_pictures(camera)
+        with self._damage_named(), zipfile.ZipFile(path) as file:
+            keys = sorted(name.removesuffix(".npy") for name in file.namelist())
+            self._state = _array(file, "state")
+            prompts = _array(file, "prompt") if "prompt" in keys else np.array("")
+            pictures = {key: _Pictures(file.open(f"{key}.npy")) for key in keys if key.startswith(IMAGES)}
+        self.frames = self._state.shape[0] if self._state.ndim == 2 else 0
+        self._expect("state", self._state, self.frames > 0, "numbers [frames, state_dim]")
+        told = prompts.dtype.kind == "U" and prompts.shape in ((), (self.frames,))
+        self._expect("prompt", prompts, told, f"str [{self.frames}] or []")
+        for key, found in pictures.items():
+            row_major = found.dtype == np.uint8 and not found.column_major
+            fits = row_major and len(found.shape) == 4 and found.shape[::3] == (self.frames, 3)
+            self._expect(key, found, fits, f"uint8 [{self.frames}, height, width, 3], row major")
+        self._prompts = np.broadcast_to(prompts, self.frames)
+        self.cameras = tuple(key.removeprefix(IMAGES) for key in pictures)
 
     def read(self, frames: Sequence[int], cameras: Iterable[str]) -> Iterator[Observation]:
         """The observations at `frames`, ascending, with the pictures of `cameras`.
@@ -95,14 +100,6 @@ class ObservationArchive:
                 images = {camera: stream[frame] for camera, stream in streams.items()}
                 yield Observation(images, self._state[frame], str(self._prompts[frame]) or None)
 
-    def _check_pictures(self, camera: str) -> None:
-        with self._damage_named(), zipfile.ZipFile(self.path) as file, file.open(f"{IMAGES}{camera}.npy") as member:
-            pictures = _Pictures(member)
-        row_major = pictures.dtype == np.uint8 and not pictures.column_major
-        fits = row_major and len(pictures.shape) == 4 and pictures.shape[::3] == (self.frames, 3)
-        expected = f"uint8 [{self.frames}, height, width, 3], row major"
-        self._expect(f"{IMAGES}{camera}", pictures, fits, expected)
-
     def _expect(self, key: str, found: NDArray[Any] | _Pictures, fits: bool, expected: str) -> None:
         if not fits:
             raise ObservationError(f"{self.path}: {key} is {found.dtype} {list(found.shape)}, expected {expected}")
@@ -111,8 +108,13 @@ class ObservationArchive:
     def _damage_named(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise ObservationError(f"{self.path} is not a readable .npz file ({error}); write it again") from error
+
+
+def _array(file: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    with file.open(f"{key}.npy") as member:
+        return npy.read_array(member, allow_pickle=False)
 
 
 class _Pictures:
