@@ -4,7 +4,7 @@ The network runs as it will on the robot: vision, prefix, state token and every 
 the seed and the number of the frame alone. Of each linear only maxima and a histogram are kept, so memory does not grow
 with the number of frames, and an interrupted run goes on to the same result, bit for bit.
 
-    source = CalibrationSource("lerobot v2.1", "recordings/", frames=64, sha256=..., seed=0)
+    source = CalibrationSource("lerobot v2.1", "demonstrations/", frames=64, sha256="...", seed=0)
     calibration = collect(model, samples, euler_times(10), source)
     calibration.save(Path("policy.calibration"))
     calibration.layers["prefix.layers.3.mlp.down"].channel_amax
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class CalibrationSource:
         frames: How many observations were used.
         sha256: Over all of them, see `pi0_edge.quantization`.
         seed: Of the choice of frames and of the noise.
+        cameras: Those that the observations have.
         checkpoint_sha256: Of the policy that ran.
     """
 
@@ -54,7 +56,17 @@ class CalibrationSource:
     frames: int
     sha256: str
     seed: int
+    cameras: tuple[str, ...] = ()
     checkpoint_sha256: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """In types that JSON has."""
+        return {**asdict(self), "cameras": list(self.cameras)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> CalibrationSource:
+        """The inverse of `to_dict`."""
+        return cls(**{**fields, "cameras": tuple(fields["cameras"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +122,7 @@ class Calibration:
             if layer.step_amax is not None:
                 tensors[f"{name}.step_amax"] = layer.step_amax
             figures[name] = {"tokens": layer.tokens, "amax": layer.amax, "percentile": layer.percentile}
-        description = {"kind": KIND, "version": VERSION, "source": asdict(self.source), "layers": figures}
+        description = {"kind": KIND, "version": VERSION, "source": self.source.to_dict(), "layers": figures}
         write_statistics(path, tensors, description)
 
     @classmethod
@@ -128,7 +140,7 @@ class Calibration:
                 )
                 for name, figures in description["layers"].items()
             }
-            return cls(layers, CalibrationSource(**description["source"]))
+            return cls(layers, CalibrationSource.from_dict(description["source"]))
         except (KeyError, TypeError) as error:
             raise QuantizationError(f"{path} is damaged ({error}); calibrate again") from error
 
@@ -155,7 +167,7 @@ def collect(
         QuantizationError: If an activation is NaN or infinite, naming the layer; if there are not `source.frames`
             samples; or if the run in `partial` was another one.
     """
-    run = {**asdict(source), "steps": len(times), "dtype": str(model.residual_dtype)}
+    run = {**source.to_dict(), "steps": len(times), "dtype": str(model.residual_dtype)}
     recorder = ActivationRecorder(len(times))
     if partial is not None and partial.exists():
         recorder = load_interrupted(partial, len(times), run)

@@ -42,7 +42,14 @@ def calibrate(
     if not isinstance(policy.engine, ReferenceEngine):
         raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
     found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES)
-    origin = frames.source
-    source = CalibrationSource(origin.kind, origin.path, found.frames, found.sha256, seed, policy.checkpoint_sha256)
+    source = CalibrationSource(
+        kind=frames.source.kind,
+        path=frames.source.path,
+        frames=found.frames,
+        sha256=found.sha256,
+        seed=seed,
+        cameras=found.cameras,
+        checkpoint_sha256=policy.checkpoint_sha256,
+    )
     samples = map(policy.processor.to_model_inputs, frames)
     return collect(policy.engine.model, samples, policy.engine.times, source, interrupted, on_frame)

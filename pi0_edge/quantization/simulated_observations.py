@@ -27,9 +27,9 @@ class SimulatedObservations:
         cameras: The one camera of the simulation.
     """
 
-    kind = "simulation"
-    path = ""
-    cameras = ("top",)
+    kind: str = "simulation"
+    path: str = ""
+    cameras: tuple[str, ...] = ("top",)
 
     def __init__(
         self, policy: Policy, prompt: str, least: int, on_observation: Callable[[int], object] = lambda done: None
