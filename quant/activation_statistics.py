@@ -75,10 +75,10 @@ class ActivationStatistics:
     def percentile(self, percent: float) -> float:
         """The magnitude that `percent` of all values do not exceed, rounded up to the edge of its bin.
 
-        Never below the exact value (numpy's `inverted_cdf`), and above it by at most one part in 128, or by
-        amax · 2⁻¹⁸ where the exact value is smaller than that.
+        Never below numpy's percentile (method "lower"), and never further above it (method "higher") than one part in
+        128, or amax · 2⁻¹⁸ where that is more.
         """
-        rank = percent / 100 * int(self.counts.sum())
+        rank = max(int(self.counts.sum()) * percent / 100, 1.0)
         place = int(torch.searchsorted(self.counts.cumsum(0).double(), rank))
         key = min(place, BINS - 1) + _lowest_key(self.octave) + 1
         edge = torch.tensor(max(key, 0) << (23 - MANTISSA_BITS), dtype=torch.int32).view(torch.float32)
@@ -101,6 +101,8 @@ def _counted(block: Tensor, octave: int) -> Tensor:
 
 def _rescaled(counts: Tensor, octaves: int) -> Tensor:
     """The same counts in the bins of a range that ends `octaves` powers of two higher."""
+    if not octaves:
+        return counts
     shift = min(octaves * PER_OCTAVE, BINS)
     moved = torch.zeros_like(counts)
     moved[: BINS - shift] = counts[shift:]

@@ -77,7 +77,7 @@ class LayerStatistics:
         tokens: How many vectors of K channels.
         channel_amax: float32 [K], largest magnitude of each channel.
         amax: Largest magnitude of all.
-        percentile: 99.9 % of all values are no larger; at most 1/128 above the exact value and never below it.
+        percentile: 99.9 % of all values are no larger; exact to one part in 128, rounded up.
         step_amax: float32 [steps], largest magnitude in each Euler step; None for layers outside the Euler loop.
     """
 

@@ -25,9 +25,10 @@ def write_statistics(path: Path, tensors: Mapping[str, Tensor], description: Map
         QuantizationError: If the folder does not exist or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(description, sort_keys=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(description, separators=(",", ":"), allow_nan=False)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {_DESCRIPTION: text})
+        # Copies, because layers that share an input share its statistics, which safetensors refuses to write.
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, {_DESCRIPTION: text})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path} ({error}); is there such a folder, and space?") from error
