@@ -59,6 +59,11 @@ class CalibrationSource:
     cameras: tuple[str, ...] = ()
     checkpoint_sha256: str = ""
 
+    @property
+    def name(self) -> str:
+        """Kind and path."""
+        return f"{self.kind} {self.path}".strip()
+
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has."""
         return {**asdict(self), "cameras": list(self.cameras)}
@@ -192,7 +197,7 @@ def collect(
         keep()
         raise
     if recorder.frames != source.frames or not recorder.frames:
-        raise QuantizationError(f"the {source.kind} gave {recorder.frames} frames, expected {source.frames}")
+        raise QuantizationError(f"the {source.name} gave {recorder.frames} frames, expected {source.frames}")
     if partial is not None:
         partial.unlink(missing_ok=True)
     return Calibration({path: _summary(record) for path, record in recorder.layers.items()}, source)

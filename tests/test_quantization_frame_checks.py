@@ -58,7 +58,7 @@ REFUSED = {
     ),
     "identical": ({"images.top": STILL}, DatasetError, "shows the same picture in all 30 frames; is it frozen"),
     "nearly identical": (
-        {"images.top": (STILL + np.random.default_rng(0).normal(0, 5, STILL.shape)).clip(0, 255).astype(np.uint8)},
+        {"images.top": (STILL + np.random.default_rng(0).normal(0, 1.5, STILL.shape)).clip(0, 255).astype(np.uint8)},
         DatasetError,
         "shows the same picture in all 30 frames",
     ),
@@ -100,7 +100,7 @@ def test_a_few_black_frames_are_no_reason(tmp_path, processor):
 
 def test_a_frozen_camera_beside_one_that_moves_is_named(tmp_path, processor):
     path = write_npz(tmp_path / "a.npz", FRAMES, **{"images.left_wrist": STILL})
-    with pytest.raises(DatasetError, match="camera left_wrist .* same picture in all"):
+    with pytest.raises(DatasetError, match=r"camera left_wrist .* same picture in all"):
         inspect(path, processor)
 
 
@@ -128,7 +128,7 @@ def test_quantile_statistics_allow_the_width_of_their_range_on_either_side(tmp_p
     inside = write_npz(tmp_path / "inside.npz", FRAMES, state=changed(states(FRAMES), (4, 6), 2.9))
     assert inspect(inside, of_quantiles).frames == FRAMES
     outside = write_npz(tmp_path / "outside.npz", FRAMES, state=changed(states(FRAMES), (4, 6), -3.1))
-    with pytest.raises(ObservationError, match=r"joint left_gripper is -3.1, expected -3 to 3 \(the recorded range"):
+    with pytest.raises(ObservationError, match=r"joint left_gripper is -3.1, expected -3 to 3 \(the range and its"):
         inspect(outside, of_quantiles)
 
 

@@ -99,12 +99,12 @@ def _source(speak: Output, policy: Policy, dataset: Path | None, frames: int) ->
 
 def _show(speak: Output, calibration: Calibration, policy: Policy, output: Path) -> None:
     worst = sorted(calibration.layers.items(), key=lambda item: -item[1].outlier_ratio)[:SHOWN_LAYERS]
-    columns = ("layer", "amax", "99.9 %", "outlier ratio", "amax of the Euler steps")
+    columns = ("layer", "amax", "99.9 %", "outlier ratio", "Euler steps")
     rows = [(name, layer.amax, layer.percentile, layer.outlier_ratio, _steps(layer)) for name, layer in worst]
     speak.table(f"the {len(rows)} of {len(calibration.layers)} linears with the largest outliers", columns, rows)
     source = calibration.source
-    speak.say("outlier ratio: amax over the median of the channels' own; 1 where all channels are alike")
-    speak.say(f"{source.frames} frames of {source.kind} {source.path}, SHA-256 {source.sha256}")
+    speak.say("outlier ratio: amax over the median of the channels' own; Euler steps: smallest and largest amax of one")
+    speak.say(f"{source.frames} frames of {source.name}, SHA-256 {source.sha256}")
     robot = policy.processor.robot
     unseen = [camera for camera in robot.cameras if camera not in source.cameras]
     if unseen:

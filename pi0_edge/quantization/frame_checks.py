@@ -144,14 +144,11 @@ def _check_observation(name: str, observation: Observation, processor: Observati
     )
     joints = robot.action_names if robot.state_dim == robot.action_dim else ()
     joint = joints[worst] if joints else f"{worst}"
-    width = (
-        f"{limit:g} standard deviations around the mean"
-        if normalizer.is_z_score
-        else "the recorded range and its width on either side"
-    )
+    z_score, wide = f"{limit:g} standard deviations around the mean", "the range and its width on either side"
     raise ObservationError(
-        f"{name}: the state of joint {joint} is {value:.4g}, expected {low:.4g} to {high:.4g}, {width} in the policy's "
-        "statistics; check units, joint order and whose statistics these are"
+        f"{name}: the state of joint {joint} is {value:.4g}, expected {low:.4g} to {high:.4g} "
+        f"({z_score if normalizer.is_z_score else wide} in the policy's statistics); "
+        "check units, joint order and whose statistics these are"
     )
 
 

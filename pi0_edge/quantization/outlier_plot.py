@@ -30,7 +30,7 @@ def plot_outliers(calibration: Calibration, path: Path) -> None:
         axis.margins(x=0.01)
     axes[0].legend(fontsize=8)
     source = calibration.source
-    figure.suptitle(f"What enters each linear, over {source.frames} frames of {source.kind} {source.path}", fontsize=10)
+    figure.suptitle(f"What enters each linear, over {source.frames} frames of {source.name}", fontsize=10)
     figure.savefig(path, dpi=120)
 
 
