@@ -22,6 +22,7 @@ import typer
 from firmware_bridge.errors import BridgeError
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
+from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.evaluate import evaluate
@@ -37,7 +38,7 @@ from pi0_edge.errors import Pi0EdgeError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, evaluate, infer, quantize, verify, record, train, serve, bridge)
+_COMMANDS = (demo, doctor, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece", "grpc", "grpc_health", "google"),
     "bridge": ("serial",),

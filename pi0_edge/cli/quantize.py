@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pi0_edge.policy import Policy
     from pi0_edge.processing import Observation
 
-SIMULATED_SEED = 0
+SEED = 0
 
 
 def quantize(
@@ -61,12 +61,16 @@ def quantize(
 
 
 def _observations(policy: Policy, dataset: Path | None, count: int) -> list[Observation]:
-    from pi0_edge.evaluation.observations import recorded_observations, simulated_observations
+    from pi0_edge.quantization.observations import open_source, split_frames
+    from pi0_edge.quantization.simulated_observations import SimulatedObservations
     from pi0_edge.sim.record import TASK
 
+    robot = policy.processor.robot
     if dataset is not None:
-        return recorded_observations(dataset, policy.processor.robot, count)
-    return simulated_observations(policy, policy.processor.robot.default_prompt or TASK, SIMULATED_SEED, count)
+        source = open_source(dataset, robot)
+    else:
+        source = SimulatedObservations(policy, robot.default_prompt or TASK, count)
+    return list(split_frames(source, 0, count, SEED).held_out)
 
 
 def _show(speak: Output, scheme: str, error: ActionError, labels: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,8 @@ def serve(
     insecure_allow_remote: Annotated[
         bool, typer.Option("--insecure-allow-remote", help="Listen beyond loopback, without any authentication.")
     ] = False,
+    record: Annotated[Path | None, typer.Option(help="Keep the observations that are answered there.")] = None,
+    record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """Answer observations with chunks over gRPC.
@@ -45,10 +48,12 @@ def serve(
     """
     from pi0_edge.cli.loading import load_policy
     from pi0_edge.serving.listen_address import checked_listen_address
+    from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
 
     output = Output(as_json)
     checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
+    recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(
         checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
     )
@@ -56,6 +61,11 @@ def serve(
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")
 
-    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, on_ready=ready)
+    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, recorder=recorder, on_ready=ready)
     output.say(f"policy server stopped after {chunks} chunks")
-    output.finish({"chunks": chunks})
+    result: dict[str, object] = {"chunks": chunks}
+    if recorder is not None:
+        recorder.close()
+        output.say(f"{recorder.recorded} observations in {recorder.folder}, {recorder.left_out} left out")
+        result |= {"recording": recorder.folder, "recorded": recorder.recorded, "left_out": recorder.left_out}
+    output.finish(result)
