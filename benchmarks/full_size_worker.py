@@ -54,7 +54,7 @@ def load_fp32() -> Chunk:
 
 
 def load_transformers() -> Chunk:
-    """transformers' PI0 with the same parameters."""
+    """Transformers' PI0 with the same parameters."""
     from transformers import PI0Config, PI0ForConditionalGeneration
 
     from pi0_edge.checkpoints.torch_names import torch_layout
@@ -107,11 +107,16 @@ def observation(setting: str, padded: bool) -> tuple[ModelInputs, Tensor]:
 
 def operations(config: Pi0Config, cameras: int, tokens: int) -> float:
     """Multiplications and additions in the quantized linears of one chunk."""
-    prefix_tokens = cameras * config.vision.tokens + tokens
+    pictures = cameras * config.vision.tokens
+    rows = {"vision": pictures, "prefix": pictures + tokens, "expert": 10 * config.horizon + 1}
     total = 0.0
     for name, parameter in blank_model(config).named_parameters():
         if parameter.ndim == 2 and ".layers." in name:
-            rows = {"vision": cameras * config.vision.tokens, "prefix": prefix_tokens, "expert": 10 * config.horizon + 1}
+            rows = {
+                "vision": cameras * config.vision.tokens,
+                "prefix": prefix_tokens,
+                "expert": 10 * config.horizon + 1,
+            }
             total += 2.0 * rows[name.split(".")[0]] * parameter.numel()
     return total
 
