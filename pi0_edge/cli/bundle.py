@@ -92,7 +92,7 @@ def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
         "made_by": manifest.tools,
         "checkpoint_sha256": manifest.source_sha256,
         "sha256": opened.sha256,
-        "signed_by": public_key,
+        "signature": "not checked" if public_key is None else f"of {public_key}",
     }
 
 
