@@ -30,6 +30,7 @@ def load_policy(
         ConfigError: If an option was given that does not go with the others.
         Pi0EdgeError: As `Policy.load` and `Policy.from_bundle`.
     """
+    from pi0_edge.bundle.seal import MANIFEST
     from pi0_edge.checkpoints import load_sizes
     from pi0_edge.errors import ConfigError
     from pi0_edge.policy import Policy
@@ -43,6 +44,8 @@ def load_policy(
         return Policy.from_bundle(bundle, engine, public_key, accept_failed_gate)
     if public_key is not None or accept_failed_gate:
         raise ConfigError("--public-key and --accept-failed-gate are about a bundle; give --bundle with them")
+    if checkpoint is not None and (checkpoint / MANIFEST).is_file():
+        raise ConfigError(f"{checkpoint} is a bundle, not a checkpoint; give it as --bundle")
     found = shipped_checkpoint() if checkpoint is None else checkpoint
     return Policy.load(
         found, engine, load_scheme(scheme), robot, tokenizer, None if sizes is None else dict(load_sizes(sizes))
