@@ -162,10 +162,7 @@ def _pairs(speak: Output, results: dict[str, list[Rollout]]) -> list[dict[str, A
 
     pairs = []
     for first, second in combinations(results, 2):
-        found = pair(results[first], results[second])
-        low, high = found.interval
-        figures = {"difference": found.difference, "interval_95": [low, high], "p_value": found.p_value}
-        pairs.append({"first": first, "second": second, **vars(found), **figures})
+        pairs.append({"first": first, "second": second, **pair(results[first], results[second]).to_dict()})
     columns = ("first", "second", "both", "only first", "only second", "neither", "second - first", "p (McNemar)")
     rows = []
     for found in pairs:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb, sqrt
+from typing import Any
 
 from pi0_edge.evaluation.rollout import Rollout, wilson_interval
 
@@ -72,6 +73,12 @@ class Pairing:
         differing = self.only_first + self.only_second
         tail = sum(comb(differing, k) for k in range(min(self.only_first, self.only_second) + 1))
         return min(1.0, 2 * tail / 2**differing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and figures in types that JSON has."""
+        low, high = self.interval
+        figures = {"difference": self.difference, "interval_95": [low, high], "p_value": self.p_value}
+        return {**asdict(self), **figures}
 
 
 def pair(first: Sequence[Rollout], second: Sequence[Rollout]) -> Pairing:
