@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from itertools import pairwise
 
 from pi0_edge.quantization.gate import Drift, InnerError
@@ -79,7 +80,7 @@ def damage_plot(damages: Sequence[tuple[str, float]]) -> str:
     """What the quantization of each group alone does to the actions, worst first: horizontal bars as HTML."""
     largest = max((damage for _, damage in damages), default=0.0) or 1.0
     rows = (
-        f'<tr><td class="name">{name}</td><td class="figure">{damage:.3g}</td>'
+        f'<tr><td class="name">{escape(name)}</td><td class="figure">{damage:.3g}</td>'
         f'<td class="wide"><i class="bar first" style="width:{100 * damage / largest:.2f}%"></i></td></tr>'
         for name, damage in damages
     )

@@ -7,6 +7,7 @@ errors of joints are in the robot's own units. Keys, values and velocities judge
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,9 +96,9 @@ class GateReport:
     success: Pairing | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """In types that JSON has, `verdict` first."""
+        """In types that JSON has, `verdict` first; what is not a number becomes None."""
         success = None if self.success is None else self.success.to_dict()
-        return {**dataclasses.asdict(self), "verdict": self.verdict.to_dict(), "success": success}
+        return _plain({**dataclasses.asdict(self), "verdict": self.verdict.to_dict(), "success": success})
 
 
 def compare(
@@ -193,3 +194,11 @@ def _relative(
         length = sum(float(np.square(a[step], dtype=np.float64).sum()) for a, _ in pairs)
         errors.append(float(np.sqrt(difference / length)) if length else 0.0)
     return tuple(errors)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
