@@ -64,6 +64,11 @@ class Mix:
     attempts: tuple[tuple[int, bool], ...]
     steps: int
 
+    @property
+    def taken(self) -> int:
+        """How many steps the mix has taken."""
+        return max(count for count, passed in self.attempts if passed)
+
 
 def ranked(choices: Iterable[Choice]) -> list[Choice]:
     """Worst damage first; equal ones by name."""

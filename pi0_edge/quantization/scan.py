@@ -1,9 +1,9 @@
 """What the quantization of single groups of layers does to the actions, and the search of the cheapest mix that passes.
 
-One network is in memory, in fp32. A group's layers are replaced, the network answers, and the layers are put back: beside
-it there is one quantized group at a time in the scan, and one quantized network in the search. The rest stays fp32 even
-where the scheme wants it 16-bit: any change reshuffles the rounding of a 16-bit network, and that noise (4.5e-6 of the
-actions' square on the shipped policy) would drown the damage of most groups.
+One network is in memory, in fp32. A group's layers are replaced, the network answers, and the layers are put back:
+beside it there is one quantized group at a time in the scan, and one quantized network in the search. The rest stays
+fp32 even where the scheme wants it 16-bit: any change reshuffles the rounding of a 16-bit network, and that noise
+(4.5e-6 of the actions' square on the shipped policy) would drown the damage of most groups.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.model import Pi0
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.quantization.gate import compare
 from pi0_edge.quantization.layer_groups import Granularity, layer_groups, mixed_scheme
 from pi0_edge.quantization.trace import Trace, trace
 from quant.cost import LayerWork, milliseconds, weight_bytes
 from quant.quantize import quantize_model
 from quant.schemes import Rule, Scheme
-from quant.sensitivity import Choice
+from quant.gate import Thresholds
+from quant.sensitivity import Choice, Mix, cheapest_mix
 
 UNTOUCHED = "untouched"
 """The level of a group that is not quantized."""
@@ -95,10 +97,32 @@ class LayerScan:
                 advance()
         return found
 
-    def trace_mix(self, mix: Mapping[str, str], draws: int, advance: Callable[[], object] = lambda: None) -> Trace:
-        """The answers with every group at its level of `mix`."""
-        with self._quantized(mix):
-            return trace(self._policy, self._observations, draws, probed=0, advance=advance)
+    def cheapest_passing(
+        self,
+        choices: Sequence[Choice],
+        joints: Sequence[str],
+        thresholds: Thresholds,
+        draws: int = 1,
+        advance: Callable[[], object] = lambda: None,
+    ) -> Mix | None:
+        """The cheapest mix that passes the gate on the scan's observations; see `quant.sensitivity.cheapest_mix`.
+
+        Args:
+            choices: From `choices`.
+            joints: A name per action dimension.
+            thresholds: What to meet, but for the number of chunks.
+            draws: Noise draws per observation.
+            advance: Called after every chunk.
+        """
+        limits = replace(thresholds, chunks=1)
+        truth = trace(self._policy, self._observations, draws, probed=0, advance=advance)
+
+        def passes(mix: Mapping[str, str]) -> bool:
+            with self._quantized(mix):
+                found = trace(self._policy, self._observations, draws, probed=0, advance=advance)
+            return compare(truth, found, joints, limits).verdict.passed
+
+        return cheapest_mix(choices, UNTOUCHED, passes)
 
     def scheme(self, mix: Mapping[str, str], name: str, purpose: str, rest: Literal["fp32", "bf16"]) -> Scheme:
         """`mix` as a scheme, with everything else in the precision `rest`."""
