@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from quant.calibration import Calibration
+
 from pi0_edge.bundle import write_bundle
 from pi0_edge.cli.output import Output
 from pi0_edge.quantization.candidate import Candidate
@@ -13,7 +15,6 @@ from pi0_edge.quantization.frame_checks import Inspection
 from pi0_edge.quantization.gate import GateReport
 from pi0_edge.quantization.observations import Frames
 from pi0_edge.quantization.report import ReportPage, render
-from quant.calibration import Calibration
 from quant.sensitivity import Choice, ranked
 
 Facts = list[tuple[str, str]]
@@ -114,7 +115,7 @@ def conclude(speak: Output, scheme: str, gate: GateReport, folder: Path | None, 
         return
     for reason in gate.verdict.reasons:
         speak.say(f"- {reason}")
-    refused = "" if folder is None else f"; the bundle is refused unless --accept-failed-gate is given"
+    refused = "" if folder is None else "; the bundle is refused unless --accept-failed-gate is given"
     speak.say(f"FAIL: {scheme} must not move a robot{refused}")
 
 

@@ -25,13 +25,16 @@ from pi0_edge.quantization.gate import compare
 from pi0_edge.quantization.layer_groups import Granularity, layer_groups, mixed_scheme
 from pi0_edge.quantization.trace import Trace, trace
 from quant.cost import LayerWork, milliseconds, weight_bytes
+from quant.gate import Thresholds
 from quant.quantize import quantize_model
 from quant.schemes import Rule, Scheme
-from quant.gate import Thresholds
 from quant.sensitivity import Choice, Mix, cheapest_mix
 
 UNTOUCHED = "untouched"
 """The level of a group that is not quantized."""
+SEARCH_MARGIN = 2.0
+"""A search goes as close to its limits as it can, and the held-out frames are others: it must stay this many times closer
+to a cosine of 1 than the gate asks."""
 
 
 class LayerScan:
@@ -110,11 +113,16 @@ class LayerScan:
         Args:
             choices: From `choices`.
             joints: A name per action dimension.
-            thresholds: What to meet, but for the number of chunks.
+            thresholds: Of the gate that will judge the result; the search keeps `SEARCH_MARGIN` from them.
             draws: Noise draws per observation.
             advance: Called after every chunk.
         """
-        limits = replace(thresholds, chunks=1)
+        limits = replace(
+            thresholds,
+            chunks=1,
+            cosine_mean=1 - (1 - thresholds.cosine_mean) / SEARCH_MARGIN,
+            cosine_worst=1 - (1 - thresholds.cosine_worst) / SEARCH_MARGIN,
+        )
         truth = trace(self._policy, self._observations, draws, probed=0, advance=advance)
 
         def passes(mix: Mapping[str, str]) -> bool:
