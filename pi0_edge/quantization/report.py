@@ -62,15 +62,14 @@ def _banner(gate: GateReport, scheme: str) -> str:
     verdict = gate.verdict
     word, css = ("PASSED", "passed") if verdict.passed else ("FAILED", "failed")
     meaning = "may be served" if verdict.passed else "must not move a robot"
-    worst = [finding for finding in verdict.findings if finding.name.startswith("worst")]
     lead = f"<strong>{escape(scheme)}</strong> {meaning}."
-    detail = (
-        f"{gate.observations} held-out observations, {gate.draws} noise draws each, against fp32 on the same noise: "
-    )
-    detail += ", ".join(f"{finding.name} {finding.found:.6f}" for finding in worst) + "."
+    detail = f"{gate.observations} held-out observations, {gate.draws} noise draws each, against fp32 on the same noise"
+    if verdict.passed:
+        worst = [finding for finding in verdict.findings if finding.name.startswith("worst")]
+        detail += ": " + ", ".join(f"{finding.name} {finding.found:.6f}" for finding in worst)
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     listed = f'<ul class="reasons">{reasons}</ul>' if reasons else ""
-    return f'<header class="{css}"><h1>{word}</h1><p class="lead">{lead}</p>{listed}<p>{escape(detail)}</p></header>'
+    return f'<header class="{css}"><h1>{word}</h1><p class="lead">{lead}</p>{listed}<p>{escape(detail)}.</p></header>'
 
 
 def _thresholds(gate: GateReport) -> str:

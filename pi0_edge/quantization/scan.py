@@ -33,8 +33,8 @@ from quant.sensitivity import Choice, Mix, cheapest_mix
 UNTOUCHED = "untouched"
 """The level of a group that is not quantized."""
 SEARCH_MARGIN = 2.0
-"""A search goes as close to its limits as it can, and the held-out frames are others: it must stay this many times closer
-to a cosine of 1 than the gate asks."""
+"""A search goes as close to its limits as it can, and the gate then judges on other frames: so it must stay this many
+times closer to a cosine of 1 than the gate asks."""
 
 
 class LayerScan:
