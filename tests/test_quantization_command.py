@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 from cli_runner import Ran, run
-from pi0_edge.bundle import open_bundle
 from policy_builders import DIMS, PROMPT, write_checkpoint
 
+from pi0_edge.bundle import open_bundle
 from pi0_edge.errors import BundleError
 from pi0_edge.policy import Policy
 from quant import SCHEMES, Scheme

@@ -105,8 +105,9 @@ def quantize(
     del reference  # a full-size network must leave memory before the next one enters it
 
     path = shipped_checkpoint() if checkpoint is None else checkpoint
-    given = None if sizes is None else dict(load_sizes(sizes))
-    candidate = quantize_checkpoint(path, chosen, calibrated, robot, tokenizer, given)
+    candidate = quantize_checkpoint(
+        path, chosen, calibrated, robot, tokenizer, None if sizes is None else dict(load_sizes(sizes))
+    )
     found = steps.traced(speak, chosen.name, candidate.policy, observations, draws)
     success = steps.paired(won, steps.played(speak, chosen.name, candidate.policy, episodes, executed))
     gate = compare(truth, found, joints, thresholds, [str(place) for place in split.held_out.places], success)

@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from quant.calibration import Calibration
-
 from pi0_edge.bundle import write_bundle
 from pi0_edge.cli.output import Output
 from pi0_edge.quantization.candidate import Candidate
@@ -15,6 +13,7 @@ from pi0_edge.quantization.frame_checks import Inspection
 from pi0_edge.quantization.gate import GateReport
 from pi0_edge.quantization.observations import Frames
 from pi0_edge.quantization.report import ReportPage, render
+from quant.calibration import Calibration
 from quant.sensitivity import Choice, ranked
 
 Facts = list[tuple[str, str]]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from quant.calibration import Calibration
 
 from pi0_edge.cli.output import Output
 from pi0_edge.errors import ConfigError
@@ -19,6 +18,7 @@ from pi0_edge.quantization.observations import ObservationSource, Split, open_so
 from pi0_edge.quantization.scan import LayerScan
 from pi0_edge.quantization.trace import Trace, trace
 from quant import Scheme, Thresholds
+from quant.calibration import Calibration
 from quant.sensitivity import Choice
 
 if TYPE_CHECKING:

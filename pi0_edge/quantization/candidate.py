@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quant.calibration import Calibration
 from torch import Tensor
 
 from pi0_edge.checkpoints import open_checkpoint
@@ -21,6 +20,7 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.policy import Policy, combined_hash
 from pi0_edge.processing import load_processor
 from quant import QuantizationReport, Scheme
+from quant.calibration import Calibration
 
 
 @dataclass(frozen=True)
