@@ -50,7 +50,7 @@ def test_a_chunk_that_was_not_given_fails_with_its_reason():
         [1.0, math.nan], [1.0, math.nan], LOOSE, ["frame 3", "frame 9"], refusals={1: "activations are NaN"}
     )
     assert not verdict.passed
-    assert verdict.reasons[0] == "no chunk for frame 9: NaN"
+    assert verdict.reasons[0] == "no chunk for frame 9: activations are NaN"
     assert any("worst cosine of the whole chunk nan (frame 9) is below" in reason for reason in verdict.reasons)
 
 
