@@ -112,11 +112,6 @@ def operations(config: Pi0Config, cameras: int, tokens: int) -> float:
     total = 0.0
     for name, parameter in blank_model(config).named_parameters():
         if parameter.ndim == 2 and ".layers." in name:
-            rows = {
-                "vision": cameras * config.vision.tokens,
-                "prefix": prefix_tokens,
-                "expert": 10 * config.horizon + 1,
-            }
             total += 2.0 * rows[name.split(".")[0]] * parameter.numel()
     return total
 
