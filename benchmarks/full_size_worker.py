@@ -66,20 +66,22 @@ def load_transformers() -> Chunk:
     layout = torch_layout(list(parameters), Path("transformers"), lerobot=False)
     assert layout is not None
     with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.zero_()  # what we do not have is dead work: the last prefix layer after its keys and values
+        for name, parameter in parameters.items():
+            if name != "model.dit.embed_tokens.weight":  # never read, and a gigabyte
+                parameter.zero_()  # what we lack is work nobody reads: the last prefix layer after its keys and values
         for name, blank in blank_model(CONFIG).named_parameters():
             target = parameters[layout.locate(name).key]
             target.copy_(draw(name, blank.shape).view(target.shape))
     _fill_buffers(model)
-    image_token = model.config.vlm_config.image_token_id
+    image_token: int = getattr(model.config.vlm_config, "image_token_id")  # noqa: B009 - its type is not declared
+    sample: Callable[..., Tensor] = model.sample_actions
 
     def infer(inputs: ModelInputs, noise: Tensor) -> Tensor:
         slots = torch.full((1, int(inputs.image_mask.sum()) * CONFIG.vision.tokens), image_token)
         absent = torch.full((1, int((~inputs.image_mask).sum()) * CONFIG.vision.tokens), image_token)
         ids = torch.cat((slots, absent, inputs.tokens), 1)
         attended = torch.cat((torch.ones_like(slots), torch.zeros_like(absent), inputs.token_mask.long()), 1)
-        return model.sample_actions(
+        return sample(
             state=inputs.state,
             input_ids=ids,
             pixel_values=inputs.images,
