@@ -21,7 +21,11 @@ _LOOK_S = 0.02
 
 
 class Tick(NamedTuple):
-    """What the firmware did in one tick; `executed` is float32 [joints], physical units."""
+    """What the firmware did in one tick.
+
+    `executed` is float32 [joints], physical units; `host_time_s` is when the tick began on the bridge's monotonic
+    clock, 0 where that is not known yet.
+    """
 
     tick: int
     counter: int
@@ -32,6 +36,7 @@ class Tick(NamedTuple):
     chunk_id: int
     flags: TickFlag
     executed: NDArray[np.float32]
+    host_time_s: float
 
 
 class BridgeClient:
@@ -148,4 +153,5 @@ def _tick(message: bridge_pb2.Telemetry) -> Tick:
         chunk_id=message.chunk_id,
         flags=TickFlag(message.flags),
         executed=np.array(message.executed, dtype=np.float32),
+        host_time_s=message.host_time_s,
     )

@@ -5,6 +5,7 @@ be played is answered by a REJECTED report, and the stream goes on.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -16,6 +17,7 @@ from firmware_bridge.errors import ChunkError, ConfigError
 from firmware_bridge.link import FirmwareLink
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.telemetry_fanout import TelemetryFanout
+from firmware_bridge.tick_clock import TickClock
 from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
 
 MAX_WATCHERS = 8
@@ -75,6 +77,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             tick_period_s=clock.tick_period_s,
             counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
             round_trip_ms=clock.round_trip_s * 1e3,
+            clock=_clock_message(clock),
         )
 
     def PlayChunks(
@@ -104,6 +107,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
 
     def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
         """Hands one tick to the watchers. Called in the link's reader thread."""
+        clock = self._link.clock
         self._fanout.publish(
             bridge_pb2.Telemetry(
                 tick=telemetry.tick,
@@ -115,6 +119,8 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 chunk_id=telemetry.chunk_id,
                 flags=telemetry.flags,
                 executed=telemetry.executed,
+                clock=_clock_message(clock),
+                host_time_s=clock.host_ns_at(telemetry.tick) * 1e-9 if clock.ready else 0.0,
             )
         )
 
@@ -127,6 +133,17 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def _state(self) -> bridge_pb2.State:
         telemetry = self._link.telemetry
         return telemetry.state if telemetry else serial_link.State.DISARMED  # pyright: ignore[reportReturnType]
+
+
+def _clock_message(clock: TickClock) -> bridge_pb2.ClockEstimate:
+    estimate = clock.estimate(time.monotonic_ns())
+    return bridge_pb2.ClockEstimate(
+        drift_ppm=estimate.drift_ppm,
+        uncertainty_ms=estimate.uncertainty_s * 1e3,
+        round_trips=estimate.used,
+        rejected=estimate.rejected,
+        steps=estimate.steps,
+    )
 
 
 def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from firmware_bridge.clock_regression import Verdict
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.framing import LineCounters
 from firmware_bridge.handshake import shake_hands
@@ -227,14 +228,19 @@ class FirmwareLink:
             case Telemetry():
                 self._take_telemetry(message)
             case Pong():
-                self._last_pong = time.monotonic()
-                self.clock.add_round_trip(message.host_time_us * 1000, time.monotonic_ns(), message.counter)
+                self._take_pong(message)
             case CommandReply():
                 self._command_replies.deliver(message.nonce, message)
             case ChunkReply():
                 self.chunk_replies.deliver(message.chunk_id, message)
             case Counters():
                 self._counters = message
+
+    def _take_pong(self, pong: Pong) -> None:
+        self._last_pong = time.monotonic()
+        verdict = self.clock.add_round_trip(pong.host_time_us * 1000, time.monotonic_ns(), pong.counter)
+        if verdict is Verdict.STEPPED:
+            logger.info("the host's clock had stood still, or the first answers were slow: the tick is known anew")
 
     def _take_telemetry(self, telemetry: Telemetry) -> None:
         if telemetry.state == State.ESTOP:
