@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 
+from firmware_bridge.age_of_information import AgeOfInformation, AgeWindow
 from firmware_bridge.arm_control import ArmControl
 from firmware_bridge.chunk_player import ChunkPlayer
 from firmware_bridge.errors import ChunkError, ConfigError
@@ -34,6 +35,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         self._arm = arm
         self._fanout = fanout
         self._player = ChunkPlayer(link)
+        self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     def Arm(self, request: bridge_pb2.ArmRequest, context: grpc.ServicerContext) -> bridge_pb2.ArmReply:
@@ -78,6 +80,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
             round_trip_ms=clock.round_trip_s * 1e3,
             clock=_clock_message(clock),
+            age=_age_message(self._ages.figure(clock.tick_period_s)),
         )
 
     def PlayChunks(
@@ -108,6 +111,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
         """Hands one tick to the watchers. Called in the link's reader thread."""
         clock = self._link.clock
+        self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
         self._fanout.publish(
             bridge_pb2.Telemetry(
                 tick=telemetry.tick,
@@ -117,6 +121,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 faults=telemetry.faults,
                 ring_level=telemetry.ring_level,
                 chunk_id=telemetry.chunk_id,
+                observed_tick=telemetry.observed_tick,
                 flags=telemetry.flags,
                 executed=telemetry.executed,
                 clock=_clock_message(clock),
@@ -143,6 +148,12 @@ def _clock_message(clock: TickClock) -> bridge_pb2.ClockEstimate:
         round_trips=estimate.used,
         rejected=estimate.rejected,
         steps=estimate.steps,
+    )
+
+
+def _age_message(age: AgeOfInformation) -> bridge_pb2.AgeOfInformation:
+    return bridge_pb2.AgeOfInformation(
+        ticks=age.ticks, p50_ms=age.p50_s * 1e3, p99_ms=age.p99_s * 1e3, max_ms=age.max_s * 1e3
     )
 
 

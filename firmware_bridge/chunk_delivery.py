@@ -50,6 +50,7 @@ def _fragment(chunk_id: int, chunk: ScheduledChunk, index: int, count: int, rows
     return Fragment(
         chunk_id=chunk_id,
         first_tick=chunk.first_tick,
+        observed_tick=chunk.observed_tick & 0xFFFFFFFF,
         step_count=len(chunk.counts),
         fragment_index=index,
         fragment_count=count,

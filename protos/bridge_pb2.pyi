@@ -90,7 +90,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "clock")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "clock", "age")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class Status(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
     state: State
     link_up: bool
     owner: str
@@ -109,7 +110,20 @@ class Status(_message.Message):
     counters: LinkCounters
     round_trip_ms: float
     clock: ClockEstimate
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ...) -> None: ...
+    age: AgeOfInformation
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ...) -> None: ...
+
+class AgeOfInformation(_message.Message):
+    __slots__ = ("ticks", "p50_ms", "p99_ms", "max_ms")
+    TICKS_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P99_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    ticks: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    def __init__(self, ticks: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., max_ms: _Optional[float] = ...) -> None: ...
 
 class ClockEstimate(_message.Message):
     __slots__ = ("drift_ppm", "uncertainty_ms", "round_trips", "rejected", "steps")
@@ -156,7 +170,7 @@ class TelemetryRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed", "clock", "host_time_s")
+    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed", "clock", "host_time_s", "observed_tick")
     TICK_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     COUNTER_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +182,7 @@ class Telemetry(_message.Message):
     EXECUTED_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     HOST_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_TICK_FIELD_NUMBER: _ClassVar[int]
     tick: int
     counter: int
     counter_hz: int
@@ -179,4 +194,5 @@ class Telemetry(_message.Message):
     executed: _containers.RepeatedScalarFieldContainer[float]
     clock: ClockEstimate
     host_time_s: float
-    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., host_time_s: _Optional[float] = ...) -> None: ...
+    observed_tick: int
+    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., host_time_s: _Optional[float] = ..., observed_tick: _Optional[int] = ...) -> None: ...

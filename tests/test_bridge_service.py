@@ -72,6 +72,7 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
         for tick in ticks:
             if tick.flags & TickFlag.EXECUTED:
                 executed[tick.tick] = tick.executed
+                assert 0 < tick.tick - tick.observed_tick <= 50
             if tick.tick % 10 == 0:
                 stream.send(fast_swing(tick.tick - start + np.arange(1, 51)), tick.tick)
             if tick.tick > start + 90:
@@ -79,6 +80,8 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
         reports = [report for _ in range(8) if (report := stream.next_report(1.0))]
     assert all(report.outcome == ChunkReport.ACCEPTED for report in reports), reports
     assert all(report.skipped < 25 for report in reports)
+    age = client.status().age
+    assert age.ticks >= len(executed) and 0.0 < age.p50_ms <= age.p99_ms <= age.max_ms <= 1000.0
     settled = sorted(executed)[20:]
     assert len(settled) > 40
     commanded = fast_swing(np.array(settled) - start)

@@ -19,8 +19,9 @@ static bool has_valid_shape(const struct link_fragment *fragment, uint8_t joints
 
 static bool belongs(const struct chunk_assembly *assembly, const struct link_fragment *fragment)
 {
-    return assembly->chunk.first_tick == fragment->first_tick && assembly->chunk.steps == fragment->step_count &&
-           assembly->fragment_count == fragment->fragment_count;
+    return assembly->chunk.first_tick == fragment->first_tick &&
+           assembly->chunk.observed_tick == fragment->observed_tick &&
+           assembly->chunk.steps == fragment->step_count && assembly->fragment_count == fragment->fragment_count;
 }
 
 static uint64_t ones(uint32_t count)
@@ -32,6 +33,7 @@ static void begin(struct chunk_assembly *assembly, const struct link_fragment *f
 {
     assembly->chunk.id = fragment->chunk_id;
     assembly->chunk.first_tick = fragment->first_tick;
+    assembly->chunk.observed_tick = fragment->observed_tick;
     assembly->chunk.steps = fragment->step_count;
     assembly->chunk.joints = fragment->joints;
     assembly->fragment_count = fragment->fragment_count;

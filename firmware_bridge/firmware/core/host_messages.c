@@ -36,6 +36,7 @@ static bool on_hello(struct control *control, const struct frame *frame)
         .tick_period_us = 1000000u / CONTROL_TICK_HZ,
         .counter_hz = control->counter_hz,
         .ring_depth = LINK_RING_DEPTH,
+        .receive_window = BYTE_QUEUE_WINDOW,
         .joints = control->table->count,
         .reset_cause = (uint8_t)control->reset_cause,
     };
