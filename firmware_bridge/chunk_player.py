@@ -24,7 +24,7 @@ _REFUSALS = {
 
 
 class ChunkPlayer:
-    """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
+    """Feeds the firmware's ring of setpoints. A chunk played while another is on its way supersedes it."""
 
     def __init__(self, link: FirmwareLink) -> None:
         self._link = link
@@ -53,7 +53,8 @@ class ChunkPlayer:
                 return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
             if chunk is None:
                 return self._late(observed_tick, len(actions))
-            return _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+            chunk_id = self._chunk_id
+        return _report(chunk_id, chunk, deliver(self._link, chunk_id, chunk))
 
     def _earliest_tick(self, horizon: int) -> int:
         """The first tick whose setpoint can still be changed by a chunk sent now."""
@@ -74,7 +75,10 @@ def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkRe
         retransmissions=delivery.retransmissions,
     )
     reply = delivery.reply
-    if reply is None:
+    if delivery.superseded:
+        report.outcome = ChunkReport.REJECTED
+        report.reason = "a newer chunk came before it was through"
+    elif reply is None:
         report.outcome = ChunkReport.LOST
         report.reason = "the firmware did not confirm it before it was past due"
     elif reply.result == ChunkResult.ACCEPTED:

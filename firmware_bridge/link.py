@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from firmware_bridge.chunk_sender import ChunkSender
 from firmware_bridge.clock_regression import Verdict
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.framing import LineCounters
@@ -55,7 +56,7 @@ class FirmwareLink:
     Attributes:
         robot: the joints that it drives.
         line: what the host's decoder counted since `start`.
-        chunk_replies: answers to chunks, by chunk id.
+        chunks: sends chunks and takes the answers to them.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class FirmwareLink:
         self.robot = robot
         self.baud = baud
         self.line = LineCounters()
-        self.chunk_replies: ReplyBox[ChunkReply] = ReplyBox()
+        self.chunks = ChunkSender(self.send, baud)
         self._port = port
         self._on_telemetry = on_telemetry
         self._session: LinkSession | None = None
@@ -199,6 +200,7 @@ class FirmwareLink:
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
         self._session = session
+        self.chunks.restart(welcome.receive_window)
 
     def _drop_session(self) -> None:
         session, self._session = self._session, None
@@ -232,7 +234,7 @@ class FirmwareLink:
             case CommandReply():
                 self._command_replies.deliver(message.nonce, message)
             case ChunkReply():
-                self.chunk_replies.deliver(message.chunk_id, message)
+                self.chunks.take_reply(message)
             case Counters():
                 self._counters = message
 

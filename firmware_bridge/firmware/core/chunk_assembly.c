@@ -39,6 +39,8 @@ static void begin(struct chunk_assembly *assembly, const struct link_fragment *f
     assembly->fragment_count = fragment->fragment_count;
     assembly->received = 0;
     assembly->steps_present = 0;
+    assembly->expected = 0;
+    assembly->unacknowledged = 0;
     assembly->open = true;
     assembly->result = LINK_CHUNK_RESULT_INCOMPLETE;
 }
@@ -54,8 +56,9 @@ static void store(struct chunk_assembly *assembly, const struct link_fragment *f
     assembly->steps_present |= ones(fragment->steps) << fragment->first_step;
 }
 
-static void fill_reply(const struct chunk_assembly *assembly, struct link_chunk_reply *reply)
+static void fill_reply(struct chunk_assembly *assembly, struct link_chunk_reply *reply)
 {
+    assembly->unacknowledged = 0;
     reply->chunk_id = assembly->chunk.id;
     reply->received = assembly->received;
     reply->result = (uint8_t)assembly->result;
@@ -80,7 +83,13 @@ static enum assembly_event after_store(struct chunk_assembly *assembly, const st
         chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, reply);
         return ASSEMBLY_REPLY;
     }
-    if (fragment->fragment_index + 1 == fragment->fragment_count) {
+    const bool skipped = fragment->fragment_index > assembly->expected;
+    const bool last = fragment->fragment_index + 1 == fragment->fragment_count;
+    if (fragment->fragment_index >= assembly->expected) {
+        assembly->expected = (uint8_t)(fragment->fragment_index + 1u);
+    }
+    assembly->unacknowledged++;
+    if (skipped || last || assembly->unacknowledged >= CHUNK_ACKNOWLEDGED_TOGETHER) {
         fill_reply(assembly, reply);
         return ASSEMBLY_REPLY;
     }
