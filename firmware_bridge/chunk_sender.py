@@ -48,7 +48,7 @@ class ChunkSender:
     def deliver(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
         """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due."""
         with self._changed:
-            transfer = self._window.begin(chunk_id, fragments)
+            transfer = self._window.begin(chunk_id, fragments, time.monotonic())
             self._changed.notify_all()
         try:
             while not transfer.ended and not is_past_due():

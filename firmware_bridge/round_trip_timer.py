@@ -6,7 +6,7 @@ Only answers to what was sent once are samples (Karn's rule); every wait in vain
 """
 
 SHORTEST_S = 0.025  # as in Klipper; the firmware's loop, the scheduler of the host
-LONGEST_S = 1.0
+LONGEST_S = 0.25  # a line that is dead for as long has stopped the arm; it is tried often enough to find it back
 
 
 class RoundTripTimer:
@@ -31,8 +31,12 @@ class RoundTripTimer:
     @property
     def wait_s(self) -> float:
         """How long to wait now."""
-        usual = self.smoothed_s + 4.0 * self._variation_s
-        return min(LONGEST_S, max(SHORTEST_S, usual) * self._backoff)
+        return min(LONGEST_S, self.usual_s * self._backoff)
+
+    @property
+    def usual_s(self) -> float:
+        """How long to wait where nothing was waited for in vain before."""
+        return max(SHORTEST_S, self.smoothed_s + 4.0 * self._variation_s)
 
     def sample(self, seconds: float) -> None:
         """Takes the time between sending something once and its acknowledgement."""

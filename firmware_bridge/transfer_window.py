@@ -3,8 +3,12 @@
 Selective repeat over a line that keeps the order of what it carries. Every transmission gets a number; the firmware's
 answers name the fragments of a chunk that it holds, and so the newest transmission that got through. What was sent
 before that one and did not arrive is lost and is sent again at once; what nothing is heard of is sent again after
-`RoundTripTimer.wait_s`. At most `limit` bytes are unacknowledged at any time, over all chunks, so that the receive
-queue of the firmware cannot overflow, and a heartbeat does not wait behind more than that.
+`RoundTripTimer.wait_s`.
+
+At most `limit` bytes are unacknowledged at any time, over all chunks. It never exceeds the receive queue of the
+firmware, which therefore cannot overflow. Within that it begins small, grows with every acknowledgement, and is halved
+by one that took long, because every heartbeat waits behind what is in flight: also a line or a board that turns out
+slower than its baud rate says must not hold a heartbeat back until the firmware stops the arm.
 
 A newer chunk supersedes older ones: of those nothing is sent any more, and one that was not yet sent to its end has
 failed. One that was still waits for its answer, so that chunks follow each other without a pause. Pure logic: times
@@ -20,9 +24,10 @@ from firmware_bridge.round_trip_timer import RoundTripTimer
 from protos.serial_link import CRC_SIZE, HEADER_SIZE, MAX_FRAME, ChunkReply, ChunkResult, Fragment
 
 _LARGEST_FRAME = MAX_FRAME - HEADER_SIZE - CRC_SIZE + ENCODED_OVERHEAD
-_LEAST_FRAMES = 4  # the firmware acknowledges two at a time, so two more keep the line busy
+_LEAST = 4 * _LARGEST_FRAME  # the firmware acknowledges two at a time, so two more keep the line busy
 _FIRST_ANSWER_S = 0.1  # before any was measured
-_QUEUED_S = 0.04  # of bytes on the line; a heartbeat has to get past them within its limit
+_QUEUED_S = 0.04  # of bytes on the line
+_LONG_S = 0.08  # an acknowledgement that takes longer halves the window; a heartbeat has 200 ms, and comes every 50
 _BITS_PER_BYTE = 10
 
 
@@ -85,6 +90,7 @@ class TransferWindow:
         self._newest: Transfer | None = None
         self._flight: deque[Transmission] = deque()
         self._next_number = 0
+        self._halved_at = 0
         self._waiting_since_s = 0.0
         self.restart(0)
 
@@ -94,8 +100,8 @@ class TransferWindow:
         Args:
             receive_window: bytes of fragments that the firmware can hold, as it said in its `Welcome`.
         """
-        queued = int(self._baud / _BITS_PER_BYTE * _QUEUED_S)
-        self.limit = min(receive_window, max(queued, _LEAST_FRAMES * _LARGEST_FRAME))
+        self._most = min(receive_window, max(_LEAST, int(self._baud / _BITS_PER_BYTE * _QUEUED_S)))
+        self.limit = min(_LEAST, self._most)
         self.timer = RoundTripTimer(_FIRST_ANSWER_S + self.limit * _BITS_PER_BYTE / self._baud)
         self._flight.clear()
         for transfer in self._transfers.values():
@@ -107,14 +113,19 @@ class TransferWindow:
         """Bytes that were sent and not acknowledged."""
         return sum(transmission.size for transmission in self._flight)
 
-    def begin(self, chunk_id: int, fragments: Sequence[Fragment]) -> Transfer:
-        """Takes a chunk, which supersedes all older ones, or is superseded itself."""
+    def begin(self, chunk_id: int, fragments: Sequence[Fragment], now_s: float) -> Transfer:
+        """Takes a chunk, which supersedes all older ones, or is superseded itself.
+
+        It does not wait for what older ones sent longer ago than an answer usually takes.
+        """
         transfer = self._transfers[chunk_id] = Transfer(chunk_id, fragments)
         if self._newest is not None and _is_older(chunk_id, self._newest.chunk_id):
             transfer.superseded = True
             return transfer
         if self._newest is not None and self._newest.due:
             self._newest.superseded = True
+        while self._flight and self._flight[0].sent_s < now_s - self.timer.usual_s:
+            self._flight.popleft()
         self._newest = transfer
         return transfer
 
@@ -145,7 +156,7 @@ class TransferWindow:
         newest = transfer.newest_of(reply.received & ~transfer.held)
         transfer.held = reply.received
         if newest is not None and newest not in transfer.repeated:
-            self.timer.sample(now_s - transfer.sent[newest].sent_s)
+            self._take_sample(transfer.sent[newest], now_s)
         if reply.result != ChunkResult.INCOMPLETE:
             transfer.reply = reply
             self._acknowledge(transfer.last_number, now_s)
@@ -179,6 +190,16 @@ class TransferWindow:
         transfer.sent[index] = transmission
         self._flight.append(transmission)
         self._next_number += 1
+
+    def _take_sample(self, transmission: Transmission, now_s: float) -> None:
+        """Learns from the acknowledgement of what was sent once."""
+        taken_s = now_s - transmission.sent_s
+        self.timer.sample(taken_s)
+        if taken_s <= _LONG_S:
+            self.limit = min(self._most, self.limit + _LARGEST_FRAME)
+        elif transmission.number >= self._halved_at:  # what was sent before the last halving says nothing of it
+            self.limit = min(self._most, max(_LEAST, self.limit // 2))
+            self._halved_at = self._next_number
 
     def _acknowledge(self, number: int, now_s: float) -> None:
         """The line has delivered or lost everything up to this transmission, and answered all that was to answer."""
