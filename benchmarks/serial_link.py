@@ -10,7 +10,8 @@ in QEMU (`qemu`), or its core as a library (`library`), since QEMU takes bytes m
 * `in a row`: each chunk as soon as the last was accepted; the share of the line that its bytes take, and how many
   times faster than the arm plays them (50 steps a second) setpoints arrive;
 * `ping`: median round trip of the heartbeat meanwhile, which waits behind what is in flight;
-* `not taken`, `again`, `overruns`, `lost`: chunks that the firmware did not accept, fragments sent more than once, bytes the board had to drop, telemetry that did not come.
+* `not taken`, `again`, `overruns`, `lost`: chunks that the firmware did not accept, fragments sent more than once,
+  bytes the board had to drop, telemetry that did not come.
 """
 
 from __future__ import annotations

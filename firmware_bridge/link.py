@@ -1,8 +1,9 @@
 """The live link to one microcontroller: reading, heartbeat, commands, and coming back after a loss.
 
 Two threads. The reader owns the port: it opens it, shakes hands, hands out what arrives, and begins again when
-the port vanishes or the board restarts. The heartbeat sends a ping every 50 ms while the reader lives; the
-firmware stops the arm by itself when pings fail to come, so a dead host needs no help from here.
+the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
+reader lives and hears; the firmware stops the arm by itself when pings fail to come, so a dead host needs no help
+from here, and a deaf one must not keep the arm going.
 """
 
 import itertools
@@ -123,7 +124,12 @@ class FirmwareLink:
     @property
     def up(self) -> bool:
         """Whether the firmware answered a ping lately."""
-        return self._session is not None and time.monotonic() - self._last_pong < _SILENCE_S
+        clock = self._clock
+        return self._session is not None and clock is not None and clock.ready and not self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return time.monotonic() - self._last_pong > _SILENCE_S
 
     @property
     def welcome(self) -> Welcome:
@@ -199,6 +205,7 @@ class FirmwareLink:
         self._telemetry = None
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
+        self._last_pong = time.monotonic()
         self._session = session
         self.chunks.restart(welcome.receive_window)
 
@@ -224,6 +231,8 @@ class FirmwareLink:
         while session is not None and not self._stop.is_set():
             for message in session.receive(_READ_S):
                 self._dispatch(message)
+            if self._silent:
+                raise LinkError(f"the firmware on {self._port} has not answered a ping for {_SILENCE_S:g} s")
 
     def _dispatch(self, message: Message) -> None:
         match message:

@@ -29,7 +29,6 @@ static bool on_hello(struct control *control, const struct frame *frame)
     const uint32_t masked = board_mask_tick();
     control->safety.peer_known = hello.schema_hash == LINK_SCHEMA_HASH;
     board_unmask_tick(masked);
-    control->answered.valid = false;
     const struct link_welcome welcome = {
         .schema_hash = LINK_SCHEMA_HASH,
         .limits_hash = joint_table_hash(control->table),
@@ -82,7 +81,8 @@ static uint8_t execute_command(struct control *control, uint8_t command)
     return (uint8_t)result;
 }
 
-/* A command that is sent again because its reply was lost is answered again, not executed again. */
+/* A command that is sent again because its reply was lost is answered again, not executed again; also where the host
+ * had to shake hands in between. Hosts begin to count nonces anywhere. */
 static bool is_answered(const struct answered_command *answered, const struct link_command_request *request)
 {
     return answered->valid && answered->nonce == request->nonce && answered->command == request->command &&
