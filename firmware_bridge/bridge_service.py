@@ -16,6 +16,7 @@ from firmware_bridge.arm_control import ArmControl
 from firmware_bridge.chunk_player import ChunkPlayer
 from firmware_bridge.errors import ChunkError, ConfigError
 from firmware_bridge.link import FirmwareLink
+from firmware_bridge.read_ahead import ReadAhead
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.telemetry_fanout import TelemetryFanout
 from firmware_bridge.tick_clock import TickClock
@@ -91,7 +92,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
         try:
             with refusals(context):
-                for request in request_iterator:
+                for request in ReadAhead(request_iterator, self._link.chunks.let_pass):
                     yield self._play(request)
         finally:
             self._streams.release()

@@ -24,7 +24,7 @@ _REFUSALS = {
 
 
 class ChunkPlayer:
-    """Feeds the firmware's ring of setpoints. A chunk played while another is on its way supersedes it."""
+    """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
 
     def __init__(self, link: FirmwareLink) -> None:
         self._link = link
@@ -42,6 +42,7 @@ class ChunkPlayer:
             ChunkError: the chunk is malformed.
             LinkError: the firmware's clock is not known.
         """
+        self._link.chunks.let_pass()
         with self._lock:
             self._chunk_id += 1
             try:
@@ -53,8 +54,7 @@ class ChunkPlayer:
                 return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
             if chunk is None:
                 return self._late(observed_tick, len(actions))
-            chunk_id = self._chunk_id
-        return _report(chunk_id, chunk, deliver(self._link, chunk_id, chunk))
+            return _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
 
     def _earliest_tick(self, horizon: int) -> int:
         """The first tick whose setpoint can still be changed by a chunk sent now."""

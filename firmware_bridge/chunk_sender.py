@@ -45,6 +45,12 @@ class ChunkSender:
             self._window.take_reply(reply, time.monotonic())
             self._changed.notify_all()
 
+    def let_pass(self) -> None:
+        """A newer chunk waits for the one on its way, see `TransferWindow.let_pass`."""
+        with self._changed:
+            self._window.let_pass()
+            self._changed.notify_all()
+
     def deliver(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
         """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due."""
         with self._changed:

@@ -122,15 +122,17 @@ class ClockRegression:
         tolerance_s = max(_OUTLIER_S, _OUTLIER_SIGMAS * math.sqrt(self._variance))
         behind_s = (self.counter_at(sent_ns) - counter) / self.counter_hz
         ahead_s = (counter - self.counter_at(received_ns)) / self.counter_hz
-        if behind_s > tolerance_s + _RESTART_S:
+        if behind_s > tolerance_s + _RESTART_S + self.uncertainty_at(sent_ns):
             return Verdict.RESTARTED
-        elapsed_s, deviation_s = self._point(sent_ns, received_ns, counter)
-        outdated = elapsed_s - self._last_used_s > _PATIENCE_S
-        if max(behind_s, ahead_s) > tolerance_s or outdated:
+        if max(behind_s, ahead_s) > tolerance_s:
             return Verdict.STEPPED
-        long = (received_ns - sent_ns) * 1e-9 > self._usual_duration() + _LONG_S
+        if (received_ns - sent_ns) * 1e-9 > self._usual_duration() + _LONG_S:
+            return Verdict.REJECTED
+        elapsed_s, deviation_s = self._point(sent_ns, received_ns, counter)
+        if elapsed_s - self._last_used_s > _PATIENCE_S:
+            return Verdict.STEPPED
         outlying = abs(deviation_s - self._deviation(elapsed_s)) > tolerance_s
-        return Verdict.REJECTED if long or outlying else Verdict.USED
+        return Verdict.REJECTED if outlying else Verdict.USED
 
     def _usual_duration(self) -> float:
         ordered = sorted(self._durations)

@@ -11,7 +11,8 @@ by one that took long, because every heartbeat waits behind what is in flight: a
 slower than its baud rate says must not hold a heartbeat back until the firmware stops the arm.
 
 A newer chunk supersedes older ones: of those nothing is sent any more, and one that was not yet sent to its end has
-failed. One that was still waits for its answer, so that chunks follow each other without a pause. Pure logic: times
+failed. One that was still waits for its answer, so that chunks follow each other without a pause. Where a newer one
+merely waits behind an older one (`let_pass`), the older is sent to its end, but nothing of it twice. Pure logic: times
 are handed in, in seconds of any clock; not safe for several threads.
 """
 
@@ -55,6 +56,7 @@ class Transfer:
         self.fragments = fragments
         self.reply: ChunkReply | None = None
         self.superseded = False
+        self.in_the_way = False  # a newer chunk waits for it
         self.retransmissions = 0
         self.due = deque(range(len(fragments)))  # indices to send, in this order
         self.sent: dict[int, Transmission] = {}  # the last transmission of each index
@@ -128,6 +130,12 @@ class TransferWindow:
             self._flight.popleft()
         self._newest = transfer
         return transfer
+
+    def let_pass(self) -> None:
+        """A newer chunk waits: what is on its way now may arrive, but nothing of it is sent again."""
+        if self._newest is not None:
+            self._newest.in_the_way = True
+            self._newest.superseded = any(index in self._newest.sent for index in self._newest.due)
 
     def end(self, transfer: Transfer) -> None:
         """Forgets a chunk."""
@@ -211,8 +219,8 @@ class TransferWindow:
                 transfer.superseded = True
 
     def _send_again(self, transfer: Transfer, indices: list[int]) -> None:
-        """Puts lost fragments before those that were never sent; an older chunk has failed with them."""
-        if indices and transfer is not self._newest:
+        """Puts lost fragments before those that were never sent; a chunk that a newer one replaces has failed."""
+        if indices and (transfer is not self._newest or transfer.in_the_way):
             transfer.superseded = True
         transfer.due.extendleft(sorted(set(indices) - set(transfer.due), reverse=True))
 

@@ -185,6 +185,24 @@ def test_one_slow_round_trip_is_no_restart():
     assert abs(error_s(clock, board, now + 1.0)) < 50e-6
 
 
+def test_pause_of_the_whole_machine_is_no_restart():
+    """One answer takes 34 s, because everything but the board's clock stood still."""
+    board = Board(60.0)
+    clock, now = synchronized(board, 20.0, steady(0.3e-3), steady(0.3e-3))
+    assert clock.add_round_trip(ns(now), ns(now + 34.0), board.counter(now + 0.3e-3)) is Verdict.REJECTED
+    for later in exchange(clock, board, now + 34.0, 5.0, steady(0.3e-3), steady(0.3e-3)):
+        assert abs(error_s(clock, board, later)) < 200e-6
+
+
+@pytest.mark.parametrize("read_after_s", [0.01, 0.99])
+def test_slow_first_answer_is_corrected_by_the_next_and_is_no_restart(read_after_s: float):
+    board = Board()
+    clock = TickClock(HZ, PERIOD_US)
+    clock.add_round_trip(ns(2000.0), ns(2001.0), board.counter(2000.0 + read_after_s))
+    for later in exchange(clock, board, 2001.0, 1.0, steady(0.3e-3), steady(0.3e-3)):
+        assert abs(error_s(clock, board, later)) < 1e-3
+
+
 @pytest.mark.parametrize("suspended_s", [0.03, 0.3, 60.0])
 def test_suspended_host_finds_the_tick_with_its_first_ping(suspended_s: float):
     """The monotonic clock of the host stands while the board counts on."""

@@ -142,6 +142,28 @@ def test_chunks_follow_each_other_without_a_pause():
     assert result(older) == result(newer) == ChunkResult.ACCEPTED
 
 
+def test_chunk_that_a_newer_one_waits_for_is_finished_on_a_good_line():
+    line = connected(115200)
+    older = begin(line)
+    line.run(0.05)
+    line.window.let_pass()
+    line.play(older)
+    assert result(older) == ChunkResult.ACCEPTED
+
+
+def test_chunk_that_a_newer_one_waits_for_is_given_up_with_its_first_loss():
+    line = connected()
+    line.play(begin(line))
+    older = begin(line)
+    line.run(0.004)
+    line.window.let_pass()
+    line.faults = Faults(lost=1.0)
+    started = line.now_s
+    line.play(older)
+    assert older.superseded and older.retransmissions == 0
+    assert line.now_s - started < 0.05
+
+
 def test_chunk_with_an_older_number_is_superseded_from_the_start():
     window = TransferWindow(921600)
     window.begin(1, [], 0.0)
