@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests"
-	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and pip install atheris)"
+	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      ruff and pyright"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make protos    generated code of the gRPC and serial interfaces"

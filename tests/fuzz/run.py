@@ -1,7 +1,7 @@
 """Fuzzes both ends of the serial link: `make fuzz`, or `python tests/fuzz/run.py [--seconds 60] [--target frames]`.
 
 `frames` and `messages` are the C core under libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer (clang-14 and
-libclang-rt-14-dev); `framing` is the Python decoder under Atheris (`pip install atheris`). Each starts from its corpus
+libclang-rt-14-dev); `framing` is the Python decoder under Atheris (the extra `fuzz`). Each starts from its corpus
 (`corpus/NAME.hex`, one input a line) and says how many inputs it ran. `--keep` adds what was found to the corpus, as
 few inputs as reach the same code. An input that breaks something is left in the folder that is named.
 """
@@ -9,6 +9,7 @@ few inputs as reach the same code. An input that breaks something is left in the
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ KEPT_BYTES = 24_000  # of inputs in one corpus
 
 def command_of(target: str) -> list[str]:
     """The program of a target, built where it has to be."""
+    if target == "framing" and importlib.util.find_spec("atheris") is None:
+        sys.exit("atheris is missing: pip install 'pi0-edge[fuzz]'")
     if target == "framing":
         return [sys.executable, str(HERE / "fuzz_framing.py")]
     if shutil.which("clang-14") is None:
