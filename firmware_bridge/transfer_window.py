@@ -135,7 +135,7 @@ class TransferWindow:
         """A newer chunk waits: what is on its way now may arrive, but nothing of it is sent again."""
         if self._newest is not None:
             self._newest.in_the_way = True
-            self._newest.superseded = any(index in self._newest.sent for index in self._newest.due)
+            self._newest.superseded |= any(index in self._newest.sent for index in self._newest.due)
 
     def end(self, transfer: Transfer) -> None:
         """Forgets a chunk."""

@@ -83,6 +83,10 @@ def test_time_on_the_wire_is_that_of_the_frames():
     assert wire_ticks(50, 14, 921600, 0.02) == pytest.approx((1400 + 8 * 27) * 10 / 921600 / 0.02)
 
 
+def test_thirty_two_joints_leave_most_of_the_line_free():
+    assert wire_ticks(50, 32, 921600, 0.02) * 0.02 < 0.04  # for one second of motion
+
+
 def test_unknown_robot_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"'kuka'.*aloha"):
         load_robot("kuka")
