@@ -87,6 +87,7 @@ class HostFirmware:
         self._seq = 0
         self._nonce = 0
         self._decoder = FrameDecoder()
+        self._out = ctypes.create_string_buffer(1 << 18)
 
     def receive(self, data: bytes) -> None:
         self.library.host_receive(data, ctypes.c_size_t(len(data)))
@@ -102,9 +103,9 @@ class HostFirmware:
 
     def poll(self) -> list[Any]:
         self.library.host_poll()
-        out = ctypes.create_string_buffer(1 << 18)
-        size = self.library.host_take_sent(out, ctypes.c_size_t(len(out)))
-        return [MESSAGES[frame.type].unpack(frame.payload) for frame in self._decoder.feed(out.raw[:size])]
+        size = self.library.host_take_sent(self._out, ctypes.c_size_t(len(self._out)))
+        sent = ctypes.string_at(self._out, size)
+        return [MESSAGES[frame.type].unpack(frame.payload) for frame in self._decoder.feed(sent)]
 
     def tick(self, elapsed: int = 1, heartbeat: bool = True) -> Telemetry:
         """Run one tick interrupt, `elapsed` ticks after the last, and return what it reports."""
@@ -137,6 +138,7 @@ class HostFirmware:
             Fragment(
                 chunk_id=self.chunk_id,
                 first_tick=first_tick,
+                observed_tick=(first_tick - 1) & 0xFFFFFFFF,
                 step_count=len(rows),
                 fragment_index=index,
                 fragment_count=len(parts),
