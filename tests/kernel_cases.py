@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from emulated_kernels import emulated_library
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 
+EACH_RUNNER = settings(
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+"""For `given` together with the fixture `runner`, which stays the same for all examples."""
 MARGIN = 64
 """Elements of guard before and after a poisoned tensor."""
 PATTERN = 0x5A

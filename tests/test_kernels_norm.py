@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.norm import norm, norm_into, norm_quant, normalized
@@ -13,9 +13,6 @@ from quant.int8_linear import quantize_rows
 assert runner
 
 WIDTHS = {2048: [1, 128, 256, 1024, 2048], 1152: [1, 128], 1024: [1, 256, 1024], 64: [1, 2, 16], 8: [8]}
-EACH_RUNNER = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
 
 
 @st.composite

@@ -39,4 +39,4 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def empty_quantized(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     """Uninitialized results of a quantizing kernel with the rows of x: int8 [rows, columns], float32 [rows, 1]."""
-    return x.new_empty(len(x), columns, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
+    return x.new_empty(x.shape[0], columns, dtype=torch.int8), x.new_empty(x.shape[0], 1, dtype=torch.float32)

@@ -152,4 +152,11 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+// Calls run(T *) with a null pointer of the 16-bit type that a pi0_type names.
+template <class Run> int with_16_bit_type(int64_t type, Run run) {
+  if (type == PI0_BF16) return run(static_cast<bf16 *>(nullptr));
+  if (type == PI0_FP16) return run(static_cast<fp16 *>(nullptr));
+  return cudaErrorInvalidValue;
+}
+
 }  // namespace pi0
