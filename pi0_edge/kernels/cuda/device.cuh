@@ -46,7 +46,7 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   return x / (1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x)));
 }
 
-constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }
+__host__ __device__ constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }
 
 // Warps
 
