@@ -54,13 +54,6 @@ __device__ __forceinline__ void copy_rows(T (*to)[pitch], int count, int first, 
   }
 }
 
-template <class T> __device__ __forceinline__ unsigned pack(float low, float high) {
-  const Vector<T, 2> pair{from_float<T>(low), from_float<T>(high)};
-  unsigned bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-
 // The largest of / the sum over the four threads that share the rows of an accumulator.
 __device__ __forceinline__ float quad_max(float x) {
   x = max_or_nan(x, __shfl_xor_sync(0xffffffffu, x, 1));

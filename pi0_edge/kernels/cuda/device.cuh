@@ -39,6 +39,14 @@ template <class T, int count> struct alignas(sizeof(T) * count) Vector {
   T at[count];
 };
 
+// Two neighbours as one register of a tensor-core operand.
+template <class T> __device__ __forceinline__ unsigned pack(float low, float high) {
+  const Vector<T, 2> pair{from_float<T>(low), from_float<T>(high)};
+  unsigned bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 // x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), with 1 + tanh(u) = 2 / (1 + exp(-2u)).
