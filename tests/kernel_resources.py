@@ -1,6 +1,6 @@
-"""What the compiler made of each kernel: registers, spills, shared memory, tensor-core instructions, occupancy on Orin.
+"""What the compiler made of each kernel: registers, spills, shared memory, tensor-core instructions, occupancy.
 
-`python tests/kernel_resources.py` writes `pi0_edge/kernels/resources.csv`, which a test compares with a new compilation.
+`python tests/kernel_resources.py` writes `pi0_edge/kernels/resources.csv`, which a test compares with a compilation.
 """
 
 from __future__ import annotations
