@@ -55,7 +55,8 @@ def by_operator(frames: np.ndarray, plan: ResizePlan, patch: int, pitch: int, dt
 @given(cases())
 def test_patches_are_those_of_pillow(runner: Runner, case):
     frames, side, patch, pitch, dtype = case
-    plan = resize_plan(*frames.shape[1:3], side, runner.device)
+    _, height, width, _ = frames.shape
+    plan = resize_plan(height, width, side, runner.device)
     out = runner.poisoned(len(frames), (side // patch) ** 2, pitch, dtype=dtype)
     patches_into(runner.library, out, *runner(torch.from_numpy(frames)), plan=plan, patch=patch)
     assert_pillow(out, case)
@@ -65,7 +66,8 @@ def test_patches_are_those_of_pillow(runner: Runner, case):
 @given(cases())
 def test_the_operator_on_the_cpu_is_the_same(case):
     frames, side, patch, pitch, dtype = case
-    plan = resize_plan(*frames.shape[1:3], side)
+    _, height, width, _ = frames.shape
+    plan = resize_plan(height, width, side)
     assert_pillow(by_operator(frames, plan, patch, pitch, dtype), case)
 
 
