@@ -6,11 +6,20 @@
 
 namespace pi0::gemm {
 
+__device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x & 1023u); }
+
 #ifndef PI0_EMULATION
 
 __device__ __forceinline__ float times(float x, float y) { return __fmul_rn(x, y); }
 __device__ __forceinline__ float plus(float x, float y) { return __fadd_rn(x, y); }
 __device__ __forceinline__ float divided(float x, float y) { return __fdiv_rn(x, y); }
+
+// The same, but read anew: what is derived from it is not kept in registers during the steps before.
+__device__ __forceinline__ int thread_index_again() {
+  unsigned index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return static_cast<int>(index & 1023u);
+}
 
 // Bytes of x (0 to 3) and y (4 to 7), chosen by the four hexadecimal digits of `selector`, lowest first.
 __device__ __forceinline__ unsigned chosen_bytes(unsigned x, unsigned y, unsigned selector) {
@@ -59,6 +68,8 @@ __device__ __forceinline__ void multiply_add_e4m3(float (&sums)[4], const unsign
 #else
 
 #define PI0_HAS_FP8 1
+
+inline int thread_index_again() { return thread_index(); }
 
 inline float times(float x, float y) { return x * y; }
 inline float plus(float x, float y) { return x + y; }

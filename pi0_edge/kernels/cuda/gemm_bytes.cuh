@@ -53,28 +53,29 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
 
   __device__ __forceinline__ explicit BytesProduct(const BytesArguments &arguments) : BytesArguments(arguments) {}
 
-  static __device__ __forceinline__ int warp_row() {
-    return static_cast<int>(threadIdx.x) / warp_size / (columns / Tile::warp_columns) * Tile::warp_rows;
+  static __device__ __forceinline__ int warp_row(int thread) {
+    return thread / warp_size / (columns / Tile::warp_columns) * Tile::warp_rows;
   }
-  static __device__ __forceinline__ int warp_column() {
-    return static_cast<int>(threadIdx.x) / warp_size % (columns / Tile::warp_columns) * Tile::warp_columns;
+  static __device__ __forceinline__ int warp_column(int thread) {
+    return thread / warp_size % (columns / Tile::warp_columns) * Tile::warp_columns;
   }
 
   // Rows first_row and following of `matrix` [total_rows, k]: four threads copy one row; what is outside becomes zero.
   template <int count, bool by_columns>
   __device__ __forceinline__ void load_rows(uint8_t *shared, const uint8_t *matrix, int first_row, int total_rows,
                                             int step) const {
-    constexpr int chunks = depth / chunk_bytes, all = count * chunks, copies = (all + threads - 1) / threads;
-    const int thread = static_cast<int>(threadIdx.x), chunk = thread % chunks;
+    constexpr int chunks = depth / chunk_bytes, rows_at_once = threads / chunks;
+    const int thread = thread_index(), chunk = thread % chunks;
     const int at_k = step * depth + chunk * chunk_bytes;
+    const uint8_t *from = matrix + static_cast<int64_t>(first_row + thread / chunks) * k + at_k;
+    const int inside = at_k < k ? total_rows - first_row : 0;
 #pragma unroll
-    for (int i = 0; i < copies; i++) {
-      const int row = thread / chunks + i * (threads / chunks);
-      if (all % threads != 0 && row >= count) break;
-      const bool inside = first_row + row < total_rows && at_k < k;
+    for (int i = 0; i < count; i += rows_at_once) {
+      const int row = thread / chunks + i;
+      if (count % rows_at_once != 0 && row >= count) break;
       const int stored = by_columns ? stored_row<column_fragments>(row) : row;
-      copy_async(shared + swizzled<depth>(stored, chunk),
-                 inside ? matrix + static_cast<int64_t>(first_row + row) * k + at_k : matrix, inside);
+      copy_async(shared + swizzled<depth>(stored, chunk), from, row < inside);
+      from += static_cast<int64_t>(rows_at_once) * k;
     }
   }
 
@@ -84,18 +85,19 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
   }
 
   __device__ __forceinline__ void multiply(const Stage &stage, Sums<BytesProduct> &sums) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int thread = thread_index(), lane = thread % warp_size;
+    const uint8_t *warp_a = stage.a + warp_row(thread) * depth, *warp_weight = stage.weight + warp_column(thread) * depth;
+    const int at_a = swizzled<depth>(a_row(lane), a_chunk(lane));
+    const int at_weight = swizzled<depth>(weight_row(lane), weight_chunk(lane));
 #pragma unroll
-    for (int half = 0; half < depth / 32; half++) {
+    for (int step = 0; step < depth / 32; step++) {
       unsigned of_a[row_fragments][4], of_weight[column_fragments / 2][4];
 #pragma unroll
       for (int i = 0; i < row_fragments; i++)
-        load_matrices(of_a[i],
-                      stage.a + swizzled<depth>(warp_row() + 16 * i + a_row(lane), 2 * half + a_chunk(lane)));
+        load_matrices(of_a[i], warp_a + 16 * i * depth + steps_further(at_a, step));
 #pragma unroll
       for (int j = 0; j < column_fragments / 2; j++)
-        load_matrices(of_weight[j], stage.weight + swizzled<depth>(warp_column() + 16 * j + weight_row(lane),
-                                                                   2 * half + weight_chunk(lane)));
+        load_matrices(of_weight[j], warp_weight + 16 * j * depth + steps_further(at_weight, step));
 #pragma unroll
       for (int i = 0; i < row_fragments; i++)
 #pragma unroll

@@ -47,7 +47,9 @@ struct Position {
     return {tile % work.row_tiles, tile / work.row_tiles, line % work.depth};
   }
   PI0_INDEX void advance(const Work &work) {
-    if (++step < work.depth) return;
+    if (++step == work.depth) next_tile(work);
+  }
+  PI0_INDEX void next_tile(const Work &work) {
     step = 0;
     if (++row_tile < work.row_tiles) return;
     row_tile = 0;
@@ -67,6 +69,9 @@ template <int row_bytes> PI0_INDEX int swizzled(int row, int chunk) {
   constexpr int chunks = row_bytes / chunk_bytes, rows_per_line = 8 / chunks;
   return row * row_bytes + (chunk ^ row / rows_per_line % chunks) * chunk_bytes;
 }
+
+// The same row, `steps` steps of two chunks further; `offset` belongs to one of the first two chunks of a row.
+PI0_INDEX int steps_further(int offset, int steps) { return offset ^ steps * 2 * chunk_bytes; }
 
 // Fragments
 

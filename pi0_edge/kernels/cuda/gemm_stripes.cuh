@@ -22,7 +22,7 @@ constexpr int64_t ticket_bytes(int64_t tiles) { return (tiles * 4 + 255) / 256 *
 //   work, m, n, epilogue, workspace
 //   load(position, stage)                starts the copies of one step
 //   multiply(stage, sums)                adds the step to the sums of this warp
-//   warp_row(), warp_column()            where the output of this warp begins in the tile
+//   warp_row(thread), warp_column(thread)  where the output of a thread's warp begins in the tile
 template <class Product> struct Sums {
   typename Product::Sum at[Product::row_fragments][Product::column_fragments][4];
 };
@@ -39,18 +39,20 @@ template <class Product> __device__ __forceinline__ void clear(Sums<Product> &su
 // Leaves this block's part of a tile in the workspace. The block that comes last adds up all parts, in the order of
 // their blocks, so that the result does not depend on who came last; it returns true and has the sums of the whole tile.
 template <class Product>
-__device__ bool add_parts(const Product &p, int tile, Stripe stripe, Sums<Product> &sums,
+__device__ bool add_parts(const Product &p, const Position &position, Sums<Product> &sums,
                           typename Product::Shared &shared) {
   using Part = Vector<typename Product::Sum, 4>;
+  const int tile = position.column_tile * p.work.row_tiles + position.row_tile;
   const int first_step = tile * p.work.depth, blocks = static_cast<int>(gridDim.x);
   const int first = p.work.block_of(first_step, blocks), last = p.work.block_of(first_step + p.work.depth - 1, blocks);
   if (first == last) return true;
 
+  const int thread = thread_index_again();
   const auto part = [&](int block, int i, int j) {
     const int64_t slot = part_slot(block, p.work.stripe(block, blocks).begin >= first_step);
     constexpr int size = Product::row_fragments * Product::column_fragments;
     return static_cast<Part *>(p.workspace.parts) +
-           (slot * size + i * Product::column_fragments + j) * Product::threads + threadIdx.x;
+           (slot * size + i * Product::column_fragments + j) * Product::threads + thread;
   };
 #pragma unroll
   for (int i = 0; i < Product::row_fragments; i++)
@@ -82,16 +84,16 @@ __device__ bool add_parts(const Product &p, int tile, Stripe stripe, Sums<Produc
 
 // Every lane owns, in each of its rows, one run of neighbouring columns: either inside the output or outside.
 template <class Product>
-__device__ __forceinline__ void finish_tile(const Product &p, int row_tile, int column_tile, const Sums<Product> &sums) {
+__device__ __forceinline__ void finish_tile(const Product &p, const Position &tile, const Sums<Product> &sums) {
   constexpr int fragments = Product::column_fragments;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int column = column_tile * Product::columns + p.warp_column() + run_column<fragments>(lane);
+  const int thread = thread_index_again(), lane = thread % warp_size;
+  const int column = tile.column_tile * Product::columns + p.warp_column(thread) + run_column<fragments>(lane);
   if (column >= p.n) return;
 #pragma unroll
   for (int i = 0; i < Product::row_fragments; i++)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int row = row_tile * Product::rows + p.warp_row() + 16 * i + sum_row(lane, half);
+      const int row = tile.row_tile * Product::rows + p.warp_row(thread) + 16 * i + sum_row(lane, half);
       if (row >= p.m) continue;
       typename Product::Sum run[2 * fragments];
 #pragma unroll
@@ -102,35 +104,32 @@ __device__ __forceinline__ void finish_tile(const Product &p, int row_tile, int 
 
 template <class Product> __device__ __forceinline__ void run_stripe(const Product &p, typename Product::Shared &shared) {
   const Stripe stripe = p.work.stripe(static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
-  Position loading = Position::at(p.work, stripe.begin), position = loading;
-  int to_load = stripe.end - stripe.begin;
-  const auto load_next = [&](int stage) {
+  Position loading = Position::at(p.work, stripe.begin), tile = loading;
+  int to_load = stripe.end - stripe.begin, to_multiply = to_load, stage = 0;
+  const auto load_next = [&](int to) {
     if (to_load > 0) {
-      p.load(loading, shared.stage[stage]);
+      p.load(loading, shared.stage[to]);
       loading.advance(p.work);
       --to_load;
     }
     commit_copies();  // an empty group keeps the count of groups equal to the count of steps
   };
-#pragma unroll
-  for (int stage = 0; stage < Product::stages - 1; stage++) load_next(stage);
+  for (int to = 0; to < Product::stages - 1; to++) load_next(to);
 
-  Sums<Product> sums;
-  clear(sums);
-  int stage = 0;
-  for (int line = stripe.begin; line < stripe.end; line++) {
-    wait_for_copies<Product::stages - 2>();
-    __syncthreads();  // this step is there for all, and nobody still reads the stage that is filled next
-    load_next(stage == 0 ? Product::stages - 1 : stage - 1);
-    p.multiply(shared.stage[stage], sums);
-    if (++stage == Product::stages) stage = 0;
-
-    if (position.step == p.work.depth - 1 || line == stripe.end - 1) {
-      const int tile = position.column_tile * p.work.row_tiles + position.row_tile;
-      if (add_parts(p, tile, stripe, sums, shared)) finish_tile(p, position.row_tile, position.column_tile, sums);
-      clear(sums);
+  while (to_multiply > 0) {
+    Sums<Product> sums;
+    clear(sums);
+    const int steps = min(p.work.depth - tile.step, to_multiply);
+    for (int i = 0; i < steps; i++) {
+      wait_for_copies<Product::stages - 2>();
+      __syncthreads();  // this step is there for all, and nobody still reads the stage that is filled next
+      load_next(stage == 0 ? Product::stages - 1 : stage - 1);
+      p.multiply(shared.stage[stage], sums);
+      if (++stage == Product::stages) stage = 0;
     }
-    position.advance(p.work);
+    to_multiply -= steps;
+    if (add_parts(p, tile, sums, shared)) finish_tile(p, tile, sums);
+    tile.next_tile(p.work);
   }
 }
 
