@@ -39,6 +39,13 @@ template <class T, int count> struct alignas(sizeof(T) * count) Vector {
   T at[count];
 };
 
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), with 1 + tanh(u) = 2 / (1 + exp(-2u)).
+__device__ __forceinline__ float gelu_tanh(float x) {
+  return x / (1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x)));
+}
+
 constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }
 
 // Warps
@@ -48,12 +55,14 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-__device__ __forceinline__ float warp_max(float x) {
-  for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
-  return x;
-}
-
 #ifndef PI0_EMULATION
+
+// The larger one, or NaN if either is NaN: a damaged value must not vanish in a maximum.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+}
 
 // Shared memory: all of it belongs to one struct, whose size is given to `launch`.
 template <class T> __device__ __forceinline__ T &shared_memory() {
@@ -121,10 +130,11 @@ __device__ __forceinline__ void multiply_add(int (&sums)[4], const unsigned (&a)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Enqueues kernel<<<grid, block, shared, stream>>>(arguments...).
+// Enqueues kernel<<<grid, block, shared, stream>>>(arguments...), unless the grid is empty.
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, int64_t stream,
            Arguments... arguments) {
+  if (grid.x * grid.y * grid.z == 0) return cudaSuccess;
   if (shared > 48 * 1024) {
     const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -136,5 +146,17 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, 
 }
 
 #endif
+
+__device__ __forceinline__ float warp_max(float x) {
+  for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) x = max_or_nan(x, __shfl_xor_sync(0xffffffffu, x, lanes));
+  return x;
+}
+
+// Calls run(T *) with a null pointer of the 16-bit type that a pi0_type names.
+template <class Run> int with_16_bit_type(int64_t type, Run run) {
+  if (type == PI0_BF16) return run(static_cast<bf16 *>(nullptr));
+  if (type == PI0_FP16) return run(static_cast<fp16 *>(nullptr));
+  return cudaErrorInvalidValue;
+}
 
 }  // namespace pi0

@@ -249,6 +249,8 @@ template <class T> T atomicAdd(T *at, T value) {
 
 namespace pi0 {
 
+inline float max_or_nan(float a, float b) { return std::isnan(a) || a > b ? a : b; }
+
 template <class T> T &shared_memory() { return *reinterpret_cast<T *>(pi0_emulation::block.shared); }
 
 inline void copy_async(void *shared, const void *global, bool valid = true) {
@@ -330,6 +332,7 @@ std::string kernel_name(const void *kernel);
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, int64_t, Arguments... arguments) {
   namespace gpu = pi0_emulation;
+  if (grid.x * grid.y * grid.z == 0) return cudaSuccess;
   gpu::launches.push_back({kernel_name(reinterpret_cast<const void *>(kernel)), grid, block, shared});
   if (block.x * block.y * block.z % 32 || block.x * block.y * block.z > 1024 || shared > gpu::shared_bytes)
     return cudaErrorInvalidValue;
