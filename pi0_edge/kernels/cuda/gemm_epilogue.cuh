@@ -26,6 +26,7 @@ struct Epilogue {
   void *out;                  // [m, n], or [m, n / 2] with GeGLU
   pi0_type type;              // of out and residual
   Activation activation;
+  float unit = 1.0f;          // power of two that the sums are to be multiplied by
 
   bool possible() const {
     return column_scale != nullptr && out != nullptr && type >= PI0_BF16 && type <= PI0_INT8 &&
@@ -39,6 +40,21 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   const float twice = 1.5957691216057308f * (x + 0.044715f * x * x * x);
   return __fdividef(x, 1.0f + __expf(-twice));
 }
+
+// `count` neighbours of a row of float parameters, from a column that is a multiple of `count`.
+template <int count> struct Floats {
+  float at[count];
+
+  __device__ __forceinline__ explicit Floats(const float *from) {
+    constexpr int length = count < 4 ? count : 4;
+#pragma unroll
+    for (int i = 0; i < count; i += length) {
+      const auto vector = reinterpret_cast<const Vector<float, length> *>(from)[i / length];
+#pragma unroll
+      for (int j = 0; j < length; j++) at[i + j] = vector.at[j];
+    }
+  }
+};
 
 template <class T, int count> __device__ __forceinline__ void add_residual(const void *from, float (&values)[count]) {
   constexpr int length = count * sizeof(T) < 16 ? count : 16 / sizeof(T);
@@ -79,14 +95,16 @@ __device__ __forceinline__ void add_and_store(const Epilogue &e, int64_t at, flo
 template <int count>
 __device__ __forceinline__ void store_columns(const Epilogue &e, int row, int column, int columns, float (&values)[count]) {
   const int64_t at = static_cast<int64_t>(row) * columns + column;
-  if (e.gate)
+  if (e.gate) {
+    const Floats<count> gate(e.gate + column);
 #pragma unroll
-    for (int c = 0; c < count; c++) values[c] = times(values[c], __ldg(e.gate + column + c));
+    for (int c = 0; c < count; c++) values[c] = times(values[c], gate.at[c]);
+  }
   switch (e.type) {
     case PI0_BF16: return add_and_store<bf16>(e, at, values);
     case PI0_FP16: return add_and_store<fp16>(e, at, values);
     case PI0_FP32: return add_and_store<float>(e, at, values);
-    case PI0_INT8: return store_int8(static_cast<int8_t *>(e.out) + at, values, __ldg(e.out_scale));
+    case PI0_INT8: return store_int8(static_cast<int8_t *>(e.out) + at, values, *e.out_scale);
   }
 }
 
@@ -94,11 +112,15 @@ __device__ __forceinline__ void store_columns(const Epilogue &e, int row, int co
 template <int count, class Sum>
 __device__ __forceinline__ void finish_run(const Epilogue &e, int row, int column, int columns, const Sum (&sums)[count]) {
   float values[count];
-  const float row_scale = e.row_scale ? __ldg(e.row_scale + static_cast<int64_t>(row) * e.row_scale_step) : 1.0f;
+  const float row_scale = e.row_scale ? e.row_scale[static_cast<int64_t>(row) * e.row_scale_step] : 1.0f;
+  const Floats<count> column_scale(e.column_scale + column);
 #pragma unroll
-  for (int c = 0; c < count; c++) {
-    values[c] = times(times(static_cast<float>(sums[c]), row_scale), __ldg(e.column_scale + column + c));
-    if (e.bias) values[c] = plus(values[c], __ldg(e.bias + column + c));
+  for (int c = 0; c < count; c++)
+    values[c] = times(times(static_cast<float>(sums[c]) * e.unit, row_scale), column_scale.at[c]);
+  if (e.bias) {
+    const Floats<count> bias(e.bias + column);
+#pragma unroll
+    for (int c = 0; c < count; c++) values[c] = plus(values[c], bias.at[c]);
   }
   if (e.activation == geglu) {
     float gated[count / 2];
