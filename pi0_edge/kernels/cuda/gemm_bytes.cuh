@@ -8,6 +8,7 @@ namespace pi0::gemm {
 struct Int8 {
   using Sum = int;
   static constexpr bool compiled = true;
+  static constexpr int most_warp_rows = 80;
   static __device__ __forceinline__ void multiply(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     multiply_add(sums, a, b0, b1);
   }
@@ -16,6 +17,7 @@ struct Int8 {
 struct Fp8 {
   using Sum = float;
   static constexpr bool compiled = PI0_HAS_FP8;
+  static constexpr int most_warp_rows = 48;  // mma.sync unpacks E4M3 to fp16, for which it needs registers
   static __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     multiply_add_e4m3(sums, a, b0, b1);
   }
@@ -65,7 +67,7 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
   __device__ __forceinline__ void load_rows(uint8_t *shared, const uint8_t *matrix, int first_row, int total_rows,
                                             int step) const {
     constexpr int chunks = depth / chunk_bytes, rows_at_once = threads / chunks;
-    const int thread = thread_index(), chunk = thread % chunks;
+    const int thread = thread_index_again(), chunk = thread % chunks;
     const int at_k = step * depth + chunk * chunk_bytes;
     const uint8_t *from = matrix + static_cast<int64_t>(first_row + thread / chunks) * k + at_k;
     const int inside = at_k < k ? total_rows - first_row : 0;
@@ -91,18 +93,18 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
     const int at_weight = swizzled<depth>(weight_row(lane), weight_chunk(lane));
 #pragma unroll
     for (int step = 0; step < depth / 32; step++) {
-      unsigned of_a[row_fragments][4], of_weight[column_fragments / 2][4];
-#pragma unroll
-      for (int i = 0; i < row_fragments; i++)
-        load_matrices(of_a[i], warp_a + 16 * i * depth + steps_further(at_a, step));
+      unsigned of_weight[column_fragments / 2][4];
 #pragma unroll
       for (int j = 0; j < column_fragments / 2; j++)
         load_matrices(of_weight[j], warp_weight + 16 * j * depth + steps_further(at_weight, step));
 #pragma unroll
-      for (int i = 0; i < row_fragments; i++)
+      for (int i = 0; i < row_fragments; i++) {
+        unsigned of_a[4];
+        load_matrices(of_a, warp_a + 16 * i * depth + steps_further(at_a, step));
 #pragma unroll
         for (int j = 0; j < column_fragments; j++)
-          Element::multiply(sums.at[i][j], of_a[i], of_weight[j / 2][j % 2 * 2], of_weight[j / 2][j % 2 * 2 + 1]);
+          Element::multiply(sums.at[i][j], of_a, of_weight[j / 2][j % 2 * 2], of_weight[j / 2][j % 2 * 2 + 1]);
+      }
     }
   }
 };
@@ -115,17 +117,15 @@ __global__ void __launch_bounds__(Tile::threads) bytes_kernel(const BytesArgumen
   }
 }
 
-// The tiles, by the number that the caller gives. On Orin (16 multiprocessors, 163 KB) the first three and the last run
-// two blocks per multiprocessor, which hide each other's epilogues; the others have the fewest reads per product.
-// gemm_plan.py chooses: what matters is that rows times tiles is little above m, and tiles a multiple of the places.
+// The tiles by their numbers, which gemm_plan.py knows and chooses from.
 template <class Function> int with_tile(int64_t number, Function function) {
   switch (number) {
     case 0: return function(Tile<64, 128, 32, 5>());
     case 1: return function(Tile<128, 128, 64, 4>());
     case 2: return function(Tile<144, 128, 48, 4>());
-    case 3: return function(Tile<192, 128, 48, 6>());
-    case 4: return function(Tile<256, 128, 64, 6>());
-    case 5: return function(Tile<160, 128, 80, 4>());
+    case 3: return function(Tile<160, 128, 80, 4>());
+    case 4: return function(Tile<192, 128, 48, 6>());
+    case 5: return function(Tile<256, 128, 64, 6>());
     default: return cudaErrorInvalidValue;
   }
 }
@@ -136,13 +136,18 @@ template <class Element> int launch_bytes(BytesArguments arguments, int64_t m, i
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > 65536 || n % 16 || k % 16 ||
       !arguments.epilogue.possible())
     return cudaErrorInvalidValue;
+  arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
   return with_tile(tile, [&](auto shape) -> int {
-    using Product = BytesProduct<Element, decltype(shape)>;
-    arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
-    arguments.work = {divide_up(m, Product::rows), divide_up(n, Product::columns), divide_up(k, Product::depth)};
-    if (!set_workspace<Product>(arguments, blocks, workspace_bytes)) return cudaErrorInvalidValue;
-    return launch(bytes_kernel<Element, decltype(shape)>, dim3(static_cast<unsigned>(blocks)), dim3(Product::threads),
-                  sizeof(typename Product::Shared), stream, arguments);
+    using Shape = decltype(shape);
+    if constexpr (Shape::warp_rows > Element::most_warp_rows) {
+      return cudaErrorInvalidValue;
+    } else {
+      using Product = BytesProduct<Element, Shape>;
+      arguments.work = {divide_up(m, Product::rows), divide_up(n, Product::columns), divide_up(k, Product::depth)};
+      if (!set_workspace<Product>(arguments, blocks, workspace_bytes)) return cudaErrorInvalidValue;
+      return launch(bytes_kernel<Element, Shape>, dim3(static_cast<unsigned>(blocks)), dim3(Product::threads),
+                    sizeof(typename Product::Shared), stream, arguments);
+    }
   });
 }
 

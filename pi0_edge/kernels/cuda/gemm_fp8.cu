@@ -1,4 +1,7 @@
-// out = epilogue(a · weightᵀ) in E4M3 with float sums, on the FP8 tensor cores of Hopper and later.
+// out = epilogue(a · weightᵀ) in E4M3 with float sums, through the FP8 instruction mma.sync of Hopper and later.
+//
+// On Hopper and Thor the compiler turns this instruction into unpacking and fp16 products: it halves the bytes, not the
+// arithmetic. The full FP8 rate needs wgmma or tcgen05, which this does not use.
 //
 // Where the code that was loaded for this GPU has no such tensor core (Ampere, Orin, or the PTX of this library) the call
 // answers cudaErrorNotSupported; there is no slower way instead.
@@ -11,7 +14,7 @@ int has_fp8() { return cudaSuccess; }
 #else
 int has_fp8() {
   cudaFuncAttributes attributes;
-  const auto kernel = pi0::gemm::bytes_kernel<pi0::gemm::Fp8, pi0::gemm::Tile<128, 128, 64, 4>>;
+  const auto kernel = pi0::gemm::bytes_kernel<pi0::gemm::Fp8, pi0::gemm::Tile<144, 128, 48, 4>>;
   const cudaError_t error = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(kernel));
   return error != cudaSuccess ? error : attributes.ptxVersion < 89 ? cudaErrorNotSupported : cudaSuccess;
 }
