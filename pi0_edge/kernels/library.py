@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,16 @@ _SAY_MORE = {
     209: "this GPU is older than Ampere (compute capability 8.0), for which the kernels are compiled",
     222: "the driver is too old to compile the kernels for this GPU; update it",
 }
+
+
+@dataclass(frozen=True)
+class Strided:
+    """A tensor whose strides the kernel is told: `KernelLibrary.call` passes its address as it is."""
+
+    tensor: Tensor
+
+
+Argument = Tensor | Strided | torch.dtype | int | float | None
 
 
 class KernelLibrary:
@@ -61,19 +72,20 @@ class KernelLibrary:
         """
         self._check(self._functions.pi0_device_ready(), "the kernels cannot run")
 
-    def call(self, name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
+    def call(self, name: str, *arguments: Argument) -> None:
         """Enqueues one C function, on the current stream of the device of its first tensor.
 
         Args:
             name: Of the function, without `pi0_`.
-            arguments: In the order of the C declaration, without the stream. A tensor, which must be contiguous, passes
-                its address, a dtype its `pi0_type`, an int an int64_t, a float a float, and None a null pointer.
+            arguments: In the order of the C declaration, without the stream, at least one tensor among them. A tensor,
+                which must be contiguous, passes its address, a dtype its `pi0_type`, an int an int64_t, a float a
+                float, and None a null pointer.
 
         Raises:
             KernelError: If the function refuses its sizes or the GPU cannot run it.
         """
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        stream = torch.cuda.current_stream(tensors[0].device).cuda_stream if tensors[0].is_cuda else 0
+        device = next(tensor.device for tensor in map(_tensor, arguments) if tensor is not None)
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         converted = [_convert(name, argument) for argument in (*arguments, stream)]
         self._check(getattr(self._functions, f"pi0_{name}")(*converted), name)
 
@@ -96,9 +108,16 @@ def kernel_library() -> KernelLibrary:
     return KernelLibrary(path)
 
 
-def _convert(name: str, argument: Tensor | torch.dtype | int | float | None) -> ctypes.c_void_p | ctypes._SimpleCData:
+def _tensor(argument: Argument) -> Tensor | None:
+    argument = argument.tensor if isinstance(argument, Strided) else argument
+    return argument if isinstance(argument, Tensor) else None
+
+
+def _convert(name: str, argument: Argument) -> ctypes.c_void_p | ctypes._SimpleCData:
     if argument is None:
         return ctypes.c_void_p(None)
+    if isinstance(argument, Strided):
+        return ctypes.c_void_p(argument.tensor.data_ptr())
     if isinstance(argument, Tensor):
         if not argument.is_contiguous():
             raise KernelError(f"{name}: a tensor of shape {list(argument.shape)} is not contiguous; call .contiguous()")

@@ -39,6 +39,14 @@ template <class T, int count> struct alignas(sizeof(T) * count) Vector {
   T at[count];
 };
 
+// Two neighbours as one register of a tensor-core operand.
+template <class T> __device__ __forceinline__ unsigned pack(float low, float high) {
+  const Vector<T, 2> pair{from_float<T>(low), from_float<T>(high)};
+  unsigned bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 // x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), with 1 + tanh(u) = 2 / (1 + exp(-2u)).
@@ -46,7 +54,7 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   return x / (1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x)));
 }
 
-constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }
+__host__ __device__ constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }
 
 // Warps
 
