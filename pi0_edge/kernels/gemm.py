@@ -1,4 +1,4 @@
-"""Matrix products out = epilogue(a · weightᵀ), each in three forms: into given outputs, as torch operator, and in torch.
+"""Matrix products out = epilogue(a · weightᵀ), in three forms each: into given outputs, as operator, in torch.
 
 | operator           | a              | weight                     | sums          | runs on               |
 |--------------------|----------------|----------------------------|---------------|-----------------------|
@@ -37,8 +37,8 @@ def gemm_int8_into(
     Args:
         library: Where the kernel is.
         out: [m, columns of the epilogue], overwritten.
-        workspace: uint8, at least `plan.workspace_bytes`; zero-filled before its first use, and then left to the kernels
-            of one stream.
+        workspace: uint8, at least `plan.workspace_bytes`; zero-filled before its first use, and then left to the
+            kernels of one stream.
         a: int8 [m, k].
         weight: int8 [n, k].
         row_scale: float32 [m, 1].

@@ -1,9 +1,9 @@
 """What a matrix product does with its sums before it stores them, written in torch with the roundings of the kernels.
 
-    value = sum · row scale · column scale + bias
-    value = gelu(value), or gelu(even columns) · odd columns
-    value = residual + gate · value
-    stored in `dtype`, or divided by `out_scale` and rounded to int8
+value = sum · row scale · column scale + bias
+value = gelu(value), or gelu(even columns) · odd columns
+value = residual + gate · value
+stored in `dtype`, or divided by `out_scale` and rounded to int8
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Epilogue:
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise KernelError(f"activation {self.activation!r} does not exist; expected one of {', '.join(ACTIVATIONS)}")
+            raise KernelError(
+                f"activation {self.activation!r} does not exist; expected one of {', '.join(ACTIVATIONS)}"
+            )
 
     @property
     def activation_code(self) -> int:

@@ -1,6 +1,6 @@
 """Weights of one byte in the order in which the weight-only product reads them.
 
-The kernel streams blocks of 128 output channels × 64 of k, each contiguous, one after the other along k. Within a block,
+The kernel streams blocks of 128 output channels × 64 of k, each contiguous, one after the other along k. In a block,
 every lane of every warp finds the 16 weights of its next four tensor-core fragments in 16 neighbouring bytes
 (`cuda/gemm_layout.cuh` has the same order as formulas). INT8 is stored as value + 128, which is what unpacking wants.
 """

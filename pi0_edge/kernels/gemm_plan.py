@@ -1,12 +1,12 @@
 """How a matrix product is spread over a GPU: which tile, how many blocks, how much workspace.
 
 A product out[m, n] = a[m, k] · weight[n, k]ᵀ is cut into tiles, and the steps of all tiles into one stripe per block
-(`cuda/gemm_layout.cuh`). As many blocks as tiles is the plain way; twice as many split every tile along k. On a GPU with
-few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 12 % of the work would be padding, but 2.9 tiles
-of 192; and 80 tiles on 32 places take three rounds for the work of two and a half.
+(`cuda/gemm_layout.cuh`). As many blocks as tiles is the plain way; twice as many split every tile along k. On a GPU
+with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 12 % of the work would be padding, but
+3.9 tiles of 144; and 36 tiles on 32 places take two rounds for the work of little more than one.
 
-The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured; what a
-device measures (`benchmarks/kernels_gemm.py`) goes before it, as a table.
+The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured; what
+a device measures (`benchmarks/kernels_gemm.py`) goes before it, as a table.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def plan_weight_only(m: int, n: int, k: int, multiprocessors: int) -> Plan:
 
 
 def workspace_bytes(tiles: int, blocks: int, elements: int) -> int:
-    """What the C interface asks for: a ticket per tile, and two parts of a tile per block; none if no tile is shared."""
+    """What the C interface asks for: a ticket per tile, two parts of a tile per block; none if no tile is shared."""
     if tiles % blocks == 0:
         return 0
     return math.ceil(tiles * 4 / 256) * 256 + 2 * blocks * elements * 4
