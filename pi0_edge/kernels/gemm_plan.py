@@ -24,6 +24,8 @@ TILE_CYCLES = 1500
 """Of filling the ring of stages before a tile and of the epilogue after it, as far as no other block hides them."""
 STEP_CYCLES = 40
 """Of the barrier and the first fragments of a step, as far as no other warp hides them."""
+CACHED_WEIGHTS = 2**23
+"""Bytes of a weight up to which equal stripes are tried: twice the L2 of Orin, since half the blocks read one half."""
 WEIGHT_ONLY_BLOCKS = 2
 """Blocks of the weight-only product per multiprocessor."""
 
@@ -103,16 +105,23 @@ def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, 
     if tuned and (m, n, k) in tuned:
         tile, blocks = tuned[m, n, k]
         return _plan(TILES[tile], m, n, k, blocks)
-    return min(candidates(m, n, k, fp8), key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors))
+    plans = candidates(m, n, k, multiprocessors, fp8)
+    return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors))
 
 
-def candidates(m: int, n: int, k: int, fp8: bool = False) -> Iterator[Plan]:
-    """Every plan worth trying."""
+def candidates(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> Iterator[Plan]:
+    """Every plan worth trying: whole tiles, tiles split along k, and stripes of equal length over all places.
+
+    Equal stripes reach the same columns at different times, so they are for weights that the L2 cache still holds then.
+    """
     for tile in TILES:
         tiles, steps = _tiles(tile, m, n), math.ceil(k / DEPTH)
         for split in SPLITS:
             if (tile.fp8 or not fp8) and (split == 1 or split * 8 <= steps):
                 yield _plan(tile, m, n, k, tiles * split)
+        places = tile.per_multiprocessor * multiprocessors
+        if (tile.fp8 or not fp8) and n * k <= CACHED_WEIGHTS and 8 * places <= tiles * steps:
+            yield _plan(tile, m, n, k, places)
 
 
 def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int) -> float:
@@ -122,8 +131,7 @@ def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int) ->
     steps = math.ceil(_tiles(tile, m, n) * math.ceil(k / DEPTH) / plan.blocks)
     alone = min(rounds, tile.per_multiprocessor)
     per_block = steps * (tile.step_cycles + STEP_CYCLES / alone) + TILE_CYCLES / alone
-    split = plan.blocks > _tiles(tile, m, n)
-    parts = 2 * tile.rows * tile.columns * 4 / L2_BYTES_PER_CYCLE if split else 0
+    parts = 2 * tile.rows * tile.columns * 4 / L2_BYTES_PER_CYCLE if plan.workspace_bytes else 0
     return rounds * (per_block + parts)
 
 
