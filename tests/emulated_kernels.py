@@ -16,7 +16,18 @@ import pytest
 from pi0_edge.kernels.library import BUILD, KernelLibrary
 
 CUDA = BUILD.parent / "cuda"
-FLAGS = ["-std=c++17", "-O2", "-fPIC", "-DPI0_EMULATION", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-Wno-sign-compare", "-Wno-unknown-pragmas"]
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-DPI0_EMULATION",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fno-strict-aliasing",
+    "-Wno-sign-compare",
+    "-Wno-unknown-pragmas",
+]
 
 
 @dataclass(frozen=True)

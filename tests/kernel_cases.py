@@ -1,6 +1,8 @@
-"""What the tests of all kernels share: where a kernel runs, poisoned outputs, and how far from float64 a result may be."""
+"""What the tests of all kernels share: where a kernel runs, poisoned outputs, and how far from float64 it may be."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ class Runner:
         self.library, self.device = library, device
         self._guarded: list[Tensor] = []
 
-    def __call__(self, *tensors: Tensor | None) -> list[Tensor | None]:
+    def __call__(self, *tensors: Tensor | None) -> list[Any]:
         """The tensors, there."""
         return [None if tensor is None else tensor.to(self.device) for tensor in tensors]
 

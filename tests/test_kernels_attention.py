@@ -21,7 +21,9 @@ probabilities' errors add up over the keys."""
 def cases(draw: st.DrawFn):
     """Queries, keys and values; prefix-like, suffix-like or vision-like."""
     batch, heads, kv_heads, head_dim, tokens = draw(
-        st.sampled_from([(1, 8, 1, 256, 5), (1, 4, 2, 256, 17), (2, 1, 1, 256, 3), (2, 2, 2, 72, 70), (1, 8, 1, 256, 130)])
+        st.sampled_from(
+            [(1, 8, 1, 256, 5), (1, 4, 2, 256, 17), (2, 1, 1, 256, 3), (2, 2, 2, 72, 70), (1, 8, 1, 256, 130)]
+        )
     )
     keys = draw(st.sampled_from([1, 31, 32, 33, 64, 65, 130]))
     dtype = draw(st.sampled_from([torch.bfloat16, torch.float16]))

@@ -66,7 +66,7 @@ def test_tokens_are_the_folded_projection_in_float64(runner: Runner, case, keep_
 def test_tokens_without_time_mlp(runner: Runner, case, dtype: torch.dtype):
     x, weight, bias, *_ = case
     out = runner.poisoned(len(x), len(weight), dtype=dtype)
-    embed_actions_into(runner.library, out, *runner(x, weight, bias), None, None)
+    embed_actions_into(runner.library, out, *runner(x, weight, bias, None, None))
     assert_close(out, exact_front(x, weight, bias, None, None), PROJECTION_ERROR + torch.finfo(dtype).eps / 2)
 
 
@@ -99,8 +99,8 @@ def exact_back(x, hidden, scale, shift, weight, bias, dt):
 @given(backs())
 def test_x_advances_by_the_velocity_in_float64(runner: Runner, case):
     x = runner.poisoned(*case[0].shape, dtype=torch.float32).copy_(case[0])
-    euler_update_into(runner.library, x, *runner(*case[1:]), -0.1)
-    assert_near(x, exact_back(*case, -0.1), 32)
+    euler_update_into(runner.library, x, *runner(*case[1:]), dt=-0.1)
+    assert_near(x, exact_back(*case, dt=-0.1), 32)
 
 
 @EACH_RUNNER
@@ -108,7 +108,7 @@ def test_x_advances_by_the_velocity_in_float64(runner: Runner, case):
 def test_the_back_on_the_cpu_is_the_same(case):
     x = case[0].clone()
     euler_update(x, *case[1:], -0.1)
-    assert_near(x, exact_back(*case, -0.1), 32)
+    assert_near(x, exact_back(*case, dt=-0.1), 32)
 
 
 def test_folding_is_exact():
@@ -130,16 +130,16 @@ def test_folding_is_exact():
 @pytest.mark.parametrize(("tokens", "width"), [(65, 64), (3, 96)])
 def test_an_impossible_front_is_refused(runner: Runner, tokens: int, width: int):
     out = runner.poisoned(tokens, width, dtype=torch.bfloat16)
-    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2))
+    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2), None, None)
     with pytest.raises(KernelError, match="embed_actions: invalid argument"):
-        embed_actions_into(runner.library, out, *case, None, None)
+        embed_actions_into(runner.library, out, *case)
 
 
 def test_an_impossible_back_is_refused(runner: Runner):
     x = runner.poisoned(1, 32, dtype=torch.float32)
     case = runner(values(1, 6, seed=0), None, None, values(32, 6, seed=1), values(32, seed=2))
     with pytest.raises(KernelError, match="euler_update: invalid argument"):
-        euler_update_into(runner.library, x, *case, -0.1)
+        euler_update_into(runner.library, x, *case, dt=-0.1)
 
 
 def test_the_operators_pass_the_checks_of_torch():
@@ -147,4 +147,6 @@ def test_the_operators_pass_the_checks_of_torch():
     out_weight = values(64, 64, seed=3, dtype=torch.bfloat16)
     torch.library.opcheck(embed_actions, (x, weight, bias, out_weight, bias, torch.float32))
     torch.library.opcheck(embed_actions, (x, weight, bias, None, None, torch.bfloat16))
-    torch.library.opcheck(euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1))
+    torch.library.opcheck(
+        euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1)
+    )

@@ -31,7 +31,7 @@ def test_16_bit_output_is_float64_rounded(runner: Runner, case):
     gate_up, block = case
     dtype = torch.bfloat16 if gate_up.dtype == torch.float32 else gate_up.dtype
     out = runner.poisoned(len(gate_up), gate_up.shape[1] // 2, dtype=dtype)
-    geglu_into(runner.library, out, None, *runner(gate_up), block)
+    geglu_into(runner.library, out, None, *runner(gate_up), hadamard_block=block)
     assert_near(out, activated(gate_up.double(), block), 1.02)
 
 
@@ -41,7 +41,7 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     gate_up, block = case
     out = runner.poisoned(len(gate_up), gate_up.shape[1] // 2, dtype=torch.int8)
     out_scale = runner.poisoned(len(gate_up), 1, dtype=torch.float32)
-    geglu_into(runner.library, out, out_scale, *runner(gate_up), block)
+    geglu_into(runner.library, out, out_scale, *runner(gate_up), hadamard_block=block)
     expected, expected_scale = quantize_rows(activated(gate_up.double(), block).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
@@ -70,7 +70,9 @@ def test_a_nan_reaches_the_scale(runner: Runner):
 def test_impossible_sizes_are_refused(runner: Runner, width: int, block: int):
     x = values(1, 2 * width, seed=0)
     with pytest.raises(KernelError, match="geglu: invalid argument"):
-        geglu_into(runner.library, runner.poisoned(1, width, dtype=torch.bfloat16), None, *runner(x), block)
+        geglu_into(
+            runner.library, runner.poisoned(1, width, dtype=torch.bfloat16), None, *runner(x), hadamard_block=block
+        )
 
 
 def test_the_operators_pass_the_checks_of_torch():

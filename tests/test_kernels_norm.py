@@ -40,7 +40,7 @@ def test_16_bit_output_is_float64_rounded(runner: Runner, case):
     x, scale, shift, centred, block = case
     for dtype in {torch.bfloat16, torch.float16} if x.dtype == torch.float32 else {x.dtype}:
         out = runner.poisoned(*x.shape, dtype=dtype)
-        norm_into(runner.library, out, None, *runner(x, scale, shift), centred, block)
+        norm_into(runner.library, out, None, *runner(x, scale, shift), centred=centred, hadamard_block=block)
         assert_near(out, exact(case), 1.02)
 
 
@@ -50,7 +50,7 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     x, scale, shift, centred, block = case
     out = runner.poisoned(*x.shape, dtype=torch.int8)
     out_scale = runner.poisoned(len(x), 1, dtype=torch.float32)
-    norm_into(runner.library, out, out_scale, *runner(x, scale, shift), centred, block)
+    norm_into(runner.library, out, out_scale, *runner(x, scale, shift), centred=centred, hadamard_block=block)
     expected, expected_scale = quantize_rows(exact(case).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
@@ -81,7 +81,7 @@ def test_impossible_sizes_are_refused(runner: Runner, width: int, block: int):
     x = values(1, width, seed=0)
     out = runner.poisoned(1, width, dtype=torch.bfloat16)
     with pytest.raises(KernelError, match="norm: invalid argument"):
-        norm_into(runner.library, out, None, *runner(x, None, None), False, block)
+        norm_into(runner.library, out, None, *runner(x, None, None), hadamard_block=block)
 
 
 def test_no_rows_are_no_launch(runner: Runner):

@@ -1,7 +1,5 @@
 """Preprocessing on the device, bit for bit as Pillow does it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -41,7 +39,7 @@ def pillow(frames: np.ndarray, side: int, patch: int, pitch: int, dtype: torch.d
 
 
 def assert_pillow(found: torch.Tensor, case) -> None:
-    """Equal, except that Pillow since 13 may filter the columns of an upright picture first: one level of 255."""
+    """Equal, except that recent Pillow may filter the columns of an upright picture first: one level of 255."""
     frames, expected = case[0], pillow(*case)
     if frames.shape[2] >= frames.shape[1]:
         assert torch.equal(found.cpu(), expected)
@@ -49,17 +47,18 @@ def assert_pillow(found: torch.Tensor, case) -> None:
         assert ((found.cpu().float() - expected.float()).abs() <= 2 / 255 + torch.finfo(found.dtype).eps).all()
 
 
-def fields(plan: ResizePlan) -> tuple:
-    return tuple(getattr(plan, field.name) for field in dataclasses.fields(plan))
+def by_operator(frames: np.ndarray, plan: ResizePlan, patch: int, pitch: int, dtype: torch.dtype) -> torch.Tensor:
+    return patches(torch.from_numpy(frames), **vars(plan), patch=patch, pitch=pitch, out_dtype=dtype)
 
 
 @EACH_RUNNER
 @given(cases())
 def test_patches_are_those_of_pillow(runner: Runner, case):
     frames, side, patch, pitch, dtype = case
-    plan = resize_plan(*frames.shape[1:3], side, runner.device)
+    _, height, width, _ = frames.shape
+    plan = resize_plan(height, width, side, runner.device)
     out = runner.poisoned(len(frames), (side // patch) ** 2, pitch, dtype=dtype)
-    patches_into(runner.library, out, *runner(torch.from_numpy(frames)), plan, patch)
+    patches_into(runner.library, out, *runner(torch.from_numpy(frames)), plan=plan, patch=patch)
     assert_pillow(out, case)
 
 
@@ -67,15 +66,17 @@ def test_patches_are_those_of_pillow(runner: Runner, case):
 @given(cases())
 def test_the_operator_on_the_cpu_is_the_same(case):
     frames, side, patch, pitch, dtype = case
-    plan = resize_plan(*frames.shape[1:3], side)
-    assert_pillow(patches(torch.from_numpy(frames), *fields(plan), patch, pitch, dtype), case)
+    _, height, width, _ = frames.shape
+    plan = resize_plan(height, width, side)
+    assert_pillow(by_operator(frames, plan, patch, pitch, dtype), case)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (224, 224), (1080, 1920)])
 def test_camera_sizes(runner: Runner, height: int, width: int):
     frames = frames_of(1, height, width, 0)
     out = runner.poisoned(1, 256, 640, dtype=torch.bfloat16)
-    patches_into(runner.library, out, *runner(torch.from_numpy(frames)), resize_plan(height, width, 224, runner.device), 14)
+    plan = resize_plan(height, width, 224, runner.device)
+    patches_into(runner.library, out, *runner(torch.from_numpy(frames)), plan=plan, patch=14)
     assert torch.equal(out.cpu(), pillow(frames, 224, 14, 640, torch.bfloat16))
 
 
@@ -88,10 +89,10 @@ def test_impossible_patches_are_refused(runner: Runner):
     frames = torch.zeros(1, 28, 28, 3, dtype=torch.uint8)
     out = runner.poisoned(1, 4, 587, dtype=torch.bfloat16)
     with pytest.raises(KernelError, match="patches: invalid argument"):
-        patches_into(runner.library, out, *runner(frames), resize_plan(28, 28, 28, runner.device), 14)
+        patches_into(runner.library, out, *runner(frames), plan=resize_plan(28, 28, 28, runner.device), patch=14)
 
 
 def test_the_operator_passes_the_checks_of_torch():
     plan = resize_plan(20, 30, 28)
     frames = torch.zeros(1, 20, 30, 3, dtype=torch.uint8)
-    torch.library.opcheck(patches, (frames, *fields(plan), 14, 592, torch.bfloat16))
+    torch.library.opcheck(patches, (frames, *vars(plan).values(), 14, 592, torch.bfloat16))

@@ -36,7 +36,7 @@ def test_queries_are_rotated_and_keys_and_values_stored_in_their_rows(runner: Ru
     qkv, heads, kv_heads, head_dim, first_row, rows = case
     keys, stored = (runner.poisoned(rows, kv_heads, head_dim, dtype=qkv.dtype) for _ in range(2))
     q = runner.poisoned(len(qkv), heads, head_dim, dtype=qkv.dtype)
-    rope_into(runner.library, q, keys, stored, *runner(qkv, rope_table(rows, head_dim)), first_row)
+    rope_into(runner.library, q, keys, stored, *runner(qkv, rope_table(rows, head_dim)), first_row=first_row)
     expected_q, expected_k, expected_v = exact(qkv, heads, kv_heads, head_dim, first_row)
     written = slice(first_row, first_row + len(qkv))
     assert_near(q, expected_q, 1.02)
@@ -69,7 +69,7 @@ def test_tokens_beyond_the_cache_are_refused(runner: Runner):
 def test_an_impossible_head_is_refused(runner: Runner):
     q, keys, qkv = (values(1, n, 24, seed=0, dtype=torch.bfloat16) for n in (1, 1, 3))
     with pytest.raises(KernelError, match="rope: invalid argument"):
-        rope_into(runner.library, *runner(q, keys, keys.clone(), qkv.flatten(1), rope_table(1, 24)), 0)
+        rope_into(runner.library, *runner(q, keys, keys.clone(), qkv.flatten(1), rope_table(1, 24)), first_row=0)
 
 
 def test_the_operator_passes_the_checks_of_torch():

@@ -51,8 +51,8 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 @attention.register_kernel("cpu")
 def _(q, keys, values):  # noqa: ANN001, ANN202
-    # As the kernel: scores and sums in float32, probabilities rounded to 16 bits before they meet the values, and divided
-    # by their sum at the very end.
+    # As the kernel: scores and sums in float32, probabilities rounded to 16 bits before they meet the values, and the
+    # division by their sum at the very end.
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     group = q.shape[2] // keys.shape[2]
     k, v = (x.to(wide).repeat_interleave(group, 2).transpose(1, 2) for x in (keys, values))

@@ -1,6 +1,6 @@
 """The two ends of an Euler step: noisy actions to action tokens, and the expert's output to the next noisy actions.
 
-The first two linears of π0's front have nothing between them, and one of their two inputs is a function of time alone, so
+The first two linears of π0's front have nothing between them, and one of their two inputs is a function of time alone:
 they fold into one small matrix and one bias vector per step (`fold_front`), exactly.
 """
 
@@ -49,8 +49,8 @@ def embed_actions_into(
 
     Args:
         library: Where the kernel is.
-        out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; at most 64 tokens, width a
-            multiple of 64, at most 1024 with an `out_weight`.
+        out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; at most 64 tokens, width
+            a multiple of 64, at most 1024 with an `out_weight`.
         x: float32 [tokens, 32].
         weight: float32 [width, 32].
         bias: float32 [width], of this step.
@@ -109,8 +109,8 @@ def euler_update_into(
     Args:
         library: Where the kernel is.
         x: float32 [tokens, action_dim], changed in place.
-        hidden: The expert's output before its final norm, bfloat16, float16 or float32 [tokens, width]; width a multiple
-            of 4, at most 2048.
+        hidden: The expert's output before its final norm, bfloat16, float16 or float32 [tokens, width]; width a
+            multiple of 4, at most 2048.
         scale: Of the final norm, float32 [width] or None; 1 + weight, or 1 + the scale of this step (π0.5).
         shift: float32 [width] or None.
         weight: Of action_out_proj, float32 [action_dim, width].

@@ -1,7 +1,7 @@
 """The compiled kernels: finding the library, calling its C functions, and what it says when it cannot run.
 
-The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels` writes it
-there, and a wheel may ship it there. It loads on a machine without a GPU, where every call answers with a `KernelError`.
+The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels` writes
+it there, and a wheel may ship it there. It loads on a machine without a GPU, where every call raises a `KernelError`.
 """
 
 from __future__ import annotations

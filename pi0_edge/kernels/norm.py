@@ -2,8 +2,8 @@
 
     y = (x − mean) / sqrt(mean((x − mean)²) + ε) · scale + shift        with mean = 0 unless `centred`
 
-An RMSNorm passes 1 + weight as scale, or nothing if the next linear has absorbed it; an adaptive one passes 1 + its scale
-and its shift of this Euler step; a LayerNorm is `centred` and passes weight and bias.
+An RMSNorm passes 1 + weight as scale, or nothing if the next linear has absorbed it; an adaptive one passes 1 + its
+scale and its shift of this Euler step; a LayerNorm is `centred` and passes weight and bias.
 """
 
 from __future__ import annotations

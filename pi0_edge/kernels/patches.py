@@ -1,7 +1,7 @@
 """Camera frames to rows of the patch embedding, on the device: resize with padding, [-1, 1], patches.
 
-Bit for bit what `pi0_edge.processing.images` does with Pillow: an antialiased bilinear filter on 8-bit values with weights
-of 22 bits, first along rows, then along columns. Upright pictures may differ by one level of 255, because Pillow since 13
+Bit for bit what `pi0_edge.processing.images` does with Pillow: an antialiased bilinear filter on 8-bit values with
+weights of 22 bits, first along rows, then along columns. Upright pictures may differ by one level of 255: recent Pillow
 takes some of them the other way round. The filter of a frame size is a small table (`resize_plan`), made once.
 """
 
@@ -48,7 +48,7 @@ def resize_plan(height: int, width: int, side: int, device: torch.device | str =
     if rows == 0 or columns == 0:
         raise ValueError(f"a frame of {height}x{width} pixels has no pixel left when scaled to fit {side}x{side}")
     tables = (*_taps(height, rows), *_taps(width, columns))
-    return ResizePlan(*(table.to(device) for table in tables), side)
+    return ResizePlan(*(table.to(device) for table in tables), side=side)
 
 
 def patches_into(library: KernelLibrary, out: Tensor, frames: Tensor, plan: ResizePlan, patch: int) -> None:

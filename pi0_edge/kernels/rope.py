@@ -1,8 +1,8 @@
 """Rotary positions, and the cache of keys and values that attention reads.
 
 A cache is one contiguous buffer [rows, kv_heads, head_dim] per layer for keys and one for values: prefix tokens first,
-then the state token, then the action tokens, which every Euler step overwrites in place. As padding never enters it, the
-position of a token is its row.
+then the state token, then the action tokens, which every Euler step overwrites in place. As padding never enters it,
+the position of a token is its row.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def rope_into(
     tokens, heads, head_dim = q.shape
     if first_row + tokens > min(len(keys), len(values), len(table)):
         raise ValueError(f"{tokens} tokens from row {first_row} do not fit a cache of {len(keys)} rows")
-    library.call(
-        "rope", qkv, table, q, keys, values, tokens, heads, keys.shape[1], head_dim, first_row, qkv.dtype
-    )
+    library.call("rope", qkv, table, q, keys, values, tokens, heads, keys.shape[1], head_dim, first_row, qkv.dtype)
 
 
 @torch.library.custom_op("pi0::rope", mutates_args=("keys", "values"), device_types="cuda")

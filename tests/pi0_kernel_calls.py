@@ -1,0 +1,89 @@
+"""Every kernel once at its size in π0 with two cameras: 512 image and 48 prompt tokens, a state token, 50 actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pi0_edge.kernels.attention import attention_into
+from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
+from pi0_edge.kernels.geglu import geglu_into
+from pi0_edge.kernels.library import KernelLibrary
+from pi0_edge.kernels.norm import norm_into
+from pi0_edge.kernels.patches import patches_into, resize_plan
+from pi0_edge.kernels.rope import rope_into
+
+PREFIX, ACTIONS = 560, 50
+KEYS = PREFIX + 1 + ACTIONS
+CAMERAS, VISION_TOKENS, VISION_WIDTH = 2, 256, 1152
+WIDTH, MLP, EXPERT_WIDTH = 2048, 16384, 1024
+
+Call = Callable[[KernelLibrary], None]
+
+
+def half(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16)
+
+
+def single(*shape: int) -> Tensor:
+    return torch.empty(shape)
+
+
+def quantized(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(rows, columns, dtype=torch.int8), single(rows, 1)
+
+
+def calls() -> Iterator[tuple[str, Call]]:
+    """What each call is for, and the call; tensors are uninitialized: only launches are recorded."""
+    frames = torch.empty(CAMERAS, 480, 640, 3, dtype=torch.uint8)
+    yield (
+        "frames to patches",
+        lambda to: patches_into(to, half(CAMERAS, 256, 640), frames, resize_plan(480, 640, 224), 14),
+    )
+    rows = CAMERAS * VISION_TOKENS
+    yield (
+        "vision: norm",
+        lambda to: norm_into(to, half(rows, VISION_WIDTH), None, half(rows, VISION_WIDTH), None, None, True),
+    )
+    qkv = half(CAMERAS, VISION_TOKENS, 3 * VISION_WIDTH)
+    heads = [part.unflatten(-1, (16, 72)) for part in qkv.chunk(3, dim=-1)]
+    yield "vision: attention", lambda to: attention_into(to, half(CAMERAS, VISION_TOKENS, 16, 72), *heads)
+
+    x, caches = half(PREFIX, WIDTH), half(2, KEYS, 1, 256)
+    yield (
+        "prefix: norm, Hadamard, quantize",
+        lambda to: norm_into(to, *quantized(PREFIX, WIDTH), x, None, None, False, WIDTH),
+    )
+    yield (
+        "prefix: rope",
+        lambda to: rope_into(to, half(PREFIX, 8, 256), caches[0], caches[1], half(PREFIX, 2560), single(KEYS, 256), 0),
+    )
+    prefix = caches[:, None, :PREFIX]
+    yield "prefix: attention", lambda to: attention_into(to, half(1, PREFIX, 8, 256), half(1, PREFIX, 8, 256), *prefix)
+    yield (
+        "prefix: GeGLU, Hadamard, quantize",
+        lambda to: geglu_into(to, *quantized(PREFIX, MLP), half(PREFIX, 2 * MLP), 2048),
+    )
+
+    noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
+    folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
+    yield (
+        "step: embed actions",
+        lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, out_weight, time_bias),
+    )
+    yield "step: embed actions (π0.5)", lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None)
+    yield "step: norm", lambda to: norm_into(to, hidden.clone(), None, hidden, time_bias, None)
+    yield (
+        "step: rope",
+        lambda to: rope_into(
+            to, half(ACTIONS, 8, 256), caches[0], caches[1], half(ACTIONS, 2560), single(KEYS, 256), PREFIX + 1
+        ),
+    )
+    q, keys = half(1, ACTIONS, 8, 256), caches[:, None]
+    yield "step: attention", lambda to: attention_into(to, torch.empty_like(q), q, *keys)
+    yield (
+        "step: Euler update",
+        lambda to: euler_update_into(to, noise, hidden, time_bias, None, folded.t().contiguous(), single(32), -0.1),
+    )
