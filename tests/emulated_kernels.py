@@ -44,12 +44,17 @@ class EmulatedLibrary(KernelLibrary):
     """The library of the tests: tensors live on the CPU."""
 
     def order(self, seed: int) -> None:
-        """Order in which threads run between barriers: 0 ascending, any other number random."""
+        """Order of blocks, and of threads between barriers: 0 ascending, any other number random."""
         self._functions.pi0_emulation_order(ctypes.c_int64(seed))
 
     def only_record(self, on: bool) -> None:
         """From now on, record launches instead of running them."""
         self._functions.pi0_emulation_only_record(ctypes.c_int64(on))
+
+    def bank_conflicts(self) -> int:
+        """How many rows of matrices waited for a bank of shared memory, since this was last asked."""
+        self._functions.pi0_emulation_bank_conflicts.restype = ctypes.c_int64
+        return self._functions.pi0_emulation_bank_conflicts()
 
     def launches(self) -> list[Launch]:
         """All launches since this was last asked."""

@@ -8,11 +8,18 @@ std::string pi0::kernel_name(const void *kernel) {
   return dladdr(kernel, &info) && info.dli_sname ? info.dli_sname : "?";
 }
 
-// Order of threads between barriers from now on: 0 ascending, any other number random.
+// Order of blocks, and of threads between barriers, from now on: 0 ascending, any other number random.
 PI0_API void pi0_emulation_order(int64_t seed) { pi0_emulation::order_seed = static_cast<unsigned>(seed); }
 
 // From now on, launches are only recorded.
 PI0_API void pi0_emulation_only_record(int64_t on) { pi0_emulation::only_record = on != 0; }
+
+// Bank conflicts of load_matrices since this was last asked.
+PI0_API int64_t pi0_emulation_bank_conflicts(void) {
+  const int64_t counted = pi0_emulation::bank_conflicts;
+  pi0_emulation::bank_conflicts = 0;
+  return counted;
+}
 
 // One line per launch since the last call: mangled name, grid, block, bytes of shared memory.
 PI0_API const char *pi0_emulation_launches(void) {

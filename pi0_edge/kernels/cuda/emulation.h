@@ -2,8 +2,8 @@
 //
 // Every CUDA thread is a coroutine. Blocks run one after the other; within a block, threads run until they meet a
 // barrier or a warp-wide function, in an order that the test chooses, so that a missing barrier shows as a result that
-// depends on the order. Shared memory starts as NaN. Asynchronous copies happen as late as they may: when they are
-// waited for. What this cannot show is speed, and the exact order of additions inside a tensor core.
+// depends on the order. Shared memory starts as NaN. Asynchronous copies happen as late as they may, when they are
+// waited for, or in a random order some of them at once. What this cannot show is speed, and the exact order of additions inside a tensor core.
 #pragma once
 
 #include <setjmp.h>
@@ -129,7 +129,9 @@ struct Block {
 inline Block block;
 inline Thread *current = nullptr;
 inline jmp_buf scheduler;
-inline unsigned order_seed = 0;         // of the order of threads; 0: ascending
+inline unsigned order_seed = 0;         // of the order of blocks and threads; 0: ascending
+inline std::minstd_rand chance;
+inline int64_t bank_conflicts = 0;      // of load_matrices, rows that had to wait for another of the same eight
 inline bool only_record = false;        // launches are recorded and not run
 inline std::vector<Launch> launches;
 
@@ -180,11 +182,10 @@ inline void run_block(dim3 size) {
   memset(block.shared, 0xff, shared_bytes);
   for (unsigned i = 0; i < count; i++) prepare(*block.threads[i], i, size);
 
-  std::minstd_rand random(order_seed);
   std::vector<unsigned> order(count);
   for (unsigned i = 0; i < count; i++) order[i] = i;
   for (bool progress = true; progress && !block.failed;) {
-    if (order_seed) std::shuffle(order.begin(), order.end(), random);
+    if (order_seed) std::shuffle(order.begin(), order.end(), chance);
     progress = false;
     bool all_done = true, barrier_reached = true;
     for (const unsigned i : order) {
@@ -253,8 +254,13 @@ inline float max_or_nan(float a, float b) { return std::isnan(a) || a > b ? a : 
 
 template <class T> T &shared_memory() { return *reinterpret_cast<T *>(pi0_emulation::block.shared); }
 
+inline void copy_now(const pi0_emulation::Copy &copy) {
+  copy.valid ? memcpy(copy.to, copy.from, 16) : memset(copy.to, 0, 16);
+}
 inline void copy_async(void *shared, const void *global, bool valid = true) {
-  pi0_emulation::current->uncommitted.push_back({shared, global, valid});
+  const pi0_emulation::Copy copy{shared, global, valid};
+  pi0_emulation::order_seed && pi0_emulation::chance() % 2 ? copy_now(copy)
+                                                           : pi0_emulation::current->uncommitted.push_back(copy);
 }
 inline void commit_copies() {
   auto &thread = *pi0_emulation::current;
@@ -264,14 +270,18 @@ inline void commit_copies() {
 template <int pending> void wait_for_copies() {
   auto &groups = pi0_emulation::current->groups;
   for (; groups.size() > pending; groups.pop_front())
-    for (const auto &copy : groups.front())
-      copy.valid ? memcpy(copy.to, copy.from, 16) : memset(copy.to, 0, 16);
+    for (const auto &copy : groups.front()) copy_now(copy);
 }
 
 struct Registers { unsigned at[4]; };
 
 template <bool transposed> void load_matrices_emulated(unsigned (&to)[4], const void *row) {
   const auto loaded = pi0_emulation::whole_warp<Registers>(row, [](auto input, auto output) {
+    for (unsigned i = 0; i < 4; i++) {
+      unsigned groups = 0;  // of banks, 16 bytes each
+      for (unsigned r = 0; r < 8; r++) groups |= 1u << reinterpret_cast<uintptr_t>(input(8 * i + r)) / 16 % 8;
+      pi0_emulation::bank_conflicts += 8 - __builtin_popcount(groups);
+    }
     for (unsigned lane = 0; lane < 32; lane++)
       for (unsigned i = 0; i < 4; i++) {
         uint16_t pair[2];
@@ -341,13 +351,15 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, 
   gpu::block.body = [&] { std::apply(kernel, parameters); };
   gpu::block.failed = false;
   gridDim = grid, blockDim = block;
-  for (unsigned z = 0; z < grid.z; z++)
-    for (unsigned y = 0; y < grid.y; y++)
-      for (unsigned x = 0; x < grid.x; x++) {
-        blockIdx = dim3(x, y, z);
-        gpu::run_block(block);
-        if (gpu::block.failed) return cudaErrorLaunchFailure;
-      }
+  std::vector<unsigned> order(grid.x * grid.y * grid.z);
+  for (unsigned i = 0; i < order.size(); i++) order[i] = i;
+  gpu::chance.seed(gpu::order_seed);
+  if (gpu::order_seed) std::shuffle(order.begin(), order.end(), gpu::chance);
+  for (const unsigned i : order) {
+    blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
+    gpu::run_block(block);
+    if (gpu::block.failed) return cudaErrorLaunchFailure;
+  }
   return cudaSuccess;
 }
 
