@@ -74,7 +74,11 @@ def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
     subprocess.run(["make", "kernels"], cwd=ROOT, check=True, capture_output=True)
     path = library.BUILD / platform.machine() / library.NAME
     needed = subprocess.run(["readelf", "-d", str(path)], capture_output=True, text=True, check=True).stdout
-    assert {name.split(".")[0] for name in re.findall(r"NEEDED.*\[(.*)\]", needed)} <= {"libc", "libm", "ld-linux-x86-64"}
+    assert {name.split(".")[0] for name in re.findall(r"NEEDED.*\[(.*)\]", needed)} <= {
+        "libc",
+        "libm",
+        "ld-linux-x86-64",
+    }
     there = KernelLibrary(path)
     if torch.cuda.is_available():
         return there.require_device()
