@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu
 
 from pi0_edge.errors import KernelError
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
-"""In the order of `pi0_activation` of the C header; GELU is the tanh approximation."""
+"""Their numbers in the C interface are their places here; GELU is the tanh approximation."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Epilogue:
 
     @property
     def activation_code(self) -> int:
-        """`pi0_activation` of the C header."""
+        """In the C interface."""
         return ACTIVATIONS.index(self.activation)
 
     def columns(self, n: int) -> int:
@@ -73,13 +74,8 @@ class Epilogue:
         value = (value if row_scale is None else value * row_scale) * column_scale
         value = value if self.bias is None else value + self.bias
         if self.activation == "gelu":
-            value = gelu_tanh(value)
+            value = gelu(value, approximate="tanh")
         elif self.activation == "geglu":
-            value = gelu_tanh(value[:, ::2]) * value[:, 1::2]
+            value = gelu(value[:, ::2], approximate="tanh") * value[:, 1::2]
         value = value if self.gate is None else value * self.gate
         return value if self.residual is None else value + self.residual.to(value.dtype)
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU with tanh, as x · sigmoid of twice the argument of tanh."""
-    return torch.nn.functional.gelu(x, approximate="tanh")

@@ -30,6 +30,7 @@ _SAY_MORE = {
     35: "no CUDA device",  # insufficient driver: also what a machine without any driver answers
     100: "no CUDA device",
     209: "this GPU is older than Ampere (compute capability 8.0), for which the kernels are compiled",
+    801: "this GPU, or the code compiled for it, has no FP8 tensor cores; use FP8 weights with 16-bit activations",
     222: "the driver is too old to compile the kernels for this GPU; update it",
 }
 

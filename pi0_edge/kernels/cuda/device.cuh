@@ -51,7 +51,7 @@ __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x));
 
 // x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), with 1 + tanh(u) = 2 / (1 + exp(-2u)).
 __device__ __forceinline__ float gelu_tanh(float x) {
-  return x / (1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x)));
+  return __fdividef(x, 1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x)));
 }
 
 __host__ __device__ constexpr int divide_up(int64_t count, int64_t size) { return static_cast<int>((count + size - 1) / size); }

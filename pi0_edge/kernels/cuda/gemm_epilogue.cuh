@@ -13,7 +13,8 @@
 
 namespace pi0::gemm {
 
-enum Activation { linear = PI0_LINEAR, gelu = PI0_GELU, geglu = PI0_GEGLU };
+// `ACTIVATIONS` of gemm_epilogue.py.
+enum Activation { linear = 0, gelu = 1, geglu = 2 };
 
 struct Epilogue {
   const float *row_scale;     // one per row, or one for all where row_scale_step is 0; null: 1
@@ -34,12 +35,6 @@ struct Epilogue {
            activation >= linear && activation <= geglu;
   }
 };
-
-// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), as x · sigmoid of twice the argument of tanh.
-__device__ __forceinline__ float gelu_tanh(float x) {
-  const float twice = 1.5957691216057308f * (x + 0.044715f * x * x * x);
-  return __fdividef(x, 1.0f + __expf(-twice));
-}
 
 // `count` neighbours of a row of float parameters, from a column that is a multiple of `count`.
 template <int count> struct Floats {

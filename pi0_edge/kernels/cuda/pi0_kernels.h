@@ -18,9 +18,6 @@
 // What a pointer of changing type points to, passed as an int64_t.
 enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
 
-// What a matrix product does with its result before it is stored.
-enum pi0_activation { PI0_LINEAR = 0, PI0_GELU = 1, PI0_GEGLU = 2 };
-
 PI0_API int pi0_library_version(void);
 PI0_API const char *pi0_error_string(int error);
 
