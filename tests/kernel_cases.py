@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
+from quant.formats import INT8_TOKEN, quantize
 
 EACH_RUNNER = settings(
     max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -74,6 +75,13 @@ def values(*shape: int, seed: int, dtype: torch.dtype = torch.float32, size: flo
     x = torch.randn(*shape, generator=generator) * size
     x[..., :: 97 if shape[-1] > 97 else 5] *= 6
     return x.to(dtype)
+
+
+def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and scales that `quant` gives rows of activations."""
+    quantized, scale = quantize(x, INT8_TOKEN)
+    assert scale is not None
+    return quantized, scale
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:

@@ -4,11 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, int8_rows, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.geglu import activated, geglu, geglu_into, geglu_quant
-from quant.int8_linear import quantize_rows
 
 assert runner
 
@@ -42,7 +41,7 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     out = runner.poisoned(len(gate_up), gate_up.shape[1] // 2, dtype=torch.int8)
     out_scale = runner.poisoned(len(gate_up), 1, dtype=torch.float32)
     geglu_into(runner.library, out, out_scale, *runner(gate_up), hadamard_block=block)
-    expected, expected_scale = quantize_rows(activated(gate_up.double(), block).float())
+    expected, expected_scale = int8_rows(activated(gate_up.double(), block).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
     assert off.max() <= 1
