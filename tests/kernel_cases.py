@@ -95,3 +95,26 @@ def assert_near(found: Tensor, expected: Tensor, roundings: float) -> None:
     size = expected.abs().amax(-1, keepdim=True) + 1e-30
     error = ((found.cpu().double() - expected.double()).abs() / size).max().item()
     assert error <= roundings * unit_roundoff(found.dtype), f"{error:.3g}"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where an operator runs."""
+    return request.param
+
+
+def check_operator(operator: Any, arguments: tuple[Any, ...], device: str) -> None:
+    """Schema, fake implementation and dispatch of an operator, by torch's own checks, and both devices agree."""
+    there = [argument.to(device) if isinstance(argument, Tensor) else argument for argument in arguments]
+    torch.library.opcheck(operator, there)
+    if device != "cpu":
+        for found, expected in zip(results(operator, there), results(operator, arguments), strict=True):
+            assert found.shape == expected.shape and found.dtype == expected.dtype
+            assert torch.allclose(found.cpu().float(), expected.float(), rtol=0.02, atol=0.02)
+
+
+def results(operator: Any, arguments: Any) -> list[Tensor]:
+    """What an operator returns and leaves in its tensors."""
+    returned = operator(*arguments)
+    listed = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
+    return [*listed, *(argument for argument in arguments if isinstance(argument, Tensor))]

@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, runner, values
 from torch.nn import functional as F
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.attention import attention, attention_into, rope_attention, rope_attention_into
 from pi0_edge.kernels.rope import rope_into, rope_table
 
-assert runner
+assert runner and device
 
 ROUNDINGS = 4
 """Of the 16-bit type, relative to the largest output of a head: probabilities and output are rounded once each, and the
@@ -153,8 +153,8 @@ def test_full_size_suffix_and_prefix(runner: Runner):
         assert_near(out, exact(q, k, v), ROUNDINGS)
 
 
-def test_the_operator_passes_the_checks_of_torch():
+def test_the_operator_passes_the_checks_of_torch(device: str):
     q, k = values(1, 3, 8, 256, seed=0, dtype=torch.bfloat16), values(1, 9, 1, 256, seed=1, dtype=torch.bfloat16)
-    torch.library.opcheck(attention, (q, k, k.clone()))
+    check_operator(attention, (q, k, k.clone()), device)
     qkv = values(3, 2560, seed=2, dtype=torch.bfloat16)
-    torch.library.opcheck(rope_attention, (qkv, rope_table(12, 256), k[0], k[0].clone()))
+    check_operator(rope_attention, (qkv, rope_table(12, 256), k[0], k[0].clone()), device)

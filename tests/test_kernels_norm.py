@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, int8_rows, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, int8_rows, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.norm import norm, norm_into, norm_quant, normalized
 from pi0_edge.kernels.quantized_rows import hadamard
 from quant.hadamard import rotate
 
-assert runner
+assert runner and device
 
 WIDTHS = {2048: [1, 128, 256, 1024, 2048], 1152: [1, 128], 1024: [1, 256, 1024], 64: [1, 2, 16], 8: [8]}
 
@@ -96,7 +96,7 @@ def test_no_rows_are_no_launch(runner: Runner):
     norm_into(runner.library, runner.poisoned(0, 64, dtype=torch.bfloat16), None, *runner(x, None, None))
 
 
-def test_the_operators_pass_the_checks_of_torch():
+def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight = values(3, 64, seed=0), values(64, seed=1)
-    torch.library.opcheck(norm, (x, weight, None, False, 16, torch.bfloat16))
-    torch.library.opcheck(norm_quant, (x, weight, weight, True, 1))
+    check_operator(norm, (x, weight, None, False, 16, torch.bfloat16), device)
+    check_operator(norm_quant, (x, weight, weight, True, 1), device)
