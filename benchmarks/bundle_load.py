@@ -5,8 +5,9 @@
 Writes a bundle of random weights (seeded, one tensor at a time, so that the build needs no memory for the network), and
 loads it in processes of their own: once with the files dropped from the page cache, once with them in it. Verifying,
 mapping and packing for oneDNN are timed apart, because only the last depends on the engine. `ready` is all of them; the
-server then answers one picture of its own before it opens its port (`first_chunk`). The last line of the output is one
-JSON object. Linux only (reads /proc/self/status).
+server then answers one picture of its own before it opens its port (`first_chunk`). CPU seconds stand beside wall-clock
+seconds, for machines that are shared. The last line of the output is one JSON object. Linux only (reads
+/proc/self/status).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.full_size_memory import memory
 from benchmarks.machine import describe_machine
+from benchmarks.random_network import memory
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.engine import restore_engine
 from pi0_edge.engine.assembly import blank_model
@@ -38,6 +39,8 @@ from pi0_edge.processing import Observation, load_processor
 from pi0_edge.shipped import shipped_checkpoint
 from quant import Scheme, find_scheme
 from quant.quantize import blank_quantized
+
+READY = ("verify", "processor", "map_and_pack")
 
 
 class RandomState(Mapping[str, Tensor]):
@@ -71,7 +74,7 @@ class RandomState(Mapping[str, Tensor]):
 def build(folder: Path, preset: str, scheme: Scheme) -> dict[str, object]:
     """Writes the bundle; the processing is that of the shipped policy."""
     started = time.perf_counter()
-    manifest = write_bundle(
+    write_bundle(
         folder,
         state=RandomState(PRESETS[preset], scheme),
         config=PRESETS[preset],
@@ -80,27 +83,32 @@ def build(folder: Path, preset: str, scheme: Scheme) -> dict[str, object]:
         source_sha256="0" * 64,
         gate={"verdict": {"passed": True, "reasons": ["random weights: nothing was measured"]}},
     )
-    sizes = sorted((manifest.files[name].size for name in manifest.shards), reverse=True)
     return {
-        "bundle_gb": round(sum(sizes) / 1e9, 2),
-        "shards": len(sizes),
-        "largest_shard_gb": round(sizes[0] / 1e9, 2),
         "build_s": round(time.perf_counter() - started, 1),
+        "build_cpu_s": round(time.process_time(), 1),
         "build_peak_resident_gb": round(memory("VmHWM"), 2),
     }
 
 
+def sizes(folder: Path) -> dict[str, object]:
+    """Of the weights on disk."""
+    found = [path.stat().st_size for path in folder.glob("weights-*")]
+    total, largest = (round(size / 1e9, 2) for size in (sum(found), max(found)))
+    return {"bundle_gb": total, "shards": len(found), "largest_shard_gb": largest}
+
+
 def load(folder: Path) -> dict[str, float]:
     """Loads the bundle in this process and answers one observation of one camera."""
-    seconds: dict[str, float] = {}
-    resident = {"import": memory("VmRSS")}
-    started = time.perf_counter()
+    figures = {"import_resident_gb": round(memory("VmRSS"), 2)}
+    started = time.perf_counter(), time.process_time()
 
     def lap(name: str) -> None:
         nonlocal started
-        seconds[f"{name}_s"] = round(time.perf_counter() - started, 3)
-        resident[name] = memory("VmRSS")
-        started = time.perf_counter()
+        ended = time.perf_counter(), time.process_time()
+        figures[f"{name}_s"] = round(ended[0] - started[0], 3)
+        figures[f"{name}_cpu_s"] = round(ended[1] - started[1], 3)
+        figures[f"{name}_resident_gb"] = round(memory("VmRSS"), 2)
+        started = time.perf_counter(), time.process_time()
 
     bundle = open_bundle(folder)
     lap("verify")
@@ -115,9 +123,9 @@ def load(folder: Path) -> dict[str, float]:
     black = dict.fromkeys(robot.cameras, np.zeros((size, size, 3), np.uint8))
     policy.infer(Observation(black, np.zeros(robot.state_dim), robot.default_prompt or "wait"), noise_seed=0)
     lap("first_chunk")
-    ready = seconds["verify_s"] + seconds["processor_s"] + seconds["map_and_pack_s"]
-    sizes = {f"resident_after_{name}_gb": round(value, 2) for name, value in resident.items()}
-    return {**seconds, "ready_s": round(ready, 2), **sizes, "peak_resident_gb": round(memory("VmHWM"), 2)}
+    for unit in ("s", "cpu_s"):
+        figures[f"ready_{unit}"] = round(sum(figures[f"{lap}_{unit}"] for lap in READY), 2)
+    return {**figures, "peak_resident_gb": round(memory("VmHWM"), 2)}
 
 
 def drop_from_cache(folder: Path) -> None:
@@ -137,6 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="of torch; hashing takes all cores"
     )
+    parser.add_argument("--folder", type=Path, help="keep the bundle there, and load it if it is there already")
     parser.add_argument("--load", type=Path, metavar="BUNDLE", help="only load this bundle, in this process")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -145,9 +154,11 @@ def main() -> None:
         return
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="pi0-edge-bundle-") as scratch:
-        folder = Path(scratch) / "bundle"
+        folder = options.folder or Path(scratch) / "bundle"
         figures: dict[str, object] = {"preset": options.preset, "scheme": options.scheme}
-        figures |= build(folder, options.preset, find_scheme(options.scheme))
+        if not folder.exists():
+            figures |= build(folder, options.preset, find_scheme(options.scheme))
+        figures |= sizes(folder)
         argv = [sys.executable, "-m", "benchmarks.bundle_load", "--load", folder, "--threads", str(options.threads)]
         for cache in ("cold", "warm"):
             if cache == "cold":

@@ -3,8 +3,8 @@
     python -m benchmarks.full_size_chunk [--scheme int8-w8a8] [--repeats 3]
 
 All have the same random weights, inputs and noise, and their actions are compared. Each runs in a process of its own,
-whose peak memory is reported; two at a time are alive and take turns, so that a machine whose speed drifts disturbs both
-alike. Ratios are medians over pairs of turns. The settings:
+whose peak memory is reported; two at a time are alive and take turns, so that a machine whose speed drifts disturbs
+both alike. Ratios are medians over pairs of turns. The settings:
 
 | setting  | we compute                   | the peer computes                                                         |
 |----------|------------------------------|---------------------------------------------------------------------------|
@@ -12,9 +12,9 @@ alike. Ratios are medians over pairs of turns. The settings:
 | skipping | 2 cameras, 20 tokens         | 3 picture slots, one masked, and the prompt padded to 48: openpi's inputs |
 | exact    | 2 cameras, 20 tokens         | the same, without any padding                                             |
 
-`machine` is the rate of exact INT8 products that this machine reaches on the largest linear of the network, measured in
-the process of the bundle between its turns; `of_machine` is the whole chunk's share of it. Needs 18 GB of memory and, for
-the peer, `pip install transformers`. The last line of the output is one JSON object. Linux only.
+`machine_gops` is the rate of exact INT8 products that this machine reaches on the largest linear of the network,
+measured in the process of the bundle between its turns; `of_machine` is the whole chunk's share of it. Needs 18 GB of
+memory and, for the peer, `pip install transformers`. The last line of the output is one JSON object. Linux only.
 """
 
 from __future__ import annotations

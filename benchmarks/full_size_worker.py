@@ -54,7 +54,7 @@ def load_fp32() -> Chunk:
 
 
 def load_transformers() -> Chunk:
-    """transformers' PI0 with the same parameters."""
+    """Transformers' PI0 with the same parameters."""
     from transformers import PI0Config, PI0ForConditionalGeneration
 
     from pi0_edge.checkpoints.torch_names import torch_layout
@@ -66,20 +66,22 @@ def load_transformers() -> Chunk:
     layout = torch_layout(list(parameters), Path("transformers"), lerobot=False)
     assert layout is not None
     with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.zero_()  # what we do not have is dead work: the last prefix layer after its keys and values
+        for name, parameter in parameters.items():
+            if name != "model.dit.embed_tokens.weight":  # never read, and a gigabyte
+                parameter.zero_()  # what we lack is work nobody reads: the last prefix layer after its keys and values
         for name, blank in blank_model(CONFIG).named_parameters():
             target = parameters[layout.locate(name).key]
             target.copy_(draw(name, blank.shape).view(target.shape))
     _fill_buffers(model)
-    image_token = model.config.vlm_config.image_token_id
+    image_token: int = getattr(model.config.vlm_config, "image_token_id")  # noqa: B009 - its type is not declared
+    sample: Callable[..., Tensor] = model.sample_actions
 
     def infer(inputs: ModelInputs, noise: Tensor) -> Tensor:
         slots = torch.full((1, int(inputs.image_mask.sum()) * CONFIG.vision.tokens), image_token)
         absent = torch.full((1, int((~inputs.image_mask).sum()) * CONFIG.vision.tokens), image_token)
         ids = torch.cat((slots, absent, inputs.tokens), 1)
         attended = torch.cat((torch.ones_like(slots), torch.zeros_like(absent), inputs.token_mask.long()), 1)
-        return model.sample_actions(
+        return sample(
             state=inputs.state,
             input_ids=ids,
             pixel_values=inputs.images,
@@ -107,11 +109,11 @@ def observation(setting: str, padded: bool) -> tuple[ModelInputs, Tensor]:
 
 def operations(config: Pi0Config, cameras: int, tokens: int) -> float:
     """Multiplications and additions in the quantized linears of one chunk."""
-    prefix_tokens = cameras * config.vision.tokens + tokens
+    pictures = cameras * config.vision.tokens
+    rows = {"vision": pictures, "prefix": pictures + tokens, "expert": 10 * config.horizon + 1}
     total = 0.0
     for name, parameter in blank_model(config).named_parameters():
         if parameter.ndim == 2 and ".layers." in name:
-            rows = {"vision": cameras * config.vision.tokens, "prefix": prefix_tokens, "expert": 10 * config.horizon + 1}
             total += 2.0 * rows[name.split(".")[0]] * parameter.numel()
     return total
 

@@ -2,12 +2,13 @@
 
 `formats` says how numbers are stored and `schemes` which layers store theirs how. `quantized_linear` is the layer,
 `integer_matmul` the exact integer products under it, `hadamard` and `smoothing` tame outliers, `quantize` puts the
-layers into a model, and `compare` measures what that changed on the actions.
+layers into a model, `compare` measures what that changed on the actions, and `gate` decides whether it may be served.
 """
 
 from quant.compare import ActionComparison, compare_actions
 from quant.errors import QuantizationError
 from quant.formats import Format
+from quant.gate import Finding, GateVerdict, Thresholds, judge
 from quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
 from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear, reference_linear
 from quant.schemes import FP32, INT8_W8A8, ORIN, SCHEMES, Rule, Scheme, find_scheme
@@ -18,7 +19,9 @@ __all__ = [
     "ORIN",
     "SCHEMES",
     "ActionComparison",
+    "Finding",
     "Format",
+    "GateVerdict",
     "QuantizationError",
     "QuantizationReport",
     "QuantizedEmbedding",
@@ -26,9 +29,11 @@ __all__ = [
     "QuantizedLinear",
     "Rule",
     "Scheme",
+    "Thresholds",
     "blank_quantized",
     "compare_actions",
     "find_scheme",
+    "judge",
     "quantize_layer",
     "quantize_model",
     "reference_linear",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pi0_edge.errors import MissingDependencyError
 from quant.errors import QuantizationError
+from quant.formats import NOT_FINITE
 from quant.schemes import Rule
 
 OUTLIER_THRESHOLD = 6.0
@@ -34,7 +35,7 @@ class BitsAndBytesLinear(nn.Module):
         """
         super().__init__()
         if not bool(torch.isfinite(linear.weight).all()):
-            raise QuantizationError("values to be quantized contain NaN or infinity; expected finite values")
+            raise QuantizationError(NOT_FINITE)
         self.rule, self.in_features, self.out_features = rule, linear.in_features, linear.out_features
         self.inner = _converted(linear, rule)
 
@@ -47,7 +48,7 @@ class BitsAndBytesLinear(nn.Module):
         if not x.numel():
             return x.new_empty(*x.shape[:-1], self.out_features)
         if not bool(torch.isfinite(x).all()):
-            raise QuantizationError("values to be quantized contain NaN or infinity; expected finite values")
+            raise QuantizationError(NOT_FINITE)
         return self.inner(x.detach()).to(x.dtype)
 
     @property

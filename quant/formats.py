@@ -30,6 +30,11 @@ SMALLEST_SCALE = 1e-30
 BLOCK = 2**18
 """Elements rounded at once: temporaries of this size stay in the cache, larger ones cost more than the rounding."""
 
+NOT_FINITE = (
+    "values to be quantized contain NaN or infinity; expected finite values: "
+    "check the inputs of the network, then its weights"
+)
+
 _LARGEST = {"int8": 127.0, "int4": 7.0, "e4m3": 448.0}
 _DTYPES = {"int8": torch.int8, "int4": torch.int8, "e4m3": torch.float8_e4m3fn, "bf16": torch.bfloat16}
 
@@ -144,8 +149,5 @@ def _finite_amax(x: Tensor) -> Tensor:
     """The largest magnitude of every row, float32 [rows, 1]."""
     amax = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).float()
     if not math.isfinite(amax.amax().item()):
-        raise QuantizationError(
-            "values to be quantized contain NaN or infinity; expected finite values: "
-            "check the inputs of the network, then its weights"
-        )
+        raise QuantizationError(NOT_FINITE)
     return amax

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quant.errors import QuantizationError
-from quant.formats import quantize, quantize_weight, static_scale
+from quant.formats import INT8_TOKEN, quantize, quantize_weight, static_scale
+from quant.fused_activation import quantize_tokens
 from quant.hadamard import block_size, rotate
 from quant.integer_matmul import IntegerMatmul, choose_matmul
 from quant.schemes import Rule
@@ -95,8 +96,8 @@ class QuantizedLinear(nn.Module):
 
     def pack(self) -> None:
         """Hands the weights to the fastest product of this machine and frees `values`: nothing can be saved then."""
-        if self.integer and self._product is None:
-            self._product = self._integer_product()
+        if self.integer:
+            self._product = self._product or self._integer_product()
             self.values = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,11 +124,13 @@ class QuantizedLinear(nn.Module):
             tokens = rotate(tokens, self.rotation)
         if self.rule.activations is None:
             return tokens, None
+        if self.rule.activations == INT8_TOKEN:
+            return quantize_tokens(tokens)
         return quantize(tokens, self.rule.activations, self.input_scale)
 
     def multiply(self, tokens: Tensor, scale: Tensor | None) -> Tensor:
         """The output of the layer, float32 [M, N], for what `quantize_input` gave."""
-        out = self._product_of(tokens)
+        out = self.product(tokens)
         if scale is not None:
             return out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
         return out if self.bias is None else out.add_(self.bias)
@@ -150,7 +153,7 @@ class QuantizedLinear(nn.Module):
         """Sizes and formats."""
         return f"{self.in_features}, {self.out_features}, {self.rule.weights} × {self.rule.activations}"
 
-    def _product_of(self, tokens: Tensor) -> Tensor:
+    def product(self, tokens: Tensor) -> Tensor:
         """Tokens [M, K] times the weights and their scales, float32 [M, N]."""
         if self.integer:
             if self._product is None:

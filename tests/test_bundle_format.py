@@ -31,7 +31,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(inputs, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(path, **inputs, calibration={"kind": "npz", "frames": 64}, overrides=["few-frames"])
+    write_bundle(path, **inputs, calibration={"kind": "npz", "frames": 64})
     return path
 
 
@@ -45,7 +45,6 @@ def test_what_was_written_is_read(folder, inputs):
     assert bundle.scheme == inputs["scheme"]
     assert bundle.manifest.gate == PASSED
     assert bundle.manifest.calibration == {"kind": "npz", "frames": 64}
-    assert bundle.manifest.overrides == ("few-frames",)
     assert bundle.manifest.source_sha256 == inputs["source_sha256"]
     assert bundle.manifest.tools["torch"] == torch.__version__
     assert (folder / "gate_report.html").read_text() == REPORT
@@ -73,7 +72,7 @@ def test_two_builds_are_byte_identical(inputs, tmp_path, folder):
     turned = dict(reversed(inputs["state"].items()))
     again = {**inputs, "state": turned, "processing": dict(reversed(inputs["processing"].items()))}
     for place in ("one", "another/deeper"):
-        write_bundle(tmp_path / place, **again, calibration={"frames": 64, "kind": "npz"}, overrides=["few-frames"])
+        write_bundle(tmp_path / place, **again, calibration={"frames": 64, "kind": "npz"})
         assert contents(tmp_path / place) == contents(folder)
 
 

@@ -210,6 +210,11 @@ def test_what_a_bundle_brings_cannot_be_replaced(bundles, seen, option):
     assert (ran.code, ran.result["error"]) == (2, f"--bundle brings its own {option[2:]}; leave {option} out")
 
 
+def test_a_bundle_given_as_a_checkpoint_is_named(bundles, seen):
+    ran = run("infer", "--checkpoint", bundles["passed"], *seen)
+    assert (ran.code, "is a bundle, not a checkpoint; give it as --bundle" in ran.result["error"]) == (2, True)
+
+
 @pytest.mark.parametrize("options", [["--accept-failed-gate"], ["--public-key", "robot.pub.pem"]])
 def test_options_of_bundles_need_a_bundle(seen, options):
     ran = run("infer", *options, *seen)

@@ -233,7 +233,6 @@ FORGED = {
     "a verdict that is 1": (put("gate/verdict/passed", 1), "the gate has no verdict"),
     "reasons that are numbers": (put("gate/verdict/reasons", [1]), "expected a list of texts"),
     "tools that are numbers": (put("tools/torch", 2), "tools in the manifest holds"),
-    "overrides that are numbers": (put("overrides", [1]), "overrides in the manifest holds"),
     "a source without a hash": (put("source", {}), "source lacks"),
     "a path out of the folder": (record("../../etc/passwd"), "'../../etc/passwd', which is none of this format"),
     "an absolute path": (record("/etc/passwd"), "none of this format"),
@@ -325,7 +324,7 @@ def test_a_signature_is_required_where_a_key_is_given(bundle, keys):
 
 def test_a_manifest_of_somebody_without_the_key_is_refused(bundle, keys, tmp_path):
     signature = (bundle / "manifest.sig").read_bytes()
-    reseal(bundle, put("overrides", ["forged"]))
+    reseal(bundle, put("source/checkpoint_sha256", "forged"))
     other = tmp_path / "other.pem"
     write_key_pair(other, tmp_path / "other.pub.pem")
     sign_bundle(bundle, other)

@@ -40,7 +40,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "weights": (dict,),
     "gate": (dict, NoneType),
     "calibration": (dict, NoneType),
-    "overrides": (list,),
     "source": (dict,),
     "tools": (dict,),
     "files": (dict,),
@@ -68,7 +67,6 @@ class Manifest:
         tokenizer: Name of its file.
         gate: Report of the accuracy gate, {"verdict": {"passed": bool, "reasons": [...]}, ...}; None without a gate.
         calibration: What the activations were measured on; None where the scheme needs no calibration.
-        overrides: Names of the rules that were overridden when the bundle was made.
         source_sha256: Of the checkpoint it was made from.
         tools: Versions of the packages that made it, by name.
         files: Every file but the manifest and its seal, by name.
@@ -80,7 +78,6 @@ class Manifest:
     tokenizer: str
     gate: dict[str, Any] | None
     calibration: dict[str, Any] | None
-    overrides: tuple[str, ...]
     source_sha256: str
     tools: dict[str, str]
     files: dict[str, FileRecord]
@@ -106,7 +103,6 @@ class Manifest:
             "weights": {"layout": LAYOUT},
             "gate": self.gate,
             "calibration": self.calibration,
-            "overrides": list(self.overrides),
             "source": {"checkpoint_sha256": self.source_sha256},
             "tools": self.tools,
             "files": {name: dataclasses.asdict(record) for name, record in self.files.items()},
@@ -127,12 +123,12 @@ def parse_manifest(content: bytes) -> Manifest:
     plain = _parse_json(content)
     if plain.get("format") != FORMAT:
         raise BundleError(f"the manifest has the format {plain.get('format')!r}, expected {FORMAT!r}")
-    version = plain.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        raise BundleError(f"the bundle has format version {version}, this pi0-edge reads {FORMAT_VERSION}: update it")
+    found = plain.get("format_version")
+    if type(found) is int and found > FORMAT_VERSION:
+        raise BundleError(f"the bundle has format version {found}, this pi0-edge reads {FORMAT_VERSION}: update it")
     _check(plain, "the manifest", _FIELDS)
-    if version != FORMAT_VERSION:
-        raise BundleError(f"the bundle has format version {version}, expected {FORMAT_VERSION}: build it again")
+    if found != FORMAT_VERSION:
+        raise BundleError(f"the bundle has format version {found}, expected {FORMAT_VERSION}: build it again")
     _check(plain["weights"], "weights", {"layout": (str,)})
     if plain["weights"]["layout"] != LAYOUT:
         found = plain["weights"]["layout"]
@@ -140,9 +136,8 @@ def parse_manifest(content: bytes) -> Manifest:
     if not isinstance(plain["scheme"].get("name"), str):
         raise BundleError("scheme has no name; expected a quantization scheme")
     _check(plain["source"], "source", {"checkpoint_sha256": (str,)})
-    for name, items in (("tools", plain["tools"].values()), ("overrides", plain["overrides"])):
-        if not all(isinstance(item, str) for item in items):
-            raise BundleError(f"{name} in the manifest holds {list(items)!r}, expected texts")
+    if not all(isinstance(version, str) for version in plain["tools"].values()):
+        raise BundleError(f"tools in the manifest holds {plain['tools']!r:.80}, expected texts")
     _check_gate(plain["gate"])
     files = _parse_files(plain["files"])
     if plain["tokenizer"] not in TOKENIZERS or not {plain["tokenizer"], NORM_STATS} <= files.keys():
@@ -154,7 +149,6 @@ def parse_manifest(content: bytes) -> Manifest:
         tokenizer=plain["tokenizer"],
         gate=plain["gate"],
         calibration=plain["calibration"],
-        overrides=tuple(plain["overrides"]),
         source_sha256=plain["source"]["checkpoint_sha256"],
         tools=plain["tools"],
         files=files,

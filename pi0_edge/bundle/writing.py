@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,6 @@ def write_bundle(
     gate: Mapping[str, Any] | None = None,
     report_html: Path | None = None,
     calibration: Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
     private_key: Path | None = None,
     replace: bool = False,
 ) -> Manifest:
@@ -57,7 +56,6 @@ def write_bundle(
             passed verdict the bundle is not served unless its user says so by name.
         report_html: The gate's report for people.
         calibration: What the activations were measured on.
-        overrides: Names of the rules that were overridden to make it.
         private_key: Signs the bundle, see `pi0_edge.bundle.keys`.
         replace: Whether a bundle that is there already may be replaced. Anything else in its place never is.
 
@@ -86,7 +84,6 @@ def write_bundle(
             tokenizer=tokenizer,
             gate=None if gate is None else dict(gate),
             calibration=None if calibration is None else dict(calibration),
-            overrides=tuple(overrides),
             source_sha256=source_sha256,
             tools={tool: version(tool) for tool in _TOOLS},
             files=files,

@@ -85,7 +85,6 @@ def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
         "robot": manifest.processing["robot"].get("name"),
         "gate": opened.gate,
         "gate_reasons": list(opened.gate_reasons),
-        "overrides": list(manifest.overrides),
         "calibration": manifest.calibration,
         "tokenizer": manifest.tokenizer,
         "size_mb": round(sum(record.size for record in manifest.files.values()) / 1e6, 1),
@@ -93,7 +92,7 @@ def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
         "made_by": manifest.tools,
         "checkpoint_sha256": manifest.source_sha256,
         "sha256": opened.sha256,
-        "signed_by": public_key,
+        "signature": "not checked" if public_key is None else f"of {public_key}",
     }
 
 

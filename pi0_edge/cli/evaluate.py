@@ -162,9 +162,13 @@ def _pairs(speak: Output, results: dict[str, list[Rollout]]) -> list[dict[str, A
 
     pairs = []
     for first, second in combinations(results, 2):
-        found = pair(results[first], results[second])
-        pairs.append({"first": first, "second": second, **vars(found), "p_value": found.p_value})
-    if pairs:
-        columns = ("first", "second", "both", "only first", "only second", "neither", "p (McNemar)")
-        speak.table("same seeds in pairs", columns, [list(p.values()) for p in pairs])
+        pairs.append({"first": first, "second": second, **pair(results[first], results[second]).to_dict()})
+    columns = ("first", "second", "both", "only first", "only second", "neither", "second - first", "p (McNemar)")
+    rows = []
+    for found in pairs:
+        low, high = found["interval_95"]
+        difference = f"{found['difference']:+.1%} ({low:+.1%} to {high:+.1%})"
+        rows.append([*list(found.values())[:6], difference, found["p_value"]])
+    if rows:
+        speak.table("same seeds in pairs, with the 95 % interval of Newcombe", columns, rows)
     return pairs

@@ -57,7 +57,7 @@ def infer(
         checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
     )
     chunk = policy.infer(observation, noise_seed)
-    names = list(policy.processor.robot.action_names) or [f"action {i}" for i in range(chunk.actions.shape[1])]
+    names = policy.processor.robot.action_labels
     if output is not None:
         write_chunk(output, chunk.actions, names)
     speak = Output(as_json)

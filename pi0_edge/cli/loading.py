@@ -30,6 +30,7 @@ def load_policy(
         ConfigError: If an option was given that does not go with the others.
         Pi0EdgeError: As `Policy.load` and `Policy.from_bundle`.
     """
+    from pi0_edge.bundle.seal import MANIFEST
     from pi0_edge.checkpoints import load_sizes
     from pi0_edge.errors import ConfigError
     from pi0_edge.policy import Policy
@@ -43,22 +44,29 @@ def load_policy(
         return Policy.from_bundle(bundle, engine, public_key, accept_failed_gate)
     if public_key is not None or accept_failed_gate:
         raise ConfigError("--public-key and --accept-failed-gate are about a bundle; give --bundle with them")
+    if checkpoint is not None and (checkpoint / MANIFEST).is_file():
+        raise ConfigError(f"{checkpoint} is a bundle, not a checkpoint; give it as --bundle")
     found = shipped_checkpoint() if checkpoint is None else checkpoint
     return Policy.load(
-        found, engine, load_scheme(scheme), robot, tokenizer, None if sizes is None else dict(load_sizes(sizes))
+        found,
+        engine,
+        None if scheme is None else load_scheme(scheme),
+        robot,
+        tokenizer,
+        None if sizes is None else dict(load_sizes(sizes)),
     )
 
 
-def load_scheme(scheme: str | None) -> Scheme | None:
-    """A scheme by name or from a YAML file of `Scheme.to_dict`; None for the engine's own default.
+def load_scheme(scheme: str) -> Scheme:
+    """A scheme by name, or from a YAML file of `Scheme.to_dict`.
 
     Raises:
         QuantizationError: If there is none of this name, or the file holds none.
     """
     from quant import QuantizationError, Scheme, find_scheme
 
-    if scheme is None or not scheme.endswith((".yaml", ".yml")):
-        return None if scheme is None else find_scheme(scheme)
+    if not scheme.endswith((".yaml", ".yml")):
+        return find_scheme(scheme)
     try:
         return Scheme.from_dict(yaml.safe_load(Path(scheme).read_text()))
     except (OSError, yaml.YAMLError) as error:

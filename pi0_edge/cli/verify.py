@@ -30,7 +30,7 @@ def verify(
     from pi0_edge.engine import check_engine
     from pi0_edge.verify import verify as compare
 
-    chosen = load_scheme(scheme)
+    chosen = None if scheme is None else load_scheme(scheme)
     check_engine(engine, chosen)
     use_threads(threads)
     differences = compare(checkpoint, inputs, expected, sizes, engine, chosen, tolerance)

@@ -8,10 +8,12 @@ import torch
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.summary import QuantizationError
-from pi0_edge.evaluation.action_error import answer, compare_answers
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.quantization.gate import compare
+from pi0_edge.quantization.trace import trace
 from pi0_edge.shipped import shipped_checkpoint
+from quant import Thresholds
 
 COMPARED_CHUNKS = 40
 
@@ -21,14 +23,20 @@ def quantization_error(choice: PolicyChoice, record: RunRecord, arm: list[int]) 
     torch.set_num_threads(1)  # a network this small gains nothing from a second one
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
     observations = [Observation({"top": record.picture[row]}, record.state[row]) for row in rows]
-    truth = answer(Policy.load(shipped_checkpoint(), engine="reference"), observations)
+    reference = Policy.load(shipped_checkpoint(), engine="reference")
     policy = choice.load()
-    error = compare_answers(truth, answer(policy, observations))
+    found = compare(
+        trace(reference, observations),
+        trace(policy, observations),
+        reference.processor.robot.action_labels,
+        Thresholds(),
+    )
+    largest = [joint.max for joint in found.joints]
     return QuantizationError(
         scheme=policy.engine.scheme,
-        chunks=error.chunks,
-        cosine_mean=error.cosine_mean,
-        cosine_worst=error.cosine_worst,
-        max_error_rad=max(error.max_error[joint] for joint in arm),
-        max_error_gripper=max(value for joint, value in enumerate(error.max_error) if joint not in arm),
+        chunks=len(found.cosine_whole),
+        cosine_mean=float(np.mean(found.cosine_whole)),
+        cosine_worst=min(found.cosine_whole),
+        max_error_rad=max(largest[joint] for joint in arm),
+        max_error_gripper=max(error for joint, error in enumerate(largest) if joint not in arm),
     )

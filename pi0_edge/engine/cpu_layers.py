@@ -2,7 +2,8 @@
 
 Measured on the MLP of the full-size prefix (816 tokens, 16384 hidden): every new tensor of 53 MB costs more in page
 faults than the arithmetic in it, and gate and up quantize the same tokens. So the tokens go through in blocks whose
-hidden values the allocator hands out again and again, in place, and the quantized tokens are shared.
+hidden values the allocator hands out again and again, the quantized tokens are shared, and everything between two
+products is one pass (`quant.fused_activation`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from pi0_edge.model.gemma import MLP
 from pi0_edge.model.siglip import VisionMLP
+from quant.formats import INT8_TOKEN
+from quant.fused_activation import gelu_and_quantize_tokens, gelu_tokens
 from quant.quantized_linear import QuantizedLinear
 
-TOKENS = 272
-"""Tokens of one block: three blocks for three cameras and a prompt of 48."""
+TOKENS = 408
+"""Most tokens of one block: hidden values of 27 MB, below the 32 MB from which glibc always asks for new pages."""
 
 
 class BlockedGeGLU(nn.Module):
-    """`model.gemma.MLP` with quantized linears: down(gelu(gate(x)) * up(x))."""
+    """`model.gemma.MLP` with INT8 linears: down(gelu(gate(x)) * up(x))."""
 
     def __init__(self, gate: QuantizedLinear, up: QuantizedLinear, down: QuantizedLinear) -> None:
         super().__init__()
@@ -27,17 +30,17 @@ class BlockedGeGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same shape and dtype."""
-        out = torch.cat([self._block(tokens) for tokens in x.reshape(-1, x.shape[-1]).split(TOKENS)])
-        return out.view(x.shape).to(x.dtype)
+        tokens = x.reshape(-1, x.shape[-1])
+        blocks = tokens.tensor_split(-(-len(tokens) // TOKENS))
+        return torch.cat([self._block(block) for block in blocks]).view(x.shape).to(x.dtype)
 
     def _block(self, tokens: Tensor) -> Tensor:
         values, scale = self.gate.quantize_input(tokens)
-        hidden = gelu_(self.gate.multiply(values, scale)).mul_(self.up.multiply(values, scale))
-        return self.down.multiply(*self.down.quantize_input(hidden))
+        return down(self.down, self.gate.product(values), scale, None, self.up.product(values))
 
 
-class InPlaceMLP(nn.Module):
-    """`model.siglip.VisionMLP` with quantized linears: fc2(gelu(fc1(x)))."""
+class FusedMLP(nn.Module):
+    """`model.siglip.VisionMLP` with INT8 linears: fc2(gelu(fc1(x)))."""
 
     def __init__(self, fc1: QuantizedLinear, fc2: QuantizedLinear) -> None:
         super().__init__()
@@ -45,14 +48,19 @@ class InPlaceMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same shape and dtype."""
-        tokens = x.reshape(-1, x.shape[-1])
-        hidden = gelu_(self.fc1.multiply(*self.fc1.quantize_input(tokens)))
-        return self.fc2.multiply(*self.fc2.quantize_input(hidden)).view(x.shape).to(x.dtype)
+        values, scale = self.fc1.quantize_input(x.reshape(-1, x.shape[-1]))
+        return down(self.fc2, self.fc1.product(values), scale, self.fc1.bias).view(x.shape).to(x.dtype)
 
 
-def gelu_(x: Tensor) -> Tensor:
-    """The tanh-GELU in place."""
-    return torch.ops.aten.gelu_(x, approximate="tanh")
+def down(
+    layer: QuantizedLinear, product: Tensor, scale: Tensor | None, bias: Tensor | None, up: Tensor | None = None
+) -> Tensor:
+    """The second half of an MLP: what `layer` makes of gelu(product · scale + bias) (· up · scale)."""
+    if scale is None:
+        raise ValueError("these layers are for activations with a scale per token")
+    if layer.rotation:
+        return layer.multiply(*layer.quantize_input(gelu_tokens(product, scale, bias, up)))
+    return layer.multiply(*gelu_and_quantize_tokens(product, scale, bias, up))
 
 
 def use_cpu_layers(model: nn.Module) -> None:
@@ -66,8 +74,12 @@ def use_cpu_layers(model: nn.Module) -> None:
 
 def _faster(module: nn.Module) -> nn.Module | None:
     linears = list(module.children())
-    if not linears or not all(isinstance(linear, QuantizedLinear) for linear in linears):
+    if not linears or not all(_per_token(linear) for linear in linears):
         return None
     if isinstance(module, MLP) and module.gate.rule == module.up.rule:
-        return BlockedGeGLU(module.gate, module.up, module.down)
-    return InPlaceMLP(module.fc1, module.fc2) if isinstance(module, VisionMLP) else None
+        return BlockedGeGLU(module.gate, module.up, module.down)  # pyright: ignore[reportArgumentType]
+    return FusedMLP(module.fc1, module.fc2) if isinstance(module, VisionMLP) else None  # pyright: ignore[reportArgumentType]
+
+
+def _per_token(linear: nn.Module) -> bool:
+    return isinstance(linear, QuantizedLinear) and linear.integer and linear.rule.activations == INT8_TOKEN

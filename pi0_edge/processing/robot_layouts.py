@@ -64,6 +64,11 @@ class Robot:
         least = convention.dims if convention is not None else 0
         self._expect(min(self.state_dim, self.action_dim) >= least, "joint_convention", f"{least} dimensions or more")
 
+    @property
+    def action_labels(self) -> list[str]:
+        """What to call each action dimension: its name, or its number where the layout names none."""
+        return list(self.action_names) or [f"action {place}" for place in range(self.action_dim)]
+
     def _check_dims(self) -> None:
         for name in ("state_dim", "action_dim"):
             value = getattr(self, name)

@@ -1,1 +1,1 @@
-"""From recordings to a quantized policy: sources of observations, their checks, calibration."""
+"""From a checkpoint to a policy that may move a robot: frames, calibration, the scan, the gate and its report."""
