@@ -144,10 +144,11 @@ def products() -> Iterator[tuple[str, Call]]:
     for use, (m, n, k, activation) in EXPERT_LINEARS.items():
         epilogue = Epilogue(torch.bfloat16, activation)
         packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
+        plan, a, out = plan_weight_only(m, n, k, ORIN), half(m, k), half(m, epilogue.columns(n))
         for fp8 in (False, True):
             yield (
                 f"{use}, {'FP8' if fp8 else 'INT8'} weights",
-                lambda to, o=half(m, epilogue.columns(n)), w=(half(m, k), packed, fp8, single(n)), e=epilogue, p=(plan_weight_only(m, n, k, ORIN)): (
-                    gemm_weight_only_into(to, o, workspace(p), *w, e, p)
+                lambda to, o=out, p=plan, w=(a, packed, fp8), scale=n, e=epilogue: gemm_weight_only_into(
+                    to, o, workspace(p), *w, single(scale), e, p
                 ),
             )
