@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := pi0_edge/kernels
 PROCESSOR ?= $(shell uname -m)
+TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo test firmware kernels protos lint setup system clean
@@ -32,11 +33,13 @@ lint: setup
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
 
-# CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only.
+# CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only; PROCESSOR=aarch64 compiles
+# for a Jetson on another machine, see pi0_edge/kernels/cuda/aarch64.cmake.
 kernels:
 	@command -v nvcc >/dev/null && command -v cmake >/dev/null || { \
 		echo "make kernels needs the CUDA toolkit (nvcc) and cmake; neither is needed to run what it builds." >&2; exit 1; }
-	@cmake -S $(KERNELS)/cuda -B $(KERNELS)/build/$(PROCESSOR) -DCMAKE_BUILD_TYPE=Release $(CMAKE_OPTIONS) >/dev/null
+	@cmake -S $(KERNELS)/cuda -B $(KERNELS)/build/$(PROCESSOR) -DCMAKE_BUILD_TYPE=Release $(TOOLCHAIN) $(CMAKE_OPTIONS) \
+		>/dev/null
 	@cmake --build $(KERNELS)/build/$(PROCESSOR) --parallel
 
 protos: setup

@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from quant.int8_linear import Int8Linear, quantize_rows
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from pi0_edge.model import PRESETS, GemmaConfig, Pi0Config
-from quant.int8_linear import Int8Linear, quantize_rows
 from quant.integer_matmul import IntegerMatmul, OneDnnMatmul, TorchIntMatmul, choose_matmul
 
 Shape = tuple[str, int, int, int]

@@ -16,6 +16,10 @@ class CheckpointError(Pi0EdgeError):
     """A checkpoint is missing, incomplete, damaged or not of the detected family."""
 
 
+class BundleError(Pi0EdgeError):
+    """A bundle is incomplete, changed, of another format, not signed as required, or its gate did not pass."""
+
+
 class ObservationError(Pi0EdgeError):
     """An observation (image, state, prompt) has the wrong shape, type or values."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
-from pi0_edge.engine import ENGINES, Engine, assemble_engine, parameter_shapes
-from pi0_edge.errors import EngineError
+from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
+from pi0_edge.errors import BundleError, EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, load_processor
+from quant import Scheme
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,37 @@ class PolicyChunk:
 
 
 class Policy:
-    """A loaded network with the processing of one robot."""
+    """A loaded network with the processing of one robot.
 
-    def __init__(self, engine: Engine, processor: ObservationProcessor, checkpoint_sha256: str = "") -> None:
+    Attributes:
+        engine: Runs the network.
+        processor: Between the robot and the network.
+        checkpoint_sha256: Of the weights of the checkpoint, or of the one the bundle was made from.
+        bundle: Where it was loaded from one.
+        overrides: Names of the rules that its user overrode; empty in normal service.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        processor: ObservationProcessor,
+        checkpoint_sha256: str = "",
+        bundle: Bundle | None = None,
+        overrides: tuple[str, ...] = (),
+    ) -> None:
         self.engine = engine
         self.processor = processor
         self.checkpoint_sha256 = checkpoint_sha256
+        self.bundle = bundle
+        self.overrides = overrides
         self._seeds = np.random.default_rng()
 
     @classmethod
     def load(
         cls,
         checkpoint: Path,
-        engine: str = "cpu-int8",
+        engine: str = "cpu",
+        scheme: Scheme | None = None,
         robot: str | None = None,
         tokenizer: Path | None = None,
         sizes: dict[str, object] | None = None,
@@ -60,6 +83,7 @@ class Policy:
         Args:
             checkpoint: File or folder, see `pi0_edge.checkpoints`.
             engine: Name in `pi0_edge.engine.ENGINES`.
+            scheme: How to quantize it, without calibration; the engine's own default where None.
             robot: Robot layout by name or YAML path; needed where the checkpoint does not name one.
             tokenizer: tokenizer.model or tokenizer.json; needed where the checkpoint does not hold one.
             sizes: Sizes that the checkpoint does not tell.
@@ -67,17 +91,46 @@ class Policy:
         Raises:
             CheckpointError: If the checkpoint does not load.
             ConfigError: If robot, tokenizer or a size is missing or unknown.
-            EngineError: If the engine cannot run here.
+            EngineError: If there is no such engine, or it cannot run the scheme.
+            QuantizationError: If the scheme needs calibration.
         """
-        if engine not in ENGINES:  # before gigabytes are read
-            raise EngineError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+        check_engine(engine, scheme)  # before gigabytes are read
         opened = open_checkpoint(checkpoint)
         config = opened.infer_config(sizes)
         processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
         shapes = parameter_shapes(config)
         opened.check(shapes)
-        built = assemble_engine(engine, config, opened.tensors(shapes))
+        built = assemble_engine(engine, config, opened.tensors(shapes), scheme)
         return cls(built, processor, combined_hash(opened.source_hashes()))
+
+    @classmethod
+    def from_bundle(
+        cls, folder: Path, engine: str = "cpu", public_key: Path | None = None, accept_failed_gate: bool = False
+    ) -> Policy:
+        """Loads a bundle: network, robot, tokenizer and normalization, every byte verified before it is used.
+
+        Args:
+            folder: Of the bundle, see `pi0_edge.bundle`.
+            engine: Name in `pi0_edge.engine.ENGINES`.
+            public_key: Whose signature is required.
+            accept_failed_gate: Whether the user takes responsibility for a bundle whose accuracy gate failed or is
+                missing. It then says so in its log, its metadata and with every chunk.
+
+        Raises:
+            BundleError: If the bundle is refused, or its gate did not pass and nobody takes responsibility.
+            EngineError: If there is no such engine, or it cannot run the scheme of the bundle.
+        """
+        bundle = open_bundle(folder, public_key=public_key)
+        overrides = bundle.overrides_in_force(accept_failed_gate)
+        check_engine(engine, bundle.scheme)
+        if overrides:
+            logger.warning("%s is run although its accuracy gate is %s: %s", folder, bundle.gate, ", ".join(overrides))
+        processor = bundle.processor()
+        try:
+            built = restore_engine(engine, bundle.config, bundle.tensors(), bundle.scheme)
+        except EngineError as error:
+            raise BundleError(f"{folder} does not hold the network that its manifest describes: {error}") from error
+        return cls(built, processor, bundle.manifest.source_sha256, bundle, overrides)
 
     def noise(self, seed: int | None = None) -> torch.Tensor:
         """Initial noise, float32 [1, horizon, action_dim]; the same for the same seed on every machine."""

@@ -25,12 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pi0_edge.checkpoints import load_sizes, open_checkpoint
-from pi0_edge.engine import build_engine
+from pi0_edge.engine import Engine, build_engine
 from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
 from pi0_edge.processing.robot_layouts import SLOTS
+from quant.schemes import BF16_POLICY, FP32, Scheme
 
 AXES = {
     "tokens": ("batch", "tokens"),
@@ -40,8 +41,8 @@ AXES = {
 }
 """What every recording has."""
 
-TOLERANCES = {"reference": 1e-4, "bf16": 2e-2, "cpu-int8": 2e-1}
-"""Largest allowed difference on unit-variance actions, per engine."""
+FP32_TOLERANCE, BF16_TOLERANCE, QUANTIZED_TOLERANCE = 1e-4, 2e-2, 2e-1
+"""Largest allowed difference on unit-variance actions."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ class Recording:
 
 
 def verify(
-    checkpoint: Path, inputs: Path, expected: Path, sizes: Path | None, engine: str, tolerance: float | None
+    checkpoint: Path,
+    inputs: Path,
+    expected: Path,
+    sizes: Path | None,
+    engine: str,
+    scheme: Scheme | None,
+    tolerance: float | None,
 ) -> list[Difference]:
     """Runs the checkpoint on the recorded inputs and measures every output that both sides have.
 
@@ -80,8 +87,9 @@ def verify(
     """
     recording, wanted = read_inputs(inputs), _read_expected(expected)
     model = _load_model(checkpoint, sizes, recording)
-    limit = TOLERANCES[engine] if tolerance is None else tolerance
-    found = _outputs(model, recording, wanted, engine)
+    built = build_engine(engine, model, scheme)
+    limit = _default_tolerance(built.scheme) if tolerance is None else tolerance
+    found = _outputs(model, built, recording, wanted)
     differences = [Difference(name, _largest(ours, theirs, name), limit) for name, ours, theirs in found]
     if not differences:
         raise ConfigError(f"{expected} has none of actions, loss, kv.<layer>.k|v; found {', '.join(sorted(wanted))}")
@@ -168,17 +176,17 @@ def _check_recording(config: Pi0Config, recording: Recording) -> None:
 
 
 def _outputs(
-    model: Pi0, recording: Recording, wanted: dict[str, Tensor], engine: str
+    model: Pi0, engine: Engine, recording: Recording, wanted: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yields (name, ours, theirs) for every output that can be compared."""
-    if engine == "reference":
+    if engine.scheme == FP32.name:
         yield from _prefix_outputs(model, recording, wanted)
         if "loss" in wanted and recording.actions is not None and recording.time is not None:
             with torch.inference_mode():
                 loss = model.loss(recording.inputs, recording.actions, recording.noise, recording.time)
             yield "loss", loss, wanted["loss"]
     if "actions" in wanted:
-        yield "actions", _infer(model, recording, wanted, engine), wanted["actions"]
+        yield "actions", _infer(engine, recording, wanted), wanted["actions"]
 
 
 @torch.inference_mode()
@@ -195,10 +203,13 @@ def _prefix_outputs(
                 yield name, tensor[valid], wanted[name].transpose(1, 2)[rows, order][valid]
 
 
-def _infer(model: Pi0, recording: Recording, wanted: dict[str, Tensor], engine: str) -> Tensor:
-    built = build_engine(engine, model)
-    built.times = _times(wanted.get("t"))
-    return built.infer(recording.inputs, recording.noise)
+def _infer(engine: Engine, recording: Recording, wanted: dict[str, Tensor]) -> Tensor:
+    engine.times = _times(wanted.get("t"))
+    return engine.infer(recording.inputs, recording.noise)
+
+
+def _default_tolerance(scheme: str) -> float:
+    return {FP32.name: FP32_TOLERANCE, BF16_POLICY.name: BF16_TOLERANCE}.get(scheme, QUANTIZED_TOLERANCE)
 
 
 def _times(recorded: Tensor | None) -> Tensor:

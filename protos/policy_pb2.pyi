@@ -1,10 +1,22 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Gate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GATE_NONE: _ClassVar[Gate]
+    GATE_PASSED: _ClassVar[Gate]
+    GATE_FAILED: _ClassVar[Gate]
+    GATE_MISSING: _ClassVar[Gate]
+GATE_NONE: Gate
+GATE_PASSED: Gate
+GATE_FAILED: Gate
+GATE_MISSING: Gate
 
 class ObservationClock(_message.Message):
     __slots__ = ("tick", "capture_time_ns")
@@ -41,18 +53,20 @@ class Observation(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., prompt: _Optional[str] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., noise_seed: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("horizon", "action_dim", "actions", "clock", "timing")
+    __slots__ = ("horizon", "action_dim", "actions", "clock", "timing", "overrides")
     HORIZON_FIELD_NUMBER: _ClassVar[int]
     ACTION_DIM_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     horizon: int
     action_dim: int
     actions: _containers.RepeatedScalarFieldContainer[float]
     clock: ObservationClock
     timing: Timing
-    def __init__(self, horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    overrides: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., overrides: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("preprocess_ms", "infer_ms", "postprocess_ms")
@@ -69,7 +83,7 @@ class MetadataRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class PolicyMetadata(_message.Message):
-    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256")
+    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256", "bundle_sha256", "gate", "gate_reasons", "overrides")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     SCHEME_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +94,10 @@ class PolicyMetadata(_message.Message):
     CAMERAS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_PROMPT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    GATE_REASONS_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     model: str
     engine: str
     scheme: str
@@ -90,4 +108,8 @@ class PolicyMetadata(_message.Message):
     cameras: _containers.RepeatedScalarFieldContainer[str]
     default_prompt: str
     checkpoint_sha256: str
-    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ...) -> None: ...
+    bundle_sha256: str
+    gate: Gate
+    gate_reasons: _containers.RepeatedScalarFieldContainer[str]
+    overrides: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., bundle_sha256: _Optional[str] = ..., gate: _Optional[_Union[Gate, str]] = ..., gate_reasons: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,29 +1,35 @@
-"""Quantization: schemes as data, integer linears, the replacement of layers in a model, and comparison of actions.
+"""Quantization: schemes as data, the layers that carry them out, and what calibration and the gate need.
 
-`schemes` says how which layers are quantized, `int8_linear` is the quantized layer with its fp32 reference,
-`integer_matmul` the exact integer products under it, `quantize` puts the layers into a model, and `compare` measures
-what that changed on the actions.
+`formats` says how numbers are stored and `schemes` which layers store theirs how. `quantized_linear` is the layer,
+`integer_matmul` the exact integer products under it, `hadamard` and `smoothing` tame outliers, `quantize` puts the
+layers into a model, and `compare` measures what that changed on the actions.
 """
 
 from quant.compare import ActionComparison, compare_actions
 from quant.errors import QuantizationError
-from quant.int8_linear import Int8Linear, reference_int8_linear
-from quant.quantize import QuantizationReport, QuantizedLayer, quantize_layer, quantize_model
-from quant.schemes import FP32, INT8_W8A8, SCHEMES, Scheme, find_scheme
+from quant.formats import Format
+from quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
+from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear, reference_linear
+from quant.schemes import FP32, INT8_W8A8, ORIN, SCHEMES, Rule, Scheme, find_scheme
 
 __all__ = [
     "FP32",
     "INT8_W8A8",
+    "ORIN",
     "SCHEMES",
     "ActionComparison",
-    "Int8Linear",
+    "Format",
     "QuantizationError",
     "QuantizationReport",
+    "QuantizedEmbedding",
     "QuantizedLayer",
+    "QuantizedLinear",
+    "Rule",
     "Scheme",
+    "blank_quantized",
     "compare_actions",
     "find_scheme",
     "quantize_layer",
     "quantize_model",
-    "reference_int8_linear",
+    "reference_linear",
 ]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from quant.bitsandbytes_linear import BitsAndBytesLinear
 from quant.errors import QuantizationError
-from quant.int8_linear import Int8Linear
-from quant.schemes import INT8_PER_CHANNEL, INT8_PER_TOKEN, IntegerFormat, Scheme
+from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear
+from quant.schemes import Scheme
+from quant.smoothing import smooth
 
-# Which layer does the arithmetic of which formats (weights, activations).
-_LINEARS: dict[tuple[IntegerFormat | None, IntegerFormat | None], type[Int8Linear]] = {
-    (INT8_PER_CHANNEL, INT8_PER_TOKEN): Int8Linear,
-}
+QUANTIZED = (QuantizedLinear, QuantizedEmbedding, BitsAndBytesLinear)
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,14 @@ class QuantizedLayer:
 
     Attributes:
         path: Of the module in the model.
-        in_features: K.
-        out_features: N.
-        arithmetic: Name of the integer product in use.
+        shape: Of its weight, [N, K].
+        arithmetic: What multiplies: the name of an integer product, float32, or a library; "lookup" for an embedding.
         bytes_before: Weight and bias as they were.
-        bytes_after: Packed weight, scales and bias.
+        bytes_after: Stored weight, scales and bias.
     """
 
     path: str
-    in_features: int
-    out_features: int
+    shape: tuple[int, int]
     arithmetic: str
     bytes_before: int
     bytes_after: int
@@ -62,42 +60,95 @@ class QuantizationReport:
         return self.bytes_untouched + sum(layer.bytes_after for layer in self.layers)
 
 
-def quantize_model(model: nn.Module, scheme: Scheme) -> QuantizationReport:
-    """Quantizes every linear that the scheme covers, in place.
+def quantize_model(
+    model: nn.Module, scheme: Scheme, channel_amax: Mapping[str, Tensor] | None = None
+) -> QuantizationReport:
+    """Quantizes every layer that the scheme covers, in place.
 
     Args:
-        model: With allocated parameters. Linears that are quantized already are left alone.
+        model: With allocated parameters. Layers that are quantized already are left alone.
         scheme: From `quant.schemes`.
+        channel_amax: From calibration, where the scheme needs it: largest magnitude of every channel that enters a
+            linear, float32 [K], by module path.
 
     Raises:
-        QuantizationError: If a weight is NaN or infinite, naming the layer. Layers before it are then replaced.
+        QuantizationError: If a weight is NaN or infinite, naming the layer, or calibration is missing. Layers before it
+            are then replaced.
     """
-    paths = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    layers = [layer for path in paths if (layer := quantize_layer(model, path, scheme)) is not None]
-    untouched = sum(parameter.nbytes for parameter in model.parameters())
-    return QuantizationReport(scheme.name, tuple(layers), untouched)
+    if scheme.needs_calibration and channel_amax is None:
+        raise QuantizationError(
+            f"the scheme {scheme.name} needs calibration; calibrate first, or choose another scheme"
+        )
+    amax = smooth(model, scheme, channel_amax) if scheme.smooths and channel_amax else dict(channel_amax or {})
+    layers = [quantize_layer(model, path, scheme, amax.get(path)) for path, _ in list(model.named_modules())]
+    untouched = sum(parameter.nbytes for parameter in model.parameters() if not _held(model, parameter))
+    return QuantizationReport(scheme.name, tuple(layer for layer in layers if layer is not None), untouched)
 
 
-def quantize_layer(model: nn.Module, path: str, scheme: Scheme) -> QuantizedLayer | None:
-    """Quantizes the linear at `path`, in place; its fp32 weight is freed before this returns.
+def quantize_layer(
+    model: nn.Module, path: str, scheme: Scheme, channel_amax: Tensor | None = None
+) -> QuantizedLayer | None:
+    """Quantizes the layer at `path`, in place; its weight is freed before this returns.
 
     The rest of the model may still be on the meta device, so a model can be built and quantized layer by layer.
 
+    Args:
+        model: The network.
+        path: Of one module in it.
+        scheme: From `quant.schemes`.
+        channel_amax: float32 [K], where the scheme has a static scale for this layer.
+
     Returns:
-        What was done; None where `path` is not a linear or the scheme does not cover it.
+        What was done; None where `path` is not a linear or embedding, or the scheme does not cover it.
 
     Raises:
-        QuantizationError: If a weight is NaN or infinite, naming the layer.
+        QuantizationError: If a weight is NaN or infinite or a figure of calibration is missing, naming the layer.
     """
-    linear = model.get_submodule(path)
-    if not isinstance(linear, nn.Linear) or not scheme.covers(path):
+    layer, rule = model.get_submodule(path), scheme.rule_for(path)
+    if rule is None or not isinstance(layer, nn.Linear | nn.Embedding):
         return None
     try:
-        quantized = _LINEARS[scheme.weights, scheme.activations](linear.weight, linear.bias)
+        if isinstance(layer, nn.Embedding):
+            quantized = QuantizedEmbedding.of(layer, rule)
+        elif rule.library is not None:
+            quantized = BitsAndBytesLinear(layer, rule)
+        else:
+            amax = None if channel_amax is None else float(channel_amax.amax())
+            quantized = QuantizedLinear.of(layer, rule, amax)
     except QuantizationError as reason:
-        raise QuantizationError(f"cannot quantize the weight of {path}: {reason}") from reason
+        raise QuantizationError(f"cannot quantize {path}: {reason}") from reason
+    _replace(model, path, quantized)
+    shape = (layer.weight.shape[0], layer.weight.shape[1])
+    arithmetic = "lookup" if isinstance(quantized, QuantizedEmbedding) else quantized.arithmetic
+    before = sum(parameter.nbytes for parameter in layer.parameters())
+    return QuantizedLayer(path, shape, arithmetic, before, quantized.bytes)
+
+
+def blank_quantized(model: nn.Module, scheme: Scheme) -> None:
+    """Puts empty quantized layers into a model on the meta device, in place: what a bundle's tensors are put into.
+
+    Raises:
+        QuantizationError: If the scheme leaves layers to a library, whose storage we cannot restore.
+    """
+    for path, layer in list(model.named_modules()):
+        rule = scheme.rule_for(path)
+        if rule is None or not isinstance(layer, nn.Linear | nn.Embedding):
+            continue
+        if rule.library is not None:
+            raise QuantizationError(f"{path} is stored by {rule.library}, which a bundle cannot hold")
+        if isinstance(layer, nn.Embedding):
+            blank = QuantizedEmbedding(rule, layer.num_embeddings, layer.embedding_dim)
+        else:
+            blank = QuantizedLinear(rule, layer.in_features, layer.out_features, layer.bias is not None)
+        _replace(model, path, blank.to("meta"))
+
+
+def _replace(model: nn.Module, path: str, layer: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, quantized)
-    bytes_before = sum(parameter.nbytes for parameter in linear.parameters())
-    arithmetic = type(quantized.matmul).__name__
-    return QuantizedLayer(path, linear.in_features, linear.out_features, arithmetic, bytes_before, quantized.bytes)
+    setattr(model.get_submodule(parent), name, layer)
+
+
+def _held(model: nn.Module, parameter: nn.Parameter) -> bool:
+    """Whether a parameter belongs to a layer of a library and was counted there."""
+    libraries = (module for module in model.modules() if isinstance(module, BitsAndBytesLinear))
+    return any(parameter is own for library in libraries for own in library.parameters())

@@ -1,61 +1,222 @@
-"""Quantization schemes as data: a scheme is one row of the table below."""
+"""Quantization schemes as data: per layer, how weights and activations are stored and computed.
+
+A scheme is a list of rules; the first one whose patterns fit a layer holds, and a layer that none fits stays in the
+precision of the rest. `Scheme.to_dict` is what stands in bundles, reports and YAML files.
+
+Awkward shapes: SigLIP's MLP (4304 = 16 · 269) and its heads of 72, the patches of 588 and the 32 action dimensions need
+no padding in the CPU engine. On the GPU, linears are padded with exact zeros to a multiple of 32 along K when they are
+packed; the patch convolution, attention over the heads of 72 and everything with 32 action dimensions stay 16-bit or
+fp32 in every scheme.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from quant.errors import QuantizationError
+from quant.formats import (
+    BF16,
+    E4M3_CHANNEL,
+    E4M3_STATIC,
+    INT4_TENSOR,
+    INT8_CHANNEL,
+    INT8_STATIC,
+    INT8_TOKEN,
+    Format,
+)
 
-Granularity = Literal["output channel", "token"]
+Library = Literal["bnb-int8", "bnb-nf4"]
 
 
 @dataclass(frozen=True)
-class IntegerFormat:
-    """Symmetric integers with one scale per group of values.
+class Rule:
+    """How some layers are quantized.
 
     Attributes:
-        bits: Of one value.
-        granularity: Which values share a scale: all weights of an output channel, or all activations of a token.
+        layers: Patterns of module paths (`*` matches anything, dots included); linears and embeddings are looked at.
+        weights: Their format.
+        activations: Format of what enters a linear; None leaves it as it is.
+        hadamard: Largest block of the Hadamard rotation before the activations are quantized; 0 is none. The block in
+            use is the largest power of two that divides the width.
+        smoothing: Exponent of SmoothQuant, which moves outliers of the activations into the weights; 0 is none.
+        library: Leaves weights and arithmetic to a library; all other fields but `layers` are then ignored.
     """
 
-    bits: int
-    granularity: Granularity
+    layers: tuple[str, ...]
+    weights: Format = INT8_CHANNEL
+    activations: Format | None = None
+    hadamard: int = 0
+    smoothing: float = 0.0
+    library: Library | None = None
+
+    def __post_init__(self) -> None:
+        static = self.activations is not None and self.activations.static
+        if static and self.hadamard:
+            raise QuantizationError("a static activation scale is measured before rotation; use one of the two")
+        if self.weights.static or self.weights.granularity == "token" or not self.weights.scaled:
+            raise QuantizationError(f"weights cannot be {self.weights}; expected a scale per channel or tensor")
+        if self.activations is not None and self.activations.granularity == "channel":
+            raise QuantizationError(f"activations cannot be {self.activations}; a scale per channel leaves the sum")
+        if self.hadamard & (self.hadamard - 1) or self.hadamard < 0:
+            raise QuantizationError(f"a Hadamard block of {self.hadamard} does not exist; expected a power of two")
+        if not 0 <= self.smoothing <= 1:
+            raise QuantizationError(f"a smoothing exponent is between 0 and 1, found {self.smoothing}")
+
+    def fits(self, path: str) -> bool:
+        """Whether the layer at `path` falls under this rule."""
+        return any(fnmatchcase(path, pattern) for pattern in self.layers)
+
+    @property
+    def static(self) -> bool:
+        """Whether the activations have a scale from calibration."""
+        return self.activations is not None and self.activations.static
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How which layers are quantized.
+    """How a network is quantized.
 
     Attributes:
         name: As it appears on the command line and in reports.
-        weights: Format of the weights; None leaves them as they are.
-        activations: Format of the activations that enter a layer; None leaves them as they are.
-        layers: Patterns of module paths (`*` matches anything, dots included); only linears are looked at.
+        purpose: What it is meant for, one line.
+        rules: The first that fits a layer holds.
+        rest: Precision of everything no rule fits: `bf16` is openpi's policy, which keeps some parameters in fp32.
     """
 
     name: str
-    weights: IntegerFormat | None
-    activations: IntegerFormat | None
-    layers: tuple[str, ...]
+    purpose: str
+    rules: tuple[Rule, ...] = ()
+    rest: Literal["fp32", "bf16"] = "fp32"
+
+    def rule_for(self, path: str) -> Rule | None:
+        """The rule that holds for the layer at `path`; None leaves it as it is."""
+        return next((rule for rule in self.rules if rule.fits(path)), None)
 
     def covers(self, path: str) -> bool:
-        """Whether the linear at `path` is quantized under this scheme."""
-        return any(fnmatchcase(path, pattern) for pattern in self.layers)
+        """Whether the layer at `path` is quantized."""
+        return self.rule_for(path) is not None
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any rule takes figures from calibration."""
+        return any(rule.static or rule.smoothing for rule in self.rules)
+
+    @property
+    def smooths(self) -> bool:
+        """Whether any rule moves outliers between layers, which takes the whole network at once."""
+        return any(rule.smoothing for rule in self.rules)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON and YAML."""
+        plain = asdict(self)
+        plain["rules"] = [{**rule, "layers": list(rule["layers"])} for rule in plain["rules"]]
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Scheme:
+        """The inverse of `to_dict`.
+
+        Raises:
+            QuantizationError: If a field is missing, unknown or impossible.
+        """
+        try:
+            rules = tuple(_rule(rule) for rule in plain["rules"])
+            scheme = cls(**{**plain, "rules": rules})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise QuantizationError(f"this is no quantization scheme: {error}") from error
+        if scheme.rest not in ("fp32", "bf16"):
+            raise QuantizationError(f"a scheme has rest fp32 or bf16, found {scheme.rest!r}")
+        return scheme
 
 
-# Attention and MLP of the vision tower, the prefix and the action expert. What is left out is small or delicate:
-# embeddings, norms with their modulations, the projector, and the projections of state, action and time.
-_TRANSFORMER_LINEARS = ("*.layers.*.attention.*", "*.layers.*.mlp.*")
+def _rule(plain: Mapping[str, Any]) -> Rule:
+    formats = {name: _format(plain[name]) for name in ("weights", "activations") if plain.get(name) is not None}
+    return Rule(**{**plain, **formats, "layers": tuple(plain["layers"])})
 
-INT8_PER_CHANNEL = IntegerFormat(8, "output channel")
-INT8_PER_TOKEN = IntegerFormat(8, "token")
 
-FP32 = Scheme("fp32", None, None, ())
-INT8_W8A8 = Scheme("int8-w8a8", INT8_PER_CHANNEL, INT8_PER_TOKEN, _TRANSFORMER_LINEARS)
+def _format(plain: Mapping[str, Any]) -> Format:
+    format = Format(**plain)
+    if format.kind not in ("int8", "int4", "e4m3", "bf16") or format.granularity not in ("channel", "token", "tensor"):
+        raise QuantizationError(f"unknown number format {dict(plain)}")
+    return format
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (FP32, INT8_W8A8)}
+
+# Attention and MLP of the vision tower, the prefix and the action expert. What is left out is small or delicate: norms
+# with their modulations, the projector, and the projections of state, action and time.
+_VISION = ("vision.layers.*.attention.*", "vision.layers.*.mlp.*")
+_PREFIX = ("prefix.layers.*.attention.*", "prefix.layers.*.mlp.*")
+_PREFIX_MLP = ("prefix.layers.*.mlp.*",)
+_EXPERT = ("expert.layers.*.attention.*", "expert.layers.*.mlp.*")
+_TRANSFORMERS = (*_VISION, *_PREFIX, *_EXPERT)
+_EMBEDDING = Rule(("token_embedding",))
+
+FP32 = Scheme("fp32", "the reference: everything as the paper has it")
+BF16_POLICY = Scheme("bf16", "16-bit everywhere openpi has it", rest="bf16")
+INT8_W8A8 = Scheme(
+    "int8-w8a8",
+    "integer arithmetic in every transformer linear: the CPU engine, and speed before accuracy on Orin",
+    (_EMBEDDING, Rule(_TRANSFORMERS, activations=INT8_TOKEN)),
+)
+INT8_W8A8_STATIC = Scheme(
+    "int8-w8a8-static",
+    "as int8-w8a8 with one calibrated scale per tensor, for kernels that cannot look at the tokens first",
+    (_EMBEDDING, Rule(_TRANSFORMERS, activations=INT8_STATIC, smoothing=0.5)),
+)
+INT8_W8A16 = Scheme(
+    "int8-w8a16",
+    "half the weights to stream: the Euler loop on Orin has the same speed limit as with W8A8",
+    (_EMBEDDING, Rule(_TRANSFORMERS, activations=BF16)),
+    rest="bf16",
+)
+FP8_W8A16 = Scheme(
+    "fp8-w8a16",
+    "half the memory on Orin, in one format with Thor",
+    (_EMBEDDING, Rule(_TRANSFORMERS, weights=E4M3_CHANNEL, activations=BF16)),
+    rest="bf16",
+)
+FP8_W8A8 = Scheme(
+    "fp8-w8a8",
+    "native FP8 arithmetic: Thor, Ada and Hopper",
+    (_EMBEDDING, Rule(_TRANSFORMERS, weights=E4M3_CHANNEL, activations=E4M3_STATIC)),
+    rest="bf16",
+)
+ORIN = Scheme(
+    "orin",
+    "the recommended mix for Jetson Orin: integer units where they buy time, 16 bits where they buy accuracy",
+    (
+        _EMBEDDING,
+        Rule(_PREFIX_MLP, activations=INT8_TOKEN, hadamard=128),
+        Rule(_EXPERT, activations=BF16),
+    ),
+    rest="bf16",
+)
+BNB_INT8 = Scheme("bnb-int8", "bitsandbytes' LLM.int8: a quick look", (Rule(_TRANSFORMERS, library="bnb-int8"),))
+BNB_NF4 = Scheme("bnb-nf4", "bitsandbytes' NF4: a quick look", (Rule(_TRANSFORMERS, library="bnb-nf4"),))
+INT4_PER_TENSOR = Scheme(
+    "int4-per-tensor",
+    "deliberately bad: what the gate must refuse",
+    (_EMBEDDING, Rule(_TRANSFORMERS, weights=INT4_TENSOR, activations=INT8_TOKEN)),
+)
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        FP32,
+        BF16_POLICY,
+        ORIN,
+        INT8_W8A8,
+        INT8_W8A8_STATIC,
+        INT8_W8A16,
+        FP8_W8A16,
+        FP8_W8A8,
+        BNB_INT8,
+        BNB_NF4,
+        INT4_PER_TENSOR,
+    )
+}
 
 
 def find_scheme(name: str) -> Scheme:

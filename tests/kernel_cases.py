@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
+from quant.formats import INT8_TOKEN, quantize
 
 EACH_RUNNER = settings(
     max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -76,6 +77,13 @@ def values(*shape: int, seed: int, dtype: torch.dtype = torch.float32, size: flo
     return x.to(dtype)
 
 
+def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and scales that `quant` gives rows of activations."""
+    quantized, scale = quantize(x, INT8_TOKEN)
+    assert scale is not None
+    return quantized, scale
+
+
 def unit_roundoff(dtype: torch.dtype) -> float:
     """Half the distance from 1 to the next number."""
     return torch.finfo(dtype).eps / 2
@@ -87,3 +95,26 @@ def assert_near(found: Tensor, expected: Tensor, roundings: float) -> None:
     size = expected.abs().amax(-1, keepdim=True) + 1e-30
     error = ((found.cpu().double() - expected.double()).abs() / size).max().item()
     assert error <= roundings * unit_roundoff(found.dtype), f"{error:.3g}"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where an operator runs."""
+    return request.param
+
+
+def check_operator(operator: Any, arguments: tuple[Any, ...], device: str) -> None:
+    """Schema, fake implementation and dispatch of an operator, by torch's own checks, and both devices agree."""
+    there = [argument.to(device) if isinstance(argument, Tensor) else argument for argument in arguments]
+    torch.library.opcheck(operator, there)
+    if device != "cpu":
+        for found, expected in zip(results(operator, there), results(operator, arguments), strict=True):
+            assert found.shape == expected.shape and found.dtype == expected.dtype
+            assert torch.allclose(found.cpu().float(), expected.float(), rtol=0.02, atol=0.02)
+
+
+def results(operator: Any, arguments: Any) -> list[Tensor]:
+    """What an operator returns and leaves in its tensors."""
+    returned = operator(*arguments)
+    listed = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
+    return [*listed, *(argument for argument in arguments if isinstance(argument, Tensor))]

@@ -154,17 +154,19 @@ def recorded_launches(library: EmulatedLibrary) -> list[tuple[str, Launch]]:
     return found
 
 
-def readable(mangled: Iterable[str]) -> dict[str, str]:
-    """Mangled name -> kernel<template arguments>."""
+def demangled(mangled: Iterable[str]) -> dict[str, str]:
+    """Mangled name -> namespace::kernel<template arguments>."""
     mangled = list(mangled)
     plain = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
-    names = {}
-    for old, new in zip(mangled, plain.splitlines(), strict=True):
-        short = re.match(r"(?:void )?pi0::(.*?)\(", new)
-        name = short[1] if short else new
-        for long, brief in (("__nv_bfloat16", "bf16"), ("__half", "fp16"), ("signed char", "int8"), ("pi0::", "")):
-            name = name.replace(long, brief)
-        names[old] = name
+    names = (re.sub(r"^void |\((?!.*::\().*$", "", line) for line in plain.splitlines())
+    return dict(zip(mangled, names, strict=True))
+
+
+def readable(mangled: Iterable[str]) -> dict[str, str]:
+    """Mangled name -> kernel<template arguments>, with short names of types."""
+    names = demangled(mangled)
+    for long, brief in (("__nv_bfloat16", "bf16"), ("__half", "fp16"), ("signed char", "int8"), ("pi0::", "")):
+        names = {old: new.replace(long, brief) for old, new in names.items()}
     return names
 
 

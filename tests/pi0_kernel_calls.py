@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pi0_edge.kernels.attention import attention_into
+from pi0_edge.kernels.attention import attention_into, rope_attention_into
 from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
 from pi0_edge.kernels.geglu import geglu_into
 from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
@@ -92,6 +92,13 @@ def calls() -> Iterator[tuple[str, Call]]:
 
     yield "prefix: Hadamard, quantize", lambda to: quantize_into(to, *quantized(PREFIX, MLP), half(PREFIX, MLP), 2048)
 
+    state = caches[:, None, : PREFIX + 1]
+    yield (
+        "state: rope",
+        lambda to: rope_into(to, half(1, 8, 256), caches[0], caches[1], half(1, 2560), single(KEYS, 256), PREFIX),
+    )
+    yield "state: attention", lambda to: attention_into(to, half(1, 1, 8, 256), half(1, 1, 8, 256), *state)
+
     noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
     folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
     yield (
@@ -100,14 +107,11 @@ def calls() -> Iterator[tuple[str, Call]]:
     )
     yield "step: embed actions (π0.5)", lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None)
     yield "step: norm", lambda to: norm_into(to, hidden.clone(), None, hidden, time_bias, None)
+    seen = caches[:, : PREFIX + 1]
     yield (
-        "step: rope",
-        lambda to: rope_into(
-            to, half(ACTIONS, 8, 256), caches[0], caches[1], half(ACTIONS, 2560), single(KEYS, 256), PREFIX + 1
-        ),
+        "step: rope and attention",
+        lambda to: rope_attention_into(to, half(ACTIONS, 8, 256), half(ACTIONS, 2560), single(KEYS, 256), *seen),
     )
-    q, keys = half(1, ACTIONS, 8, 256), caches[:, None]
-    yield "step: attention", lambda to: attention_into(to, torch.empty_like(q), q, *keys)
     yield (
         "step: Euler update",
         lambda to: euler_update_into(to, noise, hidden, time_bias, None, folded.t().contiguous(), single(32), -0.1),

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from bundle_builders import FAILED, bundle_inputs
 from cli_runner import run
 from policy_builders import DIMS, write_checkpoint
 
+from pi0_edge.bundle import write_bundle
 from pi0_edge.errors import MissingDependencyError
 
 try:
@@ -40,26 +42,32 @@ def dataset(tmp_path_factory):
 
 
 def test_evaluate_pairs_engines_on_the_same_seeds_and_gates(checkpoint):
-    options = ["--engine", "reference", "--engine", "cpu-int8", "--seeds", "3:4", "--per-seed", "--require", "0.9"]
+    options = ["--scheme", "fp32", "--scheme", "int8-w8a8", "--seeds", "3:4", "--per-seed", "--require", "0.9"]
     ran = run("evaluate", "--checkpoint", checkpoint, *options, "--json")
     assert ran.code == 1  # random weights transfer nothing
     assert ran.result["passed"] is False
-    for engine in ("reference", "cpu-int8"):
-        summary = ran.result["engines"][engine]
+    for scheme in ("fp32", "int8-w8a8"):
+        summary = ran.result["schemes"][scheme]
         assert (summary["episodes"], summary["successes"], summary["mean_ticks_to_success"]) == (1, 0, None)
         low, high = summary["interval_95"]
         assert low == 0 and 0.5 < high < 1
-        assert [episode["seed"] for episode in ran.result["episodes"][engine]] == [3]
+        assert [episode["seed"] for episode in ran.result["episodes"][scheme]] == [3]
     (pair,) = ran.result["pairs"]
     assert (pair["neither"], pair["p_value"]) == (1, 1.0)
     assert "Wilson" in ran.err
 
 
+def test_evaluate_plays_a_bundle_whatever_its_gate_said(tmp_path):
+    write_bundle(tmp_path / "orin-1", **{**bundle_inputs(tmp_path), "gate": FAILED})
+    ran = run("evaluate", "--bundle", tmp_path / "orin-1", "--seeds", "3:4", "--require", "0.9", "--json")
+    assert (ran.code, list(ran.result["schemes"])) == (1, ["orin-1"])
+
+
 def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):
-    options = ["--engine", "reference", "--seeds", "3:4", "--baseline", "replay", "--dataset", dataset]
+    options = ["--scheme", "fp32", "--seeds", "3:4", "--baseline", "replay", "--dataset", dataset]
     ran = run("evaluate", "--checkpoint", checkpoint, *options, "--json")
     assert ran.code == 0
-    assert list(ran.result["engines"]) == ["reference", "replay"]
+    assert list(ran.result["schemes"]) == ["fp32", "replay"]
 
 
 @pytest.mark.parametrize("source", ["dataset", "simulation"])

@@ -35,7 +35,7 @@ def test_every_command_has_help_and_json(command):
         (["evaluate", "--json", "--seeds", "5:5"], "--seeds '5:5': expected A:B"),
         (["evaluate", "--json", "--engine", "warp"], "'warp'"),
         (["evaluate", "--json", "--baseline", "replay"], "--dataset"),
-        (["quantize", "--json", "--scheme", "int2"], "'int2' is not known"),
+        (["quantize", "--json", "--scheme", "int2"], "unknown quantization scheme 'int2'"),
         (["serve", "--json", "--listen", "0.0.0.0:1"], "--insecure-allow-remote"),
         (["bridge", "--json", "--port", "/dev/ttyNONE", "--listen", "127.0.0.1:0"], "/dev/ttyNONE does not exist"),
         (["bridge", "--json", "--port", "/dev/null", "--listen", "0.0.0.0:1"], "loopback"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from firmware_bridge.joints import load_robot
+from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run import run_demo
 from pi0_edge.demo.run_record import RunRecord
 from protos.serial_link import TickFlag
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason=
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, firmware_image) -> Path:
     output = tmp_path_factory.mktemp("demo")
-    run_demo(output, episodes=1, first_seed=0, engine="cpu-int8")
+    run_demo(output, episodes=1, first_seed=0, choice=PolicyChoice())
     return output
 
 

@@ -14,7 +14,7 @@ from protos.bridge_pb2 import ChunkReport
 from protos.serial_link import Fault, State, TickFlag
 
 ARM = [0, 1]
-NO_ERROR = QuantizationError("cpu-int8", 0, 1.0, 1.0, 0.0, 0.0)
+NO_ERROR = QuantizationError("int8-w8a8", 0, 1.0, 1.0, 0.0, 0.0)
 
 
 def record(ticks: int = 20) -> RunRecord:

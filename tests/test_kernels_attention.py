@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, runner, values
 from torch.nn import functional as F
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.attention import attention, attention_into
+from pi0_edge.kernels.attention import attention, attention_into, rope_attention, rope_attention_into
+from pi0_edge.kernels.rope import rope_into, rope_table
 
-assert runner
+assert runner and device
 
 ROUNDINGS = 4
 """Of the 16-bit type, relative to the largest output of a head: probabilities and output are rounded once each, and the
@@ -105,6 +106,42 @@ def test_other_slices_are_refused(runner: Runner):
         attention_into(runner.library, q, q, q, q)
 
 
+@st.composite
+def new_tokens(draw: st.DrawFn):
+    """A projection of new tokens, rotary table, and the cache before them."""
+    heads, kv_heads = draw(st.sampled_from([(8, 1), (4, 2)]))
+    tokens, cached = draw(st.sampled_from([1, 7, 50])), draw(st.sampled_from([0, 1, 33, 128, 200]))
+    dtype, seed = draw(st.sampled_from([torch.bfloat16, torch.float16])), draw(st.integers(0, 2**31))
+    qkv = values(tokens, (heads + 2 * kv_heads) * 256, seed=seed, dtype=dtype)
+    cache = values(2, cached, kv_heads, 256, seed=seed + 1, dtype=dtype)
+    return qkv, rope_table(cached + tokens, 256), cache, heads
+
+
+@EACH_RUNNER
+@given(new_tokens())
+def test_rotating_attention_is_rope_then_attention(runner: Runner, case):
+    """Bit for bit: the same sums in the same order."""
+    qkv, table, cache, heads = case
+    tokens, (_, cached, kv_heads, _) = len(qkv), cache.shape
+    out = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
+    rope_attention_into(runner.library, out, *runner(qkv, table, *cache))
+    q = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
+    caches = [runner.poisoned(cached + tokens, kv_heads, 256, dtype=qkv.dtype) for _ in range(2)]
+    for longer, part in zip(caches, cache, strict=True):
+        longer[:cached] = part
+    rope_into(runner.library, q, caches[0], caches[1], *runner(qkv, table), first_row=cached)
+    expected = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
+    attention_into(runner.library, expected[None], q[None], caches[0][None], caches[1][None])
+    assert torch.equal(out, expected)
+    assert_near(rope_attention(qkv, table, *cache), expected.cpu(), 2 * ROUNDINGS)
+
+
+def test_positions_beyond_the_table_are_refused(runner: Runner):
+    qkv, cache = values(3, 768, seed=0, dtype=torch.bfloat16), values(2, 5, 1, 256, seed=1, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="3 tokens after 5 keys need a table of as many rows, found 7"):
+        rope_attention_into(runner.library, torch.empty(3, 1, 256), *runner(qkv, rope_table(7, 256), *cache))
+
+
 @pytest.mark.slow
 def test_full_size_suffix_and_prefix(runner: Runner):
     """51 tokens over 867 keys, and 300 tokens of a prefix over all of it."""
@@ -116,6 +153,8 @@ def test_full_size_suffix_and_prefix(runner: Runner):
         assert_near(out, exact(q, k, v), ROUNDINGS)
 
 
-def test_the_operator_passes_the_checks_of_torch():
+def test_the_operator_passes_the_checks_of_torch(device: str):
     q, k = values(1, 3, 8, 256, seed=0, dtype=torch.bfloat16), values(1, 9, 1, 256, seed=1, dtype=torch.bfloat16)
-    torch.library.opcheck(attention, (q, k, k.clone()))
+    check_operator(attention, (q, k, k.clone()), device)
+    qkv = values(3, 2560, seed=2, dtype=torch.bfloat16)
+    check_operator(rope_attention, (qkv, rope_table(12, 256), k[0], k[0].clone()), device)

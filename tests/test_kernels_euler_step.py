@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, runner, values
 from torch.nn import functional as F
 
 from pi0_edge.errors import KernelError
@@ -19,7 +19,7 @@ from pi0_edge.kernels.norm import normalized
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config, VisionConfig
 from pi0_edge.model.flow import euler_times
 
-assert runner
+assert runner and device
 
 PROJECTION_ERROR = 2**-15
 """Of a float32 product through bfloat16 pairs, relative to the largest result."""
@@ -142,11 +142,11 @@ def test_an_impossible_back_is_refused(runner: Runner):
         euler_update_into(runner.library, x, *case, dt=-0.1)
 
 
-def test_the_operators_pass_the_checks_of_torch():
+def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight, bias = values(3, 32, seed=0), values(64, 32, seed=1), values(64, seed=2)
     out_weight = values(64, 64, seed=3, dtype=torch.bfloat16)
-    torch.library.opcheck(embed_actions, (x, weight, bias, out_weight, bias, torch.float32))
-    torch.library.opcheck(embed_actions, (x, weight, bias, None, None, torch.bfloat16))
-    torch.library.opcheck(
-        euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1)
+    check_operator(embed_actions, (x, weight, bias, out_weight, bias, torch.float32), device)
+    check_operator(embed_actions, (x, weight, bias, None, None, torch.bfloat16), device)
+    check_operator(
+        euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1), device
     )

@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, int8_rows, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.norm import norm, norm_into, norm_quant, normalized
-from quant.int8_linear import quantize_rows
+from pi0_edge.kernels.quantized_rows import hadamard
+from quant.hadamard import rotate
 
-assert runner
+assert runner and device
 
 WIDTHS = {2048: [1, 128, 256, 1024, 2048], 1152: [1, 128], 1024: [1, 256, 1024], 64: [1, 2, 16], 8: [8]}
 
@@ -51,7 +52,7 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     out = runner.poisoned(*x.shape, dtype=torch.int8)
     out_scale = runner.poisoned(len(x), 1, dtype=torch.float32)
     norm_into(runner.library, out, out_scale, *runner(x, scale, shift), centred=centred, hadamard_block=block)
-    expected, expected_scale = quantize_rows(exact(case).float())
+    expected, expected_scale = int8_rows(exact(case).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
     assert off.max() <= 1  # values within a float32 rounding of a tie
@@ -66,6 +67,12 @@ def test_the_operator_on_the_cpu_is_the_same(case):
     assert_near(norm(x, scale, shift, centred, block, out_dtype), exact(case), 1.02)
     out, out_scale = norm_quant(x, scale, shift, centred, block)
     assert ((out * out_scale - exact(case)).abs() <= 0.501 * out_scale).all()
+
+
+@pytest.mark.parametrize("block", [1, 2, 256])
+def test_the_transform_is_that_of_the_rotated_weights(block: int):
+    x = values(3, 512, seed=0)
+    assert torch.allclose(hadamard(x, block), rotate(x, block), atol=1e-5)
 
 
 def test_a_nan_reaches_the_scale(runner: Runner):
@@ -89,7 +96,7 @@ def test_no_rows_are_no_launch(runner: Runner):
     norm_into(runner.library, runner.poisoned(0, 64, dtype=torch.bfloat16), None, *runner(x, None, None))
 
 
-def test_the_operators_pass_the_checks_of_torch():
+def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight = values(3, 64, seed=0), values(64, seed=1)
-    torch.library.opcheck(norm, (x, weight, None, False, 16, torch.bfloat16))
-    torch.library.opcheck(norm_quant, (x, weight, weight, True, 1))
+    check_operator(norm, (x, weight, None, False, 16, torch.bfloat16), device)
+    check_operator(norm_quant, (x, weight, weight, True, 1), device)

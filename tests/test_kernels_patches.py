@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, runner
+from kernel_cases import EACH_RUNNER, Runner, check_operator, device, runner
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.patches import ResizePlan, patches, patches_into, resize_plan
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
 
-assert runner
+assert runner and device
 
 
 def frames_of(count: int, height: int, width: int, seed: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_impossible_patches_are_refused(runner: Runner):
         patches_into(runner.library, out, *runner(frames), plan=resize_plan(28, 28, 28, runner.device), patch=14)
 
 
-def test_the_operator_passes_the_checks_of_torch():
+def test_the_operator_passes_the_checks_of_torch(device: str):
     plan = resize_plan(20, 30, 28)
     frames = torch.zeros(1, 20, 30, 3, dtype=torch.uint8)
-    torch.library.opcheck(patches, (frames, *vars(plan).values(), 14, 592, torch.bfloat16))
+    check_operator(patches, (frames, *vars(plan).values(), 14, 592, torch.bfloat16), device)

@@ -4,12 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, runner, values
+from kernel_cases import EACH_RUNNER, Runner, int8_rows, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.quantize import quantize, quantize_into
 from pi0_edge.kernels.quantized_rows import hadamard
-from quant.int8_linear import quantize_rows
 
 assert runner
 
@@ -31,7 +30,7 @@ def test_rows_follow_the_convention_of_quant(runner: Runner, case):
     x, block = case
     out, out_scale = runner.poisoned(*x.shape, dtype=torch.int8), runner.poisoned(len(x), 1, dtype=torch.float32)
     quantize_into(runner.library, out, out_scale, *runner(x), block)
-    expected, expected_scale = quantize_rows(hadamard(x.double(), block).float())
+    expected, expected_scale = int8_rows(hadamard(x.double(), block).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-6, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
     assert off.max() <= 1

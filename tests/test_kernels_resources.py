@@ -33,6 +33,7 @@ def test_the_table_has_every_launch_at_the_sizes_of_pi0():
     names = readable(launch.kernel for _, launch in launches)
     found = [(use, names[launch.kernel], launch.shared) for use, launch in launches]
     assert found == [(row["use"], row["kernel"], int(row["shared_bytes"])) for row in table()[1]]
+    assert len({use for use, _, _ in found}) == len(found), "a call that is more than one launch"
 
 
 def test_every_launch_fits_orin():

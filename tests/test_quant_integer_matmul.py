@@ -15,10 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PROBE = """
 import torch
-from quant.int8_linear import Int8Linear, reference_int8_linear
-weight, x = torch.full((16, 256), 0.5), torch.full((4, 256), 3.0)
-layer = Int8Linear(weight, None)
-print(type(layer.matmul).__name__, torch.allclose(layer(x).double(), reference_int8_linear(x, weight), rtol=1e-6))
+from torch import nn
+from quant import INT8_W8A8, QuantizedLinear, reference_linear
+linear, x = nn.Linear(256, 16, bias=False), torch.full((4, 256), 3.0)
+nn.init.constant_(linear.weight, 0.5)
+layer = QuantizedLinear.of(linear, INT8_W8A8.rules[1])
+print(layer.arithmetic, torch.allclose(layer(x).double(), reference_linear(layer, x, linear.weight), rtol=1e-6))
 """
 
 

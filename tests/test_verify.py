@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pi0_edge.errors import CheckpointError, ConfigError, ObservationError
 from pi0_edge.verify import Difference, verify
+from quant.schemes import BF16_POLICY, INT8_W8A8, Scheme
 
 EXACT = {"loss": 5e-5}
 """Rounding alone: 1e-5 where values are up to 5, more for losses, which are squares up to 60."""
@@ -69,14 +70,14 @@ class Files:
         """The outputs that differ by more than rounding."""
         return [d.output for d in self.verify() if not d.largest <= EXACT.get(d.output, 1e-5)]
 
-    def verify(self, engine: str = "reference", tolerance: float | None = None) -> list[Difference]:
+    def verify(self, scheme: Scheme | None = None, tolerance: float | None = None) -> list[Difference]:
         w, i, o, s = (self.folder / name for name in ("w.safetensors", "i.npz", "o.safetensors", "sizes.yaml"))
         save_file(dict(self.network.w), w)
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self.inputs.items()}
         np.savez(i, **arrays)
         save_file(self.outputs, o)
         s.write_text(yaml.safe_dump(self.sizes))
-        return verify(w, i, o, s, engine, tolerance)
+        return verify(w, i, o, s, "reference" if scheme is None else "cpu", scheme, tolerance)
 
 
 def accumulated(steps: int) -> list[float]:
@@ -117,9 +118,9 @@ def test_a_row_without_any_camera(small):
     assert small.failed() == []
 
 
-def test_each_engine_is_held_to_a_tolerance_of_its_own(small):
-    for engine, tolerance in (("bf16", 2e-2), ("cpu-int8", 2e-1)):
-        (difference,) = small.verify(engine)
+def test_each_scheme_is_held_to_a_tolerance_of_its_own(small):
+    for scheme, tolerance in ((BF16_POLICY, 2e-2), (INT8_W8A8, 2e-1)):
+        (difference,) = small.verify(scheme)
         assert difference.tolerance == tolerance
         assert difference.largest > 0
 
@@ -190,15 +191,15 @@ def test_files_that_are_not_there_or_damaged_are_named(small, tmp_path):
     small.verify()
     w, i, o, s = (tmp_path / name for name in ("w.safetensors", "i.npz", "o.safetensors", "sizes.yaml"))
     with pytest.raises(CheckpointError, match="nowhere"):
-        verify(tmp_path / "nowhere.safetensors", i, o, s, "reference", None)
+        verify(tmp_path / "nowhere.safetensors", i, o, s, "reference", None, None)
     with pytest.raises(ConfigError, match=r"i\.npz"):
-        verify(w, i, i, s, "reference", None)
+        verify(w, i, i, s, "reference", None, None)
     w.write_bytes(w.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"w\.safetensors"):
-        verify(w, i, o, s, "reference", None)
+        verify(w, i, o, s, "reference", None, None)
     i.write_bytes(i.read_bytes()[:100])
     with pytest.raises(ObservationError, match=r"i\.npz"):
-        verify(w, i, o, s, "reference", None)
+        verify(w, i, o, s, "reference", None, None)
 
 
 def test_the_naive_network_depends_on_what_it_should(small):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pi0_edge.checkpoints.layout import TOWERS, Location, count_layers
@@ -178,5 +178,7 @@ def torch_layout(keys: Collection[str], path: Path, lerobot: bool) -> TorchLayou
     if any(key.startswith("paligemma_with_expert.") for key in keys):
         return TorchLayout("lerobot" if lerobot else "openpi-pytorch", OPENPI, keys)
     if any(key.startswith("model.dit.") for key in keys):
-        return TorchLayout("transformers", TRANSFORMERS, keys)
+        flat = not any(key.startswith(TRANSFORMERS.vision) for key in keys)  # newer releases leave a level out
+        roots = replace(TRANSFORMERS, vision="model.vlm.vision_tower.") if flat else TRANSFORMERS
+        return TorchLayout("transformers", roots, keys)
     return None

@@ -21,6 +21,8 @@ import typer
 
 from firmware_bridge.errors import BridgeError
 from pi0_edge.cli.bridge import bridge
+from pi0_edge.cli.bundle import bundle
+from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.evaluate import evaluate
@@ -36,13 +38,14 @@ from pi0_edge.errors import Pi0EdgeError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, evaluate, infer, quantize, verify, record, train, serve, bridge)
+_COMMANDS = (demo, doctor, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece", "grpc", "grpc_health", "google"),
     "bridge": ("serial",),
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
     "orbax": ("tensorstore",),
+    "signing": ("cryptography",),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -50,6 +53,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enable=False)
 for command in _COMMANDS:
     app.command(command.__name__)(command)
+app.add_typer(bundle, name="bundle")
 
 
 def _print_version(asked: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.options import AcceptFailedGateOption, JsonOption
 from pi0_edge.cli.output import Output, format_number
 
 if TYPE_CHECKING:
@@ -19,19 +19,21 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for record, plots and summary.json.")] = Path("runs/demo"),
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
     first_seed: Annotated[int, typer.Option(help="Cube pose of the first episode; training never saw 0 to 999.")] = 0,
-    engine: Annotated[str, typer.Option(help="How the network is run.")] = "cpu-int8",
+    scheme: Annotated[str, typer.Option(help="How the policy is quantized.")] = "int8-w8a8",
+    bundle: Annotated[Path | None, typer.Option(help="A bundle of the shipped policy instead of a scheme.")] = None,
+    accept_failed_gate: AcceptFailedGateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole path here: simulation, policy, bridge, firmware in QEMU.
 
     Exit code 1 where no episode succeeds.
     """
-    from pi0_edge.cli.loading import check_engine
+    from pi0_edge.demo.policy_choice import PolicyChoice
     from pi0_edge.demo.run import run_demo
 
-    check_engine(engine)
     speak = Output(as_json)
-    summary = run_demo(output, episodes, first_seed, engine, speak.say)
+    choice = PolicyChoice(scheme, bundle, accept_failed_gate)
+    summary = run_demo(output, episodes, first_seed, choice, speak.say)
     speak.table("what the demo showed", ("figure", "value"), _rows(summary))
     speak.say(f"pictures and summary.json are in {output}")
     speak.finish(vars(summary))

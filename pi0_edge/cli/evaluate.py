@@ -3,57 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pi0_edge.cli.options import CheckpointOption, JsonOption, ThreadsOption
+from pi0_edge.cli.options import (
+    BundleOption,
+    CheckpointOption,
+    EngineOption,
+    JsonOption,
+    PublicKeyOption,
+    ThreadsOption,
+)
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from pi0_edge.evaluation.rollout import Rollout
+    from pi0_edge.policy import Policy
 
     Player = Callable[[range], Iterator[Rollout]]
 
 REPLAY = "replay"
+DEFAULT_SCHEME = "int8-w8a8"
 
 
 def evaluate(
     checkpoint: CheckpointOption = None,
-    engine: Annotated[list[str] | None, typer.Option(help="Repeat it to compare engines on the same seeds.")] = None,
+    bundle: BundleOption = None,
+    scheme: Annotated[list[str] | None, typer.Option(help="Repeat it to compare schemes on the same seeds.")] = None,
+    engine: EngineOption = "cpu",
     seeds: Annotated[str, typer.Option(help="A:B plays seeds A to B-1; training never saw 0 to 999.")] = "0:100",
     execute: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
     prompt: Annotated[str, typer.Option(help="What the policy is told.")] = "Transfer cube",
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Demonstrations for the baseline.")] = None,
     require: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 below this success rate.")] = 0.0,
+    public_key: PublicKeyOption = None,
     per_seed: Annotated[bool, typer.Option("--per-seed", help="Also list every episode.")] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count successes in the simulation, with a 95 % interval.
 
-    Several engines play the same seeds and are compared in pairs.
+    Several schemes, or a bundle and schemes, play the same seeds and are compared in pairs. A bundle may be played
+    whatever its accuracy gate said: this is how to find out what that means.
     """
-    from pi0_edge.cli.loading import check_engine
+    from pi0_edge.cli.loading import load_policy, load_scheme
+    from pi0_edge.engine import check_engine
 
-    engines = engine or ["cpu-int8"]
-    for name in engines:
-        check_engine(name)
+    schemes = scheme or ([] if bundle is not None else [DEFAULT_SCHEME])
+    for name in schemes:
+        check_engine(engine, load_scheme(name))
     chosen = _parse_seeds(seeds)
     speak = Output(as_json)
-    players = {name: _policy_player(checkpoint, name, prompt, execute, threads) for name in engines}
+    loaders: dict[str, Callable[[], Policy]] = {}
+    if bundle is not None:
+        from_bundle = partial(load_policy, bundle=bundle, public_key=public_key, accept_failed_gate=True)
+        loaders[bundle.name] = partial(from_bundle, None, engine, threads=threads)
+    loaders |= {name: partial(load_policy, checkpoint, engine, name, threads=threads) for name in schemes}
+    players = {name: _policy_player(load, prompt, execute) for name, load in loaders.items()}
     if baseline is not None:
         players[REPLAY] = _replay_player(baseline, dataset)
     results = {name: _play(speak, name, play, chosen) for name, play in players.items()}
     summaries = {name: _summary(rollouts) for name, rollouts in results.items()}
     _show(speak, results, summaries, per_seed)
     pairs = _pairs(speak, results)
-    passed = all(summaries[name]["success_rate"] >= require for name in engines)
+    passed = all(summaries[name]["success_rate"] >= require for name in loaders)
     episodes = {name: [vars(rollout) for rollout in rollouts] for name, rollouts in results.items()}
-    speak.finish({"seeds": seeds, "engines": summaries, "pairs": pairs, "episodes": episodes, "passed": passed})
+    speak.finish({"seeds": seeds, "schemes": summaries, "pairs": pairs, "episodes": episodes, "passed": passed})
     if not passed:
         speak.say(f"FAIL: the success rate is below {require:.0%}")
         raise typer.Exit(1)
@@ -68,12 +88,11 @@ def _parse_seeds(text: str) -> range:
     return range(int(first), int(last))
 
 
-def _policy_player(checkpoint: Path | None, engine: str, prompt: str, execute: int, threads: int | None) -> Player:
+def _policy_player(load: Callable[[], Policy], prompt: str, execute: int) -> Player:
     """Plays a policy that is loaded when it is its turn, so that one at a time is in memory."""
-    from pi0_edge.cli.loading import load_policy
     from pi0_edge.evaluation.rollout import evaluate as play
 
-    return lambda seeds: play(load_policy(checkpoint, engine, threads=threads), prompt, seeds, execute)
+    return lambda seeds: play(load(), prompt, seeds, execute)
 
 
 def _replay_player(baseline: str, dataset: Path | None) -> Player:
@@ -119,7 +138,7 @@ def _show(
         rows = [(str(same[0].seed), *map(_outcome, same)) for same in zip(*results.values(), strict=True)]
         speak.table("episodes", ("seed", *results), rows)
     rows = [(name, *_figures(summary)) for name, summary in summaries.items()]
-    speak.table("cube transfer", ("engine", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
+    speak.table("cube transfer", ("scheme", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
 
 
 def _outcome(rollout: Rollout) -> str:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pi0_edge.cli.options import (
+    AcceptFailedGateOption,
+    BundleOption,
     CheckpointOption,
     EngineOption,
     JsonOption,
+    PublicKeyOption,
     RobotOption,
+    SchemeOption,
     SizesOption,
     ThreadsOption,
     TokenizerOption,
@@ -28,11 +32,15 @@ def infer(
     image: Annotated[list[str], typer.Option(help="CAMERA=PICTURE.png; repeat for each camera there is.")],
     state: Annotated[str, typer.Option(help='Numbers such as "0 -0.5 1.2", or a .npy, .json or text file of them.')],
     checkpoint: CheckpointOption = None,
+    bundle: BundleOption = None,
     prompt: Annotated[str | None, typer.Option(help="What to do; the robot's default if not given.")] = None,
-    engine: EngineOption = "cpu-int8",
+    engine: EngineOption = "cpu",
+    scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     sizes: SizesOption = None,
+    public_key: PublicKeyOption = None,
+    accept_failed_gate: AcceptFailedGateOption = False,
     noise_seed: Annotated[int | None, typer.Option(min=0, help="Fixes the initial noise.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the chunk there as .npz or .json.")] = None,
     threads: ThreadsOption = None,
@@ -45,7 +53,9 @@ def infer(
 
     check_chunk_path(output)
     observation = Observation(read_pictures(image), read_state(state), prompt)
-    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+    policy = load_policy(
+        checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
+    )
     chunk = policy.infer(observation, noise_seed)
     names = list(policy.processor.robot.action_names) or [f"action {i}" for i in range(chunk.actions.shape[1])]
     if output is not None:
@@ -53,7 +63,17 @@ def infer(
     speak = Output(as_json)
     _show(speak, policy, chunk, names)
     timing = {name: getattr(chunk, name) for name in ("preprocess_ms", "infer_ms", "postprocess_ms")}
-    speak.finish({"actions": chunk.actions.tolist(), "names": names, "engine": engine, "output": output, **timing})
+    speak.finish(
+        {
+            "actions": chunk.actions.tolist(),
+            "names": names,
+            "engine": engine,
+            "scheme": policy.engine.scheme,
+            "overrides": list(policy.overrides),
+            "output": output,
+            **timing,
+        }
+    )
 
 
 def _show(speak: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> None:

@@ -13,7 +13,17 @@ JsonOption = Annotated[bool, typer.Option(JSON_FLAG, help="Print the result as J
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Checkpoint file or folder of any known layout; the shipped policy if not given.")
 ]
-EngineOption = Annotated[str, typer.Option(help="How the network is run: reference (fp32), bf16 or cpu-int8.")]
+EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, or reference (fp32).")]
+SchemeOption = Annotated[
+    str | None, typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (reference: fp32).")
+]
+BundleOption = Annotated[
+    Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
+]
+PublicKeyOption = Annotated[Path | None, typer.Option(help="Refuse a bundle that this key (PEM) did not sign.")]
+AcceptFailedGateOption = Annotated[
+    bool, typer.Option("--accept-failed-gate", help="Run a bundle whose accuracy gate failed or is missing.")
+]
 RobotOption = Annotated[str | None, typer.Option(help="Robot layout, name or .yaml, if the checkpoint names none.")]
 TokenizerOption = Annotated[
     Path | None, typer.Option(help="tokenizer.model or tokenizer.json, where the checkpoint holds none.")

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from pi0_edge.policy import Policy
     from pi0_edge.processing import Observation
 
-ENGINES_BY_SCHEME = {"int8-w8a8": "cpu-int8"}
-SIMULATED_SEED = 0
+SEED = 0
 
 
 def quantize(
@@ -39,19 +38,17 @@ def quantize(
 
     Same observations, same noise; in memory only, the deployable bundle is not there yet.
     """
-    from pi0_edge.cli.loading import load_policy
-    from pi0_edge.errors import ConfigError
+    from pi0_edge.cli.loading import load_policy, load_scheme
     from pi0_edge.evaluation.action_error import answer, compare_answers
 
-    if scheme not in ENGINES_BY_SCHEME:
-        raise ConfigError(f"scheme {scheme!r} is not known; expected one of {', '.join(ENGINES_BY_SCHEME)}")
+    load_scheme(scheme)
     speak = Output(as_json)
-    reference = load_policy(checkpoint, "reference", robot, tokenizer, sizes, threads)
+    reference = load_policy(checkpoint, "reference", None, robot, tokenizer, sizes, threads)
     seen = _observations(reference, dataset, observations)
     truth = answer(reference, seen)
     names = reference.processor.robot.action_names
     del reference  # a full-size network must leave memory before the next one enters it
-    quantized = load_policy(checkpoint, ENGINES_BY_SCHEME[scheme], robot, tokenizer, sizes, threads)
+    quantized = load_policy(checkpoint, "cpu", scheme, robot, tokenizer, sizes, threads)
     error = compare_answers(truth, answer(quantized, seen))
     labels = list(names) or [f"action {i}" for i in range(len(error.max_error))]
     report = {"scheme": scheme, "compared_on": str(dataset or "simulation"), "joints": labels, **vars(error)}
@@ -59,17 +56,21 @@ def quantize(
     if output is not None:
         output.write_text(json.dumps(report, indent=2) + "\n")
         speak.say(f"report: {output}")
-    speak.say(f"measured only: there is no deployable bundle yet; run it with --engine {ENGINES_BY_SCHEME[scheme]}")
+    speak.say(f"measured only: there is no deployable bundle yet; run it with --scheme {scheme}")
     speak.finish(report)
 
 
 def _observations(policy: Policy, dataset: Path | None, count: int) -> list[Observation]:
-    from pi0_edge.evaluation.observations import recorded_observations, simulated_observations
+    from pi0_edge.quantization.observations import open_source, split_frames
+    from pi0_edge.quantization.simulated_observations import SimulatedObservations
     from pi0_edge.sim.record import TASK
 
+    robot = policy.processor.robot
     if dataset is not None:
-        return recorded_observations(dataset, policy.processor.robot, count)
-    return simulated_observations(policy, policy.processor.robot.default_prompt or TASK, SIMULATED_SEED, count)
+        source = open_source(dataset, robot)
+    else:
+        source = SimulatedObservations(policy, robot.default_prompt or TASK, count)
+    return list(split_frames(source, 0, count, SEED).held_out)
 
 
 def _show(speak: Output, scheme: str, error: ActionError, labels: list[str]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pi0_edge.cli.options import (
+    AcceptFailedGateOption,
+    BundleOption,
     CheckpointOption,
     EngineOption,
     JsonOption,
+    PublicKeyOption,
     RobotOption,
+    SchemeOption,
     SizesOption,
     ThreadsOption,
     TokenizerOption,
@@ -21,14 +26,20 @@ from pi0_edge.cli.output import Output
 def serve(
     listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50051",
     checkpoint: CheckpointOption = None,
-    engine: EngineOption = "cpu-int8",
+    bundle: BundleOption = None,
+    engine: EngineOption = "cpu",
+    scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     sizes: SizesOption = None,
+    public_key: PublicKeyOption = None,
+    accept_failed_gate: AcceptFailedGateOption = False,
     threads: ThreadsOption = None,
     insecure_allow_remote: Annotated[
         bool, typer.Option("--insecure-allow-remote", help="Listen beyond loopback, without any authentication.")
     ] = False,
+    record: Annotated[Path | None, typer.Option(help="Keep the observations that are answered there.")] = None,
+    record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """Answer observations with chunks over gRPC.
@@ -37,15 +48,24 @@ def serve(
     """
     from pi0_edge.cli.loading import load_policy
     from pi0_edge.serving.listen_address import checked_listen_address
+    from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
 
     output = Output(as_json)
     checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
-    policy = load_policy(checkpoint, engine, robot, tokenizer, sizes, threads)
+    recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
+    policy = load_policy(
+        checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
+    )
 
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")
 
-    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, on_ready=ready)
+    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, recorder=recorder, on_ready=ready)
     output.say(f"policy server stopped after {chunks} chunks")
-    output.finish({"chunks": chunks})
+    result: dict[str, object] = {"chunks": chunks}
+    if recorder is not None:
+        recorder.close()
+        output.say(f"{recorder.recorded} observations in {recorder.folder}, {recorder.left_out} left out")
+        result |= {"recording": recorder.folder, "recorded": recorder.recorded, "left_out": recorder.left_out}
+    output.finish(result)

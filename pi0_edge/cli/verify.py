@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pi0_edge.cli.options import EngineOption, JsonOption, SizesOption, ThreadsOption
+from pi0_edge.cli.options import EngineOption, JsonOption, SchemeOption, SizesOption, ThreadsOption
 from pi0_edge.cli.output import Output
 
 
@@ -17,7 +17,8 @@ def verify(
     expected: Annotated[Path, typer.Option(help="Outputs of the other implementation (.safetensors).")],
     sizes: SizesOption = None,
     engine: EngineOption = "reference",
-    tolerance: Annotated[float | None, typer.Option(help="Largest allowed difference; else by engine.")] = None,
+    scheme: SchemeOption = None,
+    tolerance: Annotated[float | None, typer.Option(help="Largest allowed difference; else by scheme.")] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -25,18 +26,20 @@ def verify(
 
     The outputs come from another implementation; exit code 1 where one differs by more than the tolerance.
     """
-    from pi0_edge.cli.loading import check_engine, use_threads
+    from pi0_edge.cli.loading import load_scheme, use_threads
+    from pi0_edge.engine import check_engine
     from pi0_edge.verify import verify as compare
 
-    check_engine(engine)
+    chosen = load_scheme(scheme)
+    check_engine(engine, chosen)
     use_threads(threads)
-    differences = compare(checkpoint, inputs, expected, sizes, engine, tolerance)
+    differences = compare(checkpoint, inputs, expected, sizes, engine, chosen, tolerance)
     passed = all(difference.passed for difference in differences)
     output = Output(as_json)
     rows = [(d.output, d.largest, d.tolerance, "pass" if d.passed else "FAIL") for d in differences]
-    output.table(f"{checkpoint} ({engine})", ("output", "largest difference", "tolerance", "result"), rows)
+    output.table(f"{checkpoint} ({scheme or engine})", ("output", "largest difference", "tolerance", "result"), rows)
     output.say("PASS" if passed else "FAIL: at least one output differs by more than the tolerance")
     outputs = {d.output: {"largest": d.largest, "tolerance": d.tolerance, "passed": d.passed} for d in differences}
-    output.finish({"passed": passed, "engine": engine, "outputs": outputs})
+    output.finish({"passed": passed, "engine": engine, "scheme": scheme, "outputs": outputs})
     if not passed:
         raise typer.Exit(1)

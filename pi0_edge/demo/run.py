@@ -9,19 +9,19 @@ from pathlib import Path
 
 from firmware_bridge.child_process import stop_child
 from pi0_edge.demo.plots import plot_film, plot_joints
+from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.quantization_error import quantization_error
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.summary import DemoSummary, summarize
 from pi0_edge.demo.system import System, running_system, start_robot
 from pi0_edge.errors import EngineError
-from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES
 
 ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
 
 
 def run_demo(
-    output: Path, episodes: int, first_seed: int, engine: str, say: Callable[[str], None] = lambda line: None
+    output: Path, episodes: int, first_seed: int, choice: PolicyChoice, say: Callable[[str], None] = lambda line: None
 ) -> DemoSummary:
     """Plays episodes in closed loop through the firmware and writes record, plots and summary.json to `output`.
 
@@ -29,22 +29,23 @@ def run_demo(
         output: Folder of this run.
         episodes: How many episodes.
         first_seed: Seed of the first one; the following ones count up.
-        engine: Engine of the policy server.
+        choice: What the policy server loads.
         say: Told what happens, one line at a time.
 
     Raises:
+        BundleError: If a bundle is refused.
         BridgeError: If emulator, firmware or link fail.
         EngineError: If a process does not start or dies.
     """
+    choice.check()
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = shipped_checkpoint()
     say("starting firmware (QEMU), bridge and policy server")
-    with running_system(output / "logs", checkpoint, engine) as system:
+    with running_system(output / "logs", choice) as system:
         say(f"policy server on {system.policy}, bridge on {system.bridge}")
         _play(system, first_seed, episodes, output / "record.npz", say)
     record = RunRecord.load(output / "record.npz")
-    say(f"comparing {engine} with fp32 on what the policy saw")
-    summary = summarize(record, quantization_error(checkpoint, engine, record, ARM), CONTROL_HZ, ARM)
+    say("comparing it with fp32 on what it saw")
+    summary = summarize(record, quantization_error(choice, record, ARM), CONTROL_HZ, ARM)
     plot_film(record, output / "episode.png")
     plot_joints(record, output / "joints.png")
     (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")

@@ -30,10 +30,10 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class QuantizationError:
-    """The engine of the run against fp32, same observations and same noise.
+    """The scheme of the run against fp32, same observations and same noise.
 
     Attributes:
-        engine: The engine that was compared.
+        scheme: Name of the scheme that was compared.
         chunks: How many observations of the run were compared.
         cosine_mean: Mean cosine between whole chunks.
         cosine_worst: Smallest of them.
@@ -41,7 +41,7 @@ class QuantizationError:
         max_error_gripper: Largest difference of a gripper, 0 closed to 1 open.
     """
 
-    engine: str
+    scheme: str
     chunks: int
     cosine_mean: float
     cosine_worst: float
@@ -72,7 +72,7 @@ class DemoSummary:
         faults: Names of faults that the firmware raised during episodes.
         simulation_lag_ms: How long a tick waited until the simulation had executed it.
         tracking_error_rad: Largest difference between the policy's setpoint and the executed one, arm joints.
-        quantization: The engine against fp32.
+        quantization: The scheme against fp32.
     """
 
     episodes: int

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firmware_bridge.child_process import start_child, stop_child
+from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.errors import EngineError
 
 READY_LIMIT_S = 90.0
@@ -39,21 +40,20 @@ class System:
 
 
 @contextmanager
-def running_system(log: Path, checkpoint: Path, engine: str) -> Iterator[System]:
+def running_system(log: Path, choice: PolicyChoice) -> Iterator[System]:
     """Runs the system while the context lasts.
 
     Args:
         log: Folder for the logs.
-        checkpoint: The policy.
-        engine: Engine of the policy server.
+        choice: What the policy server loads.
 
     Raises:
         EngineError: If a process ends or is not ready in time; the message ends with what it said.
     """
     log.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        policy = _start(stack, log / "policy.log", "pi0_edge.cli", "serve", "--checkpoint", str(checkpoint),
-                        "--engine", engine, "--listen", "127.0.0.1:0")  # fmt: skip
+        policy = _start(stack, log / "policy.log", "pi0_edge.cli", "serve", *choice.serve_options(),
+                        "--listen", "127.0.0.1:0")  # fmt: skip
         firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator")
         port = _wait(firmware, r"^(/dev/\S+)$")
         bridge = _start(stack, log / "bridge.log", "firmware_bridge", "--port", port, "--listen", "127.0.0.1:0")

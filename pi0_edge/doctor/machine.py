@@ -40,7 +40,7 @@ def processor() -> Check:
     units = [name for flag, name in _INTEGER_UNITS.items() if flag in flags]
     found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(units) or 'no integer dot product'}"
     if not units:
-        fix = "use --engine reference: INT8 works here but is not faster"
+        fix = "use --scheme fp32: INT8 works here but is not faster"
         return Check("processor", "warn", found, fix)
     return Check("processor", "pass", found)
 

@@ -6,19 +6,19 @@ robots, files or wires. All engines start from the same noise, so that any two c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from torch import Tensor
 
-from pi0_edge.engine.assembly import blank_model, fill_model
+from pi0_edge.engine.assembly import blank_model, fill_model, restore_model
 from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.precision import apply_bf16_policy
-from quant.schemes import FP32, INT8_W8A8, Scheme
+from quant.quantize import quantize_model
+from quant.schemes import FP32, Scheme
 
 
 class Engine(Protocol):
@@ -26,7 +26,7 @@ class Engine(Protocol):
 
     Attributes:
         name: As in `ENGINES`.
-        scheme: How its layers are quantized.
+        scheme: Name of the scheme of its layers.
         config: Its sizes.
         times: float32 [steps], the times of the Euler steps; openpi's schedule unless replaced.
     """
@@ -41,56 +41,78 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class EngineKind:
-    """How an engine is made.
-
-    Attributes:
-        build: Makes the engine around a complete model.
-        scheme: Applied to each layer as its weights arrive, so that a full-size network never exists in fp32.
-        prepare: Sets the parameter dtypes of a model before it is filled.
-    """
-
-    build: Callable[[Pi0], Engine]
-    scheme: Scheme = FP32
-    prepare: Callable[[Pi0], Pi0] = lambda model: model
-
-
-ENGINES: dict[str, EngineKind] = {
-    "reference": EngineKind(ReferenceEngine),
-    "bf16": EngineKind(ReferenceEngine, prepare=apply_bf16_policy),
-    "cpu-int8": EngineKind(CpuEngine, scheme=INT8_W8A8),
+ENGINES: dict[str, type[ReferenceEngine] | type[CpuEngine]] = {
+    engine.name: engine for engine in (ReferenceEngine, CpuEngine)
 }
 
 
-def build_engine(name: str, model: Pi0) -> Engine:
-    """The engine called `name`, around a complete `model`, which it may change in place.
+def build_engine(name: str, model: Pi0, scheme: Scheme | None = None) -> Engine:
+    """The engine called `name`, around a complete `model` in fp32, which it may change in place.
+
+    Args:
+        name: As in `ENGINES`.
+        model: With allocated parameters.
+        scheme: How to quantize it, without calibration; the engine's own default where None.
 
     Raises:
-        EngineError: If there is no such engine.
+        EngineError: If there is no such engine, or it cannot run the scheme.
+        QuantizationError: If the scheme needs calibration, or a weight is NaN or infinite.
     """
-    kind = _kind(name)
-    return kind.build(kind.prepare(model))
+    kind, chosen = _kind(name, scheme)
+    if chosen.rest == "bf16":
+        apply_bf16_policy(model)
+    quantize_model(model, chosen)
+    return kind(model, chosen)
 
 
-def assemble_engine(name: str, config: Pi0Config, tensors: Iterable[tuple[str, Tensor]]) -> Engine:
-    """The engine called `name`, from a stream of parameters: the peak is its final form plus one parameter.
+def assemble_engine(
+    name: str,
+    config: Pi0Config,
+    tensors: Iterable[tuple[str, Tensor]],
+    scheme: Scheme | None = None,
+    channel_amax: Mapping[str, Tensor] | None = None,
+) -> Engine:
+    """The engine called `name`, from a stream of floating-point parameters.
 
     Args:
         name: As in `ENGINES`.
         config: Sizes of the network.
         tensors: Every parameter of `Pi0` by name.
+        scheme: How to quantize them; the engine's own default where None.
+        channel_amax: From calibration, where the scheme needs it; see `quant.quantize_model`.
 
     Raises:
-        EngineError: If there is no such engine, or a parameter is missing, unknown or wrongly shaped.
+        EngineError: If there is no such engine, it cannot run the scheme, or a parameter is missing, unknown or wrongly
+            shaped.
+        QuantizationError: If calibration is missing, or a weight is NaN or infinite.
     """
-    kind = _kind(name)
-    model = kind.prepare(blank_model(config))
-    fill_model(model, tensors, kind.scheme)
-    return kind.build(model)
+    kind, chosen = _kind(name, scheme)
+    model = blank_model(config, chosen)
+    fill_model(model, tensors, chosen, channel_amax)
+    return kind(model, chosen)
 
 
-def _kind(name: str) -> EngineKind:
+def restore_engine(name: str, config: Pi0Config, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme) -> Engine:
+    """The engine called `name`, from a stream of quantized tensors such as a bundle holds.
+
+    Raises:
+        EngineError: If there is no such engine, it cannot run the scheme, or the tensors are not those of the scheme.
+    """
+    kind, chosen = _kind(name, scheme)
+    model = blank_model(config, chosen)
+    restore_model(model, tensors, chosen)
+    return kind(model, chosen)
+
+
+def check_engine(name: str, scheme: Scheme | None = None) -> None:
+    """Raises `EngineError` where there is no such engine, or it cannot run the scheme."""
+    _kind(name, scheme)
+
+
+def _kind(name: str, scheme: Scheme | None) -> tuple[type[ReferenceEngine] | type[CpuEngine], Scheme]:
     if name not in ENGINES:
-        raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-    return ENGINES[name]
+        raise EngineError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
+    kind = ENGINES[name]
+    if kind is ReferenceEngine and scheme not in (None, FP32):
+        raise EngineError(f"the reference engine runs fp32 only, not {scheme.name}; use --engine cpu")
+    return kind, scheme or kind.default_scheme

@@ -1,33 +1,38 @@
-"""The CPU engine: the model as it is written, with its transformer linears in integer arithmetic."""
+"""The CPU engine: the model with quantized layers, integer arithmetic where the scheme has it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from pi0_edge.engine.reference import EULER_STEPS
+from pi0_edge.engine.cpu_layers import use_cpu_layers
 from pi0_edge.model import ModelInputs, Pi0
-from pi0_edge.model.flow import euler_times
-from quant.quantize import QuantizationReport, quantize_model
-from quant.schemes import INT8_W8A8
+from pi0_edge.model.flow import EULER_STEPS, euler_times
+from quant.quantized_linear import QuantizedLinear
+from quant.schemes import INT8_W8A8, Scheme
 
 
 class CpuEngine:
-    """INT8 W8A8 in plain torch on the CPU; everything that is not a quantized linear stays as the model has it."""
+    """Plain torch around quantized layers; everything the scheme leaves alone stays as the model has it."""
 
-    name = "cpu-int8"
-    scheme = INT8_W8A8.name
+    name = "cpu"
+    default_scheme = INT8_W8A8
 
-    def __init__(self, model: Pi0) -> None:
-        """Quantizes `model` in place; layers that are quantized already are kept.
+    def __init__(self, model: Pi0, scheme: Scheme = INT8_W8A8) -> None:
+        """Packs the weights of `model` for this machine, in place: it cannot be saved afterwards.
 
-        Raises:
-            QuantizationError: If a weight is NaN or infinite.
+        Args:
+            model: Quantized under `scheme`.
+            scheme: How.
         """
         self.model = model.eval()
         self.config = model.config
-        self.quantization: QuantizationReport = quantize_model(model, INT8_W8A8)
+        self.scheme = scheme.name
         self.times = euler_times(EULER_STEPS)
+        for module in model.modules():
+            if isinstance(module, QuantizedLinear):
+                module.pack()
+        use_cpu_layers(model)
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The reference engine: the model as it is written, in fp32 (the truth) or under openpi's bf16 policy."""
+"""The reference engine: the model as it is written, in fp32. Every other engine is measured against it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import torch
 from torch import Tensor
 
 from pi0_edge.model import ModelInputs, Pi0
-from pi0_edge.model.flow import euler_times
-
-EULER_STEPS = 10
+from pi0_edge.model.flow import EULER_STEPS, euler_times
+from quant.schemes import FP32, Scheme
 
 
 class ReferenceEngine:
-    """Plain torch, on the device and in the dtypes of the model's parameters."""
+    """Plain torch, on the device of the model's parameters."""
 
     name = "reference"
+    default_scheme = FP32
 
-    def __init__(self, model: Pi0) -> None:
+    def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:
+        """Takes a complete model.
+
+        Args:
+            model: In fp32.
+            scheme: FP32; `pi0_edge.engine.base` lets no other one through.
+        """
         self.model = model.eval()
         self.config = model.config
-        self.scheme = "bf16" if model.residual_dtype == torch.bfloat16 else "fp32"
+        self.scheme = scheme.name
         self.times = euler_times(EULER_STEPS)
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, Strided, kernel_library
+from pi0_edge.kernels.rope import rope
 
 
 def attention_into(library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
@@ -47,6 +48,61 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     out = q.new_empty(q.shape)
     attention_into(kernel_library(), out, q, keys, values)
     return out
+
+
+def rope_attention_into(
+    library: KernelLibrary, out: Tensor, qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor
+) -> None:
+    """Enqueues rotary positions and attention of new tokens over a cache and themselves: one launch.
+
+    What `rope` and `attention` do in two, without writing rotated queries, keys or values anywhere. An Euler step needs
+    no more: its keys and values are of no use to the next one.
+
+    Args:
+        library: Where the kernel is.
+        out: [tokens, heads, 256], overwritten.
+        qkv: bfloat16 or float16 [tokens, (heads + 2 * kv_heads) * 256]: queries, keys, values of the new tokens, whose
+            positions follow the cache.
+        table: float32 [at least cached + tokens, 256] from `rope_table`.
+        keys: Cache [cached, kv_heads, 256], rotated.
+        values: As `keys`.
+
+    Raises:
+        KernelError: If a size or type is not possible, or there is no GPU.
+        ValueError: If the table has too few rows.
+    """
+    tokens, heads, _ = out.shape
+    cached, kv_heads, _ = keys.shape
+    if cached + tokens > len(table):
+        raise ValueError(f"{tokens} tokens after {cached} keys need a table of as many rows, found {len(table)}")
+    library.call("rope_attention", qkv, table, keys, values, out, tokens, cached, heads, kv_heads, qkv.dtype)
+
+
+@torch.library.custom_op("pi0::rope_attention", mutates_args=(), device_types="cuda")
+def rope_attention(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """New tokens [tokens, (heads + 2 * kv_heads) * 256] over a cache and themselves -> [tokens, heads, 256]."""
+    out = _empty_outputs(qkv, keys)
+    rope_attention_into(kernel_library(), out, qkv, table, keys, values)
+    return out
+
+
+@rope_attention.register_kernel("cpu")
+def _(qkv, table, keys, values):  # noqa: ANN001, ANN202
+    cached, tokens = len(keys), len(qkv)
+    own = qkv.new_empty(2, cached + tokens, *keys.shape[1:])
+    own[0, :cached], own[1, :cached] = keys, values
+    q = rope(qkv, table, own[0], own[1], cached)
+    return attention(q[None], own[:1], own[1:])[0]
+
+
+@rope_attention.register_fake
+def _(qkv, table, keys, values):  # noqa: ANN001, ANN202
+    return _empty_outputs(qkv, keys)
+
+
+def _empty_outputs(qkv: Tensor, keys: Tensor) -> Tensor:
+    kv_heads, head_dim = keys.shape[1:]
+    return qkv.new_empty(qkv.shape[0], qkv.shape[1] // head_dim - 2 * kv_heads, head_dim)
 
 
 @attention.register_kernel("cpu")

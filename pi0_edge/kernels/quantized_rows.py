@@ -25,7 +25,7 @@ def hadamard(x: Tensor, block: int) -> Tensor:
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """As `quant.int8_linear.quantize_rows`, without its check: a row with NaN or infinity gets a NaN or infinite scale.
+    """INT8 per token as `quant.formats`, without its check: a row with NaN or infinity has such a scale.
 
     Args:
         x: float [rows, columns].

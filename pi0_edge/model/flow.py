@@ -15,6 +15,7 @@ from torch import Tensor
 
 Schedule = Literal["accumulated", "exact"]
 
+EULER_STEPS = 10
 MIN_PERIOD = 4e-3
 MAX_PERIOD = 4.0
 

@@ -10,6 +10,7 @@ the error says what to give.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,28 @@ def load_processor(
     )
 
 
+def restore_processor(folder: Path, recorded: Mapping[str, Any], config: Pi0Config) -> ObservationProcessor:
+    """The processor that `ObservationProcessor.description` described.
+
+    Args:
+        folder: Where its norm_stats.json lies.
+        recorded: The description; "tokenizer" is a file.
+        config: Sizes of the network.
+
+    Raises:
+        ConfigError: If something in it is unknown, or robot, statistics and network do not fit together.
+        KeyError: If something is missing.
+        MissingDependencyError: If the package that reads this kind of tokenizer is not installed.
+    """
+    return ObservationProcessor(
+        robot=parse_robot(recorded["robot"], "the recorded robot"),
+        tokenizer=load_tokenizer(recorded["tokenizer"]),
+        normalization=_native_normalization(folder, recorded["normalization"], "the description"),
+        config=config,
+        prompt_style=PromptStyle(recorded["prompt_style"]),
+    )
+
+
 def _recorded(folder: Path) -> dict[str, Any]:
     """The processing that our own config.json records; empty for other layouts."""
     path = folder / "config.json"
@@ -95,7 +118,7 @@ def _normalization(
     if norm_stats is not None:
         return Normalization.of_openpi(load_norm_stats(norm_stats, asset_id), config.variant)
     if "normalization" in recorded:
-        return _native_normalization(folder, recorded["normalization"])
+        return _native_normalization(folder, recorded["normalization"], f"{folder}/config.json")
     if (folder / PREPROCESSOR).is_file():
         return load_lerobot_normalization(folder)
     several = len(list(folder.glob("assets/**/norm_stats.json"))) > 1
@@ -103,12 +126,12 @@ def _normalization(
     return Normalization.of_openpi(load_norm_stats(folder, chosen), config.variant)
 
 
-def _native_normalization(folder: Path, recorded: dict[str, Any]) -> Normalization:
+def _native_normalization(folder: Path, recorded: dict[str, Any], origin: str) -> Normalization:
     has_stats = find_norm_stats(folder, None) is not None
     stats = load_norm_stats(folder) if has_stats else {"state": {}, "actions": {}}
     try:
         fields = {name: (Mode(recorded[name]["mode"]), recorded[name].get("eps", LEROBOT_EPS)) for name in stats}
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{folder}/config.json records an unknown normalization ({error}); save it again") from error
+        raise ConfigError(f"{origin} records an unknown normalization ({error}); save it again") from error
     normalizers = {name: Normalizer(mode, stats[name], eps) for name, (mode, eps) in fields.items()}
     return Normalization(normalizers["state"], normalizers["actions"])

@@ -88,6 +88,11 @@ class Normalizer:
         """Number of dimensions the statistics cover; None for the identity."""
         return None if self.mode is Mode.IDENTITY else len(self._center())
 
+    @property
+    def is_z_score(self) -> bool:
+        """Whether it divides by a standard deviation, not by a range."""
+        return self.mode in _ZSCORES
+
     def forward(self, x: ArrayLike) -> Array:
         """Physical -> normalized, [..., dims].
 

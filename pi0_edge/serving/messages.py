@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pi0_edge.bundle import GateState
 from pi0_edge.errors import ObservationError
 from pi0_edge.policy import Policy, PolicyChunk
 from pi0_edge.processing import Observation
@@ -12,6 +13,12 @@ from protos import policy_pb2
 
 PROMPT_CHARACTERS = 4096
 """No tokenizer of π0 turns more than this into a prompt that fits; longer ones are refused before it reads them."""
+
+_GATES: dict[GateState, policy_pb2.Gate] = {
+    "passed": policy_pb2.GATE_PASSED,
+    "failed": policy_pb2.GATE_FAILED,
+    "missing": policy_pb2.GATE_MISSING,
+}
 
 
 def read_observation(message: policy_pb2.Observation) -> Observation:
@@ -32,8 +39,10 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
     return Observation(images, np.array(message.state, np.float32), message.prompt or None)
 
 
-def write_chunk(chunk: PolicyChunk, clock: policy_pb2.ObservationClock) -> policy_pb2.Chunk:
-    """The reply, with the clock of the observation that it answers."""
+def write_chunk(
+    chunk: PolicyChunk, clock: policy_pb2.ObservationClock, overrides: tuple[str, ...] = ()
+) -> policy_pb2.Chunk:
+    """The reply, with the clock of the observation that it answers and the overrides under which it was made."""
     horizon, action_dim = chunk.actions.shape
     return policy_pb2.Chunk(
         horizon=horizon,
@@ -43,12 +52,13 @@ def write_chunk(chunk: PolicyChunk, clock: policy_pb2.ObservationClock) -> polic
         timing=policy_pb2.Timing(
             preprocess_ms=chunk.preprocess_ms, infer_ms=chunk.infer_ms, postprocess_ms=chunk.postprocess_ms
         ),
+        overrides=overrides,
     )
 
 
 def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
     """What the policy is and expects."""
-    robot, config = policy.processor.robot, policy.engine.config
+    robot, config, bundle = policy.processor.robot, policy.engine.config, policy.bundle
     return policy_pb2.PolicyMetadata(
         model=config.variant,
         engine=policy.engine.name,
@@ -60,6 +70,10 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
         cameras=list(robot.cameras),
         default_prompt=robot.default_prompt or "",
         checkpoint_sha256=policy.checkpoint_sha256,
+        bundle_sha256="" if bundle is None else bundle.sha256,
+        gate=policy_pb2.GATE_NONE if bundle is None else _GATES[bundle.gate],
+        gate_reasons=() if bundle is None else bundle.gate_reasons,
+        overrides=policy.overrides,
     )
 
 

@@ -23,6 +23,7 @@ from pi0_edge.processing import Observation
 from pi0_edge.serving.errors import ServingError
 from pi0_edge.serving.inference_queue import WAITING
 from pi0_edge.serving.listen_address import DEFAULT_LISTEN, REMOTE_FLAG, checked_listen_address
+from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
 from protos import policy_pb2, policy_pb2_grpc
 
@@ -44,20 +45,28 @@ class PolicyServer:
         service: The service, which counts its chunks.
     """
 
-    def __init__(self, policy: Policy, listen: str = DEFAULT_LISTEN, *, allow_remote: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        listen: str = DEFAULT_LISTEN,
+        *,
+        allow_remote: bool = False,
+        recorder: ObservationRecorder | None = None,
+    ) -> None:
         """Prepares a server.
 
         Args:
             policy: Loaded and ready.
             listen: host:port; port 0 takes a free one.
             allow_remote: Whether an address that other machines can reach is meant.
+            recorder: Keeps the observations that are answered; None keeps none.
 
         Raises:
             ServingError: If the address is malformed or not on loopback without `allow_remote`.
         """
         self._host = checked_listen_address(listen, allow_remote)
         self.address = listen
-        self.service = PolicyService(policy)
+        self.service = PolicyService(policy, recorder)
         self._policy = policy
         self._health = health.HealthServicer()
         self._server: grpc.Server | None = None
@@ -112,7 +121,12 @@ def warm_up(policy: Policy) -> None:
 
 
 def serve_policy(
-    policy: Policy, listen: str, *, allow_remote: bool = False, on_ready: Callable[[str], object] = lambda address: None
+    policy: Policy,
+    listen: str,
+    *,
+    allow_remote: bool = False,
+    recorder: ObservationRecorder | None = None,
+    on_ready: Callable[[str], object] = lambda address: None,
 ) -> int:
     """Serves until SIGINT or SIGTERM. Call it from the main thread.
 
@@ -120,6 +134,7 @@ def serve_policy(
         policy: Loaded and ready.
         listen: As for `PolicyServer`.
         allow_remote: As for `PolicyServer`.
+        recorder: As for `PolicyServer`.
         on_ready: Told the address once clients are answered.
 
     Returns:
@@ -128,7 +143,7 @@ def serve_policy(
     Raises:
         ServingError: As for `PolicyServer`.
     """
-    server = PolicyServer(policy, listen, allow_remote=allow_remote)
+    server = PolicyServer(policy, listen, allow_remote=allow_remote, recorder=recorder)
     with _stop_signals() as asked_to_stop:
         server.start()
         try:

@@ -24,6 +24,7 @@ from pi0_edge.policy import Policy
 from pi0_edge.serving.errors import BusyError, DeadlineError
 from pi0_edge.serving.inference_queue import InferenceQueue
 from pi0_edge.serving.messages import describe_policy, read_observation, write_chunk
+from pi0_edge.serving.observation_recorder import ObservationRecorder
 from protos import policy_pb2, policy_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         chunks: How many chunks were made.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, recorder: ObservationRecorder | None = None) -> None:
         self.chunks = 0
+        self._recorder = recorder
         self._policy = policy
         self._queue = InferenceQueue()
 
@@ -65,14 +67,18 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def _infer(self, request: policy_pb2.Observation) -> policy_pb2.Chunk:
         seed = request.noise_seed if request.HasField("noise_seed") else None
-        chunk = self._policy.infer(read_observation(request), seed)
+        observation = read_observation(request)
+        chunk = self._policy.infer(observation, seed)
         self.chunks += 1
+        if self._recorder is not None:
+            self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)
         logger.debug(
-            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f",
+            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
+            "overrides=%s",
             *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
-            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, ",".join(self._policy.overrides) or "none"),
         )
-        return write_chunk(chunk, request.clock)
+        return write_chunk(chunk, request.clock, self._policy.overrides)
 
 
 @contextmanager

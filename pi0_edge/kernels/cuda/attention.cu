@@ -10,6 +10,9 @@
 //   queries  warp 0,1   group 0  group 1  group 2  group 3  group 0
 //
 // While a group computes softmax and p · v of one tile, its next keys arrive; while it computes q · k, its values do.
+//
+// In the Euler loop the tokens' own queries, keys and values come straight from their projection (`Own`): each block
+// applies the rotary positions to the rows it has copied, and no kernel in between writes them out.
 #include "device.cuh"
 
 namespace pi0 {
@@ -37,6 +40,13 @@ template <int head_dim, int row_warps, int key_groups> struct MergeMemory {
   float output[row_warps * tile_rows][padded_dim(head_dim) + 4];
 };
 
+// Tokens whose keys and values are not in the cache but follow it: unrotated, in their fused projection.
+template <class T> struct Own {
+  const T *keys, *values;
+  const float *table;  // of rotary positions: cosines, then sines, [rows, head_dim]
+  int cached, stride;  // keys in the cache, elements from one token of the projection to the next
+};
+
 struct AttentionSizes {
   int tokens, keys, group;             // queries per head, keys, query heads per key-value head
   int q_stride, kv_stride, out_stride; // elements from one token to the next
@@ -54,6 +64,27 @@ __device__ __forceinline__ void copy_rows(T (*to)[pitch], int count, int first, 
   }
 }
 
+// Applies rotary positions in place: row r has position(r), and stays as it is where that is negative.
+template <int head_dim, int threads, class T, int pitch, class Position>
+__device__ __forceinline__ void rotate_rows(T (*rows)[pitch], int count, const float *table, int thread,
+                                            Position position) {
+  constexpr int items = 4, half = head_dim / 2, chunks = half / items;
+  for (int i = thread; i < count * chunks; i += threads) {
+    const int row = i / chunks, column = i % chunks * items, at = position(row);
+    if (at < 0) continue;
+    auto &first = *reinterpret_cast<Vector<T, items> *>(&rows[row][column]);
+    auto &second = *reinterpret_cast<Vector<T, items> *>(&rows[row][column + half]);
+    const float *from = table + static_cast<int64_t>(at) * head_dim + column;
+    const auto cosine = *reinterpret_cast<const Vector<float, items> *>(from);
+    const auto sine = *reinterpret_cast<const Vector<float, items> *>(from + half);
+    for (int j = 0; j < items; j++) {
+      const float a = to_float(first.at[j]), b = to_float(second.at[j]);
+      first.at[j] = from_float<T>(a * cosine.at[j] - b * sine.at[j]);
+      second.at[j] = from_float<T>(b * cosine.at[j] + a * sine.at[j]);
+    }
+  }
+}
+
 // The largest of / the sum over the four threads that share the rows of an accumulator.
 __device__ __forceinline__ float quad_max(float x) {
   x = max_or_nan(x, __shfl_xor_sync(0xffffffffu, x, 1));
@@ -64,9 +95,9 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-template <class T, int head_dim, int row_warps, int key_groups>
+template <class T, int head_dim, int row_warps, int key_groups, bool rotating>
 __global__ void __launch_bounds__(row_warps *key_groups *warp_size)
-attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes sizes) {
+attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes sizes, Own<T> own) {
   using Memory = AttentionMemory<T, head_dim, row_warps, key_groups>;
   using Merge = MergeMemory<head_dim, row_warps, key_groups>;
   constexpr int dim = padded_dim(head_dim), dim_tiles = dim / 8, rows = row_warps * tile_rows;
@@ -81,8 +112,10 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   auto query_offset = [&](int row, int stride) {
     return (batch_token + row / sizes.group) * stride + (kv_head * sizes.group + row % sizes.group) * head_dim;
   };
-  auto copy_tile = [&](T(*to)[Memory::pitch], const T *from, int tile) {
+  auto copy_tile = [&](T(*to)[Memory::pitch], const T *from, const T *own_from, int tile) {
     copy_rows<head_dim, group_threads>(to, tile_keys, tile * tile_keys, sizes.keys, group_thread, [&](int key) {
+      if (rotating && key >= own.cached)
+        return own_from + static_cast<int64_t>(key - own.cached) * own.stride + kv_head * head_dim;
       return from + (batch_key + key) * sizes.kv_stride + kv_head * head_dim;
     });
     commit_copies();
@@ -91,7 +124,15 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   auto &tile = memory.tiles[group];
   copy_rows<head_dim, row_warps * key_groups * warp_size>(
       memory.queries, rows, first_row, queries, threadIdx.x, [&](int row) { return q + query_offset(row, sizes.q_stride); });
-  copy_tile(tile.keys, k, group);
+  if (rotating) commit_copies();
+  copy_tile(tile.keys, k, own.keys, group);
+  if (rotating) {
+    wait_for_copies<1>();
+    __syncthreads();  // queries are there
+    rotate_rows<head_dim, row_warps * key_groups * warp_size>(memory.queries, rows, own.table, threadIdx.x, [&](int row) {
+      return first_row + row < queries ? own.cached + (first_row + row) / sizes.group : -1;
+    });
+  }
 
   float output[dim_tiles][4] = {};
   float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};  // of rows lane / 4 and lane / 4 + 8
@@ -99,9 +140,16 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   const int tiles = divide_up(sizes.keys, tile_keys), rounds = divide_up(tiles, key_groups);
   for (int round = 0; round < rounds; round++) {
     const int number = round * key_groups + group;
-    copy_tile(tile.values, v, number);
+    copy_tile(tile.values, v, own.values, number);
     wait_for_copies<1>();
     __syncthreads();  // keys are there
+    if (rotating && (round + 1) * key_groups * tile_keys > own.cached) {
+      rotate_rows<head_dim, group_threads>(tile.keys, tile_keys, own.table, group_thread, [&](int row) {
+        const int key = number * tile_keys + row;
+        return own.cached <= key && key < sizes.keys ? key : -1;
+      });
+      __syncthreads();  // keys are rotated
+    }
 
     float scores[tile_keys / 8][4] = {};
     for (int step = 0; step < dim / 16; step++) {
@@ -116,7 +164,7 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
       }
     }
     __syncthreads();  // keys are used
-    copy_tile(tile.keys, k, number + key_groups);
+    copy_tile(tile.keys, k, own.keys, number + key_groups);
 
     float factor[2];
     #pragma unroll
@@ -204,18 +252,21 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   }
 }
 
-template <int head_dim, int row_warps, int key_groups>
-int launch_attention(const void *q, const void *k, const void *v, void *out, int64_t batch, int64_t kv_heads,
-                     const AttentionSizes &sizes, int64_t type, int64_t stream) {
-  return with_16_bit_type(type, [&](auto *none) {
-    using T = std::remove_pointer_t<decltype(none)>;
-    using Memory = AttentionMemory<T, head_dim, row_warps, key_groups>;
-    static_assert(sizeof(MergeMemory<head_dim, row_warps, key_groups>) <= sizeof(Memory));
-    const int blocks = divide_up(static_cast<int64_t>(sizes.tokens) * sizes.group, row_warps * tile_rows);
-    return launch(attention_kernel<T, head_dim, row_warps, key_groups>, dim3(blocks, kv_heads, batch),
-                  dim3(row_warps * key_groups * warp_size), sizeof(Memory), stream, static_cast<const T *>(q),
-                  static_cast<const T *>(k), static_cast<const T *>(v), static_cast<T *>(out), sizes);
-  });
+template <int head_dim, int row_warps, int key_groups, bool rotating = false, class T>
+int launch_attention(const T *q, const T *k, const T *v, T *out, int64_t batch, int64_t kv_heads,
+                     const AttentionSizes &sizes, int64_t stream, const Own<T> &own = {}) {
+  using Memory = AttentionMemory<T, head_dim, row_warps, key_groups>;
+  static_assert(sizeof(MergeMemory<head_dim, row_warps, key_groups>) <= sizeof(Memory));
+  const int blocks = divide_up(static_cast<int64_t>(sizes.tokens) * sizes.group, row_warps * tile_rows);
+  return launch(attention_kernel<T, head_dim, row_warps, key_groups, rotating>, dim3(blocks, kv_heads, batch),
+                dim3(row_warps * key_groups * warp_size), sizeof(Memory), stream, q, k, v, out, sizes, own);
+}
+
+inline AttentionSizes attention_sizes(int64_t tokens, int64_t keys, int64_t group, int64_t head_dim, int64_t q_stride,
+                                      int64_t kv_stride, int64_t out_stride) {
+  const auto narrow = [](int64_t x) { return static_cast<int>(x); };
+  return {narrow(tokens),    narrow(keys),       narrow(group), narrow(q_stride),
+          narrow(kv_stride), narrow(out_stride), 1.4426950409f / sqrtf(static_cast<float>(head_dim))};
 }
 
 }  // namespace pi0
@@ -225,16 +276,36 @@ PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out
                           int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream) {
   using namespace pi0;
   if (batch < 0 || tokens < 0 || keys < 1 || kv_heads < 1 || heads % kv_heads || q_stride % 8 || kv_stride % 8 ||
-      out_stride % 2)
+      out_stride % 2 || (head_dim != 72 && head_dim != 256))
     return cudaErrorInvalidValue;
-  const int group = static_cast<int>(heads / kv_heads);
-  const float scale = 1.4426950409f / sqrtf(static_cast<float>(head_dim));
-  const AttentionSizes sizes{static_cast<int>(tokens),    static_cast<int>(keys),       group,
-                             static_cast<int>(q_stride),  static_cast<int>(kv_stride),  static_cast<int>(out_stride),
-                             scale};
-  // Few queries: blocks of 32 with the keys split in four. Many: blocks of 64 with the keys split in two. Vision: 64.
-  if (head_dim == 72) return launch_attention<72, 4, 1>(q, k, v, out, batch, kv_heads, sizes, type, stream);
-  if (head_dim != 256) return cudaErrorInvalidValue;
-  if (tokens * group <= 1024) return launch_attention<256, 2, 4>(q, k, v, out, batch, kv_heads, sizes, type, stream);
-  return launch_attention<256, 4, 2>(q, k, v, out, batch, kv_heads, sizes, type, stream);
+  const auto sizes = attention_sizes(tokens, keys, heads / kv_heads, head_dim, q_stride, kv_stride, out_stride);
+  return with_16_bit_type(type, [&](auto *none) {
+    using T = std::remove_pointer_t<decltype(none)>;
+    const auto run = [&](auto launch_it) {
+      return launch_it(static_cast<const T *>(q), static_cast<const T *>(k), static_cast<const T *>(v),
+                       static_cast<T *>(out), batch, kv_heads, sizes, stream, Own<T>{});
+    };
+    // Vision: blocks of 64 queries. Few queries: blocks of 32, the keys split in four. Many: 64, split in two.
+    if (head_dim == 72) return run(launch_attention<72, 4, 1, false, T>);
+    if (tokens * sizes.group <= 1024) return run(launch_attention<256, 2, 4, false, T>);
+    return run(launch_attention<256, 4, 2, false, T>);
+  });
+}
+
+PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values, void *out,
+                               int64_t tokens, int64_t cached, int64_t heads, int64_t kv_heads, int64_t type,
+                               int64_t stream) {
+  using namespace pi0;
+  constexpr int head_dim = 256;
+  if (tokens < 0 || cached < 0 || kv_heads < 1 || heads % kv_heads) return cudaErrorInvalidValue;
+  const int stride = static_cast<int>((heads + 2 * kv_heads) * head_dim);
+  const auto sizes = attention_sizes(tokens, cached + tokens, heads / kv_heads, head_dim, stride, kv_heads * head_dim,
+                                     heads * head_dim);
+  return with_16_bit_type(type, [&](auto *none) {
+    using T = std::remove_pointer_t<decltype(none)>;
+    const auto *q = static_cast<const T *>(qkv);
+    const Own<T> own{q + heads * head_dim, q + (heads + kv_heads) * head_dim, table, static_cast<int>(cached), stride};
+    return launch_attention<head_dim, 2, 4, true>(q, static_cast<const T *>(keys), static_cast<const T *>(values),
+                                                  static_cast<T *>(out), 1, kv_heads, sizes, stream, own);
+  });
 }

@@ -8,7 +8,7 @@
 namespace pi0 {
 
 constexpr float int8_max = 127.0f;
-constexpr float smallest_scale = 1e-30f;  // of a row of zeros; `SMALLEST_SCALE` of quant/int8_linear.py
+constexpr float smallest_scale = 1e-30f;  // of a row of zeros; `SMALLEST_SCALE` of quant/formats.py
 
 template <int items> struct Row {
   float at[items];

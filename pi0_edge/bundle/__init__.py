@@ -1,0 +1,19 @@
+"""The bundle: one folder that is all a robot needs, checked before anything in it is used.
+
+    manifest.json         what the policy is, and size and SHA-256 of every other file  (`manifest`)
+    manifest.sha256       SHA-256 of the manifest and of its signature                  (`seal`)
+    manifest.sig          optional: Ed25519 signature of the manifest                   (`keys`)
+    weights-i8-00000.safetensors, ...                                                   (`shards`)
+    norm_stats.json, tokenizer.json or tokenizer.model
+    gate_report.html      optional: what the accuracy gate saw, for people
+
+`write_bundle` makes one in a single step that succeeds or leaves nothing; `open_bundle` refuses one that differs from
+what was written in a single byte, and hands out configuration, processor and memory-mapped weights. Nothing in a bundle
+is executable: JSON, numbers and text only. docs/bundle.md has the format.
+"""
+
+from pi0_edge.bundle.keys import write_key_pair
+from pi0_edge.bundle.reading import Bundle, GateState, open_bundle
+from pi0_edge.bundle.writing import sign_bundle, write_bundle
+
+__all__ = ["Bundle", "GateState", "open_bundle", "sign_bundle", "write_bundle", "write_key_pair"]

@@ -1,0 +1,235 @@
+"""manifest.json: what the policy of a bundle is, and size and SHA-256 of every file beside it.
+
+The same content always gives the same bytes: keys are sorted, and nothing in it tells when or where it was made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from pi0_edge.errors import BundleError
+from pi0_edge.model.config import Pi0Config, Variant
+
+FORMAT = "pi0-edge-bundle"
+FORMAT_VERSION = 1
+
+NORM_STATS = "norm_stats.json"
+GATE_REPORT = "gate_report.html"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+_SHARD = re.compile(r"weights-[a-z0-9_]+-\d{5}\.safetensors")
+
+LAYOUT = "rows"
+"""The only weight layout so far: matrices are row-major [out_features, in_features], values not packed for a kernel.
+Packing for a processor is done at load, because it differs from machine to machine."""
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "format": (str,),
+    "format_version": (int,),
+    "model": (dict,),
+    "scheme": (dict,),
+    "robot": (dict,),
+    "normalization": (dict,),
+    "prompt_style": (str,),
+    "tokenizer": (str,),
+    "weights": (dict,),
+    "gate": (dict, NoneType),
+    "calibration": (dict, NoneType),
+    "overrides": (list,),
+    "source": (dict,),
+    "tools": (dict,),
+    "files": (dict,),
+}
+_KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list", bool: "true or false"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of the bundle: its SHA-256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle is.
+
+    Attributes:
+        config: Sizes of the network.
+        scheme: How its layers are quantized, as `quant.schemes.Scheme.to_dict` gives it.
+        processing: "robot", "normalization" and "prompt_style", as `ObservationProcessor.description` gives them.
+        tokenizer: Name of its file.
+        gate: Report of the accuracy gate, {"verdict": {"passed": bool, "reasons": [...]}, ...}; None without a gate.
+        calibration: What the activations were measured on; None where the scheme needs no calibration.
+        overrides: Names of the rules that were overridden when the bundle was made.
+        source_sha256: Of the checkpoint it was made from.
+        tools: Versions of the packages that made it, by name.
+        files: Every file but the manifest and its seal, by name.
+    """
+
+    config: Pi0Config
+    scheme: dict[str, Any]
+    processing: dict[str, Any]
+    tokenizer: str
+    gate: dict[str, Any] | None
+    calibration: dict[str, Any] | None
+    overrides: tuple[str, ...]
+    source_sha256: str
+    tools: dict[str, str]
+    files: dict[str, FileRecord]
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the weight files; float32 comes before int8, so that a layer's values are its last tensor."""
+        return sorted(name for name in self.files if _SHARD.fullmatch(name))
+
+    def to_bytes(self) -> bytes:
+        """The file.
+
+        Raises:
+            BundleError: If something in it is not a JSON value.
+        """
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": dataclasses.asdict(self.config),
+            "scheme": self.scheme,
+            **self.processing,
+            "tokenizer": self.tokenizer,
+            "weights": {"layout": LAYOUT},
+            "gate": self.gate,
+            "calibration": self.calibration,
+            "overrides": list(self.overrides),
+            "source": {"checkpoint_sha256": self.source_sha256},
+            "tools": self.tools,
+            "files": {name: dataclasses.asdict(record) for name, record in self.files.items()},
+        }
+        try:
+            return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"the manifest can only hold JSON values without NaN and infinity ({error})") from error
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Reads the file; the inverse of `Manifest.to_bytes`.
+
+    Raises:
+        BundleError: If it is not a manifest of this format, or a field is missing, unknown or of the wrong type. The
+            message starts with what was wrong and does not name the folder.
+    """
+    plain = _parse_json(content)
+    if plain.get("format") != FORMAT:
+        raise BundleError(f"the manifest has the format {plain.get('format')!r}, expected {FORMAT!r}")
+    version = plain.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise BundleError(f"the bundle has format version {version}, this pi0-edge reads {FORMAT_VERSION}: update it")
+    _check(plain, "the manifest", _FIELDS)
+    if version != FORMAT_VERSION:
+        raise BundleError(f"the bundle has format version {version}, expected {FORMAT_VERSION}: build it again")
+    _check(plain["weights"], "weights", {"layout": (str,)})
+    if plain["weights"]["layout"] != LAYOUT:
+        found = plain["weights"]["layout"]
+        raise BundleError(f"the weights are laid out as {found!r}, this pi0-edge reads {LAYOUT!r}: build it again")
+    if not isinstance(plain["scheme"].get("name"), str):
+        raise BundleError("scheme has no name; expected a quantization scheme")
+    _check(plain["source"], "source", {"checkpoint_sha256": (str,)})
+    for name, items in (("tools", plain["tools"].values()), ("overrides", plain["overrides"])):
+        if not all(isinstance(item, str) for item in items):
+            raise BundleError(f"{name} in the manifest holds {list(items)!r}, expected texts")
+    _check_gate(plain["gate"])
+    files = _parse_files(plain["files"])
+    if plain["tokenizer"] not in TOKENIZERS or not {plain["tokenizer"], NORM_STATS} <= files.keys():
+        raise BundleError(f"the manifest lacks {NORM_STATS} or one of {', '.join(TOKENIZERS)}: build the bundle again")
+    return Manifest(
+        config=_parse_config(Pi0Config, plain["model"], "model"),
+        scheme=plain["scheme"],
+        processing={name: plain[name] for name in ("robot", "normalization", "prompt_style")},
+        tokenizer=plain["tokenizer"],
+        gate=plain["gate"],
+        calibration=plain["calibration"],
+        overrides=tuple(plain["overrides"]),
+        source_sha256=plain["source"]["checkpoint_sha256"],
+        tools=plain["tools"],
+        files=files,
+    )
+
+
+def _parse_json(content: bytes) -> dict[str, Any]:
+    try:
+        plain = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"the manifest is not JSON ({error})") from error
+    if not isinstance(plain, dict):
+        raise BundleError(f"the manifest holds a {type(plain).__name__}, expected an object")
+    return plain
+
+
+def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuses missing and unknown fields, and values of another type."""
+    if content.keys() != fields.keys():
+        missing, unknown = sorted(fields.keys() - content.keys()), sorted(content.keys() - fields.keys())
+        raise BundleError(f"{where} lacks {missing} and has unknown {unknown}; expected {', '.join(fields)}")
+    for name, kinds in fields.items():
+        if type(content[name]) not in kinds:
+            raise BundleError(f"{name} in {where} is {content[name]!r:.80}, expected {_KINDS[kinds[0]]}")
+
+
+def _check_gate(gate: dict[str, Any] | None) -> None:
+    if gate is None:
+        return
+    verdict = gate.get("verdict")
+    if not isinstance(verdict, dict) or type(verdict.get("passed")) is not bool:
+        raise BundleError('the gate has no verdict; expected {"verdict": {"passed": true or false, "reasons": [...]}}')
+    reasons = verdict.get("reasons")
+    if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+        raise BundleError(f"the gate gives the reasons {reasons!r:.80}, expected a list of texts")
+
+
+def _parse_files(plain: Mapping[str, Any]) -> dict[str, FileRecord]:
+    files: dict[str, FileRecord] = {}
+    for name, record in plain.items():
+        if name not in (NORM_STATS, GATE_REPORT, *TOKENIZERS) and not _SHARD.fullmatch(name):
+            raise BundleError(f"the manifest names the file {name!r:.80}, which is none of this format")
+        if not isinstance(record, dict):
+            raise BundleError(f"{name} in files is {record!r:.80}, expected an object")
+        _check(record, name, {"sha256": (str,), "size": (int,)})
+        if not _SHA256.fullmatch(record["sha256"]) or record["size"] < 0:
+            raise BundleError(f"{name} in files has no SHA-256 in hexadecimal, or a negative size")
+        files[name] = FileRecord(record["sha256"], record["size"])
+    return files
+
+
+def _parse_config(kind: type, plain: Mapping[str, Any], where: str) -> Any:
+    """A config dataclass from its fields; a field with a default may be absent."""
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if not required <= plain.keys() or not plain.keys() <= hints.keys():
+        missing, unknown = sorted(required - plain.keys()), sorted(plain.keys() - hints.keys())
+        raise BundleError(f"{where} lacks {missing} and has unknown {unknown}; expected {', '.join(hints)}")
+    values = {name: _parse_size(hints[name], value, f"{where}.{name}") for name, value in plain.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise BundleError(f"the network of the bundle is impossible: {error}") from error
+
+
+def _parse_size(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise BundleError(f"{where} is {value!r:.80}, expected an object")
+        return _parse_config(hint, value, where)  # pyright: ignore[reportArgumentType]
+    if hint == Variant:
+        if value not in get_args(Variant):
+            expected = " or ".join(get_args(Variant))
+            raise BundleError(f"the architecture is {value!r:.80}, expected {expected}: this pi0-edge has no other")
+        return value
+    if type(value) is not int or value < 0:
+        raise BundleError(f"{where} is {value!r:.80}, expected a whole number")
+    return value

@@ -1,0 +1,85 @@
+"""What protects the manifest itself: a checksum that is always there, and a signature that may be.
+
+`manifest.sha256` is a list as `sha256sum -c` reads it. It covers the manifest, which covers every other file, and the
+signature, so that no byte of a bundle can change unnoticed even where nobody checks signatures. It protects against
+accidents; only a signature, checked with a public key that came another way, protects against people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from pi0_edge.bundle.files import MISSING, read_small_file
+from pi0_edge.bundle.keys import check_signature, make_signature
+from pi0_edge.errors import BundleError
+
+MANIFEST = "manifest.json"
+SUMS = "manifest.sha256"
+SIGNATURE = "manifest.sig"
+SEAL = (MANIFEST, SUMS, SIGNATURE)
+
+
+def write_seal(folder: Path, manifest: bytes, private_key: Path | None) -> None:
+    """Writes signature and checksums of a manifest, each replaced in one step.
+
+    Raises:
+        BundleError: If the key cannot be read.
+        MissingDependencyError: If there is a key, and the package that signs is not installed.
+    """
+    sealed = {MANIFEST: manifest}
+    if private_key is not None:
+        sealed[SIGNATURE] = make_signature(manifest, private_key)
+        _replace(folder / SIGNATURE, sealed[SIGNATURE])
+    _replace(folder / SUMS, _sums(sealed))
+
+
+def read_sealed_manifest(folder: Path, public_key: Path | None) -> bytes:
+    """The bytes of the manifest, checked.
+
+    Args:
+        folder: Of the bundle.
+        public_key: Whose signature is required; without one a signature is not needed, and not checked if present.
+
+    Raises:
+        BundleError: If manifest or checksum is missing, changed, or not signed as required.
+        MissingDependencyError: If there is a key, and the package that checks it is not installed.
+    """
+    sealed = {MANIFEST: _read(folder, MANIFEST)}
+    if os.path.lexists(folder / SIGNATURE):
+        sealed[SIGNATURE] = _read(folder, SIGNATURE)
+    if _read(folder, SUMS) != _sums(sealed):
+        raise BundleError(f"{' or '.join((*sealed, SUMS))} was changed after the bundle was made; copy it again")
+    if public_key is not None:
+        if SIGNATURE not in sealed:
+            raise BundleError(f"the bundle is not signed, and the signature of {public_key} is required")
+        check_signature(sealed[MANIFEST], sealed[SIGNATURE], public_key)
+    return sealed[MANIFEST]
+
+
+def read_manifest_to_sign(folder: Path) -> bytes:
+    """The bytes of the manifest, checked, whatever state an earlier signature is in."""
+    manifest = _read(folder, MANIFEST)
+    if not _read(folder, SUMS).startswith(_sums({MANIFEST: manifest})):
+        raise BundleError(f"{MANIFEST} or {SUMS} was changed after the bundle was made; nothing was signed")
+    return manifest
+
+
+def _sums(sealed: dict[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sealed.items()).encode()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if not os.path.lexists(folder / name):
+        raise BundleError(f"{name} {MISSING}")
+    return read_small_file(folder / name)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.parent.with_name(f".{path.parent.name}.{path.name}.partial")  # outside: a bundle has no other file
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,188 @@
+"""Makes a bundle: everything into a folder beside the final one, then one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pi0_edge.bundle.files import verify_files
+from pi0_edge.bundle.manifest import GATE_REPORT, NORM_STATS, TOKENIZERS, FileRecord, Manifest, parse_manifest
+from pi0_edge.bundle.seal import MANIFEST, SEAL, read_manifest_to_sign, write_seal
+from pi0_edge.bundle.shards import write_shards
+from pi0_edge.errors import BundleError
+from pi0_edge.model.config import Pi0Config
+from pi0_edge.processing.norm_stats import save_norm_stats
+from quant.schemes import Scheme
+
+_TOOLS = ("pi0-edge", "torch", "safetensors", "numpy")
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    state: Mapping[str, Tensor],
+    config: Pi0Config,
+    scheme: Scheme,
+    processing: Mapping[str, Any],
+    source_sha256: str,
+    gate: Mapping[str, Any] | None = None,
+    report_html: Path | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    private_key: Path | None = None,
+    replace: bool = False,
+) -> Manifest:
+    """Writes a bundle; the same inputs always give the same bytes.
+
+    The folder appears complete or not at all: until the last moment everything lies in a hidden folder beside it.
+
+    Args:
+        folder: Where it shall appear.
+        state: The quantized network's tensors by name. The mapping may compute them when they are asked for: each is
+            asked for once, in the order of names, and at most one shard (256 MiB) per dtype is held.
+        config: Sizes of the network.
+        scheme: How it was quantized.
+        processing: As `ObservationProcessor.description` gives it.
+        source_sha256: Of the checkpoint it was made from.
+        gate: Report of the accuracy gate, with {"verdict": {"passed": bool, "reasons": [str, ...]}} in it. Without a
+            passed verdict the bundle is not served unless its user says so by name.
+        report_html: The gate's report for people.
+        calibration: What the activations were measured on.
+        overrides: Names of the rules that were overridden to make it.
+        private_key: Signs the bundle, see `pi0_edge.bundle.keys`.
+        replace: Whether a bundle that is there already may be replaced. Anything else in its place never is.
+
+    Raises:
+        BundleError: If the folder exists, cannot be written, or something given does not belong into a bundle.
+        MissingDependencyError: If it shall be signed and `cryptography` is not installed.
+    """
+    folder = Path(os.path.abspath(folder))
+    _refuse_occupied(folder, replace)
+    if library := next((rule.library for rule in scheme.rules if rule.library is not None), None):
+        raise BundleError(f"{scheme.name} leaves weights to the library {library}, which a bundle cannot hold")
+    settings = dict(processing)
+    with _appearing(folder, replace) as partial:
+        files = write_shards(partial, state)
+        save_norm_stats(partial / NORM_STATS, settings.pop("norm_stats"))
+        tokenizer = _copy_tokenizer(Path(settings.pop("tokenizer")), partial)
+        small = [NORM_STATS, tokenizer]
+        if report_html is not None:
+            _copy_report(report_html, partial)
+            small.append(GATE_REPORT)
+        files |= {name: _record(partial / name) for name in small}
+        manifest = Manifest(
+            config=config,
+            scheme=scheme.to_dict(),
+            processing=settings,
+            tokenizer=tokenizer,
+            gate=None if gate is None else dict(gate),
+            calibration=None if calibration is None else dict(calibration),
+            overrides=tuple(overrides),
+            source_sha256=source_sha256,
+            tools={tool: version(tool) for tool in _TOOLS},
+            files=files,
+        )
+        content = manifest.to_bytes()
+        parsed = parse_manifest(content)  # what could not be loaded is not written
+        _write_synced(partial / MANIFEST, content)
+        write_seal(partial, content, private_key)
+    return parsed
+
+
+def sign_bundle(folder: Path, private_key: Path) -> None:
+    """Signs a bundle that is there, in place of an earlier signature. All its files are checked first.
+
+    Raises:
+        BundleError: If the bundle is not complete and unchanged, or the key cannot be read.
+        MissingDependencyError: If `cryptography` is not installed.
+    """
+    try:
+        content = read_manifest_to_sign(folder)
+        verify_files(folder, parse_manifest(content).files, beside=SEAL)
+        write_seal(folder, content, private_key)
+    except (BundleError, OSError) as error:
+        raise BundleError(f"{folder} was not signed: {error}") from error
+
+
+@contextmanager
+def _appearing(folder: Path, replace: bool) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` in the end, or disappears where anything fails."""
+    partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        _sync_folder(partial)
+        _put_in_place(partial, folder, replace)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise BundleError(f"the bundle {folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:
+    if not replace or not folder.exists():
+        partial.rename(folder)  # fails where something was put there meanwhile
+        return
+    before = folder.with_name(f".{folder.name}.before-{secrets.token_hex(4)}")
+    folder.rename(before)
+    try:
+        partial.rename(folder)
+    except OSError:
+        before.rename(folder)
+        raise
+    shutil.rmtree(before)
+
+
+def _refuse_occupied(folder: Path, replace: bool) -> None:
+    if not os.path.lexists(folder):
+        return
+    if not (folder / MANIFEST).is_file() or folder.is_symlink():
+        raise BundleError(f"{folder} exists and is no bundle, so it is never replaced; name another folder")
+    if not replace:
+        raise BundleError(f"{folder} holds a bundle already; name another folder, or ask for it to be replaced")
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> str:
+    name = f"tokenizer{source.suffix}"
+    if name not in TOKENIZERS or not source.is_file():
+        raise BundleError(f"the tokenizer {source} is not a .model or .json file; a bundle needs one of these")
+    _write_synced(folder / name, source.read_bytes())
+    return name
+
+
+def _copy_report(source: Path, folder: Path) -> None:
+    content = source.read_bytes()
+    if b"<script" in content.lower():
+        raise BundleError(f"the report {source} contains a script; nothing in a bundle is executable")
+    _write_synced(folder / GATE_REPORT, content)
+
+
+def _record(path: Path) -> FileRecord:
+    content = path.read_bytes()
+    return FileRecord(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""From recordings to a quantized policy: sources of observations, their checks, calibration."""
