@@ -172,7 +172,7 @@ def workspace(product: Product, plan: Plan) -> Tensor:
 def measured_limits() -> tuple[float, float]:
     """INT8 operations per second and bytes read per second of this device."""
     a = torch.randint(-127, 128, (8192, 8192), device="cuda", dtype=torch.int8)
-    operations = 2 * 8192**3 / per_item([lambda: torch._int_mm(a, a.t())] * 3)
+    operations = 2 * 8192**3 / per_item([lambda: torch.ops.aten._int_mm(a, a.t())] * 3)
     blocks = [torch.zeros(2**26, dtype=torch.int32, device="cuda") for _ in range(2)]
     return operations, blocks[0].nbytes / per_item([lambda block=block: block.sum() for block in blocks])
 
