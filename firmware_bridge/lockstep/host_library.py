@@ -31,9 +31,8 @@ class JointMotion(ctypes.Structure):
 Motions = JointMotion * MAX_JOINTS
 
 
-@cache
-def load_host_library(table: JointTable) -> ctypes.CDLL:
-    """Return the library with this joint table compiled in; it holds one controller.
+def build_core(table: JointTable, target: str) -> Path:
+    """Compile a target of the firmware's Makefile with this joint table; returns the folder of what was made.
 
     Raises:
         EmulatorError: make or the C compiler is missing, or the core does not compile.
@@ -49,11 +48,21 @@ def load_host_library(table: JointTable) -> ctypes.CDLL:
     build.mkdir(parents=True, exist_ok=True)
     _write_if_changed(build / f"{name}.c", write_table(table))
     folder = build.relative_to(FIRMWARE)
-    argv = ["make", "-C", str(FIRMWARE), "host", f"ROBOT={name}", f"ROBOTS={folder}", f"BUILD={folder}"]
+    argv = ["make", "-C", str(FIRMWARE), target, f"ROBOT={name}", f"ROBOTS={folder}", f"BUILD={folder}"]
     made = subprocess.run(argv, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise EmulatorError(f"the core of the firmware does not compile for {table.robot}: {made.stderr.strip()}")
-    return _declare(ctypes.CDLL(str(build / "host" / "libfirmware.so")))
+    return build / "host"
+
+
+@cache
+def load_host_library(table: JointTable) -> ctypes.CDLL:
+    """Return the library with this joint table compiled in; it holds one controller.
+
+    Raises:
+        EmulatorError: see `build_core`.
+    """
+    return _declare(ctypes.CDLL(str(build_core(table, "host") / "libfirmware.so")))
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ const uint8_t safety_transitions[SAFETY_EVENTS][SAFETY_STATES] = {
     [SAFETY_EVENT_NO_SETPOINT] =      {NONE,     NONE,     STARVED,  STARVED,  NONE,     NONE},
     [SAFETY_EVENT_STARVATION] =       {NONE,     NONE,     NONE,     SAFE,     NONE,     NONE},
     [SAFETY_EVENT_HEARTBEAT] =        {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
-    [SAFETY_EVENT_LIMIT_SATURATION] = {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
+    [SAFETY_EVENT_LIMIT_SATURATION] = {NONE,     NONE,     SAFE,     NONE,     NONE,     NONE},
     [SAFETY_EVENT_TICK_OVERRUN] =     {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
 };
 
