@@ -6,6 +6,9 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.framing import FrameDecoder, encode_frame
 from firmware_bridge.lockstep.host_library import JointMotion, Motions, load_host_library
@@ -102,6 +105,11 @@ class HostFirmware:
         """Position and velocity of each joint after the last servo step; a view, valid until the next call."""
         self.library.host_copy_motion(ctypes.byref(self._motions))
         return list(self._motions[: len(self.table.joints)])
+
+    def motion_array(self) -> NDArray[np.float32]:
+        """Position and velocity of each joint after the last servo step; float32 [joints, 2], a copy."""
+        self.library.host_copy_motion(ctypes.byref(self._motions))
+        return np.frombuffer(self._motions, dtype=np.float32).reshape(-1, 2)[: len(self.table.joints)].copy()
 
     def command(self, command: int) -> CommandReply:
         """Gives a command and returns the reply."""
