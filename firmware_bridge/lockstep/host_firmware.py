@@ -107,9 +107,9 @@ class HostFirmware:
         return list(self._motions[: len(self.table.joints)])
 
     def motion_array(self) -> NDArray[np.float32]:
-        """Position and velocity of each joint after the last servo step; float32 [joints, 2], a copy."""
+        """Position and velocity of each joint after the last servo step; float32 [joints, 2]."""
         self.library.host_copy_motion(ctypes.byref(self._motions))
-        return np.frombuffer(self._motions, dtype=np.float32).reshape(-1, 2)[: len(self.table.joints)].copy()
+        return np.frombuffer(bytes(self._motions), dtype=np.float32).reshape(-1, 2)[: len(self.table.joints)]
 
     def command(self, command: int) -> CommandReply:
         """Gives a command and returns the reply."""

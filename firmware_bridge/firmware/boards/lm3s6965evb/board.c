@@ -5,8 +5,9 @@
  * Timer 0 is an alarm, set anew for each step from the counter, so that the two never drift apart. */
 #include "board.h"
 
+#include "cortex_m.h"
+#include "pl011.h"
 #include "registers.h"
-#include "uart.h"
 
 enum {
     CORE_HZ = 25000000,
@@ -27,18 +28,6 @@ static uint64_t counter_total;
 static uint32_t counter_last;
 static uint64_t servo_epoch;
 static uint32_t servo_period;
-
-static uint32_t disable_interrupts(void)
-{
-    uint32_t primask;
-    __asm volatile("mrs %0, primask\n\tcpsid i" : "=r"(primask)::"memory");
-    return primask;
-}
-
-static void restore_interrupts(uint32_t primask)
-{
-    __asm volatile("msr primask, %0" ::"r"(primask) : "memory");
-}
 
 static void start_clock(void)
 {
@@ -79,7 +68,7 @@ void board_init(void)
     NVIC_PRIORITY(IRQ_WATCHDOG) = PRIORITY_WATCHDOG;
     NVIC_PRIORITY(IRQ_UART0) = PRIORITY_UART;
     NVIC_PRIORITY(IRQ_TIMER0A) = PRIORITY_SERVO;
-    uart_start(CORE_HZ);
+    pl011_start(CORE_HZ);
     NVIC_ENABLE = (1u << IRQ_UART0) | (1u << IRQ_TIMER0A);
 }
 
@@ -150,15 +139,6 @@ uint32_t board_mask_servo(void)
 void board_unmask_servo(uint32_t masked)
 {
     __asm volatile("msr basepri, %0" ::"r"(masked) : "memory");
-}
-
-void board_sleep_unless(bool (*is_work_waiting)(void))
-{
-    const uint32_t primask = disable_interrupts();
-    if (!is_work_waiting()) {
-        __asm volatile("wfi" ::: "memory"); /* wakes up although interrupts are off */
-    }
-    restore_interrupts(primask);
 }
 
 void board_watchdog_start(uint32_t limit_ms)

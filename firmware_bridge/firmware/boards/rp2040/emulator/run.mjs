@@ -1,0 +1,150 @@
+// Runs a flashable RP2040 image for a while of its own time, with a script of what happens on its pins.
+//
+//   node run.mjs firmware.uf2 SECONDS < script.jsonl > sent.bin
+//
+// A line of the script is {"at_us": T, "bytes": "hex"}, sent to UART 0 from T on at the baud rate that the image has set,
+// or {"at_us": T, "estop": true}. What the image sends goes to standard output, figures as JSON to standard error. Time
+// is counted in instructions, so that the same image and script give the same output byte for byte.
+//
+// The emulator has no boot ROM; this does what the ROM does: it checks the CRC of the second boot stage, copies it to
+// RAM and calls it.
+import { readFileSync, writeSync } from 'node:fs';
+import { ConsoleLogger, GPIOPinState, LogLevel, RP2040 } from 'rp2040js';
+
+const CYCLE_NS = 8; // 125 MHz
+const BITS_PER_BYTE = 10;
+const FLASH = 0x10000000;
+const BOOT2_SIZE = 256;
+const BOOT2_AT = 0x20041f00;
+const ESTOP_PIN = 15;
+const UF2 = { blockSize: 512, start: [0x0a324655, 0x9e5d5157], family: 0xe48bff56 };
+const EXCEPTION = { servo: 16, uart: 36 };
+
+function loadUf2(path, flash) {
+  const file = readFileSync(path);
+  for (let at = 0; at < file.length; at += UF2.blockSize) {
+    const word = (offset) => file.readUInt32LE(at + offset);
+    if (word(0) !== UF2.start[0] || word(4) !== UF2.start[1] || word(28) !== UF2.family) {
+      throw new Error(`${path}: block ${at / UF2.blockSize} is no UF2 block for the RP2040`);
+    }
+    flash.set(file.subarray(at + 32, at + 32 + word(16)), word(12) - FLASH);
+  }
+}
+
+function crcOfRom(data) {
+  let crc = 0xffffffff;
+  for (const byte of data) {
+    crc ^= byte << 24;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 0x80000000 ? (crc << 1) ^ 0x04c11db7 : crc << 1;
+  }
+  return crc >>> 0;
+}
+
+function boot(chip) {
+  const stage = chip.flash.slice(0, BOOT2_SIZE);
+  const crc = new DataView(stage.buffer).getUint32(BOOT2_SIZE - 4, true);
+  if (crcOfRom(stage.subarray(0, BOOT2_SIZE - 4)) !== crc) throw new Error('the ROM would refuse the second boot stage');
+  chip.reset();
+  chip.sram.set(stage, BOOT2_AT - 0x20000000);
+  chip.core.PC = BOOT2_AT;
+}
+
+function readScript() {
+  const lines = readFileSync(0, 'utf8').split('\n').filter((line) => line !== '');
+  return lines.map((line) => JSON.parse(line)).sort((a, b) => a.at_us - b.at_us);
+}
+
+class Line {
+  // Sends bytes to the UART one after the other at its baud rate.
+  constructor(uart) {
+    this.uart = uart;
+    this.waiting = [];
+    this.nextAt = Infinity;
+    this.overruns = 0;
+  }
+
+  send(bytes, now) {
+    if (this.waiting.length === 0) this.nextAt = now + this.byteTime;
+    this.waiting.push(...bytes);
+  }
+
+  get byteTime() {
+    return (1e9 * BITS_PER_BYTE) / this.uart.baudRate;
+  }
+
+  run(now) {
+    while (this.nextAt <= now) {
+      if (this.uart.rxFIFO.full) this.overruns++;
+      this.uart.feedByte(this.waiting.shift());
+      this.nextAt = this.waiting.length > 0 ? this.nextAt + this.byteTime : Infinity;
+    }
+  }
+}
+
+class Figures {
+  // What the image needed: the longest servo interrupt without what interrupted it, and the deepest stack.
+  constructor(core) {
+    this.core = core;
+    this.servoCycles = 0;
+    this.worstServoCycles = 0;
+    this.deepestStack = Infinity;
+  }
+
+  count(cycles) {
+    const { IPSR, SP } = this.core;
+    if (SP < this.deepestStack) this.deepestStack = SP;
+    if (IPSR === EXCEPTION.servo) {
+      this.servoCycles += cycles;
+    } else if (IPSR !== EXCEPTION.uart && this.servoCycles > 0) {
+      this.worstServoCycles = Math.max(this.worstServoCycles, this.servoCycles);
+      this.servoCycles = 0;
+    }
+  }
+}
+
+function run(path, seconds) {
+  const chip = new RP2040();
+  chip.logger = new ConsoleLogger(LogLevel.Error, true);
+  const script = readScript();
+  const sent = [];
+  let resets = 0;
+  let restart = false;
+  loadUf2(path, chip.flash);
+  boot(chip);
+  const { core, clock } = chip;
+  const [uart] = chip.uart;
+  const line = new Line(uart);
+  uart.onByte = (byte) => sent.push(byte);
+  chip.gpio[ESTOP_PIN].setInputValue(false);
+  const stackTop = chip.flashView.getUint32(BOOT2_SIZE, true);
+  const figures = new Figures(core);
+  const end = seconds * 1e9;
+  while (clock.nanos < end) {
+    while (script.length > 0 && script[0].at_us * 1000 <= clock.nanos) {
+      const { bytes, estop } = script.shift();
+      if (bytes !== undefined) line.send(Buffer.from(bytes, 'hex'), clock.nanos);
+      if (estop !== undefined) chip.gpio[ESTOP_PIN].setInputValue(estop);
+    }
+    line.run(clock.nanos);
+    if (core.waiting) {
+      const scripted = script.length > 0 ? script[0].at_us * 1000 : Infinity;
+      const next = Math.min(clock.nanos + (clock.nanosToNextAlarm || Infinity), line.nextAt, scripted, end);
+      clock.tick(Math.max(next - clock.nanos, CYCLE_NS));
+    } else {
+      const cycles = core.executeInstruction();
+      clock.tick(cycles * CYCLE_NS);
+      figures.count(cycles);
+    }
+  }
+  writeSync(1, Uint8Array.from(sent));
+  const report = {
+    overruns: line.overruns,
+    worst_servo_cycles: figures.worstServoCycles,
+    deepest_stack: stackTop - figures.deepestStack,
+    baud: uart.baudRate,
+  };
+  writeSync(2, `${JSON.stringify(report)}\n`);
+}
+
+const [path, seconds] = process.argv.slice(2);
+run(path, Number(seconds));
