@@ -28,6 +28,8 @@ lint: setup
 
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory -s -C firmware_bridge/firmware rp2040js || \
+		echo "the emulator of the Raspberry Pi Pico could not be installed: its tests will be skipped"
 
 protos: setup
 	@$(BIN)/python -m protos.generate

@@ -13,6 +13,7 @@ enum {
     CORE_HZ = 125000000,
     CRYSTAL_MHZ = 12,
     COUNTER_HZ = 1000000,
+    ALARM_MARGIN = 1, /* counts after the step begins, so that rounding never makes the interrupt early */
     PRIORITY_SERVO = 0x80, /* of 0x00, 0x40, 0x80, 0xC0; the UART keeps 0x00, the most urgent */
     CRYSTAL_STARTUP = 47,  /* in 256 cycles of the crystal: 1 ms */
     PIN_UART_SEND = 0,
@@ -117,7 +118,8 @@ uint32_t board_counter_hz(void)
 static void set_alarm(void)
 {
     const uint64_t now = board_counter();
-    const uint64_t next = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
+    const uint64_t begin = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
+    const uint64_t next = begin + ALARM_MARGIN;
     TIMER_ALARM0 = (uint32_t)next;
     if (board_counter() >= next) {
         NVIC_SET_PENDING = 1u << IRQ_TIMER0;

@@ -3,13 +3,15 @@
 //   node run.mjs firmware.uf2 SECONDS < script.jsonl > sent.bin
 //
 // A line of the script is {"at_us": T, "bytes": "hex"}, sent to UART 0 from T on at the baud rate that the image has set,
-// or {"at_us": T, "estop": true}. What the image sends goes to standard output, figures as JSON to standard error. Time
-// is counted in instructions, so that the same image and script give the same output byte for byte.
+// {"at_us": T, "estop": true}, or {"at_us": T, "hang": "main"} ("servo"), which has the main loop (the servo interrupt)
+// spin for ever. What the image sends goes to standard output, figures as JSON to standard error; the run ends when the
+// watchdog resets the board. Time is counted in instructions, so that the same image and script give the same output
+// byte for byte.
 //
 // The emulator has no boot ROM; this does what the ROM does: it checks the CRC of the second boot stage, copies it to
 // RAM and calls it.
 import { readFileSync, writeSync } from 'node:fs';
-import { ConsoleLogger, GPIOPinState, LogLevel, RP2040 } from 'rp2040js';
+import { ConsoleLogger, LogLevel, RP2040 } from 'rp2040js';
 
 const CYCLE_NS = 8; // 125 MHz
 const BITS_PER_BYTE = 10;
@@ -17,8 +19,11 @@ const FLASH = 0x10000000;
 const BOOT2_SIZE = 256;
 const BOOT2_AT = 0x20041f00;
 const ESTOP_PIN = 15;
+const WATCHDOG = 0x40058;
 const UF2 = { blockSize: 512, start: [0x0a324655, 0x9e5d5157], family: 0xe48bff56 };
-const EXCEPTION = { servo: 16, uart: 36 };
+const EXCEPTION = { main: 0, servo: 16, uart: 36 };
+const RAM = { start: 0x20000000, size: 264 * 1024 };
+const SPIN = { instruction: 0xe7fe, at: 0x20041f00 }; // b . where boot2 was
 
 function loadUf2(path, flash) {
   const file = readFileSync(path);
@@ -44,8 +49,7 @@ function boot(chip) {
   const stage = chip.flash.slice(0, BOOT2_SIZE);
   const crc = new DataView(stage.buffer).getUint32(BOOT2_SIZE - 4, true);
   if (crcOfRom(stage.subarray(0, BOOT2_SIZE - 4)) !== crc) throw new Error('the ROM would refuse the second boot stage');
-  chip.reset();
-  chip.sram.set(stage, BOOT2_AT - 0x20000000);
+  chip.sram.set(stage, BOOT2_AT - RAM.start);
   chip.core.PC = BOOT2_AT;
 }
 
@@ -53,6 +57,15 @@ function readScript() {
   const lines = readFileSync(0, 'utf8').split('\n').filter((line) => line !== '');
   return lines.map((line) => JSON.parse(line)).sort((a, b) => a.at_us - b.at_us);
 }
+
+// A core that sleeps with its interrupts masked must wake up and go on, and take the interrupt when it unmasks them. The
+// emulator takes it at once and with the mask still set, so that no more urgent one can come in between.
+function sleepAsTheRealCore(core) {
+  const takeInterrupt = core.checkForInterrupts.bind(core);
+  core.checkForInterrupts = () => !(core.waiting && core.PM) && takeInterrupt();
+}
+
+class WatchdogReset extends Error {}
 
 class Line {
   // Sends bytes to the UART one after the other at its baud rate.
@@ -92,7 +105,7 @@ class Figures {
 
   count(cycles) {
     const { IPSR, SP } = this.core;
-    if (SP < this.deepestStack) this.deepestStack = SP;
+    if (SP >= RAM.start && SP < this.deepestStack) this.deepestStack = SP;
     if (IPSR === EXCEPTION.servo) {
       this.servoCycles += cycles;
     } else if (IPSR !== EXCEPTION.uart && this.servoCycles > 0) {
@@ -102,49 +115,81 @@ class Figures {
   }
 }
 
-function run(path, seconds) {
-  const chip = new RP2040();
-  chip.logger = new ConsoleLogger(LogLevel.Error, true);
-  const script = readScript();
-  const sent = [];
-  let resets = 0;
-  let restart = false;
-  loadUf2(path, chip.flash);
-  boot(chip);
-  const { core, clock } = chip;
-  const [uart] = chip.uart;
-  const line = new Line(uart);
-  uart.onByte = (byte) => sent.push(byte);
-  chip.gpio[ESTOP_PIN].setInputValue(false);
-  const stackTop = chip.flashView.getUint32(BOOT2_SIZE, true);
-  const figures = new Figures(core);
-  const end = seconds * 1e9;
-  while (clock.nanos < end) {
-    while (script.length > 0 && script[0].at_us * 1000 <= clock.nanos) {
-      const { bytes, estop } = script.shift();
-      if (bytes !== undefined) line.send(Buffer.from(bytes, 'hex'), clock.nanos);
-      if (estop !== undefined) chip.gpio[ESTOP_PIN].setInputValue(estop);
-    }
-    line.run(clock.nanos);
+class Board {
+  constructor(path) {
+    this.chip = new RP2040();
+    this.chip.logger = new ConsoleLogger(LogLevel.Error, true);
+    this.chip.reset(); // erases the flash, too
+    loadUf2(path, this.chip.flash);
+    sleepAsTheRealCore(this.chip.core);
+    boot(this.chip);
+    this.line = new Line(this.chip.uart[0]);
+    this.figures = new Figures(this.chip.core);
+    this.sent = [];
+    this.hang = null;
+    this.chip.uart[0].onByte = (byte) => this.sent.push(byte);
+    this.chip.gpio[ESTOP_PIN].setInputValue(false);
+    this.chip.peripherals[WATCHDOG].onWatchdogTrigger = () => {
+      throw new WatchdogReset(); // out of the emulator's alarm, which would ring again at once
+    };
+  }
+
+  happen({ bytes, estop, hang }) {
+    if (bytes !== undefined) this.line.send(Buffer.from(bytes, 'hex'), this.chip.clock.nanos);
+    if (estop !== undefined) this.chip.gpio[ESTOP_PIN].setInputValue(estop);
+    if (hang !== undefined) this.hang = EXCEPTION[hang];
+  }
+
+  spin() {
+    const { core, sramView } = this.chip;
+    sramView.setUint16(SPIN.at - RAM.start, SPIN.instruction, true);
+    core.PC = SPIN.at;
+    core.waiting = false;
+    core.PM = false;
+    this.hang = null;
+  }
+
+  step(until) {
+    const { core, clock } = this.chip;
+    if (this.hang === core.IPSR) this.spin();
+    if ((core.pendingInterrupts & core.enabledInterrupts) !== 0) core.waiting = false;
     if (core.waiting) {
-      const scripted = script.length > 0 ? script[0].at_us * 1000 : Infinity;
-      const next = Math.min(clock.nanos + (clock.nanosToNextAlarm || Infinity), line.nextAt, scripted, end);
+      const next = Math.min(clock.nanos + (clock.nextAlarm === null ? Infinity : clock.nanosToNextAlarm), this.line.nextAt, until);
       clock.tick(Math.max(next - clock.nanos, CYCLE_NS));
     } else {
       const cycles = core.executeInstruction();
       clock.tick(cycles * CYCLE_NS);
-      figures.count(cycles);
+      this.figures.count(cycles);
     }
   }
-  writeSync(1, Uint8Array.from(sent));
-  const report = {
-    overruns: line.overruns,
-    worst_servo_cycles: figures.worstServoCycles,
-    deepest_stack: stackTop - figures.deepestStack,
-    baud: uart.baudRate,
-  };
-  writeSync(2, `${JSON.stringify(report)}\n`);
+
+  // Returns the milliseconds after which the watchdog reset the board, or null.
+  run(script, seconds) {
+    const { clock } = this.chip;
+    const end = seconds * 1e9;
+    try {
+      while (clock.nanos < end) {
+        while (script.length > 0 && script[0].at_us * 1000 <= clock.nanos) this.happen(script.shift());
+        this.line.run(clock.nanos);
+        this.step(script.length > 0 ? Math.min(script[0].at_us * 1000, end) : end);
+      }
+    } catch (error) {
+      if (error instanceof WatchdogReset) return clock.nanos / 1e6;
+      throw error;
+    }
+    return null;
+  }
 }
 
 const [path, seconds] = process.argv.slice(2);
-run(path, Number(seconds));
+const board = new Board(path);
+const watchdogMs = board.run(readScript(), Number(seconds));
+writeSync(1, Uint8Array.from(board.sent));
+const report = {
+  overruns: board.line.overruns,
+  worst_servo_cycles: board.figures.worstServoCycles,
+  deepest_stack: board.chip.flashView.getUint32(BOOT2_SIZE, true) - board.figures.deepestStack,
+  baud: board.chip.uart[0].baudRate,
+  watchdog_ms: watchdogMs,
+};
+writeSync(2, `${JSON.stringify(report)}\n`);
