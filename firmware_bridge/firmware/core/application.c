@@ -1,4 +1,5 @@
 /* The program of every board: one controller, two interrupts, one loop. */
+#include "actuators.h"
 #include "board.h"
 #include "control.h"
 
@@ -10,6 +11,7 @@ static volatile uint32_t servo_runs; /* counts interrupts, only to show that the
 void application_servo(void)
 {
     control_servo(&control, board_counter(), board_estop_pressed());
+    actuators_command(&joint_table, control.motion);
     servo_runs++;
 }
 
@@ -42,6 +44,7 @@ int main(void)
 {
     board_init();
     control_init(&control, &joint_table, board_reset_cause(), board_counter_hz());
+    actuators_start(&joint_table);
     const uint64_t epoch = board_counter();
     control_set_epoch(&control, epoch);
     board_servo_start(epoch, control.servo_period);

@@ -41,6 +41,13 @@ void board_watchdog_kick(void);
 /* The e-stop input. A board wires it so that a broken wire reads as pressed. */
 bool board_estop_pressed(void);
 
+/* Offered by boards with such outputs, for the actuators of the same kind: PWM outputs whose pulse of so many
+ * microseconds comes every 20 ms, and a bus of servos. A bus that is still sending takes nothing and returns false. */
+void board_pwm_start(uint8_t channels);
+void board_pwm_write(uint8_t channel, uint32_t pulse_us);
+void board_bus_start(uint32_t baud);
+bool board_bus_write(const uint8_t *data, size_t size);
+
 /* Offered by the application. */
 void application_servo(void);
 void application_receive(uint8_t byte);

@@ -12,11 +12,14 @@
 /* Resets. */
 #define RESETS_RESET 0x4000C000u
 #define RESETS_DONE REGISTER(0x4000C008u)
+#define RESET_DMA (1u << 2)
 #define RESET_IO_BANK0 (1u << 5)
 #define RESET_PADS_BANK0 (1u << 8)
 #define RESET_PLL_SYS (1u << 12)
+#define RESET_PWM (1u << 14)
 #define RESET_TIMER (1u << 21)
 #define RESET_UART0 (1u << 22)
+#define RESET_UART1 (1u << 23)
 #define CHIP_RESET REGISTER(0x40064008u)
 #define CHIP_RESET_HAD_POR (1u << 8)
 
@@ -55,6 +58,7 @@
 /* Pins: 0 and 1 are the UART, 15 is the e-stop. */
 #define GPIO_CTRL(pin) REGISTER(0x40014004u + 8u * (pin))
 #define GPIO_FUNCTION_UART 2u
+#define GPIO_FUNCTION_PWM 4u
 #define GPIO_FUNCTION_SIO 5u
 #define PAD(pin) REGISTER(0x4001C004u + 4u * (pin))
 #define PAD_INPUT_PULLED_UP ((1u << 6) | (1u << 3) | (1u << 1))
@@ -79,6 +83,28 @@
 #define UART_IFLS_EARLY 0u /* 4 of 32 bytes received; 4 left to send */
 #define UART_IM_RECEIVE ((1u << 4) | (1u << 6)) /* level and timeout */
 #define UART_IM_TRANSMIT (1u << 5)
+
+/* UART 1: the servo bus, fed by DMA channel 0. */
+#define UART1_DR_ADDRESS 0x40038000u
+#define UART1_IBRD REGISTER(0x40038024u)
+#define UART1_FBRD REGISTER(0x40038028u)
+#define UART1_LCRH REGISTER(0x4003802Cu)
+#define UART1_CTL REGISTER(0x40038030u)
+#define UART1_DMACR REGISTER(0x40038048u)
+#define UART_DMACR_SEND (1u << 1)
+#define DMA0_READ_ADDRESS REGISTER(0x50000000u)
+#define DMA0_WRITE_ADDRESS REGISTER(0x50000004u)
+#define DMA0_COUNT REGISTER(0x50000008u)
+#define DMA0_CONTROL REGISTER(0x5000000Cu) /* a write starts the transfer */
+#define DMA_CONTROL_BUSY (1u << 24)
+#define DMA_CONTROL_BYTES_TO_UART1 ((22u << 15) | (1u << 4) | (1u << 0))
+
+/* PWM, eight slices of two outputs. */
+#define PWM_CSR(slice) REGISTER(0x40050000u + 0x14u * (slice))
+#define PWM_DIV(slice) REGISTER(0x40050004u + 0x14u * (slice))
+#define PWM_COMPARE(slice) REGISTER(0x4005000Cu + 0x14u * (slice))
+#define PWM_TOP(slice) REGISTER(0x40050010u + 0x14u * (slice))
+#define PWM_CSR_ENABLE 1u
 
 /* Timer: counts microseconds. */
 #define TIMER_ALARM0 REGISTER(0x40054010u)

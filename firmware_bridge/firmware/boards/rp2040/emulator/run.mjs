@@ -20,6 +20,9 @@ const BOOT2_SIZE = 256;
 const BOOT2_AT = 0x20041f00;
 const ESTOP_PIN = 15;
 const WATCHDOG = 0x40058;
+const PWM_SLICES = 8;
+const PWM_COMPARE = 0x0c;
+const PWM_STRIDE = 0x14;
 const UF2 = { blockSize: 512, start: [0x0a324655, 0x9e5d5157], family: 0xe48bff56 };
 const EXCEPTION = { main: 0, servo: 16, uart: 36 };
 const RAM = { start: 0x20000000, size: 264 * 1024 };
@@ -126,8 +129,10 @@ class Board {
     this.line = new Line(this.chip.uart[0]);
     this.figures = new Figures(this.chip.core);
     this.sent = [];
+    this.bus = [];
     this.hang = null;
     this.chip.uart[0].onByte = (byte) => this.sent.push(byte);
+    this.chip.uart[1].onByte = (byte) => this.bus.push(byte);
     this.chip.gpio[ESTOP_PIN].setInputValue(false);
     this.chip.peripherals[WATCHDOG].onWatchdogTrigger = () => {
       throw new WatchdogReset(); // out of the emulator's alarm, which would ring again at once
@@ -191,5 +196,8 @@ const report = {
   deepest_stack: board.chip.flashView.getUint32(BOOT2_SIZE, true) - board.figures.deepestStack,
   baud: board.chip.uart[0].baudRate,
   watchdog_ms: watchdogMs,
+  bus: Buffer.from(board.bus).toString('hex'),
+  bus_baud: board.chip.uart[1].baudRate,
+  pwm: Array.from({ length: PWM_SLICES }, (_, slice) => board.chip.pwm.readUint32(PWM_COMPARE + PWM_STRIDE * slice)),
 };
 writeSync(2, `${JSON.stringify(report)}\n`);
