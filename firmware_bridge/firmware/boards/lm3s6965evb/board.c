@@ -12,7 +12,7 @@
 enum {
     CORE_HZ = 25000000,
     COUNTER_MASK = 0xFFFFFF,
-    ALARM_MARGIN = 2, /* counts after the step begins, so that rounding never makes the interrupt early */
+    ALARM_MARGIN = 25, /* counts after the step begins, so that rounding never makes the interrupt early */
     PRIORITY_WATCHDOG = 0x00,
     PRIORITY_UART = 0x20,
     PRIORITY_SERVO = 0x60, /* lower in urgency than the UART */
