@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from firmware_library import ROOT, bench, require
+from firmware_library import ROOT, HostFirmware, bench, require
 
 from firmware_bridge.lockstep.soak import FAULTS, Soak, Tally
 from firmware_bridge.lockstep.watch import BrokenPromiseError, Watch
@@ -78,7 +79,7 @@ def test_the_watch_sees_a_step_beyond_a_limit(
 
 
 def report(state: State, flags: int = 0) -> Telemetry:
-    return Telemetry(1, 0, 0, 0, 0, state, flags, 0, ())
+    return dataclasses.replace(HostFirmware().tick(), state=state, flags=flags)
 
 
 def test_the_watch_sees_a_state_that_must_not_be() -> None:

@@ -84,8 +84,8 @@ class HostFirmware:
         """Lets the main loop run once, and returns what the firmware sent."""
         self.library.host_poll()
         size = self.library.host_take_sent(self._sent, _SENT_CAPACITY)
-        frames = self._decoder.feed(self._sent.raw[:size]) if size else []
-        return [MESSAGES[frame.type].unpack(frame.payload) for frame in frames]
+        sent = ctypes.string_at(self._sent, size)
+        return [MESSAGES[frame.type].unpack(frame.payload) for frame in self._decoder.feed(sent)]
 
     def tick(self, elapsed: int = 1, heartbeat: bool = True) -> Telemetry:
         """Runs the servo interrupt at the beginning of a tick, `elapsed` ticks after the last; returns its report."""
