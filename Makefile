@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test firmware protos lint setup system clean
+.PHONY: help demo test fuzz firmware protos lint setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests"
+	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      ruff and pyright"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
@@ -21,6 +22,9 @@ demo: setup firmware
 
 test: setup firmware
 	@$(BIN)/python -m pytest $(OPTIONS)
+
+fuzz: setup
+	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)
 
 lint: setup
 	@$(BIN)/python -m ruff check .

@@ -31,13 +31,20 @@ class BitsAndBytesLinear(nn.Module):
 
         Raises:
             MissingDependencyError: If bitsandbytes is not installed.
-            QuantizationError: If a weight is NaN or infinite.
+            QuantizationError: If a weight is NaN or infinite, or bitsandbytes has no kernel for the sizes.
         """
         super().__init__()
         if not bool(torch.isfinite(linear.weight).all()):
             raise QuantizationError(NOT_FINITE)
         self.rule, self.in_features, self.out_features = rule, linear.in_features, linear.out_features
         self.inner = _converted(linear, rule)
+        try:
+            self.inner(torch.zeros(2, self.in_features))
+        except (AssertionError, RuntimeError, ValueError) as reason:
+            raise QuantizationError(
+                f"bitsandbytes cannot run a linear of {self.in_features} by {self.out_features} here ({reason}); "
+                "leave this layer out of the scheme"
+            ) from reason
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N] in the dtype of x.

@@ -193,8 +193,10 @@ def test_a_repeated_command_is_answered_but_not_executed_again() -> None:
     request = CommandRequest(7, Command.ARM)
     first, again = only(CommandReply, firmware.send(request, request))
     assert first == again == CommandReply(7, Command.ARM, CommandResult.OK, State.ARMED)
-    firmware.send(Hello(SCHEMA_HASH))  # a new session may use the same nonce
-    (fresh,) = only(CommandReply, firmware.send(request))
+    firmware.send(Hello(SCHEMA_HASH))  # the host lost the link in between
+    (across,) = only(CommandReply, firmware.send(request))
+    assert across == first
+    (fresh,) = only(CommandReply, firmware.send(CommandRequest(8, Command.ARM)))
     assert fresh.result == CommandResult.WRONG_STATE
 
 

@@ -135,6 +135,7 @@ class HostFirmware:
             Fragment(
                 chunk_id=self.chunk_id,
                 first_tick=first_tick,
+                observed_tick=(first_tick - 1) & 0xFFFFFFFF,
                 step_count=len(rows),
                 fragment_index=index,
                 fragment_count=len(parts),

@@ -155,12 +155,13 @@ static bool decide(struct control *control, const struct setpoint *setpoint, uin
     return following;
 }
 
-static void report(struct control *control, uint64_t counter, uint32_t chunk_id, uint8_t flags)
+static void report(struct control *control, uint64_t counter, const struct setpoint *followed, uint8_t flags)
 {
     struct link_telemetry telemetry = {
         .tick = control->tick,
         .counter = counter,
-        .chunk_id = chunk_id,
+        .chunk_id = followed != NULL ? followed->chunk_id : 0u,
+        .observed_tick = followed != NULL ? followed->observed_tick : 0u,
         .faults = control->safety.faults,
         .ring_level = setpoint_ring_level(&control->ring, control->tick),
         .state = (uint8_t)control->safety.state,
@@ -195,12 +196,12 @@ static void execute_tick(struct control *control, uint32_t tick, uint32_t elapse
     control->counters.missed_ticks += missed;
     replay_missed(control, tick, missed);
     const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick);
-    const uint32_t chunk_id = setpoint != NULL ? setpoint->chunk_id : 0u;
     const bool following = decide(control, setpoint, elapsed);
-    unsigned flags = execute(control, following ? setpoint : NULL);
+    const struct setpoint *followed = following ? setpoint : NULL;
+    unsigned flags = execute(control, followed);
     flags |= missed != 0 ? LINK_TICK_FLAG_TICKS_MISSED : 0u;
     control->tick = tick;
-    report(control, counter, following ? chunk_id : 0u, (uint8_t)flags);
+    report(control, counter, followed, (uint8_t)flags);
 }
 
 static void press_estop(struct control *control)

@@ -27,13 +27,13 @@ static bool on_hello(struct control *control, const struct frame *frame)
     const uint32_t masked = board_mask_servo();
     control->safety.peer_known = hello.schema_hash == LINK_SCHEMA_HASH;
     board_unmask_servo(masked);
-    control->answered.valid = false;
     const struct link_welcome welcome = {
         .schema_hash = LINK_SCHEMA_HASH,
         .limits_hash = joint_table_hash(control->table),
         .tick_period_us = 1000000u / control->table->control_hz,
         .counter_hz = control->counter_hz,
         .ring_depth = LINK_RING_DEPTH,
+        .receive_window = BYTE_QUEUE_WINDOW,
         .joints = control->table->count,
         .reset_cause = (uint8_t)control->reset_cause,
     };
@@ -79,7 +79,8 @@ static uint8_t execute_command(struct control *control, uint8_t command)
     return (uint8_t)result;
 }
 
-/* A command that is sent again because its reply was lost is answered again, not executed again. */
+/* A command that is sent again because its reply was lost is answered again, not executed again; also where the host
+ * had to shake hands in between. Hosts begin to count nonces anywhere. */
 static bool is_answered(const struct answered_command *answered, const struct link_command_request *request)
 {
     return answered->valid && answered->nonce == request->nonce && answered->command == request->command &&

@@ -13,6 +13,7 @@
 struct setpoint {
     uint32_t tick;
     uint32_t chunk_id; /* 0: empty */
+    uint32_t observed_tick; /* of the observation behind it */
     int16_t counts[LINK_MAX_JOINTS];
 };
 
