@@ -148,9 +148,10 @@ def test_every_setpoint_and_every_limit_is_the_hosts_bit_for_bit(line: Line) -> 
         [round((j.home + share * 0.4 * (j.maximum - j.home)) / j.resolution) for j in table.joints] for share in swing
     ]
     line.hello()
-    line.send(Ping(1, 0))
-    line.ticks(2)
-    line.send(Ping(2, 0), CommandRequest(1, Command.ARM))
+    for ping in range(5):  # ARM needs a heartbeat that a tick has seen
+        line.send(Ping(ping, 0))
+        line.ticks(2)
+    line.send(CommandRequest(1, Command.ARM))
     assert line.until(lambda m: isinstance(m, CommandReply))[-1].result == 0
     first = line.ticks(1)[-1].tick + 12
     host = HostFirmware(table).armed()
