@@ -36,6 +36,8 @@ lint: setup
 
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory -s -C firmware_bridge/firmware rp2040js || \
+		echo "the emulator of the Raspberry Pi Pico could not be installed: its tests will be skipped"
 
 # CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only; PROCESSOR=aarch64 compiles
 # for a Jetson on another machine, see pi0_edge/kernels/cuda/aarch64.cmake.

@@ -6,10 +6,11 @@ import random
 from typing import Any
 
 import pytest
-from firmware_library import HostFirmware, moved, only
+from firmware_library import HostFirmware, moved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firmware_bridge.lockstep.host_firmware import only
 from protos.serial_link import ChunkReply, ChunkResult, Fragment, State, Telemetry, TickFlag
 
 ROWS = [moved(20 * k) for k in range(50)]
