@@ -19,6 +19,8 @@ from quant.schemes import Rule
 
 OUTLIER_THRESHOLD = 6.0
 """Activations above this stay 16-bit in LLM.int8, as its authors recommend."""
+PACKED_BLOCK = 128
+"""Sizes that its packed CPU kernel takes are multiples of this."""
 NF4_BLOCK = 64
 """Weights of NF4 that share a float32 scale."""
 
@@ -85,5 +87,7 @@ def _converted(linear: nn.Linear, rule: Rule) -> nn.Module:
         made = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=OUTLIER_THRESHOLD)
     else:
         made = bitsandbytes.nn.Linear4bit(*sizes, compute_dtype=torch.float32, quant_type="nf4")
+        packable = linear.in_features % PACKED_BLOCK == 0 and linear.out_features % PACKED_BLOCK == 0
+        made.support_avx512bf16_for_cpu &= packable  # else its plain kernel, which takes any size
     made.load_state_dict({name: value.detach().float() for name, value in linear.state_dict().items()})
     return made.to("cpu").eval().requires_grad_(False)

@@ -39,13 +39,8 @@ def test_not_finite_values_are_refused(scheme: Scheme, worst: float, poison: flo
         layer(x)
 
 
-def test_sizes_that_it_has_no_kernel_for_are_refused():
-    with pytest.raises(QuantizationError, match="bitsandbytes cannot run a linear of 16 by 8 here"):
-        BitsAndBytesLinear(nn.Linear(16, 8), BNB_NF4.rules[0])
-
-
-def test_a_streamed_network_answers_like_one_quantized_at_once():
-    scheme = BNB_INT8
+@SCHEMES
+def test_a_streamed_network_answers_like_one_quantized_at_once(scheme: Scheme, worst: float):
     torch.manual_seed(0)
     model = Pi0(TINY["pi0"]).eval()
     streamed = blank_model(model.config)
