@@ -53,6 +53,10 @@ class Worker:
         """Computes one chunk."""
         return self._ask(setting)
 
+    def profile(self) -> dict[str, Any]:
+        """Where the time of one chunk goes: shares by torch operator."""
+        return self._ask("profile")
+
     def end(self) -> dict[str, Any]:
         """Ends the process and returns its peak memory."""
         figures = self._ask("end")
@@ -107,7 +111,7 @@ def measure(scheme: str, bundle: Path, repeats: int) -> dict[str, Any]:
     against_fp32 = take_turns(fp32, ours, ["full", "skipping"], repeats)
     for setting, found in against_fp32.items():
         found["transformers_fp32 / our_fp32"] = round(against_peer[setting]["ratio"] / found["ratio"], 2)
-    figures |= {"our_fp32": fp32.end(), "bundle": {**ours.loaded, **ours.end()}}
+    figures |= {"our_fp32": fp32.end(), "profile": ours.profile(), "bundle": {**ours.loaded, **ours.end()}}
     return {"scheme": scheme, "against_transformers": against_peer, "our_fp32_against_bundle": against_fp32, **figures}
 
 
@@ -121,7 +125,7 @@ def main() -> None:
     print(*(f"{name}: {value}" for name, value in machine.items()), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(options.scheme, Path(folder) / "bundle", options.repeats)
-    for name in ("peer", "our_fp32", "bundle"):
+    for name in ("peer", "our_fp32", "bundle", "profile"):
         print(f"{name}: {figures[name]}")
     print(json.dumps({**figures, "machine": machine}))
 

@@ -1,6 +1,7 @@
 """One full-size network in a process of its own, for `benchmarks.full_size_chunk`.
 
-Reads settings from standard input, one a line, and answers each with one line of JSON; `end` asks for the peak memory.
+Reads settings from standard input, one a line, and answers each with one line of JSON; `profile` asks where the time of
+the setting `full` goes, `end` for the peak memory.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from quant import find_scheme
 from quant.integer_matmul import OneDnnMatmul
 
 CONFIG = PRESETS["pi0"]
+PROFILED = 12
 Chunk = Callable[[ModelInputs, Tensor], Tensor]
 
 
@@ -118,6 +120,17 @@ def operations(config: Pi0Config, cameras: int, tokens: int) -> float:
     return total
 
 
+def profile(infer: Chunk) -> dict[str, float]:
+    """Shares of the time of one chunk by torch operator, the largest ones."""
+    inputs, noise = observation("full", padded=False)
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        infer(inputs, noise)
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(spent.values())
+    largest = sorted(spent, key=lambda key: -spent[key])[:PROFILED]
+    return {key: round(spent[key] / total, 3) for key in largest}
+
+
 def machine_gops() -> float:
     """Billions of operations per second of the bare INT8 product, on the shape of the prefix's gate."""
     m, k, n = 816, CONFIG.prefix.width, CONFIG.prefix.mlp_dim
@@ -140,6 +153,9 @@ def main() -> None:
         setting = line.strip()
         if setting == "end":
             break
+        if setting == "profile":
+            _say(profile(infer))
+            continue
         inputs, noise = observation(setting, padded=kind == "transformers")
         chunk: list[Tensor] = []
         with torch.inference_mode():

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from firmware_library import HostFirmware, moved, only
+from firmware_library import HostFirmware, moved
 from test_firmware_frames import counters
 
 from firmware_bridge.framing import FrameDecoder, encode_frame
+from firmware_bridge.lockstep.host_firmware import only
 from protos.serial_link import (
     MAX_PAYLOAD,
     SCHEMA_HASH,
