@@ -193,7 +193,10 @@ class FirmwareLink:
             LinkError: not confirmed within `timeout_s` seconds.
         """
         self._estop_wanted = True
-        return self.command(Command.ESTOP, timeout_s)
+        reply = self.command(Command.ESTOP, timeout_s)
+        # Confirmed: were it repeated until telemetry says so too, it could outlive a Clear within the same tick.
+        self._estop_wanted = False
+        return reply
 
     def _connect(self, timeout_s: float) -> None:
         session = LinkSession(open_stream(self._port, self.baud), self.line)

@@ -17,7 +17,7 @@ def make_peers(root: Path) -> dict[str, Path]:
     home, foreign = root / "authority", root / "foreign-authority"
     make_authority(home)
     make_authority(foreign)  # of the same name, which must not help it
-    folders = {name: root / name for name in (*(role.name.lower() for role in Role), "server", *REFUSED)}
+    folders = {name: root / name for name in (*(role.name.lower() for role in Role), *REFUSED)}
     issue_server(home, folders["server"], "robot", ["localhost", "127.0.0.1"])
     for role in Role:
         issue_client(home, folders[role.name.lower()], role.name.lower(), role)
@@ -29,4 +29,5 @@ def make_peers(root: Path) -> dict[str, Path]:
     return folders
 
 
-REFUSED = ("expired", "not yet valid", "foreign authority")
+# As clients; a server's certificate serves no client, whoever copies it.
+REFUSED = ("server", "expired", "not yet valid", "foreign authority")

@@ -13,13 +13,13 @@ import pytest
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from motion_audit import ALOHA, executed_ticks, fast_swing
+from motion_audit import ALOHA, executed_ticks, fast_swing, wait_until
 from network_peers import REFUSED, make_peers
 
 from firmware_bridge.bridge_client import BridgeClient
 from firmware_bridge.bridge_server import SERVICE, BridgeServer
 from firmware_bridge.emulator import EmulatedBoard
-from firmware_bridge.errors import AccessError, BridgeError, LinkError
+from firmware_bridge.errors import AccessError, LinkError
 from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2
 from protos.bridge_pb2 import ChunkReport
 from protos.rpc.errors import EndpointError
@@ -63,11 +63,6 @@ def commander(address: str, peers: dict[str, Path]) -> Iterator[BridgeClient]:
         yield client
 
 
-def positions(client: BridgeClient) -> np.ndarray:
-    with client.telemetry() as ticks:
-        return next(ticks).executed
-
-
 def test_a_commander_moves_the_arm(commander: BridgeClient):
     assert commander.arm() == State.ARMED
     with commander.play() as stream:
@@ -101,11 +96,12 @@ def test_a_stolen_observer_certificate_cannot_move_the_arm(
                 command()
             assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED  # pyright: ignore
             assert "needs a certificate with the role command; that of 'observe'" in refused.value.details()  # pyright: ignore
+        assert wait_until(lambda: commander.status().tick > begun + 25)
         status = bridge.GetStatus(bridge_pb2.StatusRequest(), timeout=5)
     assert (status.state, status.owner) == (State.ARMED, "commander")
     assert commander.disarm() == State.DISARMED
     seen = [tick.executed for tick in executed_ticks(board.record) if tick.tick >= begun]
-    assert len(seen) > 5
+    assert len(seen) > 20
     np.testing.assert_array_equal(seen, np.tile(seen[0], (len(seen), 1)))
 
 
@@ -124,12 +120,6 @@ def test_every_role_may_stop_the_arm_and_only_a_commander_may_go_on(
         if role == "estop":
             with pytest.raises(AccessError, match="GetStatus needs a certificate with the role observe"):
                 client.status()
-
-
-def test_a_server_certificate_gives_a_client_no_role_but_to_stop(address: str, peers: dict[str, Path]):
-    with BridgeClient(address, "copy of a server", peers["server"]) as client:
-        with pytest.raises(BridgeError):  # by its purpose in the handshake, or by its missing role
-            client.arm()
 
 
 @pytest.mark.parametrize("peer", REFUSED)
@@ -159,7 +149,7 @@ def test_a_client_refuses_a_server_of_another_name_or_authority(
     server: BridgeServer, address: str, peers: dict[str, Path], tmp_path: Path
 ):
     other_name = server.address.replace("0.0.0.0", "127.0.0.2")
-    with BridgeClient(other_name, tls=peers["command"]) as client, pytest.raises(LinkError, match="must name the host"):
+    with BridgeClient(other_name, tls=peers["command"]) as client, pytest.raises(LinkError, match="the host of this"):
         client.status()
     others = make_peers(tmp_path)
     with BridgeClient(address, tls=others["command"]) as client, pytest.raises(LinkError, match="same authority"):

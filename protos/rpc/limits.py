@@ -56,7 +56,7 @@ class PeerLimits:
         self._all_streams = streams
         self._buckets: OrderedDict[tuple[str, str], _TokenBucket] = OrderedDict()
         self._streams: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream may be finalized, and so closed, wherever garbage is collected
 
     def take_call(self, peer: str) -> bool:
         """Whether the peer may begin one more call now."""

@@ -38,7 +38,7 @@ def open_channel(address: str, tls: Path | None = None, options: Sequence[tuple[
 
 def connection_advice(details: str) -> str:
     """What a person may do about a connection that ended with these details; empty where it was not for want of TLS."""
-    refused = ("handshake", "socket closed", "connection reset", "broken pipe", "certificate", "ssl_error")
+    refused = ("handshake", "verification", "socket closed", "connection reset", "broken pipe")
     if not any(word in details.lower() for word in refused):
         return ""
     return (
