@@ -101,7 +101,7 @@ class Gate(grpc.ServerInterceptor):
         peer = peer_of(context, authenticated=self._authenticated)
         code = grpc.StatusCode.UNKNOWN  # what a mistake in a service becomes
         try:
-            if refusal := self._refusal(method, peer):
+            if refusal := self._refusal(method, peer, context):
                 _end(context, refusal)
             yield peer
             code = grpc.StatusCode.OK
@@ -112,7 +112,7 @@ class Gate(grpc.ServerInterceptor):
             set_by_service: Any = context.code()  # pyright: ignore[reportAttributeAccessIssue]
             self._report(method, peer, set_by_service or code, time.monotonic() - began)
 
-    def _refusal(self, method: str, peer: Peer) -> Refusal | None:
+    def _refusal(self, method: str, peer: Peer, context: grpc.ServicerContext) -> Refusal | None:
         least = CALLS.get(method)
         if least is None:
             return grpc.StatusCode.PERMISSION_DENIED, f"nobody may call {method}"
@@ -128,6 +128,9 @@ class Gate(grpc.ServerInterceptor):
             return grpc.StatusCode.UNAVAILABLE, "the server is shutting down"
         if not self._limits.take_call(peer.name):
             return grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls per second; slow down"
+        remaining: float | None = context.time_remaining()
+        if remaining == 0:  # gRPC drops most such calls itself, once it has noticed
+            return grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was begun; nothing was done"
         return None
 
     @contextmanager
