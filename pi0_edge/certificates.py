@@ -116,7 +116,7 @@ def issue_client(
     _issue(authority, folder, name, names, server=False, days=days, begins=begins)
 
 
-def read_certificate(path: Path) -> x509.CertificateFacts:
+def read_certificate(path: Path) -> CertificateFacts:
     """What a certificate says; its signature is not checked.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from motion_audit import ALOHA, executed_ticks, fast_swing, wait_until
 from network_peers import REFUSED, make_peers
@@ -163,7 +163,7 @@ def test_every_call_that_the_server_offers_is_in_the_table(address: str, peers: 
     assert sorted(services) == sorted((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
     offered = {
         f"/{service.full_name}/{method.name}"
-        for module in (bridge_pb2, policy_pb2, health._health_pb2, reflection._reflection_pb2)
+        for module in (bridge_pb2, policy_pb2, health_pb2, reflection_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }

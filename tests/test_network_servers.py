@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from motion_audit import ALOHA, executed_ticks, fast_swing
@@ -65,9 +64,9 @@ def test_a_policy_beyond_loopback_answers_commanders_only(policy_address: str, p
 def test_a_policy_refuses_whoever_shows_no_good_certificate(
     policy_address: str, peers: dict[str, Path], peer: str | None
 ):
-    with PolicyClient(policy_address, 5, peers[peer] if peer else None) as client:
-        with pytest.raises(ServingError, match="accepts no connection: it may ask for certificates"):
-            client.metadata()
+    refused = pytest.raises(ServingError, match="accepts no connection: it may ask for certificates")
+    with PolicyClient(policy_address, 5, peers[peer] if peer else None) as client, refused:
+        client.metadata()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +9,12 @@ import typer
 
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
+from pi0_edge.errors import ConfigError
 from protos.rpc.roles import Role
 
 certificates = typer.Typer(no_args_is_help=True, help="Make and show certificates: who may reach a robot, and as what.")
 
-RoleName = Enum("RoleName", {role.name: role.name.lower() for role in Role}, type=str)
+_ROLES = {role.name.lower(): role for role in Role}
 
 AuthorityArgument = Annotated[Path, typer.Argument(help="Folder of the authority.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder to make; it goes to that machine, and only there.")]
@@ -60,7 +60,7 @@ def server(
 def client(
     authority: AuthorityArgument,
     folder: FolderArgument,
-    role: Annotated[RoleName, typer.Option(help="What it may do; each includes the one before.")],
+    role: Annotated[str, typer.Option(help=f"What it may do: {', '.join(_ROLES)}; each includes those before.")],
     name: NameOption = None,
     days: DaysOption = 365,
     as_json: JsonOption = False,
@@ -69,9 +69,11 @@ def client(
     from pi0_edge.certificates import issue_client
 
     output = Output(as_json)
-    issue_client(authority, folder, name or folder.name, Role[role.name], days)
-    output.say(f"{folder} is a client with the role {role.value} for {days} days")
-    output.finish({"folder": folder, "name": name or folder.name, "role": role.value, "days": days})
+    if role not in _ROLES:
+        raise ConfigError(f"role {role!r} is not known; expected one of {', '.join(_ROLES)}")
+    issue_client(authority, folder, name or folder.name, _ROLES[role], days)
+    output.say(f"{folder} is a client with the role {role} for {days} days")
+    output.finish({"folder": folder, "name": name or folder.name, "role": role, "days": days})
 
 
 @certificates.command()

@@ -1,6 +1,8 @@
 """Who calls: a name and a role, from the certificate that the TLS handshake has verified."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -29,7 +31,11 @@ def peer_of(context: grpc.ServicerContext, *, authenticated: bool) -> Peer:
     """
     if not authenticated:
         return Peer(context.peer(), Role.COMMAND)
-    properties = context.auth_context()
-    names = [value.decode(errors="replace") for value in properties.get("x509_common_name", [])]
-    alternatives = [value.decode(errors="replace") for value in properties.get("x509_subject_alternative_name", [])]
+    properties: Any = context.auth_context()  # lists of bytes; gRPC's type stubs say otherwise
+    names = _texts(properties.get("x509_common_name", ()))
+    alternatives = _texts(properties.get("x509_subject_alternative_name", ()))
     return Peer(names[0] if names else context.peer(), role_of(alternatives))
+
+
+def _texts(values: Iterable[bytes]) -> list[str]:
+    return [value.decode(errors="replace") for value in values]
