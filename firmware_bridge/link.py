@@ -28,6 +28,7 @@ from protos.serial_link import (
     Command,
     CommandReply,
     CommandRequest,
+    CommandResult,
     Counters,
     Message,
     Ping,
@@ -194,8 +195,8 @@ class FirmwareLink:
         """
         self._estop_wanted = True
         reply = self.command(Command.ESTOP, timeout_s)
-        # Confirmed: were it repeated until telemetry says so too, it could outlive a Clear within the same tick.
-        self._estop_wanted = False
+        # Once confirmed it must not be repeated until telemetry says so too: it could outlive a Clear within that tick.
+        self._estop_wanted = reply.result != CommandResult.OK
         return reply
 
     def _connect(self, timeout_s: float) -> None:
