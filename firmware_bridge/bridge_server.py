@@ -77,7 +77,8 @@ class BridgeServer:
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
-            streams=MAX_STREAMS + MAX_WATCHERS,
+            observing_streams=MAX_WATCHERS,
+            commanding=MAX_STREAMS,
             message_limit=_MESSAGE_LIMIT,
             registry=self.registry,
         )

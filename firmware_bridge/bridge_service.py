@@ -27,6 +27,7 @@ MAX_WATCHERS = 8
 MAX_STREAMS = 4
 _WATCH_S = 0.2
 _NAME_LIMIT = 64
+_REASON_LIMIT = 200  # characters of a client that go into the log
 
 
 class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
@@ -58,7 +59,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def EStop(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
         """Stops the arm, whoever holds it."""
         with refusals(context):
-            self._arm.estop(request.reason)
+            self._arm.estop(request.reason[:_REASON_LIMIT])
         return bridge_pb2.CommandReply(state=self._state())
 
     def Clear(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:

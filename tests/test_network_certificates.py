@@ -31,7 +31,9 @@ def test_what_the_commands_make_connects(home: Path, tmp_path: Path):
     assert made.result == {"folder": str(robot), "name": "robot", "hosts": ["localhost", "127.0.0.1"], "days": 365}
     made = run("certificates", "client", home, button, "--role", "estop", "--name", "red button", "--json")
     assert made.result == {"folder": str(button), "name": "red button", "role": "estop", "days": 365}
-    server = GuardedServer("any", tls=robot, streams=1, message_limit=1000, registry=CollectorRegistry())
+    server = GuardedServer(
+        "any", tls=robot, observing_streams=1, commanding=1, message_limit=1000, registry=CollectorRegistry()
+    )
     port = server.bind("127.0.0.1:0")
     server.set_health(serving=True)
     server.start()

@@ -60,7 +60,13 @@ class Gated:
         self.registry = CollectorRegistry()
         self.arm = Arm()
         self.server = GuardedServer(
-            SERVICE, tls=None, streams=STREAMS, message_limit=1000, registry=self.registry, limits=LIMITS
+            SERVICE,
+            tls=None,
+            observing_streams=0,
+            commanding=STREAMS,
+            message_limit=1000,
+            registry=self.registry,
+            limits=LIMITS,
         )
         bridge_pb2_grpc.add_RobotBridgeServicer_to_server(self.arm, self.server.grpc_server)
         self.address = f"127.0.0.1:{self.server.bind('127.0.0.1:0')}"
@@ -149,6 +155,21 @@ def test_a_peer_may_hold_so_many_streams_and_a_closed_one_makes_room(channel):
     while code_of(lambda: next(watch(health_pb2.HealthCheckRequest(), timeout=0.2))) != grpc.StatusCode.OK:
         assert time.monotonic() < deadline
         time.sleep(0.15)
+
+
+def test_observers_together_leave_room_for_a_commander(gated: Gated, bridge):
+    others = [grpc.insecure_channel(gated.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(3)]
+    watches = []
+    for other in others:
+        watch = health_pb2_grpc.HealthStub(other).Watch  # pyright: ignore[reportAttributeAccessIssue]
+        watches += [watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(LIMITS.streams)]
+    codes = [code_of(lambda one=one: next(one)) for one in watches]
+    assert codes.count(grpc.StatusCode.OK) == 4  # what the server keeps for health and reflection
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2
+    report = next(bridge.PlayChunks(iter([bridge_pb2.PlayRequest()]), timeout=5))
+    assert report == bridge_pb2.ChunkReport()
+    for other in others:
+        other.close()
 
 
 def test_a_stop_waits_for_no_thread_that_others_hold(gated: Gated):

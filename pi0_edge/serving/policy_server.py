@@ -74,7 +74,12 @@ class PolicyServer:
         self._policy = policy
         self.registry = CollectorRegistry()
         self._server = GuardedServer(
-            SERVICE, tls=tls, streams=WAITING + 1, message_limit=MESSAGE_LIMIT, registry=self.registry
+            SERVICE,
+            tls=tls,
+            observing_streams=0,
+            commanding=WAITING + 1,
+            message_limit=MESSAGE_LIMIT,
+            registry=self.registry,
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server.grpc_server)
         if allow_remote and tls is None:

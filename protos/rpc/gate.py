@@ -30,19 +30,20 @@ class Gate(grpc.ServerInterceptor):
     """Guards all calls of one server."""
 
     def __init__(
-        self, metrics: CallMetrics, *, authenticated: bool, streams: int, limits: Limits | None = None
+        self, metrics: CallMetrics, *, authenticated: bool, observing_streams: int, limits: Limits | None = None
     ) -> None:
         """Prepares a gate.
 
         Args:
             metrics: counts what passes and what does not.
             authenticated: whether peers show certificates; without, every peer may command.
-            streams: open at a time, of all peers together.
+            observing_streams: streams that only observe, of all peers together. They leave room for those that
+                command, whose number the service itself bounds.
             limits: of each peer.
         """
         self._metrics = metrics
         self._authenticated = authenticated
-        self._limits = PeerLimits(limits or Limits(), streams)
+        self._limits = PeerLimits(limits or Limits(), observing_streams)
         self._estops = futures.ThreadPoolExecutor(_ESTOP_THREADS, thread_name_prefix="estop")
         self._draining = threading.Event()
 
@@ -82,14 +83,14 @@ class Gate(grpc.ServerInterceptor):
 
     def _answers(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._passing(method, context) as peer, self._stream(peer, context):
+            with self._passing(method, context) as peer, self._stream(method, peer, context):
                 yield from behavior(request, context)
 
         return guarded
 
     def _dialogue(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._passing(method, context) as peer, self._stream(peer, context):
+            with self._passing(method, context) as peer, self._stream(method, peer, context):
                 yield from behavior(self._metered(requests, peer, context), context)
 
         return guarded
@@ -134,13 +135,14 @@ class Gate(grpc.ServerInterceptor):
         return None
 
     @contextmanager
-    def _stream(self, peer: Peer, context: grpc.ServicerContext) -> Iterator[None]:
-        if not self._limits.open_stream(peer.name):
+    def _stream(self, method: str, peer: Peer, context: grpc.ServicerContext) -> Iterator[None]:
+        observing = CALLS[method] < Role.COMMAND
+        if not self._limits.open_stream(peer.name, observing=observing):
             _end(context, (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open; close one"))
         try:
             yield
         finally:
-            self._limits.close_stream(peer.name)
+            self._limits.close_stream(peer.name, observing=observing)
 
     def _metered(self, requests: Iterator[Any], peer: Peer, context: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:

@@ -45,15 +45,16 @@ class _TokenBucket:
 class PeerLimits:
     """Keeps count of every peer by name. Safe to use from several threads."""
 
-    def __init__(self, limits: Limits, streams: int) -> None:
+    def __init__(self, limits: Limits, observing_streams: int) -> None:
         """Begins counting.
 
         Args:
             limits: of each peer.
-            streams: open at a time, of all peers together; each holds a thread of the server.
+            observing_streams: streams that only observe, of all peers together; each holds a thread of the server.
         """
         self._limits = limits
-        self._all_streams = streams
+        self._most_observing = observing_streams
+        self._observing = 0
         self._buckets: OrderedDict[tuple[str, str], _TokenBucket] = OrderedDict()
         self._streams: Counter[str] = Counter()
         self._lock = threading.RLock()  # a stream may be finalized, and so closed, wherever garbage is collected
@@ -66,17 +67,19 @@ class PeerLimits:
         """Whether the peer may send one more message in a stream now."""
         return self._take("message", peer, self._limits.messages_per_s)
 
-    def open_stream(self, peer: str) -> bool:
-        """Whether the peer may open one more stream; close each that was opened."""
+    def open_stream(self, peer: str, *, observing: bool) -> bool:
+        """Whether the peer may open one more stream, one that only observes or another; close each that was opened."""
         with self._lock:
-            if self._streams[peer] >= self._limits.streams or self._streams.total() >= self._all_streams:
+            if self._streams[peer] >= self._limits.streams or (observing and self._observing >= self._most_observing):
                 return False
             self._streams[peer] += 1
+            self._observing += observing
             return True
 
-    def close_stream(self, peer: str) -> None:
+    def close_stream(self, peer: str, *, observing: bool) -> None:
         """One stream less."""
         with self._lock:
+            self._observing -= observing
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]

@@ -14,7 +14,7 @@ from protos.rpc.limits import Limits
 from protos.rpc.metrics import CallMetrics
 from protos.rpc.tls import server_credentials
 
-_SPARE_STREAMS = 4  # of health and reflection, beside those of the service
+_SPARE_STREAMS = 4  # of health and reflection, beside those of the service that observe
 _SPARE_THREADS = 8  # calls that are no streams never wait for streams
 _CALLS_PER_CONNECTION = 64
 
@@ -39,7 +39,8 @@ class GuardedServer:
         service: str,
         *,
         tls: Path | None,
-        streams: int,
+        observing_streams: int,
+        commanding: int,
         message_limit: int,
         registry: CollectorRegistry,
         limits: Limits | None = None,
@@ -49,7 +50,8 @@ class GuardedServer:
         Args:
             service: full name of the service, for health and reflection.
             tls: folder with authority, certificate and key; None asks no peer who it is.
-            streams: streams, or calls that take long, that the service may have open at a time.
+            observing_streams: streams of the service that only observe, open at a time.
+            commanding: streams and long calls that need the role command, open at a time; the service bounds them.
             message_limit: bytes of the largest request.
             registry: takes the figures of the calls.
             limits: of each peer.
@@ -59,10 +61,13 @@ class GuardedServer:
         """
         self._service = service
         self._credentials = None if tls is None else server_credentials(tls)
-        streams += _SPARE_STREAMS
-        self._gate = Gate(CallMetrics(registry), authenticated=tls is not None, streams=streams, limits=limits)
+        observing_streams += _SPARE_STREAMS
+        self._gate = Gate(
+            CallMetrics(registry), authenticated=tls is not None, observing_streams=observing_streams, limits=limits
+        )
+        threads = observing_streams + commanding + _SPARE_THREADS
         self.grpc_server = grpc.server(
-            futures.ThreadPoolExecutor(streams + _SPARE_THREADS, thread_name_prefix="rpc"),
+            futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
             interceptors=[self._gate],
             options=[*_OPTIONS, ("grpc.max_receive_message_length", message_limit)],
         )
