@@ -3,24 +3,40 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from firmware_bridge.bridge_server import serve_bridge
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
+from protos.rpc.errors import EndpointError
+from protos.rpc.json_log import log_as_json
 
 
 def main() -> int:
     """Runs the bridge until it is told to stop; returns 1 after an error, which it prints."""
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge", description="Bridge from gRPC to the firmware.")
     parser.add_argument("--port", required=True, help="serial device, pseudo-terminal or socket://host:port")
-    parser.add_argument("--listen", default=DEFAULT_LISTEN, help="host:port on loopback (default: %(default)s)")
+    parser.add_argument("--listen", default=DEFAULT_LISTEN, help="host:port (default: %(default)s)")
     parser.add_argument("--robot", default="aloha", help="joint table (default: %(default)s)")
     parser.add_argument("--baud", type=int, default=921600, help="bits per second (default: %(default)s)")
+    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="ask every client for a certificate")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="figures for Prometheus, on loopback")
+    parser.add_argument("--log-json", action="store_true", help="log as JSON lines")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if options.log_json:
+        log_as_json()
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        serve_bridge(options.port, options.listen, options.robot, baud=options.baud)
-    except BridgeError as error:
+        serve_bridge(
+            options.port,
+            options.listen,
+            options.robot,
+            baud=options.baud,
+            tls=options.tls,
+            metrics_port=options.metrics_port,
+        )
+    except (BridgeError, EndpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -14,6 +15,7 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
 from firmware_bridge.rpc_errors import calls, translated
 from protos import bridge_pb2, bridge_pb2_grpc
+from protos.rpc.tls import open_channel
 from protos.serial_link import Fault, State, TickFlag
 
 _CALL_LIMIT_S = 5.0
@@ -44,17 +46,21 @@ class Tick(NamedTuple):
 class BridgeClient:
     """One client of the bridge. Commands may come from any thread."""
 
-    def __init__(self, address: str = DEFAULT_LISTEN, name: str = "client") -> None:
+    def __init__(self, address: str = DEFAULT_LISTEN, name: str = "client", tls: Path | None = None) -> None:
         """Prepares a connection; nothing is sent yet.
 
         Args:
             address: `host:port` of the bridge.
             name: shown to others who want the arm.
+            tls: folder with authority, certificate and key, where the bridge asks for a certificate.
+
+        Raises:
+            EndpointError: something is wrong with that folder.
         """
         self.address = address
         self.name = name
         self._lease = ""
-        self._channel = grpc.insecure_channel(address)
+        self._channel = open_channel(address, tls)
         self._bridge = bridge_pb2_grpc.RobotBridgeStub(self._channel)
 
     def __enter__(self) -> "BridgeClient":

@@ -13,6 +13,7 @@ import numpy as np
 
 from firmware_bridge.age_of_information import AgeOfInformation, AgeWindow
 from firmware_bridge.arm_control import ArmControl
+from firmware_bridge.bridge_figures import BridgeFigures
 from firmware_bridge.chunk_player import ChunkPlayer
 from firmware_bridge.errors import ChunkError, ConfigError
 from firmware_bridge.link import FirmwareLink
@@ -26,15 +27,17 @@ MAX_WATCHERS = 8
 MAX_STREAMS = 4
 _WATCH_S = 0.2
 _NAME_LIMIT = 64
+_REASON_LIMIT = 200  # characters of a client that go into the log
 
 
 class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     """RobotBridge over one link."""
 
-    def __init__(self, link: FirmwareLink, arm: ArmControl, fanout: TelemetryFanout) -> None:
+    def __init__(self, link: FirmwareLink, arm: ArmControl, fanout: TelemetryFanout, figures: BridgeFigures) -> None:
         self._link = link
         self._arm = arm
         self._fanout = fanout
+        self._figures = figures
         self._player = ChunkPlayer(link)
         self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
@@ -56,7 +59,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def EStop(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
         """Stops the arm, whoever holds it."""
         with refusals(context):
-            self._arm.estop(request.reason)
+            self._arm.estop(request.reason[:_REASON_LIMIT])
         return bridge_pb2.CommandReply(state=self._state())
 
     def Clear(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
@@ -134,7 +137,9 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         self._arm.desk.check(request.lease)
         if not request.HasField("chunk"):
             raise ChunkError("chunk is missing", malformed=True)
-        return self._player.play(*read_chunk(request.chunk))
+        report = self._player.play(*read_chunk(request.chunk))
+        self._figures.take_report(report)
+        return report
 
     def _state(self) -> bridge_pb2.State:
         telemetry = self._link.telemetry

@@ -44,5 +44,9 @@ class LeaseError(BridgeError):
     """Another client holds the arm, or this client no longer does."""
 
 
+class AccessError(BridgeError):
+    """The certificate of this client does not have the role that the call needs."""
+
+
 class EmulatorError(BridgeError):
     """The emulated board cannot be started or has died."""

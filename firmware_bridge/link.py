@@ -28,6 +28,7 @@ from protos.serial_link import (
     Command,
     CommandReply,
     CommandRequest,
+    CommandResult,
     Counters,
     Message,
     Ping,
@@ -193,7 +194,10 @@ class FirmwareLink:
             LinkError: not confirmed within `timeout_s` seconds.
         """
         self._estop_wanted = True
-        return self.command(Command.ESTOP, timeout_s)
+        reply = self.command(Command.ESTOP, timeout_s)
+        # Once confirmed it must not be repeated until telemetry says so too: it could outlive a Clear within that tick.
+        self._estop_wanted = reply.result != CommandResult.OK
+        return reply
 
     def _connect(self, timeout_s: float) -> None:
         session = LinkSession(open_stream(self._port, self.baud), self.line)

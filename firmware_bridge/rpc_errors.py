@@ -1,7 +1,8 @@
 """Errors across gRPC: which status each becomes at the bridge, and which error a status becomes at a client.
 
 Malformed requests are INVALID_ARGUMENT, a missing right or a wrong state FAILED_PRECONDITION, a link that is down
-UNAVAILABLE. The message crosses unchanged.
+UNAVAILABLE. The message crosses unchanged. The gate before the bridge (`protos.rpc.gate`) adds PERMISSION_DENIED and
+RESOURCE_EXHAUSTED.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 
 import grpc
 
-from firmware_bridge.errors import BridgeError, ChunkError, ConfigError, LeaseError, LinkError, StateError
+from firmware_bridge.errors import AccessError, BridgeError, ChunkError, ConfigError, LeaseError, LinkError, StateError
+from protos.rpc.tls import connection_advice
 
 _ERRORS = {
     grpc.StatusCode.INVALID_ARGUMENT: ChunkError,
     grpc.StatusCode.FAILED_PRECONDITION: StateError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
     grpc.StatusCode.UNAVAILABLE: LinkError,
     grpc.StatusCode.DEADLINE_EXCEEDED: LinkError,
 }
@@ -45,6 +48,8 @@ def translated(error: grpc.RpcError, address: str) -> BridgeError:
     """The error that a failed call stands for."""
     code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
     details = str(error.details())  # pyright: ignore[reportAttributeAccessIssue]
+    if code == grpc.StatusCode.UNAVAILABLE and (advice := connection_advice(details)):
+        return LinkError(f"the bridge at {address} accepts no connection: {advice}")
     if code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
         return LinkError(f"no bridge answers at {address}; start one with `pi0-edge bridge`")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:

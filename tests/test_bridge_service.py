@@ -141,6 +141,14 @@ def test_anyone_may_stop_and_the_stop_latches(client: BridgeClient, server: Brid
     assert client.arm() == State.ARMED
 
 
+def test_a_confirmed_stop_does_not_outlive_its_clear(client: BridgeClient):
+    for _ in range(5):
+        for _ in range(2):  # the second stops an arm that is stopped already, so that it is confirmed at once
+            client.estop()
+        assert client.clear() == State.DISARMED
+        assert not wait_until(lambda: client.status().state != State.DISARMED, 0.12)  # two heartbeats
+
+
 def test_owner_who_plays_nothing_loses_the_arm(client: BridgeClient):
     client.arm()
     assert wait_until(lambda: client.status().state == State.DISARMED, LEASE_IDLE_S + 2.0)

@@ -42,6 +42,7 @@ ALLOWED = {
     "pi0_edge.evaluation": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.sim", "quant"],
     "pi0_edge.quantization": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.evaluation", "pi0_edge.sim", "quant"],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "protos"],
+    "pi0_edge.certificates": ["protos"],
     "pi0_edge.shipped": [],
     "pi0_edge.doctor": ["pi0_edge.shipped"],
     "pi0_edge.demo": EVERYTHING,

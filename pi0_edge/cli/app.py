@@ -23,6 +23,7 @@ from firmware_bridge.errors import BridgeError
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
+from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.evaluate import evaluate
@@ -34,14 +35,15 @@ from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
 from pi0_edge.errors import Pi0EdgeError
+from protos.rpc.errors import EndpointError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 _COMMANDS = (demo, doctor, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
 _EXTRAS = {
-    "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece", "grpc", "grpc_health", "google"),
-    "bridge": ("serial",),
+    "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
+    "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
     "orbax": ("tensorstore",),
@@ -54,6 +56,7 @@ app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enabl
 for command in _COMMANDS:
     app.command(command.__name__)(command)
 app.add_typer(bundle, name="bundle")
+app.add_typer(certificates, name="certificates")
 
 
 def _print_version(asked: bool) -> None:
@@ -87,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C library would print beside our own messages
     try:
         code = typer.main.get_command(app).main(given, prog_name="pi0-edge", standalone_mode=False)
-    except (Pi0EdgeError, BridgeError) as error:
+    except (Pi0EdgeError, BridgeError, EndpointError) as error:
         return write_error(str(error), given, BAD_INPUT)
     except ModuleNotFoundError as error:
         return write_error(_missing_module(error), given, BAD_INPUT)

@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
-from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.options import JsonOption, LogJsonOption, MetricsPortOption, TlsOption
 from pi0_edge.cli.output import Output
 
 
 def bridge(
     port: Annotated[str, typer.Option(help="Serial device, pseudo-terminal or socket://host:port.")],
-    listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50061",
+    listen: Annotated[str, typer.Option(help="host:port; port 0 takes a free one.")] = "127.0.0.1:50061",
     robot: Annotated[str, typer.Option(help="Joint table that the firmware was built with.")] = "aloha",
     baud: Annotated[int, typer.Option(min=1200, help="Bits per second of the serial port.")] = 921600,
+    tls: TlsOption = None,
+    metrics_port: MetricsPortOption = None,
+    log_json: LogJsonOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Play chunks on the microcontroller.
@@ -22,8 +25,11 @@ def bridge(
     SIGINT or SIGTERM disarms and ends it.
     """
     from firmware_bridge.bridge_server import serve_bridge
+    from protos.rpc.json_log import log_as_json
 
+    if log_json:
+        log_as_json()
     output = Output(as_json)
     output.say(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
-    serve_bridge(port, listen, robot, baud=baud)
+    serve_bridge(port, listen, robot, baud=baud, tls=tls, metrics_port=metrics_port)
     output.finish({"stopped": True, "port": port, "robot": robot})

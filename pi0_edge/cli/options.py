@@ -30,3 +30,10 @@ TokenizerOption = Annotated[
 ]
 SizesOption = Annotated[Path | None, typer.Option("--config", help="SIZES.yaml with what the weights do not tell.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; else torch's default.")]
+TlsOption = Annotated[
+    Path | None, typer.Option(help="Folder from `pi0-edge certificates`: ask every client for a certificate.")
+]
+MetricsPortOption = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Offer figures for Prometheus on this port of loopback.")
+]
+LogJsonOption = Annotated[bool, typer.Option("--log-json", help="Log to standard error as JSON lines.")]

@@ -13,18 +13,21 @@ from pi0_edge.cli.options import (
     CheckpointOption,
     EngineOption,
     JsonOption,
+    LogJsonOption,
+    MetricsPortOption,
     PublicKeyOption,
     RobotOption,
     SchemeOption,
     SizesOption,
     ThreadsOption,
+    TlsOption,
     TokenizerOption,
 )
 from pi0_edge.cli.output import Output
 
 
 def serve(
-    listen: Annotated[str, typer.Option(help="host:port on loopback; port 0 takes a free one.")] = "127.0.0.1:50051",
+    listen: Annotated[str, typer.Option(help="host:port; port 0 takes a free one.")] = "127.0.0.1:50051",
     checkpoint: CheckpointOption = None,
     bundle: BundleOption = None,
     engine: EngineOption = "cpu",
@@ -35,11 +38,14 @@ def serve(
     public_key: PublicKeyOption = None,
     accept_failed_gate: AcceptFailedGateOption = False,
     threads: ThreadsOption = None,
+    tls: TlsOption = None,
     insecure_allow_remote: Annotated[
         bool, typer.Option("--insecure-allow-remote", help="Listen beyond loopback, without any authentication.")
     ] = False,
     record: Annotated[Path | None, typer.Option(help="Keep the observations that are answered there.")] = None,
     record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
+    metrics_port: MetricsPortOption = None,
+    log_json: LogJsonOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer observations with chunks over gRPC.
@@ -50,9 +56,14 @@ def serve(
     from pi0_edge.serving.listen_address import checked_listen_address
     from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
+    from protos.rpc.json_log import log_as_json
 
+    if log_json:
+        log_as_json()
     output = Output(as_json)
-    checked_listen_address(listen, insecure_allow_remote)  # before the weights are read, which may take minutes
+    checked_listen_address(
+        listen, insecure_allow_remote, tls is not None
+    )  # before the weights are read, which may take minutes
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(
         checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
@@ -61,7 +72,15 @@ def serve(
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")
 
-    chunks = serve_policy(policy, listen, allow_remote=insecure_allow_remote, recorder=recorder, on_ready=ready)
+    chunks = serve_policy(
+        policy,
+        listen,
+        allow_remote=insecure_allow_remote,
+        tls=tls,
+        metrics_port=metrics_port,
+        recorder=recorder,
+        on_ready=ready,
+    )
     output.say(f"policy server stopped after {chunks} chunks")
     result: dict[str, object] = {"chunks": chunks}
     if recorder is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pi0_edge.errors import ObservationError, Pi0EdgeError
 from pi0_edge.serving.errors import BusyError, DeadlineError, ServingError
 from protos import policy_pb2, policy_pb2_grpc
+from protos.rpc.tls import connection_advice, open_channel
 
 if TYPE_CHECKING:
     from pi0_edge.processing import Observation
@@ -35,16 +37,20 @@ _ERRORS = {
 class PolicyClient:
     """A connection to one policy server; also a context manager."""
 
-    def __init__(self, address: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, address: str, timeout_s: float = 30.0, tls: Path | None = None) -> None:
         """Connects at the first call.
 
         Args:
             address: host:port.
             timeout_s: Deadline of every call.
+            tls: Folder with authority, certificate and key, where the server asks for a certificate.
+
+        Raises:
+            EndpointError: If something is wrong with that folder.
         """
         self.address = address
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._channel = open_channel(address, tls, _CHANNEL_OPTIONS)
         self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -130,6 +136,8 @@ def write_observation(
 
 def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:
     """The error that a failed call stands for."""
+    if code == grpc.StatusCode.UNAVAILABLE and (advice := connection_advice(details)):
+        return ServingError(f"the policy server at {address} accepts no connection: {advice}")
     if code == grpc.StatusCode.UNAVAILABLE:
         return ServingError(f"no policy server answers at {address} ({details}); start one with `pi0-edge serve`")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:

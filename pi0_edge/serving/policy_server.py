@@ -1,7 +1,6 @@
-"""The policy server: PolicyService and the standard health service on one port.
+"""The policy server: PolicyService behind the gate of `protos.rpc`, on loopback or with mutual TLS.
 
-Without TLS and without authentication, therefore on loopback unless it is told otherwise by name. The port opens after
-a first inference on a black picture, so that no client pays for first-time allocations.
+The port opens after a first inference on a black picture, so that no client pays for first-time allocations.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 
-import grpc
 import numpy as np
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
@@ -26,12 +24,14 @@ from pi0_edge.serving.listen_address import DEFAULT_LISTEN, REMOTE_FLAG, checked
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
 from protos import policy_pb2, policy_pb2_grpc
+from protos.rpc.errors import EndpointError
+from protos.rpc.metrics import MetricsServer
+from protos.rpc.server import GuardedServer
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
 MESSAGE_LIMIT = 32 << 20
 """Bytes of one observation: three cameras of 1920x1080 are 18 MiB."""
 
-_SPARE_THREADS = 6  # refusals, metadata and health never wait for an inference
 _STOP_GRACE_S = 2.0
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class PolicyServer:
     Attributes:
         address: Where it listens, host:port, valid once started.
         service: The service, which counts its chunks.
+        registry: Its figures for Prometheus.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PolicyServer:
         listen: str = DEFAULT_LISTEN,
         *,
         allow_remote: bool = False,
+        tls: Path | None = None,
         recorder: ObservationRecorder | None = None,
     ) -> None:
         """Prepares a server.
@@ -58,19 +60,29 @@ class PolicyServer:
         Args:
             policy: Loaded and ready.
             listen: host:port; port 0 takes a free one.
-            allow_remote: Whether an address that other machines can reach is meant.
+            allow_remote: Whether an address beyond loopback is meant although no client shows a certificate.
+            tls: Folder with authority, certificate and key: every client must show a certificate.
             recorder: Keeps the observations that are answered; None keeps none.
 
         Raises:
-            ServingError: If the address is malformed or not on loopback without `allow_remote`.
+            ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
+            EndpointError: If something is wrong with the folder for TLS.
         """
-        self._host = checked_listen_address(listen, allow_remote)
+        self._host = checked_listen_address(listen, allow_remote, tls is not None)
         self.address = listen
         self.service = PolicyService(policy, recorder)
         self._policy = policy
-        self._health = health.HealthServicer()
-        self._server: grpc.Server | None = None
-        if allow_remote:
+        self.registry = CollectorRegistry()
+        self._server = GuardedServer(
+            SERVICE,
+            tls=tls,
+            observing_streams=0,
+            commanding=WAITING + 1,
+            message_limit=MESSAGE_LIMIT,
+            registry=self.registry,
+        )
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server.grpc_server)
+        if allow_remote and tls is None:
             logger.warning("%s: anyone who reaches %s can use this policy", REMOTE_FLAG, listen)
 
     def start(self) -> None:
@@ -80,32 +92,17 @@ class PolicyServer:
             ServingError: If the port is taken or the host is not one of this machine.
         """
         warm_up(self._policy)
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(WAITING + 1 + _SPARE_THREADS, thread_name_prefix="policy"),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE_LIMIT)],
-        )
-        policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.address = f"{self._host}:{self._bind(self._server)}"
+        try:
+            self.address = f"{self._host}:{self._server.bind(self.address)}"
+        except EndpointError as error:
+            raise ServingError(f"{error}: not a host of this machine, or taken; `ss -ltnp` names by what") from error
+        self._server.set_health(serving=True)
         self._server.start()
-        for name in ("", SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
         """Refuses new calls, lets a running one finish for up to two seconds, and closes the port."""
-        self._health.enter_graceful_shutdown()
-        if self._server is not None:
-            self._server.stop(_STOP_GRACE_S).wait()
+        self._server.stop(_STOP_GRACE_S)
         self.service.close()
-
-    def _bind(self, server: grpc.Server) -> int:
-        try:
-            port = server.add_insecure_port(self.address)
-        except RuntimeError as error:
-            raise ServingError(f"cannot listen on {self.address}; `ss -ltnp` names the program that does") from error
-        if port == 0:
-            raise ServingError(f"cannot listen on {self.address}; expected a host of this machine and a free port")
-        return port
 
 
 def warm_up(policy: Policy) -> None:
@@ -125,6 +122,8 @@ def serve_policy(
     listen: str,
     *,
     allow_remote: bool = False,
+    tls: Path | None = None,
+    metrics_port: int | None = None,
     recorder: ObservationRecorder | None = None,
     on_ready: Callable[[str], object] = lambda address: None,
 ) -> int:
@@ -134,6 +133,8 @@ def serve_policy(
         policy: Loaded and ready.
         listen: As for `PolicyServer`.
         allow_remote: As for `PolicyServer`.
+        tls: As for `PolicyServer`.
+        metrics_port: Offers figures for Prometheus on this port of loopback.
         recorder: As for `PolicyServer`.
         on_ready: Told the address once clients are answered.
 
@@ -142,9 +143,11 @@ def serve_policy(
 
     Raises:
         ServingError: As for `PolicyServer`.
+        EndpointError: As for `PolicyServer`, or if the port for metrics is taken.
     """
-    server = PolicyServer(policy, listen, allow_remote=allow_remote, recorder=recorder)
-    with _stop_signals() as asked_to_stop:
+    server = PolicyServer(policy, listen, allow_remote=allow_remote, tls=tls, recorder=recorder)
+    metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
+    with metrics, _stop_signals() as asked_to_stop:
         server.start()
         try:
             on_ready(server.address)

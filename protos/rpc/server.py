@@ -1,0 +1,117 @@
+"""A gRPC server behind the gate, with health and reflection: what the policy server and the bridge have in common."""
+
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from protos.rpc.errors import EndpointError
+from protos.rpc.gate import Gate
+from protos.rpc.limits import Limits
+from protos.rpc.metrics import CallMetrics
+from protos.rpc.tls import server_credentials
+
+_SPARE_STREAMS = 4  # of health and reflection, beside those of the service that observe
+_SPARE_THREADS = 8  # calls that are no streams never wait for streams
+_CALLS_PER_CONNECTION = 64
+
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
+    # A peer that vanished without a word is noticed, and its streams end, within 15 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+
+
+class GuardedServer:
+    """One service on one port: add the servicer to `grpc_server`, then `bind`, `start`, `stop`.
+
+    Attributes:
+        grpc_server: gRPC's own server.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        tls: Path | None,
+        observing_streams: int,
+        commanding: int,
+        message_limit: int,
+        registry: CollectorRegistry,
+        limits: Limits | None = None,
+    ) -> None:
+        """Prepares a server; it listens nowhere yet.
+
+        Args:
+            service: full name of the service, for health and reflection.
+            tls: folder with authority, certificate and key; None asks no peer who it is.
+            observing_streams: streams of the service that only observe, open at a time.
+            commanding: streams and long calls that need the role command, open at a time; the service bounds them.
+            message_limit: bytes of the largest request.
+            registry: takes the figures of the calls.
+            limits: of each peer.
+
+        Raises:
+            EndpointError: something is wrong with the folder for TLS.
+        """
+        self._service = service
+        self._credentials = None if tls is None else server_credentials(tls)
+        observing_streams += _SPARE_STREAMS
+        self._gate = Gate(
+            CallMetrics(registry), authenticated=tls is not None, observing_streams=observing_streams, limits=limits
+        )
+        threads = observing_streams + commanding + _SPARE_THREADS
+        self.grpc_server = grpc.server(
+            futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+            interceptors=[self._gate],
+            options=[*_OPTIONS, ("grpc.max_receive_message_length", message_limit)],
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
+        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc_server)
+
+    def bind(self, listen: str) -> int:
+        """Takes a port, and returns its number.
+
+        Args:
+            listen: host:port; port 0 takes a free one.
+
+        Raises:
+            EndpointError: the port is taken, or the host is not one of this machine.
+        """
+        try:
+            if self._credentials is None:
+                port = self.grpc_server.add_insecure_port(listen)
+            else:
+                port = self.grpc_server.add_secure_port(listen, self._credentials)
+        except RuntimeError as error:
+            raise EndpointError(f"cannot listen on {listen}") from error
+        if port == 0:
+            raise EndpointError(f"cannot listen on {listen}")
+        return port
+
+    def start(self) -> None:
+        """Serves."""
+        self.grpc_server.start()
+
+    def set_health(self, serving: bool) -> None:
+        """What the health service answers, for the server as a whole and for its service."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", self._service):
+            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    def drain(self) -> None:
+        """Refuses new calls, stops of the arm excepted; calls that run go on."""
+        self._health.enter_graceful_shutdown()
+        self._gate.drain()
+
+    def stop(self, grace_s: float) -> None:
+        """Lets running calls finish for up to `grace_s` seconds, then ends them and closes the port."""
+        self.drain()
+        self.grpc_server.stop(grace_s).wait()
+        self._gate.close()
