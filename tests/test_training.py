@@ -80,7 +80,7 @@ def test_opening_share_of_a_batch_comes_from_the_first_ticks():
 
 
 def test_a_joint_that_never_moves_keeps_the_floor_of_the_deviation():
-    assert moments([np.zeros((10, 2), np.float32)])["std"] == [STD_FLOOR, STD_FLOOR]
+    assert moments([np.zeros((10, 2), np.float32)])["std"].tolist() == [STD_FLOOR, STD_FLOOR]
 
 
 def test_learning_rate_warms_up_and_ends_at_a_hundredth():
