@@ -44,47 +44,41 @@ class DelayedRollout:
     """One episode.
 
     Attributes:
-        seed: Of cube pose, noise and delays.
+        seed: Of the cube pose.
+        cube: Where the cube was, x and y in metres.
         success: Whether the cube was transferred.
         executed: float64 [ticks, 14], the setpoints.
-        borders: Rows of `executed` at which a new chunk was entered, the first chunk of all left out.
+        entries: Rows of `executed` at which a chunk was entered; the first one ends the wait at home.
         starved: Ticks after the first chunk for which there was no setpoint; the last one was held.
         delays: Delay of every chunk, ticks.
     """
 
     seed: int
+    cube: tuple[float, float]
     success: bool
     executed: NDArray[np.float64]
-    borders: list[int]
+    entries: list[int]
     starved: int
     delays: list[int]
 
-    def border_jerk(self) -> NDArray[np.float64]:
-        """Third differences of the arm joints across the borders, rad/s³ [borders * 3, joints]."""
-        jerk = np.diff(self.executed[:, ARM], n=3, axis=0) * CONTROL_HZ**3
-        rows = [row for border in self.borders for row in range(border - 3, border) if 0 <= row < len(jerk)]
-        return jerk[rows]
+    def jerk(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Third differences of the arm joints' setpoints, rad/s³, each [rows, joints].
 
-    def inner_jerk(self) -> NDArray[np.float64]:
-        """The same inside the chunks, where no border is near."""
+        Returns:
+            Those across the border of two chunks, three for each border, and those inside a chunk.
+        """
         jerk = np.diff(self.executed[:, ARM], n=3, axis=0) * CONTROL_HZ**3
-        crossing = {row for border in self.borders for row in range(border - 3, border)}
-        return jerk[[row for row in range(len(jerk)) if row not in crossing]]
+        crossing, inside = np.zeros(len(jerk), bool), np.ones(len(jerk), bool)
+        for number, entry in enumerate(self.entries):
+            rows = slice(max(0, entry - 3), entry)
+            crossing[rows], inside[rows] = number > 0, False
+        return jerk[crossing], jerk[inside]
 
     def path_error(self) -> float:
         """Root mean square distance, per arm joint in rad, to the nearest point of the expert's path for this cube."""
-        env_pose = cube_position(self.seed)
-        path = TransferCubeExpert().setpoints(env_pose)[:, ARM]
+        path = TransferCubeExpert().setpoints(self.cube)[:, ARM]
         squared = ((self.executed[:, None, ARM] - path[None]) ** 2).mean(-1).min(1)
         return float(np.sqrt(squared.mean()))
-
-
-def cube_position(seed: int) -> tuple[float, float]:
-    """Where `AlohaTransferCube.reset(seed)` puts the cube, metres."""
-    from gym_aloha.utils import sample_box_pose
-
-    x, y = sample_box_pose(seed)[:2]
-    return float(x), float(y)
 
 
 def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Generator) -> int:
@@ -113,6 +107,7 @@ def roll_out_delayed(
         seed: Of the cube pose.
     """
     env.reset(seed)
+    x, y = env.cube_pose[:2]
     executed: list[NDArray[np.float64]] = [HOME.astype(np.float64)]
     entries, delays, starved = [], [], 0
     arriving: tuple[int, NDArray[np.float64]] | None = None
@@ -130,4 +125,4 @@ def roll_out_delayed(
         env.step(executed[-1])
         if env.success:
             break
-    return DelayedRollout(seed, env.success, np.array(executed), entries[1:], starved, delays)
+    return DelayedRollout(seed, (float(x), float(y)), env.success, np.array(executed), entries, starved, delays)
