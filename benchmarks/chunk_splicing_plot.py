@@ -27,7 +27,7 @@ def plot_splicing(
         path: The PNG.
     """
     picture = matplotlib_figure.Figure(figsize=(12, 7.5), layout="constrained")
-    above, below = picture.subfigures(2, 1, height_ratios=(1, 1))
+    above, below = np.ravel(picture.subfigures(2, 1))
     panels = above.subplots(1, 3)
     for name in dict.fromkeys(cell["splice"] for cell in cells):
         rows = [cell for cell in cells if cell["splice"] == name]

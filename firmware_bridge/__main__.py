@@ -7,6 +7,7 @@ import sys
 from firmware_bridge.bridge_server import serve_bridge
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
+from firmware_bridge.splice import HoldSwap
 
 
 def main() -> int:
@@ -16,10 +17,11 @@ def main() -> int:
     parser.add_argument("--listen", default=DEFAULT_LISTEN, help="host:port on loopback (default: %(default)s)")
     parser.add_argument("--robot", default="aloha", help="joint table (default: %(default)s)")
     parser.add_argument("--baud", type=int, default=921600, help="bits per second (default: %(default)s)")
+    parser.add_argument("--splice", default=HoldSwap.name, help="how a chunk enters (default: %(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        serve_bridge(options.port, options.listen, options.robot, baud=options.baud)
+        serve_bridge(options.port, options.listen, options.robot, baud=options.baud, splice=options.splice)
     except BridgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -18,6 +18,7 @@ from firmware_bridge.errors import PortError
 from firmware_bridge.joints import load_robot
 from firmware_bridge.link import FirmwareLink
 from firmware_bridge.listen_address import DEFAULT_LISTEN, loopback_host
+from firmware_bridge.splice import HoldSwap, chunk_splice
 from firmware_bridge.telemetry_fanout import TelemetryFanout
 from protos import bridge_pb2_grpc, serial_link
 
@@ -39,7 +40,14 @@ class BridgeServer:
     """
 
     def __init__(
-        self, port: str, listen: str, robot: str, *, baud: int = 921600, lease_idle_s: float = LEASE_IDLE_S
+        self,
+        port: str,
+        listen: str,
+        robot: str,
+        *,
+        baud: int = 921600,
+        lease_idle_s: float = LEASE_IDLE_S,
+        splice: str = HoldSwap.name,
     ) -> None:
         """Prepares a bridge.
 
@@ -49,9 +57,10 @@ class BridgeServer:
             robot: name of a joint table of this package.
             baud: bits per second of the serial port.
             lease_idle_s: a client that holds the arm but plays no chunk for so long is disarmed.
+            splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
 
         Raises:
-            ConfigError: the address is not on loopback, or the robot is unknown.
+            ConfigError: the address is not on loopback, or robot or splice policy are unknown.
         """
         self._host = loopback_host(listen)
         self.address = listen
@@ -59,7 +68,7 @@ class BridgeServer:
         self._serial_port = port
         self._link = FirmwareLink(port, load_robot(robot), baud=baud, on_telemetry=self._take_telemetry)
         self._arm = ArmControl(self._link, lease_idle_s)
-        self._service = BridgeService(self._link, self._arm, TelemetryFanout())
+        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), chunk_splice(splice))
         self._health = health.HealthServicer()
         self._server: grpc.Server | None = None
         self._stopping = threading.Event()
@@ -120,7 +129,14 @@ class BridgeServer:
             self._arm.disarm_ownerless()
 
 
-def serve_bridge(port: str, listen: str = DEFAULT_LISTEN, robot: str = "aloha", *, baud: int = 921600) -> None:
+def serve_bridge(
+    port: str,
+    listen: str = DEFAULT_LISTEN,
+    robot: str = "aloha",
+    *,
+    baud: int = 921600,
+    splice: str = HoldSwap.name,
+) -> None:
     """Runs a bridge until SIGINT or SIGTERM, then disarms and returns. Call it from the main thread.
 
     Args:
@@ -128,13 +144,14 @@ def serve_bridge(port: str, listen: str = DEFAULT_LISTEN, robot: str = "aloha", 
         listen: `host:port` on loopback.
         robot: name of a joint table of this package.
         baud: bits per second of the serial port.
+        splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
 
     Raises:
         BridgeError: see `BridgeServer`.
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
-    server = BridgeServer(port, listen, robot, baud=baud)
+    server = BridgeServer(port, listen, robot, baud=baud, splice=splice)
     with _stop_signals() as asked_to_stop:
         server.start()
         try:

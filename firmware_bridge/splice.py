@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.errors import ConfigError
 from protos.policy_pb2 import Continuation
 
 
@@ -222,3 +223,29 @@ def _rest(plan: Plan, observed_tick: int) -> list[float] | None:
 
 CHUNK_SPLICES: dict[str, type[HoldSwap]] = {kind.name: kind for kind in (HoldSwap, LinearBlend, TemporalEnsemble)}
 """The policies that the bridge can apply to chunks of any origin."""
+
+
+def client_splice(name: str, trained_delay: int) -> Splice:
+    """The policy of that name, for a client of a policy server that was trained with `trained_delay`.
+
+    Raises:
+        ConfigError: there is none, or the checkpoint was not trained for it.
+    """
+    if name == TrainedRealTimeChunking.name and trained_delay:
+        return TrainedRealTimeChunking(trained_delay)
+    if name == RealTimeChunking.name:
+        return RealTimeChunking()
+    if name == TrainedRealTimeChunking.name:
+        raise ConfigError(f"splice is {name}, but the checkpoint was not trained with frozen prefixes; use rtc")
+    return chunk_splice(name)
+
+
+def chunk_splice(name: str) -> Splice:
+    """The policy of that name in `CHUNK_SPLICES`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in CHUNK_SPLICES:
+        raise ConfigError(f"splice is {name!r}, which is not known here; expected one of {', '.join(CHUNK_SPLICES)}")
+    return CHUNK_SPLICES[name]()

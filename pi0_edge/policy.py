@@ -138,7 +138,9 @@ class Policy:
         config = self.engine.config
         return torch.from_numpy(rng.standard_normal((1, config.horizon, config.action_dim), dtype=np.float32))
 
-    def infer(self, observation: Observation, noise_seed: int | None = None, plan: RunningPlan | None = None) -> PolicyChunk:
+    def infer(
+        self, observation: Observation, noise_seed: int | None = None, plan: RunningPlan | None = None
+    ) -> PolicyChunk:
         """Answers one observation with one chunk.
 
         Args:

@@ -112,7 +112,9 @@ def test_guidance_without_weight_and_a_prefix_without_length_change_nothing(vari
     golden = load_golden(variant)
     inputs, noise, previous = chunks(golden)
     free = sample(golden.model, inputs, noise)
-    assert torch.equal(sample(golden.model, inputs, noise, Guidance(previous, torch.zeros(noise.shape[1:]), 10.0)), free)
+    assert torch.equal(
+        sample(golden.model, inputs, noise, Guidance(previous, torch.zeros(noise.shape[1:]), 10.0)), free
+    )
     assert torch.equal(sample(golden.model, inputs, noise, FrozenPrefix(previous, 0)), free)
 
 
@@ -151,7 +153,9 @@ def test_the_loss_of_a_frozen_prefix_is_that_of_what_inference_shows(variant):
     with torch.no_grad():
         both = golden.model.loss(inputs, actions, noise, times, frozen)
         free = golden.model.loss(inputs, actions, noise, times)
-        moved = golden.model.loss(inputs, actions, noise + (frozen_actions(frozen, noise.shape[1])[..., None]), times, frozen)
+        moved = golden.model.loss(
+            inputs, actions, noise + (frozen_actions(frozen, noise.shape[1])[..., None]), times, frozen
+        )
     assert largest(both[0], free[0]) < 1e-4
     assert largest(both[1, 3:], free[1, 3:]) > 1e-3
     assert largest(both[1, 3:], moved[1, 3:]) < 1e-5  # noise under the prefix is never seen

@@ -7,13 +7,14 @@ executed from the tick after that on. What the arm does meanwhile is a scheduler
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pi0_edge.evaluation.border_jerk import split_jerk
 from pi0_edge.evaluation.rollout import MAX_TICKS, observe
 from pi0_edge.processing import Observation
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
@@ -26,13 +27,21 @@ ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gri
 class Scheduler(Protocol):
     """As `firmware_bridge.chunk_scheduler.ChunkScheduler`."""
 
-    def due(self, tick: int) -> bool: ...
+    def due(self, tick: int) -> bool:
+        """Whether the observation of `tick` is to be answered."""
+        ...
 
-    def observe(self, tick: int) -> Any: ...
+    def observe(self, tick: int) -> Any:
+        """What the chunk that answers the observation of `tick` is to continue."""
+        ...
 
-    def entered(self, actions: NDArray[np.floating], first_tick: int) -> None: ...
+    def entered(self, actions: NDArray[np.floating], first_tick: int) -> None:
+        """Takes over the chunk that was asked for last, from `first_tick` on."""
+        ...
 
-    def setpoint(self, tick: int) -> NDArray[np.float64] | None: ...
+    def setpoint(self, tick: int) -> NDArray[np.float64] | None:
+        """What is executed at `tick`; None where nothing is planned."""
+        ...
 
 
 Answer = Callable[[Observation, int, Any], NDArray[np.float64]]
@@ -62,17 +71,8 @@ class DelayedRollout:
     delays: list[int]
 
     def jerk(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Third differences of the arm joints' setpoints, rad/s³, each [rows, joints].
-
-        Returns:
-            Those across the border of two chunks, three for each border, and those inside a chunk.
-        """
-        jerk = np.diff(self.executed[:, ARM], n=3, axis=0) * CONTROL_HZ**3
-        crossing, inside = np.zeros(len(jerk), bool), np.ones(len(jerk), bool)
-        for number, entry in enumerate(self.entries):
-            rows = slice(max(0, entry - 3), entry)
-            crossing[rows], inside[rows] = number > 0, False
-        return jerk[crossing], jerk[inside]
+        """Of the arm joints, across the borders of chunks and inside them, rad/s³: see `split_jerk`."""
+        return split_jerk(self.executed[:, ARM], self.entries, CONTROL_HZ)
 
     def path_error(self) -> float:
         """Root mean square distance, per arm joint in rad, to the nearest point of the expert's path for this cube."""

@@ -1,8 +1,8 @@
 """π0 and π0.5 in plain torch.
 
 `config` holds the sizes, `siglip` the vision tower, `gemma` the transformer layers that prefix and action expert
-share, `flow` the time convention and the Euler schedules, `continuation` real-time chunking, and `pi0` the policy network
-that joins them.
+share, `flow` the time convention and the Euler schedules, `continuation` real-time chunking, and `pi0` the policy
+network that joins them.
 """
 
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, VisionConfig

@@ -25,12 +25,13 @@ from torch import Tensor
 class Continuation(Protocol):
     """How the Euler loop continues another chunk.
 
-    Attributes:
-        frozen: Leading actions that the network sees at time 0.
+    Each tells how many leading actions the network sees at time 0 (`frozen`), where the chunk starts, and where to go.
     """
 
     @property
-    def frozen(self) -> int: ...
+    def frozen(self) -> int:
+        """Leading actions that the network sees at time 0."""
+        ...
 
     def start(self, noise: Tensor) -> Tensor:
         """The chunk at t = 1, [batch, horizon, action_dim], from noise of that shape."""
@@ -90,7 +91,7 @@ class FrozenPrefix:
 
 
 def guidance_weight(time: Tensor, max_weight: float) -> Tensor:
-    """g = min(max_weight, t/(1 − t) · ((1 − t)² + t²)/t²), the weight of arXiv 2506.07339 in our direction of time.
+    """The g of arXiv 2506.07339 in our direction of time: min(max_weight, t/(1 − t) · ((1 − t)² + t²)/t²).
 
     At t = 1 the first factor is infinite and the limit holds.
     """

@@ -1,7 +1,7 @@
 """What the arm executes while the policy thinks, turned into what the network continues (real-time chunking).
 
 The arm's plan comes in the robot's units, relative to nothing. Here it becomes rows of the new chunk: in the joint
-convention of the network, relative to the new observation where the robot's actions are relative, normalized and padded.
+convention of the network, relative to the new observation where the robot's actions are relative, normalized, padded.
 A chunk that was relative to an older state is thereby re-anchored, exactly.
 """
 
@@ -72,7 +72,11 @@ def continuation(plan: RunningPlan, observation: Observation, processor: Observa
             f"the plan to continue has shape {list(plan.actions.shape)}; expected at least one row of finite actions"
         )
     if not 0 <= plan.delay < horizon:
-        raise ObservationError(f"delay is {plan.delay}; expected 0 to {horizon - 1}, so that actions are left to choose")
+        raise ObservationError(
+            f"delay is {plan.delay}; expected 0 to {horizon - 1}, so that actions are left to choose"
+        )
+    if not 0 <= plan.max_weight < np.inf:
+        raise ObservationError(f"max_weight is {plan.max_weight}; expected a number from 0 on, such as 10")
     held = np.minimum(np.arange(max(plan.delay, len(plan.actions))), len(plan.actions) - 1)
     rows = processor.to_normalized(plan.actions[held], observation)[:horizon]
     previous = torch.zeros(1, horizon, rows.shape[1])

@@ -43,12 +43,15 @@ def read_plan(message: policy_pb2.Continuation, action_dim: int) -> RunningPlan:
     """The plan in a request, in the robot's units.
 
     Raises:
-        ObservationError: If its values are no whole rows.
+        ObservationError: If its values are no whole rows, or method or schedule are not known.
     """
     if len(message.actions) % action_dim:
         raise ObservationError(
             f"continuation.actions holds {len(message.actions)} values, expected rows of {action_dim} actions"
         )
+    for name, value, kind in (("method", message.method, Method), ("schedule", message.schedule, Schedule)):
+        if not 0 <= value < len(kind):
+            raise ObservationError(f"continuation.{name} is {value}, expected 0 to {len(kind) - 1}")
     return RunningPlan(
         actions=np.array(message.actions, np.float64).reshape(-1, action_dim),
         delay=message.delay,
