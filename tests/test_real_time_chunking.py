@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 from torch import Tensor
 
+from pi0_edge.engine import ENGINES
 from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.model import FrozenPrefix, GemmaConfig, Guidance, ModelInputs, Pi0, Pi0Config, VisionConfig
 from pi0_edge.model.continuation import frozen_actions, guidance_weight
@@ -169,7 +170,13 @@ def policy(tmp_path_factory) -> Policy:
     return Policy.load(write_checkpoint(tmp_path_factory.mktemp("policy") / "checkpoint"), "reference")
 
 
-def test_a_guided_chunk_continues_the_plan_and_leaves_its_own_end_free(policy):
+@pytest.fixture(scope="module", params=ENGINES)
+def policy_of_every_engine(request, tmp_path_factory) -> Policy:
+    return Policy.load(write_checkpoint(tmp_path_factory.mktemp("engine") / "checkpoint"), request.param)
+
+
+def test_a_guided_chunk_continues_the_plan_and_leaves_its_own_end_free(policy_of_every_engine):
+    policy = policy_of_every_engine
     free = policy.infer(observation(1), noise_seed=1).actions
     plan = RunningPlan(policy.infer(observation(0), noise_seed=2).actions[2:], delay=3, overlap=6)
     guided = policy.infer(observation(1), noise_seed=1, plan=plan).actions

@@ -155,8 +155,6 @@ def _check_options(options: TrainingOptions) -> None:
     for name in ("steps", "vision_steps", "batch", "draws", "save_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"{name} is {getattr(options, name)}, expected at least 1")
-    if options.max_delay < 0:
-        raise ConfigError(f"max_delay is {options.max_delay}, expected 0 or more")
     if not options.learning_rate > 0:
         raise ConfigError(f"learning_rate is {options.learning_rate}, expected more than 0, such as 1e-3")
 
@@ -164,7 +162,7 @@ def _check_options(options: TrainingOptions) -> None:
 def _preset(options: TrainingOptions) -> Pi0Config:
     if options.preset not in PRESETS:
         raise ConfigError(f"preset {options.preset!r} is not known; expected one of {', '.join(PRESETS)}")
-    return _trainable(dataclasses.replace(PRESETS[options.preset], trained_delay=options.max_delay), options.preset)
+    return _with_delay(_trainable(PRESETS[options.preset], options.preset), options.max_delay)
 
 
 def _trainable(config: Pi0Config, origin: object) -> Pi0Config:
@@ -173,10 +171,17 @@ def _trainable(config: Pi0Config, origin: object) -> Pi0Config:
     return config
 
 
+def _with_delay(config: Pi0Config, max_delay: int) -> Pi0Config:
+    try:
+        return dataclasses.replace(config, trained_delay=max_delay)
+    except ValueError as error:
+        raise ConfigError(f"max_delay is {max_delay}: {error}") from error
+
+
 def _processor_of(start: Path, max_delay: int) -> ObservationProcessor:
     """The processing of the policy that is trained further, around the sizes of the new one."""
     opened = open_checkpoint(start)
-    config = dataclasses.replace(_trainable(opened.infer_config(), start), trained_delay=max_delay)
+    config = _with_delay(_trainable(opened.infer_config(), start), max_delay)
     processor = load_processor(opened.folder, config)
     for normalizer in (processor.normalization.state, processor.normalization.actions):
         if normalizer.mode is not Mode.OPENPI_ZSCORE:
