@@ -39,8 +39,7 @@ def play_two_chunks(client: BridgeClient) -> tuple[int, dict[int, float]]:
         first = next(ticks).tick
         stream.send(held(0.0), first)
         assert accepted(stream.next_report(2.0))
-        for tick in itertools.islice(ticks, 15):  # the arm runs by now
-            second = tick.tick
+        second = next(itertools.islice(ticks, 15, None)).tick  # the arm runs by now
         stream.send(held(STEP), second)
         entry = accepted(stream.next_report(2.0)).first_tick
         for tick in itertools.takewhile(lambda tick: tick.tick < entry + 20, ticks):

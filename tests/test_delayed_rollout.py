@@ -40,7 +40,7 @@ def roll_out(env: AlohaTransferCube, delays: list[int], splice: HoldSwap) -> Del
     path = TransferCubeExpert().setpoints((float(x), float(y)))
 
     def answer(observation, tick, continuation):
-        return path[np.minimum(np.arange(tick, tick + 50), len(path) - 1)]
+        return path.astype(np.float64)[np.minimum(np.arange(tick, tick + 50), len(path) - 1)]
 
     scheduler = ChunkScheduler(splice, replan_ticks=25)
     turns = cycle(delays)
