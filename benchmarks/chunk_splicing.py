@@ -79,7 +79,7 @@ def splices(policy: Policy) -> dict[str, Callable[[], Splice]]:
 
 @dataclass(frozen=True)
 class Episode:
-    """What is kept of one rollout; jerks as sums, so that episodes can be pooled."""
+    """What is kept of one rollout; jerks as sums of squares, so that episodes can be pooled."""
 
     splice: str
     delay_ms: int
@@ -209,8 +209,9 @@ HEADER = (
 
 def _row(cell: Cell) -> str:
     won = round(cell.success_rate * cell.episodes)
+    seconds = f"{cell.seconds:.2f} s" if won else "–"
     return (
-        f"| {cell.delay_ms} ms | `{cell.splice}` | {won} of {cell.episodes} | {cell.seconds:.2f} s "
+        f"| {cell.delay_ms} ms | `{cell.splice}` | {won} of {cell.episodes} | {seconds} "
         f"| {cell.border_jerk_rms:,.0f} | {cell.border_jerk_max:,.0f} | {cell.inner_jerk_rms:,.0f} "
         f"| {1e3 * cell.path_error:.1f} mrad | {cell.starved} |"
     )

@@ -31,18 +31,26 @@ def plot_splicing(
     picture = Figure(figsize=(12, 7.5), layout="constrained")
     grid = picture.add_gridspec(4, 6)
     panels = [picture.add_subplot(grid[:2, 2 * column : 2 * column + 2]) for column in range(3)]
-    for name in dict.fromkeys(cell["splice"] for cell in cells):
+    for number, name in enumerate(dict.fromkeys(cell["splice"] for cell in cells)):
         rows = [cell for cell in cells if cell["splice"] == name]
-        delays = [cell["delay_ms"] for cell in rows]
-        panels[0].plot(delays, [100 * cell["success_rate"] for cell in rows], marker="o", label=name)
+        delays = np.array([cell["delay_ms"] for cell in rows])
+        rates = np.array([cell["success_rate"] for cell in rows])
+        low, high = np.array([cell["interval_95"] for cell in rows]).T
+        beside = delays + 4 * number  # so that equal rates can be told apart
+        panels[0].errorbar(beside, 100 * rates, 100 * np.maximum(0, [rates - low, high - rates]), marker="o", capsize=2)
         panels[1].semilogy(delays, [cell["border_jerk_rms"] for cell in rows], marker="o", label=name)
         panels[2].plot(delays, [1e3 * cell["path_error"] for cell in rows], marker="o", label=name)
     inside = float(np.mean([cell["inner_jerk_rms"] for cell in cells if cell["splice"] == "hold-swap"]))
     panels[1].axhline(inside, color="0.6", linestyle="--", label="inside a chunk")
-    titles = ("success, %", "jerk across chunk borders, RMS, rad/s³", "distance from the expert's path, mrad")
+    titles = (
+        "success, % (95 % interval)",
+        "jerk across chunk borders, RMS, rad/s³",
+        "distance from the expert's path, mrad",
+    )
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=10, loc="left")
         panel.set_xlabel("injected delay, ms (0 to 10 % extra)")
+    panels[0].set_ylim(0, 105)
     panels[1].legend(fontsize=7)
     for column, (name, rollout) in enumerate(traces.items()):
         place = slice(3 * column, 3 * column + 3)
@@ -59,7 +67,8 @@ def _plot_trace(above: Axes, below: Axes, title: str, rollout: DelayedRollout) -
         for entry in rollout.entries:
             panel.axvline(entry / CONTROL_HZ, color="0.85", linewidth=0.8)
         panel.set_xlim(*SHOWN_S)
-    above.plot(seconds, setpoints, linewidth=1.4)
+    shown = (seconds >= SHOWN_S[0]) & (seconds <= SHOWN_S[1])
+    above.plot(seconds[shown], setpoints[shown], linewidth=1.4)
     below.plot(seconds[1:], velocity, linewidth=1.0)
     joint = JOINT_NAMES[JOINT].replace("_", " ")
     above.set_title(f"{title}: {joint} as commanded, rad", fontsize=10, loc="left")

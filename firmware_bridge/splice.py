@@ -226,18 +226,21 @@ CHUNK_SPLICES: dict[str, type[HoldSwap]] = {kind.name: kind for kind in (HoldSwa
 
 
 def client_splice(name: str, trained_delay: int) -> Splice:
-    """The policy of that name, for a client of a policy server that was trained with `trained_delay`.
+    """The policy of that name, for a robot that passes chunks on to the bridge as the policy made them.
+
+    Args:
+        name: `hold-swap`, `rtc` or `trained-rtc`.
+        trained_delay: Of the policy server (`PolicyMetadata.trained_delay`).
 
     Raises:
-        ConfigError: there is none, or the checkpoint was not trained for it.
+        ConfigError: the name is another, or the checkpoint was not trained for it.
     """
-    if name == TrainedRealTimeChunking.name and trained_delay:
-        return TrainedRealTimeChunking(trained_delay)
-    if name == RealTimeChunking.name:
-        return RealTimeChunking()
-    if name == TrainedRealTimeChunking.name:
-        raise ConfigError(f"splice is {name}, but the checkpoint was not trained with frozen prefixes; use rtc")
-    return chunk_splice(name)
+    known: dict[str, Splice] = {HoldSwap.name: HoldSwap(), RealTimeChunking.name: RealTimeChunking()}
+    if trained_delay:
+        known[TrainedRealTimeChunking.name] = TrainedRealTimeChunking(trained_delay)
+    if name not in known:
+        raise ConfigError(f"splice is {name!r}; expected one that this policy allows: {', '.join(known)}")
+    return known[name]
 
 
 def chunk_splice(name: str) -> Splice:

@@ -117,6 +117,6 @@ def test_policies_are_found_by_name():
     assert [chunk_splice(name).name for name in CHUNK_SPLICES] == ["hold-swap", "linear-blend", "temporal-ensemble"]
     assert client_splice("rtc", 0) == RealTimeChunking()
     assert client_splice("trained-rtc", 8) == TrainedRealTimeChunking(8)
-    for name, trained in (("trained-rtc", 0), ("smooth", 8)):
+    for name, trained in (("trained-rtc", 0), ("linear-blend", 8)):
         with pytest.raises(ConfigError, match=name):
             client_splice(name, trained)

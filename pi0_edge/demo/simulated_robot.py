@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from firmware_bridge.bridge_client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.chunk_scheduler import ChunkScheduler
 from firmware_bridge.errors import BridgeError, LinkError
-from firmware_bridge.splice import RealTimeChunking, client_splice
+from firmware_bridge.splice import client_splice
 from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
 from pi0_edge.errors import Pi0EdgeError
@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, required=True)
     parser.add_argument("--episodes", type=int, required=True)
     parser.add_argument("--execute", type=int, default=25, help="ticks between two observations")
-    parser.add_argument("--splice", default=RealTimeChunking.name, help="how a chunk enters")
+    parser.add_argument("--splice", required=True, help="how a chunk enters: hold-swap, rtc or trained-rtc")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.episodes)
