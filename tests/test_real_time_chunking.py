@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from golden_vectors import largest, load_golden
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 from torch import Tensor
@@ -49,6 +49,7 @@ def test_weights_over_actions_are_lerobots(schedule, fading):
     assert weights.tolist() == pytest.approx([1.0] * 4 + fading + [0.0] * 2, abs=6e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 49), st.integers(0, 60), st.sampled_from(list(Schedule)))
 def test_weights_are_full_within_the_delay_and_never_rise(delay, overlap, schedule):
     weights = guidance_weights(delay, overlap, 50, schedule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,6 +33,7 @@ def ramp(first_tick: int, ticks: int = 50, offset: float = 0.0) -> Plan:
     return Plan(first_tick, offset + np.repeat(np.arange(first_tick, first_tick + ticks)[:, None] / 100, 2, 1))
 
 
+@settings(deadline=None)
 @given(chunks, chunks, st.integers(0, 60), st.integers(0, 49))
 def test_every_policy_changes_nothing_but_the_future_and_stays_between_both_plans(old, new, late, into):
     plan, chunk = Plan(100, old), Plan(100 + late, new)
@@ -102,6 +103,7 @@ def test_a_policy_is_told_nothing_where_the_arm_has_no_plan_for_the_next_tick(ma
     assert make().continuation(plan, 120, 4) is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(-5, 40), st.integers(0, 30))
 def test_plans_join_where_the_later_one_begins(ticks, gap, later_ticks):
     plan, later = ramp(100, ticks), ramp(100 + gap, later_ticks, offset=1.0)
