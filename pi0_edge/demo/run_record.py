@@ -95,8 +95,8 @@ class RunRecord:
         ticks, chunk = self.tick[self.tick_episode == episode], self.executed_chunk(episode)
         wanted = np.full((len(ticks), self.executed.shape[1]), np.nan, np.float32)
         known = chunk >= 0
-        rows = ticks.astype(np.int64) - self.chunk_tick.astype(np.int64)[chunk] - 1
-        wanted[known] = self.actions[chunk[known], rows[known]]
+        rows = ticks[known].astype(np.int64) - self.chunk_tick[chunk[known]].astype(np.int64) - 1
+        wanted[known] = self.actions[chunk[known], rows]
         return ticks, wanted
 
     def executed_chunk(self, episode: int) -> NDArray[np.int64]:
