@@ -8,6 +8,7 @@ from pathlib import Path
 from firmware_bridge.bridge_server import serve_bridge
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
+from firmware_bridge.splice import HoldSwap
 from protos.rpc.errors import EndpointError
 from protos.rpc.json_log import log_as_json
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--tls", type=Path, metavar="FOLDER", help="ask every client for a certificate")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="figures for Prometheus, on loopback")
     parser.add_argument("--log-json", action="store_true", help="log as JSON lines")
+    parser.add_argument("--splice", default=HoldSwap.name, help="how a chunk enters (default: %(default)s)")
     options = parser.parse_args()
     if options.log_json:
         log_as_json()
@@ -33,6 +35,7 @@ def main() -> int:
             options.listen,
             options.robot,
             baud=options.baud,
+            splice=options.splice,
             tls=options.tls,
             metrics_port=options.metrics_port,
         )

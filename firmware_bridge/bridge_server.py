@@ -18,6 +18,7 @@ from firmware_bridge.errors import PortError
 from firmware_bridge.joints import load_robot
 from firmware_bridge.link import FirmwareLink
 from firmware_bridge.listen_address import DEFAULT_LISTEN, listen_host
+from firmware_bridge.splice import HoldSwap, chunk_splice
 from firmware_bridge.telemetry_fanout import TelemetryFanout
 from protos import bridge_pb2_grpc, serial_link
 from protos.rpc.errors import EndpointError
@@ -49,6 +50,7 @@ class BridgeServer:
         *,
         baud: int = 921600,
         lease_idle_s: float = LEASE_IDLE_S,
+        splice: str = HoldSwap.name,
         tls: Path | None = None,
     ) -> None:
         """Prepares a bridge.
@@ -59,10 +61,11 @@ class BridgeServer:
             robot: name of a joint table of this package.
             baud: bits per second of the serial port.
             lease_idle_s: a client that holds the arm but plays no chunk for so long is disarmed.
+            splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
             tls: folder with authority, certificate and key: every client must show a certificate.
 
         Raises:
-            ConfigError: the address is not on loopback, or the robot is unknown.
+            ConfigError: the address is not on loopback, or robot or splice policy are unknown.
             EndpointError: something is wrong with the folder for TLS.
         """
         self._host = listen_host(listen, authenticated=tls is not None)
@@ -73,7 +76,7 @@ class BridgeServer:
         self._arm = ArmControl(self._link, lease_idle_s)
         self.registry = CollectorRegistry()
         self._figures = BridgeFigures(self._link, self.registry)
-        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._figures)
+        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._figures, chunk_splice(splice))
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
@@ -135,6 +138,7 @@ def serve_bridge(
     robot: str = "aloha",
     *,
     baud: int = 921600,
+    splice: str = HoldSwap.name,
     tls: Path | None = None,
     metrics_port: int | None = None,
 ) -> None:
@@ -145,6 +149,7 @@ def serve_bridge(
         listen: `host:port`, on loopback where `tls` is None.
         robot: name of a joint table of this package.
         baud: bits per second of the serial port.
+        splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
         tls: folder with authority, certificate and key.
         metrics_port: offers figures for Prometheus on this port of loopback.
 
@@ -154,7 +159,7 @@ def serve_bridge(
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
-    server = BridgeServer(port, listen, robot, baud=baud, tls=tls)
+    server = BridgeServer(port, listen, robot, baud=baud, splice=splice, tls=tls)
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
     with metrics, _stop_signals() as asked_to_stop:
         server.start()

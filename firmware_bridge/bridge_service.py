@@ -19,6 +19,7 @@ from firmware_bridge.errors import ChunkError, ConfigError
 from firmware_bridge.link import FirmwareLink
 from firmware_bridge.read_ahead import ReadAhead
 from firmware_bridge.rpc_errors import refusals
+from firmware_bridge.splice import Splice
 from firmware_bridge.telemetry_fanout import TelemetryFanout
 from firmware_bridge.tick_clock import TickClock
 from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
@@ -33,12 +34,19 @@ _REASON_LIMIT = 200  # characters of a client that go into the log
 class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     """RobotBridge over one link."""
 
-    def __init__(self, link: FirmwareLink, arm: ArmControl, fanout: TelemetryFanout, figures: BridgeFigures) -> None:
+    def __init__(
+        self,
+        link: FirmwareLink,
+        arm: ArmControl,
+        fanout: TelemetryFanout,
+        figures: BridgeFigures,
+        splice: Splice | None = None,
+    ) -> None:
         self._link = link
         self._arm = arm
         self._fanout = fanout
         self._figures = figures
-        self._player = ChunkPlayer(link)
+        self._player = ChunkPlayer(link, splice)
         self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 

@@ -1,4 +1,4 @@
-"""Plays chunks: checks them, splices them by time, delivers them, and says what became of each."""
+"""Plays chunks: checks them, splices them into what the arm executes, delivers them, and says what became of each."""
 
 import math
 import threading
@@ -11,8 +11,9 @@ from firmware_bridge.chunk_delivery import Delivery, deliver
 from firmware_bridge.chunk_schedule import GUARD_TICKS, ScheduledChunk, check_actions, schedule, wire_ticks
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link import FirmwareLink
+from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
 from protos.bridge_pb2 import ChunkReport
-from protos.serial_link import ChunkResult
+from protos.serial_link import ChunkResult, State
 
 _REFUSALS = {
     ChunkResult.STALE: "a newer chunk was played already",
@@ -26,8 +27,11 @@ _REFUSALS = {
 class ChunkPlayer:
     """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
 
-    def __init__(self, link: FirmwareLink) -> None:
+    def __init__(self, link: FirmwareLink, splice: Splice | None = None) -> None:
+        """Plays on one link; chunks swap unless another `splice` is given."""
         self._link = link
+        self._splice = HoldSwap() if splice is None else splice
+        self._plan = NOTHING
         self._lock = threading.Lock()
         self._chunk_id = 0
 
@@ -45,16 +49,28 @@ class ChunkPlayer:
         self._link.chunks.let_pass()
         with self._lock:
             self._chunk_id += 1
+            earliest = self._earliest_tick(len(actions))
             try:
-                values = check_actions(actions, self._link.robot)
-                chunk = schedule(values, observed_tick, self._earliest_tick(len(actions)), self._link.robot)
+                spliced = self._spliced(check_actions(actions, self._link.robot), observed_tick, earliest)
+                chunk = schedule(spliced.setpoints, observed_tick, earliest, self._link.robot)
             except ChunkError as error:
                 if error.malformed:
                     raise
                 return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
             if chunk is None:
                 return self._late(observed_tick, len(actions))
-            return _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+            report = _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+            if report.outcome == ChunkReport.ACCEPTED:
+                self._plan = spliced.since(report.first_tick)
+            return report
+
+    def _spliced(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
+        """The chunk as it is to be executed."""
+        chunk, entry = Plan(observed_tick + 1, actions), max(observed_tick + 1, earliest)
+        telemetry = self._link.telemetry
+        if telemetry is None or telemetry.state != State.RUNNING:
+            self._plan = NOTHING  # the arm has stopped since, or never moved
+        return self._splice.enter(self._plan, chunk, entry) if entry <= chunk.last_tick else chunk
 
     def _earliest_tick(self, horizon: int) -> int:
         """The first tick whose setpoint can still be changed by a chunk sent now."""

@@ -17,7 +17,7 @@ from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
 from pi0_edge.errors import BundleError, EngineError
-from pi0_edge.processing import Observation, ObservationProcessor, load_processor
+from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
 from quant import Scheme
 
 logger = logging.getLogger(__name__)
@@ -138,16 +138,25 @@ class Policy:
         config = self.engine.config
         return torch.from_numpy(rng.standard_normal((1, config.horizon, config.action_dim), dtype=np.float32))
 
-    def infer(self, observation: Observation, noise_seed: int | None = None) -> PolicyChunk:
+    def infer(
+        self, observation: Observation, noise_seed: int | None = None, plan: RunningPlan | None = None
+    ) -> PolicyChunk:
         """Answers one observation with one chunk.
 
+        Args:
+            observation: What the robot sees and feels.
+            noise_seed: Fixes the initial noise.
+            plan: What the arm executes meanwhile; the chunk then continues it (real-time chunking).
+
         Raises:
-            ObservationError: If the observation does not fit the robot layout.
+            ObservationError: If observation or plan do not fit the robot layout.
+            ConfigError: If the checkpoint was not trained to continue a plan in this way.
         """
         started = time.perf_counter()
         inputs = self.processor.to_model_inputs(observation)
+        continued = None if plan is None else continuation(plan, observation, self.processor)
         prepared = time.perf_counter()
-        normalized = self.engine.infer(inputs, self.noise(noise_seed))[0].numpy()
+        normalized = self.engine.infer(inputs, self.noise(noise_seed), continued)[0].numpy()
         inferred = time.perf_counter()
         actions = self.processor.to_physical(normalized, observation)
         finished = time.perf_counter()

@@ -39,18 +39,52 @@ class Image(_message.Message):
     def __init__(self, camera: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., rgb: _Optional[bytes] = ...) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("images", "state", "prompt", "clock", "noise_seed")
+    __slots__ = ("images", "state", "prompt", "clock", "noise_seed", "continuation")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     NOISE_SEED_FIELD_NUMBER: _ClassVar[int]
+    CONTINUATION_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[Image]
     state: _containers.RepeatedScalarFieldContainer[float]
     prompt: str
     clock: ObservationClock
     noise_seed: int
-    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., prompt: _Optional[str] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., noise_seed: _Optional[int] = ...) -> None: ...
+    continuation: Continuation
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., prompt: _Optional[str] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., noise_seed: _Optional[int] = ..., continuation: _Optional[_Union[Continuation, _Mapping]] = ...) -> None: ...
+
+class Continuation(_message.Message):
+    __slots__ = ("actions", "delay", "method", "schedule", "overlap", "max_weight")
+    class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        GUIDED: _ClassVar[Continuation.Method]
+        FROZEN_PREFIX: _ClassVar[Continuation.Method]
+    GUIDED: Continuation.Method
+    FROZEN_PREFIX: Continuation.Method
+    class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LINEAR: _ClassVar[Continuation.Schedule]
+        EXP: _ClassVar[Continuation.Schedule]
+        ONES: _ClassVar[Continuation.Schedule]
+        ZEROS: _ClassVar[Continuation.Schedule]
+    LINEAR: Continuation.Schedule
+    EXP: Continuation.Schedule
+    ONES: Continuation.Schedule
+    ZEROS: Continuation.Schedule
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    MAX_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    actions: _containers.RepeatedScalarFieldContainer[float]
+    delay: int
+    method: Continuation.Method
+    schedule: Continuation.Schedule
+    overlap: int
+    max_weight: float
+    def __init__(self, actions: _Optional[_Iterable[float]] = ..., delay: _Optional[int] = ..., method: _Optional[_Union[Continuation.Method, str]] = ..., schedule: _Optional[_Union[Continuation.Schedule, str]] = ..., overlap: _Optional[int] = ..., max_weight: _Optional[float] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("horizon", "action_dim", "actions", "clock", "timing", "overrides")
@@ -83,7 +117,7 @@ class MetadataRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class PolicyMetadata(_message.Message):
-    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256", "bundle_sha256", "gate", "gate_reasons", "overrides")
+    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256", "trained_delay", "bundle_sha256", "gate", "gate_reasons", "overrides")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     SCHEME_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +128,7 @@ class PolicyMetadata(_message.Message):
     CAMERAS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_PROMPT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_DELAY_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     GATE_REASONS_FIELD_NUMBER: _ClassVar[int]
@@ -108,8 +143,9 @@ class PolicyMetadata(_message.Message):
     cameras: _containers.RepeatedScalarFieldContainer[str]
     default_prompt: str
     checkpoint_sha256: str
+    trained_delay: int
     bundle_sha256: str
     gate: Gate
     gate_reasons: _containers.RepeatedScalarFieldContainer[str]
     overrides: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., bundle_sha256: _Optional[str] = ..., gate: _Optional[_Union[Gate, str]] = ..., gate_reasons: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., trained_delay: _Optional[int] = ..., bundle_sha256: _Optional[str] = ..., gate: _Optional[_Union[Gate, str]] = ..., gate_reasons: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from cli_runner import run
 from policy_builders import DIMS, write_checkpoint
 
 from pi0_edge.bundle import write_bundle
+from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.errors import MissingDependencyError
 from pi0_edge.policy import Policy
 
@@ -22,6 +24,7 @@ except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 torch.set_num_threads(1)
+KEPT = ("norm_stats.json", "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,13 @@ def test_train_makes_a_checkpoint_that_opens_and_goes_on_after_an_interruption(d
     assert ran.result["steps"] == 3 and ran.result["loss"] > 0
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     assert Policy.load(Path(ran.result["checkpoint"]), "reference").processor.robot.action_dim == DIMS
+    further = ["--output", tmp_path / "further", "--start", ran.result["checkpoint"], "--max-delay", "3"]
+    tuned = run("train", "--dataset", dataset, *further, "--steps", "1", "--batch", "2", "--json")
+    assert tuned.code == 0
+    before, after = (open_checkpoint(result["checkpoint"]) for result in (ran.result, tuned.result))
+    assert after.infer_config() == replace(before.infer_config(), trained_delay=3)
+    for name in KEPT:
+        assert (before.folder / name).read_text() == (after.folder / name).read_text()
     other = run("train", *options, "--seed", "1", "--json")
     assert other.code == 2
     assert "other settings" in other.result["error"]
@@ -141,6 +151,7 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(dataset, tmp_path):
         (["--preset", "pi0"], r"expected \[224, 224, 3\]"),
         (["--robot", "droid"], "droid"),
         (["--learning-rate", "0"], "learning_rate"),
+        (["--max-delay", "50"], "trained_delay must leave an action"),
     ],
 )
 def test_training_options_that_do_not_fit_are_refused(dataset, tmp_path, options, message):

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -16,9 +17,9 @@ from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
 
 from pi0_edge.engine import Engine
 from pi0_edge.errors import ObservationError
-from pi0_edge.model import ModelInputs
+from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
-from pi0_edge.processing import Observation
+from pi0_edge.processing import Observation, RunningPlan, Schedule
 from pi0_edge.serving.errors import BusyError, DeadlineError, ServingError
 from pi0_edge.serving.policy_client import SERVICE, PolicyClient, write_observation
 from pi0_edge.serving.policy_server import MESSAGE_LIMIT, PolicyServer
@@ -84,6 +85,39 @@ def test_a_noise_seed_fixes_the_chunk_and_without_one_it_is_drawn_afresh(client)
     assert seeded[0] == seeded[1]
     assert free[0] != free[1]
     assert list(client.infer(observation(), 1, 1, noise_seed=0).actions) != seeded[0]  # 0 is a seed like any other
+
+
+def test_a_chunk_continues_the_plan_in_the_request(client, policy):
+    plan = RunningPlan(policy.infer(observation(1), noise_seed=2).actions[3:], delay=3, overlap=6, max_weight=8.0)
+    message = policy_pb2.Continuation(
+        actions=plan.actions.ravel().tolist(), delay=3, schedule=policy_pb2.Continuation.EXP, overlap=6, max_weight=8.0
+    )
+    chunk = client.infer(observation(), 1, 1, noise_seed=9, continuation=message)
+    expected = policy.infer(observation(), noise_seed=9, plan=replace(plan, schedule=Schedule.EXP)).actions
+    np.testing.assert_allclose(np.reshape(chunk.actions, expected.shape), expected, atol=1e-4)
+    assert np.abs(expected - policy.infer(observation(), noise_seed=9).actions).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"actions": [0.0] * 15}, grpc.StatusCode.INVALID_ARGUMENT, "rows of 14 actions"),
+        ({"actions": []}, grpc.StatusCode.INVALID_ARGUMENT, "at least one row"),
+        ({"actions": [np.inf] * 14}, grpc.StatusCode.INVALID_ARGUMENT, "finite"),
+        ({"delay": CONFIG.horizon}, grpc.StatusCode.INVALID_ARGUMENT, "delay is 10"),
+        ({"method": 1}, grpc.StatusCode.FAILED_PRECONDITION, "trained with none"),
+        ({"method": 7}, grpc.StatusCode.INVALID_ARGUMENT, "method is 7"),
+        ({"max_weight": -1.0}, grpc.StatusCode.INVALID_ARGUMENT, "max_weight is -1"),
+    ],
+)
+def test_a_plan_that_cannot_be_continued_is_refused(stub, changes, code, message):
+    asked = {"actions": [0.0] * 28, "delay": 1, "overlap": 2, "max_weight": 10.0, **changes}
+    refused = request()
+    refused.continuation.CopyFrom(policy_pb2.Continuation(**asked))
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Infer(refused, timeout=10)
+    assert error.value.code() == code  # pyright: ignore[reportAttributeAccessIssue]
+    assert message in error.value.details()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_an_empty_prompt_means_the_default_one(client):
@@ -171,7 +205,7 @@ class GatedEngine:
         self.factor = 1.0
         self.calls = self.running = self.most_at_once = 0
 
-    def infer(self, inputs: ModelInputs, noise: torch.Tensor) -> torch.Tensor:
+    def infer(self, inputs: ModelInputs, noise: torch.Tensor, continuation: Continuation | None = None) -> torch.Tensor:
         self.calls += 1
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
@@ -179,7 +213,7 @@ class GatedEngine:
         self.running -= 1
         if self.failure is not None:
             raise self.failure
-        return self._engine.infer(inputs, noise) * self.factor
+        return self._engine.infer(inputs, noise, continuation) * self.factor
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ _ASSUMED_HORIZON = (
     "give horizon in a SIZES file)"
 )
 _SECTIONS = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
-_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens")
+_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay")
 _log = logging.getLogger(__name__)
 
 
@@ -99,6 +99,7 @@ def complete(measured: Sizes, given: Sizes, variant: Variant, origin: str) -> Pi
     sizes = {**measured, **_published(measured, variant), **given}
     sizes |= _heads(sizes, origin)
     sizes.setdefault("max_prompt_tokens", PRESETS[variant].max_prompt_tokens)
+    sizes.setdefault("trained_delay", 0)
     config = _build(sizes, variant, origin)
     if "horizon" not in given:
         _log.warning(_ASSUMED_HORIZON, origin, config.horizon)

@@ -53,4 +53,5 @@ def _lerobot_sizes(config: dict[str, Any], path: Path) -> Sizes:
     if config["type"] not in ("pi0", "pi05"):
         raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
     names = ("type", "max_action_dim", "chunk_size", "tokenizer_max_length", "image_resolution")
+    names += ("rtc_training_max_delay",)
     return parse_sizes({key: config[key] for key in names if config.get(key) is not None}, str(path))

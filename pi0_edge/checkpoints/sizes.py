@@ -11,6 +11,7 @@ what the weights themselves tell may be left out (what is given must then agree 
     action_dim: 32
     horizon: 50
     max_prompt_tokens: 48
+    trained_delay: 0        # longest frozen prefix of training-time RTC
 
 The names other projects use are understood as well (`siglip`, `paligemma`, `num_heads`, `intermediate_size`,
 `action_horizon`, `chunk_size`, …); an unknown name is an error that offers the nearest known one. At the top level,
@@ -39,7 +40,7 @@ _FIELDS = {
     "vision": ("width", "depth", "mlp_dim", "heads", "patch_size", "image_size"),
     "prefix": _GEMMA,
     "expert": _GEMMA,
-    "": ("variant", "vocab_size", "action_dim", "horizon", "max_prompt_tokens"),
+    "": ("variant", "vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay"),
 }
 _SECTION_ALIASES = {
     "vision": ("vision", "siglip", "vit", "vision_tower", "vision_encoder", "image_encoder", "img"),
@@ -60,6 +61,7 @@ _FIELD_ALIASES = {
     "action_dim": ("action_dim", "max_action_dim"),
     "horizon": ("horizon", "action_horizon", "chunk_size", "chunk", "chunk_length"),
     "max_prompt_tokens": ("max_prompt_tokens", "max_token_len", "tokenizer_max_length", "prompt_tokens"),
+    "trained_delay": ("trained_delay", "rtc_training_max_delay"),
 }
 _VARIANTS = {"pi0": "pi0", "π0": "pi0", "pi05": "pi05", "pi0.5": "pi05", "pi0_5": "pi05", "π0.5": "pi05"}
 
@@ -150,8 +152,9 @@ def _checked(key: str, name: str, value: Any, origin: str) -> int | str:
         return _variant(name, value, origin)
     if key == "vision.image_size" and isinstance(value, (list, tuple)) and len(set(value)) == 1:
         value = value[0]
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ConfigError(f"{origin}: {name} is {value!r}, expected a positive integer")
+    least = 0 if key == "trained_delay" else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{origin}: {name} is {value!r}, expected {'a positive integer' if least else '0 or more'}")
     return value
 
 

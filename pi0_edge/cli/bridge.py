@@ -15,6 +15,9 @@ def bridge(
     listen: Annotated[str, typer.Option(help="host:port; port 0 takes a free one.")] = "127.0.0.1:50061",
     robot: Annotated[str, typer.Option(help="Joint table that the firmware was built with.")] = "aloha",
     baud: Annotated[int, typer.Option(min=1200, help="Bits per second of the serial port.")] = 921600,
+    splice: Annotated[
+        str, typer.Option(help="How a chunk enters: hold-swap, linear-blend or temporal-ensemble.")
+    ] = "hold-swap",
     tls: TlsOption = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
@@ -31,5 +34,5 @@ def bridge(
         log_as_json()
     output = Output(as_json)
     output.say(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
-    serve_bridge(port, listen, robot, baud=baud, tls=tls, metrics_port=metrics_port)
+    serve_bridge(port, listen, robot, baud=baud, splice=splice, tls=tls, metrics_port=metrics_port)
     output.finish({"stopped": True, "port": port, "robot": robot})

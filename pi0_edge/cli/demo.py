@@ -22,6 +22,7 @@ def demo(
     scheme: Annotated[str, typer.Option(help="How the policy is quantized.")] = "int8-w8a8",
     bundle: Annotated[Path | None, typer.Option(help="A bundle of the shipped policy instead of a scheme.")] = None,
     accept_failed_gate: AcceptFailedGateOption = False,
+    splice: Annotated[str, typer.Option(help="How a chunk enters: rtc, trained-rtc or hold-swap.")] = "rtc",
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole path here: simulation, policy, bridge, firmware in QEMU.
@@ -33,7 +34,7 @@ def demo(
 
     speak = Output(as_json)
     choice = PolicyChoice(scheme, bundle, accept_failed_gate)
-    summary = run_demo(output, episodes, first_seed, choice, speak.say)
+    summary = run_demo(output, episodes, first_seed, choice, splice, speak.say)
     speak.table("what the demo showed", ("figure", "value"), _rows(summary))
     speak.say(f"pictures and summary.json are in {output}")
     speak.finish(vars(summary))

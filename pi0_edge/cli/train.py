@@ -31,6 +31,8 @@ def train(
     preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "pi0-cube",
     robot: Annotated[str, typer.Option(help="Robot layout by name or .yaml.")] = "aloha_sim",
     camera: Annotated[str, typer.Option(help="The camera that the policy sees.")] = "top",
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to train further, instead of nothing.")] = None,
+    max_delay: Annotated[int, typer.Option(min=0, help="Training-time RTC: longest frozen prefix, actions.")] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,6 +57,8 @@ def train(
         preset=preset,
         robot=robot,
         camera=camera,
+        start=start,
+        max_delay=max_delay,
     )
     speak = Output(as_json)
     result = _train(options, speak)

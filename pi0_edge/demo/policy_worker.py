@@ -1,7 +1,7 @@
 """Asks the policy for a chunk and hands it to the bridge, beside the loop that follows the ticks.
 
-One request is under way at a time. The worker takes the observation of one tick, and what the arm does meanwhile is the
-rest of the chunk before: the bridge enters the new chunk at the action that is due by then.
+One request is under way at a time. The worker takes the observation of one tick and what the arm executes meanwhile, so
+that the policy can continue it; the bridge enters the new chunk at the action that is due by then.
 """
 
 from __future__ import annotations
@@ -20,16 +20,24 @@ REPORT_LIMIT_S = 2.0
 
 
 @dataclass(frozen=True)
+class Request:
+    """An observation of one tick, and what its chunk is to continue."""
+
+    tick: int
+    observation: Observation
+    continuation: policy_pb2.Continuation | None
+
+
+@dataclass(frozen=True)
 class PlayedChunk:
-    """A chunk, the observation it answers, and what became of it.
+    """A chunk, the request it answers, and what became of it.
 
     Attributes:
         to_policy_ms: Observation taken to chunk received.
         to_ring_ms: Observation taken to the firmware's confirmation.
     """
 
-    tick: int
-    observation: Observation
+    request: Request
     chunk: policy_pb2.Chunk
     report: bridge_pb2.ChunkReport
     to_policy_ms: float
@@ -42,10 +50,10 @@ class PolicyWorker:
     def __init__(self, policy: PolicyClient, stream: ChunkStream) -> None:
         self._policy = policy
         self._stream = stream
-        self._requests: queue.SimpleQueue[tuple[int, Observation] | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[PlayedChunk | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="policy-worker", daemon=True)
-        self.busy = False
+        self._busy = False
 
     def __enter__(self) -> PolicyWorker:
         self._thread.start()
@@ -55,10 +63,10 @@ class PolicyWorker:
         self._requests.put(None)
         self._thread.join(REPORT_LIMIT_S)
 
-    def submit(self, tick: int, observation: Observation) -> None:
-        """Starts a request; only while not `busy`."""
-        self.busy = True
-        self._requests.put((tick, observation))
+    def submit(self, request: Request) -> None:
+        """Starts a request; only where none is under way."""
+        self._busy = True
+        self._requests.put(request)
 
     def poll(self) -> PlayedChunk | None:
         """The finished request, if there is one.
@@ -71,7 +79,7 @@ class PolicyWorker:
             finished = self._finished.get_nowait()
         except queue.Empty:
             return None
-        self.busy = False
+        self._busy = False
         if isinstance(finished, BaseException):
             raise finished
         return finished
@@ -79,26 +87,26 @@ class PolicyWorker:
     def wait(self, timeout_s: float) -> PlayedChunk | None:
         """As `poll`, but waits for a request that is under way."""
         deadline = time.monotonic() + timeout_s
-        while self.busy and time.monotonic() < deadline:
+        while self._busy and time.monotonic() < deadline:
             if played := self.poll():
                 return played
             time.sleep(0.005)
         return None
 
     def _work(self) -> None:
-        for tick, observation in iter(self._requests.get, None):
+        for request in iter(self._requests.get, None):
             try:
-                self._finished.put(self._play(tick, observation))
+                self._finished.put(self._play(request))
             except Exception as error:  # handed to the loop, which raises it there
                 self._finished.put(error)
 
-    def _play(self, tick: int, observation: Observation) -> PlayedChunk:
+    def _play(self, request: Request) -> PlayedChunk:
         started = time.monotonic_ns()
-        chunk = self._policy.infer(observation, tick, started)
+        chunk = self._policy.infer(request.observation, request.tick, started, continuation=request.continuation)
         received = time.monotonic_ns()
         self._stream.send_message(chunk)
         report = self._stream.next_report(REPORT_LIMIT_S) or bridge_pb2.ChunkReport(
             outcome=bridge_pb2.ChunkReport.LOST, reason=f"the bridge gave no report within {REPORT_LIMIT_S:g} s"
         )
         confirmed = time.monotonic_ns()
-        return PlayedChunk(tick, observation, chunk, report, (received - started) / 1e6, (confirmed - started) / 1e6)
+        return PlayedChunk(request, chunk, report, (received - started) / 1e6, (confirmed - started) / 1e6)

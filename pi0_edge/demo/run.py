@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from firmware_bridge.child_process import stop_child
+from firmware_bridge.splice import RealTimeChunking
 from pi0_edge.demo.plots import plot_film, plot_joints
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.quantization_error import quantization_error
@@ -21,7 +23,12 @@ ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gri
 
 
 def run_demo(
-    output: Path, episodes: int, first_seed: int, choice: PolicyChoice, say: Callable[[str], None] = lambda line: None
+    output: Path,
+    episodes: int,
+    first_seed: int,
+    choice: PolicyChoice,
+    splice: str = RealTimeChunking.name,
+    say: Callable[[str], None] = lambda line: None,
 ) -> DemoSummary:
     """Plays episodes in closed loop through the firmware and writes record, plots and summary.json to `output`.
 
@@ -30,6 +37,7 @@ def run_demo(
         episodes: How many episodes.
         first_seed: Seed of the first one; the following ones count up.
         choice: What the policy server loads.
+        splice: How a chunk enters, see `firmware_bridge.splice.client_splice`.
         say: Told what happens, one line at a time.
 
     Raises:
@@ -42,7 +50,8 @@ def run_demo(
     say("starting firmware (QEMU), bridge and policy server")
     with running_system(output / "logs", choice) as system:
         say(f"policy server on {system.policy}, bridge on {system.bridge}")
-        _play(system, first_seed, episodes, output / "record.npz", say)
+        robot = start_robot(system, first_seed, episodes, splice, output / "record.npz")
+        _follow(robot, system, episodes, say)
     record = RunRecord.load(output / "record.npz")
     say("comparing it with fp32 on what it saw")
     summary = summarize(record, quantization_error(choice, record, ARM), CONTROL_HZ, ARM)
@@ -52,8 +61,7 @@ def run_demo(
     return summary
 
 
-def _play(system: System, first_seed: int, episodes: int, record: Path, say: Callable[[str], None]) -> None:
-    robot = start_robot(system, first_seed, episodes, record)
+def _follow(robot: subprocess.Popen[bytes], system: System, episodes: int, say: Callable[[str], None]) -> None:
     try:
         for line in robot.stdout or ():
             event = json.loads(line)

@@ -92,13 +92,21 @@ class RunRecord:
         Returns:
             ticks uint32 [n] and setpoints float32 [n, joints]; NaN before the first chunk was entered.
         """
-        ticks = self.tick[self.tick_episode == episode]
+        ticks, chunk = self.tick[self.tick_episode == episode], self.executed_chunk(episode)
         wanted = np.full((len(ticks), self.executed.shape[1]), np.nan, np.float32)
-        for chunk in np.flatnonzero((self.chunk_episode == episode) & (self.chunk_first_tick > 0)):
-            step = ticks.astype(np.int64) - int(self.chunk_tick[chunk]) - 1
-            due = (ticks >= self.chunk_first_tick[chunk]) & (step < self.actions.shape[1])
-            wanted[due] = self.actions[chunk, step[due]]
+        known = chunk >= 0
+        rows = ticks[known].astype(np.int64) - self.chunk_tick[chunk[known]].astype(np.int64) - 1
+        wanted[known] = self.actions[chunk[known], rows]
         return ticks, wanted
+
+    def executed_chunk(self, episode: int) -> NDArray[np.int64]:
+        """Which chunk was executed at each tick of an episode, int64 [n]; −1 where none was."""
+        ticks = self.tick[self.tick_episode == episode].astype(np.int64)
+        executed = np.full(len(ticks), -1)
+        for chunk in np.flatnonzero((self.chunk_episode == episode) & (self.chunk_first_tick > 0)):
+            last_tick = int(self.chunk_tick[chunk]) + self.actions.shape[1]
+            executed[(ticks >= self.chunk_first_tick[chunk]) & (ticks <= last_tick)] = chunk
+        return executed
 
 
 class RecordBuilder:

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.bridge_client import BridgeClient, ChunkStream, Tick
+from firmware_bridge.chunk_scheduler import ChunkScheduler
 from firmware_bridge.errors import BridgeError, LinkError
-from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker
+from firmware_bridge.splice import client_splice
+from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
 from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.evaluation.rollout import MAX_TICKS, observe
@@ -34,6 +36,7 @@ FILM_EVERY_TICKS = 20
 FILM_SIZE = (240, 320)
 HOMING_TICKS = 110
 HOLD_TICKS = 80
+HOMING_CHUNK_TICKS = 25
 PICTURE_SIZE = 112
 PROMPT = "Transfer cube"
 ACTIVE = (State.ARMED, State.RUNNING, State.STARVED)
@@ -105,19 +108,21 @@ class TickFollower:
 class SimulatedRobot:
     """Plays one episode at a time: go home, observe, ask, execute."""
 
-    def __init__(self, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, execute: int) -> None:
+    def __init__(
+        self, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, scheduler: ChunkScheduler
+    ) -> None:
         self.stream = stream
         self.worker = worker
         self.follower = follower
         self.record = follower.record
-        self.execute = execute
+        self.scheduler = scheduler
 
     def go_home(self) -> None:
         """Glides the arms home through the firmware, and holds there long enough for an episode to begin."""
         start = self.follower.advance()
         path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
         while self._moving() and (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
-            if done % self.execute == 0:
+            if done % HOMING_CHUNK_TICKS == 0:
                 self.stream.send(path[done : done + 50], start.tick + done)
                 self.stream.next_report(1.0)
             self.follower.advance()
@@ -127,12 +132,12 @@ class SimulatedRobot:
         env, follower = self.follower.env, self.follower
         env.reset(seed)
         follower.episode = number
-        start = due = follower.advance().tick
+        start = follower.advance().tick
         while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
-            if not self.worker.busy and self._tick() >= due:
-                due = self._tick() + self.execute
-                self.worker.submit(self._tick(), observe(env, PROMPT, PICTURE_SIZE))
+            if self.scheduler.due(tick := self._tick()):
+                observation = observe(env, PROMPT, PICTURE_SIZE)
+                self.worker.submit(Request(tick, observation, self.scheduler.observe(tick)))
         self._collect(self.worker.wait(1.0))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
         follower.episode = -1
@@ -150,19 +155,24 @@ class SimulatedRobot:
     def _collect(self, played: PlayedChunk | None) -> None:
         if played is None:
             return
-        chunk, report = played.chunk, played.report
+        request, chunk, report = played.request, played.chunk, played.report
+        actions = np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
         accepted = report.outcome == bridge_pb2.ChunkReport.ACCEPTED
+        if accepted:
+            self.scheduler.entered(actions, report.first_tick)
+        else:
+            self.scheduler.lost()
         self.record.add(
             chunk_episode=self.follower.episode,
-            chunk_tick=played.tick,
+            chunk_tick=request.tick,
             chunk_first_tick=report.first_tick if accepted else 0,
             chunk_to_policy_ms=played.to_policy_ms,
             chunk_to_ring_ms=played.to_ring_ms,
             chunk_infer_ms=chunk.timing.infer_ms,
             chunk_outcome=report.outcome,
-            actions=np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim),
-            picture=played.observation.images["top"],
-            state=played.observation.state,
+            actions=actions,
+            picture=request.observation.images["top"],
+            state=request.observation.state,
         )
 
 
@@ -186,8 +196,16 @@ def minimum_jerk(start: NDArray[np.float32], end: NDArray[np.float32], ticks: in
     return (start + (end - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)).astype(np.float32)
 
 
-def run(bridge_address: str, policy_address: str, seeds: range, execute: int, output: Path) -> None:
+def run(bridge_address: str, policy_address: str, seeds: range, splice: str, execute: int, output: Path) -> None:
     """Plays one episode per seed and writes the record.
+
+    Args:
+        bridge_address: host:port.
+        policy_address: host:port.
+        seeds: Of the cube poses.
+        splice: Name of the splice policy.
+        execute: Ticks between two observations.
+        output: The record.
 
     Raises:
         BridgeError: If the bridge is gone or refuses.
@@ -195,6 +213,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, execute: int, ou
     """
     record = RecordBuilder()
     policy = PolicyClient(policy_address)
+    spliced = client_splice(splice, policy.metadata().trained_delay)
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         follower = TickFollower(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
@@ -204,7 +223,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, execute: int, ou
             for number, seed in enumerate(seeds):
                 ready_arm(bridge, follower)
                 with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
-                    robot = SimulatedRobot(stream, worker, follower, execute)
+                    robot = SimulatedRobot(stream, worker, follower, ChunkScheduler(spliced, execute))
                     robot.go_home()
                     success = robot.play_episode(number, seed)
                 _say(episode=number, seed=seed, success=bool(success))
@@ -226,11 +245,12 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, required=True)
     parser.add_argument("--episodes", type=int, required=True)
     parser.add_argument("--execute", type=int, default=25, help="ticks between two observations")
+    parser.add_argument("--splice", required=True, help="how a chunk enters: hold-swap, rtc or trained-rtc")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     try:
-        run(options.bridge, options.policy, seeds, options.execute, options.output)
+        run(options.bridge, options.policy, seeds, options.splice, options.execute, options.output)
     except (BridgeError, Pi0EdgeError) as error:
         _say(error=str(error))
         return 1

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.age_of_information import ages_s
 from pi0_edge.demo.run_record import RunRecord
+from pi0_edge.evaluation.border_jerk import split_jerk
 from protos.bridge_pb2 import ChunkReport
 from protos.serial_link import Fault, TickFlag
 
@@ -73,6 +74,8 @@ class DemoSummary:
         faults: Names of faults that the firmware raised during episodes.
         simulation_lag_ms: How long a tick waited until the simulation had executed it.
         age_of_information_ms: Age of the observation behind each executed tick of an episode.
+        border_jerk_rms: Third difference of the commanded arm joints where one chunk follows another, rad/s³, RMS.
+        inner_jerk_rms: The same inside the chunks.
         tracking_error_rad: Largest difference between the policy's setpoint and the executed one, arm joints.
         quantization: The scheme against fp32.
     """
@@ -95,6 +98,8 @@ class DemoSummary:
     faults: list[str]
     simulation_lag_ms: Percentiles
     age_of_information_ms: Percentiles
+    border_jerk_rms: float
+    inner_jerk_rms: float
     tracking_error_rad: Percentiles
     quantization: QuantizationError
 
@@ -104,6 +109,7 @@ def summarize(record: RunRecord, quantization: QuantizationError, control_hz: fl
     during = record.tick_episode >= 0
     steps = np.diff(record.tick.astype(np.int64))
     periods = 1e3 * np.diff(record.tick_counter_s)[steps == 1]
+    border_jerk, inner_jerk = _jerk(record, control_hz, arm)
     return DemoSummary(
         episodes=len(record.seed),
         successes=int(record.success.sum()),
@@ -126,6 +132,8 @@ def summarize(record: RunRecord, quantization: QuantizationError, control_hz: fl
         faults=[fault.name or "" for fault in Fault if (record.tick_faults[during] & fault.value).any()],
         simulation_lag_ms=Percentiles.of(record.lag_ms[during]),
         age_of_information_ms=Percentiles.of(_ages_ms(record, control_hz)),
+        border_jerk_rms=border_jerk,
+        inner_jerk_rms=inner_jerk,
         tracking_error_rad=Percentiles.of(_tracking_errors(record, arm)),
         quantization=quantization,
     )
@@ -139,6 +147,26 @@ def _ages_ms(record: RunRecord, control_hz: float) -> NDArray[np.floating]:
     during = record.tick_episode >= 0
     tick, observed, chunk = record.tick[during], record.tick_observed[during], record.tick_chunk[during]
     return 1e3 * ages_s(tick, observed, chunk, 1.0 / control_hz)
+
+
+def _jerk(record: RunRecord, control_hz: float, arm: list[int]) -> tuple[float, float]:
+    """Root mean squares across the borders of chunks and inside them."""
+    border, inside = [], []
+    for episode in range(len(record.seed)):
+        chunk = record.executed_chunk(episode)
+        _, wanted = record.commanded(episode)
+        first = int(np.argmax(chunk >= 0))
+        entries = np.flatnonzero(np.diff(chunk[first:])) + 1
+        at_border, elsewhere = split_jerk(wanted[first:, arm], [0, *entries.tolist()], control_hz)
+        border.append(at_border)
+        inside.append(elsewhere)
+    return _rms(border), _rms(inside)
+
+
+def _rms(parts: list[NDArray[np.float64]]) -> float:
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def _tracking_errors(record: RunRecord, arm: list[int]) -> NDArray[np.float64]:

@@ -64,11 +64,12 @@ def running_system(log: Path, choice: PolicyChoice) -> Iterator[System]:
         )
 
 
-def start_robot(system: System, first_seed: int, episodes: int, record: Path) -> subprocess.Popen[bytes]:
+def start_robot(system: System, first_seed: int, episodes: int, splice: str, record: Path) -> subprocess.Popen[bytes]:
     """Starts the simulated robot; its standard output has one line of JSON per episode."""
     argv = [sys.executable, "-m", "pi0_edge.demo.simulated_robot", "--bridge", system.bridge]
     argv += ["--policy", system.policy, "--first-seed", str(first_seed), "--episodes", str(episodes)]
-    return start_child([*argv, "--output", str(record)], log=system.log / "robot.log", stdout=subprocess.PIPE)
+    argv += ["--splice", splice, "--output", str(record)]
+    return start_child(argv, log=system.log / "robot.log", stdout=subprocess.PIPE)
 
 
 @dataclass(frozen=True)

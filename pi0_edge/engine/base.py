@@ -15,7 +15,7 @@ from pi0_edge.engine.assembly import blank_model, fill_model, restore_model
 from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.errors import EngineError
-from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.precision import apply_bf16_policy
 from quant.quantize import quantize_model
 from quant.schemes import FP32, Scheme
@@ -36,8 +36,11 @@ class Engine(Protocol):
     config: Pi0Config
     times: Tensor
 
-    def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:
-        """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape."""
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
+        """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
+
+        `continuation` is the chunk that they continue (real-time chunking).
+        """
         ...
 
 

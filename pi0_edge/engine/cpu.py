@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.engine.cpu_layers import use_cpu_layers
-from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.quantized_linear import QuantizedLinear
 from quant.schemes import INT8_W8A8, Scheme
@@ -35,10 +35,10 @@ class CpuEngine:
         use_cpu_layers(model)
 
     @torch.inference_mode()
-    def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
 
         Raises:
             QuantizationError: If an activation becomes NaN or infinite.
         """
-        return self.model.sample_actions(inputs, noise, self.times)
+        return self.model.sample_actions(inputs, noise, self.times, continuation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, Scheme
 
@@ -29,6 +29,6 @@ class ReferenceEngine:
         self.times = euler_times(EULER_STEPS)
 
     @torch.inference_mode()
-    def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape."""
-        return self.model.sample_actions(inputs, noise, self.times)
+        return self.model.sample_actions(inputs, noise, self.times, continuation)

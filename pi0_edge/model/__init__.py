@@ -1,11 +1,23 @@
 """π0 and π0.5 in plain torch.
 
 `config` holds the sizes, `siglip` the vision tower, `gemma` the transformer layers that prefix and action expert
-share, `flow` the time convention and the Euler schedules, and `pi0` the policy network that joins them.
+share, `flow` the time convention and the Euler schedules, `continuation` real-time chunking, and `pi0` the policy
+network that joins them.
 """
 
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, VisionConfig
+from pi0_edge.model.continuation import Continuation, FrozenPrefix, Guidance
 from pi0_edge.model.inputs import ModelInputs
 from pi0_edge.model.pi0 import Pi0
 
-__all__ = ["PRESETS", "GemmaConfig", "ModelInputs", "Pi0", "Pi0Config", "VisionConfig"]
+__all__ = [
+    "PRESETS",
+    "Continuation",
+    "FrozenPrefix",
+    "GemmaConfig",
+    "Guidance",
+    "ModelInputs",
+    "Pi0",
+    "Pi0Config",
+    "VisionConfig",
+]

@@ -41,6 +41,11 @@ class GemmaConfig:
 class Pi0Config:
     """All sizes of one π0 (`pi0`) or π0.5 (`pi05`) network.
 
+    Attributes:
+        horizon: Actions of one chunk.
+        trained_delay: Longest frozen prefix, in actions, that the network was trained with (training-time RTC, see
+            `pi0_edge.model.continuation`); 0 where it was not.
+
     Raises:
         ValueError: If the experts cannot attend to each other or a size does not divide as it must.
     """
@@ -53,6 +58,7 @@ class Pi0Config:
     action_dim: int = 32
     horizon: int = 50
     max_prompt_tokens: int = 48
+    trained_delay: int = 0
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
@@ -69,6 +75,8 @@ class Pi0Config:
             raise ValueError(
                 f"image_size {self.vision.image_size} is not a multiple of patch_size {self.vision.patch_size}"
             )
+        if not 0 <= self.trained_delay < self.horizon:
+            raise ValueError(f"trained_delay must leave an action of {self.horizon} free, found {self.trained_delay}")
         if self.expert.width % 2:
             raise ValueError(f"expert width must be even for the time embedding, found {self.expert.width}")
 

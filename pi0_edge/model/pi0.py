@@ -15,6 +15,7 @@ Sources: Black et al., π0 (arXiv 2410.24164); π0.5 (arXiv 2504.16054); openpi 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pi0_edge.model.config import Pi0Config
+from pi0_edge.model.continuation import Continuation, frozen_actions
 from pi0_edge.model.flow import noisy_chunk, time_embedding
 from pi0_edge.model.gemma import ActionExpert, AdaRMSNorm, KeyValues, Prefix
 from pi0_edge.model.inputs import ModelInputs
@@ -66,9 +68,19 @@ class StepConditioning:
 
     def at(self, step: int) -> StepConditioning:
         """The conditioning of one time, broadcast over the batch."""
-        bias = None if self.time_bias is None else self.time_bias[step : step + 1]
-        modulations = None if self.modulations is None else [m[step : step + 1] for m in self.modulations]
-        return StepConditioning(bias, modulations)
+        return self._mapped(lambda table: table[step : step + 1])
+
+    def per_action(self, times: Tensor) -> StepConditioning:
+        """The conditioning of each action at a time of its own: tables [rows, horizon, width].
+
+        Args:
+            times: int64 [rows, horizon], which of the tabulated times; one row serves the whole batch.
+        """
+        return self._mapped(lambda table: table[:, 0][times])
+
+    def _mapped(self, pick: Callable[[Tensor], Tensor]) -> StepConditioning:
+        bias = None if self.time_bias is None else pick(self.time_bias)
+        return StepConditioning(bias, None if self.modulations is None else [pick(m) for m in self.modulations])
 
 
 class Pi0(nn.Module):
@@ -153,7 +165,7 @@ class Pi0(nn.Module):
 
         Args:
             x: float32 [batch, horizon, action_dim].
-            conditioning: Of the time of x: one time for the whole batch or one per row.
+            conditioning: Of the time of x: one time for the whole batch, one per row or one per action.
             context: From `attend_state`.
 
         Returns:
@@ -167,25 +179,43 @@ class Pi0(nn.Module):
 
     # The two uses of the network.
 
-    def sample_actions(self, inputs: ModelInputs, noise: Tensor, times: Tensor) -> Tensor:
+    def sample_actions(
+        self, inputs: ModelInputs, noise: Tensor, times: Tensor, continuation: Continuation | None = None
+    ) -> Tensor:
         """Integrates chunks from noise.
 
         Args:
             inputs: The observations.
             noise: float32 [batch, horizon, action_dim], standard normal.
             times: float32 [steps] from `flow.euler_times`.
+            continuation: What the chunks continue (real-time chunking).
 
         Returns:
             Normalized actions, float32 [batch, horizon, action_dim].
         """
         context = self.attend_state(self.attend_prefix(inputs), inputs.state)
-        conditioning = self.condition(times)
-        x = noise
-        for step in range(len(times)):
-            x = x - self.velocity(x, conditioning.at(step), context) / len(times)
+        conditioning = self._condition_steps(times, noise.shape[1], 0 if continuation is None else continuation.frozen)
+        x = noise if continuation is None else continuation.start(noise)
+        for step, time in enumerate(times):
+            velocity = self.velocity(x, conditioning[step], context)
+            if continuation is not None:
+                velocity = continuation.steer(velocity, x, time)
+            x = x - velocity / len(times)
         return x
 
-    def loss(self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    def _condition_steps(self, times: Tensor, horizon: int, frozen: int) -> list[StepConditioning]:
+        """The conditioning of every Euler step, with the first `frozen` actions at time 0."""
+        steps = range(len(times))
+        if frozen == 0:
+            table = self.condition(times)
+            return [table.at(step) for step in steps]
+        table = self.condition(F.pad(times, (0, 1)))
+        is_frozen = torch.arange(horizon, device=times.device) < frozen
+        return [table.per_action(torch.where(is_frozen, len(times), step)[None]) for step in steps]
+
+    def loss(
+        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+    ) -> Tensor:
         """Flow-matching loss per element: (ε − A − v(x_t, t))².
 
         Args:
@@ -194,6 +224,8 @@ class Pi0(nn.Module):
             noise: float32 [draws * batch, horizon, action_dim]: `draws` noise draws per observation, row-major by
                 observation, share one pass over the prefix.
             times: float32 [draws * batch].
+            frozen: int64 [draws * batch]: so many leading actions are shown without noise, at time 0
+                (arXiv 2512.05964); their loss means nothing. None freezes none.
 
         Returns:
             float32 [draws * batch, horizon, action_dim].
@@ -202,8 +234,18 @@ class Pi0(nn.Module):
         draws = noise.shape[0] // actions.shape[0]
         if draws > 1:
             context, actions = context.repeated(draws), actions.repeat_interleave(draws, 0)
-        velocity = self.velocity(noisy_chunk(actions, noise, times), self.condition(times), context)
-        return (noise - actions - velocity).square()
+        x, conditioning = noisy_chunk(actions, noise, times), self.condition(times)
+        if frozen is not None:
+            x, conditioning = self._freeze(x, actions, times, frozen)
+        return (noise - actions - self.velocity(x, conditioning, context)).square()
+
+    def _freeze(self, x: Tensor, actions: Tensor, times: Tensor, frozen: Tensor) -> tuple[Tensor, StepConditioning]:
+        """The noisy chunks with their first `frozen` actions clean and at time 0."""
+        rows, horizon = x.shape[:2]
+        is_frozen = frozen_actions(frozen, horizon)
+        which = torch.where(is_frozen, rows, torch.arange(rows, device=x.device)[:, None])
+        conditioning = self.condition(F.pad(times, (0, 1))).per_action(which)
+        return torch.where(is_frozen[..., None], actions, x), conditioning
 
 
 def packing_order(inputs: ModelInputs, tokens_per_camera: int) -> tuple[Tensor, Tensor]:

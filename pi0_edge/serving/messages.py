@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import GateState
 from pi0_edge.errors import ObservationError
 from pi0_edge.policy import Policy, PolicyChunk
-from pi0_edge.processing import Observation
+from pi0_edge.processing import Method, Observation, RunningPlan, Schedule
 from protos import policy_pb2
 
 PROMPT_CHARACTERS = 4096
@@ -37,6 +37,29 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
             f"prompt has {len(message.prompt)} characters, expected at most {PROMPT_CHARACTERS}; shorten it"
         )
     return Observation(images, np.array(message.state, np.float32), message.prompt or None)
+
+
+def read_plan(message: policy_pb2.Continuation, action_dim: int) -> RunningPlan:
+    """The plan in a request, in the robot's units.
+
+    Raises:
+        ObservationError: If its values are no whole rows, or method or schedule are not known.
+    """
+    if len(message.actions) % action_dim:
+        raise ObservationError(
+            f"continuation.actions holds {len(message.actions)} values, expected rows of {action_dim} actions"
+        )
+    for name, value, kind in (("method", message.method, Method), ("schedule", message.schedule, Schedule)):
+        if not 0 <= value < len(kind):
+            raise ObservationError(f"continuation.{name} is {value}, expected 0 to {len(kind) - 1}")
+    return RunningPlan(
+        actions=np.array(message.actions, np.float64).reshape(-1, action_dim),
+        delay=message.delay,
+        method=Method[policy_pb2.Continuation.Method.Name(message.method)],
+        schedule=Schedule[policy_pb2.Continuation.Schedule.Name(message.schedule)],
+        overlap=message.overlap,
+        max_weight=message.max_weight,
+    )
 
 
 def write_chunk(
@@ -74,6 +97,7 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
         gate=policy_pb2.GATE_NONE if bundle is None else _GATES[bundle.gate],
         gate_reasons=() if bundle is None else bundle.gate_reasons,
         overrides=policy.overrides,
+        trained_delay=config.trained_delay,
     )
 
 

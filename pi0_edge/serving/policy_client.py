@@ -87,7 +87,12 @@ class PolicyClient:
             return self._policy.GetMetadata(policy_pb2.MetadataRequest(), timeout=self._timeout_s)
 
     def infer(
-        self, observation: Observation, tick: int, capture_time_ns: int, noise_seed: int | None = None
+        self,
+        observation: Observation,
+        tick: int,
+        capture_time_ns: int,
+        noise_seed: int | None = None,
+        continuation: policy_pb2.Continuation | None = None,
     ) -> policy_pb2.Chunk:
         """Asks for a chunk.
 
@@ -96,6 +101,7 @@ class PolicyClient:
             tick: Firmware tick whose executed setpoint the observation shows.
             capture_time_ns: When it was taken, host monotonic clock.
             noise_seed: Fixes the initial noise.
+            continuation: What the arm executes meanwhile; the chunk then continues it.
 
         Raises:
             ObservationError: If the server refuses the observation.
@@ -103,7 +109,7 @@ class PolicyClient:
             DeadlineError: If there was no chunk within the client's deadline.
             ServingError: If the server cannot be reached or failed.
         """
-        message = write_observation(observation, tick, capture_time_ns, noise_seed)
+        message = write_observation(observation, tick, capture_time_ns, noise_seed, continuation)
         with self._calls():
             return self._policy.Infer(message, timeout=self._timeout_s)
 
@@ -118,7 +124,11 @@ class PolicyClient:
 
 
 def write_observation(
-    observation: Observation, tick: int, capture_time_ns: int, noise_seed: int | None
+    observation: Observation,
+    tick: int,
+    capture_time_ns: int,
+    noise_seed: int | None,
+    continuation: policy_pb2.Continuation | None = None,
 ) -> policy_pb2.Observation:
     """The request for an observation, whose checks are the server's."""
     images = [
@@ -131,6 +141,7 @@ def write_observation(
         prompt=observation.prompt or "",
         clock=policy_pb2.ObservationClock(tick=tick, capture_time_ns=capture_time_ns),
         noise_seed=noise_seed,
+        continuation=continuation,
     )
 
 

@@ -23,7 +23,7 @@ from pi0_edge.errors import ConfigError, ObservationError, Pi0EdgeError
 from pi0_edge.policy import Policy
 from pi0_edge.serving.errors import BusyError, DeadlineError
 from pi0_edge.serving.inference_queue import InferenceQueue
-from pi0_edge.serving.messages import describe_policy, read_observation, write_chunk
+from pi0_edge.serving.messages import describe_policy, read_observation, read_plan, write_chunk
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from protos import policy_pb2, policy_pb2_grpc
 
@@ -67,8 +67,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def _infer(self, request: policy_pb2.Observation) -> policy_pb2.Chunk:
         seed = request.noise_seed if request.HasField("noise_seed") else None
+        action_dim = self._policy.processor.robot.action_dim
+        plan = read_plan(request.continuation, action_dim) if request.HasField("continuation") else None
         observation = read_observation(request)
-        chunk = self._policy.infer(observation, seed)
+        chunk = self._policy.infer(observation, seed, plan)
         self.chunks += 1
         if self._recorder is not None:
             self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)

@@ -5,12 +5,14 @@
         state.safetensors   where the run stands; the same command goes on from there
         loss.png            the loss over the steps
 
-One camera, one robot and one prompt per run: what the shipped policy needs. It deliberately does not fine-tune a
+One camera, one robot and one prompt per run: what the shipped policy needs. A run starts from nothing, or from a policy
+that such a run has made (`start`). It deliberately does not fine-tune a
 published π0, which does not fit this loop's fp32 weights and moments.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pi0_edge.checkpoints import save_checkpoint
+from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import PRESETS, Pi0, Pi0Config
-from pi0_edge.processing import Normalization, ObservationProcessor, load_robot, load_tokenizer
+from pi0_edge.processing import (
+    Mode,
+    Normalization,
+    ObservationProcessor,
+    load_processor,
+    load_robot,
+    load_tokenizer,
+)
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.robot_layouts import Robot
 from pi0_edge.training.loss_plot import plot_loss
@@ -57,6 +66,9 @@ class TrainingOptions:
         preset: Sizes of the network, a name in `pi0_edge.model.PRESETS`.
         robot: Robot layout, by name or YAML path.
         camera: The camera of dataset and robot that the policy sees.
+        start: A π0 checkpoint of ours to train further; its sizes, robot, statistics and tokenizer are kept, and it
+            can see already.
+        max_delay: Longest frozen prefix of training-time RTC, see `TrainConfig`.
     """
 
     dataset: Path
@@ -71,6 +83,8 @@ class TrainingOptions:
     preset: str = "pi0-cube"
     robot: str = "aloha_sim"
     camera: str = "top"
+    start: Path | None = None
+    max_delay: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,17 +122,23 @@ def train_policy(
         ConfigError: If an option is out of range, or the run in `output` had other settings.
         DatasetError: If the dataset cannot be read or does not fit robot and network.
     """
-    config, robot = _preset(options), load_robot(options.robot)
+    _check_options(options)
     prompt = _only_task(options.dataset)
+    processor = None if options.start is None else _processor_of(options.start, options.max_delay)
+    config, robot = (processor.config, processor.robot) if processor else (_preset(options), load_robot(options.robot))
     demonstrations = load_demonstrations(options.dataset, options.camera, STRIDE)
     _check_demonstrations(demonstrations, config, robot, options)
-    processor, stats = _processor(options.output / "tokenizer.json", demonstrations, config, robot, prompt)
+    if processor is None:
+        processor = _new_processor(options.output / "tokenizer.json", demonstrations, config, robot, prompt)
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
+    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
     batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
     log.info("training on %d episodes, %d pictures", len(demonstrations), len(batches))
     torch.manual_seed(options.seed)
     model = Pi0(config)
-    if not has_state(options.output):  # a run that goes on has its eyes already
+    if options.start is not None:
+        open_checkpoint(options.start).load_into(model)
+    elif not has_state(options.output):  # a run that goes on has its eyes already
         warm_up = warm_up_vision(model, batches, options.vision_steps, options.batch, options.seed)
         for step, loss in enumerate(warm_up, start=1):
             report_vision(step, loss)
@@ -131,17 +151,42 @@ def train_policy(
     return TrainingResult(checkpoint, plot, progress.step, progress.seconds, float(np.mean(progress.losses[-100:])))
 
 
-def _preset(options: TrainingOptions) -> Pi0Config:
+def _check_options(options: TrainingOptions) -> None:
     for name in ("steps", "vision_steps", "batch", "draws", "save_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"{name} is {getattr(options, name)}, expected at least 1")
     if not options.learning_rate > 0:
         raise ConfigError(f"learning_rate is {options.learning_rate}, expected more than 0, such as 1e-3")
+
+
+def _preset(options: TrainingOptions) -> Pi0Config:
     if options.preset not in PRESETS:
         raise ConfigError(f"preset {options.preset!r} is not known; expected one of {', '.join(PRESETS)}")
-    if PRESETS[options.preset].variant != "pi0":
-        raise ConfigError(f"preset {options.preset} is a π0.5, which this loop does not train yet; expected a π0")
-    return PRESETS[options.preset]
+    return _with_delay(_trainable(PRESETS[options.preset], options.preset), options.max_delay)
+
+
+def _trainable(config: Pi0Config, origin: object) -> Pi0Config:
+    if config.variant != "pi0":
+        raise ConfigError(f"{origin} is a π0.5, which this loop does not train yet; expected a π0")
+    return config
+
+
+def _with_delay(config: Pi0Config, max_delay: int) -> Pi0Config:
+    try:
+        return dataclasses.replace(config, trained_delay=max_delay)
+    except ValueError as error:
+        raise ConfigError(f"max_delay is {max_delay}: {error}") from error
+
+
+def _processor_of(start: Path, max_delay: int) -> ObservationProcessor:
+    """The processing of the policy that is trained further, around the sizes of the new one."""
+    opened = open_checkpoint(start)
+    config = _with_delay(_trainable(opened.infer_config(), start), max_delay)
+    processor = load_processor(opened.folder, config)
+    for normalizer in (processor.normalization.state, processor.normalization.actions):
+        if normalizer.mode is not Mode.OPENPI_ZSCORE:
+            raise ConfigError(f"{start} normalizes by {normalizer.mode.value}; expected {Mode.OPENPI_ZSCORE.value}")
+    return processor
 
 
 def _only_task(dataset: Path) -> str:
@@ -167,18 +212,17 @@ def _check_demonstrations(
             )
 
 
-def _processor(
+def _new_processor(
     tokenizer: Path, demonstrations: list[Demonstration], config: Pi0Config, robot: Robot, prompt: str
-) -> tuple[ObservationProcessor, dict[str, dict[str, list[float]]]]:
-    """The processing of the new policy, and its statistics."""
+) -> ObservationProcessor:
+    """The processing of a new policy, with the statistics of its demonstrations."""
     stats = {
         "state": moments([demonstration.states for demonstration in demonstrations]),
         "actions": moments([demonstration.actions for demonstration in demonstrations]),
     }
     write_prompt_tokenizer([prompt], config.vocab_size, tokenizer)
-    arrays = {field: {name: np.array(values) for name, values in s.items()} for field, s in stats.items()}
-    normalization = Normalization.of_openpi(arrays, config.variant)
-    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config), stats
+    normalization = Normalization.of_openpi(stats, config.variant)
+    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config)
 
 
 def _train_config(options: TrainingOptions, robot: Robot) -> TrainConfig:
@@ -190,4 +234,5 @@ def _train_config(options: TrainingOptions, robot: Robot) -> TrainConfig:
         learning_rate=options.learning_rate,
         seed=options.seed,
         save_every=options.save_every,
+        max_delay=options.max_delay,
     )

@@ -6,6 +6,7 @@ that runs past the end of its episode repeats the last action, which is what the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +74,14 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
     return demonstrations
 
 
-def moments(arrays: list[NDArray[np.float32]]) -> dict[str, list[float]]:
+def moments(arrays: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
     """Mean, standard deviation (at least `STD_FLOOR`), 1 % and 99 % quantiles per dimension, as in norm_stats.json."""
     values = np.concatenate(arrays).astype(np.float64)
     return {
-        "mean": values.mean(0).tolist(),
-        "std": np.maximum(values.std(0), STD_FLOOR).tolist(),
-        "q01": np.quantile(values, 0.01, axis=0).tolist(),
-        "q99": np.quantile(values, 0.99, axis=0).tolist(),
+        "mean": values.mean(0),
+        "std": np.maximum(values.std(0), STD_FLOOR),
+        "q01": np.quantile(values, 0.01, axis=0),
+        "q99": np.quantile(values, 0.99, axis=0),
     }
 
 
@@ -91,7 +92,7 @@ class SampleBatches:
         self,
         demonstrations: list[Demonstration],
         stride: int,
-        stats: dict[str, dict[str, list[float]]],
+        stats: Mapping[str, Mapping[str, NDArray[np.float64]]],
         tokens: list[int],
         horizon: int,
         action_dim: int,
@@ -149,5 +150,5 @@ class SampleBatches:
         return out
 
     @staticmethod
-    def _normalized(values: NDArray[np.float32], stats: dict[str, list[float]]) -> NDArray[np.float32]:
-        return ((values - np.array(stats["mean"])) / (np.array(stats["std"]) + 1e-6)).astype(np.float32)
+    def _normalized(values: NDArray[np.float32], stats: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+        return ((values - stats["mean"]) / (stats["std"] + 1e-6)).astype(np.float32)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.model import Pi0
+from pi0_edge.model.continuation import frozen_actions
 from pi0_edge.model.flow import sample_training_times
 from pi0_edge.training.samples import SampleBatches
 
@@ -35,6 +36,8 @@ class TrainConfig:
         steps: Optimizer steps of the whole run; the cosine ends there.
         draws: Noise draws per observation that share one pass over the prefix.
         real_dims: Action dimensions that carry meaning; padding is left out of the loss.
+        max_delay: Training-time RTC (arXiv 2512.05964): of each chunk, 0 to this many leading actions, drawn uniformly,
+            are given without noise and left out of the loss; 0 trains whole chunks.
     """
 
     steps: int
@@ -48,6 +51,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     seed: int = 0
     save_every: int = 500
+    max_delay: int = 0
 
 
 @dataclass
@@ -116,8 +120,10 @@ class Trainer:
         inputs, chunks = self.batches.draw(config.batch, rng)
         rows = config.batch * config.draws
         noise = torch.randn(rows, *chunks.shape[1:], generator=generator)
-        loss = self.model.loss(inputs, chunks, noise, sample_training_times(rows, generator))
-        loss = loss[..., : config.real_dims].mean()
+        times = sample_training_times(rows, generator)
+        frozen = torch.randint(config.max_delay + 1, (rows,), generator=generator) if config.max_delay else None
+        loss = self.model.loss(inputs, chunks, noise, times, frozen)[..., : config.real_dims].mean(-1)
+        loss = loss.mean() if frozen is None else loss[~frozen_actions(frozen, loss.shape[1])].mean()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         self.optimizer.zero_grad()

@@ -1,0 +1,128 @@
+"""Plays a policy whose chunks arrive late, tick by tick and without a wall clock, and measures how the arm moves.
+
+The delay is injected: a chunk that answers the observation of tick T arrives at tick T + delay and can change what is
+executed from the tick after that on. What the arm does meanwhile is a scheduler's business: the robot's own one is
+`firmware_bridge.chunk_scheduler`, which this place does not know; it is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi0_edge.evaluation.border_jerk import split_jerk
+from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.processing import Observation
+from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
+from pi0_edge.sim.expert import TransferCubeExpert
+
+ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
+"""Joints in radians."""
+
+
+class Scheduler(Protocol):
+    """As `firmware_bridge.chunk_scheduler.ChunkScheduler`."""
+
+    def due(self, tick: int) -> bool:
+        """Whether the observation of `tick` is to be answered."""
+        ...
+
+    def observe(self, tick: int) -> Any:
+        """What the chunk that answers the observation of `tick` is to continue."""
+        ...
+
+    def entered(self, actions: NDArray[np.floating], first_tick: int) -> None:
+        """Takes over the chunk that was asked for last, from `first_tick` on."""
+        ...
+
+    def setpoint(self, tick: int) -> NDArray[np.float64] | None:
+        """What is executed at `tick`; None where nothing is planned."""
+        ...
+
+
+Answer = Callable[[Observation, int, Any], NDArray[np.float64]]
+"""The policy: observation, tick and what `Scheduler.observe` gave -> the chunk [horizon, 14], physical units."""
+
+
+@dataclass(frozen=True)
+class DelayedRollout:
+    """One episode.
+
+    Attributes:
+        seed: Of the cube pose.
+        cube: Where the cube was, x and y in metres.
+        success: Whether the cube was transferred.
+        executed: float64 [ticks, 14], the setpoints.
+        entries: Rows of `executed` at which a chunk was entered; the first one ends the wait at home.
+        starved: Ticks after the first chunk for which there was no setpoint; the last one was held.
+        delays: Delay of every chunk, ticks.
+    """
+
+    seed: int
+    cube: tuple[float, float]
+    success: bool
+    executed: NDArray[np.float64]
+    entries: list[int]
+    starved: int
+    delays: list[int]
+
+    def jerk(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of the arm joints, across the borders of chunks and inside them, rad/s³: see `split_jerk`."""
+        return split_jerk(self.executed[:, ARM], self.entries, CONTROL_HZ)
+
+    def path_error(self) -> float:
+        """Root mean square distance, per arm joint in rad, to the nearest point of the expert's path for this cube."""
+        path = TransferCubeExpert().setpoints(self.cube)[:, ARM]
+        squared = ((self.executed[:, None, ARM] - path[None]) ** 2).mean(-1).min(1)
+        return float(np.sqrt(squared.mean()))
+
+
+def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Generator) -> int:
+    """Ticks until a chunk is there: the given time, and a uniform random share of it on top."""
+    return round(milliseconds * (1 + extra_share * rng.random()) * CONTROL_HZ / 1e3)
+
+
+def roll_out_delayed(
+    env: AlohaTransferCube,
+    answer: Answer,
+    scheduler: Scheduler,
+    delay: Callable[[], int],
+    prompt: str,
+    picture_size: int,
+    seed: int,
+) -> DelayedRollout:
+    """Plays one episode until success or `MAX_TICKS`.
+
+    Args:
+        env: The simulation.
+        answer: The policy.
+        scheduler: The robot's side, new for every episode.
+        delay: Draws the delay of the next chunk, ticks.
+        prompt: What the policy is told.
+        picture_size: Of the policy's camera, pixels.
+        seed: Of the cube pose.
+    """
+    env.reset(seed)
+    x, y = env.cube_pose[:2]
+    executed: list[NDArray[np.float64]] = [HOME.astype(np.float64)]
+    entries, delays, starved = [], [], 0
+    arriving: tuple[int, NDArray[np.float64]] | None = None
+    for tick in range(MAX_TICKS):
+        if scheduler.due(tick):
+            delays.append(delay())
+            arriving = tick + delays[-1], answer(observe(env, prompt, picture_size), tick, scheduler.observe(tick))
+        if arriving is not None and arriving[0] <= tick:
+            scheduler.entered(arriving[1], tick + 1)
+            entries.append(tick + 1)
+            arriving = None
+        setpoint = scheduler.setpoint(tick + 1)
+        starved += setpoint is None and bool(entries)
+        executed.append(executed[-1] if setpoint is None else setpoint)
+        env.step(executed[-1])
+        if env.success:
+            break
+    return DelayedRollout(seed, (float(x), float(y)), env.success, np.array(executed), entries, starved, delays)
