@@ -4,15 +4,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := pi0_edge/kernels
+PROCESSOR ?= $(shell uname -m)
+TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test firmware protos lint setup system clean
+.PHONY: help demo test firmware kernels protos lint setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests"
 	@echo "make lint      ruff and pyright"
 	@echo "make firmware  the firmware image and the host library of its tests"
+	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
 	@echo "make setup     only install what the others need (PYTHON=python3.12 chooses the interpreter)"
 
@@ -29,6 +33,15 @@ lint: setup
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
 
+# CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only; PROCESSOR=aarch64 compiles
+# for a Jetson on another machine, see pi0_edge/kernels/cuda/aarch64.cmake.
+kernels:
+	@command -v nvcc >/dev/null && command -v cmake >/dev/null || { \
+		echo "make kernels needs the CUDA toolkit (nvcc) and cmake; neither is needed to run what it builds." >&2; exit 1; }
+	@cmake -S $(KERNELS)/cuda -B $(KERNELS)/build/$(PROCESSOR) -DCMAKE_BUILD_TYPE=Release $(TOOLCHAIN) $(CMAKE_OPTIONS) \
+		>/dev/null
+	@cmake --build $(KERNELS)/build/$(PROCESSOR) --parallel
+
 protos: setup
 	@$(BIN)/python -m protos.generate
 
@@ -43,4 +56,4 @@ $(INSTALLED): pyproject.toml tools/python_environment.sh | system
 
 clean:
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware clean
-	@rm -rf runs/demo
+	@rm -rf runs/demo $(KERNELS)/build

@@ -34,3 +34,7 @@ class EngineError(Pi0EdgeError):
 
 class MissingDependencyError(Pi0EdgeError):
     """An optional package or a system library that this feature needs is not installed."""
+
+
+class KernelError(EngineError):
+    """A CUDA kernel cannot run: the library is not built, there is no GPU, or the sizes are not possible."""

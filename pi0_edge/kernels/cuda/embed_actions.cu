@@ -1,0 +1,194 @@
+// The front of an Euler step: noisy actions to action tokens.
+//
+//   hidden = silu(x · foldedᵀ + bias of this step)        folded: action_in_proj and the action half of the time MLP
+//   tokens = hidden · outᵀ + out_bias                     π0; in π0.5 the tokens are x · inᵀ + bias
+//
+// Each block owns 64 output columns and computes all of `hidden` for itself (32 multiplications per element), so that one
+// launch does both layers; its rows of `out` are already on their way from memory meanwhile. x and the folded weight are
+// float32 and stay so: each is split into two bfloat16, and three of the four products are added (error below 2^-16).
+#include "device.cuh"
+
+namespace pi0 {
+
+constexpr int action_dim = 32;
+constexpr int most_tokens = 64, token_tiles = most_tokens / 16;
+constexpr int block_columns = 64, block_depth = 64, stages = 3, pad = 8;
+constexpr int embed_warps = 8;
+
+template <class T> struct WeightStage {
+  T rows[block_columns][block_depth + pad];
+};
+
+// A register pair of a tensor-core operand: rounded to bfloat16, and what the rounding lost.
+struct Split {
+  unsigned high, low;
+};
+
+__device__ __forceinline__ Split split(Vector<float, 2> x) {
+  const float high[2] = {to_float(from_float<bf16>(x.at[0])), to_float(from_float<bf16>(x.at[1]))};
+  return {pack<bf16>(high[0], high[1]), pack<bf16>(x.at[0] - high[0], x.at[1] - high[1])};
+}
+
+// All noisy actions as tensor-core operands, in every warp.
+struct Actions {
+  unsigned high[token_tiles][action_dim / 16][4], low[token_tiles][action_dim / 16][4];
+};
+
+__device__ __forceinline__ void load_actions(Actions &actions, const float *x, int tokens) {
+  const int lane = threadIdx.x % warp_size;
+  #pragma unroll
+  for (int tile = 0; tile < token_tiles; tile++)
+    #pragma unroll
+    for (int step = 0; step < action_dim / 16; step++)
+      #pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int token = tile * 16 + lane / 4 + i % 2 * 8, column = step * 16 + lane % 4 * 2 + i / 2 * 8;
+        Vector<float, 2> pair = {};
+        if (token < tokens) pair = *reinterpret_cast<const Vector<float, 2> *>(x + token * action_dim + column);
+        const Split parts = split(pair);
+        actions.high[tile][step][i] = parts.high;
+        actions.low[tile][step][i] = parts.low;
+      }
+}
+
+// Eight columns of x · weightᵀ + bias, for all tokens.
+__device__ __forceinline__ void project_actions(float (&sums)[token_tiles][4], const Actions &actions,
+                                                const float *weight, const float *bias, int first_column) {
+  const int lane = threadIdx.x % warp_size;
+  const auto start = *reinterpret_cast<const Vector<float, 2> *>(bias + first_column + lane % 4 * 2);
+  #pragma unroll
+  for (int tile = 0; tile < token_tiles; tile++)
+    #pragma unroll
+    for (int i = 0; i < 4; i++) sums[tile][i] = start.at[i % 2];
+  #pragma unroll
+  for (int step = 0; step < action_dim / 16; step++) {
+    const float *at = weight + (first_column + lane / 4) * action_dim + step * 16 + lane % 4 * 2;
+    const Split b0 = split(*reinterpret_cast<const Vector<float, 2> *>(at));
+    const Split b1 = split(*reinterpret_cast<const Vector<float, 2> *>(at + 8));
+    #pragma unroll
+    for (int tile = 0; tile < token_tiles; tile++) {
+      multiply_add<bf16>(sums[tile], actions.high[tile][step], b0.low, b1.low);
+      multiply_add<bf16>(sums[tile], actions.low[tile][step], b0.high, b1.high);
+      multiply_add<bf16>(sums[tile], actions.high[tile][step], b0.high, b1.high);
+    }
+  }
+}
+
+template <class Out> __device__ __forceinline__ void store_pair(Out *to, float low, float high) {
+  *reinterpret_cast<Vector<Out, 2> *>(to) = {from_float<Out>(low), from_float<Out>(high)};
+}
+
+template <class Out>
+__global__ void __launch_bounds__(embed_warps *warp_size)
+project_actions_kernel(const float *x, const float *weight, const float *bias, Out *out, int tokens, int width) {
+  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  const int first = blockIdx.x * block_columns + warp * 8;
+  Actions actions;
+  load_actions(actions, x, tokens);
+  float sums[token_tiles][4];
+  project_actions(sums, actions, weight, bias, first);
+  #pragma unroll
+  for (int tile = 0; tile < token_tiles; tile++)
+    #pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int token = tile * 16 + half * 8 + lane / 4;
+      if (token < tokens)
+        store_pair(out + static_cast<int64_t>(token) * width + first + lane % 4 * 2, sums[tile][2 * half],
+                   sums[tile][2 * half + 1]);
+    }
+}
+
+template <class T, class Out>
+__global__ void __launch_bounds__(embed_warps *warp_size)
+embed_actions_kernel(const float *x, const float *weight, const float *bias, const T *out_weight,
+                     const float *out_bias, Out *out, int tokens, int width) {
+  auto *weights = &shared_memory<WeightStage<T>>();
+  T *hidden = reinterpret_cast<T *>(weights + stages);
+  const int pitch = width + pad, lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  const int first_column = blockIdx.x * block_columns, depth_blocks = width / block_depth;
+
+  auto copy_weights = [&](int depth_block) {
+    constexpr int chunk = 16 / sizeof(T), chunks = block_depth / chunk;
+    if (depth_block < depth_blocks)
+      for (int i = threadIdx.x; i < block_columns * chunks; i += embed_warps * warp_size) {
+        const int row = i / chunks, column = i % chunks * chunk;
+        copy_async(&weights[depth_block % stages].rows[row][column],
+                   out_weight + static_cast<int64_t>(first_column + row) * width + depth_block * block_depth + column);
+      }
+    commit_copies();
+  };
+  for (int stage = 0; stage < stages; stage++) copy_weights(stage);
+
+  {
+    Actions actions;
+    load_actions(actions, x, tokens);
+    for (int column = warp * 8; column < width; column += embed_warps * 8) {
+      float sums[token_tiles][4];
+      project_actions(sums, actions, weight, bias, column);
+      #pragma unroll
+      for (int tile = 0; tile < token_tiles; tile++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++)
+          store_pair(hidden + (tile * 16 + half * 8 + lane / 4) * pitch + column + lane % 4 * 2,
+                     silu(sums[tile][2 * half]), silu(sums[tile][2 * half + 1]));
+    }
+  }
+
+  const int token_tile = warp % token_tiles, column_half = warp / token_tiles * (block_columns / 2);
+  float sums[block_columns / 16][4] = {};
+  for (int block = 0; block < depth_blocks; block++) {
+    wait_for_copies<stages - 1>();
+    __syncthreads();
+    const auto &stage = weights[block % stages];
+    #pragma unroll
+    for (int step = 0; step < block_depth / 16; step++) {
+      unsigned a[4], b[4];
+      load_matrices(a, hidden + (token_tile * 16 + lane % 16) * pitch + block * block_depth + step * 16 + lane / 16 * 8);
+      #pragma unroll
+      for (int pair = 0; pair < block_columns / 32; pair++) {
+        load_matrices(b, &stage.rows[column_half + pair * 16 + lane / 16 * 8 + lane % 8][step * 16 + lane / 8 % 2 * 8]);
+        multiply_add<T>(sums[2 * pair], a, b[0], b[1]);
+        multiply_add<T>(sums[2 * pair + 1], a, b[2], b[3]);
+      }
+    }
+    __syncthreads();
+    copy_weights(block + stages);
+  }
+  wait_for_copies<0>();
+
+  #pragma unroll
+  for (int i = 0; i < block_columns / 16; i++) {
+    const int column = first_column + column_half + i * 8 + lane % 4 * 2;
+    const auto start = *reinterpret_cast<const Vector<float, 2> *>(out_bias + column);
+    #pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int token = token_tile * 16 + half * 8 + lane / 4;
+      if (token < tokens)
+        store_pair(out + static_cast<int64_t>(token) * width + column, sums[i][2 * half] + start.at[0],
+                   sums[i][2 * half + 1] + start.at[1]);
+    }
+  }
+}
+
+}  // namespace pi0
+
+PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *bias, const void *out_weight,
+                              const float *out_bias, void *out, int64_t tokens, int64_t width, int64_t type,
+                              int64_t out_type, int64_t stream) {
+  using namespace pi0;
+  if (tokens < 1 || tokens > most_tokens || width < block_columns || width % block_columns) return cudaErrorInvalidValue;
+  if (out_type != PI0_FP32 && out_type != type) return cudaErrorInvalidValue;
+  const dim3 grid(width / block_columns), block(embed_warps * warp_size);
+  return with_16_bit_type(type, [&](auto *none) {
+    using T = std::remove_pointer_t<decltype(none)>;
+    auto run = [&](auto *to) {
+      using Out = std::remove_pointer_t<decltype(to)>;
+      if (!out_weight)
+        return launch(project_actions_kernel<Out>, grid, block, 0, stream, x, weight, bias, to, tokens, width);
+      const size_t shared = sizeof(WeightStage<T>) * stages + sizeof(T) * most_tokens * (width + pad);
+      return launch(embed_actions_kernel<T, Out>, grid, block, shared, stream, x, weight, bias,
+                    static_cast<const T *>(out_weight), out_bias, to, tokens, width);
+    };
+    return out_type == PI0_FP32 ? run(static_cast<float *>(out)) : run(static_cast<T *>(out));
+  });
+}

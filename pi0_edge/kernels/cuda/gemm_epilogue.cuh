@@ -1,0 +1,132 @@
+// What happens to the sums of a product before they are stored. In this order, each operation rounded to float32:
+//
+//   value = float(sum) · row scale · column scale + bias
+//   value = gelu(value), or gelu(even columns) · odd columns, which halves the columns
+//   value = residual + gate · value
+//   stored as float32, rounded to bfloat16 or float16, or divided by the output scale and rounded to int8 in ±127
+//
+// The choices are uniform branches at run time: they are taken once per tile, after hundreds of steps.
+#pragma once
+
+#include "gemm_arithmetic.cuh"
+#include "gemm_layout.cuh"
+
+namespace pi0::gemm {
+
+// `ACTIVATIONS` of gemm_epilogue.py.
+enum Activation { linear = 0, gelu = 1, geglu = 2 };
+
+struct Epilogue {
+  const float *row_scale;     // one per row, or one for all where row_scale_step is 0; null: 1
+  int row_scale_step;
+  const float *column_scale;  // [n]
+  const float *bias;          // [n], or null
+  const float *gate;          // [columns of out], or null: 1
+  const void *residual;       // like out, or null
+  const float *out_scale;     // one, for int8 only
+  void *out;                  // [m, n], or [m, n / 2] with GeGLU
+  pi0_type type;              // of out and residual
+  Activation activation;
+  float unit = 1.0f;          // power of two that the sums are to be multiplied by
+
+  bool possible() const {
+    return column_scale != nullptr && out != nullptr && type >= PI0_BF16 && type <= PI0_INT8 &&
+           (type == PI0_INT8 ? out_scale != nullptr && residual == nullptr : out_scale == nullptr) &&
+           activation >= linear && activation <= geglu;
+  }
+};
+
+// `count` neighbours of a row of float parameters, from a column that is a multiple of `count`.
+template <int count> struct Floats {
+  float at[count];
+
+  __device__ __forceinline__ explicit Floats(const float *from) {
+    constexpr int length = count < 4 ? count : 4;
+#pragma unroll
+    for (int i = 0; i < count; i += length) {
+      const auto vector = reinterpret_cast<const Vector<float, length> *>(from)[i / length];
+#pragma unroll
+      for (int j = 0; j < length; j++) at[i + j] = vector.at[j];
+    }
+  }
+};
+
+template <class T, int count> __device__ __forceinline__ void add_residual(const void *from, float (&values)[count]) {
+  constexpr int length = count * sizeof(T) < 16 ? count : 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < count; i += length) {
+    const auto vector = static_cast<const Vector<T, length> *>(from)[i / length];
+#pragma unroll
+    for (int j = 0; j < length; j++) values[i + j] = plus(values[i + j], to_float(vector.at[j]));
+  }
+}
+
+template <class T, int count> __device__ __forceinline__ void store_rounded(void *to, const float (&values)[count]) {
+  constexpr int length = count * sizeof(T) < 16 ? count : 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < count; i += length) {
+    Vector<T, length> vector;
+#pragma unroll
+    for (int j = 0; j < length; j++) vector.at[j] = from_float<T>(values[i + j]);
+    static_cast<Vector<T, length> *>(to)[i / length] = vector;
+  }
+}
+
+template <int count> __device__ __forceinline__ void store_int8(void *to, const float (&values)[count], float scale) {
+  Vector<int8_t, count> vector;
+#pragma unroll
+  for (int j = 0; j < count; j++)
+    vector.at[j] = static_cast<int8_t>(__float2int_rn(fminf(fmaxf(divided(values[j], scale), -127.0f), 127.0f)));
+  *static_cast<Vector<int8_t, count> *>(to) = vector;
+}
+
+template <class T, int count>
+__device__ __forceinline__ void add_and_store(const Epilogue &e, int64_t at, float (&values)[count]) {
+  if (e.residual) add_residual<T>(static_cast<const T *>(e.residual) + at, values);
+  store_rounded<T>(static_cast<T *>(e.out) + at, values);
+}
+
+// `count` neighbouring columns of one row of the output, beginning at a multiple of `count`.
+template <int count>
+__device__ __forceinline__ void store_columns(const Epilogue &e, int row, int column, int columns, float (&values)[count]) {
+  const int64_t at = static_cast<int64_t>(row) * columns + column;
+  if (e.gate) {
+    const Floats<count> gate(e.gate + column);
+#pragma unroll
+    for (int c = 0; c < count; c++) values[c] = times(values[c], gate.at[c]);
+  }
+  switch (e.type) {
+    case PI0_BF16: return add_and_store<bf16>(e, at, values);
+    case PI0_FP16: return add_and_store<fp16>(e, at, values);
+    case PI0_FP32: return add_and_store<float>(e, at, values);
+    case PI0_INT8: return store_int8(static_cast<int8_t *>(e.out) + at, values, *e.out_scale);
+  }
+}
+
+// One run of sums: `count` neighbouring columns of one row of the product, beginning at a multiple of `count`.
+template <int count, class Sum>
+__device__ __forceinline__ void finish_run(const Epilogue &e, int row, int column, int columns, const Sum (&sums)[count]) {
+  float values[count];
+  const float row_scale = e.row_scale ? e.row_scale[static_cast<int64_t>(row) * e.row_scale_step] : 1.0f;
+  const Floats<count> column_scale(e.column_scale + column);
+#pragma unroll
+  for (int c = 0; c < count; c++)
+    values[c] = times(times(static_cast<float>(sums[c]) * e.unit, row_scale), column_scale.at[c]);
+  if (e.bias) {
+    const Floats<count> bias(e.bias + column);
+#pragma unroll
+    for (int c = 0; c < count; c++) values[c] = plus(values[c], bias.at[c]);
+  }
+  if (e.activation == geglu) {
+    float gated[count / 2];
+#pragma unroll
+    for (int c = 0; c < count / 2; c++) gated[c] = times(gelu_tanh(values[2 * c]), values[2 * c + 1]);
+    return store_columns(e, row, column / 2, columns / 2, gated);
+  }
+  if (e.activation == gelu)
+#pragma unroll
+    for (int c = 0; c < count; c++) values[c] = gelu_tanh(values[c]);
+  store_columns(e, row, column, columns, values);
+}
+
+}  // namespace pi0::gemm

@@ -1,0 +1,142 @@
+"""The two ends of an Euler step: noisy actions to action tokens, and the expert's output to the next noisy actions.
+
+The first two linears of π0's front have nothing between them, and one of their two inputs is a function of time alone:
+they fold into one small matrix and one bias vector per step (`fold_front`), exactly.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pi0_edge.kernels.library import KernelLibrary, kernel_library
+from pi0_edge.kernels.norm import normalized
+
+EPSILON = 1e-6
+
+
+def fold_front(
+    action_in_weight: Tensor, action_in_bias: Tensor, mlp_in_weight: Tensor, time_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """mlp_in · [action_in · x + action_in_bias ; time] + bias = weight · x + biases[step], computed in float64.
+
+    Args:
+        action_in_weight: Of action_in_proj, [width, action_dim].
+        action_in_bias: [width].
+        mlp_in_weight: Of action_time_mlp_in, [width, 2 * width]: action half, time half.
+        time_bias: [steps, width], the time half of action_time_mlp_in with its bias, for every step.
+
+    Returns:
+        weight float32 [width, action_dim] and biases float32 [steps, width].
+    """
+    action_half = mlp_in_weight[:, : len(action_in_weight)].double()
+    weight = action_half @ action_in_weight.double()
+    biases = time_bias.double() + action_half @ action_in_bias.double()
+    return weight.float().contiguous(), biases.float()
+
+
+def embed_actions_into(
+    library: KernelLibrary,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor | None,
+    out_bias: Tensor | None,
+) -> None:
+    """Enqueues the front: one launch.
+
+    Args:
+        library: Where the kernel is.
+        out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; at most 64 tokens, width
+            a multiple of 64, at most 1024 with an `out_weight`.
+        x: float32 [tokens, 32].
+        weight: float32 [width, 32].
+        bias: float32 [width], of this step.
+        out_weight: bfloat16 or float16 [width, width], of action_time_mlp_out; None in π0.5, where the tokens are
+            x · weightᵀ + bias.
+        out_bias: float32 [width]; None without `out_weight`.
+
+    Raises:
+        KernelError: If a size or type is not possible, or there is no GPU.
+    """
+    dtype = out_weight.dtype if out_weight is not None else torch.bfloat16 if out.dtype == torch.float32 else out.dtype
+    library.call("embed_actions", x, weight, bias, out_weight, out_bias, out, *out.shape, dtype, out.dtype)
+
+
+@torch.library.custom_op("pi0::embed_actions", mutates_args=(), device_types="cuda")
+def embed_actions(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor | None,
+    out_bias: Tensor | None,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """Action tokens [tokens, width] of noisy actions x [tokens, 32]; arguments as in `embed_actions_into`."""
+    out = x.new_empty(len(x), len(weight), dtype=out_dtype)
+    embed_actions_into(kernel_library(), out, x, weight, bias, out_weight, out_bias)
+    return out
+
+
+@embed_actions.register_kernel("cpu")
+def _(x, weight, bias, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
+    hidden = F.linear(x, weight, bias)
+    if out_weight is None:
+        return hidden.to(out_dtype)
+    hidden = F.silu(hidden).to(out_weight.dtype)
+    return F.linear(hidden.float(), out_weight.float(), out_bias).to(out_dtype)
+
+
+@embed_actions.register_fake
+def _(x, weight, bias, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
+    return x.new_empty(x.shape[0], weight.shape[0], dtype=out_dtype)
+
+
+def euler_update_into(
+    library: KernelLibrary,
+    x: Tensor,
+    hidden: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    dt: float,
+) -> None:
+    """Enqueues the back, x ← x + dt · (norm(hidden) · weightᵀ + bias): one launch.
+
+    Args:
+        library: Where the kernel is.
+        x: float32 [tokens, action_dim], changed in place.
+        hidden: The expert's output before its final norm, bfloat16, float16 or float32 [tokens, width]; width a
+            multiple of 4, at most 2048.
+        scale: Of the final norm, float32 [width] or None; 1 + weight, or 1 + the scale of this step (π0.5).
+        shift: float32 [width] or None.
+        weight: Of action_out_proj, float32 [action_dim, width].
+        bias: float32 [action_dim].
+        dt: −1 / steps.
+
+    Raises:
+        KernelError: If a size or type is not possible, or there is no GPU.
+    """
+    tensors = (hidden, scale, shift, weight, bias, x)
+    library.call("euler_update", *tensors, *hidden.shape, x.shape[1], dt, EPSILON, hidden.dtype)
+
+
+@torch.library.custom_op("pi0::euler_update", mutates_args=("x",), device_types="cuda")
+def euler_update(
+    x: Tensor, hidden: Tensor, scale: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, dt: float
+) -> None:
+    """Advances x [tokens, action_dim] by one Euler step, in place; arguments as in `euler_update_into`."""
+    euler_update_into(kernel_library(), x, hidden, scale, shift, weight, bias, dt)
+
+
+@euler_update.register_kernel("cpu")
+def _(x, hidden, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
+    x += dt * F.linear(normalized(hidden, scale, shift, False, 1), weight, bias)
+
+
+@euler_update.register_fake
+def _(x, hidden, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
+    return None

@@ -1,0 +1,81 @@
+"""What a matrix product does with its sums before it stores them, written in torch with the roundings of the kernels.
+
+value = sum · row scale · column scale + bias
+value = gelu(value), or gelu(even columns) · odd columns
+value = residual + gate · value
+stored in `dtype`, or divided by `out_scale` and rounded to int8
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu
+
+from pi0_edge.errors import KernelError
+
+ACTIVATIONS = ("linear", "gelu", "geglu")
+"""Their numbers in the C interface are their places here; GELU is the tanh approximation."""
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Everything beside the scales of the product itself.
+
+    Attributes:
+        dtype: Of the output: bfloat16, float16, float32 or int8.
+        activation: One of `ACTIVATIONS`. "geglu" halves the columns: weights alternate gate, up, gate, up, ...
+        bias: float32 [n].
+        gate: float32 [columns of the output], the residual gate of an adaptive norm.
+        residual: The type and shape of the output; not with int8.
+        out_scale: float32 [1], the step of an int8 output; None for every other.
+    """
+
+    dtype: torch.dtype
+    activation: str = "linear"
+    bias: Tensor | None = None
+    gate: Tensor | None = None
+    residual: Tensor | None = None
+    out_scale: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise KernelError(
+                f"activation {self.activation!r} does not exist; expected one of {', '.join(ACTIVATIONS)}"
+            )
+
+    @property
+    def activation_code(self) -> int:
+        """In the C interface."""
+        return ACTIVATIONS.index(self.activation)
+
+    def columns(self, n: int) -> int:
+        """Of the output of a product with n columns."""
+        return n // 2 if self.activation == "geglu" else n
+
+    def apply(self, sums: Tensor, row_scale: Tensor | None, column_scale: Tensor) -> Tensor:
+        """Sums [m, n] -> output [m, columns(n)].
+
+        Args:
+            sums: int32, float32 or float64; all but float64 are continued in float32, as in the kernels.
+            row_scale: float32 [m, 1] or [1], or None for 1.
+            column_scale: float32 [n].
+        """
+        value = self.before_rounding(sums, row_scale, column_scale)
+        if self.out_scale is None:
+            return value.to(self.dtype)
+        return (value / self.out_scale).clamp(-127, 127).round().to(torch.int8)
+
+    def before_rounding(self, sums: Tensor, row_scale: Tensor | None, column_scale: Tensor) -> Tensor:
+        """What `apply` rounds: float32, or float64 for sums in float64."""
+        value = sums if sums.dtype == torch.float64 else sums.float()
+        value = (value if row_scale is None else value * row_scale) * column_scale
+        value = value if self.bias is None else value + self.bias
+        if self.activation == "gelu":
+            value = gelu(value, approximate="tanh")
+        elif self.activation == "geglu":
+            value = gelu(value[:, ::2], approximate="tanh") * value[:, 1::2]
+        value = value if self.gate is None else value * self.gate
+        return value if self.residual is None else value + self.residual.to(value.dtype)

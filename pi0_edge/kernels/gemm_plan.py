@@ -1,0 +1,157 @@
+"""How a matrix product is spread over a GPU: which tile, how many blocks, how much workspace.
+
+A product out[m, n] = a[m, k] · weight[n, k]ᵀ is cut into tiles, and the steps of all tiles into one stripe per block
+(`cuda/gemm_layout.cuh`). As many blocks as tiles is the plain way; twice as many split every tile along k. On a GPU
+with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 12 % of the work would be padding, but
+3.9 tiles of 144; and 36 tiles on 32 places take two rounds for the work of little more than one.
+
+The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured; what
+a device measures (`benchmarks/kernels_gemm.py`) goes before it, as a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+MACS_PER_CYCLE = 2048
+"""INT8 multiply-adds of one multiprocessor (Ampere GA10x in Orin: 85 TOP/s / 2 / 16 / 1.3 GHz)."""
+SHARED_BYTES_PER_CYCLE = 128
+L2_BYTES_PER_CYCLE = 32
+"""What one multiprocessor gets when all read; half the 64 of its port."""
+TILE_CYCLES = 1500
+"""Of filling the ring of stages before a tile and of the epilogue after it, as far as no other block hides them."""
+STEP_CYCLES = 40
+"""Of the barrier and the first fragments of a step, as far as no other warp hides them."""
+CACHED_WEIGHTS = 2**23
+"""Bytes of a weight up to which equal stripes are tried: twice the L2 of Orin, since half the blocks read one half."""
+WEIGHT_ONLY_BLOCKS = 2
+"""Blocks of the weight-only product per multiprocessor."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of the one-byte products: its number in the C interface and its sizes.
+
+    Attributes:
+        number: In `with_tile` of `cuda/gemm_bytes.cuh`.
+        rows: Of the output.
+        columns: Of the output.
+        warp_rows: A warp computes warp_rows × 64.
+        stages: Steps of k in shared memory at a time.
+        per_multiprocessor: Blocks that fit on one of Orin.
+        fp8: The FP8 product has it too.
+    """
+
+    number: int
+    rows: int
+    columns: int
+    warp_rows: int
+    stages: int
+    per_multiprocessor: int
+    fp8: bool
+
+    @property
+    def warps(self) -> int:
+        """Of one block."""
+        return self.rows // self.warp_rows * (self.columns // 64)
+
+    @property
+    def step_cycles(self) -> float:
+        """Of one step (64 of k): the slowest of tensor cores, shared memory and L2."""
+        loaded = (self.rows + self.columns) * 64
+        read = self.warps * (self.warp_rows + 64) * 64
+        return max(
+            self.rows * self.columns * 64 / MACS_PER_CYCLE,
+            (loaded + read) / SHARED_BYTES_PER_CYCLE,
+            loaded / L2_BYTES_PER_CYCLE,
+        )
+
+
+TILES = (
+    Tile(0, 64, 128, 32, 5, per_multiprocessor=2, fp8=True),
+    Tile(1, 128, 128, 64, 4, per_multiprocessor=2, fp8=False),
+    Tile(2, 144, 128, 48, 4, per_multiprocessor=2, fp8=True),
+    Tile(3, 160, 128, 80, 4, per_multiprocessor=2, fp8=False),
+    Tile(4, 192, 128, 48, 6, per_multiprocessor=1, fp8=True),
+    Tile(5, 256, 128, 64, 6, per_multiprocessor=1, fp8=False),
+)
+DEPTH = 64
+SPLITS = (1, 2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one product runs.
+
+    Attributes:
+        tile: Number of the tile; 0 for weight-only products, which have one.
+        blocks: Of the launch.
+        workspace_bytes: That blocks need to add up shared tiles; zero-filled before the first launch that uses it.
+    """
+
+    tile: int
+    blocks: int
+    workspace_bytes: int
+
+
+Tuned = Mapping[tuple[int, int, int], tuple[int, int]]
+"""(m, n, k) -> (tile, blocks), measured on one device."""
+
+
+def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, tuned: Tuned | None = None) -> Plan:
+    """The plan of an INT8 or FP8 product: what was measured, or else what the model finds fastest."""
+    if tuned and (m, n, k) in tuned:
+        tile, blocks = tuned[m, n, k]
+        return _plan(TILES[tile], m, n, k, blocks)
+    plans = candidates(m, n, k, multiprocessors, fp8)
+    return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors))
+
+
+def candidates(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> Iterator[Plan]:
+    """Every plan worth trying: whole tiles, tiles split along k, and stripes of equal length over all places.
+
+    Equal stripes reach the same columns at different times, so they are for weights that the L2 cache still holds then.
+    """
+    for tile in TILES:
+        tiles, steps = _tiles(tile, m, n), math.ceil(k / DEPTH)
+        for split in SPLITS:
+            if (tile.fp8 or not fp8) and (split == 1 or split * 8 <= steps):
+                yield _plan(tile, m, n, k, tiles * split)
+        places = tile.per_multiprocessor * multiprocessors
+        if (tile.fp8 or not fp8) and n * k <= CACHED_WEIGHTS and 8 * places <= tiles * steps:
+            yield _plan(tile, m, n, k, places)
+
+
+def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int) -> float:
+    """Cycles of the busiest multiprocessor."""
+    tile = TILES[plan.tile]
+    rounds = math.ceil(plan.blocks / multiprocessors)
+    steps = math.ceil(_tiles(tile, m, n) * math.ceil(k / DEPTH) / plan.blocks)
+    alone = min(rounds, tile.per_multiprocessor)
+    per_block = steps * (tile.step_cycles + STEP_CYCLES / alone) + TILE_CYCLES / alone
+    parts = 2 * tile.rows * tile.columns * 4 / L2_BYTES_PER_CYCLE if plan.workspace_bytes else 0
+    return rounds * (per_block + parts)
+
+
+def plan_weight_only(m: int, n: int, k: int, multiprocessors: int) -> Plan:
+    """The plan of a weight-only product: equally long stripes over all places of the GPU."""
+    tiles, depth = math.ceil(m / 64) * math.ceil(n / 128), math.ceil(k / 64)
+    blocks = min(WEIGHT_ONLY_BLOCKS * multiprocessors, tiles * depth)
+    return Plan(0, blocks, workspace_bytes(tiles, blocks, 64 * 128))
+
+
+def workspace_bytes(tiles: int, blocks: int, elements: int) -> int:
+    """What the C interface asks for: a ticket per tile, two parts of a tile per block; none if no tile is shared."""
+    if tiles % blocks == 0:
+        return 0
+    return math.ceil(tiles * 4 / 256) * 256 + 2 * blocks * elements * 4
+
+
+def _tiles(tile: Tile, m: int, n: int) -> int:
+    return math.ceil(m / tile.rows) * math.ceil(n / tile.columns)
+
+
+def _plan(tile: Tile, m: int, n: int, k: int, blocks: int) -> Plan:
+    return Plan(tile.number, blocks, workspace_bytes(_tiles(tile, m, n), blocks, tile.rows * tile.columns))

@@ -1,0 +1,104 @@
+"""RMSNorm, adaptive RMSNorm and LayerNorm with what follows them: Hadamard transform and quantization, in one pass.
+
+    y = (x − mean) / sqrt(mean((x − mean)²) + ε) · scale + shift        with mean = 0 unless `centred`
+
+An RMSNorm passes 1 + weight as scale, or nothing if the next linear has absorbed it; an adaptive one passes 1 + its
+scale and its shift of this Euler step; a LayerNorm is `centred` and passes weight and bias.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pi0_edge.kernels.library import KernelLibrary, kernel_library
+from pi0_edge.kernels.quantized_rows import empty_quantized, hadamard, quantize_rows
+
+EPSILON = 1e-6
+
+
+def norm_into(
+    library: KernelLibrary,
+    out: Tensor,
+    out_scale: Tensor | None,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    centred: bool = False,
+    hadamard_block: int = 1,
+) -> None:
+    """Enqueues the kernel: one launch.
+
+    Args:
+        library: Where the kernel is.
+        out: int8 or a 16-bit float [rows, width], overwritten.
+        out_scale: float32 [rows, 1], overwritten; None unless `out` is int8.
+        x: bfloat16, float16 or float32 [rows, width]; width a multiple of 8, at most 8192.
+        scale: float32 [width] or None.
+        shift: float32 [width] or None.
+        centred: Subtract the mean first.
+        hadamard_block: A power of two that divides the width; 1 for no transform.
+
+    Raises:
+        KernelError: If a size or a pair of types is not possible, or there is no GPU.
+    """
+    rows, width = x.shape
+    library.call(
+        "norm", x, scale, shift, out, out_scale, rows, width, centred, hadamard_block, EPSILON, x.dtype, out.dtype
+    )
+
+
+@torch.library.custom_op("pi0::norm", mutates_args=(), device_types="cuda")
+def norm(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    centred: bool,
+    hadamard_block: int,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """Normalized rows in a 16-bit type: x [rows, width] -> [rows, width]; arguments as in `norm_into`."""
+    out = torch.empty_like(x, dtype=out_dtype)
+    norm_into(kernel_library(), out, None, x, scale, shift, centred, hadamard_block)
+    return out
+
+
+@torch.library.custom_op("pi0::norm_quant", mutates_args=(), device_types="cuda")
+def norm_quant(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, centred: bool, hadamard_block: int
+) -> tuple[Tensor, Tensor]:
+    """Normalized rows in INT8: x [rows, width] -> int8 [rows, width], float32 scales [rows, 1]."""
+    out, out_scale = empty_quantized(x, x.shape[1])
+    norm_into(kernel_library(), out, out_scale, x, scale, shift, centred, hadamard_block)
+    return out, out_scale
+
+
+def normalized(x: Tensor, scale: Tensor | None, shift: Tensor | None, centred: bool, hadamard_block: int) -> Tensor:
+    """What the kernel holds before its last rounding: float32 (float64 for x in float64) [rows, width]."""
+    y = x if x.dtype == torch.float64 else x.float()
+    if centred:
+        y = y - y.mean(-1, keepdim=True)
+    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
+    y = y if scale is None else y * scale
+    y = y if shift is None else y + shift
+    return hadamard(y, hadamard_block)
+
+
+@norm.register_kernel("cpu")
+def _(x, scale, shift, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
+    return normalized(x, scale, shift, centred, hadamard_block).to(out_dtype)
+
+
+@norm_quant.register_kernel("cpu")
+def _(x, scale, shift, centred, hadamard_block):  # noqa: ANN001, ANN202
+    return quantize_rows(normalized(x, scale, shift, centred, hadamard_block))
+
+
+@norm.register_fake
+def _(x, scale, shift, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
+    return torch.empty_like(x, dtype=out_dtype)
+
+
+@norm_quant.register_fake
+def _(x, scale, shift, centred, hadamard_block):  # noqa: ANN001, ANN202
+    return empty_quantized(x, x.shape[1])

@@ -1,0 +1,118 @@
+"""The kernels, compiled for the CPU and run by the emulated GPU of `pi0_edge/kernels/cuda/emulation.h`."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pi0_edge.kernels.library import BUILD, KernelLibrary
+
+CUDA = BUILD.parent / "cuda"
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-DPI0_EMULATION",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fno-strict-aliasing",
+    "-Wno-sign-compare",
+    "-Wno-unknown-pragmas",
+]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: mangled name, blocks, threads per block, bytes of dynamic shared memory."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared: int
+
+
+class EmulatedLibrary(KernelLibrary):
+    """The library of the tests: tensors live on the CPU."""
+
+    def order(self, seed: int) -> None:
+        """Order of blocks, and of threads between barriers: 0 ascending, any other number random."""
+        self._functions.pi0_emulation_order(ctypes.c_int64(seed))
+
+    def only_record(self, on: bool) -> None:
+        """From now on, record launches instead of running them."""
+        self._functions.pi0_emulation_only_record(ctypes.c_int64(on))
+
+    def bank_conflicts(self) -> int:
+        """How many rows of matrices waited for a bank of shared memory, since this was last asked."""
+        self._functions.pi0_emulation_bank_conflicts.restype = ctypes.c_int64
+        return self._functions.pi0_emulation_bank_conflicts()
+
+    def launches(self) -> list[Launch]:
+        """All launches since this was last asked."""
+        self._functions.pi0_emulation_launches.restype = ctypes.c_char_p
+        found = []
+        for line in self._functions.pi0_emulation_launches().decode().splitlines():
+            kernel, *numbers = line.split()
+            gx, gy, gz, bx, by, bz, shared = map(int, numbers)
+            found.append(Launch(kernel, (gx, gy, gz), (bx, by, bz), shared))
+        return found
+
+
+@cache
+def emulated_library() -> EmulatedLibrary:
+    """Compiles what changed since last time, and loads it; skips the test where there is no C++ compiler."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: the kernels cannot be run on the CPU")
+    library, said = built()
+    assert library is not None, said
+    return EmulatedLibrary(library)
+
+
+@cache
+def built() -> tuple[Path | None, str]:
+    """The library file, or none and what the compiler said."""
+    folder = BUILD / "emulation"
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
+    with ThreadPoolExecutor(2) as pool:
+        sources = [*sorted(CUDA.glob("*.cu")), CUDA / "emulation.cpp"]
+        objects, said = zip(*pool.map(lambda source: compiled(source, headers, folder), sources), strict=True)
+    if any(said):
+        return None, "".join(said)[-4000:]
+    name = hashlib.sha256("".join(path.name for path in objects).encode()).hexdigest()[:16]
+    library = folder / f"libemulated_{name}.so"
+    if not library.is_file():
+        said = run(["g++", "-shared", "-o", str(library.with_suffix(".tmp")), *map(str, objects), "-ldl"])
+        if said:
+            return None, said
+        library.with_suffix(".tmp").rename(library)
+    return library, ""
+
+
+def compiled(source: Path, headers: bytes, folder: Path) -> tuple[Path, str]:
+    """The object file of one source, made once per content, and what the compiler said if it failed."""
+    key = hashlib.sha256(source.read_bytes() + headers + " ".join(FLAGS).encode()).hexdigest()[:16]
+    target = folder / f"{source.stem}_{key}.o"
+    if target.is_file():
+        return target, ""
+    for outdated in folder.glob(f"{source.stem}_????????????????.o"):
+        outdated.unlink(missing_ok=True)
+    said = run(["g++", *FLAGS, "-x", "c++", "-c", str(source), "-o", str(target.with_suffix(".tmp"))])
+    if not said:
+        target.with_suffix(".tmp").rename(target)
+    return target, said
+
+
+def run(command: list[str]) -> str:
+    """What a failing command said; nothing if it succeeded."""
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stderr if ran.returncode else ""

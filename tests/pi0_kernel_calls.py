@@ -1,0 +1,153 @@
+"""Every kernel once at its size in π0 with two cameras: 512 image and 48 prompt tokens, a state token, 50 actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pi0_edge.kernels.attention import attention_into, rope_attention_into
+from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
+from pi0_edge.kernels.geglu import geglu_into
+from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
+from pi0_edge.kernels.gemm_epilogue import Epilogue
+from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.library import KernelLibrary
+from pi0_edge.kernels.norm import norm_into
+from pi0_edge.kernels.patches import patches_into, resize_plan
+from pi0_edge.kernels.quantize import quantize_into
+from pi0_edge.kernels.rope import rope_into
+
+PREFIX, ACTIONS = 560, 50
+KEYS = PREFIX + 1 + ACTIONS
+CAMERAS, VISION_TOKENS, VISION_WIDTH = 2, 256, 1152
+WIDTH, MLP, EXPERT_WIDTH = 2048, 16384, 1024
+ORIN = 16
+"""Multiprocessors."""
+LINEARS = {
+    "vision: q, k, v": (512, 3456, 1152, "linear"),
+    "vision: out": (512, 1152, 1152, "linear"),
+    "vision: fc1": (512, 4304, 1152, "gelu"),
+    "vision: fc2": (512, 1152, 4304, "linear"),
+    "prefix: q, k, v": (PREFIX, 2560, WIDTH, "linear"),
+    "prefix: o": (PREFIX, WIDTH, 2048, "linear"),
+    "prefix: gate, up": (PREFIX, 2 * MLP, WIDTH, "geglu"),
+    "prefix: down": (PREFIX, WIDTH, MLP, "linear"),
+}
+EXPERT_LINEARS = {
+    "step: q, k, v": (ACTIONS, 2560, EXPERT_WIDTH, "linear"),
+    "step: o": (ACTIONS, EXPERT_WIDTH, 2048, "linear"),
+    "step: gate, up": (ACTIONS, 8192, EXPERT_WIDTH, "geglu"),
+    "step: down": (ACTIONS, EXPERT_WIDTH, 4096, "linear"),
+}
+
+Call = Callable[[KernelLibrary], None]
+
+
+def half(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16)
+
+
+def single(*shape: int) -> Tensor:
+    return torch.empty(shape)
+
+
+def quantized(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(rows, columns, dtype=torch.int8), single(rows, 1)
+
+
+def calls() -> Iterator[tuple[str, Call]]:
+    """What each call is for, and the call; tensors are uninitialized: only launches are recorded."""
+    frames = torch.empty(CAMERAS, 480, 640, 3, dtype=torch.uint8)
+    yield (
+        "frames to patches",
+        lambda to: patches_into(to, half(CAMERAS, 256, 640), frames, resize_plan(480, 640, 224), 14),
+    )
+    rows = CAMERAS * VISION_TOKENS
+    yield (
+        "vision: norm",
+        lambda to: norm_into(to, half(rows, VISION_WIDTH), None, half(rows, VISION_WIDTH), None, None, True),
+    )
+    qkv = half(CAMERAS, VISION_TOKENS, 3 * VISION_WIDTH)
+    heads = [part.unflatten(-1, (16, 72)) for part in qkv.chunk(3, dim=-1)]
+    yield "vision: attention", lambda to: attention_into(to, half(CAMERAS, VISION_TOKENS, 16, 72), *heads)
+
+    x, caches = half(PREFIX, WIDTH), half(2, KEYS, 1, 256)
+    yield (
+        "prefix: norm, Hadamard, quantize",
+        lambda to: norm_into(to, *quantized(PREFIX, WIDTH), x, None, None, False, WIDTH),
+    )
+    yield (
+        "prefix: rope",
+        lambda to: rope_into(to, half(PREFIX, 8, 256), caches[0], caches[1], half(PREFIX, 2560), single(KEYS, 256), 0),
+    )
+    prefix = caches[:, None, :PREFIX]
+    yield "prefix: attention", lambda to: attention_into(to, half(1, PREFIX, 8, 256), half(1, PREFIX, 8, 256), *prefix)
+    yield (
+        "prefix: GeGLU, Hadamard, quantize",
+        lambda to: geglu_into(to, *quantized(PREFIX, MLP), half(PREFIX, 2 * MLP), 2048),
+    )
+
+    yield "prefix: Hadamard, quantize", lambda to: quantize_into(to, *quantized(PREFIX, MLP), half(PREFIX, MLP), 2048)
+
+    state = caches[:, None, : PREFIX + 1]
+    yield (
+        "state: rope",
+        lambda to: rope_into(to, half(1, 8, 256), caches[0], caches[1], half(1, 2560), single(KEYS, 256), PREFIX),
+    )
+    yield "state: attention", lambda to: attention_into(to, half(1, 1, 8, 256), half(1, 1, 8, 256), *state)
+
+    noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
+    folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
+    yield (
+        "step: embed actions",
+        lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, out_weight, time_bias),
+    )
+    yield "step: embed actions (π0.5)", lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None)
+    yield "step: norm", lambda to: norm_into(to, hidden.clone(), None, hidden, time_bias, None)
+    seen = caches[:, : PREFIX + 1]
+    yield (
+        "step: rope and attention",
+        lambda to: rope_attention_into(to, half(ACTIONS, 8, 256), half(ACTIONS, 2560), single(KEYS, 256), *seen),
+    )
+    yield (
+        "step: Euler update",
+        lambda to: euler_update_into(to, noise, hidden, time_bias, None, folded.t().contiguous(), single(32), -0.1),
+    )
+    yield from products()
+
+
+def workspace(plan: Plan) -> Tensor:
+    return torch.empty(plan.workspace_bytes, dtype=torch.uint8)
+
+
+def products() -> Iterator[tuple[str, Call]]:
+    """The linears of one layer of each kind, planned for Orin."""
+    for use, (m, n, k, activation) in LINEARS.items():
+        epilogue = Epilogue(torch.bfloat16, activation)
+        out, a, weight = half(m, epilogue.columns(n)), quantized(m, k), quantized(n, k)
+        plan, small = plan_bytes(m, n, k, ORIN), plan_bytes(m, n, k, ORIN, fp8=True)
+        scales = (a[1], weight[1].flatten())
+        yield (
+            f"{use}, INT8",
+            lambda to, o=out, p=plan, w=(a[0], weight[0], *scales), e=epilogue: gemm_int8_into(
+                to, o, workspace(p), *w, e, p
+            ),
+        )
+        yield (
+            f"{use}, FP8",
+            lambda to, o=out, p=small, w=(a[0], weight[0], *scales), e=epilogue: gemm_fp8_into(
+                to, o, workspace(p), *w, e, p
+            ),
+        )
+    for use, (m, n, k, activation) in EXPERT_LINEARS.items():
+        epilogue = Epilogue(torch.bfloat16, activation)
+        packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
+        for fp8 in (False, True):
+            yield (
+                f"{use}, {'FP8' if fp8 else 'INT8'} weights",
+                lambda to, o=half(m, epilogue.columns(n)), w=(half(m, k), packed, fp8, single(n)), e=epilogue, p=(plan_weight_only(m, n, k, ORIN)): (
+                    gemm_weight_only_into(to, o, workspace(p), *w, e, p)
+                ),
+            )

@@ -1,0 +1,152 @@
+"""The two ends of an Euler step against float64 and against the network itself."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, runner, values
+from torch.nn import functional as F
+
+from pi0_edge.errors import KernelError
+from pi0_edge.kernels.euler_step import (
+    embed_actions,
+    embed_actions_into,
+    euler_update,
+    euler_update_into,
+    fold_front,
+)
+from pi0_edge.kernels.norm import normalized
+from pi0_edge.model import GemmaConfig, Pi0, Pi0Config, VisionConfig
+from pi0_edge.model.flow import euler_times
+
+assert runner and device
+
+PROJECTION_ERROR = 2**-15
+"""Of a float32 product through bfloat16 pairs, relative to the largest result."""
+
+
+@st.composite
+def fronts(draw: st.DrawFn):
+    width, tokens = draw(st.sampled_from([64, 192])), draw(st.sampled_from([1, 15, 50, 64]))
+    dtype = draw(st.sampled_from([torch.bfloat16, torch.float16]))
+    seed = draw(st.integers(0, 2**31))
+    x, weight = values(tokens, 32, seed=seed), values(width, 32, seed=seed + 1, size=0.1)
+    out_weight = values(width, width, seed=seed + 2, dtype=dtype, size=width**-0.5)
+    bias, out_bias = values(2, width, seed=seed + 3)
+    return x, weight, bias, out_weight, out_bias
+
+
+def exact_front(x, weight, bias, out_weight, out_bias):
+    """In float64, but for the one rounding of the hidden layer that the kernel states."""
+    hidden = F.linear(x.double(), weight.double(), bias.double())
+    if out_weight is None:
+        return hidden
+    return F.linear(F.silu(hidden).to(out_weight.dtype).double(), out_weight.double(), out_bias.double())
+
+
+def assert_close(found, expected, error):
+    assert torch.isfinite(found).all()
+    largest = expected.abs().max()
+    assert (found.cpu().double() - expected).abs().max() <= error * largest
+
+
+@EACH_RUNNER
+@given(fronts(), st.booleans())
+def test_tokens_are_the_folded_projection_in_float64(runner: Runner, case, keep_float32: bool):
+    x, weight, _, out_weight, _ = case
+    out = runner.poisoned(len(x), len(weight), dtype=torch.float32 if keep_float32 else out_weight.dtype)
+    embed_actions_into(runner.library, out, *runner(*case))
+    # A hidden value within float32 noise of a tie may be rounded to 16 bits the other way.
+    tie = torch.finfo(out_weight.dtype).eps
+    assert_close(out, exact_front(*case), PROJECTION_ERROR + tie / 4 if keep_float32 else tie)
+
+
+@EACH_RUNNER
+@given(fronts(), st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
+def test_tokens_without_time_mlp(runner: Runner, case, dtype: torch.dtype):
+    x, weight, bias, *_ = case
+    out = runner.poisoned(len(x), len(weight), dtype=dtype)
+    embed_actions_into(runner.library, out, *runner(x, weight, bias, None, None))
+    assert_close(out, exact_front(x, weight, bias, None, None), PROJECTION_ERROR + torch.finfo(dtype).eps / 2)
+
+
+@EACH_RUNNER
+@given(fronts())
+def test_the_front_on_the_cpu_is_the_same(case):
+    out_weight = case[3]
+    found = embed_actions(*case, torch.float32)
+    assert_close(found, exact_front(*case), torch.finfo(out_weight.dtype).eps / 4)
+
+
+@st.composite
+def backs(draw: st.DrawFn):
+    width, tokens = draw(st.sampled_from([1024, 132, 4])), draw(st.integers(1, 9))
+    dtype = draw(st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
+    seed, action_dim = draw(st.integers(0, 2**31)), draw(st.sampled_from([32, 7]))
+    hidden = values(tokens, width, seed=seed, dtype=dtype, size=3.0)
+    scale = draw(st.sampled_from([None, values(width, seed=seed + 1)]))
+    shift = draw(st.sampled_from([None, values(width, seed=seed + 2)]))
+    weight = values(action_dim, width, seed=seed + 3, size=width**-0.5)
+    return values(tokens, action_dim, seed=seed + 4), hidden, scale, shift, weight, values(action_dim, seed=seed + 5)
+
+
+def exact_back(x, hidden, scale, shift, weight, bias, dt):
+    normed = normalized(hidden.double(), scale, shift, False, 1)
+    return x.double() + dt * F.linear(normed, weight.double(), bias.double())
+
+
+@EACH_RUNNER
+@given(backs())
+def test_x_advances_by_the_velocity_in_float64(runner: Runner, case):
+    x = runner.poisoned(*case[0].shape, dtype=torch.float32).copy_(case[0])
+    euler_update_into(runner.library, x, *runner(*case[1:]), dt=-0.1)
+    assert_near(x, exact_back(*case, dt=-0.1), 32)
+
+
+@EACH_RUNNER
+@given(backs())
+def test_the_back_on_the_cpu_is_the_same(case):
+    x = case[0].clone()
+    euler_update(x, *case[1:], -0.1)
+    assert_near(x, exact_back(*case, dt=-0.1), 32)
+
+
+def test_folding_is_exact():
+    """The folded front is `Pi0.embed_actions`, for every step."""
+    gemma = GemmaConfig(width=64, depth=1, mlp_dim=64, heads=1, kv_heads=1, head_dim=16)
+    vision = VisionConfig(width=16, depth=1, mlp_dim=16, heads=1, image_size=28, patch_size=14)
+    model = Pi0(Pi0Config("pi0", vision, gemma, gemma, action_dim=32, vocab_size=8)).requires_grad_(False)
+    conditioning = model.condition(euler_times(10))
+    assert conditioning.time_bias is not None
+    project, mlp_in, mlp_out = model.action_in_proj, model.action_time_mlp_in, model.action_time_mlp_out
+    weight, biases = fold_front(project.weight, project.bias, mlp_in.weight, conditioning.time_bias[:, 0])
+    x = values(50, 32, seed=0)
+    for step in range(10):
+        hidden = F.silu(F.linear(x, weight, biases[step]))
+        expected = model.embed_actions(x[None], conditioning.at(step))[0]
+        assert torch.allclose(F.linear(hidden, mlp_out.weight, mlp_out.bias), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(65, 64), (3, 96)])
+def test_an_impossible_front_is_refused(runner: Runner, tokens: int, width: int):
+    out = runner.poisoned(tokens, width, dtype=torch.bfloat16)
+    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2), None, None)
+    with pytest.raises(KernelError, match="embed_actions: invalid argument"):
+        embed_actions_into(runner.library, out, *case)
+
+
+def test_an_impossible_back_is_refused(runner: Runner):
+    x = runner.poisoned(1, 32, dtype=torch.float32)
+    case = runner(values(1, 6, seed=0), None, None, values(32, 6, seed=1), values(32, seed=2))
+    with pytest.raises(KernelError, match="euler_update: invalid argument"):
+        euler_update_into(runner.library, x, *case, dt=-0.1)
+
+
+def test_the_operators_pass_the_checks_of_torch(device: str):
+    x, weight, bias = values(3, 32, seed=0), values(64, 32, seed=1), values(64, seed=2)
+    out_weight = values(64, 64, seed=3, dtype=torch.bfloat16)
+    check_operator(embed_actions, (x, weight, bias, out_weight, bias, torch.float32), device)
+    check_operator(embed_actions, (x, weight, bias, None, None, torch.bfloat16), device)
+    check_operator(
+        euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1), device
+    )

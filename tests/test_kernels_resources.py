@@ -1,0 +1,69 @@
+"""What the compiler makes of the kernels, against the committed table: no spills, tensor cores where they belong."""
+
+import csv
+import shutil
+from functools import cache
+
+import pytest
+from emulated_kernels import emulated_library
+from kernel_resources import (
+    TABLE,
+    Orin,
+    Row,
+    compiled_kernels,
+    compiler,
+    measure,
+    nvdisasm,
+    readable,
+    recorded_launches,
+)
+
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed: nothing can be compiled")
+
+
+@cache
+def table() -> tuple[str, list[dict[str, str]]]:
+    """The compiler that made the table, and its rows."""
+    first, *rest = TABLE.read_text().splitlines()
+    return first.removeprefix("# "), list(csv.DictReader(rest))
+
+
+def test_the_table_has_every_launch_at_the_sizes_of_pi0():
+    launches = recorded_launches(emulated_library())
+    names = readable(launch.kernel for _, launch in launches)
+    found = [(use, names[launch.kernel], launch.shared) for use, launch in launches]
+    assert found == [(row["use"], row["kernel"], int(row["shared_bytes"])) for row in table()[1]]
+    assert len({use for use, _, _ in found}) == len(found), "a call that is more than one launch"
+
+
+def test_every_launch_fits_orin():
+    for row in table()[1]:
+        assert int(row["shared_bytes"]) <= Orin.SHARED_PER_BLOCK
+        assert int(row["orin_blocks_per_sm"]) >= 1
+        assert int(row["orin_warps_per_sm"]) >= 8, f"{row['use']}: two warps per scheduler hide no latency"
+
+
+@needs_nvcc
+def test_no_kernel_spills_on_orin():
+    for name, (_, kernel) in compiled_kernels(87).items():
+        assert kernel.spilled == kernel.stack == 0, name
+
+
+@needs_nvcc
+@pytest.mark.skipif(nvdisasm() is None, reason="nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+def test_products_run_on_tensor_cores():
+    kernels = compiled_kernels(87)
+    names = readable(kernels)
+    for name, (_, kernel) in kernels.items():
+        if names[name].startswith(("attention", "embed_actions", "project_actions")):
+            assert kernel.tensor_core == "HMMA", names[name]
+
+
+@needs_nvcc
+@pytest.mark.slow
+def test_the_table_is_what_this_compiler_makes():
+    made_by, rows = table()
+    if made_by != compiler():
+        pytest.skip(f"the table is of {made_by}, this is {compiler()}")
+    assert [{key: str(value) for key, value in vars(row).items()} for row in measure()] == rows
+    assert list(rows[0]) == list(Row.__annotations__)
