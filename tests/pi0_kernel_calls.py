@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -118,36 +119,28 @@ def calls() -> Iterator[tuple[str, Call]]:
     yield from products()
 
 
-def workspace(plan: Plan) -> Tensor:
-    return torch.empty(plan.workspace_bytes, dtype=torch.uint8)
-
-
 def products() -> Iterator[tuple[str, Call]]:
     """The linears of one layer of each kind, planned for Orin."""
     for use, (m, n, k, activation) in LINEARS.items():
-        epilogue = Epilogue(torch.bfloat16, activation)
-        out, a, weight = half(m, epilogue.columns(n)), quantized(m, k), quantized(n, k)
-        plan, small = plan_bytes(m, n, k, ORIN), plan_bytes(m, n, k, ORIN, fp8=True)
-        scales = (a[1], weight[1].flatten())
-        yield (
-            f"{use}, INT8",
-            lambda to, o=out, p=plan, w=(a[0], weight[0], *scales), e=epilogue: gemm_int8_into(
-                to, o, workspace(p), *w, e, p
-            ),
-        )
-        yield (
-            f"{use}, FP8",
-            lambda to, o=out, p=small, w=(a[0], weight[0], *scales), e=epilogue: gemm_fp8_into(
-                to, o, workspace(p), *w, e, p
-            ),
-        )
+        yield f"{use}, INT8", partial(one_byte_product, gemm_int8_into, False, m, n, k, activation)
+        yield f"{use}, FP8", partial(one_byte_product, gemm_fp8_into, True, m, n, k, activation)
     for use, (m, n, k, activation) in EXPERT_LINEARS.items():
-        epilogue = Epilogue(torch.bfloat16, activation)
-        packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
-        for fp8 in (False, True):
-            yield (
-                f"{use}, {'FP8' if fp8 else 'INT8'} weights",
-                lambda to, o=half(m, epilogue.columns(n)), w=(half(m, k), packed, fp8, single(n)), e=epilogue, p=(plan_weight_only(m, n, k, ORIN)): (
-                    gemm_weight_only_into(to, o, workspace(p), *w, e, p)
-                ),
-            )
+        for fp8, kind in ((False, "INT8"), (True, "FP8")):
+            yield f"{use}, {kind} weights", partial(weight_only_product, fp8, m, n, k, activation)
+
+
+def one_byte_product(into: Callable, fp8: bool, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
+    epilogue, plan = Epilogue(torch.bfloat16, activation), plan_bytes(m, n, k, ORIN, fp8)
+    (a, a_scale), (weight, scale) = quantized(m, k), quantized(n, k)
+    into(to, half(m, epilogue.columns(n)), workspace(plan), a, weight, a_scale, scale.flatten(), epilogue, plan)
+
+
+def weight_only_product(fp8: bool, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
+    epilogue, plan = Epilogue(torch.bfloat16, activation), plan_weight_only(m, n, k, ORIN)
+    packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
+    out = half(m, epilogue.columns(n))
+    gemm_weight_only_into(to, out, workspace(plan), half(m, k), packed, fp8, single(n), epilogue, plan)
+
+
+def workspace(plan: Plan) -> Tensor:
+    return torch.empty(plan.workspace_bytes, dtype=torch.uint8)
