@@ -25,6 +25,7 @@ from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
+from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
@@ -38,7 +39,7 @@ from pi0_edge.errors import Pi0EdgeError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
+_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece", "grpc", "grpc_health", "google"),
     "bridge": ("serial",),
