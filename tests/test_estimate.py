@@ -72,7 +72,7 @@ def test_weights_take_what_the_reference_says():
     """6.47 GB in 16 bits, less what the last prefix layer has beyond keys and values: q, o and the MLP."""
     unused = 2 * (2 * 2048 * 2048 + 3 * 2048 * 16384)
     assert network_bytes(PRESETS["pi0"], BF16_POLICY) == pytest.approx(6.47e9 - unused, rel=0.003)
-    of_prefix_attention = 17 * (2 * 2048 * 2048 + 2 * 2048 * 256)  # 16 bits in `orin`, unlike in the reference's 3.65 GB
+    of_prefix_attention = 17 * (2 * 2048 * 2048 + 2 * 2048 * 256)  # 16 bits in `orin`, 8 in the reference
     assert network_bytes(PRESETS["pi0"], ORIN) == pytest.approx(3.65e9 + of_prefix_attention - unused / 2, rel=0.005)
 
 

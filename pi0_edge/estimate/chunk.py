@@ -1,8 +1,8 @@
 """Work divided by what a device can do.
 
 Floor: per stage the larger of operations at the data sheet's rate and weights at the data sheet's bandwidth. Nothing
-can be faster. Expected: per kernel the larger of its operations, padded to whole tiles, and its bytes, at the rates that
-real kernels reach, and for every launch what a node of a graph costs. Nothing here is a measurement of this software.
+can be faster. Expected: per kernel the larger of its operations, padded to whole tiles, and its bytes, at the rates
+that real kernels reach, and for every launch what a node of a graph costs. None of it was measured on this software.
 """
 
 from __future__ import annotations
