@@ -7,6 +7,8 @@ second, and replayed ever after: no allocation and no Python between the inputs 
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,16 @@ class CapturedChunk:
             own.copy_(new, non_blocking=True)
         self.graph.replay()
         return self._actions.cpu()
+
+    @property
+    def nodes(self) -> int:
+        """Kernels, copies and fills in the graph."""
+        count = ctypes.c_size_t()
+        driver = ctypes.CDLL("libcuda.so.1")
+        error = driver.cuGraphGetNodes(ctypes.c_void_p(self.graph.raw_cuda_graph()), None, ctypes.byref(count))
+        if error:
+            raise EngineError(f"the nodes of a CUDA graph cannot be counted: error {error} of the driver")
+        return count.value
 
     def _run(self, network: CudaNetwork, tables: StepTables) -> Tensor:
         cache = network.attend(self._images, self._tokens, self._state)

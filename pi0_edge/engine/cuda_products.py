@@ -292,11 +292,8 @@ def product_of(
 
 
 def _shared_scale(linears: Sequence[QuantizedLinear]) -> Tensor:
-    """The one scale of what they all read, float32 [1]."""
-    scales = {layer.input_scale.item() for layer in linears if layer.input_scale is not None}
-    if len(scales) != 1:
-        raise EngineError(f"linears that read the same tokens have {len(scales)} different scales; calibrate again")
-    return torch.tensor([scales.pop()])
+    """One scale for what they all read, float32 [1]: the largest, as q alone never sees the last state token."""
+    return torch.stack([layer.input_scale for layer in linears if layer.input_scale is not None]).amax(0, keepdim=True)
 
 
 def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
