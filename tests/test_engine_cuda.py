@@ -7,7 +7,7 @@ The same operators, weights, tables and order that a graph holds. What is missin
 import copy
 from collections import Counter
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -100,14 +100,14 @@ def largest_inputs(model: Pi0, inputs: ModelInputs, noise: Tensor) -> dict[str, 
     """What calibration on this one observation gives: the largest magnitude of every channel into every linear."""
     found: dict[str, Tensor] = {}
 
-    def look(path: str, x: Tensor) -> None:
-        amax = x.detach().flatten(0, -2).abs().amax(0)
+    def look(path: str, _: torch.nn.Module, given: tuple[Tensor]) -> None:
+        amax = given[0].detach().flatten(0, -2).abs().amax(0)
         found[path] = torch.maximum(found.get(path, amax), amax)
 
     watched = copy.deepcopy(model)
     for path, layer in watched.named_modules():
         if isinstance(layer, torch.nn.Linear):
-            layer.register_forward_pre_hook(lambda _, given, path=path: look(path, given[0]))
+            layer.register_forward_pre_hook(partial(look, path))
     build_engine("reference", watched).infer(inputs, noise)
     return found
 

@@ -16,7 +16,7 @@ CheckpointOption = Annotated[
 EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, cuda, or reference (fp32).")]
 SchemeOption = Annotated[
     str | None,
-    typer.Option(help="How it is quantized: a scheme's name or a .yaml; else int8-w8a8, orin (cuda), fp32 (reference)."),
+    typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin)."),
 ]
 BundleOption = Annotated[
     Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
