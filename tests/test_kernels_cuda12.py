@@ -1,12 +1,13 @@
 """The kernels are also CUDA 12.6, which JetPack 6 has: every kernel of π0 through that version's own compiler."""
 
+import csv
 import ctypes
 import sysconfig
 from pathlib import Path
 
 import pytest
 from emulated_kernels import CUDA, emulated_library
-from kernel_resources import demangled, recorded_launches
+from kernel_resources import TABLE, demangled, readable, recorded_launches
 
 NVIDIA = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
 COMPILER = NVIDIA / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"
@@ -21,6 +22,7 @@ CUDA_RUNTIME = """
 #define INFINITY __int_as_float(0x7f800000)
 typedef struct CUstream_st *cudaStream_t;
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *);
 cudaError_t cudaGetLastError();
 namespace std {
 template <class T> struct remove_pointer { typedef T type; };
@@ -31,13 +33,14 @@ template <class T> using remove_pointer_t = typename remove_pointer<T>::type;
 
 
 def kernels_by_source() -> dict[Path, list[str]]:
-    """Every kernel that π0 launches, as C++ names it, under the source that defines it."""
+    """Every kernel that π0 launches, as C++ names it, under the source that the table of resources names for it."""
+    _, *table = TABLE.read_text().splitlines()
+    sources = {row["kernel"]: CUDA / row["source"] for row in csv.DictReader(table)}
+    mangled = {launch.kernel for _, launch in recorded_launches(emulated_library())}
+    full, short = demangled(mangled), readable(mangled)
     found: dict[Path, list[str]] = {}
-    names = demangled(launch.kernel for _, launch in recorded_launches(emulated_library()))
-    for name in sorted(set(names.values())):
-        plain = name.split("<")[0].removeprefix("pi0::")
-        source = next(path for path in CUDA.glob("*.cu") if f"{plain}(" in path.read_text())
-        found.setdefault(source, []).append(name)
+    for kernel in sorted(mangled):
+        found.setdefault(sources[short[kernel]], []).append(full[kernel])
     return found
 
 

@@ -107,7 +107,7 @@ def test_int8_sums_are_exact_and_the_epilogue_is_float64_rounded(runner: Runner,
     row_scale, column_scale = scales(m, 1, seed=seed, size=1e-2), scales(n, seed=seed, size=1e-2 / k**0.5)
     out, workspace = runner.poisoned(m, epilogue.columns(n), dtype=epilogue.dtype), zeros(runner, plan)
     on_device = runner(a, weight, row_scale, column_scale)
-    gemm_int8_into(runner.library, out, workspace, *on_device, there(runner, epilogue), plan)
+    gemm_int8_into(runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
     exact = epilogue.before_rounding(a.double() @ weight.double().t(), row_scale, column_scale)
     assert_epilogue(out, epilogue, exact)
     expected = epilogue.apply(int8_sums(a, weight), row_scale, column_scale)
@@ -128,9 +128,9 @@ def test_a_second_launch_finds_the_workspace_ready(runner: Runner, case):
     )
     workspace = zeros(runner, plan)
     first, second = (runner.poisoned(m, n, dtype=torch.float32) for _ in range(2))
-    gemm_int8_into(runner.library, first, workspace, *on_device, epilogue, plan)
+    gemm_int8_into(runner.library, first, workspace, *on_device, epilogue=epilogue, plan=plan)
     workspace[-(-tile_count(m, n, TILES[plan.tile]) * 4 // 256) * 256 :] = 0xFF  # parts may hold anything
-    gemm_int8_into(runner.library, second, workspace, *on_device, epilogue, plan)
+    gemm_int8_into(runner.library, second, workspace, *on_device, epilogue=epilogue, plan=plan)
     assert torch.equal(first, second)
 
 
@@ -146,7 +146,9 @@ def test_the_longest_sums_of_extremes_are_exact(runner: Runner, tile: Tile, sign
     plan = Plan(tile.number, tiles := tile_count(m, n, tile), workspace_bytes(tiles, tiles, 0))
     out = runner.poisoned(m, n, dtype=torch.float32)
     ones = runner(torch.ones(m, 1), torch.ones(n))
-    gemm_int8_into(runner.library, out, zeros(runner, plan), *runner(a, weight), *ones, Epilogue(torch.float32), plan)
+    gemm_int8_into(
+        runner.library, out, zeros(runner, plan), *runner(a, weight), *ones, epilogue=Epilogue(torch.float32), plan=plan
+    )
     assert out[0, 0].item() == sign * 127 * 127 * k
     assert torch.equal(out.cpu(), int8_sums(a, weight).float())
 
@@ -175,7 +177,14 @@ def test_weight_only_products_are_float64_rounded(runner: Runner, case):
     out, workspace = runner.poisoned(m, epilogue.columns(n), dtype=epilogue.dtype), zeros(runner, plan)
     on_device = runner(a, pack_weights(weight))
     gemm_weight_only_into(
-        runner.library, out, workspace, *on_device, fp8, *runner(column_scale), there(runner, epilogue), plan
+        runner.library,
+        out,
+        workspace,
+        *on_device,
+        fp8=fp8,
+        column_scale=runner(column_scale)[0],
+        epilogue=there(runner, epilogue),
+        plan=plan,
     )
     exact, of_sums = exact_and_error(a, weight, None, column_scale, epilogue)
     assert_epilogue(out, epilogue, exact, of_sums)
@@ -210,8 +219,7 @@ def test_every_weight_value_is_unpacked_exactly(runner: Runner, dtype: torch.dty
     out = runner.poisoned(k, n, dtype=torch.float32)
     plan = Plan(0, 2, 0)
     gemm_weight_only_into(
-        runner.library, out, zeros(runner, plan), *runner(torch.eye(k, dtype=dtype), pack_weights(typed)), fp8,
-        *runner(torch.ones(n)), Epilogue(torch.float32), plan,
+        runner.library, out, zeros(runner, plan), *runner(torch.eye(k, dtype=dtype), pack_weights(typed)), fp8=fp8, column_scale=runner(torch.ones(n))[0], epilogue=Epilogue(torch.float32), plan=plan,
     )  # fmt: skip
     assert torch.equal(out.cpu(), typed.float().t())
 
@@ -226,7 +234,7 @@ def test_fp8_products_are_float64_rounded_or_refused(runner: Runner, case):
 
     def call() -> None:
         on_device = runner(a, weight, a_scale, column_scale)
-        gemm_fp8_into(runner.library, out, workspace, *on_device, there(runner, epilogue), plan)
+        gemm_fp8_into(runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
 
     if runner.device == "cuda" and torch.cuda.get_device_capability() not in [(9, 0), (11, 0)]:
         with pytest.raises(KernelError, match="no FP8"):
@@ -247,8 +255,7 @@ def test_shared_tiles_add_up_in_the_same_order_whoever_comes_last(runner: Runner
             runner.library.order(order)  # type: ignore[attr-defined]
         out = runner.poisoned(50, 256, dtype=torch.float32)
         gemm_weight_only_into(
-            runner.library, out, zeros(runner, plan), *runner(a, weight), False, *runner(torch.ones(256)),
-            Epilogue(torch.float32), plan,
+            runner.library, out, zeros(runner, plan), *runner(a, weight), fp8=False, column_scale=runner(torch.ones(256))[0], epilogue=Epilogue(torch.float32), plan=plan,
         )  # fmt: skip
         found.append(out.cpu())
     assert all(torch.equal(found[0], other) for other in found[1:])
@@ -261,8 +268,7 @@ def test_nan_in_an_activation_reaches_its_row_and_no_other(runner: Runner):
     weight = pack_weights(integers(32, 64, seed=1))
     plan = Plan(0, 1, 0)
     gemm_weight_only_into(
-        runner.library, out, zeros(runner, plan), *runner(a, weight), False, *runner(torch.ones(32)),
-        Epilogue(torch.bfloat16), plan,
+        runner.library, out, zeros(runner, plan), *runner(a, weight), fp8=False, column_scale=runner(torch.ones(32))[0], epilogue=Epilogue(torch.bfloat16), plan=plan,
     )  # fmt: skip
     assert out.isnan().all(-1).nonzero().flatten().tolist() == [7]
     assert not out[torch.arange(20) != 7].isnan().any()
@@ -287,7 +293,7 @@ def test_impossible_products_are_refused_before_anything_is_launched(runner: Run
     workspace = torch.zeros(chosen["workspace"], dtype=torch.uint8, device=runner.device)
     with pytest.raises(KernelError, match="gemm_int8: invalid argument"):
         plan = Plan(chosen["tile"], chosen["blocks"], chosen["workspace"])
-        gemm_int8_into(runner.library, out, workspace, *on_device, Epilogue(torch.float32), plan)
+        gemm_int8_into(runner.library, out, workspace, *on_device, epilogue=Epilogue(torch.float32), plan=plan)
     assert out.isnan().all()
 
 
@@ -295,7 +301,7 @@ def test_an_int8_output_without_its_scale_is_refused(runner: Runner):
     out, plan = runner.poisoned(8, 16, dtype=torch.int8), Plan(0, 1, 0)
     on_device = runner(integers(8, 16, seed=0), integers(16, 16, seed=1), torch.ones(8, 1), torch.ones(16))
     with pytest.raises(KernelError, match="invalid argument"):
-        gemm_int8_into(runner.library, out, zeros(runner, plan), *on_device, Epilogue(torch.int8), plan)
+        gemm_int8_into(runner.library, out, zeros(runner, plan), *on_device, epilogue=Epilogue(torch.int8), plan=plan)
 
 
 def test_an_unknown_activation_is_named():

@@ -29,7 +29,7 @@ def cases(draw: st.DrawFn):
 def test_rows_follow_the_convention_of_quant(runner: Runner, case):
     x, block = case
     out, out_scale = runner.poisoned(*x.shape, dtype=torch.int8), runner.poisoned(len(x), 1, dtype=torch.float32)
-    quantize_into(runner.library, out, out_scale, *runner(x), block)
+    quantize_into(runner.library, out, out_scale, *runner(x), hadamard_block=block)
     expected, expected_scale = int8_rows(hadamard(x.double(), block).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-6, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
@@ -41,7 +41,7 @@ def test_rows_follow_the_convention_of_quant(runner: Runner, case):
 def test_impossible_sizes_are_refused(runner: Runner, width: int, block: int):
     out, out_scale = runner.poisoned(1, width, dtype=torch.int8), runner.poisoned(1, 1, dtype=torch.float32)
     with pytest.raises(KernelError, match="quantize: invalid argument"):
-        quantize_into(runner.library, out, out_scale, *runner(values(1, width, seed=0)), block)
+        quantize_into(runner.library, out, out_scale, *runner(values(1, width, seed=0)), hadamard_block=block)
 
 
 def test_the_operator_passes_the_checks_of_torch():

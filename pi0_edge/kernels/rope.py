@@ -1,8 +1,8 @@
 """Rotary positions, and the cache of keys and values that attention reads.
 
 A cache is one contiguous buffer [rows, kv_heads, head_dim] per layer for keys and one for values: prefix tokens first,
-then the state token, then the action tokens, which every Euler step overwrites in place. As padding never enters it,
-the position of a token is its row.
+then the state token, then, unless `attention.rope_attention` does without, the action tokens, which every Euler step
+overwrites in place. As padding never enters it, the position of a token is its row.
 """
 
 from __future__ import annotations
