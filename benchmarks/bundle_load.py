@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.full_size_memory import memory
 from benchmarks.machine import describe_machine
+from benchmarks.random_network import memory
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.engine import restore_engine
 from pi0_edge.engine.assembly import blank_model

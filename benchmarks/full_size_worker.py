@@ -68,16 +68,17 @@ def load_transformers(
     layout = torch_layout(list(parameters), Path("transformers"), lerobot=False)
     assert layout is not None
     with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.zero_()  # what we do not have is dead work: the last prefix layer after its keys and values
+        for name, parameter in parameters.items():
+            if name != "model.dit.embed_tokens.weight":  # never read, and a gigabyte
+                parameter.zero_()  # what we lack is work nobody reads: the last prefix layer after its keys and values
         for name, blank in blank_model(CONFIG).named_parameters():
             target = parameters[layout.locate(name).key]
             target.copy_(draw(name, blank.shape).view(target.shape))
     _fill_buffers(model)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.to(device, dtype if isinstance(tensor, torch.nn.Parameter) else None)
-    sample = torch.compile(model.sample_actions) if compiled else model.sample_actions
-    image_token = model.config.vlm_config.image_token_id
+    image_token: int = getattr(model.config.vlm_config, "image_token_id")  # noqa: B009 - its type is not declared
+    sample: Callable[..., Tensor] = torch.compile(model.sample_actions) if compiled else model.sample_actions
 
     def infer(inputs: ModelInputs, noise: Tensor) -> Tensor:
         slots = torch.full((1, int(inputs.image_mask.sum()) * CONFIG.vision.tokens), image_token)

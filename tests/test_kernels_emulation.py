@@ -23,6 +23,17 @@ template <bool barrier> __global__ void neighbour_kernel(int *out) {
   out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x];
 }
 
+// Reads what the other warp has written, and writes over its own.
+template <bool barrier> __global__ void overwrite_kernel(float *out) {
+  float *values = &shared_memory<float>();
+  values[threadIdx.x] = 1.0f;
+  __syncthreads();
+  const float sum = warp_sum(warp_sum(1.0f) * values[(threadIdx.x + 32) % 64]);
+  if (barrier) __syncthreads();
+  values[threadIdx.x] = 2.0f;
+  out[threadIdx.x] = sum;
+}
+
 // out[t] = in[t], by an asynchronous copy.
 template <bool wait> __global__ void copy_kernel(const float *in, float *out) {
   float *values = &shared_memory<float>();
@@ -39,6 +50,9 @@ template <bool whole> __global__ void shuffle_kernel(float *out) {
 }  // namespace pi0
 PI0_API int pi0_neighbour(int *out, int64_t barrier, int64_t stream) {
   return pi0::launch(barrier ? pi0::neighbour_kernel<true> : pi0::neighbour_kernel<false>, 1, 64, 256, stream, out);
+}
+PI0_API int pi0_overwrite(float *out, int64_t barrier, int64_t stream) {
+  return pi0::launch(barrier ? pi0::overwrite_kernel<true> : pi0::overwrite_kernel<false>, 1, 64, 256, stream, out);
 }
 PI0_API int pi0_copy(const float *in, float *out, int64_t wait, int64_t stream) {
   return pi0::launch(wait ? pi0::copy_kernel<true> : pi0::copy_kernel<false>, 1, 32, 512, stream, in, out);
@@ -78,6 +92,15 @@ def test_a_missing_barrier_shows(probes: EmulatedLibrary):
     for order in range(3):
         assert neighbours(probes, True, order) == expected
         assert neighbours(probes, False, order) != expected
+
+
+def test_a_warp_that_runs_ahead_shows(probes: EmulatedLibrary):
+    out = torch.zeros(64)
+    for barrier in (True, False):
+        probes.order(1)
+        probes.call("overwrite", out, barrier)
+        probes.order(0)
+        assert (out == 32 * 32).all() == barrier
 
 
 def test_an_asynchronous_copy_that_is_not_waited_for_shows(probes: EmulatedLibrary):

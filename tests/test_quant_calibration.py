@@ -48,8 +48,12 @@ def samples(count: int = FRAMES) -> list[ModelInputs]:
 def entered(model: Pi0) -> dict[str, list[Tensor]]:
     """Everything that enters every linear, kept by the plainest hook there is."""
     seen: dict[str, list[Tensor]] = {}
+
+    def keeper(path: str):
+        return lambda _, x: seen.setdefault(path, []).append(x[0].flatten(0, -2))
+
     handles = [
-        module.register_forward_pre_hook(lambda _, x, path=path: seen.setdefault(path, []).append(x[0].flatten(0, -2)))
+        module.register_forward_pre_hook(keeper(path))
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]

@@ -1,5 +1,7 @@
 """What calibration and gate refuse to work on, each with the frame, the joint or the camera that is wrong."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from observation_sources import moving_pictures, states, write_npz
@@ -28,7 +30,7 @@ def inspect(path, processor, frames=FRAMES):
     return inspect_frames(Frames(source, places), processor, MINIMUM)
 
 
-def changed(values: np.ndarray, place: object, value: object) -> np.ndarray:
+def changed(values: np.ndarray, place: Any, value: Any) -> np.ndarray:
     values = values.copy()
     values[place] = value
     return values

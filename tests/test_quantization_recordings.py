@@ -35,7 +35,7 @@ def processor(source, tmp_path_factory):
 
     stats = LeRobotDataset(RECORDINGS).stats
     fields = [
-        Normalizer(Mode.OPENPI_ZSCORE, {name: np.float64(stats[key][name]) for name in ("mean", "std")})
+        Normalizer(Mode.OPENPI_ZSCORE, {name: np.asarray(stats[key][name], np.float64) for name in ("mean", "std")})
         for key in ("observation.state", "action")
     ]
     tokenizer = character_tokenizer(tmp_path_factory.mktemp("tokenizer"))

@@ -43,7 +43,7 @@ def test_what_is_answered_is_recorded_with_its_clock(policy, tmp_path):
     for number, path in enumerate(files):
         (found,) = ObservationArchive(path).read([0], ["top"])
         np.testing.assert_array_equal(found.images["top"], observation(number).images["top"])
-        np.testing.assert_allclose(found.state, observation(number).state, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(found.state), np.asarray(observation(number).state), atol=1e-6)
         with np.load(path, allow_pickle=False) as file:
             assert (file["tick"][0], file["capture_time_ns"][0]) == (100 + number, number)
 

@@ -3,7 +3,7 @@
 # PYTHON: the interpreter that will be used; one that brings its own venv needs no python3-venv.
 set -eu
 
-packages="qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc libc6-dev make cppcheck libcmocka-dev
+packages="qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc g++ libc6-dev make cppcheck libcmocka-dev
           libegl1 libgl1 libgl1-mesa-dri"
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3 python3-venv"
 

@@ -28,7 +28,7 @@ def quantize_into(library: KernelLibrary, out: Tensor, out_scale: Tensor, x: Ten
 
 @torch.library.custom_op("pi0::quantize", mutates_args=(), device_types="cuda")
 def quantize(x: Tensor, hadamard_block: int) -> tuple[Tensor, Tensor]:
-    """X [rows, width] -> int8 [rows, width], float32 scales [rows, 1]."""
+    """Rows in INT8: x [rows, width] -> int8 [rows, width], float32 scales [rows, 1]."""
     out, out_scale = empty_quantized(x, x.shape[1])
     quantize_into(kernel_library(), out, out_scale, x, hadamard_block)
     return out, out_scale

@@ -2,8 +2,9 @@
 //
 // Every CUDA thread is a coroutine. Blocks run one after the other; within a block, threads run until they meet a
 // barrier or a warp-wide function, in an order that the test chooses, so that a missing barrier shows as a result that
-// depends on the order. Shared memory starts as NaN. Asynchronous copies happen as late as they may, when they are
-// waited for, or in a random order some of them at once. What this cannot show is speed, and the exact order of additions inside a tensor core.
+// depends on the order: side by side, or one warp as far ahead of the others as it can get. Shared memory starts as NaN.
+// Asynchronous copies happen as late as they may, when they are waited for, or in random order some of them at once.
+// What this cannot show is speed, and the exact order of additions inside a tensor core.
 #pragma once
 
 #include <setjmp.h>
@@ -182,16 +183,23 @@ inline void run_block(dim3 size) {
   memset(block.shared, 0xff, shared_bytes);
   for (unsigned i = 0; i < count; i++) prepare(*block.threads[i], i, size);
 
-  std::vector<unsigned> order(count);
-  for (unsigned i = 0; i < count; i++) order[i] = i;
+  std::vector<unsigned> warps(count / 32), lanes(32);
+  for (unsigned i = 0; i < warps.size(); i++) warps[i] = i;
+  for (unsigned i = 0; i < 32; i++) lanes[i] = i;
   for (bool progress = true; progress && !block.failed;) {
-    if (order_seed) std::shuffle(order.begin(), order.end(), chance);
+    if (order_seed) std::shuffle(warps.begin(), warps.end(), chance);
     progress = false;
     bool all_done = true, barrier_reached = true;
-    for (const unsigned i : order) {
-      Thread &thread = *block.threads[i];
-      if (thread.state == State::ready) run(thread), progress = true;
-    }
+    for (const unsigned warp : warps)
+      for (bool ran = true; ran;) {
+        if (order_seed) std::shuffle(lanes.begin(), lanes.end(), chance);
+        ran = false;
+        for (const unsigned lane : lanes) {
+          Thread &thread = *block.threads[warp * 32 + lane];
+          if (thread.state == State::ready) run(thread), ran = progress = true;
+        }
+        ran &= order_seed != 0;  // in random order, a warp gets as far as it can before the next one
+      }
     for (unsigned i = 0; i < count; i++) {
       const State state = block.threads[i]->state;
       all_done &= state == State::done;
