@@ -9,11 +9,12 @@ PROCESSOR ?= $(shell uname -m)
 TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test firmware kernels protos lint setup system clean
+.PHONY: help demo test fuzz firmware kernels protos lint setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests"
+	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      ruff and pyright"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
@@ -26,12 +27,17 @@ demo: setup firmware
 test: setup firmware
 	@$(BIN)/python -m pytest $(OPTIONS)
 
+fuzz: setup
+	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)
+
 lint: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m pyright
 
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory -s -C firmware_bridge/firmware rp2040js || \
+		echo "the emulator of the Raspberry Pi Pico could not be installed: its tests will be skipped"
 
 # CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only; PROCESSOR=aarch64 compiles
 # for a Jetson on another machine, see pi0_edge/kernels/cuda/aarch64.cmake.

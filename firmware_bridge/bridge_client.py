@@ -21,7 +21,12 @@ _LOOK_S = 0.02
 
 
 class Tick(NamedTuple):
-    """What the firmware did in one tick; `executed` is float32 [joints], physical units."""
+    """What the firmware did in one tick.
+
+    `executed` is float32 [joints], physical units; `chunk_id` and `observed_tick` name the chunk and the observation
+    behind it, 0 where no setpoint was executed; `host_time_s` is when the tick began on the bridge's monotonic clock,
+    0 where that is not known yet.
+    """
 
     tick: int
     counter: int
@@ -32,6 +37,8 @@ class Tick(NamedTuple):
     chunk_id: int
     flags: TickFlag
     executed: NDArray[np.float32]
+    observed_tick: int
+    host_time_s: float
 
 
 class BridgeClient:
@@ -148,4 +155,6 @@ def _tick(message: bridge_pb2.Telemetry) -> Tick:
         chunk_id=message.chunk_id,
         flags=TickFlag(message.flags),
         executed=np.array(message.executed, dtype=np.float32),
+        observed_tick=message.observed_tick,
+        host_time_s=message.host_time_s,
     )

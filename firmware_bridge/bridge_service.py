@@ -5,17 +5,21 @@ be played is answered by a REJECTED report, and the stream goes on.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
 import numpy as np
 
+from firmware_bridge.age_of_information import AgeOfInformation, AgeWindow
 from firmware_bridge.arm_control import ArmControl
 from firmware_bridge.chunk_player import ChunkPlayer
 from firmware_bridge.errors import ChunkError, ConfigError
 from firmware_bridge.link import FirmwareLink
+from firmware_bridge.read_ahead import ReadAhead
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.telemetry_fanout import TelemetryFanout
+from firmware_bridge.tick_clock import TickClock
 from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
 
 MAX_WATCHERS = 8
@@ -32,6 +36,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         self._arm = arm
         self._fanout = fanout
         self._player = ChunkPlayer(link)
+        self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     def Arm(self, request: bridge_pb2.ArmRequest, context: grpc.ServicerContext) -> bridge_pb2.ArmReply:
@@ -75,6 +80,8 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             tick_period_s=clock.tick_period_s,
             counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
             round_trip_ms=clock.round_trip_s * 1e3,
+            clock=_clock_message(clock),
+            age=_age_message(self._ages.figure(clock.tick_period_s)),
         )
 
     def PlayChunks(
@@ -85,7 +92,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
         try:
             with refusals(context):
-                for request in request_iterator:
+                for request in ReadAhead(request_iterator, self._link.chunks.let_pass):
                     yield self._play(request)
         finally:
             self._streams.release()
@@ -104,6 +111,8 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
 
     def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
         """Hands one tick to the watchers. Called in the link's reader thread."""
+        clock = self._link.clock
+        self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
         self._fanout.publish(
             bridge_pb2.Telemetry(
                 tick=telemetry.tick,
@@ -113,8 +122,11 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 faults=telemetry.faults,
                 ring_level=telemetry.ring_level,
                 chunk_id=telemetry.chunk_id,
+                observed_tick=telemetry.observed_tick,
                 flags=telemetry.flags,
                 executed=telemetry.executed,
+                clock=_clock_message(clock),
+                host_time_s=clock.host_ns_at(telemetry.tick) * 1e-9 if clock.ready else 0.0,
             )
         )
 
@@ -127,6 +139,23 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def _state(self) -> bridge_pb2.State:
         telemetry = self._link.telemetry
         return telemetry.state if telemetry else serial_link.State.DISARMED  # pyright: ignore[reportReturnType]
+
+
+def _clock_message(clock: TickClock) -> bridge_pb2.ClockEstimate:
+    estimate = clock.estimate(time.monotonic_ns())
+    return bridge_pb2.ClockEstimate(
+        drift_ppm=estimate.drift_ppm,
+        uncertainty_ms=estimate.uncertainty_s * 1e3,
+        round_trips=estimate.used,
+        rejected=estimate.rejected,
+        steps=estimate.steps,
+    )
+
+
+def _age_message(age: AgeOfInformation) -> bridge_pb2.AgeOfInformation:
+    return bridge_pb2.AgeOfInformation(
+        ticks=age.ticks, p50_ms=age.p50_s * 1e3, p99_ms=age.p99_s * 1e3, max_ms=age.max_s * 1e3
+    )
 
 
 def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:

@@ -42,6 +42,7 @@ class ChunkPlayer:
             ChunkError: the chunk is malformed.
             LinkError: the firmware's clock is not known.
         """
+        self._link.chunks.let_pass()
         with self._lock:
             self._chunk_id += 1
             try:
@@ -74,7 +75,10 @@ def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkRe
         retransmissions=delivery.retransmissions,
     )
     reply = delivery.reply
-    if reply is None:
+    if delivery.superseded:
+        report.outcome = ChunkReport.REJECTED
+        report.reason = "a newer chunk came before it was through"
+    elif reply is None:
         report.outcome = ChunkReport.LOST
         report.reason = "the firmware did not confirm it before it was past due"
     elif reply.result == ChunkResult.ACCEPTED:

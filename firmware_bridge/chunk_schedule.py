@@ -36,6 +36,11 @@ class ScheduledChunk:
     counts: NDArray[np.int16]
 
     @property
+    def observed_tick(self) -> int:
+        """Tick of the observation that the chunk answers."""
+        return self.first_tick - self.skipped - 1
+
+    @property
     def last_tick(self) -> int:
         """Tick at which the last row is due."""
         return self.first_tick + len(self.counts) - 1

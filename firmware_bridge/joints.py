@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.errors import ConfigError
-from firmware_bridge.firmware.joint_table import Joint, load_joint_table
+from firmware_bridge.firmware.joint_table import Joint, JointTable, load_joint_table
 
 ROBOTS = Path(__file__).parent / "robots"
 _MARGIN = 0.1  # of the range: a policy may overshoot a limit a little and is brought back; more is a mistake
@@ -64,10 +64,14 @@ def load_robot(name: str) -> RobotJoints:
     known = sorted(path.stem for path in ROBOTS.glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"unknown robot {name!r}; known are {', '.join(known)}")
-    table = load_joint_table(ROBOTS / f"{name}.yaml")
+    return robot_of(load_joint_table(ROBOTS / f"{name}.yaml"))
+
+
+def robot_of(table: JointTable) -> RobotJoints:
+    """The joints of a table."""
     lower, upper = _column(table.joints, "minimum"), _column(table.joints, "maximum")
     return RobotJoints(
-        name=name,
+        name=table.robot,
         names=tuple(joint.name for joint in table.joints),
         lower=lower,
         upper=upper,

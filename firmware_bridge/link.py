@@ -1,8 +1,9 @@
 """The live link to one microcontroller: reading, heartbeat, commands, and coming back after a loss.
 
 Two threads. The reader owns the port: it opens it, shakes hands, hands out what arrives, and begins again when
-the port vanishes or the board restarts. The heartbeat sends a ping every 50 ms while the reader lives; the
-firmware stops the arm by itself when pings fail to come, so a dead host needs no help from here.
+the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
+reader lives and hears; the firmware stops the arm by itself when pings fail to come, so a dead host needs no help
+from here, and a deaf one must not keep the arm going.
 """
 
 import itertools
@@ -12,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from firmware_bridge.chunk_sender import ChunkSender
+from firmware_bridge.clock_regression import Verdict
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.framing import LineCounters
 from firmware_bridge.handshake import shake_hands
@@ -54,7 +57,7 @@ class FirmwareLink:
     Attributes:
         robot: the joints that it drives.
         line: what the host's decoder counted since `start`.
-        chunk_replies: answers to chunks, by chunk id.
+        chunks: sends chunks and takes the answers to them.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class FirmwareLink:
         self.robot = robot
         self.baud = baud
         self.line = LineCounters()
-        self.chunk_replies: ReplyBox[ChunkReply] = ReplyBox()
+        self.chunks = ChunkSender(self.send, baud)
         self._port = port
         self._on_telemetry = on_telemetry
         self._session: LinkSession | None = None
@@ -121,7 +124,12 @@ class FirmwareLink:
     @property
     def up(self) -> bool:
         """Whether the firmware answered a ping lately."""
-        return self._session is not None and time.monotonic() - self._last_pong < _SILENCE_S
+        clock = self._clock
+        return self._session is not None and clock is not None and clock.ready and not self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return time.monotonic() - self._last_pong > _SILENCE_S
 
     @property
     def welcome(self) -> Welcome:
@@ -197,7 +205,9 @@ class FirmwareLink:
         self._telemetry = None
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
+        self._last_pong = time.monotonic()
         self._session = session
+        self.chunks.restart(welcome.receive_window)
 
     def _drop_session(self) -> None:
         session, self._session = self._session, None
@@ -221,20 +231,27 @@ class FirmwareLink:
         while session is not None and not self._stop.is_set():
             for message in session.receive(_READ_S):
                 self._dispatch(message)
+            if self._silent:
+                raise LinkError(f"the firmware on {self._port} has not answered a ping for {_SILENCE_S:g} s")
 
     def _dispatch(self, message: Message) -> None:
         match message:
             case Telemetry():
                 self._take_telemetry(message)
             case Pong():
-                self._last_pong = time.monotonic()
-                self.clock.add_round_trip(message.host_time_us * 1000, time.monotonic_ns(), message.counter)
+                self._take_pong(message)
             case CommandReply():
                 self._command_replies.deliver(message.nonce, message)
             case ChunkReply():
-                self.chunk_replies.deliver(message.chunk_id, message)
+                self.chunks.take_reply(message)
             case Counters():
                 self._counters = message
+
+    def _take_pong(self, pong: Pong) -> None:
+        self._last_pong = time.monotonic()
+        verdict = self.clock.add_round_trip(pong.host_time_us * 1000, time.monotonic_ns(), pong.counter)
+        if verdict is Verdict.STEPPED:
+            logger.info("the host's clock had stood still, or the first answers were slow: the tick is known anew")
 
     def _take_telemetry(self, telemetry: Telemetry) -> None:
         if telemetry.state == State.ESTOP:

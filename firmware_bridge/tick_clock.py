@@ -1,27 +1,39 @@
 """Which firmware tick it is now, by the host's clock.
 
-Each ping is answered with the value of the board's free-running counter. The answer with the shortest round
-trip of the last few seconds places the counter on the host's clock, at most half that round trip wrong; the
-counter then runs at its nominal frequency, and telemetry says at which counter value a tick began. This is a
-thin estimate: it does not learn the drift of the crystal (50 ppm is 0.2 ms in the window of 3 seconds). The
-board never changes its clock for the host.
+Pings place the board's free-running counter on the host's clock (see `clock_regression`); telemetry places the ticks
+on the counter. Tick n begins at `epoch` + n · period of the counter, and the interrupt that reports it is never early,
+so the epoch is the smallest one that any report shows. The board never changes its clock for the host, and every time
+at which something is due is a tick of the board.
 """
 
-import statistics
 import threading
-from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass
 
+from firmware_bridge.clock_regression import ClockRegression, Verdict
 from firmware_bridge.errors import LinkError
 
-_WINDOW = 64  # round trips, 3.2 seconds of pings
-_JUMP_NS = 50_000_000  # more than any crystal drifts while a link is down for minutes
+_RESTARTED = "the counter of the microcontroller fell back: it has restarted"
 
 
-class _RoundTrip(NamedTuple):
-    duration_ns: int
-    middle_ns: int
-    counter: int
+@dataclass(frozen=True)
+class ClockEstimate:
+    """How well the board's clock is known.
+
+    Attributes:
+        drift_ppm: how much faster than nominal the board's counter runs by the host's clock.
+        uncertainty_s: bound of the error of `tick_at`, in seconds.
+        round_trip_s: median of the last round trips, in seconds.
+        used: round trips that the estimate rests on, all since the board started.
+        rejected: round trips that were too long or too far off.
+        steps: how often the estimate began anew, as after the host was suspended.
+    """
+
+    drift_ppm: float
+    uncertainty_s: float
+    round_trip_s: float
+    used: int
+    rejected: int
+    steps: int
 
 
 class TickClock:
@@ -30,41 +42,47 @@ class TickClock:
     def __init__(self, counter_hz: int, tick_period_us: int) -> None:
         self.counter_hz = counter_hz
         self.tick_period_s = tick_period_us * 1e-6
-        self._round_trips: deque[_RoundTrip] = deque(maxlen=_WINDOW)
-        self._tick: tuple[int, int] | None = None
+        self._period = counter_hz * tick_period_us // 1_000_000  # in counts, as the firmware rounds it
+        self._regression = ClockRegression(counter_hz)
+        self._epoch: int | None = None
+        self._last_counter = 0
         self._lock = threading.Lock()
 
-    def add_round_trip(self, sent_ns: int, received_ns: int, counter: int) -> None:
+    def add_round_trip(self, sent_ns: int, received_ns: int, counter: int) -> Verdict:
         """Takes the counter value that answers a ping sent and answered at these host times.
 
         Raises:
-            LinkError: the counter has jumped, which it does only when the board restarts.
+            LinkError: the counter fell back, which it does only when the board restarts.
         """
         with self._lock:
-            if self._round_trips:
-                best = min(self._round_trips)
-                slack_ns = best.duration_ns // 2 + _JUMP_NS
-                lowest = self._counter_at(best, sent_ns - slack_ns)
-                if not lowest <= counter <= self._counter_at(best, received_ns + slack_ns):
-                    raise LinkError("the counter of the microcontroller jumped: it has restarted")
-            self._round_trips.append(_RoundTrip(received_ns - sent_ns, (sent_ns + received_ns) // 2, counter))
+            verdict = self._regression.add(sent_ns, received_ns, counter)
+        if verdict is Verdict.RESTARTED:
+            raise LinkError(_RESTARTED)
+        return verdict
 
     def add_tick(self, tick: int, counter: int) -> None:
-        """Takes the counter value at which a tick began."""
+        """Takes the counter value at which the interrupt of a tick ran; ticks come in order.
+
+        Raises:
+            LinkError: the counter fell back, which it does only when the board restarts.
+        """
         with self._lock:
-            self._tick = (tick, counter)
+            if counter < self._last_counter:
+                raise LinkError(_RESTARTED)
+            self._last_counter = counter
+            epoch = counter - tick * self._period
+            self._epoch = epoch if self._epoch is None else min(self._epoch, epoch)
 
     @property
     def ready(self) -> bool:
         """Whether a ping was answered and a tick was reported."""
-        return bool(self._round_trips) and self._tick is not None
+        return self._regression.ready and self._epoch is not None
 
     @property
     def round_trip_s(self) -> float:
         """Median round trip of the last seconds; 0 before the first."""
         with self._lock:
-            durations = [trip.duration_ns for trip in self._round_trips]
-        return statistics.median(durations) * 1e-9 if durations else 0.0
+            return self._regression.round_trip_s
 
     def tick_at(self, host_ns: int) -> float:
         """The tick at a host time, with its fraction.
@@ -73,11 +91,31 @@ class TickClock:
             LinkError: nothing is known of the board's clock yet.
         """
         with self._lock:
-            if not self._round_trips or self._tick is None:
-                raise LinkError("the clock of the microcontroller is not known yet; wait for its telemetry")
-            best = min(self._round_trips)
-            tick, tick_counter = self._tick
-        return tick + (self._counter_at(best, host_ns) - tick_counter) / (self.counter_hz * self.tick_period_s)
+            return (self._regression.counter_at(host_ns) - self._known_epoch()) / self._period
 
-    def _counter_at(self, best: _RoundTrip, host_ns: int) -> float:
-        return best.counter + (host_ns - best.middle_ns) * 1e-9 * self.counter_hz
+    def host_ns_at(self, tick: int) -> int:
+        """The host time at which a tick begins or began.
+
+        Raises:
+            LinkError: nothing is known of the board's clock yet.
+        """
+        with self._lock:
+            return self._regression.host_ns_at(self._known_epoch() + tick * self._period)
+
+    def estimate(self, host_ns: int) -> ClockEstimate:
+        """How well the clock is known at a host time."""
+        with self._lock:
+            line = self._regression
+            return ClockEstimate(
+                drift_ppm=line.drift * 1e6,
+                uncertainty_s=line.uncertainty_at(host_ns),
+                round_trip_s=line.round_trip_s,
+                used=line.used,
+                rejected=line.rejected,
+                steps=line.steps,
+            )
+
+    def _known_epoch(self) -> int:
+        if not self._regression.ready or self._epoch is None:
+            raise LinkError("the clock of the microcontroller is not known yet; wait for its telemetry")
+        return self._epoch

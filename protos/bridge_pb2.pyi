@@ -90,7 +90,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "clock", "age")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,8 @@ class Status(_message.Message):
     TICK_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
     state: State
     link_up: bool
     owner: str
@@ -107,7 +109,35 @@ class Status(_message.Message):
     tick_period_s: float
     counters: LinkCounters
     round_trip_ms: float
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ...) -> None: ...
+    clock: ClockEstimate
+    age: AgeOfInformation
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ...) -> None: ...
+
+class AgeOfInformation(_message.Message):
+    __slots__ = ("ticks", "p50_ms", "p99_ms", "max_ms")
+    TICKS_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P99_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    ticks: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    def __init__(self, ticks: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., max_ms: _Optional[float] = ...) -> None: ...
+
+class ClockEstimate(_message.Message):
+    __slots__ = ("drift_ppm", "uncertainty_ms", "round_trips", "rejected", "steps")
+    DRIFT_PPM_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAINTY_MS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIPS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    drift_ppm: float
+    uncertainty_ms: float
+    round_trips: int
+    rejected: int
+    steps: int
+    def __init__(self, drift_ppm: _Optional[float] = ..., uncertainty_ms: _Optional[float] = ..., round_trips: _Optional[int] = ..., rejected: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class LinkCounters(_message.Message):
     __slots__ = ("frames_received", "crc_errors", "framing_errors", "duplicate_frames", "sequence_gaps", "receive_overruns", "chunks_accepted", "chunks_refused", "starved_ticks", "limited_ticks", "missed_ticks")
@@ -140,7 +170,7 @@ class TelemetryRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed")
+    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed", "clock", "host_time_s", "observed_tick")
     TICK_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     COUNTER_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +180,9 @@ class Telemetry(_message.Message):
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    HOST_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_TICK_FIELD_NUMBER: _ClassVar[int]
     tick: int
     counter: int
     counter_hz: int
@@ -159,4 +192,7 @@ class Telemetry(_message.Message):
     chunk_id: int
     flags: int
     executed: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ...) -> None: ...
+    clock: ClockEstimate
+    host_time_s: float
+    observed_tick: int
+    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., host_time_s: _Optional[float] = ..., observed_tick: _Optional[int] = ...) -> None: ...

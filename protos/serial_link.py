@@ -18,7 +18,7 @@ RING_DEPTH = 128
 HEADER_SIZE = 3
 CRC_SIZE = 4
 MAX_PAYLOAD = 233
-SCHEMA_HASH = 0x2C776A62
+SCHEMA_HASH = 0x07856865
 
 
 def _pack(name: str, layout: str, values: tuple[float, ...]) -> bytes:
@@ -210,11 +210,12 @@ class Fragment:
     """From host to microcontroller."""
 
     ID: ClassVar[int] = 0x04
-    LAYOUT: ClassVar[str] = "<IIBBBBBB"
-    CAPACITY: ClassVar[int] = 109
+    LAYOUT: ClassVar[str] = "<IIIBBBBBB"
+    CAPACITY: ClassVar[int] = 107
 
     chunk_id: int
     first_tick: int
+    observed_tick: int
     step_count: int
     fragment_index: int
     fragment_count: int
@@ -229,6 +230,7 @@ class Fragment:
         values = (
             self.chunk_id,
             self.first_tick,
+            self.observed_tick,
             self.step_count,
             self.fragment_index,
             self.fragment_count,
@@ -243,7 +245,7 @@ class Fragment:
     def unpack(cls, payload: bytes) -> Fragment:
         """Read a payload; `ValueError` where its size does not agree with its own counts."""
         head, body = _split("Fragment", cls.LAYOUT, payload)
-        count = head[6] * head[7]
+        count = head[7] * head[8]
         tail = _unpack("Fragment.values", f"<{count}h", body)
         _check_count("Fragment", "values", len(tail), count, cls.CAPACITY)
         return cls(*head, values=tail)
@@ -254,13 +256,14 @@ class Welcome:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x81
-    LAYOUT: ClassVar[str] = "<IIIIHBB"
+    LAYOUT: ClassVar[str] = "<IIIIHHBB"
 
     schema_hash: int
     limits_hash: int
     tick_period_us: int
     counter_hz: int
     ring_depth: int
+    receive_window: int
     joints: int
     reset_cause: int
 
@@ -272,6 +275,7 @@ class Welcome:
             self.tick_period_us,
             self.counter_hz,
             self.ring_depth,
+            self.receive_window,
             self.joints,
             self.reset_cause,
         )
@@ -357,12 +361,13 @@ class Telemetry:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x85
-    LAYOUT: ClassVar[str] = "<IQIHHBBB"
-    CAPACITY: ClassVar[int] = 52
+    LAYOUT: ClassVar[str] = "<IQIIHHBBB"
+    CAPACITY: ClassVar[int] = 51
 
     tick: int
     counter: int
     chunk_id: int
+    observed_tick: int
     faults: int
     ring_level: int
     state: int
@@ -377,6 +382,7 @@ class Telemetry:
             self.tick,
             self.counter,
             self.chunk_id,
+            self.observed_tick,
             self.faults,
             self.ring_level,
             self.state,
@@ -390,7 +396,7 @@ class Telemetry:
     def unpack(cls, payload: bytes) -> Telemetry:
         """Read a payload; `ValueError` where its size does not agree with its own counts."""
         head, body = _split("Telemetry", cls.LAYOUT, payload)
-        count = head[7]
+        count = head[8]
         tail = _unpack("Telemetry.executed", f"<{count}f", body)
         _check_count("Telemetry", "executed", len(tail), count, cls.CAPACITY)
         return cls(*head, executed=tail)

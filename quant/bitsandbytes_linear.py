@@ -19,6 +19,8 @@ from quant.schemes import Rule
 
 OUTLIER_THRESHOLD = 6.0
 """Activations above this stay 16-bit in LLM.int8, as its authors recommend."""
+PACKED_BLOCK = 128
+"""Sizes that its packed CPU kernel takes are multiples of this."""
 NF4_BLOCK = 64
 """Weights of NF4 that share a float32 scale."""
 
@@ -31,13 +33,20 @@ class BitsAndBytesLinear(nn.Module):
 
         Raises:
             MissingDependencyError: If bitsandbytes is not installed.
-            QuantizationError: If a weight is NaN or infinite.
+            QuantizationError: If a weight is NaN or infinite, or bitsandbytes has no kernel for the sizes.
         """
         super().__init__()
         if not bool(torch.isfinite(linear.weight).all()):
             raise QuantizationError(NOT_FINITE)
         self.rule, self.in_features, self.out_features = rule, linear.in_features, linear.out_features
         self.inner = _converted(linear, rule)
+        try:
+            self.inner(torch.zeros(2, self.in_features))
+        except (AssertionError, RuntimeError, ValueError) as reason:
+            raise QuantizationError(
+                f"bitsandbytes cannot run a linear of {self.in_features} by {self.out_features} here ({reason}); "
+                "leave this layer out of the scheme"
+            ) from reason
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N] in the dtype of x.
@@ -78,5 +87,7 @@ def _converted(linear: nn.Linear, rule: Rule) -> nn.Module:
         made = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=OUTLIER_THRESHOLD)
     else:
         made = bitsandbytes.nn.Linear4bit(*sizes, compute_dtype=torch.float32, quant_type="nf4")
+        packable = linear.in_features % PACKED_BLOCK == 0 and linear.out_features % PACKED_BLOCK == 0
+        made.support_avx512bf16_for_cpu &= packable  # else its plain kernel, which takes any size
     made.load_state_dict({name: value.detach().float() for name, value in linear.state_dict().items()})
     return made.to("cpu").eval().requires_grad_(False)

@@ -105,7 +105,7 @@ def quantize_layer(
         QuantizationError: If a weight is NaN or infinite or a figure of calibration is missing, naming the layer.
     """
     layer, rule = model.get_submodule(path), scheme.rule_for(path)
-    if rule is None or not isinstance(layer, nn.Linear | nn.Embedding):
+    if rule is None or not isinstance(layer, nn.Linear | nn.Embedding) or _of_library(model, path):
         return None
     try:
         if isinstance(layer, nn.Embedding):
@@ -141,6 +141,11 @@ def blank_quantized(model: nn.Module, scheme: Scheme) -> None:
         else:
             blank = QuantizedLinear(rule, layer.in_features, layer.out_features, layer.bias is not None)
         _replace(model, path, blank.to("meta"))
+
+
+def _of_library(model: nn.Module, path: str) -> bool:
+    """Whether the layer is the inside of one that a library quantized already: bitsandbytes' are linears themselves."""
+    return isinstance(model.get_submodule(path.rpartition(".")[0]), BitsAndBytesLinear)
 
 
 def _replace(model: nn.Module, path: str, layer: nn.Module) -> None:

@@ -105,7 +105,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def check_operator(operator: Any, arguments: tuple[Any, ...], device: str) -> None:
     """Schema, fake implementation and dispatch of an operator, by torch's own checks, and both devices agree."""
-    there = [argument.to(device) if isinstance(argument, Tensor) else argument for argument in arguments]
+    there = tuple(argument.to(device) if isinstance(argument, Tensor) else argument for argument in arguments)
     torch.library.opcheck(operator, there)
     if device != "cpu":
         for found, expected in zip(results(operator, there), results(operator, arguments), strict=True):

@@ -79,8 +79,12 @@ def test_an_observation_from_the_future_is_refused():
 
 
 def test_time_on_the_wire_is_that_of_the_frames():
-    # 50 x 14 int16 in 8 fragments of 21 + 2 bytes more, ten bits a byte
-    assert wire_ticks(50, 14, 921600, 0.02) == pytest.approx((1400 + 8 * 23) * 10 / 921600 / 0.02)
+    # 50 x 14 int16 in 8 fragments of 25 + 2 bytes more, ten bits a byte
+    assert wire_ticks(50, 14, 921600, 0.02) == pytest.approx((1400 + 8 * 27) * 10 / 921600 / 0.02)
+
+
+def test_thirty_two_joints_leave_most_of_the_line_free():
+    assert wire_ticks(50, 32, 921600, 0.02) * 0.02 < 0.04  # for one second of motion
 
 
 def test_unknown_robot_is_named_with_the_known_ones():

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from motion_audit import ALOHA, assert_within_limits, executed_ticks, fast_swing, wait_until
+from motion_audit import ALOHA, TICK_S, assert_within_limits, executed_ticks, fast_swing, wait_until
 
 from firmware_bridge.bridge_client import BridgeClient
 from firmware_bridge.bridge_server import SERVICE, BridgeServer
@@ -53,6 +54,16 @@ def at_home(horizon: int = 50) -> np.ndarray:
     return np.tile(ALOHA.home, (horizon, 1))
 
 
+def test_status_and_telemetry_say_how_well_the_clock_is_known(client: BridgeClient):
+    clock = client.status().clock
+    assert clock.round_trips > 0 and 0.0 < clock.uncertainty_ms < 50.0
+    with client.telemetry() as ticks:
+        seen = [next(ticks) for _ in range(10)]
+    spacing = np.diff([tick.host_time_s for tick in seen]) / np.diff([tick.tick for tick in seen])
+    np.testing.assert_allclose(spacing, TICK_S, atol=5e-3)
+    assert abs(seen[-1].host_time_s - time.monotonic()) < 1.0  # the bridge runs on this machine
+
+
 def test_commanded_motion_is_executed_exactly(client: BridgeClient):
     assert client.arm() == State.ARMED
     start = client.status().tick
@@ -61,6 +72,7 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
         for tick in ticks:
             if tick.flags & TickFlag.EXECUTED:
                 executed[tick.tick] = tick.executed
+                assert 0 < tick.tick - tick.observed_tick <= 50
             if tick.tick % 10 == 0:
                 stream.send(fast_swing(tick.tick - start + np.arange(1, 51)), tick.tick)
             if tick.tick > start + 90:
@@ -68,6 +80,8 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
         reports = [report for _ in range(8) if (report := stream.next_report(1.0))]
     assert all(report.outcome == ChunkReport.ACCEPTED for report in reports), reports
     assert all(report.skipped < 25 for report in reports)
+    age = client.status().age
+    assert age.ticks >= len(executed) and 0.0 < age.p50_ms <= age.p99_ms <= age.max_ms <= 1000.0
     settled = sorted(executed)[20:]
     assert len(settled) > 40
     commanded = fast_swing(np.array(settled) - start)

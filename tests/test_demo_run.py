@@ -54,6 +54,17 @@ def test_executed_setpoints_stay_within_the_limits_of_the_firmware(folder):
     assert (np.abs(step) <= robot.velocity / 50 + slack).all()
 
 
+def test_every_executed_tick_names_the_observation_that_caused_it(folder):
+    run = RunRecord.load(folder / "record.npz")
+    executed = (run.tick_episode == 0) & (run.tick_chunk > 0)
+    age = (run.tick - run.tick_observed)[executed]
+    assert executed.sum() > 100 and age.min() >= 1 and age.max() <= 50
+    for chunk in np.unique(run.tick_chunk[executed]):
+        assert len(np.unique(run.tick_observed[executed & (run.tick_chunk == chunk)])) == 1
+    answered = np.isin(run.tick_observed[executed], run.chunk_tick)
+    assert answered.mean() > 0.5  # the others are of the chunk that brought the arms home
+
+
 def test_summary_and_pictures_are_there(folder):
     assert {"summary.json", "episode.png", "joints.png", "record.npz"} <= {path.name for path in folder.iterdir()}
 

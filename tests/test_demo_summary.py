@@ -9,7 +9,7 @@ import pytest
 
 from pi0_edge.demo.plots import plot_film, plot_joints, shown_episode
 from pi0_edge.demo.run_record import RecordBuilder, RunRecord
-from pi0_edge.demo.summary import QuantizationError, summarize
+from pi0_edge.demo.summary import Percentiles, QuantizationError, summarize
 from protos.bridge_pb2 import ChunkReport
 from protos.serial_link import Fault, State, TickFlag
 
@@ -26,7 +26,7 @@ def record(ticks: int = 20) -> RunRecord:
         builder.add(
             tick=100 + k, tick_episode=0, tick_counter_s=2.0 + 0.02 * k + (0.001 if k == 5 else 0), lag_ms=1.0,
             tick_state=State.RUNNING, tick_flags=TickFlag.EXECUTED, tick_faults=0, tick_ring_level=40,
-            executed=executed,
+            tick_chunk=0 if k < 3 else 1, tick_observed=0 if k < 3 else 100, executed=executed,
         )  # fmt: skip
     builder.add(
         chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_to_policy_ms=30.0, chunk_to_ring_ms=50.0,
@@ -65,6 +65,9 @@ def test_figures():
     assert summary.episode_seconds == [0.4]
     assert summary.tick_period_ms == pytest.approx(20.0)
     assert summary.tick_jitter_ms.max == pytest.approx(1.0, abs=1e-6)
+    ages = [20.0 * k for k in range(3, 20)]  # of the ticks from 103 on, which the observation at 100 caused
+    assert summary.age_of_information_ms == Percentiles.of(np.array(ages))
+    assert (summary.age_of_information_ms.p50, summary.age_of_information_ms.max) == (220.0, 380.0)
     assert summary.tracking_error_rad.max == pytest.approx(0.01, abs=1e-6)
     assert summary.faults == [] and summary.starved_ticks == 0 and summary.ticks_lost == 0
 

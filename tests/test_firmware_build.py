@@ -12,32 +12,43 @@ from firmware_library import FIRMWARE, ROOT, bench, load_library, make, require
 
 from firmware_bridge.errors import ConfigError
 from firmware_bridge.firmware import generate_joints
+from firmware_bridge.firmware.board_sizes import BOARDS, Board, CallGraph, SizesError, measure
 from firmware_bridge.firmware.joint_table import float32, load_joint_table
 
 ROBOTS = sorted((ROOT / "firmware_bridge" / "robots").glob("*.yaml"))
 BENCH = ROOT / "tests" / "firmware" / "bench_robot.yaml"
 
 
-def test_the_image_builds_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    require("make", "arm-none-eabi-gcc")
-    result = make("lm3s6965evb")
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_the_images_build_and_fit(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    require("make", "arm-none-eabi-gcc", "python3")
+    result = make(board.name, "ROBOT=aloha")
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stderr
-    image = FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
-    sizes = subprocess.run(["arm-none-eabi-size", str(image)], capture_output=True, text=True, check=True).stdout
-    text, data, bss = map(int, sizes.splitlines()[1].split()[:3])
+    sizes = measure(board)
     with capsys.disabled():
-        print(f"\nfirmware image: {text + data} bytes of flash, {data + bss} bytes of RAM (stack included)")
-    assert text + data < 256 * 1024 and data + bss < 64 * 1024
+        print(f"\n{board.title}: {sizes.flash} bytes of flash, {sizes.ram} of RAM, at most {sizes.stack} of stack")
+    assert sizes.flash < board.flash * 1024
+    assert sizes.ram + 4096 < board.ram * 1024
+    assert 1024 < sizes.stack < 4096
 
 
-def test_the_image_has_no_heap_and_no_doubles() -> None:
-    require("make", "arm-none-eabi-nm")
-    assert make("lm3s6965evb").returncode == 0
-    image = FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_the_images_have_no_heap_and_no_doubles(board: Board) -> None:
+    require("make", "arm-none-eabi-nm", "python3")
+    assert make(board.name, "ROBOT=aloha").returncode == 0
+    image = FIRMWARE / "build" / board.name / "firmware.elf"
     symbols = subprocess.run(["arm-none-eabi-nm", str(image)], capture_output=True, text=True, check=True).stdout
     names = {line.split()[-1] for line in symbols.splitlines()}
     assert not names & {"malloc", "free", "_sbrk", "printf", "__aeabi_dadd", "__aeabi_dmul", "__aeabi_f2d"}
+
+
+def test_a_function_that_calls_itself_has_no_bounded_stack() -> None:
+    graph = CallGraph({"a": 8, "b": 16, "c": 4}, {"a": {"b", "c"}, "b": {"c"}, "c": set()})
+    assert graph.deepest("a") == 28
+    graph.calls["c"] = {"a"}
+    with pytest.raises(SizesError, match="calls itself"):
+        graph.deepest("a")
 
 
 def test_every_robot_builds() -> None:

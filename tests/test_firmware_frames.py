@@ -7,11 +7,12 @@ import zlib
 from typing import Any
 
 import pytest
-from firmware_library import HostFirmware, load_library, only
+from firmware_library import HostFirmware, load_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.framing import cobs_decode, encode_frame
+from firmware_bridge.lockstep.host_firmware import only
 from protos.serial_link import SCHEMA_HASH, Counters, Hello, Ping, Pong, Telemetry, Welcome
 
 

@@ -8,9 +8,11 @@ import struct
 from collections.abc import Iterable
 
 import pytest
-from firmware_library import JointMotion, MotionLimits, load_library
+from firmware_library import load_library
 from hypothesis import given
 from hypothesis import strategies as st
+
+from firmware_bridge.lockstep.host_library import JointMotion, MotionLimits
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 extreme = st.sampled_from([0.0, -0.0, 1e-38, -1e-38, 3.4e38, -3.4e38, math.inf, -math.inf, math.nan, 1.0, -1.0])

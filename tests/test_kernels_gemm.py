@@ -219,8 +219,15 @@ def test_every_weight_value_is_unpacked_exactly(runner: Runner, dtype: torch.dty
     out = runner.poisoned(k, n, dtype=torch.float32)
     plan = Plan(0, 2, 0)
     gemm_weight_only_into(
-        runner.library, out, zeros(runner, plan), *runner(torch.eye(k, dtype=dtype), pack_weights(typed)), fp8=fp8, column_scale=runner(torch.ones(n))[0], epilogue=Epilogue(torch.float32), plan=plan,
-    )  # fmt: skip
+        runner.library,
+        out,
+        zeros(runner, plan),
+        *runner(torch.eye(k, dtype=dtype), pack_weights(typed)),
+        fp8=fp8,
+        column_scale=runner(torch.ones(n))[0],
+        epilogue=Epilogue(torch.float32),
+        plan=plan,
+    )
     assert torch.equal(out.cpu(), typed.float().t())
 
 
@@ -255,8 +262,15 @@ def test_shared_tiles_add_up_in_the_same_order_whoever_comes_last(runner: Runner
             runner.library.order(order)  # type: ignore[attr-defined]
         out = runner.poisoned(50, 256, dtype=torch.float32)
         gemm_weight_only_into(
-            runner.library, out, zeros(runner, plan), *runner(a, weight), fp8=False, column_scale=runner(torch.ones(256))[0], epilogue=Epilogue(torch.float32), plan=plan,
-        )  # fmt: skip
+            runner.library,
+            out,
+            zeros(runner, plan),
+            *runner(a, weight),
+            fp8=False,
+            column_scale=runner(torch.ones(256))[0],
+            epilogue=Epilogue(torch.float32),
+            plan=plan,
+        )
         found.append(out.cpu())
     assert all(torch.equal(found[0], other) for other in found[1:])
 
@@ -268,8 +282,15 @@ def test_nan_in_an_activation_reaches_its_row_and_no_other(runner: Runner):
     weight = pack_weights(integers(32, 64, seed=1))
     plan = Plan(0, 1, 0)
     gemm_weight_only_into(
-        runner.library, out, zeros(runner, plan), *runner(a, weight), fp8=False, column_scale=runner(torch.ones(32))[0], epilogue=Epilogue(torch.bfloat16), plan=plan,
-    )  # fmt: skip
+        runner.library,
+        out,
+        zeros(runner, plan),
+        *runner(a, weight),
+        fp8=False,
+        column_scale=runner(torch.ones(32))[0],
+        epilogue=Epilogue(torch.bfloat16),
+        plan=plan,
+    )
     assert out.isnan().all(-1).nonzero().flatten().tolist() == [7]
     assert not out[torch.arange(20) != 7].isnan().any()
 
@@ -322,9 +343,16 @@ def test_reading_matrices_never_waits_for_a_bank(runner: Runner):
         )
     out, plan = runner.poisoned(200, 144, dtype=torch.float32), Plan(0, 1, 0)
     gemm_weight_only_into(
-        runner.library, out, zeros(runner, plan), values(200, 208, seed=0, dtype=torch.float16), pack_weights(weight),
-        False, torch.ones(144), Epilogue(torch.float32), plan,
-    )  # fmt: skip
+        runner.library,
+        out,
+        zeros(runner, plan),
+        values(200, 208, seed=0, dtype=torch.float16),
+        pack_weights(weight),
+        False,
+        torch.ones(144),
+        Epilogue(torch.float32),
+        plan,
+    )
     assert runner.library.bank_conflicts() == 0  # type: ignore[attr-defined]
 
 

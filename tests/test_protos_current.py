@@ -96,7 +96,7 @@ def test_a_field_that_does_not_fit_is_refused() -> None:
 def test_fragments_round_trip(steps: int, joints: int, data: st.DataObject) -> None:
     count = steps * joints
     values = tuple(data.draw(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=count, max_size=count)))
-    made = serial_link.Fragment(7, 2**32 - 1, 50, 1, 8, 7, steps, joints, values)
+    made = serial_link.Fragment(7, 2**32 - 1, 2**32 - 2, 50, 1, 8, 7, steps, joints, values)
     assert serial_link.Fragment.unpack(made.pack()) == made
     with pytest.raises(ValueError, match="expected"):
         serial_link.Fragment.unpack(made.pack() + b"\0\0")
@@ -104,9 +104,9 @@ def test_fragments_round_trip(steps: int, joints: int, data: st.DataObject) -> N
 
 def test_a_tail_must_agree_with_its_counts_and_fit() -> None:
     with pytest.raises(ValueError, match=r"3 values, expected 4"):
-        serial_link.Fragment(1, 1, 2, 0, 1, 0, 2, 2, (1, 2, 3)).pack()
+        serial_link.Fragment(1, 1, 0, 2, 0, 1, 0, 2, 2, (1, 2, 3)).pack()
     with pytest.raises(ValueError, match="at most"):
-        serial_link.Fragment(1, 1, 8, 0, 1, 0, 8, 14, (0,) * 112).pack()
+        serial_link.Fragment(1, 1, 0, 8, 0, 1, 0, 8, 14, (0,) * 112).pack()
 
 
 def test_registry_lists_every_message_once() -> None:

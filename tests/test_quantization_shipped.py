@@ -6,7 +6,13 @@ import pytest
 import torch
 from cli_runner import run
 
-pytest.importorskip("mujoco", reason="the frames come from the simulation")
+from pi0_edge.errors import MissingDependencyError
+
+try:
+    import pi0_edge.sim.aloha_transfer_cube  # noqa: F401 - the frames come from it
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
 torch.set_num_threads(1)
 
 FRAMES = ["--calibration-frames", "16", "--held-out", "24", "--draws", "1", "--threads", "1", "--json"]

@@ -28,6 +28,8 @@ def write_table(table: JointTable) -> str:
         f"static const struct joint joints[] = {{\n{rows}}};\n\n"
         "const struct joint_table joint_table = {\n"
         f'    .robot = "{table.robot}",\n'
+        f"    .control_hz = {table.control_hz},\n"
+        f"    .servo_hz = {table.servo_hz},\n"
         "    .count = sizeof joints / sizeof joints[0],\n"
         "    .joints = joints,\n"
         "};\n"

@@ -1,8 +1,9 @@
 """The joint table of a robot: what `robots/*.yaml` says, checked and rounded to what the firmware can hold.
 
 The table is compiled into the firmware, so that no host can widen a limit. Host and firmware compare `limits_hash`,
-the CRC-32 of the packed table: the number of joints (u8), then for each joint minimum, maximum, velocity,
-acceleration, home and resolution (f32, little endian), its name and its unit (each ended by a zero byte).
+the CRC-32 of the packed table: the number of joints (u8), setpoints and servo steps per second (u16), then for each
+joint minimum, maximum, velocity, acceleration, home and resolution (f32; all little endian), its name and its unit
+(each ended by a zero byte).
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ import yaml
 from firmware_bridge.errors import ConfigError
 from protos.serial_link import MAX_JOINTS
 
-TICK_HZ = 50
+CONTROL_HZ = 50
+SERVO_HZ = 250
 UNITS = ("rad", "m", "ratio")
+_CONTROL_RATES = (10, 200)
+_SERVO_RATES = (200, 1000)
+_LONGEST_STOP_S = 2.0
+_FINEST_CHANGE = 64 * 2.0**-24  # of the largest position; float32 resolves 2^-24 of it
 _COUNT_LIMIT = 32767
 _JOINT_KEYS = {"name", "unit", "position", "velocity", "acceleration", "home", "resolution"}
 
@@ -51,15 +57,23 @@ class Joint:
 
 @dataclass(frozen=True)
 class JointTable:
-    """All joints of one robot, in the order of its actions."""
+    """All joints of one robot, in the order of its actions.
+
+    Attributes:
+        control_hz: setpoints per second, 10 to 200.
+        servo_hz: steps per second of the motion between them, 200 to 1000, a multiple of `control_hz`.
+    """
 
     robot: str
     joints: tuple[Joint, ...]
+    control_hz: int = CONTROL_HZ
+    servo_hz: int = SERVO_HZ
 
     @property
     def limits_hash(self) -> int:
         """CRC-32 of the packed table, as the firmware reports it in `Welcome`."""
-        return zlib.crc32(bytes([len(self.joints)]) + b"".join(joint.pack() for joint in self.joints))
+        head = struct.pack("<BHH", len(self.joints), self.control_hz, self.servo_hz)
+        return zlib.crc32(head + b"".join(joint.pack() for joint in self.joints))
 
 
 def float32(value: float) -> float:
@@ -81,9 +95,36 @@ def load_joint_table(path: Path) -> JointTable:
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_JOINTS:
         raise ConfigError(f"joint table {path}: expected `joints`, a list of 1 to {MAX_JOINTS} joints")
     joints = tuple(_joint(path, index, entry) for index, entry in enumerate(entries))
+    control_hz, servo_hz = raw.get("control_hz", CONTROL_HZ), raw.get("servo_hz", SERVO_HZ)
+    _check_rates(path, control_hz, servo_hz)
+    for joint in joints:
+        _check_steps(f"joint table {path} ({joint.name})", joint, servo_hz)
     if len({joint.name for joint in joints}) != len(joints):
         raise ConfigError(f"joint table {path}: two joints share a name")
-    return JointTable(str(raw.get("robot", path.stem)), joints)
+    return JointTable(str(raw.get("robot", path.stem)), joints, control_hz, servo_hz)
+
+
+def _check_rates(path: Path, control_hz: Any, servo_hz: Any) -> None:
+    for name, value, (lowest, highest) in (
+        ("control_hz", control_hz, _CONTROL_RATES),
+        ("servo_hz", servo_hz, _SERVO_RATES),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise ConfigError(f"joint table {path}: {name} {value!r}, expected a whole number, {lowest} to {highest}")
+    if servo_hz % control_hz or 1_000_000 % servo_hz:
+        raise ConfigError(
+            f"joint table {path}: servo_hz {servo_hz} at control_hz {control_hz}, expected whole microseconds per "
+            "servo step and whole servo steps per setpoint"
+        )
+
+
+def _check_steps(where: str, joint: Joint, servo_hz: int) -> None:
+    finest = _FINEST_CHANGE * max(-joint.minimum, joint.maximum) * servo_hz**2
+    if joint.acceleration < finest:
+        raise ConfigError(
+            f"{where}: float32 cannot hold steps of acceleration {joint.acceleration:g} at servo_hz {servo_hz}; "
+            f"use at least {finest:.2g}, or fewer servo steps"
+        )
 
 
 def _joint(path: Path, index: int, entry: Any) -> Joint:
@@ -122,9 +163,9 @@ def _check(where: str, joint: Joint) -> None:
             f"{where}: resolution {joint.resolution:g} cannot express [{joint.minimum:g}, {joint.maximum:g}] "
             f"in 16 bits; use at least {finest:.2g}"
         )
-    stop_ticks = joint.velocity * TICK_HZ / joint.acceleration
-    if stop_ticks > 100:
-        raise ConfigError(f"{where}: stopping takes {stop_ticks:.0f} ticks, at most 100; raise acceleration")
+    stop_s = joint.velocity / joint.acceleration
+    if stop_s > _LONGEST_STOP_S:
+        raise ConfigError(f"{where}: stopping takes {stop_s:.1f} s, at most {_LONGEST_STOP_S:g}; raise acceleration")
 
 
 def _with_home_on_grid(joint: Joint) -> Joint:

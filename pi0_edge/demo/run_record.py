@@ -26,6 +26,8 @@ class RunRecord:
         tick_flags: uint8 [ticks], `TickFlag`.
         tick_faults: uint16 [ticks], `Fault`.
         tick_ring_level: uint16 [ticks].
+        tick_chunk: uint32 [ticks], chunk that the setpoint came from; 0 where none was executed.
+        tick_observed: uint32 [ticks], tick of the observation that this chunk answers.
         executed: float32 [ticks, joints], physical units.
         chunk_episode: int32 [chunks].
         chunk_tick: uint32 [chunks], tick of the observation that the chunk answers.
@@ -53,6 +55,8 @@ class RunRecord:
     tick_flags: NDArray[np.uint8]
     tick_faults: NDArray[np.uint16]
     tick_ring_level: NDArray[np.uint16]
+    tick_chunk: NDArray[np.uint32]
+    tick_observed: NDArray[np.uint32]
     executed: NDArray[np.float32]
     chunk_episode: NDArray[np.int32]
     chunk_tick: NDArray[np.uint32]

@@ -92,6 +92,8 @@ class TickFollower:
             tick_flags=tick.flags,
             tick_faults=tick.faults,
             tick_ring_level=tick.ring_level,
+            tick_chunk=tick.chunk_id,
+            tick_observed=tick.observed_tick,
             executed=tick.executed,
             lag_ms=1e3 * (time.monotonic() - arrived),
         )

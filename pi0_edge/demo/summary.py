@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.age_of_information import ages_s
 from pi0_edge.demo.run_record import RunRecord
 from protos.bridge_pb2 import ChunkReport
 from protos.serial_link import Fault, TickFlag
@@ -71,6 +72,7 @@ class DemoSummary:
         limited_ticks: Ticks in which the firmware held a joint back.
         faults: Names of faults that the firmware raised during episodes.
         simulation_lag_ms: How long a tick waited until the simulation had executed it.
+        age_of_information_ms: Age of the observation behind each executed tick of an episode.
         tracking_error_rad: Largest difference between the policy's setpoint and the executed one, arm joints.
         quantization: The scheme against fp32.
     """
@@ -92,6 +94,7 @@ class DemoSummary:
     limited_ticks: int
     faults: list[str]
     simulation_lag_ms: Percentiles
+    age_of_information_ms: Percentiles
     tracking_error_rad: Percentiles
     quantization: QuantizationError
 
@@ -122,6 +125,7 @@ def summarize(record: RunRecord, quantization: QuantizationError, control_hz: fl
         ),
         faults=[fault.name or "" for fault in Fault if (record.tick_faults[during] & fault.value).any()],
         simulation_lag_ms=Percentiles.of(record.lag_ms[during]),
+        age_of_information_ms=Percentiles.of(_ages_ms(record, control_hz)),
         tracking_error_rad=Percentiles.of(_tracking_errors(record, arm)),
         quantization=quantization,
     )
@@ -129,6 +133,12 @@ def summarize(record: RunRecord, quantization: QuantizationError, control_hz: fl
 
 def _count(flags: NDArray[np.uint8], wanted: TickFlag) -> int:
     return int((flags & wanted.value != 0).sum())
+
+
+def _ages_ms(record: RunRecord, control_hz: float) -> NDArray[np.floating]:
+    during = record.tick_episode >= 0
+    tick, observed, chunk = record.tick[during], record.tick_observed[during], record.tick_chunk[during]
+    return 1e3 * ages_s(tick, observed, chunk, 1.0 / control_hz)
 
 
 def _tracking_errors(record: RunRecord, arm: list[int]) -> NDArray[np.float64]:

@@ -37,10 +37,12 @@ static void tick_and_poll(uint32_t tick)
 {
     struct joint_motion before[LINK_MAX_JOINTS];
     static uint8_t sent[1 << 16];
-    memcpy(before, host_control()->motion, sizeof before);
     host_poll();
-    host_tick(tick);
-    check_motion(before);
+    for (uint32_t step = 0; step < host_control()->servo_steps; step++) {
+        memcpy(before, host_control()->motion, sizeof before);
+        host_servo(tick, step);
+        check_motion(before);
+    }
     (void)host_take_sent(sent, sizeof sent);
 }
 

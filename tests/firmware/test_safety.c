@@ -4,12 +4,14 @@
 
 static const struct safety_inputs CALM = {.elapsed = 1, .heartbeat = true, .at_rest = true};
 
+enum { TICK_HZ = 50, HEARTBEAT_TICKS = 10, STARVED_TICKS = 5, SATURATED_TICKS = 50, MISSED_TICKS = 25 };
+
 static struct safety safety;
 
 static int setup(void **state)
 {
     (void)state;
-    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON);
+    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON, TICK_HZ);
     safety.peer_known = true;
     (void)safety_tick(&safety, &CALM);
     return 0;
@@ -57,7 +59,7 @@ static void commands_are_accepted_only_where_the_table_says(void **state)
 static void arming_needs_a_known_host_that_was_just_heard(void **state)
 {
     (void)state;
-    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON);
+    safety_init(&safety, LINK_RESET_CAUSE_POWER_ON, TICK_HZ);
     assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_WRONG_STATE);
     safety.peer_known = true;
     assert_int_equal(command(LINK_COMMAND_ARM), LINK_COMMAND_RESULT_NO_HEARTBEAT);
@@ -70,7 +72,7 @@ static void starvation_returns_to_running_or_latches(void **state)
     (void)state;
     struct safety_inputs inputs = CALM;
     run();
-    for (unsigned i = 0; i < SAFETY_STARVED_TICKS - 1; i++) {
+    for (unsigned i = 0; i < STARVED_TICKS - 1; i++) {
         assert_false(safety_tick(&safety, &inputs));
         assert_int_equal(safety.state, LINK_STATE_STARVED);
     }
@@ -78,7 +80,7 @@ static void starvation_returns_to_running_or_latches(void **state)
     assert_true(safety_tick(&safety, &inputs));
     assert_int_equal(safety.state, LINK_STATE_RUNNING);
     inputs.setpoint_due = false;
-    for (unsigned i = 0; i < SAFETY_STARVED_TICKS; i++) {
+    for (unsigned i = 0; i < STARVED_TICKS; i++) {
         (void)safety_tick(&safety, &inputs);
     }
     assert_int_equal(safety.state, LINK_STATE_SAFE);
@@ -94,7 +96,7 @@ static void starvation_waits_for_rest(void **state)
     struct safety_inputs inputs = CALM;
     run();
     inputs.at_rest = false;
-    for (unsigned i = 0; i < 3 * SAFETY_STARVED_TICKS; i++) {
+    for (unsigned i = 0; i < 3 * STARVED_TICKS; i++) {
         (void)safety_tick(&safety, &inputs);
         assert_int_equal(safety.state, LINK_STATE_STARVED);
     }
@@ -114,7 +116,7 @@ static void silence_stops_in_every_active_state(void **state)
         inputs.heartbeat = false;
         inputs.at_rest = false;
         inputs.setpoint_due = active[k] == LINK_STATE_RUNNING;
-        for (unsigned i = 0; i < SAFETY_HEARTBEAT_TICKS - 1; i++) {
+        for (unsigned i = 0; i < HEARTBEAT_TICKS - 1; i++) {
             (void)safety_tick(&safety, &inputs);
             assert_int_equal(safety.state, active[k]);
         }
@@ -131,9 +133,9 @@ static void coalesced_ticks_are_not_the_hosts_silence(void **state)
     run();
     inputs.heartbeat = false;
     inputs.setpoint_due = true;
-    inputs.elapsed = SAFETY_MISSED_TICKS;
+    inputs.elapsed = MISSED_TICKS;
     assert_true(safety_tick(&safety, &inputs));
-    inputs.elapsed = SAFETY_MISSED_TICKS + 1;
+    inputs.elapsed = MISSED_TICKS + 1;
     inputs.heartbeat = true;
     assert_false(safety_tick(&safety, &inputs));
     assert_int_equal(safety.faults, LINK_FAULT_TICK_OVERRUN);
@@ -146,7 +148,7 @@ static void endless_saturation_latches(void **state)
     run();
     inputs.setpoint_due = true;
     inputs.saturated = true;
-    for (unsigned i = 0; i < SAFETY_SATURATED_TICKS - 1; i++) {
+    for (unsigned i = 0; i < SATURATED_TICKS - 1; i++) {
         assert_true(safety_tick(&safety, &inputs));
     }
     assert_false(safety_tick(&safety, &inputs));
@@ -160,11 +162,9 @@ static void the_estop_pin_latches_in_any_state_and_holds_off_clear(void **state)
     for (unsigned from = LINK_STATE_DISARMED; from <= LINK_STATE_ESTOP; from++) {
         setup(NULL);
         safety.state = (enum link_state)from;
-        inputs.estop_pressed = true;
         inputs.setpoint_due = true;
-        assert_false(safety_tick(&safety, &inputs));
+        safety_press_estop(&safety);
         assert_int_equal(safety.state, LINK_STATE_ESTOP);
-        inputs.estop_pressed = false;
         assert_false(safety_tick(&safety, &inputs));
         assert_int_equal(safety.state, LINK_STATE_ESTOP);
     }
@@ -174,10 +174,24 @@ static void the_estop_pin_latches_in_any_state_and_holds_off_clear(void **state)
     assert_int_equal(safety.faults, 0);
 }
 
+static void limits_of_time_are_ticks_of_the_control_rate(void **state)
+{
+    (void)state;
+    const struct {
+        uint16_t hz;
+        uint32_t heartbeat, starved;
+    } rates[] = {{10, 2, 1}, {25, 5, 3}, {50, HEARTBEAT_TICKS, STARVED_TICKS}, {200, 40, 20}};
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        safety_init(&safety, LINK_RESET_CAUSE_POWER_ON, rates[i].hz);
+        assert_int_equal(safety_ticks(&safety, SAFETY_HEARTBEAT_MS), rates[i].heartbeat);
+        assert_int_equal(safety_ticks(&safety, SAFETY_STARVED_MS), rates[i].starved);
+    }
+}
+
 static void a_watchdog_reset_must_be_cleared_before_arming(void **state)
 {
     (void)state;
-    safety_init(&safety, LINK_RESET_CAUSE_WATCHDOG);
+    safety_init(&safety, LINK_RESET_CAUSE_WATCHDOG, TICK_HZ);
     safety.peer_known = true;
     (void)safety_tick(&safety, &CALM);
     assert_int_equal(safety.state, LINK_STATE_DISARMED);
@@ -198,6 +212,7 @@ int main(void)
         cmocka_unit_test_setup(coalesced_ticks_are_not_the_hosts_silence, setup),
         cmocka_unit_test_setup(endless_saturation_latches, setup),
         cmocka_unit_test_setup(the_estop_pin_latches_in_any_state_and_holds_off_clear, setup),
+        cmocka_unit_test(limits_of_time_are_ticks_of_the_control_rate),
         cmocka_unit_test_setup(a_watchdog_reset_must_be_cleared_before_arming, setup),
     };
     return cmocka_run_group_tests_name("safety", tests, NULL, NULL);

@@ -1,16 +1,18 @@
 /* The program of every board: one controller, two interrupts, one loop. */
+#include "actuators.h"
 #include "board.h"
 #include "control.h"
 
 enum { WATCHDOG_MS = 500 };
 
 static struct control control;
-static volatile uint32_t ticks_run; /* counts interrupts, only to show that they still come */
+static volatile uint32_t servo_runs; /* counts interrupts, only to show that they still come */
 
-void application_tick(void)
+void application_servo(void)
 {
-    control_tick(&control, board_counter(), board_estop_pressed());
-    ticks_run++;
+    control_servo(&control, board_counter(), board_estop_pressed());
+    actuators_command(&joint_table, control.motion);
+    servo_runs++;
 }
 
 void application_receive(uint8_t byte)
@@ -28,12 +30,12 @@ static bool is_work_waiting(void)
     return !byte_queue_is_empty(&control.received);
 }
 
-/* Only the main loop kicks, and only when the tick interrupt ran since the last time: both must be alive. */
+/* Only the main loop kicks, and only when the servo interrupt ran since the last time: both must be alive. */
 static void kick_watchdog(void)
 {
-    static uint32_t ticks_seen;
-    if (ticks_run != ticks_seen) {
-        ticks_seen = ticks_run;
+    static uint32_t runs_seen;
+    if (servo_runs != runs_seen) {
+        runs_seen = servo_runs;
         board_watchdog_kick();
     }
 }
@@ -42,9 +44,10 @@ int main(void)
 {
     board_init();
     control_init(&control, &joint_table, board_reset_cause(), board_counter_hz());
+    actuators_start(&joint_table);
     const uint64_t epoch = board_counter();
     control_set_epoch(&control, epoch);
-    board_tick_start(epoch, control.tick_period);
+    board_servo_start(epoch, control.servo_period);
     board_watchdog_start(WATCHDOG_MS);
     for (;;) {
         control_poll(&control);

@@ -1,7 +1,7 @@
 /* What a board offers the core, and what the core offers the board. No hardware header beyond this line.
  *
- * Three contexts run: the UART interrupt (highest priority; calls application_receive), the tick interrupt (calls
- * application_tick) and the main loop. The UART interrupt must be able to interrupt the tick, or bytes are lost. */
+ * Three contexts run: the UART interrupt (highest priority; calls application_receive), the servo interrupt (calls
+ * application_servo) and the main loop. The UART interrupt must be able to interrupt the servo's, or bytes are lost. */
 #ifndef BOARD_H
 #define BOARD_H
 
@@ -19,14 +19,14 @@ enum link_reset_cause board_reset_cause(void);
 uint64_t board_counter(void);
 uint32_t board_counter_hz(void);
 
-/* Calls application_tick at `epoch` + k * `period` of the counter, or as soon after as it can. Ticks that were
+/* Calls application_servo at `epoch` + k * `period` of the counter, or as soon after as it can. Calls that were
  * missed are not made up for. */
-void board_tick_start(uint64_t epoch, uint32_t period);
+void board_servo_start(uint64_t epoch, uint32_t period);
 
-/* Keeps the tick interrupt away while the main loop changes what both use; returns what _unmask_tick takes. The UART
+/* Keeps the servo interrupt away while the main loop changes what both use; returns what _unmask_servo takes. The UART
  * interrupt stays on where the processor can do that. */
-uint32_t board_mask_tick(void);
-void board_unmask_tick(uint32_t masked);
+uint32_t board_mask_servo(void);
+void board_unmask_servo(uint32_t masked);
 
 /* Sleeps until an interrupt, unless `is_work_waiting` (asked with all interrupts off) says there is work. */
 void board_sleep_unless(bool (*is_work_waiting)(void));
@@ -41,8 +41,15 @@ void board_watchdog_kick(void);
 /* The e-stop input. A board wires it so that a broken wire reads as pressed. */
 bool board_estop_pressed(void);
 
+/* Offered by boards with such outputs, for the actuators of the same kind: PWM outputs whose pulse of so many
+ * microseconds comes every 20 ms, and a bus of servos. A bus that is still sending takes nothing and returns false. */
+void board_pwm_start(uint8_t channels);
+void board_pwm_write(uint8_t channel, uint32_t pulse_us);
+void board_bus_start(uint32_t baud);
+bool board_bus_write(const uint8_t *data, size_t size);
+
 /* Offered by the application. */
-void application_tick(void);
+void application_servo(void);
 void application_receive(uint8_t byte);
 void application_receive_lost(void);
 

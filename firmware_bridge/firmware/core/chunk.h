@@ -10,6 +10,7 @@
 struct chunk {
     uint32_t id;
     uint32_t first_tick;
+    uint32_t observed_tick; /* of the observation that the chunk answers */
     uint8_t steps;
     uint8_t joints;
     int16_t counts[LINK_MAX_HORIZON][LINK_MAX_JOINTS];

@@ -19,8 +19,9 @@ static bool has_valid_shape(const struct link_fragment *fragment, uint8_t joints
 
 static bool belongs(const struct chunk_assembly *assembly, const struct link_fragment *fragment)
 {
-    return assembly->chunk.first_tick == fragment->first_tick && assembly->chunk.steps == fragment->step_count &&
-           assembly->fragment_count == fragment->fragment_count;
+    return assembly->chunk.first_tick == fragment->first_tick &&
+           assembly->chunk.observed_tick == fragment->observed_tick &&
+           assembly->chunk.steps == fragment->step_count && assembly->fragment_count == fragment->fragment_count;
 }
 
 static uint64_t ones(uint32_t count)
@@ -32,11 +33,14 @@ static void begin(struct chunk_assembly *assembly, const struct link_fragment *f
 {
     assembly->chunk.id = fragment->chunk_id;
     assembly->chunk.first_tick = fragment->first_tick;
+    assembly->chunk.observed_tick = fragment->observed_tick;
     assembly->chunk.steps = fragment->step_count;
     assembly->chunk.joints = fragment->joints;
     assembly->fragment_count = fragment->fragment_count;
     assembly->received = 0;
     assembly->steps_present = 0;
+    assembly->expected = 0;
+    assembly->unacknowledged = 0;
     assembly->open = true;
     assembly->result = LINK_CHUNK_RESULT_INCOMPLETE;
 }
@@ -52,8 +56,9 @@ static void store(struct chunk_assembly *assembly, const struct link_fragment *f
     assembly->steps_present |= ones(fragment->steps) << fragment->first_step;
 }
 
-static void fill_reply(const struct chunk_assembly *assembly, struct link_chunk_reply *reply)
+static void fill_reply(struct chunk_assembly *assembly, struct link_chunk_reply *reply)
 {
+    assembly->unacknowledged = 0;
     reply->chunk_id = assembly->chunk.id;
     reply->received = assembly->received;
     reply->result = (uint8_t)assembly->result;
@@ -78,7 +83,13 @@ static enum assembly_event after_store(struct chunk_assembly *assembly, const st
         chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, reply);
         return ASSEMBLY_REPLY;
     }
-    if (fragment->fragment_index + 1 == fragment->fragment_count) {
+    const bool skipped = fragment->fragment_index > assembly->expected;
+    const bool last = fragment->fragment_index + 1 == fragment->fragment_count;
+    if (fragment->fragment_index >= assembly->expected) {
+        assembly->expected = (uint8_t)(fragment->fragment_index + 1u);
+    }
+    assembly->unacknowledged++;
+    if (skipped || last || assembly->unacknowledged >= CHUNK_ACKNOWLEDGED_TOGETHER) {
         fill_reply(assembly, reply);
         return ASSEMBLY_REPLY;
     }

@@ -1,20 +1,23 @@
 /* Collects the fragments of one chunk, the newest. Belongs to the main loop.
  *
  * Nothing of a chunk is visible before all of it is here. Fragments may come in any order and more than once. The
- * host hears of missing fragments when the last one arrives while others are missing, when a fragment is repeated,
- * and once after CHUNK_QUIET_TICKS without a fragment. */
+ * host hears which have arrived after every CHUNK_ACKNOWLEDGED_TOGETHER of them, at once where one came while others
+ * before it are missing, when the last one arrives, when one is repeated, and once after CHUNK_QUIET_TICKS without. */
 #ifndef CHUNK_ASSEMBLY_H
 #define CHUNK_ASSEMBLY_H
 
 #include "chunk.h"
 
 #define CHUNK_QUIET_TICKS 2
+#define CHUNK_ACKNOWLEDGED_TOGETHER 2
 
 struct chunk_assembly {
     struct chunk chunk; /* id 0: none yet */
     uint8_t fragment_count;
     uint32_t received;      /* bit k: fragment k arrived */
     uint64_t steps_present; /* bit k: step k arrived */
+    uint8_t expected;       /* index after the highest that arrived */
+    uint8_t unacknowledged; /* fragments that the host was not told of yet */
     bool open;              /* fragments are missing */
     bool reminded;          /* of missing fragments, since the last one arrived */
     uint32_t last_tick;     /* when a fragment last arrived */

@@ -9,12 +9,14 @@ void control_init(struct control *control, const struct joint_table *table, enum
     control->table = table;
     control->reset_cause = cause;
     control->counter_hz = counter_hz;
-    control->tick_period = counter_hz / CONTROL_TICK_HZ;
+    control->servo_period = counter_hz / table->servo_hz;
+    control->servo_steps = table->servo_hz / table->control_hz;
+    control->servo_step = control->servo_steps - 1u; /* tick 0 is over: the first to be executed is tick 1 */
     for (uint8_t i = 0; i < table->count; i++) {
-        control->limits[i] = motion_limits_of(&table->joints[i], (float)CONTROL_TICK_HZ);
+        control->limits[i] = motion_limits_of(&table->joints[i], (float)table->servo_hz);
         control->motion[i].position = table->joints[i].home;
     }
-    safety_init(&control->safety, cause);
+    safety_init(&control->safety, cause, table->control_hz);
     setpoint_ring_clear(&control->ring);
     frame_decoder_init(&control->decoder);
     chunk_assembly_reset(&control->assembly);
@@ -36,30 +38,10 @@ bool control_is_at_rest(const struct control *control)
     return true;
 }
 
-/* How far the target moves in the next tick; where nothing is planned, as far as it came in this one. */
-static float target_velocity(const struct setpoint *setpoint, const struct setpoint *before,
-                             const struct setpoint *after, uint8_t joint, float resolution)
+void control_forget_plan(struct control *control)
 {
-    const float here = (float)setpoint->counts[joint] * resolution;
-    if (after != NULL) {
-        return (float)after->counts[joint] * resolution - here;
-    }
-    return before != NULL ? here - (float)before->counts[joint] * resolution : 0.0f;
-}
-
-/* Follows the setpoint of `tick`; returns the flags of all joints together. */
-static uint8_t follow(struct control *control, const struct setpoint *setpoint)
-{
-    const struct setpoint *before = setpoint_ring_at(&control->ring, setpoint->tick - 1u);
-    const struct setpoint *after = setpoint_ring_at(&control->ring, setpoint->tick + 1u);
-    unsigned flags = 0;
-    for (uint8_t i = 0; i < control->table->count; i++) {
-        const float resolution = control->table->joints[i].resolution;
-        const float target = (float)setpoint->counts[i] * resolution;
-        const float velocity = target_velocity(setpoint, before, after, i, resolution);
-        flags |= motion_track(&control->limits[i], &control->motion[i], target, velocity);
-    }
-    return (uint8_t)flags;
+    setpoint_ring_clear(&control->ring);
+    control->following = false;
 }
 
 static void slow_down(struct control *control)
@@ -69,28 +51,97 @@ static void slow_down(struct control *control)
     }
 }
 
-/* Passes through the last ticks that the interrupt missed, so that the arm is where it would have been. Of a longer
- * pause only CONTROL_REPLAYED_TICKS count, which bounds how far one tick can move. */
-static void replay_missed(struct control *control, uint32_t tick, uint32_t elapsed)
+/* Moves one step along the curves; returns the flags of all joints together. */
+static uint8_t follow(struct control *control)
 {
-    uint32_t missed = elapsed - 1u;
-    missed = missed < CONTROL_REPLAYED_TICKS ? missed : CONTROL_REPLAYED_TICKS;
-    for (; missed > 0; missed--) {
-        const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick - missed);
-        if (setpoint != NULL && safety_is_active(&control->safety)) {
-            (void)follow(control, setpoint);
-        } else {
-            slow_down(control);
-        }
+    const float steps = (float)control->servo_steps;
+    const float here = (float)control->servo_step / steps;
+    const float midway = ((float)control->servo_step + 0.5f) / steps;
+    unsigned flags = 0;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct setpoint_curve *curve = &control->curves[i];
+        const float target = setpoint_curve_at(curve, here);
+        const float velocity = setpoint_curve_velocity(curve, midway) / steps;
+        flags |= motion_track(&control->limits[i], &control->motion[i], target, velocity);
+    }
+    return (uint8_t)flags;
+}
+
+static uint8_t move(struct control *control)
+{
+    if (control->following) {
+        return follow(control);
+    }
+    slow_down(control);
+    return 0;
+}
+
+static float position_of(const struct setpoint *setpoint, uint8_t joint, float resolution, float otherwise)
+{
+    return setpoint != NULL ? (float)setpoint->counts[joint] * resolution : otherwise;
+}
+
+/* Draws the curves from this setpoint to the next, going on with the velocity of the last curves, or of the joints
+ * where nothing was followed before. Where the plan ends the curves go straight on. */
+static void draw_curves(struct control *control, const struct setpoint *setpoint)
+{
+    const struct setpoint *next = setpoint_ring_at(&control->ring, setpoint->tick + 1u);
+    const struct setpoint *after = next != NULL ? setpoint_ring_at(&control->ring, setpoint->tick + 2u) : NULL;
+    const float steps = (float)control->servo_steps;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const float resolution = control->table->joints[i].resolution;
+        const float slope = control->following ? control->curves[i].end_slope : control->motion[i].velocity * steps;
+        const float here = (float)setpoint->counts[i] * resolution;
+        const float there = position_of(next, i, resolution, here + slope);
+        const float beyond = position_of(after, i, resolution, there + (there - here));
+        control->curves[i] = setpoint_curve_through(here, slope, there, beyond);
     }
 }
 
-static bool decide(struct control *control, const struct setpoint *setpoint, uint32_t elapsed, bool estop_pressed)
+/* Executes the first step of a tick, with its setpoint or without. Where the next tick has none, the joints slow down
+ * from the second step on: there is no way to follow. */
+static uint8_t begin_tick(struct control *control, const struct setpoint *setpoint)
+{
+    control->servo_step = 0;
+    if (setpoint != NULL) {
+        draw_curves(control, setpoint);
+    }
+    control->following = setpoint != NULL;
+    const uint8_t flags = move(control);
+    control->following = setpoint != NULL && setpoint_ring_at(&control->ring, setpoint->tick + 1u) != NULL;
+    return flags;
+}
+
+/* Executes the steps of the current tick up to `last`. */
+static void go_on(struct control *control, uint32_t last)
+{
+    while (control->servo_step < last) {
+        control->servo_step++;
+        control->limited |= move(control);
+    }
+}
+
+/* Passes through the last ticks that the interrupt missed, so that the arm is where it would have been. Of a longer
+ * pause only CONTROL_REPLAYED_TICKS count, which bounds how far one interrupt can move. */
+static void replay_missed(struct control *control, uint32_t tick, uint32_t missed)
+{
+    uint32_t replayed = missed;
+    if (missed > CONTROL_REPLAYED_TICKS) {
+        replayed = CONTROL_REPLAYED_TICKS;
+        control->following = false; /* the curves lead elsewhere */
+    }
+    for (; replayed > 0; replayed--) {
+        const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick - replayed);
+        control->limited |= begin_tick(control, safety_is_active(&control->safety) ? setpoint : NULL);
+        go_on(control, control->servo_steps - 1u);
+    }
+}
+
+static bool decide(struct control *control, const struct setpoint *setpoint, uint32_t elapsed)
 {
     const struct safety_inputs inputs = {
         .elapsed = elapsed,
         .heartbeat = control->heartbeat_heard,
-        .estop_pressed = estop_pressed,
         .setpoint_due = setpoint != NULL,
         .at_rest = control_is_at_rest(control),
         .saturated = control->saturated,
@@ -99,17 +150,18 @@ static bool decide(struct control *control, const struct setpoint *setpoint, uin
     const bool was_active = safety_is_active(&control->safety);
     const bool following = safety_tick(&control->safety, &inputs);
     if (was_active && !safety_is_active(&control->safety)) {
-        setpoint_ring_clear(&control->ring);
+        control_forget_plan(control);
     }
     return following;
 }
 
-static void report(struct control *control, uint64_t counter, uint32_t chunk_id, uint8_t flags)
+static void report(struct control *control, uint64_t counter, const struct setpoint *followed, uint8_t flags)
 {
     struct link_telemetry telemetry = {
         .tick = control->tick,
         .counter = counter,
-        .chunk_id = chunk_id,
+        .chunk_id = followed != NULL ? followed->chunk_id : 0u,
+        .observed_tick = followed != NULL ? followed->observed_tick : 0u,
         .faults = control->safety.faults,
         .ring_level = setpoint_ring_level(&control->ring, control->tick),
         .state = (uint8_t)control->safety.state,
@@ -124,37 +176,60 @@ static void report(struct control *control, uint64_t counter, uint32_t chunk_id,
 
 static uint8_t execute(struct control *control, const struct setpoint *setpoint)
 {
+    const uint8_t held_back = begin_tick(control, setpoint);
+    const unsigned saturating = LINK_TICK_FLAG_VELOCITY_LIMITED | LINK_TICK_FLAG_ACCELERATION_LIMITED;
+    control->saturated = (held_back & saturating) != 0;
+    const unsigned limited = control->limited | held_back;
+    control->limited = 0;
+    control->counters.limited_ticks += limited != 0 ? 1u : 0u;
     if (setpoint != NULL) {
-        const uint8_t limited = follow(control, setpoint);
-        const unsigned held = LINK_TICK_FLAG_VELOCITY_LIMITED | LINK_TICK_FLAG_ACCELERATION_LIMITED;
-        control->saturated = (limited & held) != 0;
-        control->counters.limited_ticks += limited != 0 ? 1u : 0u;
         return (uint8_t)(limited | LINK_TICK_FLAG_EXECUTED);
     }
-    slow_down(control);
-    control->saturated = false;
     const bool starved = control->safety.state == LINK_STATE_STARVED;
     control->counters.starved_ticks += starved ? 1u : 0u;
-    return starved ? LINK_TICK_FLAG_STARVED : 0u;
+    return (uint8_t)(limited | (starved ? LINK_TICK_FLAG_STARVED : 0u));
 }
 
-void control_tick(struct control *control, uint64_t counter, bool estop_pressed)
+static void execute_tick(struct control *control, uint32_t tick, uint32_t elapsed, uint64_t counter)
 {
-    const uint32_t tick = (uint32_t)((counter - control->epoch) / control->tick_period);
-    const int32_t elapsed = wrapped_difference(tick, control->tick);
-    if (elapsed <= 0) {
-        return;
-    }
-    const uint32_t missed = (uint32_t)elapsed - 1u;
+    const uint32_t missed = elapsed - 1u;
     control->counters.missed_ticks += missed;
-    replay_missed(control, tick, (uint32_t)elapsed);
+    replay_missed(control, tick, missed);
     const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick);
-    const uint32_t chunk_id = setpoint != NULL ? setpoint->chunk_id : 0u;
-    const bool following = decide(control, setpoint, (uint32_t)elapsed, estop_pressed);
-    unsigned flags = execute(control, following ? setpoint : NULL);
+    const bool following = decide(control, setpoint, elapsed);
+    const struct setpoint *followed = following ? setpoint : NULL;
+    unsigned flags = execute(control, followed);
     flags |= missed != 0 ? LINK_TICK_FLAG_TICKS_MISSED : 0u;
     control->tick = tick;
-    report(control, counter, following ? chunk_id : 0u, (uint8_t)flags);
+    report(control, counter, followed, (uint8_t)flags);
+}
+
+static void press_estop(struct control *control)
+{
+    const bool was_active = safety_is_active(&control->safety);
+    safety_press_estop(&control->safety);
+    if (was_active) {
+        control_forget_plan(control);
+    }
+}
+
+void control_servo(struct control *control, uint64_t counter, bool estop_pressed)
+{
+    const uint64_t step = (counter - control->epoch) / control->servo_period;
+    const uint32_t tick = (uint32_t)(step / control->servo_steps);
+    const uint32_t servo_step = (uint32_t)(step % control->servo_steps);
+    const int32_t elapsed = wrapped_difference(tick, control->tick);
+    if (elapsed < 0) {
+        return;
+    }
+    if (estop_pressed) {
+        press_estop(control);
+    }
+    if (elapsed > 0) {
+        go_on(control, control->servo_steps - 1u);
+        execute_tick(control, tick, (uint32_t)elapsed, counter);
+    }
+    go_on(control, servo_step);
 }
 
 void control_receive_byte(struct control *control, uint8_t byte)

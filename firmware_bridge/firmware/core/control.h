@@ -1,10 +1,14 @@
-/* The whole controller: bytes of the host in, one executed setpoint per tick out.
+/* The whole controller: bytes of the host in, one setpoint per tick and the smooth way between setpoints out.
+ *
+ * A tick is `servo_steps` steps of the servo interrupt. The first step of a tick takes the decisions of the tick: it
+ * advances the states, looks up the setpoint, and reports. Every step moves each joint along its curve, within its
+ * limits, and heeds the e-stop.
  *
  * Who touches what:
- *   UART interrupt  `received` (writing end), `receive_overruns`
- *   tick interrupt  `motion`, `safety`, `ring` (looking up), telemetry into `outbox`, `tick`
- *   main loop       everything else. It touches `safety`, `ring`, `motion` and the telemetry in `outbox` only with
- *                   the tick masked; it reads `tick` freely and sets `heartbeat_heard`, both one aligned word. */
+ *   UART interrupt   `received` (writing end), `receive_overruns`
+ *   servo interrupt  `motion`, `curves`, `following`, `safety`, `ring` (looking up), telemetry into `outbox`, `tick`
+ *   main loop        everything else. It touches what the servo interrupt does only with that masked; it reads `tick`
+ *                    freely and sets `heartbeat_heard`, both one aligned word. */
 #ifndef CONTROL_H
 #define CONTROL_H
 
@@ -16,9 +20,10 @@
 #include "outbox.h"
 #include "safety.h"
 #include "sequence_window.h"
+#include "setpoint_curve.h"
 #include "setpoint_ring.h"
 
-enum { CONTROL_TICK_HZ = 50, CONTROL_REPLAYED_TICKS = 4 };
+enum { CONTROL_REPLAYED_TICKS = 4 };
 
 struct answered_command {
     bool valid;
@@ -31,16 +36,21 @@ struct control {
     const struct joint_table *table;
     enum link_reset_cause reset_cause;
     uint32_t counter_hz;
-    uint32_t tick_period; /* in counts of the free-running counter */
-    uint64_t epoch;       /* counter value of tick 0 */
+    uint32_t servo_period; /* in counts of the free-running counter */
+    uint32_t servo_steps;  /* of one tick */
+    uint64_t epoch;        /* counter value of tick 0 */
 
     volatile uint32_t tick; /* the last executed one */
+    uint32_t servo_step;    /* the last executed one of that tick, below `servo_steps` */
     volatile bool heartbeat_heard;
     volatile uint32_t receive_overruns;
 
     struct motion_limits limits[LINK_MAX_JOINTS];
     struct joint_motion motion[LINK_MAX_JOINTS];
-    bool saturated; /* the last tick was held back by velocity or acceleration limits */
+    struct setpoint_curve curves[LINK_MAX_JOINTS];
+    bool following;        /* `curves` lead from the setpoint of this tick to that of the next */
+    uint8_t limited;       /* bits of LINK_TICK_FLAG: what held the joints back since the last report */
+    bool saturated;        /* velocity or acceleration limits kept the last tick from its setpoint */
     struct safety safety;
     struct setpoint_ring ring;
     struct byte_queue received;
@@ -56,12 +66,15 @@ struct control {
 void control_init(struct control *control, const struct joint_table *table, enum link_reset_cause cause,
                   uint32_t counter_hz);
 
-/* Says at which counter value tick 0 is; before the first tick. */
+/* Says at which counter value tick 0 is; before the first step. */
 void control_set_epoch(struct control *control, uint64_t epoch);
 
-/* Executes the tick that `counter` falls into. Called by the tick interrupt. A second call within the same tick
- * changes nothing. */
-void control_tick(struct control *control, uint64_t counter, bool estop_pressed);
+/* Executes the servo step that `counter` falls into, and those that the interrupt came too late for. Called by the
+ * servo interrupt. A second call within the same step changes nothing. */
+void control_servo(struct control *control, uint64_t counter, bool estop_pressed);
+
+/* Forgets all setpoints; the joints slow down to rest. */
+void control_forget_plan(struct control *control);
 
 /* Whether every joint is at rest. */
 bool control_is_at_rest(const struct control *control);

@@ -3,8 +3,6 @@
 #include "board.h"
 #include "control.h"
 
-enum { COUNTERS_EVERY_TICKS = CONTROL_TICK_HZ };
-
 /* A setpoint farther outside its joint's range than this part of it is a mistake; nearer, it is clamped. */
 static const float RANGE_MARGIN = 0.1f;
 
@@ -26,16 +24,16 @@ static bool on_hello(struct control *control, const struct frame *frame)
     if (!link_unpack_hello(&hello, frame->payload, frame->size)) {
         return false;
     }
-    const uint32_t masked = board_mask_tick();
+    const uint32_t masked = board_mask_servo();
     control->safety.peer_known = hello.schema_hash == LINK_SCHEMA_HASH;
-    board_unmask_tick(masked);
-    control->answered.valid = false;
+    board_unmask_servo(masked);
     const struct link_welcome welcome = {
         .schema_hash = LINK_SCHEMA_HASH,
         .limits_hash = joint_table_hash(control->table),
-        .tick_period_us = 1000000u / CONTROL_TICK_HZ,
+        .tick_period_us = 1000000u / control->table->control_hz,
         .counter_hz = control->counter_hz,
         .ring_depth = LINK_RING_DEPTH,
+        .receive_window = BYTE_QUEUE_WINDOW,
         .joints = control->table->count,
         .reset_cause = (uint8_t)control->reset_cause,
     };
@@ -65,23 +63,24 @@ static bool on_ping(struct control *control, const struct frame *frame)
 /* Executes a command under the mask; what it stops or starts forgets the plan of before. */
 static uint8_t execute_command(struct control *control, uint8_t command)
 {
-    const uint32_t masked = board_mask_tick();
+    const uint32_t masked = board_mask_servo();
     const bool was_active = safety_is_active(&control->safety);
     const bool at_rest = control_is_at_rest(control);
     const enum link_command_result result =
         safety_command(&control->safety, command, at_rest, board_estop_pressed());
     const bool changed = was_active != safety_is_active(&control->safety);
     if (changed) {
-        setpoint_ring_clear(&control->ring);
+        control_forget_plan(control);
     }
-    board_unmask_tick(masked);
+    board_unmask_servo(masked);
     if (changed) {
         chunk_assembly_reset(&control->assembly);
     }
     return (uint8_t)result;
 }
 
-/* A command that is sent again because its reply was lost is answered again, not executed again. */
+/* A command that is sent again because its reply was lost is answered again, not executed again; also where the host
+ * had to shake hands in between. Hosts begin to count nonces anywhere. */
 static bool is_answered(const struct answered_command *answered, const struct link_command_request *request)
 {
     return answered->valid && answered->nonce == request->nonce && answered->command == request->command &&
@@ -134,11 +133,11 @@ static enum link_chunk_result commit(struct control *control)
         return LINK_CHUNK_RESULT_OUT_OF_RANGE;
     }
     enum link_chunk_result result = LINK_CHUNK_RESULT_NOT_ARMED;
-    const uint32_t masked = board_mask_tick();
+    const uint32_t masked = board_mask_servo();
     if (safety_is_active(&control->safety)) {
         result = setpoint_ring_commit(&control->ring, &control->assembly.chunk, control->tick);
     }
-    board_unmask_tick(masked);
+    board_unmask_servo(masked);
     return result;
 }
 
@@ -229,7 +228,7 @@ void control_poll(struct control *control)
     if (chunk_assembly_remind(&control->assembly, control->tick, &reply)) {
         send_chunk_reply(control, &reply);
     }
-    if (control->tick - control->counters_tick >= COUNTERS_EVERY_TICKS) {
+    if (control->tick - control->counters_tick >= control->table->control_hz) {
         control->counters_tick = control->tick;
         send_counters(control);
     }

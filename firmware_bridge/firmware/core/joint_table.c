@@ -24,7 +24,10 @@ static uint32_t hash_joint(uint32_t crc, const struct joint *joint)
 
 uint32_t joint_table_hash(const struct joint_table *table)
 {
-    uint32_t crc = crc32_update(0, &table->count, 1);
+    uint8_t head[5] = {table->count};
+    link_put(head + 1, table->control_hz, 2);
+    link_put(head + 3, table->servo_hz, 2);
+    uint32_t crc = crc32_update(0, head, sizeof head);
     for (uint8_t i = 0; i < table->count; i++) {
         crc = hash_joint(crc, &table->joints[i]);
     }

@@ -18,6 +18,8 @@ struct joint {
 
 struct joint_table {
     const char *robot;
+    uint16_t control_hz; /* setpoints per second */
+    uint16_t servo_hz;   /* steps of the motion between them per second, a multiple of `control_hz` */
     uint8_t count;
     const struct joint *joints;
 };

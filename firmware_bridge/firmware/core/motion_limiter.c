@@ -2,18 +2,20 @@
 
 #include <math.h>
 
-static const float FARTHEST = 1.0e6f; /* in units of the change; farther is treated as this far */
+static const float FARTHEST = 1.6e7f; /* in units of the change; farther is treated as this far; below 2^24 */
+
+enum { MOST_STEPS = 4096 }; /* a power of two above half of the steps that may be looked ahead */
 
 /* Stopping is planned with this part of max_change, which leaves room for the rounding of float32. */
 static const float PLANNED = 0.9995f;
 
-struct motion_limits motion_limits_of(const struct joint *joint, float tick_hz)
+struct motion_limits motion_limits_of(const struct joint *joint, float servo_hz)
 {
     const struct motion_limits limits = {
         .minimum = joint->minimum,
         .maximum = joint->maximum,
-        .max_step = joint->velocity / tick_hz,
-        .max_change = joint->acceleration / (tick_hz * tick_hz),
+        .max_step = joint->velocity / servo_hz,
+        .max_change = joint->acceleration / (servo_hz * servo_hz),
     };
     return limits;
 }
@@ -31,18 +33,27 @@ static float magnitude(float value)
     return value < 0.0f ? -value : value;
 }
 
+/* The largest m up to `enough` with m (m + 1) / 2 <= `way`, found bit by bit. */
+static uint32_t steps_within(uint32_t way, uint32_t enough)
+{
+    uint32_t m = 0;
+    for (uint32_t bit = MOST_STEPS; bit != 0; bit >>= 1) {
+        const uint32_t tried = m + bit;
+        if (tried <= enough && tried * (tried + 1u) / 2u <= way) {
+            m = tried;
+        }
+    }
+    return m;
+}
+
 /* The largest velocity from which the joint can still stop within `distance` (at least 0). */
 static float stoppable_velocity(const struct motion_limits *limits, float distance)
 {
     const float change = PLANNED * limits->max_change;
     const float way = clamp(distance / change, 0.0f, FARTHEST);
-    const uint32_t whole = (uint32_t)way;
     /* No velocity above twice the limit is ever asked for, so there is no need to look further. */
     const uint32_t enough = (uint32_t)(2.0f * limits->max_step / change) + 2u;
-    uint32_t m = 0;
-    while (m < enough && (m + 1u) * (m + 2u) / 2u <= whole) {
-        m++;
-    }
+    const uint32_t m = steps_within((uint32_t)way, enough);
     const float triangle = (float)(m * (m + 1u) / 2u);
     return change * ((way + triangle) / (float)(m + 1u));
 }
@@ -73,11 +84,11 @@ static uint8_t limit(float *step, float low, float high, unsigned flag)
 static uint8_t limit_step(const struct motion_limits *limits, const struct joint_motion *motion, float *step)
 {
     const float change = limits->max_change;
-    const float room_above = stoppable_velocity(limits, limits->maximum - motion->position);
-    const float room_below = stoppable_velocity(limits, motion->position - limits->minimum);
     unsigned flags = limit(step, -limits->max_step, limits->max_step, LINK_TICK_FLAG_VELOCITY_LIMITED);
     flags |= limit(step, motion->velocity - change, motion->velocity + change, LINK_TICK_FLAG_ACCELERATION_LIMITED);
-    flags |= limit(step, -room_below, room_above, LINK_TICK_FLAG_POSITION_LIMITED);
+    const float ahead = *step < 0.0f ? motion->position - limits->minimum : limits->maximum - motion->position;
+    const float room = stoppable_velocity(limits, ahead);
+    flags |= limit(step, -room, room, LINK_TICK_FLAG_POSITION_LIMITED);
     return (uint8_t)flags;
 }
 

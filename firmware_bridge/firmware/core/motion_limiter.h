@@ -1,7 +1,7 @@
 /* Keeps one joint within its position, velocity and acceleration limits, whatever it is asked to do.
  *
- * Works per tick: velocities are displacements per tick, accelerations changes of them per tick. Whatever the
- * sequence of targets, after each tick |velocity| <= max_step, it changed by at most max_change, the position is
+ * Works per servo step: velocities are displacements per step, accelerations changes of them per step. Whatever the
+ * sequence of targets, after each step |velocity| <= max_step, it changed by at most max_change, the position is
  * inside [minimum, maximum], and the joint can still stop inside (all but the position up to float32 rounding).
  *
  * Stopping from velocity u in steps that shrink by a = max_change takes D = u + (u - a) + (u - 2a) + ... of way.
@@ -22,19 +22,19 @@ struct motion_limits {
 
 struct joint_motion {
     float position;
-    float velocity; /* displacement of the last tick */
+    float velocity; /* displacement of the last step */
 };
 
-/* Limits of `joint` at `tick_hz` ticks per second. */
-struct motion_limits motion_limits_of(const struct joint *joint, float tick_hz);
+/* Limits of `joint` at `servo_hz` steps per second. */
+struct motion_limits motion_limits_of(const struct joint *joint, float servo_hz);
 
-/* Moves one tick towards `target`, which itself moves by `target_velocity` per tick. Returns bits of
+/* Moves one step towards `target`, which itself moves by `target_velocity` per step. Returns bits of
  * LINK_TICK_FLAG; none where the target was reached exactly, which it is whenever the limits allow. A target that is no
  * number slows the joint down. */
 uint8_t motion_track(const struct motion_limits *limits, struct joint_motion *motion, float target,
                      float target_velocity);
 
-/* Moves one tick of slowing down to rest, as fast as the limits allow. */
+/* Moves one step of slowing down to rest, as fast as the limits allow. */
 void motion_stop(const struct motion_limits *limits, struct joint_motion *motion);
 
 #endif

@@ -52,13 +52,13 @@ static bool take_telemetry(struct outbox *outbox)
 {
     uint8_t payload[LINK_MAX_PAYLOAD];
     size_t size = 0;
-    const uint32_t masked = board_mask_tick();
+    const uint32_t masked = board_mask_servo();
     const bool waiting = outbox->telemetry_added != outbox->telemetry_taken;
     if (waiting) {
         size = link_pack_telemetry(&outbox->telemetry[outbox->telemetry_taken % OUTBOX_TELEMETRY], payload);
         outbox->telemetry_taken++;
     }
-    board_unmask_tick(masked);
+    board_unmask_servo(masked);
     if (waiting) {
         begin_frame(outbox, LINK_TELEMETRY_ID, payload, size);
     }

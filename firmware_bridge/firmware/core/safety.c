@@ -2,14 +2,43 @@
 
 #include <string.h>
 
-void safety_init(struct safety *safety, enum link_reset_cause cause)
+#define DISARMED LINK_STATE_DISARMED
+#define ARMED LINK_STATE_ARMED
+#define RUNNING LINK_STATE_RUNNING
+#define STARVED LINK_STATE_STARVED
+#define SAFE LINK_STATE_SAFE
+#define ESTOP LINK_STATE_ESTOP
+#define NONE SAFETY_NO_TRANSITION
+
+const uint8_t safety_transitions[SAFETY_EVENTS][SAFETY_STATES] = {
+    /* from                            DISARMED  ARMED     RUNNING   STARVED   SAFE      ESTOP */
+    [SAFETY_EVENT_ARM] =              {ARMED,    NONE,     NONE,     NONE,     NONE,     NONE},
+    [SAFETY_EVENT_DISARM] =           {DISARMED, DISARMED, DISARMED, DISARMED, NONE,     NONE},
+    [SAFETY_EVENT_CLEAR] =            {DISARMED, NONE,     NONE,     NONE,     DISARMED, DISARMED},
+    [SAFETY_EVENT_ESTOP_COMMAND] =    {ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP},
+    [SAFETY_EVENT_ESTOP_PIN] =        {ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP},
+    [SAFETY_EVENT_SETPOINT] =         {NONE,     RUNNING,  RUNNING,  RUNNING,  NONE,     NONE},
+    [SAFETY_EVENT_NO_SETPOINT] =      {NONE,     NONE,     STARVED,  STARVED,  NONE,     NONE},
+    [SAFETY_EVENT_STARVATION] =       {NONE,     NONE,     NONE,     SAFE,     NONE,     NONE},
+    [SAFETY_EVENT_HEARTBEAT] =        {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
+    [SAFETY_EVENT_LIMIT_SATURATION] = {NONE,     NONE,     SAFE,     NONE,     NONE,     NONE},
+    [SAFETY_EVENT_TICK_OVERRUN] =     {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
+};
+
+void safety_init(struct safety *safety, enum link_reset_cause cause, uint16_t tick_hz)
 {
     memset(safety, 0, sizeof *safety);
     safety->state = LINK_STATE_DISARMED;
-    safety->silent_ticks = SAFETY_HEARTBEAT_TICKS;
+    safety->tick_hz = tick_hz;
+    safety->silent_ticks = safety_ticks(safety, SAFETY_HEARTBEAT_MS);
     if (cause == LINK_RESET_CAUSE_WATCHDOG) {
         safety->faults = LINK_FAULT_WATCHDOG_RESET;
     }
+}
+
+uint32_t safety_ticks(const struct safety *safety, uint32_t ms)
+{
+    return (ms * safety->tick_hz + 999u) / 1000u;
 }
 
 bool safety_is_active(const struct safety *safety)
@@ -18,10 +47,32 @@ bool safety_is_active(const struct safety *safety)
            safety->state == LINK_STATE_STARVED;
 }
 
-static void latch(struct safety *safety, enum link_state state, unsigned fault)
+/* Goes where the table says; returns false where it says nothing. */
+static bool happen(struct safety *safety, enum safety_event event)
 {
-    safety->state = state;
-    safety->faults = (uint16_t)(safety->faults | fault);
+    const uint8_t next = safety_transitions[event][safety->state];
+    if (next == SAFETY_NO_TRANSITION) {
+        return false;
+    }
+    safety->state = (enum link_state)next;
+    return true;
+}
+
+static void latch(struct safety *safety, enum safety_event event, unsigned fault)
+{
+    if (happen(safety, event)) {
+        safety->faults = (uint16_t)(safety->faults | fault);
+    }
+}
+
+void safety_press_estop(struct safety *safety)
+{
+    latch(safety, SAFETY_EVENT_ESTOP_PIN, LINK_FAULT_ESTOP_PIN);
+}
+
+static bool is_silent(const struct safety *safety)
+{
+    return safety->silent_ticks >= safety_ticks(safety, SAFETY_HEARTBEAT_MS);
 }
 
 static void count_ticks(struct safety *safety, const struct safety_inputs *inputs)
@@ -29,7 +80,7 @@ static void count_ticks(struct safety *safety, const struct safety_inputs *input
     const uint32_t elapsed = inputs->elapsed < SAFETY_COUNTED_ELAPSED ? inputs->elapsed : SAFETY_COUNTED_ELAPSED;
     if (inputs->heartbeat) {
         safety->silent_ticks = 0;
-    } else if (safety->silent_ticks < SAFETY_HEARTBEAT_TICKS) {
+    } else if (!is_silent(safety)) {
         safety->silent_ticks += elapsed;
     }
     safety->saturated_ticks = inputs->saturated ? safety->saturated_ticks + 1u : 0u;
@@ -37,80 +88,69 @@ static void count_ticks(struct safety *safety, const struct safety_inputs *input
 
 static void check_faults(struct safety *safety, const struct safety_inputs *inputs)
 {
-    if (safety->silent_ticks >= SAFETY_HEARTBEAT_TICKS) {
-        latch(safety, LINK_STATE_SAFE, LINK_FAULT_HEARTBEAT);
+    if (is_silent(safety)) {
+        latch(safety, SAFETY_EVENT_HEARTBEAT, LINK_FAULT_HEARTBEAT);
     }
-    if (inputs->elapsed > SAFETY_MISSED_TICKS) {
-        latch(safety, LINK_STATE_SAFE, LINK_FAULT_TICK_OVERRUN);
+    if (inputs->elapsed > safety_ticks(safety, SAFETY_MISSED_MS)) {
+        latch(safety, SAFETY_EVENT_TICK_OVERRUN, LINK_FAULT_TICK_OVERRUN);
     }
-    if (safety->saturated_ticks >= SAFETY_SATURATED_TICKS) {
-        latch(safety, LINK_STATE_SAFE, LINK_FAULT_LIMIT_SATURATION);
+    if (safety->saturated_ticks >= safety_ticks(safety, SAFETY_SATURATED_MS)) {
+        latch(safety, SAFETY_EVENT_LIMIT_SATURATION, LINK_FAULT_LIMIT_SATURATION);
     }
 }
 
-static void starve(struct safety *safety, bool at_rest)
+static void miss_setpoint(struct safety *safety, bool at_rest)
 {
-    safety->state = LINK_STATE_STARVED;
-    safety->starved_ticks++;
-    if (safety->starved_ticks >= SAFETY_STARVED_TICKS && at_rest) {
-        latch(safety, LINK_STATE_SAFE, LINK_FAULT_STARVATION);
+    if (happen(safety, SAFETY_EVENT_NO_SETPOINT)) {
+        safety->starved_ticks++;
+    }
+    if (safety->starved_ticks >= safety_ticks(safety, SAFETY_STARVED_MS) && at_rest) {
+        latch(safety, SAFETY_EVENT_STARVATION, LINK_FAULT_STARVATION);
     }
 }
 
 bool safety_tick(struct safety *safety, const struct safety_inputs *inputs)
 {
     count_ticks(safety, inputs);
-    if (inputs->estop_pressed) {
-        latch(safety, LINK_STATE_ESTOP, LINK_FAULT_ESTOP_PIN);
-    }
-    if (safety_is_active(safety)) {
-        check_faults(safety, inputs);
-    }
-    if (!safety_is_active(safety)) {
+    check_faults(safety, inputs);
+    if (!inputs->setpoint_due) {
+        miss_setpoint(safety, inputs->at_rest);
         return false;
     }
-    if (inputs->setpoint_due) {
-        safety->state = LINK_STATE_RUNNING;
+    const bool following = happen(safety, SAFETY_EVENT_SETPOINT);
+    if (following) {
         safety->starved_ticks = 0;
-        return true;
     }
-    if (safety->state != LINK_STATE_ARMED) {
-        starve(safety, inputs->at_rest);
-    }
-    return false;
+    return following;
 }
 
 static enum link_command_result arm(struct safety *safety)
 {
-    if (safety->state != LINK_STATE_DISARMED || safety->faults != 0 || !safety->peer_known) {
+    const bool may_arm = safety_transitions[SAFETY_EVENT_ARM][safety->state] != NONE;
+    if (!may_arm || safety->faults != 0 || !safety->peer_known) {
         return LINK_COMMAND_RESULT_WRONG_STATE;
     }
-    if (safety->silent_ticks >= SAFETY_HEARTBEAT_TICKS) {
+    if (is_silent(safety)) {
         return LINK_COMMAND_RESULT_NO_HEARTBEAT;
     }
-    safety->state = LINK_STATE_ARMED;
     safety->starved_ticks = 0;
     safety->saturated_ticks = 0;
+    (void)happen(safety, SAFETY_EVENT_ARM);
     return LINK_COMMAND_RESULT_OK;
 }
 
-static enum link_command_result disarm(struct safety *safety)
+static bool clear(struct safety *safety, bool at_rest, bool estop_pressed)
 {
-    if (safety->state == LINK_STATE_SAFE || safety->state == LINK_STATE_ESTOP) {
-        return LINK_COMMAND_RESULT_WRONG_STATE;
+    if (!at_rest || estop_pressed || !happen(safety, SAFETY_EVENT_CLEAR)) {
+        return false;
     }
-    safety->state = LINK_STATE_DISARMED;
-    return LINK_COMMAND_RESULT_OK;
-}
-
-static enum link_command_result clear(struct safety *safety, bool at_rest, bool estop_pressed)
-{
-    if (safety_is_active(safety) || !at_rest || estop_pressed) {
-        return LINK_COMMAND_RESULT_WRONG_STATE;
-    }
-    safety->state = LINK_STATE_DISARMED;
     safety->faults = 0;
-    return LINK_COMMAND_RESULT_OK;
+    return true;
+}
+
+static enum link_command_result result_of(bool done)
+{
+    return done ? LINK_COMMAND_RESULT_OK : LINK_COMMAND_RESULT_WRONG_STATE;
 }
 
 enum link_command_result safety_command(struct safety *safety, uint8_t command, bool at_rest, bool estop_pressed)
@@ -119,11 +159,11 @@ enum link_command_result safety_command(struct safety *safety, uint8_t command, 
     case LINK_COMMAND_ARM:
         return arm(safety);
     case LINK_COMMAND_DISARM:
-        return disarm(safety);
+        return result_of(happen(safety, SAFETY_EVENT_DISARM));
     case LINK_COMMAND_CLEAR:
-        return clear(safety, at_rest, estop_pressed);
+        return result_of(clear(safety, at_rest, estop_pressed));
     case LINK_COMMAND_ESTOP:
-        latch(safety, LINK_STATE_ESTOP, LINK_FAULT_ESTOP_COMMAND);
+        latch(safety, SAFETY_EVENT_ESTOP_COMMAND, LINK_FAULT_ESTOP_COMMAND);
         return LINK_COMMAND_RESULT_OK;
     default:
         return LINK_COMMAND_RESULT_UNKNOWN_COMMAND;

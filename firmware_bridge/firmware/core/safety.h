@@ -1,27 +1,45 @@
-/* The states of the arm and the faults that take it out of motion. Knows nothing of joints, frames or clocks.
+/* The states of the arm and what takes it from one to the other. Knows nothing of joints, frames or clocks.
  *
- *   DISARMED --ARM--> ARMED --first setpoint--> RUNNING <--setpoint / none--> STARVED
- *   ARMED, RUNNING, STARVED --DISARM--> DISARMED
- *   ARMED, RUNNING, STARVED --fault--> SAFE --CLEAR, at rest--> DISARMED
- *   any --e-stop--> ESTOP --CLEAR, at rest, pin released--> DISARMED
- *
- * In every state but ARMED, RUNNING and STARVED the arm slows down to rest within its limits and holds. */
+ * `safety_transitions` is the whole truth: docs/safety.md shows the same table, with a diagram, and
+ * firmware_bridge/lockstep/exploration.py tries it out. In every state but ARMED, RUNNING and STARVED the arm slows
+ * down to rest within its limits and holds. */
 #ifndef SAFETY_H
 #define SAFETY_H
 
 #include "serial_link.h"
 
+enum { SAFETY_STATES = LINK_STATE_ESTOP + 1, SAFETY_NO_TRANSITION = 0xFF };
+
+enum safety_event {
+    SAFETY_EVENT_ARM,              /* command; the host is known and was heard, and no fault is latched */
+    SAFETY_EVENT_DISARM,           /* command */
+    SAFETY_EVENT_CLEAR,            /* command; the arm is at rest and the e-stop pin released */
+    SAFETY_EVENT_ESTOP_COMMAND,    /* command */
+    SAFETY_EVENT_ESTOP_PIN,        /* the contact is open */
+    SAFETY_EVENT_SETPOINT,         /* one is due in this tick */
+    SAFETY_EVENT_NO_SETPOINT,      /* none is due in this tick */
+    SAFETY_EVENT_STARVATION,       /* SAFETY_STARVED_MS without a setpoint, and at rest */
+    SAFETY_EVENT_HEARTBEAT,        /* SAFETY_HEARTBEAT_MS without a heartbeat of the host */
+    SAFETY_EVENT_LIMIT_SATURATION, /* SAFETY_SATURATED_MS held back by velocity or acceleration limits */
+    SAFETY_EVENT_TICK_OVERRUN,     /* the interrupt came more than SAFETY_MISSED_MS late */
+    SAFETY_EVENTS
+};
+
+/* The state after an event in a state, or SAFETY_NO_TRANSITION where it changes nothing: a command is refused then. */
+extern const uint8_t safety_transitions[SAFETY_EVENTS][SAFETY_STATES];
+
 enum {
-    SAFETY_HEARTBEAT_TICKS = 10,   /* silence of the host: 200 ms */
-    SAFETY_STARVED_TICKS = 5,      /* ticks without a setpoint before SAFE */
-    SAFETY_SATURATED_TICKS = 50,   /* ticks in a row held back by velocity or acceleration limits */
-    SAFETY_MISSED_TICKS = 25,      /* ticks that the interrupt may come late */
-    SAFETY_COUNTED_ELAPSED = 4,    /* of coalesced ticks, so many count as silence of the host */
+    SAFETY_HEARTBEAT_MS = 200,
+    SAFETY_STARVED_MS = 100,
+    SAFETY_SATURATED_MS = 1000,
+    SAFETY_MISSED_MS = 500,
+    SAFETY_COUNTED_ELAPSED = 4, /* of coalesced ticks, so many count as silence of the host */
 };
 
 struct safety {
     enum link_state state;
     uint16_t faults;          /* bits of LINK_FAULT, latched until CLEAR */
+    uint16_t tick_hz;
     uint32_t silent_ticks;    /* since the last heartbeat */
     uint32_t starved_ticks;   /* in a row */
     uint32_t saturated_ticks; /* in a row */
@@ -32,19 +50,24 @@ struct safety {
 struct safety_inputs {
     uint32_t elapsed; /* ticks since the last one that was executed, normally 1 */
     bool heartbeat;   /* the host was heard since the last tick */
-    bool estop_pressed;
     bool setpoint_due;
     bool at_rest;   /* after the last tick */
     bool saturated; /* in the last tick */
 };
 
-void safety_init(struct safety *safety, enum link_reset_cause cause);
+void safety_init(struct safety *safety, enum link_reset_cause cause, uint16_t tick_hz);
+
+/* How many ticks `ms` are, rounded up and at least one. */
+uint32_t safety_ticks(const struct safety *safety, uint32_t ms);
 
 /* Whether setpoints may be taken and executed: ARMED, RUNNING or STARVED. */
 bool safety_is_active(const struct safety *safety);
 
 /* Advances by one tick. Returns whether to follow the setpoint; otherwise slow down to rest. */
 bool safety_tick(struct safety *safety, const struct safety_inputs *inputs);
+
+/* The e-stop contact is open. */
+void safety_press_estop(struct safety *safety);
 
 /* Executes a command of the host (a number of LINK_COMMAND or anything else). */
 enum link_command_result safety_command(struct safety *safety, uint8_t command, bool at_rest, bool estop_pressed);

@@ -17,20 +17,20 @@
 #define LINK_HEADER_SIZE 3u
 #define LINK_CRC_SIZE 4u
 #define LINK_MAX_PAYLOAD 233u
-#define LINK_SCHEMA_HASH 0x2C776A62u
+#define LINK_SCHEMA_HASH 0x07856865u
 #define LINK_HELLO_ID 0x01u
 #define LINK_PING_ID 0x02u
 #define LINK_COMMAND_REQUEST_ID 0x03u
 #define LINK_FRAGMENT_ID 0x04u
-#define LINK_FRAGMENT_FIXED_SIZE 14u
-#define LINK_FRAGMENT_CAPACITY 109u
+#define LINK_FRAGMENT_FIXED_SIZE 18u
+#define LINK_FRAGMENT_CAPACITY 107u
 #define LINK_WELCOME_ID 0x81u
 #define LINK_PONG_ID 0x82u
 #define LINK_COMMAND_REPLY_ID 0x83u
 #define LINK_CHUNK_REPLY_ID 0x84u
 #define LINK_TELEMETRY_ID 0x85u
-#define LINK_TELEMETRY_FIXED_SIZE 23u
-#define LINK_TELEMETRY_CAPACITY 52u
+#define LINK_TELEMETRY_FIXED_SIZE 27u
+#define LINK_TELEMETRY_CAPACITY 51u
 #define LINK_COUNTERS_ID 0x86u
 
 enum link_state {
@@ -223,24 +223,26 @@ static inline bool link_unpack_command_request(struct link_command_request *mess
 struct link_fragment {
     uint32_t chunk_id;
     uint32_t first_tick;
+    uint32_t observed_tick;
     uint8_t step_count;
     uint8_t fragment_index;
     uint8_t fragment_count;
     uint8_t first_step;
     uint8_t steps;
     uint8_t joints;
-    int16_t values[109];
+    int16_t values[107];
 };
 
 static inline size_t link_pack_fragment(const struct link_fragment *message, uint8_t *out)
 {
     const size_t count = (size_t)message->steps * (size_t)message->joints;
-    if (count > 109u) {
+    if (count > 107u) {
         return 0;
     }
     uint8_t *end = out;
     end = link_put(end, message->chunk_id, 4);
     end = link_put(end, message->first_tick, 4);
+    end = link_put(end, message->observed_tick, 4);
     end = link_put(end, message->step_count, 1);
     end = link_put(end, message->fragment_index, 1);
     end = link_put(end, message->fragment_count, 1);
@@ -255,23 +257,24 @@ static inline size_t link_pack_fragment(const struct link_fragment *message, uin
 
 static inline bool link_unpack_fragment(struct link_fragment *message, const uint8_t *in, size_t size)
 {
-    if (size < 14u) {
+    if (size < 18u) {
         return false;
     }
     message->chunk_id = (uint32_t)link_get(in + 0, 4);
     message->first_tick = (uint32_t)link_get(in + 4, 4);
-    message->step_count = (uint8_t)link_get(in + 8, 1);
-    message->fragment_index = (uint8_t)link_get(in + 9, 1);
-    message->fragment_count = (uint8_t)link_get(in + 10, 1);
-    message->first_step = (uint8_t)link_get(in + 11, 1);
-    message->steps = (uint8_t)link_get(in + 12, 1);
-    message->joints = (uint8_t)link_get(in + 13, 1);
+    message->observed_tick = (uint32_t)link_get(in + 8, 4);
+    message->step_count = (uint8_t)link_get(in + 12, 1);
+    message->fragment_index = (uint8_t)link_get(in + 13, 1);
+    message->fragment_count = (uint8_t)link_get(in + 14, 1);
+    message->first_step = (uint8_t)link_get(in + 15, 1);
+    message->steps = (uint8_t)link_get(in + 16, 1);
+    message->joints = (uint8_t)link_get(in + 17, 1);
     const size_t count = (size_t)message->steps * (size_t)message->joints;
-    if (count > 109u || size != 14u + 2u * count) {
+    if (count > 107u || size != 18u + 2u * count) {
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        message->values[i] = link_signed(link_get(in + 14u + 2u * i, 2));
+        message->values[i] = link_signed(link_get(in + 18u + 2u * i, 2));
     }
     return true;
 }
@@ -282,6 +285,7 @@ struct link_welcome {
     uint32_t tick_period_us;
     uint32_t counter_hz;
     uint16_t ring_depth;
+    uint16_t receive_window;
     uint8_t joints;
     uint8_t reset_cause;
 };
@@ -294,6 +298,7 @@ static inline size_t link_pack_welcome(const struct link_welcome *message, uint8
     end = link_put(end, message->tick_period_us, 4);
     end = link_put(end, message->counter_hz, 4);
     end = link_put(end, message->ring_depth, 2);
+    end = link_put(end, message->receive_window, 2);
     end = link_put(end, message->joints, 1);
     end = link_put(end, message->reset_cause, 1);
     return (size_t)(end - out);
@@ -301,7 +306,7 @@ static inline size_t link_pack_welcome(const struct link_welcome *message, uint8
 
 static inline bool link_unpack_welcome(struct link_welcome *message, const uint8_t *in, size_t size)
 {
-    if (size != 20u) {
+    if (size != 22u) {
         return false;
     }
     message->schema_hash = (uint32_t)link_get(in + 0, 4);
@@ -309,8 +314,9 @@ static inline bool link_unpack_welcome(struct link_welcome *message, const uint8
     message->tick_period_us = (uint32_t)link_get(in + 8, 4);
     message->counter_hz = (uint32_t)link_get(in + 12, 4);
     message->ring_depth = (uint16_t)link_get(in + 16, 2);
-    message->joints = (uint8_t)link_get(in + 18, 1);
-    message->reset_cause = (uint8_t)link_get(in + 19, 1);
+    message->receive_window = (uint16_t)link_get(in + 18, 2);
+    message->joints = (uint8_t)link_get(in + 20, 1);
+    message->reset_cause = (uint8_t)link_get(in + 21, 1);
     return true;
 }
 
@@ -405,24 +411,26 @@ struct link_telemetry {
     uint32_t tick;
     uint64_t counter;
     uint32_t chunk_id;
+    uint32_t observed_tick;
     uint16_t faults;
     uint16_t ring_level;
     uint8_t state;
     uint8_t flags;
     uint8_t joints;
-    float executed[52];
+    float executed[51];
 };
 
 static inline size_t link_pack_telemetry(const struct link_telemetry *message, uint8_t *out)
 {
     const size_t count = (size_t)message->joints;
-    if (count > 52u) {
+    if (count > 51u) {
         return 0;
     }
     uint8_t *end = out;
     end = link_put(end, message->tick, 4);
     end = link_put(end, message->counter, 8);
     end = link_put(end, message->chunk_id, 4);
+    end = link_put(end, message->observed_tick, 4);
     end = link_put(end, message->faults, 2);
     end = link_put(end, message->ring_level, 2);
     end = link_put(end, message->state, 1);
@@ -436,23 +444,24 @@ static inline size_t link_pack_telemetry(const struct link_telemetry *message, u
 
 static inline bool link_unpack_telemetry(struct link_telemetry *message, const uint8_t *in, size_t size)
 {
-    if (size < 23u) {
+    if (size < 27u) {
         return false;
     }
     message->tick = (uint32_t)link_get(in + 0, 4);
     message->counter = (uint64_t)link_get(in + 4, 8);
     message->chunk_id = (uint32_t)link_get(in + 12, 4);
-    message->faults = (uint16_t)link_get(in + 16, 2);
-    message->ring_level = (uint16_t)link_get(in + 18, 2);
-    message->state = (uint8_t)link_get(in + 20, 1);
-    message->flags = (uint8_t)link_get(in + 21, 1);
-    message->joints = (uint8_t)link_get(in + 22, 1);
+    message->observed_tick = (uint32_t)link_get(in + 16, 4);
+    message->faults = (uint16_t)link_get(in + 20, 2);
+    message->ring_level = (uint16_t)link_get(in + 22, 2);
+    message->state = (uint8_t)link_get(in + 24, 1);
+    message->flags = (uint8_t)link_get(in + 25, 1);
+    message->joints = (uint8_t)link_get(in + 26, 1);
     const size_t count = (size_t)message->joints;
-    if (count > 52u || size != 23u + 4u * count) {
+    if (count > 51u || size != 27u + 4u * count) {
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        message->executed[i] = link_float_of_bits(link_get(in + 23u + 4u * i, 4));
+        message->executed[i] = link_float_of_bits(link_get(in + 27u + 4u * i, 4));
     }
     return true;
 }

@@ -43,6 +43,7 @@ static void enter(struct setpoint_ring *ring, const struct chunk *chunk, uint8_t
     struct setpoint *entry = &ring->entries[tick % LINK_RING_DEPTH];
     entry->tick = tick;
     entry->chunk_id = chunk->id;
+    entry->observed_tick = chunk->observed_tick;
     memcpy(entry->counts, chunk->counts[step], chunk->joints * sizeof entry->counts[0]);
 }
 

@@ -1,6 +1,6 @@
 /* The setpoints ahead, keyed by the absolute tick at which each is due.
  *
- * The main loop enters whole chunks while the tick interrupt is masked; the interrupt only looks up. A newer chunk
+ * The main loop enters whole chunks while the servo interrupt is masked; the interrupt only looks up. A newer chunk
  * replaces what an older one had planned from SETPOINT_GUARD ticks ahead on, and takes back what the older one had
  * planned after the newer one's end. */
 #ifndef SETPOINT_RING_H
@@ -13,6 +13,7 @@
 struct setpoint {
     uint32_t tick;
     uint32_t chunk_id; /* 0: empty */
+    uint32_t observed_tick; /* of the observation behind it */
     int16_t counts[LINK_MAX_JOINTS];
 };
 

@@ -67,6 +67,8 @@ static const struct joint joints[] = {
 
 const struct joint_table joint_table = {
     .robot = "so101",
+    .control_hz = 50,
+    .servo_hz = 250,
     .count = sizeof joints / sizeof joints[0],
     .joints = joints,
 };

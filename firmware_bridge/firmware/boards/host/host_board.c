@@ -28,6 +28,11 @@ struct control *host_control(void)
     return &control;
 }
 
+void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS])
+{
+    memcpy(motion, control.motion, sizeof control.motion);
+}
+
 void host_set_counter(uint64_t value)
 {
     counter = value;
@@ -40,8 +45,13 @@ void host_press_estop(bool pressed)
 
 void host_tick(uint32_t tick)
 {
-    counter = (uint64_t)tick * control.tick_period;
-    application_tick();
+    host_servo(tick, 0);
+}
+
+void host_servo(uint32_t tick, uint32_t step)
+{
+    counter = ((uint64_t)tick * control.servo_steps + step) * control.servo_period;
+    application_servo();
 }
 
 void host_receive(const uint8_t *data, size_t size)
@@ -70,9 +80,9 @@ void host_limit_sending(size_t capacity)
     sent_limit = capacity < SENT_SIZE ? capacity : SENT_SIZE;
 }
 
-void application_tick(void)
+void application_servo(void)
 {
-    control_tick(&control, board_counter(), board_estop_pressed());
+    control_servo(&control, board_counter(), board_estop_pressed());
 }
 
 void application_receive(uint8_t byte)
@@ -95,12 +105,12 @@ bool board_estop_pressed(void)
     return estop_pressed;
 }
 
-uint32_t board_mask_tick(void)
+uint32_t board_mask_servo(void)
 {
     return 0;
 }
 
-void board_unmask_tick(uint32_t masked)
+void board_unmask_servo(uint32_t masked)
 {
     (void)masked;
 }

@@ -9,14 +9,16 @@ enum { HOST_COUNTER_HZ = 25000000 };
 /* Starts the controller anew, as a reset with this cause does. */
 void host_reset(uint8_t cause);
 
-/* The controller, for tests in C. */
+/* The controller, for tests in C; and how its joints move, for tests in Python. */
 struct control *host_control(void);
+void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS]);
 
 void host_set_counter(uint64_t counter);
 void host_press_estop(bool pressed);
 
-/* Moves the counter to the beginning of `tick` and lets the tick interrupt run. */
+/* Moves the counter to the beginning of `tick`, or of one of its servo steps, and lets the servo interrupt run. */
 void host_tick(uint32_t tick);
+void host_servo(uint32_t tick, uint32_t step);
 
 /* Lets the UART interrupt take bytes, or the main loop run once. */
 void host_receive(const uint8_t *data, size_t size);

@@ -1,20 +1,21 @@
 /* Luminary LM3S6965 evaluation board, real or in QEMU.
  *
  * The core runs at 25 MHz. SysTick is the free-running counter: of QEMU's timers of this chip it is the only one that
- * can be read. It has 24 bits and wraps after 0.67 s; every tick reads it, and the watchdog ends a silence of 0.5 s.
- * Timer 0 is an alarm, set anew for each tick from the counter, so that the two never drift apart. */
+ * can be read. It has 24 bits and wraps after 0.67 s; every servo step reads it, and the watchdog ends a silence of 0.5 s.
+ * Timer 0 is an alarm, set anew for each step from the counter, so that the two never drift apart. */
 #include "board.h"
 
+#include "cortex_m.h"
+#include "pl011.h"
 #include "registers.h"
-#include "uart.h"
 
 enum {
     CORE_HZ = 25000000,
     COUNTER_MASK = 0xFFFFFF,
-    ALARM_MARGIN = 2, /* counts after the tick begins, so that rounding never makes the interrupt early */
+    ALARM_MARGIN = 25, /* counts after the step begins, so that rounding never makes the interrupt early */
     PRIORITY_WATCHDOG = 0x00,
     PRIORITY_UART = 0x20,
-    PRIORITY_TICK = 0x60, /* lower in urgency than the UART */
+    PRIORITY_SERVO = 0x60, /* lower in urgency than the UART */
     PLL_PATIENCE = 100000,
 };
 
@@ -25,20 +26,8 @@ __attribute__((section(".noinit"))) static volatile uint32_t watchdog_mark;
 
 static uint64_t counter_total;
 static uint32_t counter_last;
-static uint64_t tick_epoch;
-static uint32_t tick_period;
-
-static uint32_t disable_interrupts(void)
-{
-    uint32_t primask;
-    __asm volatile("mrs %0, primask\n\tcpsid i" : "=r"(primask)::"memory");
-    return primask;
-}
-
-static void restore_interrupts(uint32_t primask)
-{
-    __asm volatile("msr primask, %0" ::"r"(primask) : "memory");
-}
+static uint64_t servo_epoch;
+static uint32_t servo_period;
 
 static void start_clock(void)
 {
@@ -78,8 +67,8 @@ void board_init(void)
     start_pins();
     NVIC_PRIORITY(IRQ_WATCHDOG) = PRIORITY_WATCHDOG;
     NVIC_PRIORITY(IRQ_UART0) = PRIORITY_UART;
-    NVIC_PRIORITY(IRQ_TIMER0A) = PRIORITY_TICK;
-    uart_start(CORE_HZ);
+    NVIC_PRIORITY(IRQ_TIMER0A) = PRIORITY_SERVO;
+    pl011_start(CORE_HZ);
     NVIC_ENABLE = (1u << IRQ_UART0) | (1u << IRQ_TIMER0A);
 }
 
@@ -117,15 +106,15 @@ uint32_t board_counter_hz(void)
 static void set_alarm(void)
 {
     const uint64_t now = board_counter();
-    const uint64_t next = tick_epoch + ((now - tick_epoch) / tick_period + 1u) * tick_period;
+    const uint64_t next = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
     TIMER0_TAILR = (uint32_t)(next - now) + ALARM_MARGIN;
     TIMER0_CTL = TIMER_ENABLE;
 }
 
-void board_tick_start(uint64_t epoch, uint32_t period)
+void board_servo_start(uint64_t epoch, uint32_t period)
 {
-    tick_epoch = epoch;
-    tick_period = period;
+    servo_epoch = epoch;
+    servo_period = period;
     TIMER0_CFG = TIMER_CFG_32_BIT;
     TIMER0_TAMR = TIMER_TAMR_ONE_SHOT;
     TIMER0_IMR = TIMER_TIMEOUT;
@@ -136,29 +125,20 @@ void timer0a_handler(void);
 void timer0a_handler(void)
 {
     TIMER0_ICR = TIMER_TIMEOUT;
-    application_tick();
+    application_servo();
     set_alarm();
 }
 
-uint32_t board_mask_tick(void)
+uint32_t board_mask_servo(void)
 {
     uint32_t masked;
-    __asm volatile("mrs %0, basepri\n\tmsr basepri, %1" : "=&r"(masked) : "r"(PRIORITY_TICK) : "memory");
+    __asm volatile("mrs %0, basepri\n\tmsr basepri, %1" : "=&r"(masked) : "r"(PRIORITY_SERVO) : "memory");
     return masked;
 }
 
-void board_unmask_tick(uint32_t masked)
+void board_unmask_servo(uint32_t masked)
 {
     __asm volatile("msr basepri, %0" ::"r"(masked) : "memory");
-}
-
-void board_sleep_unless(bool (*is_work_waiting)(void))
-{
-    const uint32_t primask = disable_interrupts();
-    if (!is_work_waiting()) {
-        __asm volatile("wfi" ::: "memory"); /* wakes up although interrupts are off */
-    }
-    restore_interrupts(primask);
 }
 
 void board_watchdog_start(uint32_t limit_ms)

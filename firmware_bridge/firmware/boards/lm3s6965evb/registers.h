@@ -51,7 +51,7 @@
 #define UART_FR_TRANSMIT_FULL (1u << 5)
 #define UART_LCRH_8_BITS_FIFO ((3u << 5) | (1u << 4))
 #define UART_CTL_ENABLE ((1u << 0) | (1u << 8) | (1u << 9))
-#define UART_IFLS_RECEIVE_1_4_TRANSMIT_1_8 (1u << 3)
+#define UART_IFLS_EARLY (1u << 3) /* 4 of 16 bytes received; 2 left to send */
 #define UART_IM_RECEIVE ((1u << 4) | (1u << 6)) /* level and timeout */
 #define UART_IM_TRANSMIT (1u << 5)
 

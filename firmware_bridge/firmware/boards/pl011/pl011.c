@@ -1,4 +1,4 @@
-#include "uart.h"
+#include "pl011.h"
 
 #include "board.h"
 #include "registers.h"
@@ -10,13 +10,13 @@ static uint8_t ring[RING_SIZE];
 static volatile uint32_t ring_written;
 static volatile uint32_t ring_sent;
 
-void uart_start(uint32_t core_hz)
+void pl011_start(uint32_t clock_hz)
 {
-    const uint32_t divisor = (core_hz * 4u + BAUD / 2u) / BAUD; /* in 64ths of a 16-fold baud period */
+    const uint32_t divisor = (clock_hz * 4u + BAUD / 2u) / BAUD; /* in 64ths of a 16-fold baud period */
     UART0_IBRD = divisor / 64u;
     UART0_FBRD = divisor % 64u;
     UART0_LCRH = UART_LCRH_8_BITS_FIFO;
-    UART0_IFLS = UART_IFLS_RECEIVE_1_4_TRANSMIT_1_8;
+    UART0_IFLS = UART_IFLS_EARLY;
     UART0_CTL = UART_CTL_ENABLE;
     UART0_IM = UART_IM_RECEIVE;
 }

@@ -1,0 +1,69 @@
+"""A board without a processor to emulate: the firmware's core as a library, in real time, behind a unix socket.
+
+    python -m benchmarks.library_board LIBRARY SOCKET
+
+Takes the place of QEMU where QEMU would be the slower part. Ends when the other end of the socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import select
+import socket
+import sys
+import time
+
+TICK_S = 0.02
+COUNTER_HZ = 25_000_000
+
+
+class LibraryBoard:
+    """The core with the counter and the tick of this machine's clock."""
+
+    def __init__(self, path: str) -> None:
+        self.core = ctypes.CDLL(path)
+        self.core.host_take_sent.restype = ctypes.c_size_t
+        self.core.host_reset(0)
+        self._sent = ctypes.create_string_buffer(1 << 16)
+        self._started = time.monotonic()
+        self._tick = 0
+
+    def advance(self, received: bytes) -> bytes:
+        """Lets the interrupts and the main loop run; returns what the board sends."""
+        elapsed = time.monotonic() - self._started
+        if (tick := int(elapsed / TICK_S)) > self._tick:
+            self._tick = tick
+            self.core.host_tick(ctypes.c_uint32(tick))
+        self.core.host_set_counter(ctypes.c_uint64(int(elapsed * COUNTER_HZ)))
+        self.core.host_receive(received, ctypes.c_size_t(len(received)))
+        self.core.host_poll()
+        size = self.core.host_take_sent(self._sent, ctypes.c_size_t(len(self._sent)))
+        return ctypes.string_at(self._sent, size)
+
+    def until_tick_s(self) -> float:
+        """Time until the next tick."""
+        return max(0.0, self._started + (self._tick + 1) * TICK_S - time.monotonic())
+
+
+def main() -> None:
+    """Serves one connection."""
+    board = LibraryBoard(sys.argv[1])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(sys.argv[2])
+        server.listen()
+        line, _ = server.accept()
+    with line, contextlib.suppress(ConnectionError):
+        received = b""
+        while True:
+            if sent := board.advance(received):
+                line.sendall(sent)
+            received = b""
+            if select.select([line], [], [], board.until_tick_s())[0]:
+                received = line.recv(4096)
+                if not received:
+                    return
+
+
+if __name__ == "__main__":
+    main()

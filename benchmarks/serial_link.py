@@ -1,0 +1,194 @@
+"""Throughput and latency of chunks over the serial link, against the rate of the UART.
+
+    python -m benchmarks.serial_link [--board qemu] [--joints 32] [--baud 921600] [--seconds 4]
+
+Chunks of 50 steps go through the bridge's own player, a pseudo-terminal and the paced wire to the firmware: its image
+in QEMU (`qemu`), or its core as a library (`library`), since QEMU takes bytes more slowly than a fast line brings them.
+
+* `alone`: time from the call to the firmware's ACCEPTED, one chunk every 0.5 s: p50 and max, beside the time that its
+  bytes spend on the wire;
+* `in a row`: each chunk as soon as the last was accepted; the share of the line that its bytes take, and how many
+  times faster than the arm plays them (50 steps a second) setpoints arrive;
+* `ping`: median round trip of the heartbeat meanwhile, which waits behind what is in flight;
+* `not taken`, `again`, `overruns`, `lost`: chunks that the firmware did not accept, fragments sent more than once,
+  bytes the board had to drop, telemetry that did not come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from firmware_bridge.child_process import start_child, stop_child
+from firmware_bridge.chunk_player import ChunkPlayer
+from firmware_bridge.chunk_schedule import GUARD_TICKS, wire_ticks
+from firmware_bridge.emulator import EmulatedBoard
+from firmware_bridge.firmware.generate_joints import write_table
+from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
+from firmware_bridge.joints import ROBOTS, RobotJoints, robot_of
+from firmware_bridge.link import FirmwareLink
+from protos.bridge_pb2 import ChunkReport
+from protos.serial_link import Command, CommandResult, Telemetry
+
+FIRMWARE = Path(__file__).resolve().parents[1] / "firmware_bridge" / "firmware"
+RATES = (115_200, 230_400, 460_800, 921_600, 1_000_000, 2_000_000)
+STEPS = 50
+PAUSE_S = 0.5
+TICK_S = 0.02
+URGENT = -10
+
+
+def table_of(joints: int) -> JointTable:
+    """A robot with so many joints, all like the first of ALOHA."""
+    (first, *_) = load_joint_table(ROBOTS / "aloha.yaml").joints
+    return JointTable("bench", tuple(replace(first, name=f"joint_{number}") for number in range(joints)))
+
+
+def build(table: JointTable, target: str, directory: Path) -> Path:
+    """The firmware for this table: image or library."""
+    (directory / "bench.c").write_text(write_table(table))
+    places = ["ROBOT=bench", f"ROBOTS={directory}", f"BUILD={directory}/build"]
+    subprocess.run(["make", "-s", "-C", str(FIRMWARE), target, *places], check=True, stdout=subprocess.DEVNULL)
+    name = {"host": "host/libfirmware.so", "lm3s6965evb": "lm3s6965evb/firmware.elf"}[target]
+    return directory / "build" / name
+
+
+@contextlib.contextmanager
+def library_port(library: Path, directory: Path, baud: int) -> Iterator[str]:
+    """The core as a library behind the paced wire."""
+    serial, control = directory / f"serial-{baud}", directory / f"control-{baud}"
+    board = start_child(
+        [sys.executable, "-m", "benchmarks.library_board", str(library), str(serial)],
+        log=directory / "board.log",
+        urgent=True,
+    )
+    while not serial.exists():
+        time.sleep(0.01)
+    argv = [sys.executable, "-m", "firmware_bridge.wire", "--board", str(serial), "--control", str(control)]
+    log = directory / "wire.log"
+    wire = start_child([*argv, "--baud", str(baud)], log=log, urgent=True, stdout=subprocess.PIPE)
+    try:
+        yield json.loads(wire.stdout.readline() if wire.stdout else b"")["port"]
+    finally:
+        stop_child(wire)
+        stop_child(board)
+
+
+@contextlib.contextmanager
+def qemu_port(image: Path, _: Path, baud: int) -> Iterator[str]:
+    """The image in QEMU behind the paced wire."""
+    with EmulatedBoard(image, baud=baud) as board:
+        yield board.port
+
+
+class Measurement:
+    """One armed board at one rate."""
+
+    def __init__(self, port: str, robot: RobotJoints, baud: int) -> None:
+        self.robot = robot
+        self.ticks: list[int] = []
+        self.link = FirmwareLink(port, robot, baud=baud, on_telemetry=self._take)
+        self.link.start()
+        self.player = ChunkPlayer(self.link)
+        self.reports: list[ChunkReport] = []
+        self.on_wire_s = wire_ticks(STEPS, robot.count, baud, TICK_S) * TICK_S
+        self.actions = np.tile(robot.home, (STEPS, 1))
+        while self.link.command(Command.ARM).result == CommandResult.NO_HEARTBEAT:
+            time.sleep(0.01)
+
+    def _take(self, telemetry: Telemetry) -> None:
+        self.ticks.append(telemetry.tick)
+
+    def play(self) -> float:
+        """One chunk; seconds until it was decided."""
+        started = time.monotonic_ns()
+        arrival = math.ceil(self.link.clock.tick_at(started) + self.on_wire_s / TICK_S)
+        self.reports.append(self.player.play(self.actions, arrival + GUARD_TICKS))  # no action is past due
+        return (time.monotonic_ns() - started) * 1e-9
+
+    def alone(self, seconds: float) -> list[float]:
+        """Chunks with a pause after each."""
+        times = []
+        for _ in range(round(seconds / PAUSE_S)):
+            times.append(self.play())
+            time.sleep(max(0.0, PAUSE_S - times[-1]))
+        return times
+
+    def in_a_row(self, seconds: float) -> float:
+        """Chunks per second without a pause."""
+        chunks, started = 0, time.monotonic()
+        while time.monotonic() - started < seconds:
+            self.play()
+            chunks += 1
+        return chunks / (time.monotonic() - started)
+
+
+def measure(port: str, robot: RobotJoints, baud: int, seconds: float) -> str:
+    """One row of the table."""
+    run = Measurement(port, robot, baud)
+    try:
+        alone = 1e3 * np.array(run.alone(seconds))
+        rate = run.in_a_row(seconds)
+        ping_s = run.link.clock.round_trip_s
+        time.sleep(1.1)  # the board's counters come every second
+        counters = run.link.counters
+    finally:
+        run.link.close()
+    refused = sum(report.outcome != ChunkReport.ACCEPTED for report in run.reports)
+    again = sum(report.retransmissions for report in run.reports)
+    lost = run.ticks[-1] - run.ticks[0] + 1 - len(run.ticks)
+    return (
+        f"{baud:>8} {1e3 * run.on_wire_s:>8.1f} {np.median(alone):>8.1f} {alone.max():>8.1f} {rate:>9.1f} "
+        f"{rate * run.on_wire_s:>7.0%} {rate * STEPS * TICK_S:>6.1f} {1e3 * ping_s:>8.1f} "
+        f"{len(run.reports):>7} {refused:>7} {again:>6} {counters.receive_overruns if counters else 0:>8} {lost:>5}"
+    )
+
+
+HEADER = (
+    f"{'':>8} {'wire':>8} {'alone':>8} {'':>8} {'in a row':>9} {'share':>7} {'':>6} {'ping':>8} "
+    f"{'chunks':>7} {'not':>7}\n"
+    f"{'baud':>8} {'ms':>8} {'p50 ms':>8} {'max ms':>8} {'chunks/s':>9} {'of line':>7} {'×50 Hz':>6} {'p50 ms':>8} "
+    f"{'played':>7} {'taken':>7} {'again':>6} {'overruns':>8} {'lost':>5}"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--board", choices=("qemu", "library"), action="append")
+    parser.add_argument("--joints", type=int, action="append")
+    parser.add_argument("--baud", type=int, action="append")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    options = parser.parse_args(arguments)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, URGENT)  # as the bridge does
+    print(*(f"{name}: {value}" for name, value in describe_machine().items()), sep="\n")
+    print(f"load: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    kinds = {"qemu": ("lm3s6965evb", qemu_port), "library": ("host", library_port)}
+    for kind in options.board or kinds:
+        target, port_of = kinds[kind]
+        for joints in options.joints or (14, 32):
+            table = table_of(joints)
+            print(f"\n{kind}, {joints} joints, chunks of {STEPS} steps\n{HEADER}")
+            with tempfile.TemporaryDirectory() as folder:
+                program = build(table, target, Path(folder))
+                for baud in options.baud or RATES:
+                    with port_of(program, Path(folder), baud) as port:
+                        print(measure(port, robot_of(table), baud, options.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+/* Vector table of the LM3S6965. */
+#include "cortex_m.h"
+#include "registers.h"
+
+extern uint32_t __stack_top[];
+
+void uart0_handler(void);
+void watchdog_handler(void);
+void timer0a_handler(void);
+
+__attribute__((section(".vectors"), used)) const struct vector_table vectors = {
+    .stack_top = __stack_top,
+    .system = {reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, 0, 0, 0, 0,
+               fault_handler, fault_handler, 0, fault_handler, fault_handler},
+    .interrupts = {[IRQ_UART0] = uart0_handler, [IRQ_WATCHDOG] = watchdog_handler, [IRQ_TIMER0A] = timer0a_handler},
+};

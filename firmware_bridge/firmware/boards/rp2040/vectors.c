@@ -1,0 +1,15 @@
+/* Vector table of the RP2040. */
+#include "cortex_m.h"
+#include "registers.h"
+
+extern uint32_t __stack_top[];
+
+void timer0_handler(void);
+void uart0_handler(void);
+
+__attribute__((section(".vectors"), used)) const struct vector_table vectors = {
+    .stack_top = __stack_top,
+    .system = {reset_handler, fault_handler, fault_handler, 0, 0, 0, 0, 0, 0, 0, fault_handler, 0, 0, fault_handler,
+               fault_handler},
+    .interrupts = {[IRQ_TIMER0] = timer0_handler, [IRQ_UART0] = uart0_handler, [25] = 0},
+};

@@ -1,0 +1,22 @@
+/* Where the command of each servo step goes. One back end is linked into an image: actuators/NAME.c with
+ * `make ACTUATORS=NAME`.
+ *
+ *   simulated  nowhere: the joints are where they were commanded, as telemetry says
+ *   pwm_servo  hobby servos, a pulse of 1 to 2 ms per joint (boards with board_pwm_write)
+ *   dynamixel  a bus of Dynamixel servos, protocol 2.0 (boards with board_bus_write)
+ *
+ * None of them switches servos on: the firmware takes every joint to be at its home after a reset, so bring the arm
+ * there before it gets power. */
+#ifndef ACTUATORS_H
+#define ACTUATORS_H
+
+#include "joint_table.h"
+#include "motion_limiter.h"
+
+/* Before the first servo step. */
+void actuators_start(const struct joint_table *table);
+
+/* Takes the position of every joint after a servo step. Called by the servo interrupt; never waits. */
+void actuators_command(const struct joint_table *table, const struct joint_motion *motion);
+
+#endif

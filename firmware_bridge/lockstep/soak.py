@@ -1,0 +1,247 @@
+"""An hour with random faults, tick by tick on the compiled core; every promise is checked at every servo step.
+
+    python -m firmware_bridge.lockstep.soak [--robot aloha] [--seed 1] [--ticks 180000]
+
+A host arms the arm, keeps its heartbeat and plays overlapping chunks; a seed decides when the line is noisy, when host
+or policy fall silent, when chunks are late or wild, when someone orders or presses an e-stop, when interrupts come late
+and when the board resets. The same seed gives the same hour, bit for bit: the digest that is printed covers every
+position of every servo step. A broken promise names its seed and tick; the same command shows it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from firmware_bridge.errors import BridgeError
+from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
+from firmware_bridge.joints import ROBOTS
+from firmware_bridge.line_faults import FaultInjector, LineFaults
+from firmware_bridge.lockstep.host_firmware import HostFirmware, only
+from firmware_bridge.lockstep.watch import BrokenPromiseError, Watch
+from protos.serial_link import (
+    SCHEMA_HASH,
+    Command,
+    CommandReply,
+    CommandRequest,
+    Fragment,
+    Hello,
+    Ping,
+    ResetCause,
+    State,
+    Telemetry,
+)
+
+HORIZON = 50
+LEAD_TICKS = 4
+PING_EVERY, CHUNK_EVERY, RECOVER_EVERY = 2, 10, 25  # ticks
+FAULT_RATE = 0.02  # of ticks at which one begins
+PROGRESS_EVERY = 20_000  # ticks
+NOISE = LineFaults(bit_error_rate=1e-4, byte_drop_rate=1e-3, byte_duplicate_rate=1e-3, frame_duplicate_rate=0.05)
+FAULTS = ("noise", "silent host", "silent policy", "late chunks", "wild chunks", "estop", "pin", "late", "reset")
+
+
+@dataclass
+class Tally:
+    """What an hour held.
+
+    Attributes:
+        ticks: that were executed.
+        states: ticks in each state.
+        faults: how often each began.
+        chunks: that were sent.
+        digest: SHA-256 of position and velocity of every joint at every servo step.
+    """
+
+    ticks: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    chunks: int = 0
+    digest: str = ""
+
+
+class Soak:
+    """One hour; `run` plays it."""
+
+    def __init__(self, table: JointTable, seed: int) -> None:
+        self.tally = Tally()
+        self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._firmware = HostFirmware(table)
+        self._line = FaultInjector(seed)
+        self._watch = Watch(table)
+        self._hash = hashlib.sha256()
+        self._state = State.DISARMED
+        self._silent_ticks = table.control_hz
+        self._cleared = False
+        self._until: dict[str, int] = {}  # the tick at which a lasting fault ends, by the count of this hour
+        self._amplitudes = [min(joint.maximum - joint.home, joint.home - joint.minimum) for joint in table.joints]
+
+    def run(self, ticks: int) -> Iterator[Tally]:
+        """Plays the hour; yields now and then, and at its end.
+
+        Raises:
+            BrokenPromiseError: with the tick at which it happened.
+        """
+        self._connect()
+        for tick in range(ticks):
+            self.tally.ticks = tick + 1
+            try:
+                self._play(tick)
+            except BrokenPromiseError as error:
+                raise BrokenPromiseError(f"tick {tick}: {error}") from error
+            if tick + 1 == ticks or (tick + 1) % PROGRESS_EVERY == 0:
+                self.tally.digest = self._hash.hexdigest()
+                yield self.tally
+
+    def _play(self, tick: int) -> None:
+        elapsed, pressed = 1, False
+        if self._random.random() < FAULT_RATE:
+            fault = self._random.choice(FAULTS)
+            self.tally.faults[fault] += 1
+            if fault == "estop":
+                self._command(Command.ESTOP)
+            elif fault == "pin":
+                pressed = True
+            elif fault == "late":
+                elapsed = self._random.choice((2, 3, 5, 12, 30))
+            elif fault == "reset":
+                self._reset()
+            else:
+                self._until[fault] = tick + self._random.randint(1, 40)
+        self._line.faults = NOISE if self._lasts("noise", tick) else LineFaults()
+        self._act(tick)
+        self._run_steps(elapsed, pressed)
+
+    def _lasts(self, fault: str, tick: int) -> bool:
+        return self._until.get(fault, 0) > tick
+
+    def _act(self, tick: int) -> None:
+        """What the host does before a tick."""
+        self._silent_ticks += 1
+        if self._lasts("silent host", tick):
+            return
+        if tick % PING_EVERY == 0:
+            self._send(Ping(tick, 0))
+            self._silent_ticks = 0
+        if tick % RECOVER_EVERY == 0:
+            self._recover()
+        if tick % CHUNK_EVERY == 0 and not self._lasts("silent policy", tick):
+            self._send(*self._chunk(tick))
+
+    def _recover(self) -> None:
+        if self._state in (State.SAFE, State.ESTOP):
+            self._command(Command.CLEAR)
+        elif self._state == State.DISARMED:
+            self._connect()
+            self._command(Command.CLEAR)
+            self._command(Command.ARM)
+        elif self._random.random() < 0.02:
+            self._command(Command.DISARM)
+
+    def _chunk(self, tick: int) -> list[Fragment]:
+        """All joints swing around home, slowly and together; wild chunks jump between the ends."""
+        self.tally.chunks += 1
+        firmware = self._firmware
+        first = (
+            firmware.tick_number + LEAD_TICKS - (self._random.randint(0, 60) if self._lasts("late chunks", tick) else 0)
+        )
+        rows = []
+        for step in range(first, first + HORIZON):
+            phase = 1.0 - math.cos(0.03 * step)
+            share = self._random.choice((-1.0, 1.0)) if self._lasts("wild chunks", tick) else 0.45 * phase
+            joints = zip(firmware.table.joints, self._amplitudes, strict=True)
+            rows.append([round((joint.home + share * amplitude) / joint.resolution) for joint, amplitude in joints])
+        per_fragment = 200 // (2 * len(rows[0]))
+        return firmware.fragments(max(first, 0), rows, per_fragment)
+
+    def _connect(self) -> None:
+        self._send(Hello(SCHEMA_HASH))
+
+    def _command(self, command: Command) -> None:
+        self._cleared = self._cleared or command == Command.CLEAR
+        replies = only(CommandReply, self._send(CommandRequest(self._random.getrandbits(32), command)))
+        if command == Command.ESTOP and replies:
+            self._watch.check_estop(self._state)
+
+    def _send(self, *messages: Any) -> list[Any]:
+        """Sends through the noisy line; what the firmware sends is heard as it left the board."""
+        for message in messages:
+            self._firmware.receive(self._line.apply(self._firmware.frame(message)))
+        heard = self._firmware.poll()
+        for reply in only(CommandReply, heard):
+            self._state = State(reply.state)
+        return heard
+
+    def _reset(self) -> None:
+        self._firmware.reset(self._random.choice((ResetCause.WATCHDOG, ResetCause.POWER_ON)))
+        self._watch.restart()
+        self._state, self._cleared = State.DISARMED, False
+
+    def _run_steps(self, elapsed: int, pressed: bool) -> None:
+        """From the second servo step of the last tick to the first of the next."""
+        firmware = self._firmware
+        firmware.library.host_press_estop(pressed)
+        for step in range(1, firmware.servo_steps if elapsed == 1 and firmware.tick_number > 0 else 1):
+            firmware.servo(step)
+            self._state = State.ESTOP if pressed else self._state
+            self._check_motion(evenly=True)
+        before = self._state
+        report = firmware.tick(elapsed, heartbeat=False)
+        firmware.library.host_press_estop(False)
+        self._take_report(before, report, pressed)
+        self._check_motion(evenly=elapsed == 1)
+
+    def _take_report(self, before: State, report: Telemetry, pressed: bool) -> None:
+        self._state = State(report.state)
+        if pressed:
+            self._watch.check_estop(self._state)
+        self._watch.check_tick(before, report, self._cleared, self._silent_ticks)
+        self._cleared = False
+        self.tally.states[self._state.name] += 1
+
+    def _check_motion(self, evenly: bool) -> None:
+        motion = self._firmware.motion_array()
+        self._hash.update(motion.tobytes())
+        self._watch.check_step(motion.astype(np.float64), self._state, evenly)
+
+
+def describe(tally: Tally) -> str:
+    """A line for each kind of figure."""
+    states = ", ".join(f"{name} {count / tally.ticks:.1%}" for name, count in sorted(tally.states.items()))
+    faults = ", ".join(f"{name} {count}" for name, count in sorted(tally.faults.items()))
+    return f"{tally.ticks} ticks, {tally.chunks} chunks\nstates: {states}\nfaults: {faults}\ndigest: {tally.digest}"
+
+
+def main() -> int:
+    """Runs one hour, or as the command line says; 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(prog="soak", description="Random faults on the compiled core, tick by tick.")
+    parser.add_argument("--robot", default="aloha", help="joint table of this package (default aloha)")
+    parser.add_argument("--seed", type=int, default=1, help="decides everything that happens (default 1)")
+    parser.add_argument("--ticks", type=int, default=180_000, help="default 180000, an hour at 50 Hz")
+    options = parser.parse_args()
+    try:
+        soak = Soak(load_joint_table(ROBOTS / f"{options.robot}.yaml"), options.seed)
+        for tally in soak.run(options.ticks):
+            sys.stderr.write(f"{tally.ticks} of {options.ticks} ticks\n")
+    except BrokenPromiseError as error:
+        again = f"--robot {options.robot} --seed {options.seed} --ticks {options.ticks}"
+        sys.stdout.write(f"BROKEN at {error}\nagain: python -m firmware_bridge.lockstep.soak {again}\n")
+        return 1
+    except BridgeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"robot {options.robot}, seed {options.seed}: no promise broken\n{describe(soak.tally)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+/* Positions in the units of servos, and Dynamixel packets against those that the vendor's e-manual prints. */
+#include <math.h>
+
+#include "cmocka_suite.h"
+#include "dynamixel_protocol.h"
+#include "servo_units.h"
+
+static const struct joint ANGLE = {.unit = "rad", .minimum = -1.0f, .maximum = 3.0f};
+static const struct joint GRIPPER = {.unit = "ratio", .minimum = 0.0f, .maximum = 1.0f};
+
+static void pulses_span_the_range_of_the_joint(void **state)
+{
+    (void)state;
+    assert_int_equal(servo_pulse_us(&ANGLE, -1.0f), 1000);
+    assert_int_equal(servo_pulse_us(&ANGLE, 1.0f), 1500);
+    assert_int_equal(servo_pulse_us(&ANGLE, 3.0f), 2000);
+    assert_int_equal(servo_pulse_us(&ANGLE, 1e30f), 2000);
+    assert_int_equal(servo_pulse_us(&ANGLE, -1e30f), 1000);
+    assert_int_equal(servo_pulse_us(&ANGLE, NAN), 1000);
+}
+
+static void goals_are_parts_of_a_turn(void **state)
+{
+    (void)state;
+    assert_int_equal(dynamixel_goal(&ANGLE, 0.0f), 2048);
+    assert_int_equal(dynamixel_goal(&ANGLE, 1.5707963f), 3072);
+    assert_int_equal(dynamixel_goal(&ANGLE, -1.5707963f), 1024);
+    assert_int_equal(dynamixel_goal(&ANGLE, 100.0f), 4095);
+    assert_int_equal(dynamixel_goal(&GRIPPER, 0.5f), 2048);
+    assert_int_equal(dynamixel_goal(&GRIPPER, 7.0f), 3072);
+}
+
+static void check(const uint8_t *expected, size_t size, uint8_t id, uint8_t instruction, const uint8_t *parameters)
+{
+    uint8_t packet[DYNAMIXEL_LONGEST];
+    assert_int_equal(dynamixel_packet(id, instruction, parameters, size - 10, packet), size);
+    assert_memory_equal(packet, expected, size);
+}
+
+static void packets_are_those_of_the_manual(void **state)
+{
+    (void)state;
+    const uint8_t ping[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x03, 0x00, 0x01, 0x19, 0x4E};
+    const uint8_t read[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x07, 0x00, 0x02, 0x84, 0x00, 0x04, 0x00, 0x1D, 0x15};
+    const uint8_t write[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x09, 0x00, 0x03,
+                             0x74, 0x00, 0x00, 0x02, 0x00, 0x00, 0xCA, 0x89};
+    const uint8_t sync_read[] = {0xFF, 0xFF, 0xFD, 0x00, 0xFE, 0x09, 0x00, 0x82,
+                                 0x84, 0x00, 0x04, 0x00, 0x01, 0x02, 0xCE, 0xFA};
+    const uint8_t sync_write[] = {0xFF, 0xFF, 0xFD, 0x00, 0xFE, 0x11, 0x00, 0x83, 0x74, 0x00, 0x04, 0x00,
+                                  0x01, 0x96, 0x00, 0x00, 0x00, 0x02, 0xAA, 0x00, 0x00, 0x00, 0x82, 0x87};
+    check(ping, sizeof ping, 1, DYNAMIXEL_PING, NULL);
+    check(read, sizeof read, 1, DYNAMIXEL_READ, read + 8);
+    check(write, sizeof write, 1, DYNAMIXEL_WRITE, write + 8);
+    check(sync_read, sizeof sync_read, DYNAMIXEL_BROADCAST, DYNAMIXEL_SYNC_READ, sync_read + 8);
+    uint8_t packet[DYNAMIXEL_LONGEST];
+    const uint32_t goals[] = {150, 170};
+    assert_int_equal(dynamixel_sync_write(116, goals, 2, packet), sizeof sync_write);
+    assert_memory_equal(packet, sync_write, sizeof sync_write);
+}
+
+static struct dynamixel_receiver receiver;
+static struct dynamixel_status status;
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&receiver, 0, sizeof receiver);
+    return 0;
+}
+
+static unsigned feed(const uint8_t *data, size_t size)
+{
+    unsigned answers = 0;
+    for (size_t i = 0; i < size; i++) {
+        answers += dynamixel_receive(&receiver, data[i], &status) ? 1u : 0u;
+    }
+    return answers;
+}
+
+static const uint8_t PING_ANSWER[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x07, 0x00,
+                                      0x55, 0x00, 0x06, 0x04, 0x26, 0x65, 0x5D};
+static const uint8_t READ_ANSWER[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x08, 0x00, 0x55,
+                                      0x00, 0xA6, 0x00, 0x00, 0x00, 0x8C, 0xC0};
+
+static void answers_are_those_of_the_manual(void **state)
+{
+    (void)state;
+    assert_int_equal(feed(PING_ANSWER, sizeof PING_ANSWER), 1);
+    assert_int_equal(status.id, 1);
+    assert_int_equal(status.error, 0);
+    assert_int_equal(status.size, 3);
+    assert_memory_equal(status.parameters, PING_ANSWER + 9, 3);
+    assert_int_equal(feed(READ_ANSWER, sizeof READ_ANSWER), 1);
+    assert_int_equal(status.size, 4);
+    assert_int_equal(status.parameters[0], 0xA6);
+}
+
+static void answers_are_found_between_noise_and_instructions(void **state)
+{
+    (void)state;
+    const uint8_t noise[] = {0x00, 0xFF, 0xFD, 0xFF, 0xFF, 0xFF};
+    uint8_t packet[DYNAMIXEL_LONGEST];
+    assert_int_equal(feed(noise, sizeof noise), 0);
+    assert_int_equal(feed(PING_ANSWER, sizeof PING_ANSWER), 1); /* after one FF too many */
+    assert_int_equal(feed(packet, dynamixel_packet(1, DYNAMIXEL_PING, NULL, 0, packet)), 0); /* our own echo */
+    assert_int_equal(feed(READ_ANSWER, sizeof READ_ANSWER), 1);
+    assert_int_equal(receiver.damaged, 0);
+}
+
+static void every_flipped_bit_is_seen(void **state)
+{
+    (void)state;
+    for (size_t bit = 0; bit < 8 * sizeof READ_ANSWER; bit++) {
+        uint8_t broken[sizeof READ_ANSWER];
+        const uint8_t silence[DYNAMIXEL_LONGEST] = {0};
+        memcpy(broken, READ_ANSWER, sizeof broken);
+        broken[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_int_equal(feed(broken, sizeof broken) + feed(silence, sizeof silence), 0);
+        setup(NULL);
+        assert_int_equal(feed(READ_ANSWER, sizeof READ_ANSWER), 1);
+    }
+}
+
+static void what_looks_like_a_start_is_stuffed_and_comes_back(void **state)
+{
+    (void)state;
+    const uint8_t content[] = {0x00, 0xFF, 0xFF, 0xFD, 0xFF, 0xFF, 0xFD, 0x01};
+    uint8_t packet[DYNAMIXEL_LONGEST];
+    const size_t size = dynamixel_packet(9, DYNAMIXEL_STATUS, content, sizeof content, packet);
+    assert_int_equal(size, 10 + sizeof content + 2);
+    assert_int_equal(feed(packet, size), 1);
+    assert_int_equal(status.size, sizeof content - 1); /* the first is the error */
+    assert_memory_equal(status.parameters, content + 1, sizeof content - 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pulses_span_the_range_of_the_joint),
+        cmocka_unit_test(goals_are_parts_of_a_turn),
+        cmocka_unit_test(packets_are_those_of_the_manual),
+        cmocka_unit_test_setup(answers_are_those_of_the_manual, setup),
+        cmocka_unit_test_setup(answers_are_found_between_noise_and_instructions, setup),
+        cmocka_unit_test_setup(every_flipped_bit_is_seen, setup),
+        cmocka_unit_test_setup(what_looks_like_a_start_is_stuffed_and_comes_back, setup),
+    };
+    return cmocka_run_group_tests_name("actuators", tests, NULL, NULL);
+}
