@@ -55,8 +55,10 @@ def load_fp32() -> Chunk:
     return assemble_engine("reference", CONFIG, random_parameters(CONFIG)).infer
 
 
-def load_transformers() -> Chunk:
-    """Transformers' PI0 with the same parameters."""
+def load_transformers(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, compiled: bool = False
+) -> Chunk:
+    """Transformers' PI0 with the same parameters, which are of `dtype`; inputs and actions are on the device."""
     from transformers import PI0Config, PI0ForConditionalGeneration
 
     from pi0_edge.checkpoints.torch_names import torch_layout
@@ -75,8 +77,10 @@ def load_transformers() -> Chunk:
             target = parameters[layout.locate(name).key]
             target.copy_(draw(name, blank.shape).view(target.shape))
     _fill_buffers(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.to(device, dtype if isinstance(tensor, torch.nn.Parameter) else None)
     image_token: int = getattr(model.config.vlm_config, "image_token_id")  # noqa: B009 - its type is not declared
-    sample: Callable[..., Tensor] = model.sample_actions
+    sample: Callable[..., Tensor] = torch.compile(model.sample_actions) if compiled else model.sample_actions
 
     def infer(inputs: ModelInputs, noise: Tensor) -> Tensor:
         slots = torch.full((1, int(inputs.image_mask.sum()) * CONFIG.vision.tokens), image_token)

@@ -26,6 +26,7 @@ from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
+from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
@@ -40,7 +41,7 @@ from protos.rpc.errors import EndpointError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
+_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),

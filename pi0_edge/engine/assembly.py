@@ -71,16 +71,17 @@ def fill_model(
     return QuantizationReport(scheme.name, (*layers, *untouched.layers), untouched.bytes_untouched)
 
 
-def restore_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme) -> None:
+def restore_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme, pack: bool = True) -> None:
     """Puts the tensors of a quantized network into a blank one, without copying them.
 
-    Each quantized layer is packed for this machine as soon as it is complete; a tensor that was mapped from a file and
-    is packed is let go at once.
+    Each quantized layer is packed for this processor as soon as it is complete; a tensor that was mapped from a file
+    and is packed is let go at once.
 
     Args:
         model: From `blank_model` with the same scheme.
         tensors: Everything in the state dict of the quantized network by name, the tensors of a layer together.
         scheme: That it was quantized with.
+        pack: For the CPU engine.
 
     Raises:
         EngineError: If a tensor is unknown, missing, or has another shape or dtype than the scheme says.
@@ -100,7 +101,7 @@ def restore_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Sch
         module = model.get_submodule(path)
         is_parameter = attribute in dict(module.named_parameters(recurse=False))
         setattr(module, attribute, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
-        if isinstance(module, QuantizedLinear) and not any(buffer.is_meta for buffer in module.buffers()):
+        if pack and isinstance(module, QuantizedLinear) and not any(buffer.is_meta for buffer in module.buffers()):
             module.pack()
     if expected:
         raise EngineError(f"{len(expected)} tensors are missing, such as {next(iter(expected))}; expected every tensor")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pi0_edge.engine.assembly import blank_model, fill_model, restore_model
 from pi0_edge.engine.cpu import CpuEngine
+from pi0_edge.engine.cuda import CudaEngine, require_cuda
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.errors import EngineError
 from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
@@ -44,9 +45,9 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, type[ReferenceEngine] | type[CpuEngine]] = {
-    engine.name: engine for engine in (ReferenceEngine, CpuEngine)
-}
+EngineType = type[ReferenceEngine] | type[CpuEngine] | type[CudaEngine]
+
+ENGINES: dict[str, EngineType] = {engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine)}
 
 
 def build_engine(name: str, model: Pi0, scheme: Scheme | None = None) -> Engine:
@@ -103,7 +104,7 @@ def restore_engine(name: str, config: Pi0Config, tensors: Iterable[tuple[str, Te
     """
     kind, chosen = _kind(name, scheme)
     model = blank_model(config, chosen)
-    restore_model(model, tensors, chosen)
+    restore_model(model, tensors, chosen, pack=kind is CpuEngine)
     return kind(model, chosen)
 
 
@@ -112,10 +113,13 @@ def check_engine(name: str, scheme: Scheme | None = None) -> None:
     _kind(name, scheme)
 
 
-def _kind(name: str, scheme: Scheme | None) -> tuple[type[ReferenceEngine] | type[CpuEngine], Scheme]:
+def _kind(name: str, scheme: Scheme | None) -> tuple[EngineType, Scheme]:
     if name not in ENGINES:
         raise EngineError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
     kind = ENGINES[name]
     if kind is ReferenceEngine and scheme not in (None, FP32):
         raise EngineError(f"the reference engine runs fp32 only, not {scheme.name}; use --engine cpu")
-    return kind, scheme or kind.default_scheme
+    chosen = scheme or kind.default_scheme
+    if kind is CudaEngine:
+        require_cuda(chosen)
+    return kind, chosen

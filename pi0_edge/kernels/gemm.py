@@ -6,8 +6,9 @@
 | `gemm_weight_only` | bf16 or fp16   | int8 or E4M3, packed       | float32       | Ampere and later      |
 | `gemm_fp8`         | E4M3           | E4M3                       | float32       | Hopper, Thor          |
 
-The operators plan and allocate at every call; an engine does both once and calls the `_into` functions. n and k are
-multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588), which are padded with zeros to 592.
+The operators plan at every call and keep their workspace: inside a CUDA graph, both have happened before the replay.
+n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588), which are padded with
+zeros to 592.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import unpack_weights
 from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_workspace import workspace
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 
 
@@ -142,8 +144,8 @@ def gemm_int8(
     """int8 [m, k] · int8 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_int8_into` and `Epilogue`."""
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
     plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a))
-    out, workspace = _outputs(a, epilogue, len(weight), plan)
-    gemm_int8_into(kernel_library(), out, workspace, a, weight, row_scale, column_scale, epilogue, plan)
+    out, memory = _outputs(a, epilogue, len(weight), plan)
+    gemm_int8_into(kernel_library(), out, memory, a, weight, row_scale, column_scale, epilogue, plan)
     return out
 
 
@@ -163,8 +165,8 @@ def gemm_fp8(
     """E4M3 [m, k] · E4M3 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_fp8_into` and `Epilogue`."""
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
     plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a), fp8=True)
-    out, workspace = _outputs(a, epilogue, len(weight), plan)
-    gemm_fp8_into(kernel_library(), out, workspace, a, weight, a_scale, column_scale, epilogue, plan)
+    out, memory = _outputs(a, epilogue, len(weight), plan)
+    gemm_fp8_into(kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
     return out
 
 
@@ -185,8 +187,8 @@ def gemm_weight_only(
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
     (m, k), n = a.shape, len(column_scale)
     plan = plan_weight_only(m, n, k, _multiprocessors(a))
-    out, workspace = _outputs(a, epilogue, n, plan)
-    gemm_weight_only_into(kernel_library(), out, workspace, a, packed, fp8, column_scale, epilogue, plan)
+    out, memory = _outputs(a, epilogue, n, plan)
+    gemm_weight_only_into(kernel_library(), out, memory, a, packed, fp8, column_scale, epilogue, plan)
     return out
 
 
@@ -200,7 +202,7 @@ def _multiprocessors(a: Tensor) -> int:
 
 def _outputs(a: Tensor, epilogue: Epilogue, n: int, plan: Plan) -> tuple[Tensor, Tensor]:
     out = a.new_empty(len(a), epilogue.columns(n), dtype=epilogue.dtype)
-    return out, a.new_zeros(plan.workspace_bytes, dtype=torch.uint8)
+    return out, workspace(a.device, plan)
 
 
 def int8_sums(a: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""`pi0-edge estimate`: what a chunk would cost on a device that is not here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from pi0_edge.estimate import ChunkEstimate, Device
+
+_DEVICES = "orin-agx-64, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-4090 or h200."
+
+
+def estimate(
+    device: Annotated[str, typer.Option(help=f"One of {_DEVICES}")] = "orin-agx-64",
+    cameras: Annotated[int, typer.Option(min=1, help="That deliver pictures.")] = 2,
+    tokens: Annotated[int, typer.Option(min=0, help="Of the prompt.")] = 20,
+    scheme: Annotated[str, typer.Option(help="How the network is quantized: name of a scheme or a .yaml.")] = "orin",
+    model: Annotated[str, typer.Option(help="Sizes of the network: pi0 or pi05.")] = "pi0",
+    steps: Annotated[int, typer.Option(min=1, help="Of the Euler loop.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a chunk would cost on a device, in time and memory, without the device."""
+    from pi0_edge.cli.loading import load_scheme
+    from pi0_edge.errors import ConfigError
+    from pi0_edge.estimate import estimate_chunk, find_device
+    from pi0_edge.model import PRESETS
+
+    if model not in PRESETS:
+        raise ConfigError(f"model {model!r} is not known; expected one of {', '.join(PRESETS)}")
+    found = estimate_chunk(find_device(device), PRESETS[model], load_scheme(scheme), cameras, tokens, steps)
+    speak = Output(as_json)
+    _show(speak, found, f"{model}, {found.scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
+    memory = {"weights": found.weight_bytes, "cache": found.cache_bytes, "total": found.total_bytes}
+    speak.finish(
+        {
+            "device": found.device.key,
+            "scheme": found.scheme,
+            "stages": found.stages,
+            "floor_ms": found.floor_ms,
+            "expected_ms": found.expected_ms,
+            "memory_bytes": memory,
+            "fits": found.fits,
+            "rates": found.device.reached,
+            "measured": False,
+        }
+    )
+
+
+def _show(speak: Output, found: ChunkEstimate, what: str) -> None:
+    device = found.device
+    rows = [(s.name, s.floor_ms, s.expected_ms, s.bound, s.launches) for s in found.stages]
+    rows.append(("chunk", found.floor_ms, found.expected_ms, "", found.stages[-1].launches))
+    columns = ("stage", "floor, ms", "expected, ms", "bound by", "launches")
+    speak.table(f"{device.name}: {what}", columns, rows)
+    speak.say(
+        f"memory: weights {found.weight_bytes / 1e9:.2f} GB, keys and values {found.cache_bytes / 1e6:.1f} MB, with "
+        f"activations and a CUDA context {found.total_bytes / 1e9:.2f} of {device.memory_gb:g} GB: "
+        f"{'fits' if found.fits else 'does not fit'}"
+    )
+    _show_rates(speak, device)
+    speak.say("floor: nothing can be faster. expected: modelled, at these rates; this software was not timed there.")
+
+
+def _show_rates(speak: Output, device: Device) -> None:
+    units = {"gb_s": "memory, GB/s", "launch_us": "launch in a graph, µs"}
+    rows = [
+        (units.get(name, f"{name}, 10¹² operations/s"), device.sheet.get(name, ""), rate.value, rate.basis, rate.source)
+        for name, rate in device.reached.items()
+    ]
+    speak.table(f"rates; sheet: {device.sheet_source}", ("rate", "sheet", "reached", "basis", "source"), rows)

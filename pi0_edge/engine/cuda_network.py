@@ -1,0 +1,235 @@
+"""π0 as the sequence of kernels that one CUDA graph holds.
+
+Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
+how it is compared with the reference where there is no GPU. Two calls make a chunk:
+
+    attend     pictures, prompt and state -> keys and values of every layer      once
+    integrate  noise -> actions, in place                                        all Euler steps
+
+Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pi0_edge.engine.cuda_products import Norm, Product, product_of
+from pi0_edge.engine.cuda_tables import StepTables, plain_norm
+from pi0_edge.errors import EngineError
+from pi0_edge.kernels.attention import attention, rope_attention
+from pi0_edge.kernels.euler_step import embed_actions, euler_update
+from pi0_edge.kernels.rope import rope, rope_table
+from pi0_edge.model import Pi0
+from pi0_edge.model.gemma import GemmaLayer, KeyValueLayer
+from pi0_edge.model.siglip import VisionLayer
+from quant.quantized_linear import QuantizedEmbedding
+
+POSITIONS = 4096
+"""Rows of the table of rotary positions: more cameras than any robot has."""
+ACTION_STREAM = torch.float32
+"""The stream of action tokens between layers. It is small, and ten steps add up what it rounds."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer: products, and norms where they do not change with time."""
+
+    qkv: Product
+    out: Product
+    up: Product
+    down: Product
+    norms: tuple[Norm, Norm] | None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class CudaNetwork:
+    """The weights of a network on its device, and the two calls of the module."""
+
+    def __init__(self, model: Pi0, device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Takes the weights out of `model`, layer by layer: only what depends on time alone stays there.
+
+        Args:
+            model: Quantized, not packed.
+            device: Where the network will run.
+            dtype: Of activations; float32 on a CPU only, to compare the sequence itself.
+
+        Raises:
+            EngineError: If a layer is quantized in a way that there are no kernels for.
+        """
+        self.config, self.dtype, self.device = model.config, dtype, torch.device(device)
+        self.state = _on(self.device, model.state_proj) if model.config.variant == "pi0" else None
+        self.action_out = _on(self.device, model.action_out_proj)
+        self.mlp_out = None
+        if model.config.variant == "pi0":
+            weight, bias = _on(self.device, model.action_time_mlp_out)
+            self.mlp_out = (weight.to(dtype), bias)
+        self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
+        self._take_vision(model)
+        self._take_prefix(model)
+        self.expert = [self._gemma_layer(layer) for layer in model.expert.layers]
+        adaptive = model.config.variant == "pi05"
+        self.expert_norms = [] if adaptive else [plain_norm(norm, self.device) for norm in model.expert.norms()]
+        for layer in model.expert.layers:
+            del layer.attention, layer.mlp
+
+    def attend(self, images: Tensor, tokens: Tensor, state: Tensor) -> Cache:
+        """Keys and values of pictures, prompt and state.
+
+        Args:
+            images: float32 [cameras, 3, size, size] in [-1, 1].
+            tokens: int64 [tokens], no padding.
+            state: float32 [action_dim]; not read in π0.5.
+
+        Raises:
+            EngineError: If there are more tokens than positions.
+        """
+        seen = self._see(images)
+        words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
+        x = torch.cat((seen, words.to(self.dtype)))
+        sizes, length = self.config.prefix, len(x)
+        if length + 1 + self.config.horizon > POSITIONS:
+            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
+        rows = length + (self.state is not None)
+        keys, values = x.new_empty(2, sizes.depth, rows, sizes.kv_heads, sizes.head_dim).unbind(0)
+        for i, layer in enumerate(self.prefix):
+            x = self._attend_layer(layer, x, keys[i], values[i], 0)
+        last = self.last_kv.after_norm(x, self.last_norm)
+        rope(self.last_kv(last, self.dtype), self.table, keys[-1], values[-1], 0)
+        if self.state is not None:
+            token = F.linear(state[None], *self.state).to(ACTION_STREAM)
+            for i, layer in enumerate(self.expert):
+                norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
+                token = self._attend_layer(layer, token, keys[i], values[i], length, norms, i == len(self.expert) - 1)
+        return Cache(keys, values)
+
+    def integrate(self, x: Tensor, cache: Cache, tables: StepTables) -> None:
+        """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions."""
+        out_weight, out_bias = self.mlp_out or (None, None)
+        for step in range(tables.steps):
+            norms = tables.norms[step]
+            hidden = embed_actions(x, tables.front, tables.biases[step], out_weight, out_bias, ACTION_STREAM)
+            for i, layer in enumerate(self.expert):
+                hidden = self._action_layer(
+                    layer, hidden, norms[2 * i], norms[2 * i + 1], cache.keys[i], cache.values[i]
+                )
+            last = norms[-1]
+            euler_update(x, hidden, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
+
+    def _action_layer(self, layer: Layer, x: Tensor, first: Norm, second: Norm, keys: Tensor, values: Tensor) -> Tensor:
+        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights."""
+        qkv = layer.qkv(layer.qkv.after_norm(x, first), self.dtype)
+        mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
+        x = layer.out(layer.out.takes(mixed), x.dtype, gate=first.gate, residual=x)
+        return self._mlp(layer, x, second, "geglu")
+
+    def _attend_layer(
+        self,
+        layer: Layer,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        first_row: int,
+        norms: tuple[Norm, Norm] | None = None,
+        keys_only: bool = False,
+    ) -> Tensor:
+        """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
+        before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
+        qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+        q = rope(qkv, self.table, keys, values, first_row)
+        if keys_only:
+            return x
+        rows = first_row + len(x)
+        mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
+        x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+        return self._mlp(layer, x, between, "geglu")
+
+    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str) -> Tensor:
+        hidden = layer.up(layer.up.after_norm(x, before), self.dtype, activation)
+        return layer.down(layer.down.takes(hidden), x.dtype, gate=before.gate, residual=x)
+
+    def _see(self, images: Tensor) -> Tensor:
+        """Image tokens of all cameras, [cameras * tokens, prefix width]."""
+        vision = self.config.vision
+        cameras, side = len(images), vision.image_size // vision.patch_size
+        cut = images.view(cameras, 3, side, vision.patch_size, side, vision.patch_size)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(cameras * vision.tokens, -1)
+        x = F.linear(patches, *self.patch).view(cameras, vision.tokens, -1) + self.positions
+        x = x.flatten(0, 1).to(self.dtype)
+        for layer in self.vision:
+            before, between = cast("tuple[Norm, Norm]", layer.norms)
+            qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+            q, k, v = qkv.view(cameras, vision.tokens, 3, vision.heads, -1).unbind(2)
+            mixed = attention(q, k, v).view(len(x), -1)
+            x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+            x = self._mlp(layer, x, between, "gelu")
+        return self.projector(self.projector.after_norm(x, self.vision_norm), self.dtype)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Token embeddings [tokens, prefix width], float32 or 16 bits."""
+        rows = self.embedding[tokens]
+        return rows if self.embedding_scale is None else rows.float() * self.embedding_scale[tokens][:, None]
+
+    def _take_vision(self, model: Pi0) -> None:
+        tower, to = model.vision, self.device
+        weight, bias = _on(to, tower.patch_embedding)
+        self.patch = (weight.flatten(1), bias)
+        self.positions = tower.position_embedding.detach().float().to(to)
+        self.vision = [self._vision_layer(layer) for layer in tower.layers]
+        self.vision_norm = plain_norm(tower.final_norm, to)
+        self.projector = product_of([model.projector], to, self.dtype)
+        del model.vision, model.projector
+
+    def _take_prefix(self, model: Pi0) -> None:
+        embedding = model.token_embedding
+        quantized = isinstance(embedding, QuantizedEmbedding)
+        self.embedding = (embedding.values if quantized else embedding.weight.detach()).to(self.device)
+        self.embedding_scale = embedding.scale.to(self.device) if quantized else None
+        layers = list(model.prefix.layers)
+        self.prefix = [self._gemma_layer(layer) for layer in layers[:-1]]
+        last = cast(KeyValueLayer, layers[-1])
+        self.last_kv = product_of([last.attention.k, last.attention.v], self.device, self.dtype)
+        self.last_norm = plain_norm(last.attention_norm, self.device)
+        del model.prefix, model.token_embedding
+
+    def _gemma_layer(self, module: nn.Module) -> Layer:
+        layer, to = cast(GemmaLayer, module), self.device
+        own, mlp = layer.attention, layer.mlp
+        adaptive = hasattr(layer.attention_norm, "modulation")
+        return Layer(
+            product_of([own.q, own.k, own.v], to, self.dtype),
+            product_of([own.o], to, self.dtype),
+            product_of([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True),
+            product_of([mlp.down], to, self.dtype),
+            None if adaptive else (plain_norm(layer.attention_norm, to), plain_norm(layer.mlp_norm, to)),
+        )
+
+    def _vision_layer(self, module: nn.Module) -> Layer:
+        layer, to = cast(VisionLayer, module), self.device
+        own = layer.attention
+        return Layer(
+            product_of([own.q, own.k, own.v], to, self.dtype),
+            product_of([own.out], to, self.dtype),
+            product_of([layer.mlp.fc1], to, self.dtype),
+            product_of([layer.mlp.fc2], to, self.dtype),
+            (plain_norm(layer.norm1, to), plain_norm(layer.norm2, to)),
+        )
+
+
+def _on(device: torch.device, linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float32 on the device."""
+    return linear.get_parameter("weight").detach().float().to(device), linear.get_parameter("bias").detach().float().to(
+        device
+    )

@@ -1,0 +1,67 @@
+"""Everything in the Euler loop that depends on time alone, as tables with a row per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pi0_edge.engine.cuda_products import Norm
+from pi0_edge.kernels.euler_step import fold_front
+from pi0_edge.model import Pi0
+from pi0_edge.model.gemma import RMSNorm
+
+
+@dataclass(frozen=True)
+class StepTables:
+    """What the Euler loop reads besides weights of the expert.
+
+    Attributes:
+        front: float32 [width, action_dim], folded.
+        biases: float32 [steps, width].
+        norms: Per step, every norm of the expert in the order of `ActionExpert.norms`.
+    """
+
+    front: Tensor
+    biases: Tensor
+    norms: list[list[Norm]]
+
+    @property
+    def steps(self) -> int:
+        """Of the loop."""
+        return len(self.biases)
+
+
+@torch.inference_mode()
+def step_tables(model: Pi0, times: Tensor, device: torch.device) -> StepTables:
+    """The tables of a network for `times` [steps]; computed on the CPU in float32 and float64."""
+    conditioning = model.condition(times.cpu())
+    project = model.action_in_proj
+    if conditioning.time_bias is not None:
+        mlp_in = model.action_time_mlp_in.weight.float()
+        front, biases = fold_front(
+            project.weight.float(), project.bias.float(), mlp_in, conditioning.time_bias[:, 0].float()
+        )
+    else:
+        front, biases = project.weight.float(), project.bias.float().expand(len(times), -1)
+    plain = conditioning.modulations is None
+    norms = [plain_norm(norm, device) for norm in model.expert.norms()] if plain else []
+    per_step = [
+        norms if plain else [_adaptive_norm(table[step, 0], device) for table in conditioning.modulations or []]
+        for step in range(len(times))
+    ]
+    return StepTables(front.to(device).contiguous(), biases.to(device).contiguous(), per_step)
+
+
+def plain_norm(norm: torch.nn.Module, device: torch.device) -> Norm:
+    """An RMSNorm or a LayerNorm."""
+    if isinstance(norm, RMSNorm):
+        return Norm((1 + norm.weight.detach().float()).to(device))
+    weight, bias = (norm.get_parameter(name).detach().float().to(device) for name in ("weight", "bias"))
+    return Norm(weight, bias, centred=True)
+
+
+def _adaptive_norm(modulation: Tensor, device: torch.device) -> Norm:
+    scale, shift, gate = (part.float().to(device).contiguous() for part in modulation.chunk(3))
+    return Norm(1 + scale, shift, gate)

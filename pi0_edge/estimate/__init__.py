@@ -1,0 +1,11 @@
+"""What a chunk will cost on a device that is not here: time per stage, launches and memory, from data sheets and work.
+
+`work` lists the kernels of one chunk with their operations and bytes, computed from the sizes of a network and a
+scheme. `devices` knows what a device can do and where each figure comes from (`devices.yaml`). `chunk` divides one by
+the other. `published.csv` holds what others measured; the tests hold floors and expectations to it.
+"""
+
+from pi0_edge.estimate.chunk import ChunkEstimate, StageEstimate, estimate_chunk
+from pi0_edge.estimate.devices import Device, devices, find_device
+
+__all__ = ["ChunkEstimate", "Device", "StageEstimate", "devices", "estimate_chunk", "find_device"]

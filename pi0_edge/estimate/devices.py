@@ -1,0 +1,80 @@
+"""What a device can do, with the source of each figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from pi0_edge.errors import ConfigError
+
+_FILE = Path(__file__).parent / "devices.yaml"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One rate that kernels reach.
+
+    Attributes:
+        value: tera-operations per second, GB/s, or µs, as its name in the file says.
+        basis: measured, scaled or modelled; see `devices.yaml`.
+        source: Where it comes from.
+    """
+
+    value: float
+    basis: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU.
+
+    Attributes:
+        key: As on the command line.
+        name: For people.
+        memory_gb: That it has, shared with the CPU on a Jetson.
+        l2_mb: Of cache.
+        sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8), and gb_s.
+        sheet_source: Where they stand.
+        reached: The same rates as real kernels reach them, and launch_us, of one kernel inside a graph.
+    """
+
+    key: str
+    name: str
+    memory_gb: float
+    l2_mb: float
+    sheet: Mapping[str, float]
+    sheet_source: str
+    reached: Mapping[str, Figure]
+
+    @property
+    def has_fp8(self) -> bool:
+        """Whether its tensor cores multiply FP8."""
+        return "fp8" in self.sheet
+
+
+@cache
+def devices() -> dict[str, Device]:
+    """Every device of the file by its key."""
+    read = yaml.safe_load(_FILE.read_text())
+    return {
+        key: Device(
+            key=key, **{**plain, "reached": {name: Figure(**figure) for name, figure in plain["reached"].items()}}
+        )
+        for key, plain in read.items()
+    }
+
+
+def find_device(key: str) -> Device:
+    """The device called `key`.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if key not in devices():
+        raise ConfigError(f"device {key!r} is not known; expected one of {', '.join(devices())}")
+    return devices()[key]

@@ -1,0 +1,212 @@
+"""The kernels of one chunk, as the CUDA engine launches them: operations, bytes and launches of each.
+
+Everything is computed from the sizes of the network and the scheme. An operation is an addition or a multiplication.
+A weight that no rule covers has 16 bits on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pi0_edge.errors import ConfigError
+from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
+from quant.schemes import Rule, Scheme
+
+Unit = Literal["bf16", "int8", "fp8"]
+Stage = Literal["vision", "prefix", "state", "Euler loop"]
+STAGES: tuple[Stage, ...] = ("vision", "prefix", "state", "Euler loop")
+
+HALF, SINGLE = 2, 4
+"""Bytes of a 16-bit and of a float32 value."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of the chunk.
+
+    Attributes:
+        stage: Of the chunk.
+        name: What it computes.
+        rows: Tokens that enter.
+        operations: On tensor cores.
+        unit: That does them.
+        weight_bytes: Read from memory whatever the cache holds: weights, keys and values.
+        activation_bytes: Each tensor that enters or leaves, in bytes; those that fit the cache cost nothing.
+        launches: How often it runs.
+    """
+
+    stage: Stage
+    name: str
+    rows: int
+    operations: float = 0.0
+    unit: Unit = "bf16"
+    weight_bytes: float = 0.0
+    activation_bytes: tuple[float, ...] = ()
+    launches: int = 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is asked of the network.
+
+    Attributes:
+        config: Its sizes.
+        scheme: How it is quantized.
+        cameras: That deliver pictures.
+        tokens: Of the prompt.
+        steps: Of the Euler loop.
+    """
+
+    config: Pi0Config
+    scheme: Scheme
+    cameras: int
+    tokens: int
+    steps: int
+
+    @property
+    def prefix(self) -> int:
+        """Tokens of images and prompt."""
+        return self.cameras * self.config.vision.tokens + self.tokens
+
+    @property
+    def cached(self) -> int:
+        """Keys that the action tokens find: the prefix, and the state token of π0."""
+        return self.prefix + (self.config.variant == "pi0")
+
+
+def kernels(chunk: Chunk) -> Iterator[Kernel]:
+    """Every kernel of one chunk, in order."""
+    yield from _vision(chunk)
+    prefix = chunk.config.prefix
+    for layer in range(prefix.depth - 1):
+        yield from _gemma_layer(chunk, "prefix", f"prefix.layers.{layer}", prefix, chunk.prefix, 0)
+    last = f"prefix.layers.{prefix.depth - 1}.attention"
+    columns = 2 * prefix.kv_heads * prefix.head_dim
+    yield _norm("prefix", chunk.prefix, prefix.width)
+    yield _product(chunk, "prefix", f"{last}.k", chunk.prefix, columns, prefix.width)
+    yield _rope("prefix", chunk.prefix, columns)
+    if chunk.config.variant == "pi0":
+        for layer in range(prefix.depth):
+            yield from _gemma_layer(chunk, "state", f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
+    for kernel in _euler_step(chunk):
+        yield replace(kernel, launches=kernel.launches * chunk.steps)
+
+
+def network_bytes(config: Pi0Config, scheme: Scheme) -> int:
+    """Weights and scales on the device."""
+    with torch.device("meta"):
+        model = Pi0(config)
+    total = sum(parameter.numel() * HALF for parameter in model.parameters())
+    for path, layer in model.named_modules():
+        rule = scheme.rule_for(path)
+        if rule is not None and isinstance(layer, nn.Linear | nn.Embedding):
+            rows, columns = layer.weight.shape
+            total += round(rows * columns * (_weight_bytes(rule) - HALF)) + rows * SINGLE
+    return total
+
+
+def cache_bytes(chunk: Chunk) -> int:
+    """Keys and values of every layer."""
+    prefix = chunk.config.prefix
+    return prefix.depth * 2 * chunk.cached * prefix.kv_heads * prefix.head_dim * HALF
+
+
+def _vision(chunk: Chunk) -> Iterator[Kernel]:
+    vision = chunk.config.vision
+    rows, width = chunk.cameras * vision.tokens, vision.width
+    patch = 3 * vision.patch_size**2
+    yield Kernel("vision", "patch embedding", rows, 2 * rows * patch * width, "bf16", patch * width * SINGLE)
+    for layer in range(vision.depth):
+        path = f"vision.layers.{layer}"
+        yield _norm("vision", rows, width)
+        yield _product(chunk, "vision", f"{path}.attention.q", rows, 3 * width, width)
+        operations = 4.0 * rows * vision.tokens * width
+        touched = (3 * rows * width * HALF, rows * width * HALF)
+        yield Kernel("vision", "attention", rows, operations, activation_bytes=touched)
+        yield from _quantize(chunk, "vision", f"{path}.attention.out", rows, width)
+        yield _product(chunk, "vision", f"{path}.attention.out", rows, width, width)
+        yield _norm("vision", rows, width)
+        yield _product(chunk, "vision", f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
+        yield from _quantize(chunk, "vision", f"{path}.mlp.fc2", rows, vision.mlp_dim)
+        yield _product(chunk, "vision", f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
+    yield _norm("vision", rows, width)
+    yield _product(chunk, "vision", "projector", rows, chunk.config.prefix.width, width)
+
+
+def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, seen: int) -> Iterator[Kernel]:
+    """One layer over `rows` tokens that attend to `seen` cached keys and themselves."""
+    own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
+    yield _norm(stage, rows, sizes.width)
+    yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
+    if stage != "Euler loop":  # there, rotation happens inside attention
+        yield _rope(stage, rows, own + keys)
+    operations = 4.0 * rows * (seen + rows) * own
+    yield Kernel(
+        stage,
+        "attention",
+        rows,
+        operations,
+        "bf16",
+        seen * keys * HALF,
+        (rows * (own + keys) * HALF, rows * own * HALF),
+    )
+    yield from _quantize(chunk, stage, f"{path}.attention.o", rows, own)
+    yield _product(chunk, stage, f"{path}.attention.o", rows, sizes.width, own)
+    yield _norm(stage, rows, sizes.width)
+    yield _product(chunk, stage, f"{path}.mlp.gate", rows, 2 * sizes.mlp_dim, sizes.width)
+    if chunk.scheme.rule_for(f"{path}.mlp.gate") is None:  # a product without our epilogue writes both halves
+        touched = (2 * rows * sizes.mlp_dim * HALF, rows * sizes.mlp_dim * HALF)
+        yield Kernel(stage, "GeGLU", rows, activation_bytes=touched)
+    yield from _quantize(chunk, stage, f"{path}.mlp.down", rows, sizes.mlp_dim)
+    yield _product(chunk, stage, f"{path}.mlp.down", rows, sizes.width, sizes.mlp_dim)
+
+
+def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
+    config, rows = chunk.config, chunk.config.horizon
+    width = config.expert.width
+    out = width * width * HALF if config.variant == "pi0" else 0
+    folded = config.action_dim * width
+    yield Kernel("Euler loop", "embed actions", rows, rows * (2.0 * folded + out), "bf16", folded * SINGLE + out)
+    for layer in range(config.expert.depth):
+        yield from _gemma_layer(chunk, "Euler loop", f"expert.layers.{layer}", config.expert, rows, chunk.cached)
+    yield Kernel("Euler loop", "Euler update", rows, 2.0 * rows * folded, "bf16", folded * SINGLE)
+
+
+def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:
+    """A linear [columns, depth]; linears that read the same tokens are one product, under the rule of the first."""
+    rule = chunk.scheme.rule_for(path)
+    weights = columns * depth * (HALF if rule is None else _weight_bytes(rule))
+    unit = _unit(rule)
+    touched = (rows * depth * (HALF if unit == "bf16" else 1.0), rows * columns * HALF)
+    return Kernel(stage, path.rpartition(".")[2], rows, 2.0 * rows * columns * depth, unit, weights, touched)
+
+
+def _quantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
+    """The pass before a product whose input comes from no norm."""
+    if _unit(chunk.scheme.rule_for(path)) != "bf16":
+        yield Kernel(stage, "quantize", rows, activation_bytes=(rows * width * HALF, rows * width * 1.0))
+
+
+def _norm(stage: Stage, rows: int, width: int) -> Kernel:
+    return Kernel(stage, "norm", rows, activation_bytes=(rows * width * HALF, rows * width * HALF))
+
+
+def _rope(stage: Stage, rows: int, columns: int) -> Kernel:
+    return Kernel(stage, "rope", rows, activation_bytes=(rows * columns * HALF, rows * columns * HALF))
+
+
+def _unit(rule: Rule | None) -> Unit:
+    if rule is None or rule.activations is None or not rule.activations.scaled:
+        return "bf16"
+    return "fp8" if rule.activations.kind == "e4m3" else "int8"
+
+
+def _weight_bytes(rule: Rule) -> float:
+    if rule.library is not None or rule.weights.kind == "int4":
+        raise ConfigError("a library's layers and int4 have no kernels here; expected a scheme such as orin or bf16")
+    return 1.0

@@ -1,0 +1,226 @@
+"""The CUDA engine's sequence of kernels, run by their CPU implementations, against the reference and the CPU engine.
+
+The same operators, weights, tables and order that a graph holds. What is missing: the kernels themselves, which
+`test_engine_cuda_emulated.py` puts in their place, and the graph, which needs a GPU (`test_engine_cuda_graph.py`).
+"""
+
+import copy
+from collections import Counter
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from cli_runner import run
+from golden_vectors import load_golden
+from PIL import Image
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pi0_edge.engine import build_engine
+from pi0_edge.engine.cuda import check_scheme, check_sizes
+from pi0_edge.engine.cuda_network import CudaNetwork
+from pi0_edge.engine.cuda_tables import step_tables
+from pi0_edge.errors import EngineError
+from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
+from pi0_edge.model.flow import EULER_STEPS, euler_times
+from pi0_edge.model.precision import apply_bf16_policy
+from quant import INT8_W8A8, ORIN, Scheme, compare_actions, find_scheme, quantize_model
+
+CPU = torch.device("cpu")
+TIMES = euler_times(EULER_STEPS)
+SCHEMES = ("bf16", "int8-w8a8", "int8-w8a16", "fp8-w8a16", "orin")
+KERNEL_SIZES = Pi0Config(
+    "pi0",
+    VisionConfig(width=144, depth=2, mlp_dim=304, heads=2, patch_size=14, image_size=56),
+    GemmaConfig(width=128, depth=3, mlp_dim=256, heads=2, kv_heads=1, head_dim=256),
+    GemmaConfig(width=64, depth=3, mlp_dim=128, heads=2, kv_heads=1, head_dim=256),
+    vocab_size=300,
+    max_prompt_tokens=12,
+)
+"""Small, but every size as the kernels take it: heads of 256 and 72, 32 actions, MLPs that are no powers of two."""
+
+Case = tuple[Pi0, ModelInputs, Tensor]
+
+
+@cache
+def golden(variant: str) -> Case:
+    loaded = load_golden(variant)
+    return loaded.model, loaded.recording.inputs, loaded.recording.noise
+
+
+@cache
+def random_case(variant: str) -> Case:
+    torch.manual_seed(0)
+    config = replace(KERNEL_SIZES, variant=variant)
+    model = Pi0(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:  # as trained ones: not all alike
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    inputs = ModelInputs(
+        images=torch.rand(1, 2, 3, 56, 56) * 2 - 1,
+        image_mask=torch.ones(1, 2, dtype=torch.bool),
+        tokens=torch.randint(0, 300, (1, 7)),
+        token_mask=torch.ones(1, 7, dtype=torch.bool),
+        state=torch.randn(1, 32),
+    )
+    return model, inputs, torch.randn(1, config.horizon, 32)
+
+
+CASES = {
+    "golden pi0": lambda: golden("pi0"),
+    "golden pi05": lambda: golden("pi05"),
+    "kernel sizes pi0": lambda: random_case("pi0"),
+    "kernel sizes pi05": lambda: random_case("pi05"),
+}
+
+
+@torch.inference_mode()
+def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """What the engine does, without a graph: actions [batch, horizon, action_dim]."""
+    network = CudaNetwork(model, CPU, dtype)
+    tables = step_tables(model, TIMES, CPU)
+    actions = noise.clone()
+    for row in range(inputs.batch):
+        images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
+        network.integrate(actions[row], network.attend(images, tokens, inputs.state[row]), tables)
+    return actions
+
+
+def quantized(model: Pi0, scheme: Scheme, channel_amax: dict[str, Tensor] | None = None) -> Pi0:
+    made = copy.deepcopy(model)
+    if scheme.rest == "bf16":
+        apply_bf16_policy(made)
+    quantize_model(made, scheme, channel_amax)
+    return made
+
+
+def largest_inputs(model: Pi0, inputs: ModelInputs, noise: Tensor) -> dict[str, Tensor]:
+    """What calibration on this one observation gives: the largest magnitude of every channel into every linear."""
+    found: dict[str, Tensor] = {}
+
+    def look(path: str, _: torch.nn.Module, given: tuple[Tensor]) -> None:
+        amax = given[0].detach().flatten(0, -2).abs().amax(0)
+        found[path] = torch.maximum(found.get(path, amax), amax)
+
+    watched = copy.deepcopy(model)
+    for path, layer in watched.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(partial(look, path))
+    build_engine("reference", watched).infer(inputs, noise)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_fp32_the_sequence_is_the_reference(case: str):
+    """Folding, tables, cache, order and residuals are exact: what is left is rounding in another order."""
+    model, inputs, noise = CASES[case]()
+    truth = build_engine("reference", copy.deepcopy(model)).infer(inputs, noise)
+    found = sequence(copy.deepcopy(model), inputs, noise, torch.float32)
+    error = (found - truth).abs().max().item()
+    print(f"{case}: largest difference {error:.2e}, largest action {truth.abs().max():.2f}")
+    assert error < 1e-4 and not torch.equal(found, noise)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("case", CASES)
+def test_every_scheme_stays_near_the_reference_and_the_cpu_engine(case: str, scheme: str):
+    model, inputs, noise = CASES[case]()
+    truth = build_engine("reference", copy.deepcopy(model)).infer(inputs, noise)
+    found = sequence(quantized(model, find_scheme(scheme)), inputs, noise)
+    beside = build_engine("cpu", copy.deepcopy(model), find_scheme(scheme)).infer(inputs, noise)
+    to_truth, to_cpu = compare_actions(truth, found), compare_actions(beside, found)
+    of_cpu = compare_actions(truth, beside)
+    print(f"{case} {scheme}: {to_truth.cosine:.6f} (cpu engine {of_cpu.cosine:.6f}), to each other {to_cpu.cosine:.6f}")
+    assert to_truth.cosine > (0.9999 if scheme == "bf16" else 0.999)
+    assert to_cpu.cosine > 0.99996
+    assert to_truth.max_abs_error > 1e-5  # equal actions would mean that nothing was rounded
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fp8_arithmetic_with_calibrated_scales(case: str):
+    model, inputs, noise = CASES[case]()
+    truth = build_engine("reference", copy.deepcopy(model)).infer(inputs, noise)
+    made = quantized(model, find_scheme("fp8-w8a8"), largest_inputs(model, inputs, noise))
+    found = compare_actions(truth, sequence(made, inputs, noise))
+    print(f"{case} fp8-w8a8: {found.cosine:.6f}")
+    assert found.cosine > 0.995
+
+
+class Count(TorchDispatchMode):
+    """Counts our operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Counter[str]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "pi0":
+            self.names[func.__name__.partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_euler_step_is_seven_launches_per_layer_and_two():
+    model, inputs, noise = random_case("pi0")
+    network = CudaNetwork(quantized(model, ORIN), CPU)
+    tables = step_tables(copy.deepcopy(model), TIMES, CPU)
+    with torch.inference_mode():
+        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        with Count() as counted:
+            network.integrate(noise[0].clone(), cache, tables)
+    layers, steps = model.config.expert.depth, EULER_STEPS
+    per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
+    expected = {name: count * layers * steps for name, count in per_layer.items()}
+    assert counted.names == {**expected, "embed_actions": steps, "euler_update": steps}
+
+
+def test_the_loop_changes_neither_weights_nor_cache():
+    """Two loops from one cache give the same actions: what a replay and a re-planning on an old prefix rely on."""
+    model, inputs, noise = random_case("pi0")
+    tables = step_tables(model, TIMES, CPU)
+    network = CudaNetwork(quantized(model, ORIN), CPU)
+    with torch.inference_mode():
+        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        once, again = noise[0].clone(), noise[0].clone()
+        network.integrate(once, cache, tables)
+        network.integrate(again, cache, tables)
+    assert torch.equal(once, again) and not torch.equal(once, noise[0])
+
+
+def test_fp8_arithmetic_is_refused_on_orin_with_the_alternative():
+    with pytest.raises(EngineError, match=r"fp8-w8a8 needs FP8 .* sm_87; use fp8-w8a16 .* or orin"):
+        check_scheme(find_scheme("fp8-w8a8"), (8, 7))
+    check_scheme(find_scheme("fp8-w8a8"), (9, 0))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_orin_runs_every_other_scheme(scheme: str):
+    check_scheme(find_scheme(scheme), (8, 7))
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8-w8a8-static", "bnb-int8", "int4-per-tensor"])
+def test_schemes_without_kernels_are_refused(scheme: str):
+    with pytest.raises(EngineError, match="use"):
+        check_scheme(find_scheme(scheme), (9, 0))
+
+
+def test_sizes_without_kernels_are_refused():
+    check_sizes(KERNEL_SIZES)
+    with pytest.raises(EngineError, match=r"heads of 256 and vision heads of 72, .* 16 and 12; use --engine cpu"):
+        check_sizes(golden("pi0")[0].config)
+
+
+def test_weights_that_were_packed_for_the_cpu_are_refused():
+    model = quantized(random_case("pi0")[0], INT8_W8A8)
+    build_engine("cpu", model, INT8_W8A8)
+    with pytest.raises(EngineError):
+        CudaNetwork(model, CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_infer_says_so_in_one_line(tmp_path: Path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "top.png")
+    ran = run("infer", "--engine", "cuda", "--image", f"top={tmp_path / 'top.png'}", "--state", " ".join(["0"] * 14))
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "the CUDA engine needs a CUDA device" in ran.err and "use --engine cpu" in ran.err

@@ -1,0 +1,60 @@
+"""The CUDA engine's whole sequence with the kernels themselves, from their CUDA sources, on the emulated GPU."""
+
+import copy
+import importlib
+
+import pytest
+import torch
+from emulated_kernels import emulated_library
+from test_engine_cuda import CPU, KERNEL_SIZES, quantized, random_case
+
+from pi0_edge.engine import cuda_network, cuda_products
+from pi0_edge.engine.cuda_network import CudaNetwork
+from pi0_edge.engine.cuda_tables import step_tables
+from pi0_edge.kernels import gemm
+from pi0_edge.model.flow import euler_times
+from quant import compare_actions, find_scheme
+
+STEPS = 2
+ORIN_MULTIPROCESSORS = 16
+OPERATORS = {
+    cuda_products: ("geglu", "gemm_int8", "gemm_fp8", "gemm_weight_only", "norm", "norm_quant", "quantize"),
+    cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "rope"),
+}
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
+    """The operators enqueue their kernels as on a GPU, and the emulated one runs them."""
+    library = emulated_library()
+    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "quantize", "rope"):
+        monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
+    monkeypatch.setattr(gemm, "_multiprocessors", lambda _: ORIN_MULTIPROCESSORS)
+    monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
+    for module, names in OPERATORS.items():
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name)._init_fn)
+    return library
+
+
+@pytest.mark.parametrize(("variant", "scheme"), [("pi0", "orin"), ("pi05", "int8-w8a8"), ("pi0", "fp8-w8a16")])
+def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: str, scheme: str, request):
+    model, inputs, noise = random_case(variant)
+    tables = step_tables(model, euler_times(STEPS), CPU)
+
+    def actions() -> torch.Tensor:
+        network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme(scheme)), CPU)
+        x = noise[0].clone()
+        with torch.inference_mode():
+            cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+            network.integrate(x, cache, tables)
+        return x
+
+    expected = actions()
+    library = request.getfixturevalue("emulated_gpu")
+    library.launches()
+    found = compare_actions(expected[None], actions()[None])
+    launches = library.launches()
+    print(f"{variant} {scheme}: cosine {found.cosine:.7f}, largest {found.max_abs_error:.2e}, {len(launches)} launches")
+    assert found.cosine > 0.99999
+    assert len(launches) > STEPS * KERNEL_SIZES.expert.depth * 7

@@ -1,0 +1,94 @@
+"""The graph of the CUDA engine on a real GPU: accuracy, stale inputs, nodes, allocations."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from test_engine_cuda import SCHEMES, quantized, random_case
+
+from pi0_edge.engine import build_engine
+from pi0_edge.engine.cuda import CudaEngine
+from pi0_edge.model import ModelInputs
+from pi0_edge.model.flow import euler_times
+from quant import ORIN, compare_actions, find_scheme
+
+pytestmark = pytest.mark.gpu
+
+
+def engine(variant: str = "pi0", scheme: str = "orin") -> CudaEngine:
+    model = copy.deepcopy(random_case(variant)[0])
+    return CudaEngine(quantized(model, find_scheme(scheme)), find_scheme(scheme))
+
+
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_graph_stays_near_the_reference(variant: str, scheme: str):
+    model, inputs, noise = random_case(variant)
+    truth = build_engine("reference", copy.deepcopy(model)).infer(inputs, noise)
+    found = compare_actions(truth, engine(variant, scheme).infer(inputs, noise))
+    assert found.cosine > (0.9999 if scheme == "bf16" else 0.999)
+
+
+def changed(inputs: ModelInputs, name: str) -> ModelInputs:
+    """Another observation of the same shape."""
+    value = getattr(inputs, name)
+    return replace(inputs, **{name: (value + 1) % 300 if name == "tokens" else value * -0.5 + 0.1})
+
+
+@pytest.mark.parametrize("name", ["images", "tokens", "state"])
+def test_every_replay_reads_the_new_observation(name: str):
+    _, inputs, noise = random_case("pi0")
+    running = engine()
+    before = running.infer(inputs, noise)
+    after = running.infer(changed(inputs, name), noise)
+    fresh = engine().infer(changed(inputs, name), noise)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, fresh)
+    assert torch.equal(running.infer(inputs, noise), before)
+
+
+def test_every_replay_reads_the_new_noise():
+    _, inputs, noise = random_case("pi0")
+    running = engine()
+    assert not torch.equal(running.infer(inputs, noise), running.infer(inputs, -noise))
+
+
+def test_a_step_adds_seven_nodes_per_layer_and_two():
+    running = engine()
+    counts = []
+    for steps in (5, 10):
+        running.times = euler_times(steps)
+        counts.append(running.captured(2, 7).nodes)
+    assert counts[1] - counts[0] == 5 * (7 * running.config.expert.depth + 2)
+
+
+def test_a_replay_allocates_nothing_on_the_device():
+    _, inputs, noise = random_case("pi0")
+    running = engine()
+    running.infer(inputs, noise)
+    arguments = [x[0].cuda() for x in (inputs.images, inputs.tokens, inputs.state, noise)]
+    captured = running.captured(2, 7)
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    captured.replay(*arguments)
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+
+
+def test_shapes_take_turns():
+    """Graphs of several shapes share workspaces; none disturbs another."""
+    _, inputs, noise = random_case("pi0")
+    running = engine()
+    shorter = replace(inputs, tokens=inputs.tokens[:, :3], token_mask=inputs.token_mask[:, :3])
+    first, second = running.infer(inputs, noise), running.infer(shorter, noise)
+    for _ in range(3):
+        assert torch.equal(running.infer(inputs, noise), first)
+        assert torch.equal(running.infer(shorter, noise), second)
+
+
+def test_an_engine_of_a_bundles_tensors_is_the_same():
+    from pi0_edge.engine import restore_engine
+
+    model, inputs, noise = random_case("pi0")
+    state = quantized(model, ORIN).state_dict()
+    restored = restore_engine("cuda", model.config, state.items(), ORIN)
+    assert torch.equal(restored.infer(inputs, noise), engine().infer(inputs, noise))
