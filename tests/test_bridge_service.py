@@ -82,7 +82,8 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
     assert all(report.skipped < 25 for report in reports)
     age = client.status().age
     assert age.ticks >= len(executed) and 0.0 < age.p50_ms <= age.p99_ms <= age.max_ms <= 1000.0
-    settled = sorted(executed)[20:]
+    # The arm enters, from rest, a swing that is under way: within its limits it takes half a second to catch up.
+    settled = sorted(executed)[30:]
     assert len(settled) > 40
     commanded = fast_swing(np.array(settled) - start)
     # half a count of quantisation, and the float32 of the wire
