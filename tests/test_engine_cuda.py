@@ -24,6 +24,7 @@ from pi0_edge.engine.cuda_network import CudaNetwork
 from pi0_edge.engine.cuda_tables import step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
+from pi0_edge.model.continuation import Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
 from quant import INT8_W8A8, ORIN, Scheme, compare_actions, find_scheme, quantize_model
@@ -173,6 +174,24 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
     per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
     assert counted.names == {**expected, "embed_actions": steps, "euler_update": steps}
+
+
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+def test_a_guided_chunk_is_the_reference_s(variant: str):
+    """The kernel steps first and is corrected after, which is the same up to float32."""
+    model, inputs, noise = random_case(variant)
+    plan = torch.randn(noise.shape[1:], generator=torch.Generator().manual_seed(3))
+    weights = torch.linspace(1, 0, noise.shape[1])[:, None].expand(noise.shape[1:])
+    guidance = Guidance(plan, weights, max_weight=10.0)
+    with torch.inference_mode():
+        truth = model.sample_actions(inputs, noise, TIMES, guidance)[0]
+        free = model.sample_actions(inputs, noise, TIMES)[0]
+        network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
+        images, tokens = inputs.images[0][inputs.image_mask[0]], inputs.tokens[0][inputs.token_mask[0]]
+        found = noise[0].clone()
+        network.integrate(found, network.attend(images, tokens, inputs.state[0]), tables, guidance)
+    assert torch.allclose(found, truth, atol=1e-4)
+    assert not torch.allclose(free, truth, atol=1e-2)
 
 
 def test_the_loop_changes_neither_weights_nor_cache():

@@ -18,6 +18,7 @@ from pi0_edge.engine.cuda_tables import StepTables, step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.library import kernel_library
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.model.continuation import Continuation, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, ORIN, Scheme
 
@@ -35,15 +36,32 @@ class CapturedChunk:
     """
 
     def __init__(
-        self, network: CudaNetwork, tables: StepTables, cameras: int, tokens: int, stream: torch.cuda.Stream
+        self,
+        network: CudaNetwork,
+        tables: StepTables,
+        cameras: int,
+        tokens: int,
+        stream: torch.cuda.Stream,
+        max_weight: float | None = None,
     ) -> None:
-        """Runs the sequence once, which loads kernels and makes their workspaces, and captures it."""
+        """Runs the sequence once, which loads kernels and makes their workspaces, and captures it.
+
+        Args:
+            network: The weights.
+            tables: Of the times of the steps.
+            cameras: Pictures of an observation.
+            tokens: Of its prompt.
+            stream: To capture on.
+            max_weight: Limit of the guidance of chunks that continue another one; None where they continue none.
+        """
         config, device = network.config, network.device
         size = config.vision.image_size
         self._images = torch.zeros(cameras, 3, size, size, device=device)
         self._tokens = torch.zeros(tokens, dtype=torch.int64, device=device)
         self._state = torch.zeros(config.action_dim, device=device)
         self._noise = torch.zeros(config.horizon, config.action_dim, device=device)
+        plan = torch.zeros(2, config.horizon, config.action_dim, device=device)
+        self._guidance = None if max_weight is None else Guidance(plan[0], plan[1], max_weight)
         self.graph = torch.cuda.CUDAGraph(keep_graph=True)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
@@ -53,10 +71,19 @@ class CapturedChunk:
             self._actions = self._run(network, tables)
         self.graph.instantiate()
 
-    def replay(self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor) -> Tensor:
-        """Actions float32 [horizon, action_dim] on the CPU, from an observation and noise of the captured shape."""
-        given = (images, tokens, state, noise)
-        for own, new in zip((self._images, self._tokens, self._state, self._noise), given, strict=True):
+    def replay(
+        self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, guidance: Guidance | None = None
+    ) -> Tensor:
+        """Actions float32 [horizon, action_dim] on the CPU, from an observation and noise of the captured shape.
+
+        `guidance` is given exactly where the graph was captured with one.
+        """
+        given = [images, tokens, state, noise]
+        buffers = [self._images, self._tokens, self._state, self._noise]
+        if self._guidance is not None and guidance is not None:
+            given += [guidance.previous.squeeze(0), guidance.weights]
+            buffers += [self._guidance.previous, self._guidance.weights]
+        for own, new in zip(buffers, given, strict=True):
             own.copy_(new, non_blocking=True)
         self.graph.replay()
         return self._actions.cpu()
@@ -74,7 +101,7 @@ class CapturedChunk:
     def _run(self, network: CudaNetwork, tables: StepTables) -> Tensor:
         cache = network.attend(self._images, self._tokens, self._state)
         actions = self._noise.clone()
-        network.integrate(actions, cache, tables)
+        network.integrate(actions, cache, tables, self._guidance)
         return actions
 
 
@@ -102,35 +129,38 @@ class CudaEngine:
         self.times = euler_times(EULER_STEPS)
         self._network = CudaNetwork(model, torch.device("cuda", torch.cuda.current_device()))
         self._stream = torch.cuda.Stream(self._network.device)
-        self._captured: dict[tuple[int, int, tuple[float, ...]], CapturedChunk] = {}
+        self._captured: dict[tuple[object, ...], CapturedChunk] = {}
 
     @torch.inference_mode()
-    def infer(self, inputs: ModelInputs, noise: Tensor) -> Tensor:
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
 
         Rows of a batch are run one after the other: a robot has one.
 
         Raises:
-            EngineError: If an action is NaN or infinite.
+            EngineError: If an action is NaN or infinite, or the continuation is not guidance.
         """
-        actions = torch.stack([self._infer_row(inputs, row, noise[row]) for row in range(inputs.batch)])
+        if continuation is not None and not isinstance(continuation, Guidance):
+            raise EngineError("the CUDA engine continues a chunk by guidance only; use --splice rtc, or --engine cpu")
+        actions = torch.stack([self._infer_row(inputs, row, noise[row], continuation) for row in range(inputs.batch)])
         if not torch.isfinite(actions).all():
             raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
         return actions
 
     @torch.inference_mode()
-    def captured(self, cameras: int, tokens: int) -> CapturedChunk:
-        """The graph of a shape, captured now if it is new."""
-        shape = (cameras, tokens, tuple(self.times.tolist()))
+    def captured(self, cameras: int, tokens: int, max_weight: float | None = None) -> CapturedChunk:
+        """The graph of a shape, with guidance where `max_weight` limits it, captured now if it is new."""
+        shape = (cameras, tokens, max_weight, tuple(self.times.tolist()))
         if shape not in self._captured:
             tables = step_tables(self._model, self.times, self._network.device)
-            self._captured[shape] = CapturedChunk(self._network, tables, cameras, tokens, self._stream)
+            self._captured[shape] = CapturedChunk(self._network, tables, cameras, tokens, self._stream, max_weight)
         return self._captured[shape]
 
-    def _infer_row(self, inputs: ModelInputs, row: int, noise: Tensor) -> Tensor:
+    def _infer_row(self, inputs: ModelInputs, row: int, noise: Tensor, guidance: Guidance | None) -> Tensor:
         images = inputs.images[row][inputs.image_mask[row]]
         tokens = inputs.tokens[row][inputs.token_mask[row]]
-        return self.captured(len(images), len(tokens)).replay(images, tokens, inputs.state[row], noise)
+        captured = self.captured(len(images), len(tokens), None if guidance is None else guidance.max_weight)
+        return captured.replay(images, tokens, inputs.state[row], noise, guidance)
 
 
 def require_cuda(scheme: Scheme) -> None:

@@ -26,6 +26,7 @@ from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
+from pi0_edge.model.continuation import Guidance
 from pi0_edge.model.gemma import GemmaLayer, KeyValueLayer
 from pi0_edge.model.siglip import VisionLayer
 from quant.quantized_linear import QuantizedEmbedding
@@ -115,8 +116,15 @@ class CudaNetwork:
                 token = self._attend_layer(layer, token, keys[i], values[i], length, norms, i == len(self.expert) - 1)
         return Cache(keys, values)
 
-    def integrate(self, x: Tensor, cache: Cache, tables: StepTables) -> None:
-        """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions."""
+    def integrate(self, x: Tensor, cache: Cache, tables: StepTables, guidance: Guidance | None = None) -> None:
+        """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
+
+        Args:
+            x: The noise.
+            cache: Of prefix and state.
+            tables: Of the times of the steps.
+            guidance: What the chunk continues, `previous` without a batch; the correction comes after the step that the kernel has taken.
+        """
         out_weight, out_bias = self.mlp_out or (None, None)
         for step in range(tables.steps):
             norms = tables.norms[step]
@@ -126,7 +134,11 @@ class CudaNetwork:
                     layer, hidden, norms[2 * i], norms[2 * i + 1], cache.keys[i], cache.values[i]
                 )
             last = norms[-1]
+            before = None if guidance is None else x.clone()
             euler_update(x, hidden, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
+            if guidance is not None and before is not None:
+                velocity = guidance.steer((before - x) * tables.steps, before, tables.times[step])
+                torch.sub(before, velocity / tables.steps, out=x)
 
     def _action_layer(self, layer: Layer, x: Tensor, first: Norm, second: Norm, keys: Tensor, values: Tensor) -> Tensor:
         """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights."""

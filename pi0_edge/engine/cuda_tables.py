@@ -18,11 +18,13 @@ class StepTables:
     """What the Euler loop reads besides weights of the expert.
 
     Attributes:
+        times: float32 [steps].
         front: float32 [width, action_dim], folded.
         biases: float32 [steps, width].
         norms: Per step, every norm of the expert in the order of `ActionExpert.norms`.
     """
 
+    times: Tensor
     front: Tensor
     biases: Tensor
     norms: list[list[Norm]]
@@ -51,7 +53,7 @@ def step_tables(model: Pi0, times: Tensor, device: torch.device) -> StepTables:
         norms if plain else [_adaptive_norm(table[step, 0], device) for table in conditioning.modulations or []]
         for step in range(len(times))
     ]
-    return StepTables(front.to(device).contiguous(), biases.to(device).contiguous(), per_step)
+    return StepTables(times.to(device), front.to(device).contiguous(), biases.to(device).contiguous(), per_step)
 
 
 def plain_norm(norm: torch.nn.Module, device: torch.device) -> Norm:
