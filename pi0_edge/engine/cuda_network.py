@@ -123,7 +123,7 @@ class CudaNetwork:
             x: The noise.
             cache: Of prefix and state.
             tables: Of the times of the steps.
-            guidance: What the chunk continues, `previous` without a batch; the correction comes after the step that the kernel has taken.
+            guidance: What the chunk continues, `previous` without a batch; it corrects the step that the kernel took.
         """
         out_weight, out_bias = self.mlp_out or (None, None)
         for step in range(tables.steps):
