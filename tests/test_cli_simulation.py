@@ -39,7 +39,7 @@ def dataset(tmp_path_factory):
     rng = np.random.default_rng(0)
     with LeRobotWriter(root, 50, JOINT_NAMES, {"top": (112, 112)}, robot_type="aloha") as writer:
         for _ in range(2):
-            state = rng.normal(0, 0.3, (70, DIMS)).astype(np.float32)
+            state = rng.normal(0, 0.1, (70, DIMS)).astype(np.float32)
             pictures = rng.integers(0, 256, (70, 112, 112, 3), np.uint8)
             writer.add_episode(state, state + np.float32(0.01), {"top": pictures}, "Transfer cube")
     return root
@@ -77,6 +77,7 @@ def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):
 def test_quantize_judges_on_a_dataset_and_in_closed_loop(checkpoint, dataset):
     options = ["--dataset", dataset, "--held-out", "8", "--draws", "3", "--episodes", "1"]
     ran = run("quantize", "--checkpoint", checkpoint, "--scheme", "int8-w8a8", *options, "--json")
+    assert "gate" in ran.result, ran.err
     success = ran.result["gate"]["success"]
     assert (success["neither"], success["difference"]) == (1, 0.0)  # random weights transfer nothing
     low, high = success["interval_95"]

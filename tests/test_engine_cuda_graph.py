@@ -67,10 +67,10 @@ def test_a_replay_allocates_nothing_on_the_device():
     _, inputs, noise = random_case("pi0")
     running = engine()
     running.infer(inputs, noise)
-    arguments = [x[0].cuda() for x in (inputs.images, inputs.tokens, inputs.state, noise)]
+    images, tokens, state, x = (given[0].cuda() for given in (inputs.images, inputs.tokens, inputs.state, noise))
     captured = running.captured(2, 7)
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
-    captured.replay(*arguments)
+    captured.replay(images, tokens, state, x)
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
 
 
