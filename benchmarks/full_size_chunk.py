@@ -46,12 +46,15 @@ class Worker:
         self.kind = kind
         argv = [sys.executable, "-m", "benchmarks.full_size_worker", kind, *arguments]
         self._process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.actions: dict[str, np.ndarray] = {}
         self.loaded = self._answer()
         print(f"{kind}: loaded in {self.loaded['load_s']:.1f} s", flush=True)
 
     def chunk(self, setting: str) -> dict[str, Any]:
-        """Computes one chunk."""
-        return self._ask(setting)
+        """Computes one chunk and keeps its actions."""
+        answer = self._ask(setting)
+        self.actions[setting] = np.array(answer.pop("actions"))
+        return answer
 
     def profile(self) -> dict[str, Any]:
         """Where the time of one chunk goes: shares by torch operator."""
@@ -82,15 +85,13 @@ def take_turns(first: Worker, second: Worker, settings: Sequence[str], repeats: 
     found: dict[str, Any] = {}
     for setting in settings:
         turns = [(first.chunk(setting), second.chunk(setting)) for _ in range(repeats + 1)]
-        agreement = compare_actions(*(np.array(turn["actions"]) for turn in turns[0]))
         seconds = [(a["seconds"], b["seconds"]) for a, b in turns[1:]]
         found[setting] = {
             f"{first.kind}_s": round(statistics.median(a for a, _ in seconds), 2),
             f"{second.kind}_s": round(statistics.median(b for _, b in seconds), 2),
             "ratio": round(statistics.median(a / b for a, b in seconds), 2),
             "ratio_each": [round(a / b, 2) for a, b in seconds],
-            "cosine": round(agreement.cosine, 6),
-            "largest_difference": float(f"{agreement.max_abs_error:.2e}"),
+            **agreement(first, second, setting),
         }
         if "machine_gops" in turns[-1][1]:
             share = [b["operations"] / b["seconds"] / (b["machine_gops"] * 1e9) for _, b in turns[1:]]
@@ -98,6 +99,12 @@ def take_turns(first: Worker, second: Worker, settings: Sequence[str], repeats: 
             found[setting]["of_machine"] = round(statistics.median(share), 2)
         print(f"{first.kind} / {second.kind}, {setting}: {found[setting]}", flush=True)
     return found
+
+
+def agreement(first: Worker, second: Worker, setting: str) -> dict[str, float]:
+    """How far the actions of two workers are from each other."""
+    found = compare_actions(first.actions[setting], second.actions[setting])
+    return {"cosine": round(found.cosine, 6), "largest_difference": float(f"{found.max_abs_error:.2e}")}
 
 
 def measure(scheme: str, bundle: Path, repeats: int) -> dict[str, Any]:
@@ -110,6 +117,7 @@ def measure(scheme: str, bundle: Path, repeats: int) -> dict[str, Any]:
     fp32 = Worker("fp32")
     against_fp32 = take_turns(fp32, ours, ["full", "skipping"], repeats)
     for setting, found in against_fp32.items():
+        found["our_fp32 against transformers"] = agreement(fp32, peer, setting)
         found["transformers_fp32 / our_fp32"] = round(against_peer[setting]["ratio"] / found["ratio"], 2)
     figures |= {"our_fp32": fp32.end(), "profile": ours.profile(), "bundle": {**ours.loaded, **ours.end()}}
     return {"scheme": scheme, "against_transformers": against_peer, "our_fp32_against_bundle": against_fp32, **figures}
