@@ -6,6 +6,7 @@ the setting `full` goes, `end` for the peak memory.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -59,12 +60,12 @@ def load_transformers(
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, compiled: bool = False
 ) -> Chunk:
     """Transformers' PI0 with the same parameters, which are of `dtype`; inputs and actions are on the device."""
-    from transformers import PI0Config, PI0ForConditionalGeneration
+    transformers = importlib.import_module("transformers")  # a peer to compare with, not a requirement
 
     from pi0_edge.checkpoints.torch_names import torch_layout
 
     with torch.device("meta"):
-        model = PI0ForConditionalGeneration(PI0Config()).eval()
+        model = transformers.PI0ForConditionalGeneration(transformers.PI0Config()).eval()
     model.to_empty(device="cpu")
     parameters = dict(model.named_parameters())
     layout = torch_layout(list(parameters), Path("transformers"), lerobot=False)
@@ -79,8 +80,8 @@ def load_transformers(
     _fill_buffers(model)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.to(device, dtype if isinstance(tensor, torch.nn.Parameter) else None)
-    image_token: int = getattr(model.config.vlm_config, "image_token_id")  # noqa: B009 - its type is not declared
-    sample: Callable[..., Tensor] = torch.compile(model.sample_actions) if compiled else model.sample_actions
+    image_token = model.config.vlm_config.image_token_id
+    sample = torch.compile(model.sample_actions) if compiled else model.sample_actions
 
     def infer(inputs: ModelInputs, noise: Tensor) -> Tensor:
         slots = torch.full((1, int(inputs.image_mask.sum()) * CONFIG.vision.tokens), image_token)

@@ -147,6 +147,7 @@ def test_every_setpoint_and_every_limit_is_the_hosts_bit_for_bit(line: Line) -> 
     rows = [
         [round((j.home + share * 0.4 * (j.maximum - j.home)) / j.resolution) for j in table.joints] for share in swing
     ]
+    host = HostFirmware(table).armed()  # it may be compiled now, and an armed board waits 200 ms for its heartbeat
     line.hello()
     for ping in range(5):  # ARM needs a heartbeat that a tick has seen
         line.send(Ping(ping, 0))
@@ -154,7 +155,6 @@ def test_every_setpoint_and_every_limit_is_the_hosts_bit_for_bit(line: Line) -> 
     line.send(CommandRequest(1, Command.ARM))
     assert line.until(lambda m: isinstance(m, CommandReply))[-1].result == 0
     first = line.ticks(1)[-1].tick + 12
-    host = HostFirmware(table).armed()
     board = played(line, rows, host.fragments(first, rows), first)
     host.reset()
     host.armed()
