@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import atheris  # pyright: ignore[reportMissingImports]
+import atheris  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
 INSTRUMENTED = ["firmware_bridge.framing", "protos.serial_link", "framing_target"]
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
