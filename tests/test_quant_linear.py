@@ -30,7 +30,8 @@ ROTATED = Rule(("*",), activations=INT8_TOKEN, hadamard=128)
 def linear_cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor | None]:
     columns = draw(st.integers(2, 300))
     weight = draw(matrices(columns))
-    bias = torch.randn(len(weight)) if draw(st.booleans()) else None
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    bias = torch.randn(len(weight), generator=generator) if draw(st.booleans()) else None
     return draw(matrices(columns)), weight, bias
 
 
@@ -58,6 +59,17 @@ def test_every_scheme_equals_its_reference(rule: Rule, case: tuple[Tensor, Tenso
     bound = 2e-6 * (x.double().norm(dim=-1, keepdim=True) * weight.double().norm(dim=-1) + 1e-25)
     bound = bound if bias is None else bound + 2e-6 * bias.abs()
     assert ((found.double() - expected).abs() <= bound).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(100, 300), st.integers(1, 70))
+def test_terms_beside_an_outlier_are_not_lost(seed: int, columns: int, rows: int):
+    """Tokens that look like the weights: all terms have one sign, and the first is 1e8 of the others."""
+    x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
+    x[:, 0] *= 1e4
+    layer = layer_of(Rule(("*",), weights=E4M3_CHANNEL, activations=BF16), x, x)
+    error = (layer(x).double() - reference_linear(layer, x, x)).abs()
+    assert (error <= 2e-6 * x.double().norm(dim=-1, keepdim=True) * x.double().norm(dim=-1)).all()
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
