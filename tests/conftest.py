@@ -5,6 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing here: machines are shared, and the first one may compile a library.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
 

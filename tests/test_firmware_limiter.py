@@ -12,7 +12,7 @@ from firmware_library import load_library
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.lockstep.host_library import JointMotion, MotionLimits
+from firmware_bridge.lockstep.host_library import JointMotion, MotionLimits, MotionTarget
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 extreme = st.sampled_from([0.0, -0.0, 1e-38, -1e-38, 3.4e38, -3.4e38, math.inf, -math.inf, math.nan, 1.0, -1.0])
@@ -34,7 +34,10 @@ class Limiter:
 
     def track(self, goal: float, velocity: float = 0.0) -> int:
         before = self.motion.velocity
-        flags = self.library.motion_track(ctypes.byref(self.limits), ctypes.byref(self.motion), goal, velocity)
+        target = MotionTarget(goal, velocity, 0.0)
+        flags = self.library.motion_track(
+            ctypes.byref(self.limits), ctypes.byref(self.motion), ctypes.byref(target), None
+        )
         self._check(before)
         return flags
 

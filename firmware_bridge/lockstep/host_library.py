@@ -28,6 +28,12 @@ class JointMotion(ctypes.Structure):
     _fields_ = [(name, ctypes.c_float) for name in ("position", "velocity")]
 
 
+class MotionTarget(ctypes.Structure):
+    """`struct motion_target`: units, and units per servo step."""
+
+    _fields_ = [(name, ctypes.c_float) for name in ("position", "velocity", "change")]
+
+
 Motions = JointMotion * MAX_JOINTS
 
 
@@ -80,7 +86,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.host_servo.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
     library.host_press_estop.argtypes = [ctypes.c_bool]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
-    library.motion_track.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float, ctypes.c_float]
+    library.motion_track.argtypes = [ctypes.c_void_p] * 4
     library.motion_track.restype = ctypes.c_uint8
     library.motion_stop.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     return library

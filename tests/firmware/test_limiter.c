@@ -26,7 +26,8 @@ static int setup(void **state)
 static uint8_t track(struct joint_motion *motion, float target, float velocity)
 {
     const struct joint_motion before = *motion;
-    const uint8_t flags = motion_track(&limits, motion, target, velocity);
+    const struct motion_target aim = {target, velocity, 0.0f};
+    const uint8_t flags = motion_track(&limits, motion, &aim, NULL);
     assert_true(motion->position >= limits.minimum && motion->position <= limits.maximum);
     assert_true(fabsf(motion->velocity) <= limits.max_step + SLACK);
     assert_true(fabsf(motion->velocity - before.velocity) <= limits.max_change + SLACK);
@@ -82,6 +83,24 @@ static void a_motion_within_limits_comes_out_unchanged(void **state)
     }
 }
 
+static void a_corner_where_the_target_will_stop_is_not_passed(void **state)
+{
+    (void)state;
+    const struct motion_target corner = {0.3f, 0.0f, 0.0f};
+    struct motion_target target = {-0.5f, 0.08f, 0.0f};
+    struct joint_motion motion = {-0.5f, 0.08f};
+    for (unsigned tick = 0; tick < 10; tick++) {
+        target.position += target.velocity; /* as far as the corner, and on: the limiter must not follow */
+        (void)motion_track(&limits, &motion, &target, &corner);
+        assert_true(motion.position <= 0.3f);
+        assert_true(tick >= 5 || motion.position == target.position); /* nor slow down before it must */
+    }
+    while (motion.velocity > 0.0f) {
+        (void)motion_track(&limits, &motion, &target, &corner);
+    }
+    assert_true(fabsf(motion.position - 0.3f) < SLACK);
+}
+
 static void full_speed_at_a_position_limit_stops_before_it(void **state)
 {
     (void)state;
@@ -125,6 +144,7 @@ int main(void)
         cmocka_unit_test(a_resting_target_is_reached_without_overshoot),
         cmocka_unit_test(a_moving_target_is_caught_up_with_and_then_followed_exactly),
         cmocka_unit_test(a_motion_within_limits_comes_out_unchanged),
+        cmocka_unit_test(a_corner_where_the_target_will_stop_is_not_passed),
         cmocka_unit_test(full_speed_at_a_position_limit_stops_before_it),
         cmocka_unit_test(stopping_takes_the_shortest_way_and_rests),
         cmocka_unit_test(no_number_at_all_stops_the_joint),

@@ -11,6 +11,7 @@ void control_init(struct control *control, const struct joint_table *table, enum
     control->counter_hz = counter_hz;
     control->servo_period = counter_hz / table->servo_hz;
     control->servo_steps = table->servo_hz / table->control_hz;
+    control->servo_step_ticks = 1.0f / (float)control->servo_steps;
     control->servo_step = control->servo_steps - 1u; /* tick 0 is over: the first to be executed is tick 1 */
     for (uint8_t i = 0; i < table->count; i++) {
         control->limits[i] = motion_limits_of(&table->joints[i], (float)table->servo_hz);
@@ -51,18 +52,33 @@ static void slow_down(struct control *control)
     }
 }
 
+/* Moves a joint one step along its curve, `here` ticks after the last setpoint; returns its flags. */
+static uint8_t follow_curve(struct control *control, uint8_t joint, float here)
+{
+    const struct setpoint_curve *curve = &control->curves[joint];
+    const float step = control->servo_step_ticks;
+    const struct motion_target target = {
+        .position = setpoint_curve_at(curve, here),
+        .velocity = setpoint_curve_velocity(curve, here + 0.5f * step) * step,
+        .change = (curve->end_slope - curve->slope) * step * step,
+    };
+    if (!curve->is_corner) {
+        return motion_track(&control->limits[joint], &control->motion[joint], &target, NULL);
+    }
+    const struct motion_target corner = {
+        .position = curve->next - (1.0f - here) * curve->end_slope,
+        .velocity = curve->end_slope * step,
+    };
+    return motion_track(&control->limits[joint], &control->motion[joint], &target, &corner);
+}
+
 /* Moves one step along the curves; returns the flags of all joints together. */
 static uint8_t follow(struct control *control)
 {
-    const float steps = (float)control->servo_steps;
-    const float here = (float)control->servo_step / steps;
-    const float midway = ((float)control->servo_step + 0.5f) / steps;
+    const float here = (float)control->servo_step / (float)control->servo_steps;
     unsigned flags = 0;
     for (uint8_t i = 0; i < control->table->count; i++) {
-        const struct setpoint_curve *curve = &control->curves[i];
-        const float target = setpoint_curve_at(curve, here);
-        const float velocity = setpoint_curve_velocity(curve, midway) / steps;
-        flags |= motion_track(&control->limits[i], &control->motion[i], target, velocity);
+        flags |= follow_curve(control, i, here);
     }
     return (uint8_t)flags;
 }
@@ -94,7 +110,8 @@ static void draw_curves(struct control *control, const struct setpoint *setpoint
         const float here = (float)setpoint->counts[i] * resolution;
         const float there = position_of(next, i, resolution, here + slope);
         const float beyond = position_of(after, i, resolution, there + (there - here));
-        control->curves[i] = setpoint_curve_through(here, slope, there, beyond);
+        const float max_turn = control->limits[i].max_change * steps * steps;
+        control->curves[i] = setpoint_curve_through(here, slope, there, beyond, max_turn);
     }
 }
 

@@ -36,9 +36,10 @@ struct control {
     const struct joint_table *table;
     enum link_reset_cause reset_cause;
     uint32_t counter_hz;
-    uint32_t servo_period; /* in counts of the free-running counter */
-    uint32_t servo_steps;  /* of one tick */
-    uint64_t epoch;        /* counter value of tick 0 */
+    uint32_t servo_period;  /* in counts of the free-running counter */
+    uint32_t servo_steps;   /* of one tick */
+    float servo_step_ticks; /* a servo step in ticks */
+    uint64_t epoch;         /* counter value of tick 0 */
 
     volatile uint32_t tick; /* the last executed one */
     uint32_t servo_step;    /* the last executed one of that tick, below `servo_steps` */

@@ -28,11 +28,20 @@ struct joint_motion {
 /* Limits of `joint` at `servo_hz` steps per second. */
 struct motion_limits motion_limits_of(const struct joint *joint, float servo_hz);
 
-/* Moves one step towards `target`, which itself moves by `target_velocity` per step. Returns bits of
- * LINK_TICK_FLAG; none where the target was reached exactly, which it is whenever the limits allow. A target that is no
- * number slows the joint down. */
-uint8_t motion_track(const struct motion_limits *limits, struct joint_motion *motion, float target,
-                     float target_velocity);
+/* A target: where it is at this step, how far it moves in the next, and by how much that way changes per step. */
+struct motion_target {
+    float position;
+    float velocity;
+    float change;
+};
+
+/* Moves one step towards `target`. Returns bits of LINK_TICK_FLAG; none where the target was reached exactly, which it
+ * is whenever the limits allow. A target that is no number slows the joint down.
+ *
+ * `corner`, or NULL, is a second target that the first will turn into before long, seen straight back from there: the
+ * joint follows the first and slows down in time not to run past the second. */
+uint8_t motion_track(const struct motion_limits *limits, struct joint_motion *motion,
+                     const struct motion_target *target, const struct motion_target *corner);
 
 /* Moves one step of slowing down to rest, as fast as the limits allow. */
 void motion_stop(const struct motion_limits *limits, struct joint_motion *motion);

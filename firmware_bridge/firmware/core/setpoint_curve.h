@@ -10,22 +10,31 @@
  * its two setpoints by at most (|m0| + |m1|) 4/27. Monotone slopes (Fritsch-Carlson) would not leave it, but need up
  * to 10/3 of the acceleration where a smooth motion turns around.
  *
+ * Where the velocity of that curve would change faster than the joint's can, the plan has a corner: straight on to the
+ * next setpoint, and from there with the slope of the slower side, or none where the plan turns around (minmod). The
+ * joint follows the one and does not run past the other, so it slows down ahead of the corner.
+ *
  * There is no delay. The curve looks ahead to the next setpoint, which no chunk may change any more (SETPOINT_GUARD),
  * and to the one after, of which only the slope at the end depends. That slope is kept as the first one of the next
  * curve, so that the velocity has no step even where a chunk replaced the plan in between. */
 #ifndef SETPOINT_CURVE_H
 #define SETPOINT_CURVE_H
 
+#include <stdbool.h>
+
 struct setpoint_curve {
     float here; /* target(0), exactly */
     float slope;
     float bend;
     float twist;
+    float next; /* target(1) */
     float end_slope;
+    bool is_corner;
 };
 
-/* The curve from `here` to `next`, starting with `slope`; `after` is the setpoint behind `next`, or extrapolates. */
-struct setpoint_curve setpoint_curve_through(float here, float slope, float next, float after);
+/* The curve from `here` to `next`, starting with `slope`; `after` is the setpoint behind `next`, or extrapolates. In
+ * a tick the joint's velocity can change by `max_turn`, in units per tick. */
+struct setpoint_curve setpoint_curve_through(float here, float slope, float next, float after, float max_turn);
 
 /* Where the target is at `s`, and how fast it moves there, in units per tick. */
 float setpoint_curve_at(const struct setpoint_curve *curve, float s);
