@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from firmware_bridge.chunk_delivery import Delivery, deliver
 from firmware_bridge.chunk_schedule import GUARD_TICKS, ScheduledChunk, check_actions, schedule, wire_ticks
 from firmware_bridge.errors import ChunkError
+from firmware_bridge.frozen_output import FrozenOutput
 from firmware_bridge.link import FirmwareLink
 from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
 from protos.bridge_pb2 import ChunkReport
@@ -32,6 +33,7 @@ class ChunkPlayer:
         self._link = link
         self._splice = HoldSwap() if splice is None else splice
         self._plan = NOTHING
+        self._frozen_output = FrozenOutput()
         self._lock = threading.Lock()
         self._chunk_id = 0
 
@@ -50,8 +52,11 @@ class ChunkPlayer:
         with self._lock:
             self._chunk_id += 1
             earliest = self._earliest_tick(len(actions))
+            self._forget_if_stopped()
             try:
-                spliced = self._spliced(check_actions(actions, self._link.robot), observed_tick, earliest)
+                checked = check_actions(actions, self._link.robot)
+                self._frozen_output.check(actions, observed_tick, self._link.clock.tick_period_s)
+                spliced = self._spliced(checked, observed_tick, earliest)
                 chunk = schedule(spliced.setpoints, observed_tick, earliest, self._link.robot)
             except ChunkError as error:
                 if error.malformed:
@@ -64,12 +69,16 @@ class ChunkPlayer:
                 self._plan = spliced.since(report.first_tick)
             return report
 
+    def _forget_if_stopped(self) -> None:
+        """Starts anew where the arm has stopped since the last chunk, or never moved."""
+        telemetry = self._link.telemetry
+        if telemetry is None or telemetry.state != State.RUNNING:
+            self._plan = NOTHING
+            self._frozen_output = FrozenOutput()
+
     def _spliced(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
         """The chunk as it is to be executed."""
         chunk, entry = Plan(observed_tick + 1, actions), max(observed_tick + 1, earliest)
-        telemetry = self._link.telemetry
-        if telemetry is None or telemetry.state != State.RUNNING:
-            self._plan = NOTHING  # the arm has stopped since, or never moved
         return self._splice.enter(self._plan, chunk, entry) if entry <= chunk.last_tick else chunk
 
     def _earliest_tick(self, horizon: int) -> int:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -198,6 +198,35 @@ def test_values_that_cannot_be_played_are_rejected_and_the_stream_goes_on(client
     ]
     assert reports[0] and "actions[3, 5] (left_wrist_rotate) is nan" in reports[0].reason
     assert reports[1] and "beyond the position limits" in reports[1].reason
+
+
+def play_for(client: BridgeClient, ticks: int, chunk: Callable[[int], np.ndarray]) -> list[str]:
+    """Sends a chunk every ten ticks for some time; returns why chunks were refused."""
+    start = due = client.status().tick
+    with client.telemetry() as telemetry, client.play() as stream:
+        sent = 0
+        for tick in telemetry:
+            if tick.tick >= due:
+                stream.send(chunk(sent), tick.tick)
+                due, sent = tick.tick + 10, sent + 1
+            if tick.tick > start + ticks or tick.state == State.SAFE:
+                break
+        reports = [stream.next_report(1.0) for _ in range(sent)]
+    return [report.reason for report in reports if report and report.outcome == ChunkReport.REJECTED]
+
+
+def test_a_policy_whose_output_is_frozen_ends_in_safe(client: BridgeClient):
+    """It answers every observation with the same motion, which the arm must not repeat for ever."""
+    client.arm()
+    refused = play_for(client, 200, lambda _: fast_swing(np.arange(50) * 0.5))
+    assert refused and all("the same moving chunk since" in reason for reason in refused)
+    assert wait_until(lambda: client.status().state == State.SAFE)
+
+
+def test_an_arm_may_be_held_still_for_as_long_as_wanted(client: BridgeClient):
+    client.arm()
+    assert play_for(client, 100, lambda _: at_home()) == []
+    assert client.status().state == State.RUNNING
 
 
 def test_client_without_a_name_is_refused(server: BridgeServer):
