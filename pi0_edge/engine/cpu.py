@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.engine.cpu_layers import use_cpu_layers
+from pi0_edge.engine.freed_memory import keep_freed_memory
 from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.quantized_linear import QuantizedLinear
@@ -21,6 +22,8 @@ class CpuEngine:
     def __init__(self, model: Pi0, scheme: Scheme = INT8_W8A8) -> None:
         """Packs the weights of `model` for this machine, in place: it cannot be saved afterwards.
 
+        The process keeps the memory that it frees from then on (see `freed_memory`).
+
         Args:
             model: Quantized under `scheme`.
             scheme: How.
@@ -33,6 +36,7 @@ class CpuEngine:
             if isinstance(module, QuantizedLinear):
                 module.pack()
         use_cpu_layers(model)
+        keep_freed_memory()
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:

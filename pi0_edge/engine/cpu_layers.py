@@ -1,14 +1,11 @@
 """Layers of the model as the CPU engine runs them: the same function, fewer passes over memory.
 
-Measured on the MLP of the full-size prefix (816 tokens, 16384 hidden): every new tensor of 53 MB costs more in page
-faults than the arithmetic in it, and gate and up quantize the same tokens. So the tokens go through in blocks whose
-hidden values the allocator hands out again and again, the quantized tokens are shared, and everything between two
-products is one pass (`quant.fused_activation`).
+Gate and up share the tokens that they quantize, and everything between two products of an MLP is one pass
+(`quant.fused_activation`), where torch needs ten over hidden values of 53 MB.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pi0_edge.model.gemma import MLP
@@ -17,11 +14,8 @@ from quant.formats import INT8_TOKEN
 from quant.fused_activation import gelu_and_quantize_tokens, gelu_tokens
 from quant.quantized_linear import QuantizedLinear
 
-TOKENS = 408
-"""Most tokens of one block: hidden values of 27 MB, below the 32 MB from which glibc always asks for new pages."""
 
-
-class BlockedGeGLU(nn.Module):
+class FusedGeGLU(nn.Module):
     """`model.gemma.MLP` with INT8 linears: down(gelu(gate(x)) * up(x))."""
 
     def __init__(self, gate: QuantizedLinear, up: QuantizedLinear, down: QuantizedLinear) -> None:
@@ -30,13 +24,9 @@ class BlockedGeGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same shape and dtype."""
-        tokens = x.reshape(-1, x.shape[-1])
-        blocks = tokens.tensor_split(-(-len(tokens) // TOKENS))
-        return torch.cat([self._block(block) for block in blocks]).view(x.shape).to(x.dtype)
-
-    def _block(self, tokens: Tensor) -> Tensor:
-        values, scale = self.gate.quantize_input(tokens)
-        return down(self.down, self.gate.product(values), scale, None, self.up.product(values))
+        values, scale = self.gate.quantize_input(x.reshape(-1, x.shape[-1]))
+        hidden = down(self.down, self.gate.product(values), scale, None, self.up.product(values))
+        return hidden.view(x.shape).to(x.dtype)
 
 
 class FusedMLP(nn.Module):
@@ -77,7 +67,7 @@ def _faster(module: nn.Module) -> nn.Module | None:
     if not linears or not all(_per_token(linear) for linear in linears):
         return None
     if isinstance(module, MLP) and module.gate.rule == module.up.rule:
-        return BlockedGeGLU(module.gate, module.up, module.down)  # pyright: ignore[reportArgumentType]
+        return FusedGeGLU(module.gate, module.up, module.down)  # pyright: ignore[reportArgumentType]
     return FusedMLP(module.fc1, module.fc2) if isinstance(module, VisionMLP) else None  # pyright: ignore[reportArgumentType]
 
 

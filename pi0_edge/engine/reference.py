@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pi0_edge.engine.freed_memory import keep_freed_memory
 from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, Scheme
@@ -19,6 +20,8 @@ class ReferenceEngine:
     def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:
         """Takes a complete model.
 
+        The process keeps the memory that it frees from then on (see `freed_memory`).
+
         Args:
             model: In fp32.
             scheme: FP32; `pi0_edge.engine.base` lets no other one through.
@@ -27,6 +30,7 @@ class ReferenceEngine:
         self.config = model.config
         self.scheme = scheme.name
         self.times = euler_times(EULER_STEPS)
+        keep_freed_memory()
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
