@@ -86,7 +86,7 @@ def measured(engine: CudaEngine, truth: dict[int, Tensor], tokens: int, limits: 
             "infer_ms": statistics.median(wall(engine, inputs, noise)),
             "loop_ms": loop,
             "loop_share_of_memory_limit": streamed / limits.read / (loop * 1e-3),
-            "nodes": captured.nodes,
+            "nodes": captured.graph.nodes,
         }
 
 

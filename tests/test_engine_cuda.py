@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda import check_scheme, check_sizes
-from pi0_edge.engine.cuda_network import CudaNetwork
+from pi0_edge.engine.cuda_network import Cache, CudaNetwork
 from pi0_edge.engine.cuda_tables import step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
@@ -84,9 +84,17 @@ def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype 
     tables = step_tables(model, TIMES, CPU)
     actions = noise.clone()
     for row in range(inputs.batch):
-        images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
-        network.integrate(actions[row], network.attend(images, tokens, inputs.state[row]), tables)
+        network.integrate(actions[row], attended(network, inputs, row), tables)
     return actions
+
+
+def attended(network: CudaNetwork, inputs: ModelInputs, row: int = 0) -> Cache:
+    """Keys and values of one observation, its state included."""
+    images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
+    cache = network.blank_cache(len(images), len(tokens))
+    network.attend(images, tokens, cache)
+    network.attend_state(inputs.state[row], cache)
+    return cache
 
 
 def quantized(model: Pi0, scheme: Scheme, channel_amax: dict[str, Tensor] | None = None) -> Pi0:
@@ -167,7 +175,7 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
     network = CudaNetwork(quantized(model, ORIN), CPU)
     tables = step_tables(copy.deepcopy(model), TIMES, CPU)
     with torch.inference_mode():
-        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        cache = attended(network, inputs)
         with Count() as counted:
             network.integrate(noise[0].clone(), cache, tables)
     layers, steps = model.config.expert.depth, EULER_STEPS
@@ -187,9 +195,8 @@ def test_a_guided_chunk_is_the_reference_s(variant: str):
         truth = model.sample_actions(inputs, noise, TIMES, guidance)[0]
         free = model.sample_actions(inputs, noise, TIMES)[0]
         network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
-        images, tokens = inputs.images[0][inputs.image_mask[0]], inputs.tokens[0][inputs.token_mask[0]]
         found = noise[0].clone()
-        network.integrate(found, network.attend(images, tokens, inputs.state[0]), tables, guidance)
+        network.integrate(found, attended(network, inputs), tables, guidance)
     assert torch.allclose(found, truth, atol=1e-4)
     assert not torch.allclose(free, truth, atol=1e-2)
 
@@ -200,7 +207,7 @@ def test_the_loop_changes_neither_weights_nor_cache():
     tables = step_tables(model, TIMES, CPU)
     network = CudaNetwork(quantized(model, ORIN), CPU)
     with torch.inference_mode():
-        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        cache = attended(network, inputs)
         once, again = noise[0].clone(), noise[0].clone()
         network.integrate(once, cache, tables)
         network.integrate(again, cache, tables)

@@ -6,7 +6,7 @@ import importlib
 import pytest
 import torch
 from emulated_kernels import emulated_library
-from test_engine_cuda import CPU, KERNEL_SIZES, quantized, random_case
+from test_engine_cuda import CPU, KERNEL_SIZES, attended, quantized, random_case
 
 from pi0_edge.engine import cuda_network, cuda_products
 from pi0_edge.engine.cuda_network import CudaNetwork
@@ -46,8 +46,7 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: st
         network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme(scheme)), CPU)
         x = noise[0].clone()
         with torch.inference_mode():
-            cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
-            network.integrate(x, cache, tables)
+            network.integrate(x, attended(network, inputs), tables)
         return x
 
     expected = actions()

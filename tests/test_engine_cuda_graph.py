@@ -59,7 +59,7 @@ def test_a_step_adds_seven_nodes_per_layer_and_two():
     counts = []
     for steps in (5, 10):
         running.times = euler_times(steps)
-        counts.append(running.captured(2, 7).nodes)
+        counts.append(running.captured(2, 7).graph.nodes)
     assert counts[1] - counts[0] == 5 * (7 * running.config.expert.depth + 2)
 
 

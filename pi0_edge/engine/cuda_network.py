@@ -1,10 +1,11 @@
 """π0 as the sequence of kernels that one CUDA graph holds.
 
 Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
-how it is compared with the reference where there is no GPU. Two calls make a chunk:
+how it is compared with the reference where there is no GPU. Three calls make a chunk:
 
-    attend     pictures, prompt and state -> keys and values of every layer      once
-    integrate  noise -> actions, in place                                        all Euler steps
+    attend        pictures and prompt -> keys and values of every layer      once
+    attend_state  state -> one more row of them                              once
+    integrate     noise -> actions, in place                                 all Euler steps
 
 Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps).
 """
@@ -50,14 +51,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each."""
+    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each, the state's last."""
 
     keys: Tensor
     values: Tensor
 
+    def copy_(self, other: Cache) -> None:
+        """Takes over all of another one of this shape."""
+        self.keys.copy_(other.keys)
+        self.values.copy_(other.values)
+
 
 class CudaNetwork:
-    """The weights of a network on its device, and the two calls of the module."""
+    """The weights of a network on its device, and the calls of the module."""
 
     def __init__(self, model: Pi0, device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> None:
         """Takes the weights out of `model`, layer by layer: only what depends on time alone stays there.
@@ -86,35 +92,43 @@ class CudaNetwork:
         for layer in model.expert.layers:
             del layer.attention, layer.mlp
 
-    def attend(self, images: Tensor, tokens: Tensor, state: Tensor) -> Cache:
-        """Keys and values of pictures, prompt and state.
-
-        Args:
-            images: float32 [cameras, 3, size, size] in [-1, 1].
-            tokens: int64 [tokens], no padding.
-            state: float32 [action_dim]; not read in π0.5.
+    def blank_cache(self, cameras: int, tokens: int) -> Cache:
+        """Memory for the keys and values of so many cameras and prompt tokens, and of the state (π0).
 
         Raises:
             EngineError: If there are more tokens than positions.
         """
+        sizes, length = self.config.prefix, cameras * self.config.vision.tokens + tokens
+        if length + 1 + self.config.horizon > POSITIONS:
+            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
+        shape = (2, sizes.depth, length + (self.state is not None), sizes.kv_heads, sizes.head_dim)
+        return Cache(*torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0))
+
+    def attend(self, images: Tensor, tokens: Tensor, cache: Cache) -> None:
+        """Puts keys and values of pictures and prompt into a cache.
+
+        Args:
+            images: float32 [cameras, 3, size, size] in [-1, 1].
+            tokens: int64 [tokens], no padding.
+            cache: From `blank_cache`.
+        """
         seen = self._see(images)
         words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
         x = torch.cat((seen, words.to(self.dtype)))
-        sizes, length = self.config.prefix, len(x)
-        if length + 1 + self.config.horizon > POSITIONS:
-            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
-        rows = length + (self.state is not None)
-        keys, values = x.new_empty(2, sizes.depth, rows, sizes.kv_heads, sizes.head_dim).unbind(0)
         for i, layer in enumerate(self.prefix):
-            x = self._attend_layer(layer, x, keys[i], values[i], 0)
+            x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
         last = self.last_kv.after_norm(x, self.last_norm)
-        rope(self.last_kv(last, self.dtype), self.table, keys[-1], values[-1], 0)
-        if self.state is not None:
-            token = F.linear(state[None], *self.state).to(ACTION_STREAM)
-            for i, layer in enumerate(self.expert):
-                norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
-                token = self._attend_layer(layer, token, keys[i], values[i], length, norms, i == len(self.expert) - 1)
-        return Cache(keys, values)
+        rope(self.last_kv(last, self.dtype), self.table, cache.keys[-1], cache.values[-1], 0)
+
+    def attend_state(self, state: Tensor, cache: Cache) -> None:
+        """Puts the state, float32 [action_dim], into the last row behind a prefix; π0.5 has no such row."""
+        if self.state is None:
+            return
+        token, row = F.linear(state[None], *self.state).to(ACTION_STREAM), cache.keys.shape[1] - 1
+        for i, layer in enumerate(self.expert):
+            norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
+            last = i == len(self.expert) - 1
+            token = self._attend_layer(layer, token, cache.keys[i], cache.values[i], row, norms, last)
 
     def integrate(self, x: Tensor, cache: Cache, tables: StepTables, guidance: Guidance | None = None) -> None:
         """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.

@@ -13,9 +13,9 @@ from pi0_edge.model import Pi0
 from pi0_edge.model.gemma import RMSNorm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepTables:
-    """What the Euler loop reads besides weights of the expert.
+    """What the Euler loop reads besides weights of the expert; equal only to itself.
 
     Attributes:
         times: float32 [steps].
