@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pi0_edge.engine.cuda_streams import Mark
+
 
 class EmulatedMark:
     """A point in the work of an emulated stream."""
@@ -81,8 +83,9 @@ class EmulatedStream:
         self._queue.append(mark)
         return mark
 
-    def wait(self, mark: EmulatedMark) -> None:
+    def wait(self, mark: Mark) -> None:
         """Before what is enqueued next, unless this stream was made not to."""
+        assert isinstance(mark, EmulatedMark)
         if self._waits:
             self._queue.append((mark,))
 

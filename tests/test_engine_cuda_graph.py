@@ -1,6 +1,7 @@
 """The graph of the CUDA engine on a real GPU: accuracy, stale inputs, nodes, allocations."""
 
 import copy
+import time
 from dataclasses import replace
 
 import pytest
@@ -72,6 +73,21 @@ def test_a_replay_allocates_nothing_on_the_device():
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     captured.replay(images, tokens, state, x)
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+
+
+def test_a_chunk_on_an_old_prefix_is_of_the_pictures_it_names_and_of_its_own_state():
+    _, inputs, noise = random_case("pi0")
+    running, whole = engine(), engine()
+    running.allow_stale_prefix(60.0)
+    seen, arrived, ages = [], [], []
+    for call in range(30):
+        seen.append(replace(inputs, images=inputs.images * (1 - call / 30), state=inputs.state + call))
+        arrived.append(time.monotonic())
+        found = running.infer(seen[-1], noise)
+        source = min(range(call + 1), key=lambda i: abs(arrived[call] - running.prefix_age_s - arrived[i]))
+        assert torch.equal(found, whole.infer(replace(seen[-1], images=seen[source].images), noise))
+        ages.append(call - source)
+    assert ages[0] == 0 and max(ages) > 0
 
 
 def test_shapes_take_turns():

@@ -76,9 +76,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)
         logger.debug(
             "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
-            "overrides=%s",
+            "prefix_age_ms=%.2f overrides=%s",
             *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
-            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, ",".join(self._policy.overrides) or "none"),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, chunk.prefix_age_ms),
+            ",".join(self._policy.overrides) or "none",
         )
         return write_chunk(chunk, request.clock, self._policy.overrides)
 
