@@ -69,10 +69,10 @@ def measured(engine: CudaEngine, truth: dict[int, Tensor], tokens: int, limits: 
         inputs, noise = random_observation(CONFIG, cameras, tokens)
         engine.times = euler_times(EULER_STEPS)
         found = compare_actions(truth[cameras], engine.infer(inputs, noise))
-        captured = engine.captured(cameras, tokens)
+        captured = engine.captured(inputs.images[0], tokens)
         replay = milliseconds(captured.graph.replay, CALLS)
         engine.times = euler_times(1)
-        once = statistics.median(milliseconds(engine.captured(cameras, tokens).graph.replay, CALLS))
+        once = statistics.median(milliseconds(engine.captured(inputs.images[0], tokens).graph.replay, CALLS))
         engine.times = euler_times(EULER_STEPS)
         loop = (statistics.median(replay) - once) / (EULER_STEPS - 1) * EULER_STEPS
         work = kernels(Chunk(CONFIG, find_scheme(engine.scheme), cameras, tokens, EULER_STEPS))

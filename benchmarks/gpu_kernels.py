@@ -66,9 +66,9 @@ def timed_kernels(cameras: int, tokens: int) -> Iterator[Timed]:
     tables = (plan.row_first, plan.row_weights, plan.column_first, plan.column_weights)
     yield Timed(
         "frames to patches",
-        lambda: patches(frames, *tables, plan.side, 14, 592, BF16),
+        lambda: patches(frames, *tables, plan.side, 14),
         0,
-        frames.nbytes + seen * 592 * 2,
+        frames.nbytes + seen * 588 * 4,
     )
     x, scale = half(seen, vision.width), single(vision.width)
     yield Timed("vision: norm", lambda: norm(x, scale, scale, True, 1, BF16), 0, 2 * x.nbytes)

@@ -171,7 +171,7 @@ class Policy:
             ConfigError: If the checkpoint was not trained to continue a plan in this way.
         """
         started = time.perf_counter()
-        inputs = self.processor.to_model_inputs(observation)
+        inputs = self.processor.to_model_inputs(observation, as_frames=self.engine.takes_frames)
         continued = None if plan is None else continuation(plan, observation, self.processor)
         prepared = time.perf_counter()
         normalized = self.engine.infer(inputs, self.noise(noise_seed), continued)[0].numpy()

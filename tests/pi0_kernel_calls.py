@@ -63,7 +63,7 @@ def calls() -> Iterator[tuple[str, Call]]:
     frames = torch.empty(CAMERAS, 480, 640, 3, dtype=torch.uint8)
     yield (
         "frames to patches",
-        lambda to: patches_into(to, half(CAMERAS, 256, 640), frames, resize_plan(480, 640, 224), 14),
+        lambda to: patches_into(to, single(CAMERAS, 256, 588), frames, resize_plan(480, 640, 224), 14),
     )
     rows = CAMERAS * VISION_TOKENS
     yield (

@@ -10,11 +10,13 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_runner import run
 from golden_vectors import load_golden
 from PIL import Image
+from policy_builders import observation, write_checkpoint
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,6 +29,8 @@ from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfi
 from pi0_edge.model.continuation import Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
+from pi0_edge.policy import Policy
+from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from quant import INT8_W8A8, ORIN, Scheme, compare_actions, find_scheme, quantize_model
 
 CPU = torch.device("cpu")
@@ -155,6 +159,37 @@ def test_fp8_arithmetic_with_calibrated_scales(case: str):
     found = compare_actions(truth, sequence(made, inputs, noise))
     print(f"{case} fp8-w8a8: {found.cosine:.6f}")
     assert found.cosine > 0.995
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (56, 56), (120, 160)])
+def test_frames_give_the_actions_of_their_finished_pictures_bit_for_bit(height: int, width: int):
+    """Scaling, padding and normalizing on the device is what the processing room does."""
+    model, inputs, noise = random_case("pi0")
+    frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    finished = torch.from_numpy(np.stack([to_unit_range(resize_with_pad(frame, 56)) for frame in frames]))
+    network, tables = CudaNetwork(quantized(model, ORIN), CPU), step_tables(model, TIMES, CPU)
+    with torch.inference_mode():
+        actions = []
+        for images in (torch.from_numpy(frames), finished):
+            actions.append(noise[0].clone())
+            network.integrate(actions[-1], attended(network, replace(inputs, images=images[None])), tables)
+    assert torch.equal(*actions)
+
+
+def test_a_policy_hands_frames_to_an_engine_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, given = Policy.load(write_checkpoint(tmp_path / "checkpoint"), "reference"), []
+
+    def infer(inputs: ModelInputs, noise: Tensor, _: object) -> Tensor:
+        given.append(inputs.images)
+        return noise
+
+    monkeypatch.setattr(policy.engine, "infer", infer)
+    policy.infer(observation())
+    monkeypatch.setattr(policy.engine, "takes_frames", True)
+    policy.infer(observation())
+    finished, frames = given
+    assert finished.dtype == torch.float32 and finished.shape == (1, 1, 3, 28, 28)
+    assert torch.equal(frames[0, 0], torch.from_numpy(observation().images["top"]))
 
 
 class Count(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ STEPS = 2
 ORIN_MULTIPROCESSORS = 16
 OPERATORS = {
     cuda_products: ("geglu", "gemm_int8", "gemm_fp8", "gemm_weight_only", "norm", "norm_quant", "quantize"),
-    cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "rope"),
+    cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
 }
 
 
@@ -27,7 +28,7 @@ OPERATORS = {
 def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
     """The operators enqueue their kernels as on a GPU, and the emulated one runs them."""
     library = emulated_library()
-    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "quantize", "rope"):
+    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
         monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
     monkeypatch.setattr(gemm, "_multiprocessors", lambda _: ORIN_MULTIPROCESSORS)
     monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
@@ -40,6 +41,8 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("variant", "scheme"), [("pi0", "orin"), ("pi05", "int8-w8a8"), ("pi0", "fp8-w8a16")])
 def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: str, scheme: str, request):
     model, inputs, noise = random_case(variant)
+    frames = torch.randint(0, 256, (1, 2, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    inputs = replace(inputs, images=frames)
     tables = step_tables(model, euler_times(STEPS), CPU)
 
     def actions() -> torch.Tensor:

@@ -4,6 +4,7 @@ import copy
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_engine_cuda import SCHEMES, quantized, random_case
@@ -12,6 +13,7 @@ from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda import CudaEngine
 from pi0_edge.model import ModelInputs
 from pi0_edge.model.flow import euler_times
+from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from quant import ORIN, compare_actions, find_scheme
 
 pytestmark = pytest.mark.gpu
@@ -49,6 +51,18 @@ def test_every_replay_reads_the_new_observation(name: str):
     assert torch.equal(running.infer(inputs, noise), before)
 
 
+def test_every_replay_reads_the_new_frames():
+    _, inputs, noise = random_case("pi0")
+    running = engine()
+    first, second = (replace(inputs, images=torch.randint(0, 256, (1, 2, 48, 64, 3), dtype=torch.uint8)) for _ in "12")
+    before, after = running.infer(first, noise), running.infer(second, noise)
+    assert not torch.equal(before, after)
+    assert torch.equal(running.infer(first, noise), before)
+    pictures = np.stack([to_unit_range(resize_with_pad(frame, 56)) for frame in second.images[0].numpy()])
+    finished = running.infer(replace(inputs, images=torch.from_numpy(pictures)[None]), noise)
+    assert torch.equal(finished, after)
+
+
 def test_every_replay_reads_the_new_noise():
     _, inputs, noise = random_case("pi0")
     running = engine()
@@ -56,11 +70,11 @@ def test_every_replay_reads_the_new_noise():
 
 
 def test_a_step_adds_seven_nodes_per_layer_and_two():
-    running = engine()
+    running, images = engine(), random_case("pi0")[1].images[0]
     counts = []
     for steps in (5, 10):
         running.times = euler_times(steps)
-        counts.append(running.captured(2, 7).graph.nodes)
+        counts.append(running.captured(images, 7).graph.nodes)
     assert counts[1] - counts[0] == 5 * (7 * running.config.expert.depth + 2)
 
 
@@ -69,7 +83,7 @@ def test_a_replay_allocates_nothing_on_the_device():
     running = engine()
     running.infer(inputs, noise)
     images, tokens, state, x = (given[0].cuda() for given in (inputs.images, inputs.tokens, inputs.state, noise))
-    captured = running.captured(2, 7)
+    captured = running.captured(images, 7)
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     captured.replay(images, tokens, state, x)
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before

@@ -68,7 +68,7 @@ def replanning(seed: int, prefix_speed: float = 1.0, waits: bool = True) -> Repl
     device, network = EmulatedDevice(seed), network_and_tables()[0]
     streams = EmulatedStream(device, prefix_speed, waits), EmulatedStream(device, 1.0, waits)
     with torch.inference_mode():
-        return Replanning(network, 2, TOKENS, *streams)
+        return Replanning(network, observations()[0].images[0], TOKENS, *streams)
 
 
 @torch.inference_mode()

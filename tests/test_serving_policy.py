@@ -202,7 +202,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self.factor, self.prefix_age_s = 1.0, 0.0
+        self.factor, self.takes_frames, self.prefix_age_s = 1.0, False, 0.0
         self.calls = self.running = self.most_at_once = 0
 
     def infer(self, inputs: ModelInputs, noise: torch.Tensor, continuation: Continuation | None = None) -> torch.Tensor:

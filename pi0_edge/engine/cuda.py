@@ -1,4 +1,4 @@
-"""The CUDA engine: one graph from the observation to the actions, per number of cameras and of prompt tokens.
+"""The CUDA engine: one graph from the observation to the actions, per number and size of pictures and number of tokens.
 
 A graph holds pictures, prompt, state and noise in buffers of its own, and behind them the whole sequence of
 `cuda_network`: vision, prefix and all Euler steps. It is captured when a shape first appears, which takes about a
@@ -43,6 +43,7 @@ class CudaEngine:
 
     name = "cuda"
     default_scheme = ORIN
+    takes_frames = True
 
     def __init__(self, model: Pi0, scheme: Scheme = ORIN) -> None:
         """Moves the weights of `model` to the GPU; it cannot be used or saved afterwards.
@@ -66,7 +67,7 @@ class CudaEngine:
         self._stream, self._prefix_stream, self._loop_stream = (CudaStream(self._network.device) for _ in range(3))
         self._tables: dict[tuple[float, ...], StepTables] = {}
         self._captured: dict[tuple[object, ...], CapturedChunk] = {}
-        self._replanning: dict[tuple[int, int], Replanning] = {}
+        self._replanning: dict[tuple[object, ...], Replanning] = {}
 
     def allow_stale_prefix(self, limit_s: float) -> None:
         """From now on a chunk may be planned from pictures up to `limit_s` seconds older than its observation.
@@ -101,12 +102,15 @@ class CudaEngine:
         return actions
 
     @torch.inference_mode()
-    def captured(self, cameras: int, tokens: int, max_weight: float | None = None) -> CapturedChunk:
-        """The graph of a shape, with guidance where `max_weight` limits it, captured now if it is new."""
+    def captured(self, images: Tensor, tokens: int, max_weight: float | None = None) -> CapturedChunk:
+        """The graph for such pictures and so many tokens, captured now if it is new.
+
+        It has guidance where `max_weight` limits it.
+        """
         tables = self._step_tables()
-        shape = (cameras, tokens, tables, max_weight)
+        shape = (images.shape, images.dtype, tokens, tables, max_weight)
         if shape not in self._captured:
-            prefix = PrefixStage(self._network, cameras, tokens)
+            prefix = PrefixStage(self._network, images, tokens)
             loop = LoopStage(self._network, tables, prefix.cache, max_weight)
             self._captured[shape] = CapturedChunk(prefix, loop, self._stream)
         return self._captured[shape]
@@ -117,11 +121,12 @@ class CudaEngine:
         images = inputs.images[row][inputs.image_mask[row]]
         tokens, state = inputs.tokens[row][inputs.token_mask[row]], inputs.state[row]
         if not self.stale_prefix_s:
-            captured = self.captured(len(images), len(tokens), None if guidance is None else guidance.max_weight)
+            captured = self.captured(images, len(tokens), None if guidance is None else guidance.max_weight)
             return captured.replay(images, tokens, state, noise, guidance)
-        shape = (len(images), len(tokens))
+        shape = (images.shape, images.dtype, len(tokens))
         if shape not in self._replanning:
-            self._replanning[shape] = Replanning(self._network, *shape, self._prefix_stream, self._loop_stream)
+            streams = self._prefix_stream, self._loop_stream
+            self._replanning[shape] = Replanning(self._network, images, len(tokens), *streams)
         actions, source = self._replanning[shape].infer(
             Source(images, tokens, arrived_s), state, noise, self.stale_prefix_s, self._step_tables(), guidance
         )

@@ -25,6 +25,7 @@ from pi0_edge.engine.cuda_tables import StepTables, plain_norm
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update
+from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
 from pi0_edge.model.continuation import Guidance
@@ -83,6 +84,7 @@ class CudaNetwork:
         if model.config.variant == "pi0":
             weight, bias = _on(self.device, model.action_time_mlp_out)
             self.mlp_out = (weight.to(dtype), bias)
+        self._resize_plans: dict[tuple[int, int], ResizePlan] = {}
         self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
         self._take_vision(model)
         self._take_prefix(model)
@@ -108,7 +110,7 @@ class CudaNetwork:
         """Puts keys and values of pictures and prompt into a cache.
 
         Args:
-            images: float32 [cameras, 3, size, size] in [-1, 1].
+            images: uint8 frames [cameras, height, width, 3], or float32 [cameras, 3, size, size] in [-1, 1].
             tokens: int64 [tokens], no padding.
             cache: From `blank_cache`.
         """
@@ -188,12 +190,8 @@ class CudaNetwork:
 
     def _see(self, images: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
-        vision = self.config.vision
-        cameras, side = len(images), vision.image_size // vision.patch_size
-        cut = images.view(cameras, 3, side, vision.patch_size, side, vision.patch_size)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(cameras * vision.tokens, -1)
-        x = F.linear(patches, *self.patch).view(cameras, vision.tokens, -1) + self.positions
-        x = x.flatten(0, 1).to(self.dtype)
+        vision, cameras = self.config.vision, len(images)
+        x = (F.linear(self._cut(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
         for layer in self.vision:
             before, between = cast("tuple[Norm, Norm]", layer.norms)
             qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
@@ -202,6 +200,17 @@ class CudaNetwork:
             x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
             x = self._mlp(layer, x, between, "gelu")
         return self.projector(self.projector.after_norm(x, self.vision_norm), self.dtype)
+
+    def _cut(self, images: Tensor) -> Tensor:
+        """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""
+        side, patch = self.config.vision.image_size, self.config.vision.patch_size
+        if images.dtype == torch.uint8:
+            size = (images.shape[1], images.shape[2])
+            if size not in self._resize_plans:
+                self._resize_plans[size] = resize_plan(*size, side, self.device)
+            return patches(images, **vars(self._resize_plans[size]), patch=patch)
+        cut = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
+        return cut.flatten(3).flatten(1, 2)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings [tokens, prefix width], float32 or 16 bits."""

@@ -45,21 +45,21 @@ class Replanning:
     """Prefix and Euler loop of one shape on two streams."""
 
     def __init__(
-        self, network: CudaNetwork, cameras: int, tokens: int, prefix_stream: Stream, loop_stream: Stream
+        self, network: CudaNetwork, images: Tensor, tokens: int, prefix_stream: Stream, loop_stream: Stream
     ) -> None:
         """Captures the prefix; loops are captured as they are asked for.
 
         Args:
             network: The weights.
-            cameras: Pictures of an observation.
-            tokens: Of its prompt.
+            images: Pictures as they will come, in number, size and type: see `CudaNetwork.attend`.
+            tokens: Of the prompt.
             prefix_stream: For pictures and prompt.
             loop_stream: For everything else.
         """
         self._network, self._prefix_stream, self._loop_stream = network, prefix_stream, loop_stream
-        self._prefix = PrefixStage(network, cameras, tokens)
+        self._prefix = PrefixStage(network, images, tokens)
         self._attend = prefix_stream.capture(self._prefix.run)
-        self._kept_cache = network.blank_cache(cameras, tokens)
+        self._kept_cache = network.blank_cache(len(images), tokens)
         self._coming: tuple[Source, Mark] | None = None
         self._kept: Source | None = None
         self._taken = loop_stream.mark()

@@ -22,21 +22,20 @@ class PrefixStage:
         cache: Where these go.
     """
 
-    def __init__(self, network: CudaNetwork, cameras: int, tokens: int) -> None:
+    def __init__(self, network: CudaNetwork, images: Tensor, tokens: int) -> None:
         """Makes the buffers.
 
         Args:
             network: The weights.
-            cameras: Pictures of an observation.
-            tokens: Of its prompt.
+            images: Pictures as they will come, in number, size and type: see `CudaNetwork.attend`.
+            tokens: Of the prompt.
 
         Raises:
             EngineError: If there are more tokens than positions.
         """
-        size = network.config.vision.image_size
-        self.cache = network.blank_cache(cameras, tokens)
+        self.cache = network.blank_cache(len(images), tokens)
         self._network = network
-        self._images = torch.zeros(cameras, 3, size, size, device=network.device)
+        self._images = torch.zeros_like(images, device=network.device)
         self._tokens = torch.zeros(tokens, dtype=torch.int64, device=network.device)
 
     def load(self, images: Tensor, tokens: Tensor) -> None:

@@ -7,8 +7,8 @@
 | `gemm_fp8`         | E4M3           | E4M3                       | float32       | Hopper, Thor          |
 
 The operators plan at every call and keep their workspace: inside a CUDA graph, both have happened before the replay.
-n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588), which are padded with
-zeros to 592.
+n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588): they are float32 and
+multiplied by torch.
 """
 
 from __future__ import annotations
