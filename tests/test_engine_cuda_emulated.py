@@ -3,6 +3,7 @@
 import copy
 import importlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pi0_edge.model.flow import euler_times
 from quant import compare_actions, find_scheme
 
 STEPS = 2
-ORIN_MULTIPROCESSORS = 16
+ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
 OPERATORS = {
     cuda_products: ("geglu", "gemm_int8", "gemm_fp8", "gemm_weight_only", "norm", "norm_quant", "quantize"),
     cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
@@ -30,7 +31,7 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
     library = emulated_library()
     for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
         monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
-    monkeypatch.setattr(gemm, "_multiprocessors", lambda _: ORIN_MULTIPROCESSORS)
+    monkeypatch.setattr(gemm, "_gpu", lambda _: ORIN)
     monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
     for module, names in OPERATORS.items():
         for name in names:

@@ -13,12 +13,16 @@ multiplied by torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import unpack_weights
 from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_tuned import tuned_plans
 from pi0_edge.kernels.gemm_workspace import workspace
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 
@@ -143,10 +147,7 @@ def gemm_int8(
 ) -> Tensor:
     """int8 [m, k] · int8 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_int8_into` and `Epilogue`."""
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
-    plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a))
-    out, memory = _outputs(a, epilogue, len(weight), plan)
-    gemm_int8_into(kernel_library(), out, memory, a, weight, row_scale, column_scale, epilogue, plan)
-    return out
+    return _one_byte(gemm_int8_into, a, weight, row_scale, column_scale, epilogue)
 
 
 @torch.library.custom_op("pi0::gemm_fp8", mutates_args=(), device_types="cuda")
@@ -164,10 +165,7 @@ def gemm_fp8(
 ) -> Tensor:
     """E4M3 [m, k] · E4M3 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_fp8_into` and `Epilogue`."""
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
-    plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a), fp8=True)
-    out, memory = _outputs(a, epilogue, len(weight), plan)
-    gemm_fp8_into(kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
-    return out
+    return _one_byte(gemm_fp8_into, a, weight, a_scale, column_scale, epilogue)
 
 
 @torch.library.custom_op("pi0::gemm_weight_only", mutates_args=(), device_types="cuda")
@@ -186,18 +184,25 @@ def gemm_weight_only(
     """16-bit [m, k] · packed [n, k]ᵀ -> [m, n or n / 2]; arguments as in `gemm_weight_only_into` and `Epilogue`."""
     epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
     (m, k), n = a.shape, len(column_scale)
-    plan = plan_weight_only(m, n, k, _multiprocessors(a))
+    plan = plan_weight_only(m, n, k, _gpu(a).multi_processor_count)
     out, memory = _outputs(a, epilogue, n, plan)
     gemm_weight_only_into(kernel_library(), out, memory, a, packed, fp8, column_scale, epilogue, plan)
     return out
 
 
-def _sizes(a: Tensor, weight: Tensor) -> tuple[int, int, int]:
-    return len(a), len(weight), a.shape[1]
+def _one_byte(
+    into: Callable[..., None], a: Tensor, weight: Tensor, a_scale: Tensor, column_scale: Tensor, epilogue: Epilogue
+) -> Tensor:
+    gpu, fp8 = _gpu(a), into is gemm_fp8_into
+    tuned = tuned_plans((gpu.major, gpu.minor), gpu.multi_processor_count)
+    plan = plan_bytes(len(a), len(weight), a.shape[1], gpu.multi_processor_count, fp8, tuned)
+    out, memory = _outputs(a, epilogue, len(weight), plan)
+    into(kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
+    return out
 
 
-def _multiprocessors(a: Tensor) -> int:
-    return torch.cuda.get_device_properties(a.device).multi_processor_count
+def _gpu(a: Tensor) -> Any:
+    return torch.cuda.get_device_properties(a.device)
 
 
 def _outputs(a: Tensor, epilogue: Epilogue, n: int, plan: Plan) -> tuple[Tensor, Tensor]:
