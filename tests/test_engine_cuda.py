@@ -23,10 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda import check_scheme, check_sizes
 from pi0_edge.engine.cuda_network import Cache, CudaNetwork
+from pi0_edge.engine.cuda_stages import LoopStage
 from pi0_edge.engine.cuda_tables import step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
-from pi0_edge.model.continuation import Guidance
+from pi0_edge.model.continuation import FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.policy import Policy
@@ -34,6 +35,7 @@ from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from quant import INT8_W8A8, ORIN, Scheme, compare_actions, find_scheme, quantize_model
 
 CPU = torch.device("cpu")
+NONE_FROZEN = torch.zeros(1, dtype=torch.int32)
 TIMES = euler_times(EULER_STEPS)
 SCHEMES = ("bf16", "int8-w8a8", "int8-w8a16", "fp8-w8a16", "orin")
 KERNEL_SIZES = Pi0Config(
@@ -88,7 +90,7 @@ def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype 
     tables = step_tables(model, TIMES, CPU)
     actions = noise.clone()
     for row in range(inputs.batch):
-        network.integrate(actions[row], attended(network, inputs, row), tables)
+        network.integrate(actions[row], attended(network, inputs, row), tables, NONE_FROZEN)
     return actions
 
 
@@ -172,7 +174,8 @@ def test_frames_give_the_actions_of_their_finished_pictures_bit_for_bit(height: 
         actions = []
         for images in (torch.from_numpy(frames), finished):
             actions.append(noise[0].clone())
-            network.integrate(actions[-1], attended(network, replace(inputs, images=images[None])), tables)
+            cache = attended(network, replace(inputs, images=images[None]))
+            network.integrate(actions[-1], cache, tables, NONE_FROZEN)
     assert torch.equal(*actions)
 
 
@@ -212,7 +215,7 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
     with torch.inference_mode():
         cache = attended(network, inputs)
         with Count() as counted:
-            network.integrate(noise[0].clone(), cache, tables)
+            network.integrate(noise[0].clone(), cache, tables, NONE_FROZEN)
     layers, steps = model.config.expert.depth, EULER_STEPS
     per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
@@ -231,9 +234,42 @@ def test_a_guided_chunk_is_the_reference_s(variant: str):
         free = model.sample_actions(inputs, noise, TIMES)[0]
         network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
         found = noise[0].clone()
-        network.integrate(found, attended(network, inputs), tables, guidance)
+        network.integrate(found, attended(network, inputs), tables, NONE_FROZEN, guidance)
     assert torch.allclose(found, truth, atol=1e-4)
     assert not torch.allclose(free, truth, atol=1e-2)
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 13, 50])
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+def test_a_chunk_with_a_frozen_prefix_is_the_reference_s(variant: str, frozen: int):
+    """The frozen actions stay bit for bit, and the others follow from them as in the reference."""
+    model, inputs, noise = random_case(variant)
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    continued = FrozenPrefix(plan, frozen)
+    with torch.inference_mode():
+        truth = model.sample_actions(inputs, noise, TIMES, continued)[0]
+        free = model.sample_actions(inputs, noise, TIMES)[0]
+        network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
+        found = continued.start(noise)[0].clone()
+        count = torch.tensor([frozen], dtype=torch.int32)
+        network.integrate(found, attended(network, inputs), tables, count)
+    assert torch.equal(found[:frozen], plan[0, :frozen])
+    assert (found - truth).abs().max() < 1e-5
+    assert frozen in (0, 50) or (free[frozen:] - truth[frozen:]).abs().max() > 1e-3, "the prefix changed nothing"
+
+
+def test_one_captured_loop_serves_every_continuation():
+    """A free chunk, a long prefix and a short one in turn: nothing of the last one is left in the buffers."""
+    model, inputs, noise = random_case("pi0")
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
+    with torch.inference_mode():
+        loop = LoopStage(network, tables, attended(network, inputs))
+        for continuation in (None, FrozenPrefix(plan, 20), FrozenPrefix(-plan, 3), None):
+            loop.load(inputs.state[0], noise[0], continuation)
+            loop.run()
+            truth = model.sample_actions(inputs, noise, TIMES, continuation)[0]
+            assert (loop.actions - truth).abs().max() < 1e-5
 
 
 def test_the_loop_changes_neither_weights_nor_cache():
@@ -244,8 +280,8 @@ def test_the_loop_changes_neither_weights_nor_cache():
     with torch.inference_mode():
         cache = attended(network, inputs)
         once, again = noise[0].clone(), noise[0].clone()
-        network.integrate(once, cache, tables)
-        network.integrate(again, cache, tables)
+        network.integrate(once, cache, tables, NONE_FROZEN)
+        network.integrate(again, cache, tables, NONE_FROZEN)
     assert torch.equal(once, again) and not torch.equal(once, noise[0])
 
 

@@ -39,8 +39,11 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
     return library
 
 
-@pytest.mark.parametrize(("variant", "scheme"), [("pi0", "orin"), ("pi05", "int8-w8a8"), ("pi0", "fp8-w8a16")])
-def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: str, scheme: str, request):
+@pytest.mark.parametrize(
+    ("variant", "scheme", "frozen"),
+    [("pi0", "orin", 0), ("pi05", "int8-w8a8", 0), ("pi0", "fp8-w8a16", 0), ("pi0", "orin", 9), ("pi05", "orin", 9)],
+)
+def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: str, scheme: str, frozen: int, request):
     model, inputs, noise = random_case(variant)
     frames = torch.randint(0, 256, (1, 2, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     inputs = replace(inputs, images=frames)
@@ -50,7 +53,7 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: st
         network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme(scheme)), CPU)
         x = noise[0].clone()
         with torch.inference_mode():
-            network.integrate(x, attended(network, inputs), tables)
+            network.integrate(x, attended(network, inputs), tables, torch.tensor([frozen], dtype=torch.int32))
         return x
 
     expected = actions()
@@ -58,6 +61,7 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: st
     library.launches()
     found = compare_actions(expected[None], actions()[None])
     launches = library.launches()
-    print(f"{variant} {scheme}: cosine {found.cosine:.7f}, largest {found.max_abs_error:.2e}, {len(launches)} launches")
+    errors = f"cosine {found.cosine:.7f}, largest {found.max_abs_error:.2e}"
+    print(f"{variant} {scheme}, {frozen} frozen: {errors}, {len(launches)} launches")
     assert found.cosine > 0.99999
     assert len(launches) > STEPS * KERNEL_SIZES.expert.depth * 7

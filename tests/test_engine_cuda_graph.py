@@ -12,6 +12,7 @@ from test_engine_cuda import SCHEMES, quantized, random_case
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda import CudaEngine
 from pi0_edge.model import ModelInputs
+from pi0_edge.model.continuation import FrozenPrefix
 from pi0_edge.model.flow import euler_times
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from quant import ORIN, compare_actions, find_scheme
@@ -67,6 +68,21 @@ def test_every_replay_reads_the_new_noise():
     _, inputs, noise = random_case("pi0")
     running = engine()
     assert not torch.equal(running.infer(inputs, noise), running.infer(inputs, -noise))
+
+
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+def test_one_graph_serves_every_frozen_prefix(variant: str):
+    model, inputs, noise = random_case(variant)
+    reference, running = build_engine("reference", copy.deepcopy(model)), engine(variant, "bf16")
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    free = running.infer(inputs, noise)
+    for frozen in (20, 3):
+        continuation = FrozenPrefix(plan, frozen)
+        found = running.infer(inputs, noise, continuation)
+        assert torch.equal(found[:, :frozen], plan[:, :frozen])
+        assert compare_actions(reference.infer(inputs, noise, continuation), found).cosine > 0.9999
+    assert torch.equal(running.infer(inputs, noise), free)
+    assert len(running._captured) == 1
 
 
 def test_a_step_adds_seven_nodes_per_layer_and_two():

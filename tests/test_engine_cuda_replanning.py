@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import torch
 from emulated_streams import EmulatedDevice, EmulatedStream
-from test_engine_cuda import CPU, KERNEL_SIZES, attended, quantized, random_case
+from test_engine_cuda import CPU, KERNEL_SIZES, NONE_FROZEN, attended, quantized, random_case
 from torch import Tensor
 
 from pi0_edge.engine.cuda import check_stale_prefix
@@ -56,7 +56,7 @@ def expected(pictures: int, state: int) -> Tensor:
     network, tables = network_and_tables()
     seen = replace(observations()[pictures], state=observations()[state].state)
     actions = noise(state).clone()
-    network.integrate(actions, attended(network, seen), tables)
+    network.integrate(actions, attended(network, seen), tables, NONE_FROZEN)
     return actions
 
 

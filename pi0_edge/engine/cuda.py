@@ -16,13 +16,13 @@ from torch import Tensor
 from pi0_edge.engine.cuda_network import CudaNetwork
 from pi0_edge.engine.cuda_products import check_rule
 from pi0_edge.engine.cuda_replanning import Replanning, Source
-from pi0_edge.engine.cuda_stages import CapturedChunk, LoopStage, PrefixStage
+from pi0_edge.engine.cuda_stages import CapturedChunk, LoopStage, PrefixStage, max_weight
 from pi0_edge.engine.cuda_streams import CudaStream
 from pi0_edge.engine.cuda_tables import StepTables, step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.library import kernel_library
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
-from pi0_edge.model.continuation import Continuation, Guidance
+from pi0_edge.model.continuation import Continuation, FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, ORIN, Scheme
 
@@ -85,12 +85,12 @@ class CudaEngine:
         Rows of a batch are run one after the other: a robot has one.
 
         Raises:
-            EngineError: If an action is NaN or infinite, the continuation is not guidance, or a batch comes where a
+            EngineError: If an action is NaN or infinite, the continuation is of another kind, or a batch comes where a
                 stale prefix is allowed.
         """
         arrived_s = time.monotonic()
-        if continuation is not None and not isinstance(continuation, Guidance):
-            raise EngineError("the CUDA engine continues a chunk by guidance only; use --splice rtc, or --engine cpu")
+        if not isinstance(continuation, Guidance | FrozenPrefix | None):
+            raise EngineError(f"the CUDA engine has no {type(continuation).__name__}; use guidance or a frozen prefix")
         if self.stale_prefix_s and inputs.batch > 1:
             raise EngineError(f"a stale prefix is for one robot, and {inputs.batch} observations came at once")
         rows = [self._infer_row(inputs, row, noise[row], continuation, arrived_s) for row in range(inputs.batch)]
@@ -102,33 +102,30 @@ class CudaEngine:
         return actions
 
     @torch.inference_mode()
-    def captured(self, images: Tensor, tokens: int, max_weight: float | None = None) -> CapturedChunk:
-        """The graph for such pictures and so many tokens, captured now if it is new.
-
-        It has guidance where `max_weight` limits it.
-        """
+    def captured(self, images: Tensor, tokens: int, limit: float | None = None) -> CapturedChunk:
+        """The graph for such pictures and so many tokens, with guidance up to a limit; captured now if it is new."""
         tables = self._step_tables()
-        shape = (images.shape, images.dtype, tokens, tables, max_weight)
+        shape = (images.shape, images.dtype, tokens, tables, limit)
         if shape not in self._captured:
             prefix = PrefixStage(self._network, images, tokens)
-            loop = LoopStage(self._network, tables, prefix.cache, max_weight)
+            loop = LoopStage(self._network, tables, prefix.cache, limit)
             self._captured[shape] = CapturedChunk(prefix, loop, self._stream)
         return self._captured[shape]
 
     def _infer_row(
-        self, inputs: ModelInputs, row: int, noise: Tensor, guidance: Guidance | None, arrived_s: float
+        self, inputs: ModelInputs, row: int, noise: Tensor, continuation: Continuation | None, arrived_s: float
     ) -> Tensor:
         images = inputs.images[row][inputs.image_mask[row]]
         tokens, state = inputs.tokens[row][inputs.token_mask[row]], inputs.state[row]
         if not self.stale_prefix_s:
-            captured = self.captured(images, len(tokens), None if guidance is None else guidance.max_weight)
-            return captured.replay(images, tokens, state, noise, guidance)
+            captured = self.captured(images, len(tokens), max_weight(continuation))
+            return captured.replay(images, tokens, state, noise, continuation)
         shape = (images.shape, images.dtype, len(tokens))
         if shape not in self._replanning:
             streams = self._prefix_stream, self._loop_stream
             self._replanning[shape] = Replanning(self._network, images, len(tokens), *streams)
         actions, source = self._replanning[shape].infer(
-            Source(images, tokens, arrived_s), state, noise, self.stale_prefix_s, self._step_tables(), guidance
+            Source(images, tokens, arrived_s), state, noise, self.stale_prefix_s, self._step_tables(), continuation
         )
         self.prefix_age_s = arrived_s - source.arrived_s
         return actions

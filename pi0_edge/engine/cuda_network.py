@@ -25,6 +25,7 @@ from pi0_edge.engine.cuda_tables import StepTables, plain_norm
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update
+from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
@@ -120,7 +121,7 @@ class CudaNetwork:
         for i, layer in enumerate(self.prefix):
             x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
         last = self.last_kv.after_norm(x, self.last_norm)
-        rope(self.last_kv(last, self.dtype), self.table, cache.keys[-1], cache.values[-1], 0)
+        rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
 
     def attend_state(self, state: Tensor, cache: Cache) -> None:
         """Puts the state, float32 [action_dim], into the last row behind a prefix; π0.5 has no such row."""
@@ -132,36 +133,44 @@ class CudaNetwork:
             last = i == len(self.expert) - 1
             token = self._attend_layer(layer, token, cache.keys[i], cache.values[i], row, norms, last)
 
-    def integrate(self, x: Tensor, cache: Cache, tables: StepTables, guidance: Guidance | None = None) -> None:
+    def integrate(
+        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, guidance: Guidance | None = None
+    ) -> None:
         """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
 
         Args:
-            x: The noise.
+            x: The noise, behind the frozen actions.
             cache: Of prefix and state.
             tables: Of the times of the steps.
+            frozen: How many actions at the beginning stay as they are, int32 [1]; the network sees them at time 0.
             guidance: What the chunk continues, `previous` without a batch; it corrects the step that the kernel took.
         """
         out_weight, out_bias = self.mlp_out or (None, None)
+        of_norms = None if self.expert_norms else frozen
         for step in range(tables.steps):
-            norms = tables.norms[step]
-            hidden = embed_actions(x, tables.front, tables.biases[step], out_weight, out_bias, ACTION_STREAM)
+            norms, last = tables.norms[step], tables.final_norms[step]
+            hidden = embed_actions(x, tables.front, tables.biases[step], frozen, out_weight, out_bias, ACTION_STREAM)
             for i, layer in enumerate(self.expert):
-                hidden = self._action_layer(
-                    layer, hidden, norms[2 * i], norms[2 * i + 1], cache.keys[i], cache.values[i]
-                )
-            last = norms[-1]
+                pair = norms[2 * i], norms[2 * i + 1]
+                hidden = self._action_layer(layer, hidden, pair, of_norms, cache.keys[i], cache.values[i])
             before = None if guidance is None else x.clone()
-            euler_update(x, hidden, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
+            euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
             if guidance is not None and before is not None:
                 velocity = guidance.steer((before - x) * tables.steps, before, tables.times[step])
                 torch.sub(before, velocity / tables.steps, out=x)
 
-    def _action_layer(self, layer: Layer, x: Tensor, first: Norm, second: Norm, keys: Tensor, values: Tensor) -> Tensor:
-        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights."""
-        qkv = layer.qkv(layer.qkv.after_norm(x, first), self.dtype)
+    def _action_layer(
+        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
+
+        `frozen` is there where the norms are adaptive.
+        """
+        first, second = norms
+        qkv = layer.qkv(layer.qkv.after_norm(x, first, frozen), Epilogue(self.dtype))
         mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
-        x = layer.out(layer.out.takes(mixed), x.dtype, gate=first.gate, residual=x)
-        return self._mlp(layer, x, second, "geglu")
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
+        return self._mlp(layer, x, second, "geglu", frozen)
 
     def _attend_layer(
         self,
@@ -175,18 +184,18 @@ class CudaNetwork:
     ) -> Tensor:
         """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
         before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
-        qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+        qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
         q = rope(qkv, self.table, keys, values, first_row)
         if keys_only:
             return x
         rows = first_row + len(x)
         mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
-        x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
         return self._mlp(layer, x, between, "geglu")
 
-    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str) -> Tensor:
-        hidden = layer.up(layer.up.after_norm(x, before), self.dtype, activation)
-        return layer.down(layer.down.takes(hidden), x.dtype, gate=before.gate, residual=x)
+    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
+        hidden = layer.up(layer.up.after_norm(x, before, frozen), Epilogue(self.dtype, activation))
+        return layer.down(layer.down.takes(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x))
 
     def _see(self, images: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
@@ -194,12 +203,12 @@ class CudaNetwork:
         x = (F.linear(self._cut(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
         for layer in self.vision:
             before, between = cast("tuple[Norm, Norm]", layer.norms)
-            qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+            qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
             q, k, v = qkv.view(cameras, vision.tokens, 3, vision.heads, -1).unbind(2)
             mixed = attention(q, k, v).view(len(x), -1)
-            x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+            x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
             x = self._mlp(layer, x, between, "gelu")
-        return self.projector(self.projector.after_norm(x, self.vision_norm), self.dtype)
+        return self.projector(self.projector.after_norm(x, self.vision_norm), Epilogue(self.dtype))
 
     def _cut(self, images: Tensor) -> Tensor:
         """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pi0_edge.engine.cuda_network import CudaNetwork
-from pi0_edge.engine.cuda_stages import LoopStage, PrefixStage
+from pi0_edge.engine.cuda_stages import LoopStage, PrefixStage, max_weight
 from pi0_edge.engine.cuda_streams import Graph, Mark, Stream
 from pi0_edge.engine.cuda_tables import StepTables
-from pi0_edge.model.continuation import Guidance
+from pi0_edge.model.continuation import Continuation
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Replanning:
         noise: Tensor,
         limit_s: float,
         tables: StepTables,
-        guidance: Guidance | None = None,
+        continuation: Continuation | None = None,
     ) -> tuple[Tensor, Source]:
         """A chunk for an observation, and the one whose pictures it was planned from.
 
@@ -82,14 +82,14 @@ class Replanning:
             noise: float32 [horizon, action_dim].
             limit_s: How much older the pictures may be.
             tables: Of the times of the steps, the same object for the same times.
-            guidance: What the chunk continues.
+            continuation: What the chunk continues.
 
         Returns:
             Actions float32 [horizon, action_dim] on the CPU, and the source of their prefix.
         """
         source = self._choose(observation, limit_s)
-        loop, graph = self._loop(tables, None if guidance is None else guidance.max_weight)
-        self._loop_stream.enqueue(lambda: loop.load(state, noise, guidance))
+        loop, graph = self._loop(tables, max_weight(continuation))
+        self._loop_stream.enqueue(lambda: loop.load(state, noise, continuation))
         self._loop_stream.enqueue(graph.replay)
         return self._loop_stream.fetch(loop.actions), source
 
@@ -97,11 +97,11 @@ class Replanning:
         """The next chunk waits for its own pictures."""
         self._coming = self._kept = None
 
-    def _loop(self, tables: StepTables, max_weight: float | None) -> tuple[LoopStage, Graph]:
-        if (tables, max_weight) not in self._loops:
-            loop = LoopStage(self._network, tables, self._kept_cache, max_weight)
-            self._loops[tables, max_weight] = loop, self._loop_stream.capture(loop.run)
-        return self._loops[tables, max_weight]
+    def _loop(self, tables: StepTables, limit: float | None) -> tuple[LoopStage, Graph]:
+        if (tables, limit) not in self._loops:
+            loop = LoopStage(self._network, tables, self._kept_cache, limit)
+            self._loops[tables, limit] = loop, self._loop_stream.capture(loop.run)
+        return self._loops[tables, limit]
 
     def _choose(self, observation: Source, limit_s: float) -> Source:
         """Sees to it that the loop's keys and values are of a source that serves; enqueues only, waits for nothing."""

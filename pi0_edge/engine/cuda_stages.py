@@ -12,7 +12,7 @@ from torch import Tensor
 from pi0_edge.engine.cuda_network import Cache, CudaNetwork
 from pi0_edge.engine.cuda_streams import Stream
 from pi0_edge.engine.cuda_tables import StepTables
-from pi0_edge.model.continuation import Guidance
+from pi0_edge.model.continuation import Continuation, Guidance
 
 
 class PrefixStage:
@@ -62,7 +62,7 @@ class LoopStage:
             network: The weights.
             tables: Of the times of the steps.
             cache: Of the prefix; this stage writes the row of the state.
-            max_weight: Limit of the guidance of chunks that continue another one; None where they continue none.
+            max_weight: Limit of the guidance of chunks that continue another one by it; None for all others.
         """
         config, device = network.config, network.device
         self._network, self._tables, self._cache = network, tables, cache
@@ -70,21 +70,23 @@ class LoopStage:
         self._noise, self.actions, previous, weights = torch.zeros(
             4, config.horizon, config.action_dim, device=device
         ).unbind(0)
+        self._frozen = torch.zeros(1, dtype=torch.int32, device=device)
         self._guidance = None if max_weight is None else Guidance(previous, weights, max_weight)
 
-    def load(self, state: Tensor, noise: Tensor, guidance: Guidance | None = None) -> None:
+    def load(self, state: Tensor, noise: Tensor, continuation: Continuation | None = None) -> None:
         """Takes a state, noise, and guidance exactly where this stage was made with a limit for it."""
         self._state.copy_(state, non_blocking=True)
-        self._noise.copy_(noise, non_blocking=True)
-        if self._guidance is not None and guidance is not None:
-            self._guidance.previous.copy_(guidance.previous.squeeze(0), non_blocking=True)
-            self._guidance.weights.copy_(guidance.weights, non_blocking=True)
+        self._noise.copy_(noise if continuation is None else continuation.start(noise[None])[0], non_blocking=True)
+        self._frozen.fill_(0 if continuation is None else continuation.frozen)
+        if self._guidance is not None and isinstance(continuation, Guidance):
+            self._guidance.previous.copy_(continuation.previous.squeeze(0), non_blocking=True)
+            self._guidance.weights.copy_(continuation.weights, non_blocking=True)
 
     def run(self) -> None:
         """Makes the actions."""
         self._network.attend_state(self._state, self._cache)
         self.actions.copy_(self._noise)
-        self._network.integrate(self.actions, self._cache, self._tables, self._guidance)
+        self._network.integrate(self.actions, self._cache, self._tables, self._frozen, self._guidance)
 
 
 class CapturedChunk:
@@ -100,14 +102,19 @@ class CapturedChunk:
         self.graph = stream.capture(self._run)
 
     def replay(
-        self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, guidance: Guidance | None = None
+        self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, continuation: Continuation | None = None
     ) -> Tensor:
         """Actions float32 [horizon, action_dim] on the CPU; arguments as in the `load` of the stages."""
         self._stream.enqueue(lambda: self._prefix.load(images, tokens))
-        self._stream.enqueue(lambda: self._loop.load(state, noise, guidance))
+        self._stream.enqueue(lambda: self._loop.load(state, noise, continuation))
         self._stream.enqueue(self.graph.replay)
         return self._stream.fetch(self._loop.actions)
 
     def _run(self) -> None:
         self._prefix.run()
         self._loop.run()
+
+
+def max_weight(continuation: Continuation | None) -> float | None:
+    """The limit of its guidance, where there is any: a constant of the graph, as all else is loaded."""
+    return continuation.max_weight if isinstance(continuation, Guidance) else None

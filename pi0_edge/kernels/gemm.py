@@ -107,7 +107,7 @@ def gemm_weight_only_into(
     (m, k), n = a.shape, len(column_scale)
     e = epilogue
     library.call(
-        "gemm_weight_only", a, packed, column_scale, e.bias, e.gate, e.residual, e.out_scale, out, workspace,
+        "gemm_weight_only", a, packed, column_scale, e.bias, e.gate, e.frozen, e.residual, e.out_scale, out, workspace,
         workspace.numel(), m, n, k, a.dtype, e.dtype, int(fp8), e.activation_code, plan.blocks,
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def _bytes_into(
     (m, k), n = a.shape, len(weight)
     e = epilogue
     library.call(
-        name, a, weight, a_scale, column_scale, e.bias, e.gate, e.residual, e.out_scale, out, workspace,
+        name, a, weight, a_scale, column_scale, e.bias, e.gate, e.frozen, e.residual, e.out_scale, out, workspace,
         workspace.numel(), m, n, k, e.dtype, e.activation_code, plan.tile, plan.blocks,
     )  # fmt: skip
 
@@ -140,13 +140,14 @@ def gemm_int8(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """int8 [m, k] · int8 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_int8_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return _one_byte(gemm_int8_into, a, weight, row_scale, column_scale, epilogue)
 
 
@@ -158,13 +159,14 @@ def gemm_fp8(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """E4M3 [m, k] · E4M3 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_fp8_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return _one_byte(gemm_fp8_into, a, weight, a_scale, column_scale, epilogue)
 
 
@@ -176,13 +178,14 @@ def gemm_weight_only(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """16-bit [m, k] · packed [n, k]ᵀ -> [m, n or n / 2]; arguments as in `gemm_weight_only_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     (m, k), n = a.shape, len(column_scale)
     plan = plan_weight_only(m, n, k, _gpu(a).multi_processor_count)
     out, memory = _outputs(a, epilogue, n, plan)
@@ -216,30 +219,30 @@ def int8_sums(a: Tensor, weight: Tensor) -> Tensor:
 
 
 @gemm_int8.register_kernel("cpu")
-def _(a, weight, row_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, weight, row_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return epilogue.apply(int8_sums(a, weight), row_scale, column_scale)
 
 
 @gemm_fp8.register_kernel("cpu")
-def _(a, weight, a_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, weight, a_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return epilogue.apply(a.float() @ weight.float().t(), a_scale, column_scale)
 
 
 @gemm_weight_only.register_kernel("cpu")
-def _(a, packed, fp8, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, packed, fp8, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     weight = unpack_weights(packed, len(column_scale), a.shape[1], torch.float8_e4m3fn if fp8 else torch.int8)
     return epilogue.apply(a.float() @ weight.float().t(), None, column_scale)
 
 
 @gemm_int8.register_fake
 @gemm_fp8.register_fake
-def _(a, weight, a_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+def _(a, weight, a_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
     return a.new_empty(len(a), Epilogue(dtype, activation).columns(len(weight)), dtype=dtype)
 
 
 @gemm_weight_only.register_fake
-def _(a, packed, fp8, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+def _(a, packed, fp8, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
     return a.new_empty(len(a), Epilogue(dtype, activation).columns(len(column_scale)), dtype=dtype)
