@@ -152,7 +152,11 @@ class EmulatedDevice:
         self._random.choices(ready, [stream.speed for stream in ready])[0].advance()
 
     def run_a_while(self) -> None:
-        """A random number of operators, as far as there are any."""
-        for _ in range(self._random.choice((0, 0, 20, 200))):
+        """A random number of operators."""
+        self.run(self._random.choice((0, 0, 20, 200)))
+
+    def run(self, operators: int) -> None:
+        """So many operators, as far as there are any."""
+        for _ in range(operators):
             if any(stream.ready for stream in self.streams):
                 self.run_one()

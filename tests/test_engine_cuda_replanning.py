@@ -64,8 +64,8 @@ def noise(call: int) -> Tensor:
     return torch.randn(KERNEL_SIZES.horizon, 32, generator=torch.Generator().manual_seed(100 + call))
 
 
-def replanning(seed: int, prefix_speed: float = 1.0, waits: bool = True) -> Replanning:
-    device, network = EmulatedDevice(seed), network_and_tables()[0]
+def replanning(device: EmulatedDevice, prefix_speed: float = 1.0, waits: bool = True) -> Replanning:
+    network = network_and_tables()[0]
     streams = EmulatedStream(device, prefix_speed, waits), EmulatedStream(device, 1.0, waits)
     with torch.inference_mode():
         return Replanning(network, observations()[0].images[0], TOKENS, *streams)
@@ -89,14 +89,17 @@ def wrong_chunks(running: Replanning) -> int:
     return wrong
 
 
-@pytest.mark.parametrize(("seed", "prefix_speed"), [(0, 1.0), (1, 0.2), (2, 0.1), (3, 0.05)])
-def test_every_chunk_is_of_the_pictures_it_names_and_of_its_own_state(seed: int, prefix_speed: float):
-    running, ages = replanning(seed, prefix_speed), []
+@pytest.mark.parametrize(("seed", "prefix_speed", "idle"), [(0, 1.0, 0), (1, 1.0, 500), (2, 0.2, 60), (3, 0.05, 200)])
+def test_every_chunk_is_of_the_pictures_it_names_and_of_its_own_state(seed: int, prefix_speed: float, idle: int):
+    """The prefix as fast as the loop or slower, and the robot asking at once or after as many operators."""
+    device, ages = EmulatedDevice(seed), []
+    running = replanning(device, prefix_speed)
     for number in range(CALLS):
+        device.run(idle)
         actions, pictures = call(running, number, limit_s=2.5 * PERIOD_S)
         assert torch.equal(actions, expected(pictures, number)), f"chunk {number} is not of observation {pictures}"
         ages.append(number - pictures)
-    print(f"prefix at {prefix_speed} of the loop's speed: pictures as many observations old as {ages}")
+    print(f"prefix at {prefix_speed} of the loop's speed, {idle} operators between calls: {ages} observations old")
     assert ages[0] == 0 and 0 < max(ages) <= 2
 
 
@@ -104,20 +107,20 @@ def test_one_buffer_instead_of_two_is_found_out(monkeypatch: pytest.MonkeyPatch)
     network = network_and_tables()[0]
     only = network.blank_cache(2, TOKENS)
     monkeypatch.setattr(network, "blank_cache", lambda *_: only)
-    assert sum(wrong_chunks(replanning(seed)) for seed in range(2)) > 0
+    assert sum(wrong_chunks(replanning(EmulatedDevice(seed), prefix_speed=0.2)) for seed in range(2)) > 0
 
 
 def test_streams_that_do_not_wait_for_each_other_are_found_out():
-    assert sum(wrong_chunks(replanning(seed, waits=False)) for seed in range(2)) > 0
+    assert sum(wrong_chunks(replanning(EmulatedDevice(seed), waits=False)) for seed in range(2)) > 0
 
 
 def test_who_asks_seldom_gets_his_own_pictures():
-    running = replanning(0)
+    running = replanning(EmulatedDevice(0))
     assert [call(running, number, limit_s=0.5 * PERIOD_S)[1] for number in range(4)] == [0, 1, 2, 3]
 
 
 def test_another_prompt_is_never_answered_from_an_old_prefix():
-    running = replanning(0)
+    running = replanning(EmulatedDevice(0))
     asked = observations()[0].tokens[0]
     other = (asked + 1) % KERNEL_SIZES.vocab_size
     for number, tokens in enumerate((asked, other, asked, other)):
@@ -125,7 +128,7 @@ def test_another_prompt_is_never_answered_from_an_old_prefix():
 
 
 def test_after_a_failure_nothing_old_is_used():
-    running = replanning(0)
+    running = replanning(EmulatedDevice(0))
     for number in range(3):
         call(running, number, limit_s=10)
     running.forget()

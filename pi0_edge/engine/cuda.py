@@ -64,7 +64,8 @@ class CudaEngine:
         self.stale_prefix_s = self.prefix_age_s = 0.0
         self._network = CudaNetwork(model, torch.device("cuda", torch.cuda.current_device()))
         # One for whole chunks and two for re-planning: workspaces belong to a stream.
-        self._stream, self._prefix_stream, self._loop_stream = (CudaStream(self._network.device) for _ in range(3))
+        self._stream, self._prefix_stream = CudaStream(self._network.device), CudaStream(self._network.device)
+        self._loop_stream = CudaStream(self._network.device, urgent=True)
         self._tables: dict[tuple[float, ...], StepTables] = {}
         self._captured: dict[tuple[object, ...], CapturedChunk] = {}
         self._replanning: dict[tuple[object, ...], Replanning] = {}

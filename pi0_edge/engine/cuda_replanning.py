@@ -1,18 +1,19 @@
 """Re-planning on an old prefix: a named approximation that takes the pictures out of the time of a chunk.
 
-Vision and prefix are most of a chunk's time, and what they see changes slowly. So they run as one graph on a stream of
-their own, and the Euler loop as another one beside it, on the newest prefix that is finished:
+Vision and prefix are most of a chunk's time, and what they see changes slowly. So the Euler loop answers at once, on
+the newest prefix that is finished, and the prefix of this observation is made after it, beside whatever comes next:
 
-    prefix   │ pictures 1 ──────► │ pictures 3 ──────► │ …            a new one as soon as the last one is done
-                                  ▼ taken               ▼ taken
-    loop     │ (waits for 1)      │ chunk 1 │ chunk 2 │ chunk 3 │ …   each with its own state and noise
+    loop     │ (waits for 1) chunk 1 │        │ chunk 2 │     │ chunk 3 │      │ chunk 4 │ …   own state, own noise
+                ▲ copy                           │               ▲ copy            ▲ copy
+    prefix   │ pictures 1                        └► pictures 2 ──┘     └► pictures 3┘  …
 
 What is old is named and bounded. Pictures and prompt of a chunk are those of one earlier observation, at most `limit_s`
 older than its own; the state is always its own, so that relative actions start where the arm is. A prefix of another
-prompt is never used. Where nothing that is finished fits, the loop waits.
+prompt is never used. Where nothing that is finished fits, the loop waits for a prefix that does.
 
 The prefix stage writes keys and values of its own (`coming`), the loop reads a copy (`kept`): a prefix may be written
-while a loop runs. Two marks order the streams: a copy waits for its prefix, and the next prefix for the copy.
+while a loop runs. Two marks order the streams: a copy waits for its prefix, and a prefix for the loop before it, which
+also has its copy then and is not slowed down.
 """
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ class Replanning:
         self._kept_cache = network.blank_cache(len(images), tokens)
         self._coming: tuple[Source, Mark] | None = None
         self._kept: Source | None = None
-        self._taken = loop_stream.mark()
         self._loops: dict[tuple[StepTables, float | None], tuple[LoopStage, Graph]] = {}
 
     def infer(
@@ -91,6 +91,8 @@ class Replanning:
         loop, graph = self._loop(tables, max_weight(continuation))
         self._loop_stream.enqueue(lambda: loop.load(state, noise, continuation))
         self._loop_stream.enqueue(graph.replay)
+        if source is not observation and self._coming is None:
+            self._start(observation)
         return self._loop_stream.fetch(loop.actions), source
 
     def forget(self) -> None:
@@ -107,16 +109,15 @@ class Replanning:
         """Sees to it that the loop's keys and values are of a source that serves; enqueues only, waits for nothing."""
         if self._coming is not None and self._coming[1].query():
             self._take(self._coming)
-        coming = self._coming or self._start(observation)
         if self._kept is not None and self._kept.serves(observation, limit_s):
             return self._kept
-        if not coming[0].serves(observation, limit_s):
-            coming = self._start(observation)
-        return self._take(coming)
+        if self._coming is not None and self._coming[0].serves(observation, limit_s):
+            return self._take(self._coming)
+        return self._take(self._start(observation))
 
     def _start(self, observation: Source) -> tuple[Source, Mark]:
-        """A prefix begins as soon as the loop has its copy of the one before."""
-        self._prefix_stream.wait(self._taken)
+        """A prefix begins after everything that the loop was given so far."""
+        self._prefix_stream.wait(self._loop_stream.mark())
         self._prefix_stream.enqueue(lambda: self._prefix.load(observation.images, observation.tokens))
         self._prefix_stream.enqueue(self._attend.replay)
         self._coming = observation, self._prefix_stream.mark()
@@ -127,5 +128,5 @@ class Replanning:
         self._kept, attended = coming
         self._loop_stream.wait(attended)
         self._loop_stream.enqueue(lambda: self._kept_cache.copy_(self._prefix.cache))
-        self._taken, self._coming = self._loop_stream.mark(), None
+        self._coming = None
         return self._kept

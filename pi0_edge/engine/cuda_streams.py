@@ -88,10 +88,10 @@ class CudaGraph:
 
 
 class CudaStream:
-    """A stream of a CUDA device."""
+    """A stream of a CUDA device; where several have work that is ready, that of an urgent one starts first."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+    def __init__(self, device: torch.device, urgent: bool = False) -> None:
+        self._stream = torch.cuda.Stream(device, priority=-1 if urgent else 0)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         """As `Stream`; runs the work once before, which loads kernels and makes their workspaces."""
