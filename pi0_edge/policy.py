@@ -150,6 +150,11 @@ class Policy:
         self.engine.allow_stale_prefix(limit_s)
         self.overrides = (*self.overrides, "stale-prefix")
 
+    def forget_pictures(self) -> None:
+        """Another robot asks from now on: its chunks are not planned from pictures of the one before."""
+        if isinstance(self.engine, CudaEngine):
+            self.engine.forget_pictures()
+
     def noise(self, seed: int | None = None) -> torch.Tensor:
         """Initial noise, float32 [1, horizon, action_dim]; the same for the same seed on every machine."""
         rng = self._seeds if seed is None else np.random.default_rng(seed)

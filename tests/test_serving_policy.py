@@ -262,6 +262,18 @@ def test_a_chunk_tells_how_old_its_pictures_are(gated):
         assert client.infer(observation(), 2, 2).prefix_age_ms == pytest.approx(33)
 
 
+def test_nobody_is_answered_from_the_pictures_of_another_robot(gated, monkeypatch):
+    _, address = gated
+    order = []
+    infer = Policy.infer
+    monkeypatch.setattr(Policy, "forget_pictures", lambda _: order.append("forget"))
+    monkeypatch.setattr(Policy, "infer", lambda self, *given: order.append("infer") or infer(self, *given))
+    with PolicyClient(address) as one, PolicyClient(address) as other:
+        for client in (one, one, other, other, one):
+            client.infer(observation(), 1, 1)
+    assert " ".join(order) == "forget infer infer forget infer infer forget infer"
+
+
 def test_an_engine_without_two_streams_has_no_stale_prefix(policy):
     with pytest.raises(EngineError, match="the engine reference has no stale prefix; use --engine cuda"):
         policy.allow_stale_prefix(0.1)

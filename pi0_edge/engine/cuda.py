@@ -79,6 +79,11 @@ class CudaEngine:
         check_stale_prefix(self.config, limit_s)
         self.stale_prefix_s = limit_s
 
+    def forget_pictures(self) -> None:
+        """The next chunk is planned from its own pictures, as another robot asks or the last chunk failed."""
+        for replanning in self._replanning.values():
+            replanning.forget()
+
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
@@ -97,8 +102,7 @@ class CudaEngine:
         rows = [self._infer_row(inputs, row, noise[row], continuation, arrived_s) for row in range(inputs.batch)]
         actions = torch.stack(rows)
         if not torch.isfinite(actions).all():
-            for replanning in self._replanning.values():
-                replanning.forget()
+            self.forget_pictures()
             raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
         return actions
 
@@ -119,6 +123,7 @@ class CudaEngine:
         images = inputs.images[row][inputs.image_mask[row]]
         tokens, state = inputs.tokens[row][inputs.token_mask[row]], inputs.state[row]
         if not self.stale_prefix_s:
+            self.prefix_age_s = 0.0
             captured = self.captured(images, len(tokens), max_weight(continuation))
             return captured.replay(images, tokens, state, noise, continuation)
         shape = (images.shape, images.dtype, len(tokens))

@@ -116,9 +116,9 @@ class Replanning:
         return self._take(self._start(observation))
 
     def _start(self, observation: Source) -> tuple[Source, Mark]:
-        """A prefix begins after everything that the loop was given so far."""
-        self._prefix_stream.wait(self._loop_stream.mark())
+        """A prefix begins after everything that the loop was given so far; its pictures are on their way before."""
         self._prefix_stream.enqueue(lambda: self._prefix.load(observation.images, observation.tokens))
+        self._prefix_stream.wait(self._loop_stream.mark())
         self._prefix_stream.enqueue(self._attend.replay)
         self._coming = observation, self._prefix_stream.mark()
         return self._coming
