@@ -101,6 +101,7 @@ class CapturedChunk:
         self._prefix, self._loop, self._stream = prefix, loop, stream
         self.graph = stream.capture(self._run)
 
+    @torch.inference_mode()
     def replay(
         self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, continuation: Continuation | None = None
     ) -> Tensor:
