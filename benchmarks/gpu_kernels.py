@@ -66,12 +66,12 @@ def timed_kernels(cameras: int, tokens: int) -> Iterator[Timed]:
     tables = (plan.row_first, plan.row_weights, plan.column_first, plan.column_weights)
     yield Timed(
         "frames to patches",
-        lambda: patches(frames, *tables, plan.side, 14, 592, BF16),
+        lambda: patches(frames, *tables, plan.side, 14),
         0,
-        frames.nbytes + seen * 592 * 2,
+        frames.nbytes + seen * 588 * 4,
     )
     x, scale = half(seen, vision.width), single(vision.width)
-    yield Timed("vision: norm", lambda: norm(x, scale, scale, True, 1, BF16), 0, 2 * x.nbytes)
+    yield Timed("vision: norm", lambda: norm(x, scale, scale, None, True, 1, BF16), 0, 2 * x.nbytes)
     qkv = half(cameras, vision.tokens, 3, vision.heads, vision.width // vision.heads)
     yield Timed(
         "vision: attention",
@@ -80,7 +80,7 @@ def timed_kernels(cameras: int, tokens: int) -> Iterator[Timed]:
         qkv.nbytes * 4 / 3,
     )
     y, scale_y = half(length, prefix.width), single(prefix.width)
-    yield Timed("prefix: norm, quantize", lambda: norm_quant(y, scale_y, None, False, 128), 0, y.nbytes * 1.5)
+    yield Timed("prefix: norm, quantize", lambda: norm_quant(y, scale_y, None, None, False, 128), 0, y.nbytes * 1.5)
     hidden = half(length, prefix.mlp_dim)
     yield Timed("prefix: quantize hidden", lambda: quantize(hidden, 128), 0, hidden.nbytes * 1.5)
     table = rope_table(length + 1 + horizon, prefix.head_dim, "cuda")
@@ -100,11 +100,11 @@ def timed_kernels(cameras: int, tokens: int) -> Iterator[Timed]:
     out = half(expert.width, expert.width)
     yield Timed(
         "step: embed actions",
-        lambda: embed_actions(actions, front, bias, out, bias, torch.float32),
+        lambda: embed_actions(actions, front, bias, None, out, bias, torch.float32),
         2.0 * horizon * expert.width * (expert.width + config.action_dim),
         out.nbytes + front.nbytes,
     )
-    yield Timed("step: norm", lambda: norm(step, bias, None, False, 1, BF16), 0, 2 * step.nbytes)
+    yield Timed("step: norm", lambda: norm(step, bias, None, None, False, 1, BF16), 0, 2 * step.nbytes)
     narrow = half(horizon, wide.shape[1])
     yield Timed(
         "step: rope and attention",
@@ -115,7 +115,7 @@ def timed_kernels(cameras: int, tokens: int) -> Iterator[Timed]:
     back, back_bias = front.t().contiguous(), single(config.action_dim)
     yield Timed(
         "step: Euler update",
-        lambda: euler_update(actions, step, bias, None, back, back_bias, -0.1),
+        lambda: euler_update(actions, step, None, bias, None, back, back_bias, -0.1),
         2.0 * horizon * expert.width * config.action_dim,
         step.nbytes + back.nbytes,
     )

@@ -47,7 +47,12 @@ STEPS = (
     Step("limits", "what the device reaches at best: arithmetic and memory", ("benchmarks.gpu_limits",), 1),
     Step("tests", "all tests marked gpu: kernels against float64, the graph", ("pytest", "-m", "gpu", "tests"), 6),
     Step("kernels", "every other kernel against the limits", ("benchmarks.gpu_kernels",), 1),
-    Step("products", "every matrix product against the limits", ("benchmarks.kernels_gemm",), 4),
+    Step(
+        "products",
+        "every matrix product against the limits; its fastest plans are those of the chunks that follow",
+        ("benchmarks.kernels_gemm", "--tune"),
+        4,
+    ),
     Step(
         "chunk",
         "whole chunks at 1, 2 and 3 cameras in bf16, INT8 and FP8: gate and latency",

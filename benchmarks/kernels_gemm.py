@@ -1,6 +1,6 @@
 """Matrix products of the kernel library on a CUDA device, against the limits of that device, all in one run.
 
-    python -m benchmarks.kernels_gemm [--tune plans.json] [--cameras 1 2 3]
+    python -m benchmarks.kernels_gemm [--tune] [--cameras 1 2 3]
 
 First the limits: INT8 operations of the vendor's product (`torch._int_mm`, 8192³) and the bytes per second of a
 reduction that only reads. Then one line per linear of π0:
@@ -10,20 +10,18 @@ reduction that only reads. Then one line per linear of π0:
 * `plan`: rows of the tile and blocks; `best` is the fastest of all candidates, with its time over that of the plan;
 * `error`: of the result, relative to float64.
 
-With `--tune`, the fastest plans are written as a table for `plan_bytes(tuned=...)`. A product whose error is too large
-has no speed: the program ends there.
+With `--tune`, the fastest plans become those of this kind of GPU (`pi0_edge/kernels/gemm_tuned.py`). A product whose
+error is too large has no speed: the program ends there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,7 +31,8 @@ from pi0_edge.errors import KernelError
 from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
-from pi0_edge.kernels.gemm_plan import TILES, Plan, candidates, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_plan import TILES, Measured, Plan, candidates, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_tuned import tuned_path, write_tuned
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.model import PRESETS, GemmaConfig, Pi0Config
 
@@ -189,8 +188,8 @@ def line(name: str, shape: str, seconds: float, rate: str, share: float, rest: s
     return f"{name:<28} {shape:<18} {seconds * 1e6:9.1f} {rate:>12} {share:6.0%}  {rest}"
 
 
-def one_byte_line(product: Product, multiprocessors: int, limit: float, fp8: bool, table: dict) -> str:
-    """Measures the plan of the model and every other one."""
+def one_byte_line(product: Product, multiprocessors: int, limit: float, fp8: bool, fastest: list[Measured]) -> str:
+    """Measures the plan of the model and every other one, and keeps the fastest."""
     name, m, n, k, _ = product.linear
     plan = plan_bytes(m, n, k, multiprocessors, fp8)
     error, times = checked(product, plan), {plan: product.seconds(plan)}
@@ -199,8 +198,7 @@ def one_byte_line(product: Product, multiprocessors: int, limit: float, fp8: boo
             checked(product, other)
             times[other] = product.seconds(other)
     best = min(times, key=times.__getitem__)
-    if not fp8:
-        table[f"{m},{n},{k}"] = (best.tile, best.blocks)
+    fastest.append(Measured(fp8, m, n, k, best.tile, best.blocks))
     rate = 2 * m * n * k / times[plan]
     plans = " ".join(f"{TILES[p.tile].rows}x{p.blocks}" for p in (plan, best))
     rest = f"{plans} {times[best] / times[plan]:.2f}  {error:.1e}"
@@ -223,7 +221,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Matrix products of the kernel library against the device's limits.")
     parser.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--tune", type=Path, help="write the fastest plans into this JSON file")
+    parser.add_argument("--tune", action="store_true", help="let the engine use the fastest plans from now on")
     options = parser.parse_args()
     try:
         library = kernel_library()
@@ -238,13 +236,13 @@ def main() -> None:
     print(f"limits: {operations / 1e12:.1f} TOP/s INT8, {bandwidth / 1e9:.0f} GB/s read\n")
     print(f"{'linear':<28} {'m x k x n':<18} {'µs':>9} {'rate':>12} {'limit':>6}  plan, best, its time, error")
 
-    config, table = PRESETS["pi0"], {}
+    config, fastest = PRESETS["pi0"], []
     for cameras in options.cameras:
         for linear in prefix_linears(config, cameras):
             for fp8 in (False, True):
                 try:
                     product = one_byte_product(library, linear, fp8)
-                    print(one_byte_line(product, multiprocessors, operations, fp8, table), flush=True)
+                    print(one_byte_line(product, multiprocessors, operations, fp8, fastest), flush=True)
                 except KernelError as error:  # FP8 where there is none
                     print(f"{linear[0]}, {'FP8' if fp8 else 'INT8'}: {error}", flush=True)
     for linear in gemma_linears("expert", config.horizon, config.expert):
@@ -252,7 +250,9 @@ def main() -> None:
             product = weight_only_product(library, linear, fp8)
             print(weight_only_line(product, multiprocessors, bandwidth, fp8), flush=True)
     if options.tune:
-        options.tune.write_text(json.dumps(table, indent=1))
+        path = tuned_path((properties.major, properties.minor), multiprocessors)
+        write_tuned(path, fastest)
+        print(f"\n{len(fastest)} plans are in {path}")
 
 
 if __name__ == "__main__":

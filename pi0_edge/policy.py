@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
+from pi0_edge.engine.cuda import CudaEngine
 from pi0_edge.errors import BundleError, EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
 from quant import Scheme
@@ -33,6 +34,8 @@ class PolicyChunk:
         preprocess_ms: Observation to model inputs.
         infer_ms: Model inputs to normalized actions.
         postprocess_ms: Normalized actions to physical units.
+        prefix_age_ms: How much older than the observation the pictures are that it was planned from; 0 unless
+            `Policy.allow_stale_prefix`.
     """
 
     actions: NDArray[np.float64]
@@ -40,6 +43,7 @@ class PolicyChunk:
     preprocess_ms: float
     infer_ms: float
     postprocess_ms: float
+    prefix_age_ms: float = 0.0
 
 
 class Policy:
@@ -132,6 +136,25 @@ class Policy:
             raise BundleError(f"{folder} does not hold the network that its manifest describes: {error}") from error
         return cls(built, processor, bundle.manifest.source_sha256, bundle, overrides)
 
+    def allow_stale_prefix(self, limit_s: float) -> None:
+        """From now on, chunks may be planned from pictures up to `limit_s` seconds older than their observation.
+
+        An approximation for robots that ask more often than the pictures can be attended to: see docs/kernels.md. Every
+        chunk tells how old its pictures are, and the name stands among the overrides.
+
+        Raises:
+            EngineError: If the engine or the network cannot do that.
+        """
+        if not isinstance(self.engine, CudaEngine):
+            raise EngineError(f"the engine {self.engine.name} has no stale prefix; use --engine cuda")
+        self.engine.allow_stale_prefix(limit_s)
+        self.overrides = (*self.overrides, "stale-prefix")
+
+    def forget_pictures(self) -> None:
+        """Another robot asks from now on: its chunks are not planned from pictures of the one before."""
+        if isinstance(self.engine, CudaEngine):
+            self.engine.forget_pictures()
+
     def noise(self, seed: int | None = None) -> torch.Tensor:
         """Initial noise, float32 [1, horizon, action_dim]; the same for the same seed on every machine."""
         rng = self._seeds if seed is None else np.random.default_rng(seed)
@@ -153,7 +176,7 @@ class Policy:
             ConfigError: If the checkpoint was not trained to continue a plan in this way.
         """
         started = time.perf_counter()
-        inputs = self.processor.to_model_inputs(observation)
+        inputs = self.processor.to_model_inputs(observation, as_frames=self.engine.takes_frames)
         continued = None if plan is None else continuation(plan, observation, self.processor)
         prepared = time.perf_counter()
         normalized = self.engine.infer(inputs, self.noise(noise_seed), continued)[0].numpy()
@@ -166,6 +189,7 @@ class Policy:
             preprocess_ms=1e3 * (prepared - started),
             infer_ms=1e3 * (inferred - prepared),
             postprocess_ms=1e3 * (finished - inferred),
+            prefix_age_ms=1e3 * self.engine.prefix_age_s,
         )
 
 

@@ -87,20 +87,22 @@ class Continuation(_message.Message):
     def __init__(self, actions: _Optional[_Iterable[float]] = ..., delay: _Optional[int] = ..., method: _Optional[_Union[Continuation.Method, str]] = ..., schedule: _Optional[_Union[Continuation.Schedule, str]] = ..., overlap: _Optional[int] = ..., max_weight: _Optional[float] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("horizon", "action_dim", "actions", "clock", "timing", "overrides")
+    __slots__ = ("horizon", "action_dim", "actions", "clock", "timing", "overrides", "prefix_age_ms")
     HORIZON_FIELD_NUMBER: _ClassVar[int]
     ACTION_DIM_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     horizon: int
     action_dim: int
     actions: _containers.RepeatedScalarFieldContainer[float]
     clock: ObservationClock
     timing: Timing
     overrides: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., overrides: _Optional[_Iterable[str]] = ...) -> None: ...
+    prefix_age_ms: float
+    def __init__(self, horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ObservationClock, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., overrides: _Optional[_Iterable[str]] = ..., prefix_age_ms: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("preprocess_ms", "infer_ms", "postprocess_ms")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from emulated_kernels import emulated_library
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
@@ -75,6 +76,14 @@ def values(*shape: int, seed: int, dtype: torch.dtype = torch.float32, size: flo
     x = torch.randn(*shape, generator=generator) * size
     x[..., :: 97 if shape[-1] > 97 else 5] *= 6
     return x.to(dtype)
+
+
+def by_time(draw: st.DrawFn, width: int, rows: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """A vector and None, or a vector per time and how many of `rows` are frozen: none, some, all, or even more."""
+    frozen = draw(st.sampled_from([None, 0, 1, rows // 2, rows, rows + 3]))
+    if frozen is None:
+        return values(width, seed=seed), None
+    return values(2, width, seed=seed), torch.tensor([frozen], dtype=torch.int32)
 
 
 def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:

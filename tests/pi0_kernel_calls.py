@@ -63,12 +63,12 @@ def calls() -> Iterator[tuple[str, Call]]:
     frames = torch.empty(CAMERAS, 480, 640, 3, dtype=torch.uint8)
     yield (
         "frames to patches",
-        lambda to: patches_into(to, half(CAMERAS, 256, 640), frames, resize_plan(480, 640, 224), 14),
+        lambda to: patches_into(to, single(CAMERAS, 256, 588), frames, resize_plan(480, 640, 224), 14),
     )
     rows = CAMERAS * VISION_TOKENS
     yield (
         "vision: norm",
-        lambda to: norm_into(to, half(rows, VISION_WIDTH), None, half(rows, VISION_WIDTH), None, None, True),
+        lambda to: norm_into(to, half(rows, VISION_WIDTH), None, half(rows, VISION_WIDTH), None, None, None, True),
     )
     qkv = half(CAMERAS, VISION_TOKENS, 3 * VISION_WIDTH)
     heads = [part.unflatten(-1, (16, 72)) for part in qkv.chunk(3, dim=-1)]
@@ -77,7 +77,7 @@ def calls() -> Iterator[tuple[str, Call]]:
     x, caches = half(PREFIX, WIDTH), half(2, KEYS, 1, 256)
     yield (
         "prefix: norm, Hadamard, quantize",
-        lambda to: norm_into(to, *quantized(PREFIX, WIDTH), x, None, None, False, WIDTH),
+        lambda to: norm_into(to, *quantized(PREFIX, WIDTH), x, None, None, None, False, WIDTH),
     )
     yield (
         "prefix: rope",
@@ -103,9 +103,12 @@ def calls() -> Iterator[tuple[str, Call]]:
     folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
     yield (
         "step: embed actions",
-        lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, out_weight, time_bias),
+        lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, out_weight, time_bias),
     )
-    yield "step: embed actions (π0.5)", lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None)
+    yield (
+        "step: embed actions (π0.5)",
+        lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None, None),
+    )
     yield "step: norm", lambda to: norm_into(to, hidden.clone(), None, hidden, time_bias, None)
     seen = caches[:, : PREFIX + 1]
     yield (
@@ -114,7 +117,9 @@ def calls() -> Iterator[tuple[str, Call]]:
     )
     yield (
         "step: Euler update",
-        lambda to: euler_update_into(to, noise, hidden, time_bias, None, folded.t().contiguous(), single(32), -0.1),
+        lambda to: euler_update_into(
+            to, noise, hidden, None, time_bias, None, folded.t().contiguous(), single(32), -0.1
+        ),
     )
     yield from products()
 

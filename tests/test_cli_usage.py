@@ -37,6 +37,7 @@ def test_every_command_has_help_and_json(command):
         (["evaluate", "--json", "--baseline", "replay"], "--dataset"),
         (["quantize", "--json", "--scheme", "int2"], "unknown quantization scheme 'int2'"),
         (["serve", "--json", "--listen", "0.0.0.0:1"], "--insecure-allow-remote"),
+        (["serve", "--json", "--stale-prefix", "100"], "--engine cuda"),
         (["bridge", "--json", "--port", "/dev/ttyNONE", "--listen", "127.0.0.1:0"], "/dev/ttyNONE does not exist"),
         (["bridge", "--json", "--port", "/dev/null", "--listen", "0.0.0.0:1"], "loopback"),
         (["train", "--json", "--dataset", "nowhere", "--output", "x"], "nowhere"),

@@ -10,26 +10,32 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_runner import run
 from golden_vectors import load_golden
 from PIL import Image
+from policy_builders import observation, write_checkpoint
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda import check_scheme, check_sizes
-from pi0_edge.engine.cuda_network import CudaNetwork
+from pi0_edge.engine.cuda_network import Cache, CudaNetwork
+from pi0_edge.engine.cuda_stages import LoopStage
 from pi0_edge.engine.cuda_tables import step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
-from pi0_edge.model.continuation import Guidance
+from pi0_edge.model.continuation import FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
+from pi0_edge.policy import Policy
+from pi0_edge.processing.images import resize_with_pad, to_unit_range
 from quant import INT8_W8A8, ORIN, Scheme, compare_actions, find_scheme, quantize_model
 
 CPU = torch.device("cpu")
+NONE_FROZEN = torch.zeros(1, dtype=torch.int32)
 TIMES = euler_times(EULER_STEPS)
 SCHEMES = ("bf16", "int8-w8a8", "int8-w8a16", "fp8-w8a16", "orin")
 KERNEL_SIZES = Pi0Config(
@@ -84,9 +90,17 @@ def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype 
     tables = step_tables(model, TIMES, CPU)
     actions = noise.clone()
     for row in range(inputs.batch):
-        images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
-        network.integrate(actions[row], network.attend(images, tokens, inputs.state[row]), tables)
+        network.integrate(actions[row], attended(network, inputs, row), tables, NONE_FROZEN)
     return actions
+
+
+def attended(network: CudaNetwork, inputs: ModelInputs, row: int = 0) -> Cache:
+    """Keys and values of one observation, its state included."""
+    images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
+    cache = network.blank_cache(len(images), len(tokens))
+    network.attend(images, tokens, cache)
+    network.attend_state(inputs.state[row], cache)
+    return cache
 
 
 def quantized(model: Pi0, scheme: Scheme, channel_amax: dict[str, Tensor] | None = None) -> Pi0:
@@ -149,6 +163,38 @@ def test_fp8_arithmetic_with_calibrated_scales(case: str):
     assert found.cosine > 0.995
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (56, 56), (120, 160)])
+def test_frames_give_the_actions_of_their_finished_pictures_bit_for_bit(height: int, width: int):
+    """Scaling, padding and normalizing on the device is what the processing room does."""
+    model, inputs, noise = random_case("pi0")
+    frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    finished = torch.from_numpy(np.stack([to_unit_range(resize_with_pad(frame, 56)) for frame in frames]))
+    network, tables = CudaNetwork(quantized(model, ORIN), CPU), step_tables(model, TIMES, CPU)
+    with torch.inference_mode():
+        actions = []
+        for images in (torch.from_numpy(frames), finished):
+            actions.append(noise[0].clone())
+            cache = attended(network, replace(inputs, images=images[None]))
+            network.integrate(actions[-1], cache, tables, NONE_FROZEN)
+    assert torch.equal(*actions)
+
+
+def test_a_policy_hands_frames_to_an_engine_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, given = Policy.load(write_checkpoint(tmp_path / "checkpoint"), "reference"), []
+
+    def infer(inputs: ModelInputs, noise: Tensor, _: object) -> Tensor:
+        given.append(inputs.images)
+        return noise
+
+    monkeypatch.setattr(policy.engine, "infer", infer)
+    policy.infer(observation())
+    monkeypatch.setattr(policy.engine, "takes_frames", True)
+    policy.infer(observation())
+    finished, frames = given
+    assert finished.dtype == torch.float32 and finished.shape == (1, 1, 3, 28, 28)
+    assert torch.equal(frames[0, 0], torch.from_numpy(observation().images["top"]))
+
+
 class Count(TorchDispatchMode):
     """Counts our operators."""
 
@@ -167,9 +213,9 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
     network = CudaNetwork(quantized(model, ORIN), CPU)
     tables = step_tables(copy.deepcopy(model), TIMES, CPU)
     with torch.inference_mode():
-        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        cache = attended(network, inputs)
         with Count() as counted:
-            network.integrate(noise[0].clone(), cache, tables)
+            network.integrate(noise[0].clone(), cache, tables, NONE_FROZEN)
     layers, steps = model.config.expert.depth, EULER_STEPS
     per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
@@ -187,11 +233,43 @@ def test_a_guided_chunk_is_the_reference_s(variant: str):
         truth = model.sample_actions(inputs, noise, TIMES, guidance)[0]
         free = model.sample_actions(inputs, noise, TIMES)[0]
         network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
-        images, tokens = inputs.images[0][inputs.image_mask[0]], inputs.tokens[0][inputs.token_mask[0]]
         found = noise[0].clone()
-        network.integrate(found, network.attend(images, tokens, inputs.state[0]), tables, guidance)
+        network.integrate(found, attended(network, inputs), tables, NONE_FROZEN, guidance)
     assert torch.allclose(found, truth, atol=1e-4)
     assert not torch.allclose(free, truth, atol=1e-2)
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 13, 50])
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+def test_a_chunk_with_a_frozen_prefix_is_the_reference_s(variant: str, frozen: int):
+    """The frozen actions stay bit for bit, and the others follow from them as in the reference."""
+    model, inputs, noise = random_case(variant)
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    continued = FrozenPrefix(plan, frozen)
+    with torch.inference_mode():
+        truth = model.sample_actions(inputs, noise, TIMES, continued)[0]
+        free = model.sample_actions(inputs, noise, TIMES)[0]
+        network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
+        found = continued.start(noise)[0].clone()
+        count = torch.tensor([frozen], dtype=torch.int32)
+        network.integrate(found, attended(network, inputs), tables, count)
+    assert torch.equal(found[:frozen], plan[0, :frozen])
+    assert (found - truth).abs().max() < 1e-5
+    assert frozen in (0, 50) or (free[frozen:] - truth[frozen:]).abs().max() > 1e-3, "the prefix changed nothing"
+
+
+def test_one_captured_loop_serves_every_continuation():
+    """A free chunk, a long prefix and a short one in turn: nothing of the last one is left in the buffers."""
+    model, inputs, noise = random_case("pi0")
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
+    with torch.inference_mode():
+        loop = LoopStage(network, tables, attended(network, inputs))
+        for continuation in (None, FrozenPrefix(plan, 20), FrozenPrefix(-plan, 3), None):
+            loop.load(inputs.state[0], noise[0], continuation)
+            loop.run()
+            truth = model.sample_actions(inputs, noise, TIMES, continuation)[0]
+            assert (loop.actions - truth).abs().max() < 1e-5
 
 
 def test_the_loop_changes_neither_weights_nor_cache():
@@ -200,10 +278,10 @@ def test_the_loop_changes_neither_weights_nor_cache():
     tables = step_tables(model, TIMES, CPU)
     network = CudaNetwork(quantized(model, ORIN), CPU)
     with torch.inference_mode():
-        cache = network.attend(inputs.images[0], inputs.tokens[0], inputs.state[0])
+        cache = attended(network, inputs)
         once, again = noise[0].clone(), noise[0].clone()
-        network.integrate(once, cache, tables)
-        network.integrate(again, cache, tables)
+        network.integrate(once, cache, tables, NONE_FROZEN)
+        network.integrate(again, cache, tables, NONE_FROZEN)
     assert torch.equal(once, again) and not torch.equal(once, noise[0])
 
 

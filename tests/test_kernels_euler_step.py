@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, check_operator, device, runner, values
 from torch.nn import functional as F
 
 from pi0_edge.errors import KernelError
@@ -32,13 +32,18 @@ def fronts(draw: st.DrawFn):
     seed = draw(st.integers(0, 2**31))
     x, weight = values(tokens, 32, seed=seed), values(width, 32, seed=seed + 1, size=0.1)
     out_weight = values(width, width, seed=seed + 2, dtype=dtype, size=width**-0.5)
-    bias, out_bias = values(2, width, seed=seed + 3)
-    return x, weight, bias, out_weight, out_bias
+    bias, frozen = by_time(draw, width, tokens, seed + 3)
+    return x, weight, bias, frozen, out_weight, values(width, seed=seed + 4)
 
 
-def exact_front(x, weight, bias, out_weight, out_bias):
+def exact_front(x, weight, bias, frozen, out_weight, out_bias):
     """In float64, but for the one rounding of the hidden layer that the kernel states."""
-    hidden = F.linear(x.double(), weight.double(), bias.double())
+    hidden = F.linear(x.double(), weight.double())
+    if frozen is None:
+        hidden += bias
+    else:
+        hidden[:frozen] += bias[1]
+        hidden[frozen:] += bias[0]
     if out_weight is None:
         return hidden
     return F.linear(F.silu(hidden).to(out_weight.dtype).double(), out_weight.double(), out_bias.double())
@@ -53,7 +58,7 @@ def assert_close(found, expected, error):
 @EACH_RUNNER
 @given(fronts(), st.booleans())
 def test_tokens_are_the_folded_projection_in_float64(runner: Runner, case, keep_float32: bool):
-    x, weight, _, out_weight, _ = case
+    x, weight, _, _, out_weight, _ = case
     out = runner.poisoned(len(x), len(weight), dtype=torch.float32 if keep_float32 else out_weight.dtype)
     embed_actions_into(runner.library, out, *runner(*case))
     # A hidden value within float32 noise of a tie may be rounded to 16 bits the other way.
@@ -64,16 +69,16 @@ def test_tokens_are_the_folded_projection_in_float64(runner: Runner, case, keep_
 @EACH_RUNNER
 @given(fronts(), st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
 def test_tokens_without_time_mlp(runner: Runner, case, dtype: torch.dtype):
-    x, weight, bias, *_ = case
+    x, weight, bias, frozen, *_ = case
     out = runner.poisoned(len(x), len(weight), dtype=dtype)
-    embed_actions_into(runner.library, out, *runner(x, weight, bias, None, None))
-    assert_close(out, exact_front(x, weight, bias, None, None), PROJECTION_ERROR + torch.finfo(dtype).eps / 2)
+    embed_actions_into(runner.library, out, *runner(x, weight, bias, frozen, None, None))
+    assert_close(out, exact_front(x, weight, bias, frozen, None, None), PROJECTION_ERROR + torch.finfo(dtype).eps / 2)
 
 
 @EACH_RUNNER
 @given(fronts())
 def test_the_front_on_the_cpu_is_the_same(case):
-    out_weight = case[3]
+    out_weight = case[4]
     found = embed_actions(*case, torch.float32)
     assert_close(found, exact_front(*case), torch.finfo(out_weight.dtype).eps / 4)
 
@@ -87,12 +92,15 @@ def backs(draw: st.DrawFn):
     scale = draw(st.sampled_from([None, values(width, seed=seed + 1)]))
     shift = draw(st.sampled_from([None, values(width, seed=seed + 2)]))
     weight = values(action_dim, width, seed=seed + 3, size=width**-0.5)
-    return values(tokens, action_dim, seed=seed + 4), hidden, scale, shift, weight, values(action_dim, seed=seed + 5)
+    frozen = by_time(draw, width, tokens, seed)[1]
+    x, bias = values(tokens, action_dim, seed=seed + 4), values(action_dim, seed=seed + 5)
+    return x, hidden, frozen, scale, shift, weight, bias
 
 
-def exact_back(x, hidden, scale, shift, weight, bias, dt):
-    normed = normalized(hidden.double(), scale, shift, False, 1)
-    return x.double() + dt * F.linear(normed, weight.double(), bias.double())
+def exact_back(x, hidden, frozen, scale, shift, weight, bias, dt):
+    step = dt * F.linear(normalized(hidden.double(), scale, shift), weight.double(), bias.double())
+    step[: 0 if frozen is None else int(frozen)] = 0
+    return x.double() + step
 
 
 @EACH_RUNNER
@@ -101,6 +109,8 @@ def test_x_advances_by_the_velocity_in_float64(runner: Runner, case):
     x = runner.poisoned(*case[0].shape, dtype=torch.float32).copy_(case[0])
     euler_update_into(runner.library, x, *runner(*case[1:]), dt=-0.1)
     assert_near(x, exact_back(*case, dt=-0.1), 32)
+    frozen = 0 if case[2] is None else int(case[2])
+    assert torch.equal(x[:frozen].cpu(), case[0][:frozen]), "a frozen action moved"
 
 
 @EACH_RUNNER
@@ -130,14 +140,14 @@ def test_folding_is_exact():
 @pytest.mark.parametrize(("tokens", "width"), [(65, 64), (3, 96)])
 def test_an_impossible_front_is_refused(runner: Runner, tokens: int, width: int):
     out = runner.poisoned(tokens, width, dtype=torch.bfloat16)
-    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2), None, None)
+    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2), None, None, None)
     with pytest.raises(KernelError, match="embed_actions: invalid argument"):
         embed_actions_into(runner.library, out, *case)
 
 
 def test_an_impossible_back_is_refused(runner: Runner):
     x = runner.poisoned(1, 32, dtype=torch.float32)
-    case = runner(values(1, 6, seed=0), None, None, values(32, 6, seed=1), values(32, seed=2))
+    case = runner(values(1, 6, seed=0), None, None, None, values(32, 6, seed=1), values(32, seed=2))
     with pytest.raises(KernelError, match="euler_update: invalid argument"):
         euler_update_into(runner.library, x, *case, dt=-0.1)
 
@@ -145,8 +155,9 @@ def test_an_impossible_back_is_refused(runner: Runner):
 def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight, bias = values(3, 32, seed=0), values(64, 32, seed=1), values(64, seed=2)
     out_weight = values(64, 64, seed=3, dtype=torch.bfloat16)
-    check_operator(embed_actions, (x, weight, bias, out_weight, bias, torch.float32), device)
-    check_operator(embed_actions, (x, weight, bias, None, None, torch.bfloat16), device)
-    check_operator(
-        euler_update, (x, values(3, 64, seed=4), bias, None, weight.t().contiguous(), bias[:32], -0.1), device
-    )
+    both, frozen = values(2, 64, seed=2), torch.tensor([2], dtype=torch.int32)
+    check_operator(embed_actions, (x, weight, both, frozen, out_weight, bias, torch.float32), device)
+    check_operator(embed_actions, (x, weight, bias, None, None, None, torch.bfloat16), device)
+    back = (bias, None, weight.t().contiguous(), bias[:32], -0.1)
+    for still in (None, frozen):
+        check_operator(euler_update, (x, values(3, 64, seed=4), still, *back), device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, runner, unit_roundoff, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, runner, unit_roundoff, values
 from torch import Tensor
 
 from pi0_edge.errors import KernelError
@@ -51,16 +51,18 @@ def epilogues(draw: st.DrawFn, m: int, n: int, dtypes: list[torch.dtype]) -> Epi
     activation, dtype = draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from(dtypes))
     columns = Epilogue(dtype, activation).columns(n)
     bias = draw(st.sampled_from([None, values(n, seed=seed)]))
-    gate = draw(st.sampled_from([None, values(columns, seed=seed + 1)]))
+    gate, frozen = by_time(draw, columns, m, seed + 1)
+    gate = draw(st.sampled_from([None, gate]))
     if dtype == torch.int8:
-        return Epilogue(dtype, activation, bias, gate, None, torch.tensor([draw(st.sampled_from([0.02, 1.0]))]))
+        out_scale = torch.tensor([draw(st.sampled_from([0.02, 1.0]))])
+        return Epilogue(dtype, activation, bias, gate, frozen, None, out_scale)
     residual = draw(st.sampled_from([None, values(m, columns, seed=seed + 2).to(dtype)]))
-    return Epilogue(dtype, activation, bias, gate, residual)
+    return Epilogue(dtype, activation, bias, gate, frozen, residual)
 
 
 def there(runner: Runner, e: Epilogue) -> Epilogue:
     """The epilogue with its tensors where the kernels run."""
-    return Epilogue(e.dtype, e.activation, *runner(e.bias, e.gate, e.residual, e.out_scale))
+    return Epilogue(e.dtype, e.activation, *runner(e.bias, e.gate, e.frozen, e.residual, e.out_scale))
 
 
 def assert_epilogue(out: Tensor, epilogue: Epilogue, exact: Tensor, of_sums: float = 0.0) -> None:
@@ -359,7 +361,7 @@ def test_reading_matrices_never_waits_for_a_bank(runner: Runner):
 def test_the_operators_on_the_cpu_are_near_float64_and_pass_the_checks_of_torch():
     a, weight = integers(5, 32, seed=0), integers(48, 32, seed=1)
     scale, bias = scales(48, seed=2, size=1e-3), values(48, seed=3)
-    rest = (bias, None, None, None, "geglu", torch.bfloat16)
+    rest = (bias, None, None, None, None, "geglu", torch.bfloat16)
     epilogue = Epilogue(torch.bfloat16, "geglu", bias)
     rows = scales(5, 1, seed=4, size=1e-2)
     assert_near(

@@ -1,20 +1,26 @@
 """Plans of the matrix products: possible for the kernels, and without waste on the shapes of π0 on Orin."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from emulated_kernels import emulated_library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kernels_gemm import scales
-from torch import empty, float32, int8, uint8
+from torch import empty, float32, int8, uint8, zeros
 
 from pi0_edge.errors import KernelError
+from pi0_edge.kernels import gemm, gemm_tuned
 from pi0_edge.kernels.gemm import gemm_int8_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_plan import (
     MACS_PER_CYCLE,
     TILES,
+    Measured,
     Plan,
     candidates,
     modelled_cycles,
@@ -78,10 +84,94 @@ def test_the_model_expects_what_the_prefix_needs(shape: tuple[int, int]):
         assert m * math.prod(shape) / cycles < ORIN * MACS_PER_CYCLE
 
 
+MEASURED = Measured(fp8=False, m=560, n=2048, k=16384, tile=4, blocks=96)
+
+
 def test_what_was_measured_goes_before_the_model():
-    plan = plan_bytes(560, 2048, 16384, ORIN, tuned={(560, 2048, 16384): (4, 96)})
+    plan = plan_bytes(560, 2048, 16384, ORIN, tuned=[MEASURED])
     assert (plan.tile, plan.blocks) == (4, 96)
     assert plan.workspace_bytes > 0
+
+
+def test_it_serves_every_prompt_that_needs_as_many_tiles_and_no_other_product():
+    """Tiles of 192 rows: 385 to 576 are three of them."""
+    for m in (385, 560, 576):
+        assert plan_bytes(m, 2048, 16384, ORIN, tuned=[MEASURED]) == plan_bytes(
+            560, 2048, 16384, ORIN, tuned=[MEASURED]
+        )
+    for m, n, k, fp8 in ((384, 2048, 16384, False), (577, 2048, 16384, False), (560, 2048, 2048, False),
+                         (560, 2048, 16384, True)):  # fmt: skip
+        assert plan_bytes(m, n, k, ORIN, fp8, [MEASURED]) == plan_bytes(m, n, k, ORIN, fp8)
+
+
+def test_of_two_that_fit_the_nearest_is_taken():
+    other = replace(MEASURED, m=400, tile=4, blocks=48)
+    assert plan_bytes(440, 2048, 16384, ORIN, tuned=[MEASURED, other]).blocks == 48
+
+
+@pytest.fixture
+def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of measured plans, empty."""
+    monkeypatch.setattr(gemm_tuned, "FOLDER", tmp_path / "plans")
+    gemm_tuned.tuned_plans.cache_clear()
+    yield tmp_path / "plans"
+    gemm_tuned.tuned_plans.cache_clear()
+
+
+def test_without_a_file_nothing_is_tuned(plans: Path):
+    assert gemm_tuned.tuned_plans((8, 7), ORIN) == ()
+
+
+def test_the_operator_launches_what_the_benchmark_wrote(plans: Path, monkeypatch: pytest.MonkeyPatch):
+    """From the file that `--tune` writes to the blocks on the GPU; another board of this architecture has its own."""
+    library, orin = emulated_library(), SimpleNamespace(major=8, minor=7, multi_processor_count=ORIN)
+    monkeypatch.setattr(gemm, "_gpu", lambda _: orin)
+    monkeypatch.setattr(gemm, "kernel_library", lambda: library)
+    monkeypatch.setattr(gemm, "workspace", lambda _, plan: zeros(plan.workspace_bytes, dtype=uint8))
+    a, weight = zeros(100, 512, dtype=int8), zeros(256, 512, dtype=int8)
+    arguments = (a, weight, zeros(100, 1), zeros(256), None, None, None, None, None, "linear", float32)
+
+    def launched_blocks() -> int:
+        library.launches()
+        gemm.gemm_int8._init_fn(*arguments)  # pyright: ignore[reportAttributeAccessIssue]
+        return library.launches()[0].grid[0]
+
+    chosen = plan_bytes(100, 256, 512, ORIN)
+    other = next(plan for plan in candidates(100, 256, 512, ORIN) if plan.blocks != chosen.blocks)
+    assert launched_blocks() == chosen.blocks
+    gemm_tuned.tuned_plans.cache_clear()
+    gemm_tuned.write_tuned(
+        gemm_tuned.tuned_path((8, 7), ORIN), [Measured(False, 100, 256, 512, other.tile, other.blocks), MEASURED]
+    )
+    assert launched_blocks() == other.blocks
+    orin.multi_processor_count = 8
+    assert launched_blocks() == plan_bytes(100, 256, 512, 8).blocks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '[{"m": 1}]',
+        '{"int8": 3}',
+        '[{"fp8": false, "m": 560, "n": 2048, "k": 16384, "tile": 4, "blocks": 97}]',
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(plans: Path, text: str):
+    plans.mkdir()
+    (plans / "sm_87_16.json").write_text(text)
+    with pytest.raises(KernelError, match=r"sm_87_16.json does not hold plans of these kernels: .*; delete it, or"):
+        gemm_tuned.tuned_plans((8, 7), 16)
+
+
+def test_the_plans_that_are_shipped_are_possible():
+    files = sorted(gemm_tuned.FOLDER.glob("*.json"))
+    if not files:
+        pytest.skip("no GPU has measured plans yet")
+    for path in files:
+        capability, multiprocessors = path.stem.removeprefix("sm_").split("_")
+        assert gemm_tuned.tuned_plans((int(capability[:-1]), int(capability[-1])), int(multiprocessors))
 
 
 def test_fp8_gets_only_tiles_that_it_has():

@@ -86,7 +86,7 @@ def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
 
 def norm_arguments() -> tuple:
     x = torch.zeros(1, 8, dtype=torch.bfloat16)
-    return x, None, None, x.clone(), None, 1, 8, 0, 1, 1e-6, x.dtype, x.dtype
+    return x, None, None, None, x.clone(), None, 1, 8, 0, 1, 1e-6, x.dtype, x.dtype
 
 
 SPEAK = """

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, int8_rows, runner, values
+from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, check_operator, device, int8_rows, runner, values
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.norm import norm, norm_into, norm_quant, normalized
@@ -25,33 +25,34 @@ def cases(draw: st.DrawFn):
     x[0] *= draw(st.sampled_from([0.0, 1.0]))
     if draw(st.booleans()):
         x = x + draw(st.sampled_from([0.0, 5.0]))
-    scale = draw(st.sampled_from([None, values(width, seed=seed + 1)]))
-    shift = draw(st.sampled_from([None, values(width, seed=seed + 2)]))
-    return x, scale, shift, draw(st.booleans()), draw(st.sampled_from(WIDTHS[width]))
+    scale, frozen = by_time(draw, width, len(x), seed + 1)
+    shift = values(*scale.shape, seed=seed + 2)
+    scale, shift = draw(st.sampled_from([None, scale])), draw(st.sampled_from([None, shift]))
+    return x, scale, shift, frozen, draw(st.booleans()), draw(st.sampled_from(WIDTHS[width]))
 
 
 def exact(case) -> torch.Tensor:
-    x, scale, shift, centred, block = case
-    return normalized(x.double(), scale, shift, centred, block)
+    x, *rest = case
+    return normalized(x.double(), *rest)
 
 
 @EACH_RUNNER
 @given(cases())
 def test_16_bit_output_is_float64_rounded(runner: Runner, case):
-    x, scale, shift, centred, block = case
+    x, scale, shift, frozen, centred, block = case
     for dtype in {torch.bfloat16, torch.float16} if x.dtype == torch.float32 else {x.dtype}:
         out = runner.poisoned(*x.shape, dtype=dtype)
-        norm_into(runner.library, out, None, *runner(x, scale, shift), centred=centred, hadamard_block=block)
+        norm_into(runner.library, out, None, *runner(x, scale, shift, frozen), centred=centred, hadamard_block=block)
         assert_near(out, exact(case), 1.02)
 
 
 @EACH_RUNNER
 @given(cases())
 def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
-    x, scale, shift, centred, block = case
+    x, scale, shift, frozen, centred, block = case
     out = runner.poisoned(*x.shape, dtype=torch.int8)
     out_scale = runner.poisoned(len(x), 1, dtype=torch.float32)
-    norm_into(runner.library, out, out_scale, *runner(x, scale, shift), centred=centred, hadamard_block=block)
+    norm_into(runner.library, out, out_scale, *runner(x, scale, shift, frozen), centred=centred, hadamard_block=block)
     expected, expected_scale = int8_rows(exact(case).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
@@ -59,13 +60,21 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     assert off.float().mean() < 0.002
 
 
+def test_frozen_rows_are_normalized_as_at_time_0(runner: Runner):
+    x, scale, shift = values(5, 64, seed=0), values(2, 64, seed=1), values(2, 64, seed=2)
+    out = runner.poisoned(5, 64, dtype=torch.bfloat16)
+    norm_into(runner.library, out, None, *runner(x, scale, shift, torch.tensor([2], dtype=torch.int32)))
+    assert_near(out[:2], normalized(x[:2].double(), scale[1], shift[1]), 1.02)
+    assert_near(out[2:], normalized(x[2:].double(), scale[0], shift[0]), 1.02)
+
+
 @EACH_RUNNER
 @given(cases())
 def test_the_operator_on_the_cpu_is_the_same(case):
-    x, scale, shift, centred, block = case
+    x, scale, shift, frozen, centred, block = case
     out_dtype = torch.bfloat16 if x.dtype == torch.float32 else x.dtype
-    assert_near(norm(x, scale, shift, centred, block, out_dtype), exact(case), 1.02)
-    out, out_scale = norm_quant(x, scale, shift, centred, block)
+    assert_near(norm(x, scale, shift, frozen, centred, block, out_dtype), exact(case), 1.02)
+    out, out_scale = norm_quant(x, scale, shift, frozen, centred, block)
     assert ((out * out_scale - exact(case)).abs() <= 0.501 * out_scale).all()
 
 
@@ -98,5 +107,6 @@ def test_no_rows_are_no_launch(runner: Runner):
 
 def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight = values(3, 64, seed=0), values(64, seed=1)
-    check_operator(norm, (x, weight, None, False, 16, torch.bfloat16), device)
-    check_operator(norm_quant, (x, weight, weight, True, 1), device)
+    check_operator(norm, (x, weight, None, None, False, 16, torch.bfloat16), device)
+    both, frozen = values(2, 64, seed=1), torch.tensor([2], dtype=torch.int32)
+    check_operator(norm_quant, (x, both, both, frozen, True, 1), device)

@@ -10,7 +10,7 @@ from PIL import Image
 from processing_builders import DATA
 
 from pi0_edge.errors import ObservationError
-from pi0_edge.processing.images import resize_with_pad, to_unit_range
+from pi0_edge.processing.images import frames_of_one_size, resize_with_pad, to_unit_range
 
 
 def picture(height, width):
@@ -49,6 +49,21 @@ def test_aspect_is_kept_and_the_rest_is_black(height, width, size):
 def test_a_sliver_is_refused():
     with pytest.raises(ObservationError, match=r"3x2000 pixels has no pixel left .* 224x224"):
         resize_with_pad(np.zeros((3, 2000, 3), np.uint8), 224)
+
+
+def test_frames_of_one_size_stay_as_they_are_and_others_are_fitted():
+    small, large, upright = picture(48, 64), picture(96, 128), picture(64, 48)
+    np.testing.assert_array_equal(frames_of_one_size([small, small], 56), np.stack([small, small]))
+    fitted = frames_of_one_size([small, large, upright], 56)
+    np.testing.assert_array_equal(fitted, np.stack([resize_with_pad(frame, 56) for frame in (small, large, upright)]))
+
+
+@pytest.mark.parametrize(
+    "frames", [[np.zeros((3, 2000, 3), np.uint8)], [np.zeros((3, 2000, 3), np.uint8), picture(9, 9)]]
+)
+def test_a_sliver_is_refused_as_a_frame_too(frames):
+    with pytest.raises(ObservationError, match=r"3x2000 pixels has no pixel left .* 224x224"):
+        frames_of_one_size(frames, 224)
 
 
 def test_unit_range_is_openpis_arithmetic():

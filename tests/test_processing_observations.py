@@ -50,6 +50,19 @@ def test_what_the_network_is_given(tmp_path):
     assert inputs.state.shape == (1, 32) and inputs.state.dtype == torch.float32
 
 
+def test_an_engine_that_takes_frames_is_given_them(tmp_path):
+    aloha = processor(tmp_path)
+    inputs, finished = (
+        aloha.to_model_inputs(aloha_observation(), as_frames=True),
+        aloha.to_model_inputs(aloha_observation()),
+    )
+    assert inputs.images.dtype == torch.uint8
+    assert torch.equal(inputs.images[0], torch.from_numpy(np.stack([picture(2), picture(1)]))), "in slot order"
+    assert all(
+        torch.equal(getattr(inputs, name), getattr(finished, name)) for name in ("tokens", "state", "image_mask")
+    )
+
+
 def test_state_is_converted_then_normalized_then_padded(tmp_path):
     aloha = processor(tmp_path)
     state = np.linspace(-0.5, 0.5, 14)

@@ -116,6 +116,7 @@ def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoi
 
     class Opaque:
         name, scheme, config, times = "opaque", "fp32", run.config, run.times
+        takes_frames, prefix_age_s = False, 0.0
         infer = staticmethod(run.infer)
 
     opaque = Policy(Opaque(), policy.processor)

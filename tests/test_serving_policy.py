@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
 
 from pi0_edge.engine import Engine
-from pi0_edge.errors import ObservationError
+from pi0_edge.errors import EngineError, ObservationError
 from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
@@ -202,7 +202,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self.factor = 1.0
+        self.factor, self.takes_frames, self.prefix_age_s = 1.0, False, 0.0
         self.calls = self.running = self.most_at_once = 0
 
     def infer(self, inputs: ModelInputs, noise: torch.Tensor, continuation: Continuation | None = None) -> torch.Tensor:
@@ -252,6 +252,32 @@ class Crowd:
                 self.outcomes.append(None)
             except Exception as error:
                 self.outcomes.append(error)
+
+
+def test_a_chunk_tells_how_old_its_pictures_are(gated):
+    engine, address = gated
+    with PolicyClient(address) as client:
+        assert client.infer(observation(), 1, 1).prefix_age_ms == 0
+        engine.prefix_age_s = 0.033
+        assert client.infer(observation(), 2, 2).prefix_age_ms == pytest.approx(33)
+
+
+def test_nobody_is_answered_from_the_pictures_of_another_robot(gated, monkeypatch):
+    _, address = gated
+    order = []
+    infer = Policy.infer
+    monkeypatch.setattr(Policy, "forget_pictures", lambda _: order.append("forget"))
+    monkeypatch.setattr(Policy, "infer", lambda self, *given: order.append("infer") or infer(self, *given))
+    with PolicyClient(address) as one, PolicyClient(address) as other:
+        for client in (one, one, other, other, one):
+            client.infer(observation(), 1, 1)
+    assert " ".join(order) == "forget infer infer forget infer infer forget infer"
+
+
+def test_an_engine_without_two_streams_has_no_stale_prefix(policy):
+    with pytest.raises(EngineError, match="the engine reference has no stale prefix; use --engine cuda"):
+        policy.allow_stale_prefix(0.1)
+    assert policy.overrides == ()
 
 
 def test_requests_wait_their_turn(gated):

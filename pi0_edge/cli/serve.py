@@ -44,6 +44,10 @@ def serve(
     ] = False,
     record: Annotated[Path | None, typer.Option(help="Keep the observations that are answered there.")] = None,
     record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
+    stale_prefix: Annotated[
+        float | None,
+        typer.Option(help="With --engine cuda: plan from pictures up to so many ms older than the observation."),
+    ] = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
     as_json: JsonOption = False,
@@ -53,6 +57,7 @@ def serve(
     SIGINT or SIGTERM ends it.
     """
     from pi0_edge.cli.loading import load_policy
+    from pi0_edge.errors import ConfigError
     from pi0_edge.serving.listen_address import checked_listen_address
     from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
@@ -64,10 +69,14 @@ def serve(
     checked_listen_address(
         listen, insecure_allow_remote, tls is not None
     )  # before the weights are read, which may take minutes
+    if stale_prefix is not None and engine != "cuda":
+        raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(
         checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
     )
+    if stale_prefix is not None:
+        policy.allow_stale_prefix(stale_prefix / 1e3)
 
     def ready(address: str) -> None:
         output.say(f"policy ready on {address}")

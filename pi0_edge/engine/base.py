@@ -30,12 +30,17 @@ class Engine(Protocol):
         scheme: Name of the scheme of its layers.
         config: Its sizes.
         times: float32 [steps], the times of the Euler steps; openpi's schedule unless replaced.
+        takes_frames: It scales frames itself, see `ModelInputs.images`; it takes finished pictures as well.
+        prefix_age_s: By how many seconds the pictures that the last chunk was planned from were older than its inputs;
+            0 but in a CUDA engine that was allowed a stale prefix.
     """
 
     name: str
     scheme: str
     config: Pi0Config
     times: Tensor
+    takes_frames: bool
+    prefix_age_s: float
 
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.

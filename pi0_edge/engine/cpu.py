@@ -18,6 +18,8 @@ class CpuEngine:
 
     name = "cpu"
     default_scheme = INT8_W8A8
+    takes_frames = False
+    prefix_age_s = 0.0
 
     def __init__(self, model: Pi0, scheme: Scheme = INT8_W8A8) -> None:
         """Packs the weights of `model` for this machine, in place: it cannot be saved afterwards.

@@ -1,24 +1,28 @@
-"""The CUDA engine: one graph from the observation to the actions, per number of cameras and of prompt tokens.
+"""The CUDA engine: one graph from the observation to the actions, per number and size of pictures and number of tokens.
 
 A graph holds pictures, prompt, state and noise in buffers of its own, and behind them the whole sequence of
 `cuda_network`: vision, prefix and all Euler steps. It is captured when a shape first appears, which takes about a
-second, and replayed ever after: no allocation and no Python between the inputs and the actions.
+second, and replayed ever after: no allocation and no Python between the inputs and the actions. Where an old prefix is
+allowed, it is two graphs on two streams instead (`cuda_replanning`).
 """
 
 from __future__ import annotations
 
-import ctypes
+import time
 
 import torch
 from torch import Tensor
 
 from pi0_edge.engine.cuda_network import CudaNetwork
 from pi0_edge.engine.cuda_products import check_rule
+from pi0_edge.engine.cuda_replanning import Replanning, Source
+from pi0_edge.engine.cuda_stages import CapturedChunk, LoopStage, PrefixStage, max_weight
+from pi0_edge.engine.cuda_streams import CudaStream
 from pi0_edge.engine.cuda_tables import StepTables, step_tables
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.library import kernel_library
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
-from pi0_edge.model.continuation import Continuation, Guidance
+from pi0_edge.model.continuation import Continuation, FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, ORIN, Scheme
 
@@ -28,88 +32,18 @@ FP8_CAPABILITY = (9, 0)
 """The first GPU that our FP8 product is compiled for: Hopper, then Thor."""
 
 
-class CapturedChunk:
-    """One graph for one shape, with its buffers.
+class CudaEngine:
+    """The network on a GPU, in 16 bits where the scheme leaves it alone.
 
     Attributes:
-        graph: Kept after it was instantiated, so that its nodes can be counted.
+        stale_prefix_s: 0, or by how many seconds the pictures that a chunk is planned from may be older than its
+            observation, so that it need not wait for its own: see `cuda_replanning`. Set by `allow_stale_prefix`.
+        prefix_age_s: How much older they were for the last chunk.
     """
-
-    def __init__(
-        self,
-        network: CudaNetwork,
-        tables: StepTables,
-        cameras: int,
-        tokens: int,
-        stream: torch.cuda.Stream,
-        max_weight: float | None = None,
-    ) -> None:
-        """Runs the sequence once, which loads kernels and makes their workspaces, and captures it.
-
-        Args:
-            network: The weights.
-            tables: Of the times of the steps.
-            cameras: Pictures of an observation.
-            tokens: Of its prompt.
-            stream: To capture on.
-            max_weight: Limit of the guidance of chunks that continue another one; None where they continue none.
-        """
-        config, device = network.config, network.device
-        size = config.vision.image_size
-        self._images = torch.zeros(cameras, 3, size, size, device=device)
-        self._tokens = torch.zeros(tokens, dtype=torch.int64, device=device)
-        self._state = torch.zeros(config.action_dim, device=device)
-        self._noise = torch.zeros(config.horizon, config.action_dim, device=device)
-        plan = torch.zeros(2, config.horizon, config.action_dim, device=device)
-        self._guidance = None if max_weight is None else Guidance(plan[0], plan[1], max_weight)
-        self.graph = torch.cuda.CUDAGraph(keep_graph=True)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            self._run(network, tables)
-        stream.synchronize()
-        with torch.cuda.graph(self.graph, stream=stream):
-            self._actions = self._run(network, tables)
-        self.graph.instantiate()
-
-    def replay(
-        self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, guidance: Guidance | None = None
-    ) -> Tensor:
-        """Actions float32 [horizon, action_dim] on the CPU, from an observation and noise of the captured shape.
-
-        `guidance` is given exactly where the graph was captured with one.
-        """
-        given = [images, tokens, state, noise]
-        buffers = [self._images, self._tokens, self._state, self._noise]
-        if self._guidance is not None and guidance is not None:
-            given += [guidance.previous.squeeze(0), guidance.weights]
-            buffers += [self._guidance.previous, self._guidance.weights]
-        for own, new in zip(buffers, given, strict=True):
-            own.copy_(new, non_blocking=True)
-        self.graph.replay()
-        return self._actions.cpu()
-
-    @property
-    def nodes(self) -> int:
-        """Kernels, copies and fills in the graph."""
-        count = ctypes.c_size_t()
-        driver = ctypes.CDLL("libcuda.so.1")
-        error = driver.cuGraphGetNodes(ctypes.c_void_p(self.graph.raw_cuda_graph()), None, ctypes.byref(count))
-        if error:
-            raise EngineError(f"the nodes of a CUDA graph cannot be counted: error {error} of the driver")
-        return count.value
-
-    def _run(self, network: CudaNetwork, tables: StepTables) -> Tensor:
-        cache = network.attend(self._images, self._tokens, self._state)
-        actions = self._noise.clone()
-        network.integrate(actions, cache, tables, self._guidance)
-        return actions
-
-
-class CudaEngine:
-    """The network on a GPU, in 16 bits where the scheme leaves it alone."""
 
     name = "cuda"
     default_scheme = ORIN
+    takes_frames = True
 
     def __init__(self, model: Pi0, scheme: Scheme = ORIN) -> None:
         """Moves the weights of `model` to the GPU; it cannot be used or saved afterwards.
@@ -127,9 +61,28 @@ class CudaEngine:
         self.config = model.config
         self.scheme = scheme.name
         self.times = euler_times(EULER_STEPS)
+        self.stale_prefix_s = self.prefix_age_s = 0.0
         self._network = CudaNetwork(model, torch.device("cuda", torch.cuda.current_device()))
-        self._stream = torch.cuda.Stream(self._network.device)
+        # One for whole chunks and two for re-planning: workspaces belong to a stream.
+        self._stream, self._prefix_stream = CudaStream(self._network.device), CudaStream(self._network.device)
+        self._loop_stream = CudaStream(self._network.device, urgent=True)
+        self._tables: dict[tuple[float, ...], StepTables] = {}
         self._captured: dict[tuple[object, ...], CapturedChunk] = {}
+        self._replanning: dict[tuple[object, ...], Replanning] = {}
+
+    def allow_stale_prefix(self, limit_s: float) -> None:
+        """From now on a chunk may be planned from pictures up to `limit_s` seconds older than its observation.
+
+        Raises:
+            EngineError: If the limit is not positive, or the network has its state in the prompt (π0.5).
+        """
+        check_stale_prefix(self.config, limit_s)
+        self.stale_prefix_s = limit_s
+
+    def forget_pictures(self) -> None:
+        """The next chunk is planned from its own pictures, as another robot asks or the last chunk failed."""
+        for replanning in self._replanning.values():
+            replanning.forget()
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
@@ -138,29 +91,56 @@ class CudaEngine:
         Rows of a batch are run one after the other: a robot has one.
 
         Raises:
-            EngineError: If an action is NaN or infinite, or the continuation is not guidance.
+            EngineError: If an action is NaN or infinite, the continuation is of another kind, or a batch comes where a
+                stale prefix is allowed.
         """
-        if continuation is not None and not isinstance(continuation, Guidance):
-            raise EngineError("the CUDA engine continues a chunk by guidance only; use --splice rtc, or --engine cpu")
-        actions = torch.stack([self._infer_row(inputs, row, noise[row], continuation) for row in range(inputs.batch)])
+        arrived_s = time.monotonic()
+        if not isinstance(continuation, Guidance | FrozenPrefix | None):
+            raise EngineError(f"the CUDA engine has no {type(continuation).__name__}; use guidance or a frozen prefix")
+        if self.stale_prefix_s and inputs.batch > 1:
+            raise EngineError(f"a stale prefix is for one robot, and {inputs.batch} observations came at once")
+        rows = [self._infer_row(inputs, row, noise[row], continuation, arrived_s) for row in range(inputs.batch)]
+        actions = torch.stack(rows)
         if not torch.isfinite(actions).all():
+            self.forget_pictures()
             raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
         return actions
 
     @torch.inference_mode()
-    def captured(self, cameras: int, tokens: int, max_weight: float | None = None) -> CapturedChunk:
-        """The graph of a shape, with guidance where `max_weight` limits it, captured now if it is new."""
-        shape = (cameras, tokens, max_weight, tuple(self.times.tolist()))
+    def captured(self, images: Tensor, tokens: int, limit: float | None = None) -> CapturedChunk:
+        """The graph for such pictures and so many tokens, with guidance up to a limit; captured now if it is new."""
+        tables = self._step_tables()
+        shape = (images.shape, images.dtype, tokens, tables, limit)
         if shape not in self._captured:
-            tables = step_tables(self._model, self.times, self._network.device)
-            self._captured[shape] = CapturedChunk(self._network, tables, cameras, tokens, self._stream, max_weight)
+            prefix = PrefixStage(self._network, images, tokens)
+            loop = LoopStage(self._network, tables, prefix.cache, limit)
+            self._captured[shape] = CapturedChunk(prefix, loop, self._stream)
         return self._captured[shape]
 
-    def _infer_row(self, inputs: ModelInputs, row: int, noise: Tensor, guidance: Guidance | None) -> Tensor:
+    def _infer_row(
+        self, inputs: ModelInputs, row: int, noise: Tensor, continuation: Continuation | None, arrived_s: float
+    ) -> Tensor:
         images = inputs.images[row][inputs.image_mask[row]]
-        tokens = inputs.tokens[row][inputs.token_mask[row]]
-        captured = self.captured(len(images), len(tokens), None if guidance is None else guidance.max_weight)
-        return captured.replay(images, tokens, inputs.state[row], noise, guidance)
+        tokens, state = inputs.tokens[row][inputs.token_mask[row]], inputs.state[row]
+        if not self.stale_prefix_s:
+            self.prefix_age_s = 0.0
+            captured = self.captured(images, len(tokens), max_weight(continuation))
+            return captured.replay(images, tokens, state, noise, continuation)
+        shape = (images.shape, images.dtype, len(tokens))
+        if shape not in self._replanning:
+            streams = self._prefix_stream, self._loop_stream
+            self._replanning[shape] = Replanning(self._network, images, len(tokens), *streams)
+        actions, source = self._replanning[shape].infer(
+            Source(images, tokens, arrived_s), state, noise, self.stale_prefix_s, self._step_tables(), continuation
+        )
+        self.prefix_age_s = arrived_s - source.arrived_s
+        return actions
+
+    def _step_tables(self) -> StepTables:
+        times = tuple(self.times.tolist())
+        if times not in self._tables:
+            self._tables[times] = step_tables(self._model, self.times, self._network.device)
+        return self._tables[times]
 
 
 def require_cuda(scheme: Scheme) -> None:
@@ -193,3 +173,11 @@ def check_sizes(config: Pi0Config) -> None:
             f"the CUDA kernels are made for heads of {HEAD_DIMS[0]} and vision heads of {HEAD_DIMS[1]}, and this "
             f"policy has {head_dims[0]} and {head_dims[1]}; use --engine cpu"
         )
+
+
+def check_stale_prefix(config: Pi0Config, limit_s: float) -> None:
+    """Raises `EngineError` where chunks cannot be planned from older pictures."""
+    if not 0 < limit_s < float("inf"):
+        raise EngineError(f"a stale prefix of {limit_s:g} s was allowed; expected a positive number of seconds")
+    if config.variant != "pi0":
+        raise EngineError("π0.5 reads the state from its prompt, so an old prefix would hold an old state; use π0")

@@ -1,10 +1,11 @@
 """π0 as the sequence of kernels that one CUDA graph holds.
 
 Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
-how it is compared with the reference where there is no GPU. Two calls make a chunk:
+how it is compared with the reference where there is no GPU. Three calls make a chunk:
 
-    attend     pictures, prompt and state -> keys and values of every layer      once
-    integrate  noise -> actions, in place                                        all Euler steps
+    attend        pictures and prompt -> keys and values of every layer      once
+    attend_state  state -> one more row of them                              once
+    integrate     noise -> actions, in place                                 all Euler steps
 
 Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps).
 """
@@ -24,6 +25,8 @@ from pi0_edge.engine.cuda_tables import StepTables, plain_norm
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update
+from pi0_edge.kernels.gemm_epilogue import Epilogue
+from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
 from pi0_edge.model.continuation import Guidance
@@ -50,14 +53,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each."""
+    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each, the state's last."""
 
     keys: Tensor
     values: Tensor
 
+    def copy_(self, other: Cache) -> None:
+        """Takes over all of another one of this shape."""
+        self.keys.copy_(other.keys)
+        self.values.copy_(other.values)
+
 
 class CudaNetwork:
-    """The weights of a network on its device, and the two calls of the module."""
+    """The weights of a network on its device, and the calls of the module."""
 
     def __init__(self, model: Pi0, device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> None:
         """Takes the weights out of `model`, layer by layer: only what depends on time alone stays there.
@@ -77,6 +85,7 @@ class CudaNetwork:
         if model.config.variant == "pi0":
             weight, bias = _on(self.device, model.action_time_mlp_out)
             self.mlp_out = (weight.to(dtype), bias)
+        self._resize_plans: dict[tuple[int, int], ResizePlan] = {}
         self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
         self._take_vision(model)
         self._take_prefix(model)
@@ -86,66 +95,82 @@ class CudaNetwork:
         for layer in model.expert.layers:
             del layer.attention, layer.mlp
 
-    def attend(self, images: Tensor, tokens: Tensor, state: Tensor) -> Cache:
-        """Keys and values of pictures, prompt and state.
-
-        Args:
-            images: float32 [cameras, 3, size, size] in [-1, 1].
-            tokens: int64 [tokens], no padding.
-            state: float32 [action_dim]; not read in π0.5.
+    def blank_cache(self, cameras: int, tokens: int) -> Cache:
+        """Memory for the keys and values of so many cameras and prompt tokens, and of the state (π0).
 
         Raises:
             EngineError: If there are more tokens than positions.
         """
+        sizes, length = self.config.prefix, cameras * self.config.vision.tokens + tokens
+        if length + 1 + self.config.horizon > POSITIONS:
+            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
+        shape = (2, sizes.depth, length + (self.state is not None), sizes.kv_heads, sizes.head_dim)
+        return Cache(*torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0))
+
+    def attend(self, images: Tensor, tokens: Tensor, cache: Cache) -> None:
+        """Puts keys and values of pictures and prompt into a cache.
+
+        Args:
+            images: uint8 frames [cameras, height, width, 3], or float32 [cameras, 3, size, size] in [-1, 1].
+            tokens: int64 [tokens], no padding.
+            cache: From `blank_cache`.
+        """
         seen = self._see(images)
         words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
         x = torch.cat((seen, words.to(self.dtype)))
-        sizes, length = self.config.prefix, len(x)
-        if length + 1 + self.config.horizon > POSITIONS:
-            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
-        rows = length + (self.state is not None)
-        keys, values = x.new_empty(2, sizes.depth, rows, sizes.kv_heads, sizes.head_dim).unbind(0)
         for i, layer in enumerate(self.prefix):
-            x = self._attend_layer(layer, x, keys[i], values[i], 0)
+            x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
         last = self.last_kv.after_norm(x, self.last_norm)
-        rope(self.last_kv(last, self.dtype), self.table, keys[-1], values[-1], 0)
-        if self.state is not None:
-            token = F.linear(state[None], *self.state).to(ACTION_STREAM)
-            for i, layer in enumerate(self.expert):
-                norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
-                token = self._attend_layer(layer, token, keys[i], values[i], length, norms, i == len(self.expert) - 1)
-        return Cache(keys, values)
+        rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
 
-    def integrate(self, x: Tensor, cache: Cache, tables: StepTables, guidance: Guidance | None = None) -> None:
+    def attend_state(self, state: Tensor, cache: Cache) -> None:
+        """Puts the state, float32 [action_dim], into the last row behind a prefix; π0.5 has no such row."""
+        if self.state is None:
+            return
+        token, row = F.linear(state[None], *self.state).to(ACTION_STREAM), cache.keys.shape[1] - 1
+        for i, layer in enumerate(self.expert):
+            norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
+            last = i == len(self.expert) - 1
+            token = self._attend_layer(layer, token, cache.keys[i], cache.values[i], row, norms, last)
+
+    def integrate(
+        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, guidance: Guidance | None = None
+    ) -> None:
         """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
 
         Args:
-            x: The noise.
+            x: The noise, behind the frozen actions.
             cache: Of prefix and state.
             tables: Of the times of the steps.
+            frozen: How many actions at the beginning stay as they are, int32 [1]; the network sees them at time 0.
             guidance: What the chunk continues, `previous` without a batch; it corrects the step that the kernel took.
         """
         out_weight, out_bias = self.mlp_out or (None, None)
+        of_norms = None if self.expert_norms else frozen
         for step in range(tables.steps):
-            norms = tables.norms[step]
-            hidden = embed_actions(x, tables.front, tables.biases[step], out_weight, out_bias, ACTION_STREAM)
+            norms, last = tables.norms[step], tables.final_norms[step]
+            hidden = embed_actions(x, tables.front, tables.biases[step], frozen, out_weight, out_bias, ACTION_STREAM)
             for i, layer in enumerate(self.expert):
-                hidden = self._action_layer(
-                    layer, hidden, norms[2 * i], norms[2 * i + 1], cache.keys[i], cache.values[i]
-                )
-            last = norms[-1]
+                pair = norms[2 * i], norms[2 * i + 1]
+                hidden = self._action_layer(layer, hidden, pair, of_norms, cache.keys[i], cache.values[i])
             before = None if guidance is None else x.clone()
-            euler_update(x, hidden, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
+            euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
             if guidance is not None and before is not None:
                 velocity = guidance.steer((before - x) * tables.steps, before, tables.times[step])
                 torch.sub(before, velocity / tables.steps, out=x)
 
-    def _action_layer(self, layer: Layer, x: Tensor, first: Norm, second: Norm, keys: Tensor, values: Tensor) -> Tensor:
-        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights."""
-        qkv = layer.qkv(layer.qkv.after_norm(x, first), self.dtype)
+    def _action_layer(
+        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
+
+        `frozen` is there where the norms are adaptive.
+        """
+        first, second = norms
+        qkv = layer.qkv(layer.qkv.after_norm(x, first, frozen), Epilogue(self.dtype))
         mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
-        x = layer.out(layer.out.takes(mixed), x.dtype, gate=first.gate, residual=x)
-        return self._mlp(layer, x, second, "geglu")
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
+        return self._mlp(layer, x, second, "geglu", frozen)
 
     def _attend_layer(
         self,
@@ -159,35 +184,42 @@ class CudaNetwork:
     ) -> Tensor:
         """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
         before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
-        qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+        qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
         q = rope(qkv, self.table, keys, values, first_row)
         if keys_only:
             return x
         rows = first_row + len(x)
         mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
-        x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
         return self._mlp(layer, x, between, "geglu")
 
-    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str) -> Tensor:
-        hidden = layer.up(layer.up.after_norm(x, before), self.dtype, activation)
-        return layer.down(layer.down.takes(hidden), x.dtype, gate=before.gate, residual=x)
+    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
+        hidden = layer.up(layer.up.after_norm(x, before, frozen), Epilogue(self.dtype, activation))
+        return layer.down(layer.down.takes(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x))
 
     def _see(self, images: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
-        vision = self.config.vision
-        cameras, side = len(images), vision.image_size // vision.patch_size
-        cut = images.view(cameras, 3, side, vision.patch_size, side, vision.patch_size)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(cameras * vision.tokens, -1)
-        x = F.linear(patches, *self.patch).view(cameras, vision.tokens, -1) + self.positions
-        x = x.flatten(0, 1).to(self.dtype)
+        vision, cameras = self.config.vision, len(images)
+        x = (F.linear(self._cut(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
         for layer in self.vision:
             before, between = cast("tuple[Norm, Norm]", layer.norms)
-            qkv = layer.qkv(layer.qkv.after_norm(x, before), self.dtype)
+            qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
             q, k, v = qkv.view(cameras, vision.tokens, 3, vision.heads, -1).unbind(2)
             mixed = attention(q, k, v).view(len(x), -1)
-            x = layer.out(layer.out.takes(mixed), x.dtype, residual=x)
+            x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
             x = self._mlp(layer, x, between, "gelu")
-        return self.projector(self.projector.after_norm(x, self.vision_norm), self.dtype)
+        return self.projector(self.projector.after_norm(x, self.vision_norm), Epilogue(self.dtype))
+
+    def _cut(self, images: Tensor) -> Tensor:
+        """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""
+        side, patch = self.config.vision.image_size, self.config.vision.patch_size
+        if images.dtype == torch.uint8:
+            size = (images.shape[1], images.shape[2])
+            if size not in self._resize_plans:
+                self._resize_plans[size] = resize_plan(*size, side, self.device)
+            return patches(images, **vars(self._resize_plans[size]), patch=patch)
+        cut = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
+        return cut.flatten(3).flatten(1, 2)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings [tokens, prefix width], float32 or 16 bits."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pi0_edge.errors import EngineError
+from pi0_edge.kernels.frozen_rows import of_rows
 from pi0_edge.kernels.geglu import geglu
 from pi0_edge.kernels.gemm import gemm_fp8, gemm_int8, gemm_weight_only
+from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.norm import norm, norm_quant
 from pi0_edge.kernels.quantize import quantize
@@ -41,9 +43,9 @@ class Norm:
     """A norm at one Euler step, or at any time where it is not adaptive.
 
     Attributes:
-        scale: float32 [width].
-        shift: float32 [width], or None.
-        gate: float32 [width] of the residual after it, or None.
+        scale: float32 [width]; [2, width] of this step and of time 0 where it is adaptive, see `kernels.frozen_rows`.
+        shift: As scale, or None.
+        gate: As scale, of the residual after it, or None.
         centred: A LayerNorm.
     """
 
@@ -56,23 +58,16 @@ class Norm:
 class Product(Protocol):
     """out = after(rows · weightᵀ + bias); see the module."""
 
-    def after_norm(self, x: Tensor, before: Norm) -> Rows:
-        """Normalized tokens in the form that this product reads; x is [tokens, width]."""
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """Normalized tokens in the form that this product reads; x is [tokens, width], `frozen` as in `norm_into`."""
         ...
 
     def takes(self, x: Tensor) -> Rows:
         """16-bit tokens [tokens, width] in the form that this product reads."""
         ...
 
-    def __call__(
-        self,
-        rows: Rows,
-        dtype: torch.dtype,
-        activation: str = "linear",
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """[tokens, columns] of `dtype`; activation, gate and residual as in `kernels.gemm_epilogue`."""
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own."""
         ...
 
 
@@ -88,32 +83,26 @@ class HalfProduct:
     weight: Tensor
     bias: Tensor | None
 
-    def after_norm(self, x: Tensor, before: Norm) -> Rows:
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Product`."""
-        return Rows(norm(x, before.scale, before.shift, before.centred, 1, self.weight.dtype))
+        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.weight.dtype))
 
     def takes(self, x: Tensor) -> Rows:
         """As `Product`."""
         return Rows(x)
 
-    def __call__(
-        self,
-        rows: Rows,
-        dtype: torch.dtype,
-        activation: str = "linear",
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        if residual is not None and gate is None and self.bias is None and residual.dtype == self.weight.dtype:
+        residual = then.residual
+        if residual is not None and then.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
             return torch.addmm(residual, rows.values, self.weight.t())
         out = F.linear(rows.values, self.weight, self.bias)
-        if activation == "geglu":
-            return geglu(out, 1, dtype)
-        if activation == "gelu":
+        if then.activation == "geglu":
+            return geglu(out, 1, then.dtype)
+        if then.activation == "gelu":
             return F.gelu(out, approximate="tanh")
-        out = out if gate is None else out * gate
-        return (out if residual is None else residual + out).to(dtype)
+        out = out if then.gate is None else out * of_rows(then.gate, then.frozen, len(out))
+        return (out if residual is None else residual + out).to(then.dtype)
 
 
 @dataclass(frozen=True)
@@ -132,28 +121,19 @@ class Int8Product:
     bias: Tensor | None
     hadamard_block: int
 
-    def after_norm(self, x: Tensor, before: Norm) -> Rows:
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Product`."""
-        return Rows(*norm_quant(x, before.scale, before.shift, before.centred, self.hadamard_block))
+        return Rows(*norm_quant(x, before.scale, before.shift, frozen, before.centred, self.hadamard_block))
 
     def takes(self, x: Tensor) -> Rows:
         """As `Product`: one more launch."""
         return Rows(*quantize(x, self.hadamard_block))
 
-    def __call__(
-        self,
-        rows: Rows,
-        dtype: torch.dtype,
-        activation: str = "linear",
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm_int8(
-            rows.values, self.weight, rows.scale, self.scale, self.bias, gate, residual, None, activation, dtype
-        )
+        return gemm_int8(rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -174,26 +154,17 @@ class WeightOnlyProduct:
     bias: Tensor | None
     dtype: torch.dtype
 
-    def after_norm(self, x: Tensor, before: Norm) -> Rows:
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Product`."""
-        return Rows(norm(x, before.scale, before.shift, before.centred, 1, self.dtype))
+        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
 
     def takes(self, x: Tensor) -> Rows:
         """As `Product`."""
         return Rows(x)
 
-    def __call__(
-        self,
-        rows: Rows,
-        dtype: torch.dtype,
-        activation: str = "linear",
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_weight_only(
-            rows.values, self.packed, self.fp8, self.scale, self.bias, gate, residual, None, activation, dtype
-        )
+        return gemm_weight_only(rows.values, self.packed, self.fp8, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -214,27 +185,23 @@ class Fp8Product:
     input_scale: Tensor
     dtype: torch.dtype
 
-    def after_norm(self, x: Tensor, before: Norm) -> Rows:
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Product`, in more than one launch: the norm has no E4M3 output yet."""
-        return self.takes(norm(x, before.scale, before.shift, before.centred, 1, self.dtype))
+        return self.takes(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
 
     def takes(self, x: Tensor) -> Rows:
         """As `Product`, by torch."""
         scaled = (x.float() / self.input_scale).clamp(-E4M3_MAX, E4M3_MAX)
         return Rows(scaled.to(torch.float8_e4m3fn), self.input_scale)
 
-    def __call__(
-        self,
-        rows: Rows,
-        dtype: torch.dtype,
-        activation: str = "linear",
-        gate: Tensor | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_fp8(
-            rows.values, self.weight, self.input_scale, self.scale, self.bias, gate, residual, None, activation, dtype
-        )
+        return gemm_fp8(rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
+
+
+def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
+    """An epilogue with a bias, in the order of the operators."""
+    return bias, then.gate, then.frozen, then.residual, then.out_scale, then.activation, then.dtype
 
 
 def check_rule(rule: Rule) -> None:

@@ -16,6 +16,8 @@ class ReferenceEngine:
 
     name = "reference"
     default_scheme = FP32
+    takes_frames = False
+    prefix_age_s = 0.0
 
     def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:
         """Takes a complete model.

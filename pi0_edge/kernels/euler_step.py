@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pi0_edge.kernels.frozen_rows import of_rows
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.kernels.norm import normalized
 
@@ -42,6 +43,7 @@ def embed_actions_into(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
+    frozen: Tensor | None,
     out_weight: Tensor | None,
     out_bias: Tensor | None,
 ) -> None:
@@ -54,6 +56,7 @@ def embed_actions_into(
         x: float32 [tokens, 32].
         weight: float32 [width, 32].
         bias: float32 [width], of this step.
+        frozen: int32 [1] or None; with it, the bias is [2, width]: see `frozen_rows`.
         out_weight: bfloat16 or float16 [width, width], of action_time_mlp_out; None in π0.5, where the tokens are
             x · weightᵀ + bias.
         out_bias: float32 [width]; None without `out_weight`.
@@ -62,7 +65,7 @@ def embed_actions_into(
         KernelError: If a size or type is not possible, or there is no GPU.
     """
     dtype = out_weight.dtype if out_weight is not None else torch.bfloat16 if out.dtype == torch.float32 else out.dtype
-    library.call("embed_actions", x, weight, bias, out_weight, out_bias, out, *out.shape, dtype, out.dtype)
+    library.call("embed_actions", x, weight, bias, frozen, out_weight, out_bias, out, *out.shape, dtype, out.dtype)
 
 
 @torch.library.custom_op("pi0::embed_actions", mutates_args=(), device_types="cuda")
@@ -70,19 +73,20 @@ def embed_actions(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
+    frozen: Tensor | None,
     out_weight: Tensor | None,
     out_bias: Tensor | None,
     out_dtype: torch.dtype,
 ) -> Tensor:
     """Action tokens [tokens, width] of noisy actions x [tokens, 32]; arguments as in `embed_actions_into`."""
     out = x.new_empty(len(x), len(weight), dtype=out_dtype)
-    embed_actions_into(kernel_library(), out, x, weight, bias, out_weight, out_bias)
+    embed_actions_into(kernel_library(), out, x, weight, bias, frozen, out_weight, out_bias)
     return out
 
 
 @embed_actions.register_kernel("cpu")
-def _(x, weight, bias, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
-    hidden = F.linear(x, weight, bias)
+def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
+    hidden = F.linear(x, weight) + of_rows(bias, frozen, len(x))
     if out_weight is None:
         return hidden.to(out_dtype)
     hidden = F.silu(hidden).to(out_weight.dtype)
@@ -90,7 +94,7 @@ def _(x, weight, bias, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
 
 
 @embed_actions.register_fake
-def _(x, weight, bias, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
+def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], weight.shape[0], dtype=out_dtype)
 
 
@@ -98,6 +102,7 @@ def euler_update_into(
     library: KernelLibrary,
     x: Tensor,
     hidden: Tensor,
+    frozen: Tensor | None,
     scale: Tensor | None,
     shift: Tensor | None,
     weight: Tensor,
@@ -111,6 +116,7 @@ def euler_update_into(
         x: float32 [tokens, action_dim], changed in place.
         hidden: The expert's output before its final norm, bfloat16, float16 or float32 [tokens, width]; width a
             multiple of 4, at most 2048.
+        frozen: int32 [1], so many tokens at the beginning stay as they are; or None.
         scale: Of the final norm, float32 [width] or None; 1 + weight, or 1 + the scale of this step (π0.5).
         shift: float32 [width] or None.
         weight: Of action_out_proj, float32 [action_dim, width].
@@ -120,23 +126,31 @@ def euler_update_into(
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
     """
-    tensors = (hidden, scale, shift, weight, bias, x)
+    tensors = (hidden, frozen, scale, shift, weight, bias, x)
     library.call("euler_update", *tensors, *hidden.shape, x.shape[1], dt, EPSILON, hidden.dtype)
 
 
 @torch.library.custom_op("pi0::euler_update", mutates_args=("x",), device_types="cuda")
 def euler_update(
-    x: Tensor, hidden: Tensor, scale: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, dt: float
+    x: Tensor,
+    hidden: Tensor,
+    frozen: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    dt: float,
 ) -> None:
     """Advances x [tokens, action_dim] by one Euler step, in place; arguments as in `euler_update_into`."""
-    euler_update_into(kernel_library(), x, hidden, scale, shift, weight, bias, dt)
+    euler_update_into(kernel_library(), x, hidden, frozen, scale, shift, weight, bias, dt)
 
 
 @euler_update.register_kernel("cpu")
-def _(x, hidden, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
-    x += dt * F.linear(normalized(hidden, scale, shift, False, 1), weight, bias)
+def _(x, hidden, frozen, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
+    step = dt * F.linear(normalized(hidden, scale, shift), weight, bias)
+    x += step if frozen is None else step.where(torch.arange(len(x), device=x.device)[:, None] >= frozen, 0)
 
 
 @euler_update.register_fake
-def _(x, hidden, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
+def _(x, hidden, frozen, scale, shift, weight, bias, dt):  # noqa: ANN001, ANN202
     return None

@@ -7,11 +7,14 @@
 | `gemm_fp8`         | E4M3           | E4M3                       | float32       | Hopper, Thor          |
 
 The operators plan at every call and keep their workspace: inside a CUDA graph, both have happened before the replay.
-n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588), which are padded with
-zeros to 592.
+n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588): they are float32 and
+multiplied by torch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +22,7 @@ from torch import Tensor
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import unpack_weights
 from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_tuned import tuned_plans
 from pi0_edge.kernels.gemm_workspace import workspace
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 
@@ -103,7 +107,7 @@ def gemm_weight_only_into(
     (m, k), n = a.shape, len(column_scale)
     e = epilogue
     library.call(
-        "gemm_weight_only", a, packed, column_scale, e.bias, e.gate, e.residual, e.out_scale, out, workspace,
+        "gemm_weight_only", a, packed, column_scale, e.bias, e.gate, e.frozen, e.residual, e.out_scale, out, workspace,
         workspace.numel(), m, n, k, a.dtype, e.dtype, int(fp8), e.activation_code, plan.blocks,
     )  # fmt: skip
 
@@ -123,7 +127,7 @@ def _bytes_into(
     (m, k), n = a.shape, len(weight)
     e = epilogue
     library.call(
-        name, a, weight, a_scale, column_scale, e.bias, e.gate, e.residual, e.out_scale, out, workspace,
+        name, a, weight, a_scale, column_scale, e.bias, e.gate, e.frozen, e.residual, e.out_scale, out, workspace,
         workspace.numel(), m, n, k, e.dtype, e.activation_code, plan.tile, plan.blocks,
     )  # fmt: skip
 
@@ -136,17 +140,15 @@ def gemm_int8(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """int8 [m, k] · int8 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_int8_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
-    plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a))
-    out, memory = _outputs(a, epilogue, len(weight), plan)
-    gemm_int8_into(kernel_library(), out, memory, a, weight, row_scale, column_scale, epilogue, plan)
-    return out
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
+    return _one_byte(gemm_int8_into, a, weight, row_scale, column_scale, epilogue)
 
 
 @torch.library.custom_op("pi0::gemm_fp8", mutates_args=(), device_types="cuda")
@@ -157,17 +159,15 @@ def gemm_fp8(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """E4M3 [m, k] · E4M3 [n, k]ᵀ -> [m, n or n / 2] of `dtype`; arguments as in `gemm_fp8_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
-    plan = plan_bytes(*_sizes(a, weight), _multiprocessors(a), fp8=True)
-    out, memory = _outputs(a, epilogue, len(weight), plan)
-    gemm_fp8_into(kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
-    return out
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
+    return _one_byte(gemm_fp8_into, a, weight, a_scale, column_scale, epilogue)
 
 
 @torch.library.custom_op("pi0::gemm_weight_only", mutates_args=(), device_types="cuda")
@@ -178,26 +178,34 @@ def gemm_weight_only(
     column_scale: Tensor,
     bias: Tensor | None,
     gate: Tensor | None,
+    frozen: Tensor | None,
     residual: Tensor | None,
     out_scale: Tensor | None,
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
     """16-bit [m, k] · packed [n, k]ᵀ -> [m, n or n / 2]; arguments as in `gemm_weight_only_into` and `Epilogue`."""
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     (m, k), n = a.shape, len(column_scale)
-    plan = plan_weight_only(m, n, k, _multiprocessors(a))
+    plan = plan_weight_only(m, n, k, _gpu(a).multi_processor_count)
     out, memory = _outputs(a, epilogue, n, plan)
     gemm_weight_only_into(kernel_library(), out, memory, a, packed, fp8, column_scale, epilogue, plan)
     return out
 
 
-def _sizes(a: Tensor, weight: Tensor) -> tuple[int, int, int]:
-    return len(a), len(weight), a.shape[1]
+def _one_byte(
+    into: Callable[..., None], a: Tensor, weight: Tensor, a_scale: Tensor, column_scale: Tensor, epilogue: Epilogue
+) -> Tensor:
+    gpu, fp8 = _gpu(a), into is gemm_fp8_into
+    tuned = tuned_plans((gpu.major, gpu.minor), gpu.multi_processor_count)
+    plan = plan_bytes(len(a), len(weight), a.shape[1], gpu.multi_processor_count, fp8, tuned)
+    out, memory = _outputs(a, epilogue, len(weight), plan)
+    into(kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
+    return out
 
 
-def _multiprocessors(a: Tensor) -> int:
-    return torch.cuda.get_device_properties(a.device).multi_processor_count
+def _gpu(a: Tensor) -> Any:
+    return torch.cuda.get_device_properties(a.device)
 
 
 def _outputs(a: Tensor, epilogue: Epilogue, n: int, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -211,30 +219,30 @@ def int8_sums(a: Tensor, weight: Tensor) -> Tensor:
 
 
 @gemm_int8.register_kernel("cpu")
-def _(a, weight, row_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, weight, row_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return epilogue.apply(int8_sums(a, weight), row_scale, column_scale)
 
 
 @gemm_fp8.register_kernel("cpu")
-def _(a, weight, a_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, weight, a_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     return epilogue.apply(a.float() @ weight.float().t(), a_scale, column_scale)
 
 
 @gemm_weight_only.register_kernel("cpu")
-def _(a, packed, fp8, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
-    epilogue = Epilogue(dtype, activation, bias, gate, residual, out_scale)
+def _(a, packed, fp8, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
     weight = unpack_weights(packed, len(column_scale), a.shape[1], torch.float8_e4m3fn if fp8 else torch.int8)
     return epilogue.apply(a.float() @ weight.float().t(), None, column_scale)
 
 
 @gemm_int8.register_fake
 @gemm_fp8.register_fake
-def _(a, weight, a_scale, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+def _(a, weight, a_scale, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
     return a.new_empty(len(a), Epilogue(dtype, activation).columns(len(weight)), dtype=dtype)
 
 
 @gemm_weight_only.register_fake
-def _(a, packed, fp8, column_scale, bias, gate, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
+def _(a, packed, fp8, column_scale, bias, gate, frozen, residual, out_scale, activation, dtype):  # noqa: ANN001, ANN202
     return a.new_empty(len(a), Epilogue(dtype, activation).columns(len(column_scale)), dtype=dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from pi0_edge.errors import KernelError
+from pi0_edge.kernels.frozen_rows import of_rows
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
 """Their numbers in the C interface are their places here; GELU is the tanh approximation."""
@@ -29,6 +30,7 @@ class Epilogue:
         activation: One of `ACTIVATIONS`. "geglu" halves the columns: weights alternate gate, up, gate, up, ...
         bias: float32 [n].
         gate: float32 [columns of the output], the residual gate of an adaptive norm.
+        frozen: int32 [1] or None; with it, the gate is [2, columns]: see `frozen_rows`.
         residual: The type and shape of the output; not with int8.
         out_scale: float32 [1], the step of an int8 output; None for every other.
     """
@@ -37,6 +39,7 @@ class Epilogue:
     activation: str = "linear"
     bias: Tensor | None = None
     gate: Tensor | None = None
+    frozen: Tensor | None = None
     residual: Tensor | None = None
     out_scale: Tensor | None = None
 
@@ -77,5 +80,5 @@ class Epilogue:
             value = gelu(value, approximate="tanh")
         elif self.activation == "geglu":
             value = gelu(value[:, ::2], approximate="tanh") * value[:, 1::2]
-        value = value if self.gate is None else value * self.gate
+        value = value if self.gate is None else value * of_rows(self.gate, self.frozen, len(value))
         return value if self.residual is None else value + self.residual.to(value.dtype)

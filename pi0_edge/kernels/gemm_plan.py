@@ -6,13 +6,13 @@ with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 1
 3.9 tiles of 144; and 36 tiles on 32 places take two rounds for the work of little more than one.
 
 The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured; what
-a device measures (`benchmarks/kernels_gemm.py`) goes before it, as a table.
+a device measures goes before it (`gemm_tuned.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MACS_PER_CYCLE = 2048
@@ -96,15 +96,29 @@ class Plan:
     workspace_bytes: int
 
 
-Tuned = Mapping[tuple[int, int, int], tuple[int, int]]
-"""(m, n, k) -> (tile, blocks), measured on one device."""
+@dataclass(frozen=True)
+class Measured:
+    """The fastest plan of one product on one kind of GPU; fields as in `plan_bytes` and `Plan`."""
+
+    fp8: bool
+    m: int
+    n: int
+    k: int
+    tile: int
+    blocks: int
+
+    def fits(self, m: int, n: int, k: int, fp8: bool) -> bool:
+        """It is also a plan for this product: the same weight, and as many tiles, so that the launch is the same."""
+        rows = TILES[self.tile].rows
+        return (self.fp8, self.n, self.k, math.ceil(self.m / rows)) == (fp8, n, k, math.ceil(m / rows))
 
 
-def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, tuned: Tuned | None = None) -> Plan:
-    """The plan of an INT8 or FP8 product: what was measured, or else what the model finds fastest."""
-    if tuned and (m, n, k) in tuned:
-        tile, blocks = tuned[m, n, k]
-        return _plan(TILES[tile], m, n, k, blocks)
+def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, tuned: Iterable[Measured] = ()) -> Plan:
+    """The plan of an INT8 or FP8 product: what was measured at the nearest m, or else what the model finds fastest."""
+    fitting = [measured for measured in tuned if measured.fits(m, n, k, fp8)]
+    if fitting:
+        nearest = min(fitting, key=lambda measured: abs(measured.m - m))
+        return _plan(TILES[nearest.tile], m, n, k, nearest.blocks)
     plans = candidates(m, n, k, multiprocessors, fp8)
     return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors))
 

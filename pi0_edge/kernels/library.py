@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pi0_edge.errors import KernelError
 
-VERSION = 1
+VERSION = 2
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
 TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}

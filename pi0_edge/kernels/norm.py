@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pi0_edge.kernels.frozen_rows import of_rows
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.kernels.quantized_rows import empty_quantized, hadamard, quantize_rows
 
@@ -24,6 +25,7 @@ def norm_into(
     x: Tensor,
     scale: Tensor | None,
     shift: Tensor | None,
+    frozen: Tensor | None = None,
     centred: bool = False,
     hadamard_block: int = 1,
 ) -> None:
@@ -36,6 +38,7 @@ def norm_into(
         x: bfloat16, float16 or float32 [rows, width]; width a multiple of 8, at most 8192.
         scale: float32 [width] or None.
         shift: float32 [width] or None.
+        frozen: int32 [1] or None; with it, scale and shift are [2, width]: see `frozen_rows`.
         centred: Subtract the mean first.
         hadamard_block: A power of two that divides the width; 1 for no transform.
 
@@ -44,7 +47,20 @@ def norm_into(
     """
     rows, width = x.shape
     library.call(
-        "norm", x, scale, shift, out, out_scale, rows, width, centred, hadamard_block, EPSILON, x.dtype, out.dtype
+        "norm",
+        x,
+        scale,
+        shift,
+        frozen,
+        out,
+        out_scale,
+        rows,
+        width,
+        centred,
+        hadamard_block,
+        EPSILON,
+        x.dtype,
+        out.dtype,
     )
 
 
@@ -53,52 +69,60 @@ def norm(
     x: Tensor,
     scale: Tensor | None,
     shift: Tensor | None,
+    frozen: Tensor | None,
     centred: bool,
     hadamard_block: int,
     out_dtype: torch.dtype,
 ) -> Tensor:
     """Normalized rows in a 16-bit type: x [rows, width] -> [rows, width]; arguments as in `norm_into`."""
     out = torch.empty_like(x, dtype=out_dtype)
-    norm_into(kernel_library(), out, None, x, scale, shift, centred, hadamard_block)
+    norm_into(kernel_library(), out, None, x, scale, shift, frozen, centred, hadamard_block)
     return out
 
 
 @torch.library.custom_op("pi0::norm_quant", mutates_args=(), device_types="cuda")
 def norm_quant(
-    x: Tensor, scale: Tensor | None, shift: Tensor | None, centred: bool, hadamard_block: int
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, frozen: Tensor | None, centred: bool, hadamard_block: int
 ) -> tuple[Tensor, Tensor]:
     """Normalized rows in INT8: x [rows, width] -> int8 [rows, width], float32 scales [rows, 1]."""
     out, out_scale = empty_quantized(x, x.shape[1])
-    norm_into(kernel_library(), out, out_scale, x, scale, shift, centred, hadamard_block)
+    norm_into(kernel_library(), out, out_scale, x, scale, shift, frozen, centred, hadamard_block)
     return out, out_scale
 
 
-def normalized(x: Tensor, scale: Tensor | None, shift: Tensor | None, centred: bool, hadamard_block: int) -> Tensor:
+def normalized(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    frozen: Tensor | None = None,
+    centred: bool = False,
+    hadamard_block: int = 1,
+) -> Tensor:
     """What the kernel holds before its last rounding: float32 (float64 for x in float64) [rows, width]."""
     y = x if x.dtype == torch.float64 else x.float()
     if centred:
         y = y - y.mean(-1, keepdim=True)
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
-    y = y if scale is None else y * scale
-    y = y if shift is None else y + shift
+    y = y if scale is None else y * of_rows(scale, frozen, len(y))
+    y = y if shift is None else y + of_rows(shift, frozen, len(y))
     return hadamard(y, hadamard_block)
 
 
 @norm.register_kernel("cpu")
-def _(x, scale, shift, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
-    return normalized(x, scale, shift, centred, hadamard_block).to(out_dtype)
+def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
+    return normalized(x, scale, shift, frozen, centred, hadamard_block).to(out_dtype)
 
 
 @norm_quant.register_kernel("cpu")
-def _(x, scale, shift, centred, hadamard_block):  # noqa: ANN001, ANN202
-    return quantize_rows(normalized(x, scale, shift, centred, hadamard_block))
+def _(x, scale, shift, frozen, centred, hadamard_block):  # noqa: ANN001, ANN202
+    return quantize_rows(normalized(x, scale, shift, frozen, centred, hadamard_block))
 
 
 @norm.register_fake
-def _(x, scale, shift, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
+def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
     return torch.empty_like(x, dtype=out_dtype)
 
 
 @norm_quant.register_fake
-def _(x, scale, shift, centred, hadamard_block):  # noqa: ANN001, ANN202
+def _(x, scale, shift, frozen, centred, hadamard_block):  # noqa: ANN001, ANN202
     return empty_quantized(x, x.shape[1])

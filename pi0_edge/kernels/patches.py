@@ -56,21 +56,18 @@ def patches_into(library: KernelLibrary, out: Tensor, frames: Tensor, plan: Resi
 
     Args:
         library: Where the kernel is.
-        out: bfloat16 or float16 [count, (side / patch)², pitch], overwritten: each row one patch as
-            [channel, row, column] and zeros up to the pitch, at least 3 · patch².
+        out: float32 [count, (side / patch)², 3 · patch²], overwritten: each row one patch as [channel, row, column].
         frames: uint8 [count, height, width, 3], RGB, of the plan's size.
         plan: On the device of the frames.
         patch: Side of a patch in pixels; divides the plan's side.
 
     Raises:
-        KernelError: If a size or type is not possible, or there is no GPU.
+        KernelError: If a size is not possible, or there is no GPU.
     """
     count, height, width, _ = frames.shape
     tables = (plan.row_first, plan.row_weights, plan.column_first, plan.column_weights)
     taps = (plan.row_weights.shape[1], plan.column_weights.shape[1], len(plan.row_first), len(plan.column_first))
-    library.call(
-        "patches", frames, *tables, out, count, height, width, *taps, plan.side, patch, out.shape[-1], out.dtype
-    )
+    library.call("patches", frames, *tables, out, count, height, width, *taps, plan.side, patch)
 
 
 @torch.library.custom_op("pi0::patches", mutates_args=(), device_types="cuda")
@@ -82,35 +79,32 @@ def patches(
     column_weights: Tensor,
     side: int,
     patch: int,
-    pitch: int,
-    out_dtype: torch.dtype,
 ) -> Tensor:
-    """uint8 [count, height, width, 3] and the fields of a `ResizePlan` -> [count, (side / patch)², pitch]."""
-    out = _empty(frames, side, patch, pitch, out_dtype)
+    """Frames uint8 [count, height, width, 3] and the fields of a `ResizePlan`; the result as in `patches_into`."""
+    out = _empty(frames, side, patch)
     plan = ResizePlan(row_first, row_weights, column_first, column_weights, side)
     patches_into(kernel_library(), out, frames, plan, patch)
     return out
 
 
 @patches.register_kernel("cpu")
-def _(frames, row_first, row_weights, column_first, column_weights, side, patch, pitch, out_dtype):  # noqa: ANN001, ANN202
+def _(frames, row_first, row_weights, column_first, column_weights, side, patch):  # noqa: ANN001, ANN202
     resized = _filter(_filter(frames, column_first, column_weights, 2), row_first, row_weights, 1)
     rows, columns = resized.shape[1:3]
     top, left = (side - rows) // 2, (side - columns) // 2
     square = resized.new_zeros(len(frames), side, side, 3)
     square[:, top : top + rows, left : left + columns] = resized
     cut = square.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).permute(0, 1, 3, 5, 2, 4)
-    scaled = cut.flatten(3).flatten(1, 2).float() / 255 * 2 - 1
-    return torch.nn.functional.pad(scaled, (0, pitch - scaled.shape[-1])).to(out_dtype)
+    return cut.flatten(3).flatten(1, 2).float() / 255 * 2 - 1
 
 
 @patches.register_fake
-def _(frames, row_first, row_weights, column_first, column_weights, side, patch, pitch, out_dtype):  # noqa: ANN001, ANN202
-    return _empty(frames, side, patch, pitch, out_dtype)
+def _(frames, row_first, row_weights, column_first, column_weights, side, patch):  # noqa: ANN001, ANN202
+    return _empty(frames, side, patch)
 
 
-def _empty(frames: Tensor, side: int, patch: int, pitch: int, dtype: torch.dtype) -> Tensor:
-    return frames.new_empty(frames.shape[0], (side // patch) ** 2, pitch, dtype=dtype)
+def _empty(frames: Tensor, side: int, patch: int) -> Tensor:
+    return frames.new_empty(frames.shape[0], (side // patch) ** 2, 3 * patch * patch, dtype=torch.float32)
 
 
 def _filter(x: Tensor, first: Tensor, weights: Tensor, dim: int) -> Tensor:

@@ -12,7 +12,8 @@ class ModelInputs:
     """A batch of observations.
 
     Attributes:
-        images: float32 [batch, cameras, 3, size, size] in [-1, 1].
+        images: float32 [batch, cameras, 3, size, size] in [-1, 1]; or, for an engine that takes frames, uint8
+            [batch, cameras, height, width, 3] in RGB, which it scales, pads and normalizes itself.
         image_mask: bool [batch, cameras]; a camera that is False is never computed.
         tokens: int64 [batch, tokens], the tokenized prompt with BOS.
         token_mask: bool [batch, tokens]; padding is False and never computed.

@@ -7,6 +7,8 @@ also for checkpoints of LeRobot, which resizes with torch: their policies see sl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,13 +34,7 @@ def resize_with_pad(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    ratio = max(width / size, height / size)
-    new_height, new_width = int(height / ratio), int(width / ratio)
-    if new_height == 0 or new_width == 0:
-        raise ObservationError(
-            f"a picture of {height}x{width} pixels has no pixel left when scaled to fit {size}x{size}; "
-            "expected an aspect ratio that a camera has"
-        )
+    new_height, new_width = _fitted(height, width, size)
     resized = Image.fromarray(image).resize((new_width, new_height), resample=Image.Resampling.BILINEAR)
     padded = np.zeros((size, size, 3), np.uint8)
     top, left = (size - new_height) // 2, (size - new_width) // 2
@@ -46,7 +42,39 @@ def resize_with_pad(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return padded
 
 
+def frames_of_one_size(frames: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    """Frames for an engine that scales them itself: as they are where they have one size, else as `resize_with_pad`.
+
+    Args:
+        frames: uint8 [height, width, 3] each, at least one.
+        size: Side of the square that they will be scaled to.
+
+    Returns:
+        uint8 [frames, height, width, 3].
+
+    Raises:
+        ObservationError: As `resize_with_pad`.
+    """
+    height, width = frames[0].shape[:2]
+    if any(frame.shape != frames[0].shape for frame in frames):
+        return np.stack([resize_with_pad(frame, size) for frame in frames])
+    _fitted(height, width, size)
+    return np.stack(frames)
+
+
 def to_unit_range(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [height, width, 3] -> float32 [3, height, width] in [-1, 1]: x / 255 * 2 - 1, rounded as openpi does."""
     scaled = image.astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of a picture that is scaled to fit a square."""
+    ratio = max(width / size, height / size)
+    new_height, new_width = int(height / ratio), int(width / ratio)
+    if new_height == 0 or new_width == 0:
+        raise ObservationError(
+            f"a picture of {height}x{width} pixels has no pixel left when scaled to fit {size}x{size}; "
+            "expected an aspect ratio that a camera has"
+        )
+    return new_height, new_width

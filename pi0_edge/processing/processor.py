@@ -17,7 +17,7 @@ from pi0_edge.errors import ConfigError, EngineError, ObservationError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.model.inputs import ModelInputs
 from pi0_edge.processing.actions import delta_mask, to_absolute, to_delta
-from pi0_edge.processing.images import resize_with_pad, to_unit_range
+from pi0_edge.processing.images import frames_of_one_size, resize_with_pad, to_unit_range
 from pi0_edge.processing.joint_conventions import CONVENTIONS
 from pi0_edge.processing.norm_stats import to_json
 from pi0_edge.processing.normalization import Normalization, Normalizer
@@ -62,10 +62,14 @@ class ObservationProcessor:
         self._delta = delta_mask(robot.delta_actions)
         self._check_widths()
 
-    def to_model_inputs(self, observation: Observation) -> ModelInputs:
+    def to_model_inputs(self, observation: Observation, as_frames: bool = False) -> ModelInputs:
         """Checks one observation and converts it into a batch of one.
 
         Only the cameras that are there and the real prompt tokens are contained: the others would be masked anyway.
+
+        Args:
+            observation: What the robot sees and feels.
+            as_frames: For an engine that takes frames, see `ModelInputs.images`.
 
         Raises:
             ObservationError: If anything in it has the wrong type, shape, name or value.
@@ -74,7 +78,10 @@ class ObservationProcessor:
         state = self._normalized_state(observation)
         tokens = self._tokens(checked_prompt(observation, self.robot), state)
         size = self.config.vision.image_size
-        images = np.stack([to_unit_range(resize_with_pad(picture, size)) for picture in pictures])
+        if as_frames:
+            images = frames_of_one_size(list(pictures), size)
+        else:
+            images = np.stack([to_unit_range(resize_with_pad(picture, size)) for picture in pictures])
         return ModelInputs(
             images=torch.from_numpy(images)[None],
             image_mask=torch.ones(1, len(images), dtype=torch.bool),

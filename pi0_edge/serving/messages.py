@@ -76,6 +76,7 @@ def write_chunk(
             preprocess_ms=chunk.preprocess_ms, infer_ms=chunk.infer_ms, postprocess_ms=chunk.postprocess_ms
         ),
         overrides=overrides,
+        prefix_age_ms=chunk.prefix_age_ms,
     )
 
 

@@ -27,6 +27,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_http_proxy", 0),
+    # A connection per client, also in one process: the server tells robots apart by it.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 _ERRORS = {
     grpc.StatusCode.INVALID_ARGUMENT: ObservationError,

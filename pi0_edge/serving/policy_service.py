@@ -49,11 +49,13 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self._recorder = recorder
         self._policy = policy
         self._queue = InferenceQueue()
+        self._peer = ""
 
     def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
         """Answers one observation with one chunk."""
         with _refusals(context):
-            return self._queue.run(lambda: self._infer(request), context.time_remaining(), context.add_callback)
+            peer = context.peer()
+            return self._queue.run(lambda: self._infer(request, peer), context.time_remaining(), context.add_callback)
 
     def GetMetadata(
         self, request: policy_pb2.MetadataRequest, context: grpc.ServicerContext
@@ -65,7 +67,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         """Drops the requests that wait."""
         self._queue.close()
 
-    def _infer(self, request: policy_pb2.Observation) -> policy_pb2.Chunk:
+    def _infer(self, request: policy_pb2.Observation, peer: str) -> policy_pb2.Chunk:
+        if peer != self._peer:
+            self._policy.forget_pictures()
+            self._peer = peer
         seed = request.noise_seed if request.HasField("noise_seed") else None
         action_dim = self._policy.processor.robot.action_dim
         plan = read_plan(request.continuation, action_dim) if request.HasField("continuation") else None
@@ -76,9 +81,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
             self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)
         logger.debug(
             "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
-            "overrides=%s",
+            "prefix_age_ms=%.2f overrides=%s",
             *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
-            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, ",".join(self._policy.overrides) or "none"),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, chunk.prefix_age_ms),
+            ",".join(self._policy.overrides) or "none",
         )
         return write_chunk(chunk, request.clock, self._policy.overrides)
 

@@ -3,10 +3,12 @@
 //   hidden = silu(x · foldedᵀ + bias of this step)        folded: action_in_proj and the action half of the time MLP
 //   tokens = hidden · outᵀ + out_bias                     π0; in π0.5 the tokens are x · inᵀ + bias
 //
+// Tokens of frozen actions take the bias of time 0 (`frozen_rows.cuh`).
+//
 // Each block owns 64 output columns and computes all of `hidden` for itself (32 multiplications per element), so that one
 // launch does both layers; its rows of `out` are already on their way from memory meanwhile. x and the folded weight are
 // float32 and stay so: each is split into two bfloat16, and three of the four products are added (error below 2^-16).
-#include "device.cuh"
+#include "frozen_rows.cuh"
 
 namespace pi0 {
 
@@ -51,15 +53,19 @@ __device__ __forceinline__ void load_actions(Actions &actions, const float *x, i
       }
 }
 
-// Eight columns of x · weightᵀ + bias, for all tokens.
+// Eight columns of x · weightᵀ + bias, for all tokens; the second bias for the first `frozen` of them.
 __device__ __forceinline__ void project_actions(float (&sums)[token_tiles][4], const Actions &actions,
-                                                const float *weight, const float *bias, int first_column) {
+                                                const float *weight, const float *bias, int frozen, int width,
+                                                int first_column) {
   const int lane = threadIdx.x % warp_size;
-  const auto start = *reinterpret_cast<const Vector<float, 2> *>(bias + first_column + lane % 4 * 2);
+  const float *own = bias + first_column + lane % 4 * 2;
+  const auto moving = *reinterpret_cast<const Vector<float, 2> *>(own);
+  const auto still = *reinterpret_cast<const Vector<float, 2> *>(frozen ? own + width : own);
   #pragma unroll
   for (int tile = 0; tile < token_tiles; tile++)
     #pragma unroll
-    for (int i = 0; i < 4; i++) sums[tile][i] = start.at[i % 2];
+    for (int i = 0; i < 4; i++)
+      sums[tile][i] = tile * 16 + i / 2 * 8 + lane / 4 < frozen ? still.at[i % 2] : moving.at[i % 2];
   #pragma unroll
   for (int step = 0; step < action_dim / 16; step++) {
     const float *at = weight + (first_column + lane / 4) * action_dim + step * 16 + lane % 4 * 2;
@@ -80,13 +86,14 @@ template <class Out> __device__ __forceinline__ void store_pair(Out *to, float l
 
 template <class Out>
 __global__ void __launch_bounds__(embed_warps *warp_size)
-project_actions_kernel(const float *x, const float *weight, const float *bias, Out *out, int tokens, int width) {
+project_actions_kernel(const float *x, const float *weight, const float *bias, const int *frozen, Out *out, int tokens,
+                       int width) {
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   const int first = blockIdx.x * block_columns + warp * 8;
   Actions actions;
   load_actions(actions, x, tokens);
   float sums[token_tiles][4];
-  project_actions(sums, actions, weight, bias, first);
+  project_actions(sums, actions, weight, bias, frozen_rows(frozen), width, first);
   #pragma unroll
   for (int tile = 0; tile < token_tiles; tile++)
     #pragma unroll
@@ -100,7 +107,7 @@ project_actions_kernel(const float *x, const float *weight, const float *bias, O
 
 template <class T, class Out>
 __global__ void __launch_bounds__(embed_warps *warp_size)
-embed_actions_kernel(const float *x, const float *weight, const float *bias, const T *out_weight,
+embed_actions_kernel(const float *x, const float *weight, const float *bias, const int *frozen, const T *out_weight,
                      const float *out_bias, Out *out, int tokens, int width) {
   auto *weights = &shared_memory<WeightStage<T>>();
   T *hidden = reinterpret_cast<T *>(weights + stages);
@@ -122,9 +129,10 @@ embed_actions_kernel(const float *x, const float *weight, const float *bias, con
   {
     Actions actions;
     load_actions(actions, x, tokens);
+    const int still = frozen_rows(frozen);
     for (int column = warp * 8; column < width; column += embed_warps * 8) {
       float sums[token_tiles][4];
-      project_actions(sums, actions, weight, bias, column);
+      project_actions(sums, actions, weight, bias, still, width, column);
       #pragma unroll
       for (int tile = 0; tile < token_tiles; tile++)
         #pragma unroll
@@ -172,9 +180,9 @@ embed_actions_kernel(const float *x, const float *weight, const float *bias, con
 
 }  // namespace pi0
 
-PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *bias, const void *out_weight,
-                              const float *out_bias, void *out, int64_t tokens, int64_t width, int64_t type,
-                              int64_t out_type, int64_t stream) {
+PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *bias, const int *frozen,
+                              const void *out_weight, const float *out_bias, void *out, int64_t tokens, int64_t width,
+                              int64_t type, int64_t out_type, int64_t stream) {
   using namespace pi0;
   if (tokens < 1 || tokens > most_tokens || width < block_columns || width % block_columns) return cudaErrorInvalidValue;
   if (out_type != PI0_FP32 && out_type != type) return cudaErrorInvalidValue;
@@ -184,9 +192,10 @@ PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *
     auto run = [&](auto *to) {
       using Out = std::remove_pointer_t<decltype(to)>;
       if (!out_weight)
-        return launch(project_actions_kernel<Out>, grid, block, 0, stream, x, weight, bias, to, tokens, width);
+        return launch(project_actions_kernel<Out>, grid, block, 0, stream, x, weight, bias, frozen, to, tokens,
+                      width);
       const size_t shared = sizeof(WeightStage<T>) * stages + sizeof(T) * most_tokens * (width + pad);
-      return launch(embed_actions_kernel<T, Out>, grid, block, shared, stream, x, weight, bias,
+      return launch(embed_actions_kernel<T, Out>, grid, block, shared, stream, x, weight, bias, frozen,
                     static_cast<const T *>(out_weight), out_bias, to, tokens, width);
     };
     return out_type == PI0_FP32 ? run(static_cast<float *>(out)) : run(static_cast<T *>(out));

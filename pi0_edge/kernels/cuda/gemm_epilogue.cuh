@@ -8,6 +8,7 @@
 // The choices are uniform branches at run time: they are taken once per tile, after hundreds of steps.
 #pragma once
 
+#include "frozen_rows.cuh"
 #include "gemm_arithmetic.cuh"
 #include "gemm_layout.cuh"
 
@@ -21,7 +22,8 @@ struct Epilogue {
   int row_scale_step;
   const float *column_scale;  // [n]
   const float *bias;          // [n], or null
-  const float *gate;          // [columns of out], or null: 1
+  const float *gate;          // [columns of out], or null: 1; a second one behind it where rows may be frozen
+  const int *frozen;          // see frozen_rows.cuh
   const void *residual;       // like out, or null
   const float *out_scale;     // one, for int8 only
   void *out;                  // [m, n], or [m, n / 2] with GeGLU
@@ -91,7 +93,7 @@ template <int count>
 __device__ __forceinline__ void store_columns(const Epilogue &e, int row, int column, int columns, float (&values)[count]) {
   const int64_t at = static_cast<int64_t>(row) * columns + column;
   if (e.gate) {
-    const Floats<count> gate(e.gate + column);
+    const Floats<count> gate(e.gate + (row < frozen_rows(e.frozen) ? columns : 0) + column);
 #pragma unroll
     for (int c = 0; c < count; c++) values[c] = times(values[c], gate.at[c]);
   }

@@ -137,8 +137,8 @@ int launch_weight_only(WeightOnlyArguments arguments, int64_t blocks, int64_t wo
 
 // a [m, k] in `a_type`, bfloat16 or float16; weight as gemm_packing.py packs it, E4M3 where fp8 is not 0.
 PI0_API int pi0_gemm_weight_only(const void *a, const uint8_t *weight, const float *column_scale, const float *bias,
-                                 const float *gate, const void *residual, const float *out_scale, void *out,
-                                 void *workspace, int64_t workspace_bytes, int64_t m, int64_t n, int64_t k,
+                                 const float *gate, const int *frozen, const void *residual, const float *out_scale,
+                                 void *out, void *workspace, int64_t workspace_bytes, int64_t m, int64_t n, int64_t k,
                                  int64_t a_type, int64_t type, int64_t fp8, int64_t activation, int64_t blocks,
                                  int64_t stream) {
   using namespace pi0::gemm;
@@ -146,8 +146,8 @@ PI0_API int pi0_gemm_weight_only(const void *a, const uint8_t *weight, const flo
   WeightOnlyArguments arguments{};
   arguments.a = a;
   arguments.weight = weight;
-  arguments.epilogue = {nullptr, 0, column_scale, bias, gate, residual, out_scale, out, static_cast<pi0_type>(type),
-                        static_cast<Activation>(activation)};
+  arguments.epilogue = {nullptr, 0, column_scale, bias, gate, frozen, residual, out_scale, out,
+                        static_cast<pi0_type>(type), static_cast<Activation>(activation)};
   arguments.workspace.tickets = static_cast<unsigned *>(workspace);
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > longest || n % 16 || k % 16 ||
       !arguments.epilogue.possible())

@@ -1,7 +1,9 @@
 // RMSNorm, adaptive RMSNorm and LayerNorm, then an optional Hadamard transform, then int8 or 16 bits: one pass.
 //
 // One block per row, the row in registers: what is read once is written once. Statistics of a LayerNorm are taken in two
-// passes over the registers (mean, then squared distances), which loses nothing to cancellation.
+// passes over the registers (mean, then squared distances), which loses nothing to cancellation. Rows of frozen actions
+// take scale and shift of time 0 (`frozen_rows.cuh`).
+#include "frozen_rows.cuh"
 #include "row.cuh"
 
 namespace pi0 {
@@ -11,9 +13,10 @@ constexpr int norm_threads = 1024;
 
 template <class In, class Out>
 __global__ void __launch_bounds__(norm_threads)
-norm_kernel(const In *x, const float *scale, const float *shift, Out *out, float *out_scale, int width, bool centred,
-            int hadamard_block, float epsilon) {
+norm_kernel(const In *x, const float *scale, const float *shift, const int *frozen, Out *out, float *out_scale,
+            int width, bool centred, int hadamard_block, float epsilon) {
   const int64_t row = blockIdx.x;
+  const int of_row = row < frozen_rows(frozen) ? width : 0;
   Row<norm_items> y = load_row<norm_items>(x + row * width, width);
   if (centred) {
     float sum = 0.0f;
@@ -27,11 +30,11 @@ norm_kernel(const In *x, const float *scale, const float *shift, Out *out, float
   const float normalizer = rsqrtf(block_sum(squares) / width + epsilon);
   for (int i = 0; i < norm_items; i++) y.at[i] *= normalizer;
   if (scale) {
-    const auto by = load_row<norm_items>(scale, width);
+    const auto by = load_row<norm_items>(scale + of_row, width);
     for (int i = 0; i < norm_items; i++) y.at[i] *= by.at[i];
   }
   if (shift) {
-    const auto by = load_row<norm_items>(shift, width);
+    const auto by = load_row<norm_items>(shift + of_row, width);
     for (int i = 0; i < norm_items; i++) y.at[i] += by.at[i];
   }
   hadamard(y, hadamard_block);
@@ -40,9 +43,9 @@ norm_kernel(const In *x, const float *scale, const float *shift, Out *out, float
 
 }  // namespace pi0
 
-PI0_API int pi0_norm(const void *x, const float *scale, const float *shift, void *out, float *out_scale, int64_t rows,
-                     int64_t width, int64_t centred, int64_t hadamard_block, float epsilon, int64_t in_type,
-                     int64_t out_type, int64_t stream) {
+PI0_API int pi0_norm(const void *x, const float *scale, const float *shift, const int *frozen, void *out,
+                     float *out_scale, int64_t rows, int64_t width, int64_t centred, int64_t hadamard_block,
+                     float epsilon, int64_t in_type, int64_t out_type, int64_t stream) {
   using namespace pi0;
   if (rows < 0 || !row_is_possible(width, hadamard_block, norm_items)) return cudaErrorInvalidValue;
   return with_row_types(in_type, out_type, [&](auto *in, auto *result) {
@@ -50,7 +53,7 @@ PI0_API int pi0_norm(const void *x, const float *scale, const float *shift, void
     using Out = std::remove_pointer_t<decltype(result)>;
     const int threads = threads_of_row<norm_items>(width);
     return launch(norm_kernel<In, Out>, dim3(rows), dim3(threads), row_memory_bytes(width, hadamard_block, norm_items),
-                  stream, static_cast<const In *>(x), scale, shift, static_cast<Out *>(out), out_scale, width, centred,
-                  hadamard_block, epsilon);
+                  stream, static_cast<const In *>(x), scale, shift, frozen, static_cast<Out *>(out), out_scale, width,
+                  centred, hadamard_block, epsilon);
   });
 }

@@ -20,15 +20,12 @@ __device__ __forceinline__ int to_8_bits(int sum) {
   return sum < 0 ? 0 : sum > 255 ? 255 : sum;
 }
 
-template <class T>
 __global__ void __launch_bounds__(1024)
-patches_kernel(const uint8_t *frames, Taps rows, Taps columns, T *out, int height, int width, int side, int patch,
-               int pitch) {
+patches_kernel(const uint8_t *frames, Taps rows, Taps columns, float *out, int height, int width, int side, int patch) {
   const int patches = side / patch, area = patch * patch;
   const int pixel = threadIdx.x, y = blockIdx.x / patches * patch + pixel / patch;
   const int x = blockIdx.x % patches * patch + pixel % patch;
-  T *to = out + (static_cast<int64_t>(blockIdx.y) * patches * patches + blockIdx.x) * pitch;
-  for (int column = channels * area + threadIdx.x; column < pitch; column += blockDim.x) to[column] = from_float<T>(0);
+  float *to = out + (static_cast<int64_t>(blockIdx.y) * patches * patches + blockIdx.x) * channels * area;
   if (pixel >= area) return;
 
   int value[channels] = {};  // black
@@ -52,25 +49,20 @@ patches_kernel(const uint8_t *frames, Taps rows, Taps columns, T *out, int heigh
     for (int c = 0; c < channels; c++) value[c] = to_8_bits(sums[c]);
   }
   for (int c = 0; c < channels; c++)
-    to[c * area + pixel] = from_float<T>(static_cast<float>(value[c]) / 255.0f * 2.0f - 1.0f);
+    to[c * area + pixel] = static_cast<float>(value[c]) / 255.0f * 2.0f - 1.0f;
 }
 
 }  // namespace pi0
 
 PI0_API int pi0_patches(const uint8_t *frames, const int *row_first, const int *row_weights, const int *column_first,
-                        const int *column_weights, void *out, int64_t count, int64_t height, int64_t width,
+                        const int *column_weights, float *out, int64_t count, int64_t height, int64_t width,
                         int64_t row_taps, int64_t column_taps, int64_t rows, int64_t columns, int64_t side,
-                        int64_t patch, int64_t pitch, int64_t type, int64_t stream) {
+                        int64_t patch, int64_t stream) {
   using namespace pi0;
-  if (count < 0 || patch < 1 || patch > 32 || side % patch || rows > side || columns > side ||
-      pitch < channels * patch * patch)
-    return cudaErrorInvalidValue;
+  if (count < 0 || patch < 1 || patch > 32 || side % patch || rows > side || columns > side) return cudaErrorInvalidValue;
   const Taps along_rows{row_first, row_weights, static_cast<int>(row_taps), static_cast<int>(rows)};
   const Taps along_columns{column_first, column_weights, static_cast<int>(column_taps), static_cast<int>(columns)};
   const int64_t patches = side / patch;
-  return with_16_bit_type(type, [&](auto *none) {
-    using T = std::remove_pointer_t<decltype(none)>;
-    return launch(patches_kernel<T>, dim3(patches * patches, count), dim3(divide_up(patch * patch, warp_size) * warp_size),
-                  0, stream, frames, along_rows, along_columns, static_cast<T *>(out), height, width, side, patch, pitch);
-  });
+  return launch(patches_kernel, dim3(patches * patches, count), dim3(divide_up(patch * patch, warp_size) * warp_size), 0,
+                stream, frames, along_rows, along_columns, out, height, width, side, patch);
 }

@@ -13,7 +13,7 @@
 #define PI0_API extern "C" __attribute__((visibility("default")))
 
 // Grows when a function changes its arguments or its meaning; `library.py` refuses another number.
-#define PI0_LIBRARY_VERSION 1
+#define PI0_LIBRARY_VERSION 2
 
 // What a pointer of changing type points to, passed as an int64_t.
 enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
