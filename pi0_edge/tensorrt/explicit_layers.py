@@ -1,4 +1,4 @@
-"""Quantized layers with their quantization written out, so that a compiler sees it.
+"""Quantized linears with their quantization written out, so that a compiler sees it.
 
     x ─► quantize ─► dequantize ─┐
                                  ├─► product in float32 (+ bias)     TensorRT fuses all of it into one INT8 product
@@ -9,7 +9,6 @@ Values and scales are those of `quant.quantized_linear`, byte by byte: nothing i
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +16,7 @@ from pi0_edge.errors import EngineError
 from pi0_edge.model import Pi0
 from pi0_edge.tensorrt.quantize_ops import dequantize_linear, quantize_linear
 from quant.hadamard import rotate
-from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear
+from quant.quantized_linear import QuantizedLinear
 from quant.schemes import Rule, Scheme
 
 FP8_CAPABILITY = (8, 9)
@@ -27,12 +26,17 @@ FP8_CAPABILITY = (8, 9)
 class ExplicitLinear(nn.Module):
     """`QuantizedLinear` as quantize, dequantize and a product in float."""
 
+    values: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor | None
+
     def __init__(self, layer: QuantizedLinear) -> None:
         """Takes the buffers of `layer`, which must not be packed."""
         super().__init__()
         if layer.values is None:
             raise EngineError("the weights were packed for the CPU; TensorRT needs them as the bundle holds them")
-        self.rule, self.rotation = layer.rule, layer.rotation
+        self.activations, self.rotation = layer.rule.activations, layer.rotation
         self.register_buffer("values", layer.values)
         self.register_buffer("scale", layer.scale)
         self.register_buffer("bias", layer.bias)
@@ -41,44 +45,26 @@ class ExplicitLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N] in the dtype of x."""
         tokens = rotate(x, self.rotation) if self.rotation else x
-        weight, bias = dequantize_linear(self.get_buffer("values"), self.get_buffer("scale")), self.bias
-        if self.rule.activations is not None and self.rule.activations.static:
-            scale = self.get_buffer("input_scale")
-            dtype = self.rule.activations.dtype
-            tokens = dequantize_linear(quantize_linear(tokens.float(), scale, dtype), scale)
-        elif self.rule.activations is not None:
-            tokens, weight = tokens.to(self.rule.activations.dtype), weight.to(self.rule.activations.dtype)
-            bias = None if bias is None else bias.to(tokens.dtype)
-        return F.linear(tokens, weight, bias).to(x.dtype)
-
-
-class ExplicitEmbedding(nn.Module):
-    """`QuantizedEmbedding` with its rows dequantized after they were picked: the table stays in 8 bits."""
-
-    def __init__(self, layer: QuantizedEmbedding) -> None:
-        super().__init__()
-        self.register_buffer("values", layer.values)
-        self.register_buffer("scale", layer.scale)
-        self.register_buffer("one", torch.ones(()))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """int64 [tokens] -> float32 [tokens, width]."""
-        # A scale that was picked at run time is nothing that TensorRT dequantizes with, so it is multiplied.
-        rows = dequantize_linear(self.get_buffer("values")[tokens], self.get_buffer("one"))
-        return rows * self.get_buffer("scale")[tokens][..., None]
+        weight, bias = dequantize_linear(self.values, self.scale), self.bias
+        if self.input_scale is not None and self.activations is not None:
+            integers = quantize_linear(tokens.float(), self.input_scale, self.activations.dtype)
+            tokens = dequantize_linear(integers, self.input_scale)
+        elif self.activations is not None:
+            dtype = self.activations.dtype
+            tokens, weight, bias = tokens.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        return F.linear(tokens.to(weight.dtype), weight, bias).to(x.dtype)
 
 
 def write_out_quantization(model: Pi0) -> Pi0:
-    """Replaces every quantized layer of `model`, in place, and returns it.
+    """Replaces every quantized linear of `model`, in place, and returns it.
 
     Raises:
         EngineError: If a layer was packed for the CPU.
     """
     for path, layer in list(model.named_modules()):
-        if isinstance(layer, QuantizedLinear | QuantizedEmbedding):
+        if isinstance(layer, QuantizedLinear):
             parent, _, name = path.rpartition(".")
-            explicit = ExplicitLinear(layer) if isinstance(layer, QuantizedLinear) else ExplicitEmbedding(layer)
-            setattr(model.get_submodule(parent), name, explicit)
+            setattr(model.get_submodule(parent), name, ExplicitLinear(layer))
     return model
 
 
@@ -101,9 +87,8 @@ def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
 
 def _check_rule(scheme: str, rule: Rule) -> None:
     if rule.library is not None:
-        raise EngineError(f"{scheme} leaves layers to {rule.library}, which TensorRT does not know; use int8-w8a8-static")
-    dynamic = rule.activations is not None and rule.activations.scaled and not rule.activations.static
-    if dynamic:
+        raise EngineError(f"{scheme} leaves layers to {rule.library}, unknown to TensorRT; use int8-w8a8-static")
+    if rule.activations is not None and rule.activations.scaled and not rule.activations.static:
         raise EngineError(
             f"{scheme} takes scales of activations from the tokens themselves ({rule.activations}), which TensorRT has "
             "no operator for; use int8-w8a8-static, whose scales are calibrated"

@@ -1,11 +1,15 @@
 """The two programs that TensorRT runs, and the Euler loop around them.
 
-    attend    pictures, prompt, state                 -> keys and values of every layer     once per chunk
+    attend    pictures, words, state                  -> keys and values of every layer     once per chunk
     velocity  x, conditioning, keys and values        -> velocity of x                      once per Euler step
 
-Both are the model as it stands, for one robot: nothing has a batch, the prompt has its exact length, missing cameras are
-not there, and so nothing is masked. What depends on time alone comes in as a row of a table, because TensorRT has no
-float64 to compute it in; number and times of the Euler steps are thereby no part of a program.
+Both are the model as it stands, for one robot: nothing has a batch, the prompt has its exact length, missing cameras
+are not there, and so nothing is masked.
+
+Two tables stay outside. The words of the prompt are rows of the token embedding, which TensorRT cannot hold in 8 bits
+(it takes 8-bit constants as operands of a product only), and which would be half a gigabyte or more in every plan. And
+what depends on time alone is a row per Euler step, because TensorRT has no float64 to compute it in; number and times of
+the steps are thereby no part of a program.
 """
 
 from __future__ import annotations
@@ -61,12 +65,12 @@ class AttendProgram(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, words: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of everything that the action tokens see.
 
         Args:
             images: float32 [cameras, 3, size, size] in [-1, 1].
-            tokens: int64 [tokens].
+            words: [tokens, prefix width] in the dtype of the token stream, from `embed_words`.
             state: float32 [action_dim]; None in π0.5, which reads the state from the prompt.
 
         Returns:
@@ -74,8 +78,7 @@ class AttendProgram(nn.Module):
         """
         model = self.model
         seen = model.projector(model.vision(images).to(model.projector.weight.dtype)).flatten(0, 1)
-        words = model.token_embedding(tokens) * math.sqrt(model.config.prefix.width)
-        stream = torch.cat((seen.to(model.residual_dtype), words.to(model.residual_dtype)))[None]
+        stream = torch.cat((seen.to(model.residual_dtype), words))[None]
         context = Context(model.prefix(stream, None), torch.tensor([stream.shape[1]], device=stream.device), None)
         if state is not None:
             context = model.attend_state(context, state[None])
@@ -109,6 +112,13 @@ class VelocityProgram(nn.Module):
 
 
 @torch.no_grad()
+def embed_words(model: Pi0, tokens: Tensor) -> Tensor:
+    """What the prefix sees of a prompt: int64 [tokens] -> [tokens, prefix width] in the dtype of the token stream."""
+    words = model.token_embedding(tokens) * math.sqrt(model.config.prefix.width)
+    return words.to(model.residual_dtype)
+
+
+@torch.no_grad()
 def conditioning_table(model: Pi0, times: Tensor) -> Tensor:
     """Everything that depends on time alone, a row per Euler step.
 
@@ -120,33 +130,39 @@ def conditioning_table(model: Pi0, times: Tensor) -> Tensor:
     return torch.cat([table.time_bias] if table.time_bias is not None else table.modulations or [], dim=1)
 
 
+def input_names(config: Pi0Config) -> dict[str, tuple[str, ...]]:
+    """The inputs of both programs in the order of a call, by name of the program."""
+    attend = ("images", "words", "state") if config.variant == "pi0" else ("images", "words")
+    return {"attend": attend, "velocity": ("x", "conditioning", "keys", "values")}
+
+
 @torch.no_grad()
-def export_programs(model: Pi0, shape: Shape) -> tuple[Program, Program]:
-    """Both programs of a network for one shape, `attend` and `velocity`.
+def export_program(model: Pi0, name: str, shape: Shape) -> Program:
+    """One program of a network for one shape.
 
     Args:
         model: In the form of `explicit_layers.write_out_quantization`.
+        name: `attend` or `velocity`.
         shape: Of the observations.
     """
-    config = model.config
-    size = config.vision.image_size
-    observation = {
+    config, stream = model.config, model.residual_dtype
+    size, expert = config.vision.image_size, config.expert
+    cache = (expert.depth, context_length(config, shape), expert.kv_heads, expert.head_dim)
+    examples = {
         "images": torch.zeros(shape.cameras, 3, size, size),
-        "tokens": torch.zeros(shape.tokens, dtype=torch.int64),
-    }
-    if config.variant == "pi0":
-        observation["state"] = torch.zeros(config.action_dim)
-    sizes = config.prefix
-    cache = (sizes.depth, context_length(config, shape), sizes.kv_heads, sizes.head_dim)
-    step = {
+        "words": torch.zeros(shape.tokens, config.prefix.width, dtype=stream),
+        "state": torch.zeros(config.action_dim),
         "x": torch.zeros(config.horizon, config.action_dim),
         "conditioning": conditioning_table(model, torch.ones(1))[0],
         # Two tensors, not one twice: torch.export takes one tensor under two names for one input.
-        "keys": torch.zeros(cache, dtype=model.residual_dtype),
-        "values": torch.zeros(cache, dtype=model.residual_dtype),
+        "keys": torch.zeros(cache, dtype=stream),
+        "values": torch.zeros(cache, dtype=stream),
     }
-    attend = _exported("attend", AttendProgram(model), observation, ("keys", "values"))
-    return attend, _exported("velocity", VelocityProgram(model), step, ("velocity",))
+    inputs = input_names(config)[name]
+    arguments = tuple(examples[each] for each in inputs)
+    module = AttendProgram(model) if name == "attend" else VelocityProgram(model)
+    outputs = ("keys", "values") if name == "attend" else ("velocity",)
+    return Program(name, torch.export.export(module.eval(), arguments), arguments, inputs, outputs)
 
 
 def context_length(config: Pi0Config, shape: Shape) -> int:
@@ -168,7 +184,7 @@ def sample_actions(
     Args:
         attend: Runs `AttendProgram`.
         velocity: Runs `VelocityProgram`.
-        observation: Its pictures, prompt and, in π0, state, as `AttendProgram` takes them.
+        observation: Its pictures, words and, in π0, state, as `AttendProgram` takes them.
         noise: float32 [horizon, action_dim].
         conditioning: From `conditioning_table` for `times`.
         times: float32 [steps].
@@ -185,8 +201,3 @@ def sample_actions(
             found = guidance.steer(found, x, time)
         x = x - found / len(times)
     return x
-
-
-def _exported(name: str, module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]) -> Program:
-    arguments = tuple(inputs.values())
-    return Program(name, torch.export.export(module.eval(), arguments), arguments, tuple(inputs), outputs)
