@@ -8,8 +8,8 @@ are not there, and so nothing is masked.
 
 Two tables stay outside. The words of the prompt are rows of the token embedding, which TensorRT cannot hold in 8 bits
 (it takes 8-bit constants as operands of a product only), and which would be half a gigabyte or more in every plan. And
-what depends on time alone is a row per Euler step, because TensorRT has no float64 to compute it in; number and times of
-the steps are thereby no part of a program.
+what depends on time alone is a row per Euler step, because TensorRT has no float64 to compute it in; number and times
+of the steps are thereby no part of a program.
 """
 
 from __future__ import annotations
