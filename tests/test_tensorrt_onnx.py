@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.errors import EngineError
-from pi0_edge.tensorrt.onnx_programs import OPSET, write_onnx, write_onnx_programs
+from pi0_edge.tensorrt.onnx_programs import OPSET, write_onnx_programs
 from pi0_edge.tensorrt.programs import conditioning_table, input_names, sample_actions
 from quant import compare_actions
 from quant.schemes import BF16_POLICY
@@ -27,30 +27,15 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'p
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pi0-edge[tensorrt]'")
 runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: pip install onnxruntime")
 
-
-class Files:
-    """ONNX files of cases, written once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @cache  # noqa: B019 it lives as long as the tests of this file
-    def path(self, case: Case, name: str) -> Path:
-        folder = self._folder / str(id(case))
-        folder.mkdir(exist_ok=True)
-        write_onnx(case.program(name), folder / f"{name}.onnx")
-        return folder / f"{name}.onnx"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Files:
-    return Files(tmp_path_factory.mktemp("onnx"))
+OnnxFile = Callable[[Case, str], Path]
 
 
 def session(path: Path) -> Any:
     """Runs a file on the CPU as the program it was made of."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
+    # As written: its optimizer (1.32) repeats a quantization behind a reshape without the zero point that makes it signed.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     loaded = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in loaded.get_inputs()]
 
@@ -62,31 +47,31 @@ def session(path: Path) -> Any:
     return call
 
 
-def actions(case: Case, files: Files) -> Tensor:
-    attend, velocity = (session(files.path(case, name)) for name in input_names(case.model.config))
+def actions(case: Case, onnx_file: OnnxFile) -> Tensor:
+    attend, velocity = (session(onnx_file(case, name)) for name in input_names(case.model.config))
     table = conditioning_table(case.model, TIMES)
     return sample_actions(attend, velocity, case.observation, case.noise, table, TIMES)
 
 
-@pytest.mark.parametrize("variant", ["pi0", "pi05"])
-def test_in_fp32_the_files_are_the_reference(variant: str, files: Files):
+@pytest.mark.parametrize("variant", ["pi0", pytest.param("pi05", marks=pytest.mark.slow)])
+def test_in_fp32_the_files_are_the_reference(variant: str, onnx_file: OnnxFile):
     case = make_case(variant, "fp32")
-    error = (actions(case, files) - case.truth).abs().max().item()
+    error = (actions(case, onnx_file) - case.truth).abs().max().item()
     print(f"{variant}: largest difference {error:.1e}")
     assert error < 1e-5
 
 
-def test_static_int8_is_the_cpu_engine_within_rounding(files: Files):
+def test_static_int8_is_the_cpu_engine_within_rounding(onnx_file: OnnxFile):
     case = make_case("pi0", "int8-w8a8-static")
-    compared = compare_actions(case.cpu, actions(case, files))
+    compared = compare_actions(case.cpu, actions(case, onnx_file))
     print(f"cosine to the CPU engine {compared.cosine:.7f}")
     assert compared.cosine > 0.9999
 
 
-@pytest.mark.parametrize(("name", "linears"), [("attend", 46), ("velocity", 21)])
-def test_static_int8_stays_explicit_and_in_8_bits(name: str, linears: int, files: Files):
+@pytest.mark.parametrize(("name", "linears"), [("attend", 44), ("velocity", 21)])
+def test_static_int8_stays_explicit_and_in_8_bits(name: str, linears: int, onnx_file: OnnxFile):
     case = make_case("pi0", "int8-w8a8-static")
-    path = files.path(case, name)
+    path = onnx_file(case, name)
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(str(path))
     assert [each.version for each in model.opset_import if each.domain == ""] == [OPSET]
@@ -99,8 +84,8 @@ def test_static_int8_stays_explicit_and_in_8_bits(name: str, linears: int, files
     assert {node.domain for node in model.graph.node} == {""}
 
 
-def test_no_trace_of_the_machine_is_in_a_file(files: Files):
-    content = files.path(make_case("pi0", "fp32"), "velocity").read_bytes()
+def test_no_trace_of_the_machine_is_in_a_file(onnx_file: OnnxFile):
+    content = onnx_file(make_case("pi0", "fp32"), "velocity").read_bytes()
     assert not re.search(rb"site-packages|\.py\b", content)
 
 

@@ -10,6 +10,7 @@ converters and the builder are the real ones. In a process of its own, because i
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -45,8 +46,7 @@ class _NoRuntime:
 
 def import_torch_tensorrt() -> Any:
     """The package, on a machine and a torch without CUDA."""
-    import tensorrt_rtx_bindings as trt  # pyright: ignore[reportMissingImports]
-
+    trt: Any = importlib.import_module("tensorrt_rtx_bindings")
     sys.path.insert(0, str(FOLDER))
     sys.modules["tensorrt_rtx"] = sys.modules["tensorrt"] = trt
     torch.cuda.get_device_capability = lambda device=None: STAND_IN
