@@ -15,7 +15,7 @@ from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
-from pi0_edge.tensorrt.explicit_layers import write_out_quantization
+from pi0_edge.tensorrt.explicit_layers import ExplicitLinear, write_out_quantization
 from pi0_edge.tensorrt.programs import (
     Program,
     Shape,
@@ -25,7 +25,7 @@ from pi0_edge.tensorrt.programs import (
     input_names,
     sample_actions,
 )
-from quant import find_scheme, quantize_model
+from quant import QuantizedLinear, Rule, find_scheme, quantize_model
 
 TIMES = euler_times(EULER_STEPS)
 
@@ -79,6 +79,15 @@ def make_case(variant: str, scheme_name: str) -> Case:
     observation = (images, embed_words(model, tokens), inputs.state[0])
     names = input_names(model.config)["attend"]
     return Case(model, observation[: len(names)], noise[0], Shape(len(images), len(tokens)), truth[0], cpu[0])
+
+
+def product_program(rule: Rule | None, side: int) -> Program:
+    """One linear of side × side as a program, quantized by the rule: its weights are most of the plan."""
+    torch.manual_seed(0)
+    linear, x = nn.Linear(side, side).eval(), torch.zeros(51, side)
+    module = linear if rule is None else ExplicitLinear(QuantizedLinear.of(linear, rule, 4.0))
+    with torch.no_grad():
+        return Program("product", torch.export.export(module, (x,)), (x,), ("x",), ("y",))
 
 
 def first_row(inputs: ModelInputs) -> ModelInputs:

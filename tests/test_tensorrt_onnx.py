@@ -34,7 +34,7 @@ def session(path: Path) -> Any:
     """Runs a file on the CPU as the program it was made of."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
-    # As written: its optimizer (1.32) repeats a quantization behind a reshape without the zero point that makes it signed.
+    # As written: its optimizer (1.32) repeats quantization behind a reshape and forgets that the values are signed.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     loaded = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in loaded.get_inputs()]

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorrt_cases import make_case
+from tensorrt_cases import make_case, product_program
 from torch import nn
 
 from pi0_edge.errors import EngineError
-from pi0_edge.tensorrt.explicit_layers import ExplicitLinear
 from pi0_edge.tensorrt.onnx_plans import build_from_onnx
 from pi0_edge.tensorrt.onnx_programs import write_onnx
 from pi0_edge.tensorrt.programs import Program, input_names
 from quant import Rule
 from quant.formats import BF16, E4M3_CHANNEL, E4M3_STATIC, INT8_STATIC
-from quant.quantized_linear import QuantizedLinear
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pi0-edge[tensorrt]'")
 trt = pytest.importorskip(
@@ -36,16 +34,9 @@ RULES = {
 
 
 def one_product(rule: Rule | None, folder: Path) -> Path:
-    """A linear of SIDE × SIDE as ONNX: its weights are most of the plan."""
-    torch.manual_seed(0)
-    linear = nn.Linear(SIDE, SIDE).eval()
-    module = linear if rule is None else ExplicitLinear(QuantizedLinear.of(linear, rule, 4.0))
-    x = torch.zeros(51, SIDE)
-    with torch.no_grad():
-        exported = torch.export.export(module, (x,))
-    path = folder / "product.onnx"
-    write_onnx(Program("product", exported, (x,), ("x",), ("y",)), path)
-    return path
+    """A linear of SIDE × SIDE as ONNX."""
+    write_onnx(product_program(rule, SIDE), folder / "product.onnx")
+    return folder / "product.onnx"
 
 
 @pytest.mark.parametrize("name", ["attend", "velocity"])

@@ -23,7 +23,12 @@ def rows(what: str) -> set[str]:
     return {row["name"] for row in csv.DictReader(lines) if row["what"] == what}
 
 
-@pytest.mark.parametrize(("variant", "scheme"), CASES)
+QUICK = [("pi0", "bf16"), ("pi0", "int8-w8a8-static"), ("pi05", "int8-w8a8-static")]
+
+
+@pytest.mark.parametrize(
+    ("variant", "scheme"), [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_no_operator_is_new_to_torch_tensorrt(variant: str, scheme: str):
     """A plan has no place for what is left to torch, so one operator without a converter is one too many."""
     case = make_case(variant, scheme)
@@ -47,9 +52,10 @@ def test_the_table_is_what_torch_tensorrt_does():
     assert ran.stdout == TABLE.read_text()
 
 
-def test_quantization_reaches_the_converters():
+def test_quantization_reaches_the_converters_and_the_plan():
     """Nothing before them may fold 8-bit weights to float32: the plan would be larger, and nothing run in INT8."""
     assert {"pi0.quantize_linear.default", "pi0.dequantize_linear.default"} <= rows("converted")
+    assert rows("weights in the plan") == {"static INT8: 8 bits", "INT8 weights: 8 bits"}
 
 
 def test_dequantization_is_nothing_that_constant_folding_folds():

@@ -23,6 +23,7 @@ STAND_IN = (8, 6)
 """Ampere like Orin (8.7), which TensorRT-RTX does not build for."""
 
 SCHEMES = ("fp32", "bf16", "int8-w8a8-static", "int8-w8a16")
+SIDE = 1024
 CASES = [(variant, scheme) for variant in ("pi0", "pi05") for scheme in SCHEMES]
 
 
@@ -76,10 +77,12 @@ def main() -> None:
     """Makes plans of every case and prints, as CSV, which, and every operator on the way."""
     made = import_torch_tensorrt()
     import tensorrt as trt  # pyright: ignore[reportMissingImports]
-    from tensorrt_cases import make_case
+    from tensorrt_cases import make_case, product_program
     from torch_tensorrt.dynamo import _compiler  # pyright: ignore[reportMissingImports]
 
     from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
+    from quant.formats import BF16, INT8_STATIC
+    from quant.schemes import Rule
 
     convert, lowered, exported = _compiler.interpret_module_to_result, set[str](), set[str]()
 
@@ -96,6 +99,9 @@ def main() -> None:
             exported |= operators(program.exported.graph)
             build_with_torch_tensorrt(program, trt)
             print(f"plan,{variant} {scheme} {name}")
+    for name, activations in (("static INT8", INT8_STATIC), ("INT8 weights", BF16)):
+        plan = build_with_torch_tensorrt(product_program(Rule(("*",), activations=activations), SIDE), trt)
+        print(f"weights in the plan,{name}: {'8 bits' if len(plan) < 1.5 * SIDE**2 else 'folded'}")
     for each in sorted(exported):
         print(f"exported,{each}")
     for each in sorted(lowered):
