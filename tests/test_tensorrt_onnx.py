@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_builders import PASSED, bundle_inputs
+from bundle_builders import FAILED, PASSED, bundle_inputs
 from cli_runner import run
 from policy_builders import CONFIG
 from safetensors.torch import load_file
@@ -17,10 +17,12 @@ from tensorrt_cases import TIMES, Case, make_case
 from torch import Tensor
 
 from pi0_edge.bundle import open_bundle, write_bundle
+from pi0_edge.engine import restore_engine
 from pi0_edge.errors import EngineError
+from pi0_edge.model import ModelInputs
 from pi0_edge.tensorrt.onnx_programs import OPSET, write_onnx_programs
 from pi0_edge.tensorrt.programs import conditioning_table, input_names, sample_actions
-from quant import compare_actions
+from quant import Rule, Scheme, compare_actions
 from quant.schemes import BF16_POLICY
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'pi0-edge[tensorrt]'")
@@ -97,21 +99,56 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_export_of_a_bundle_is_the_policy_of_the_bundle(tmp_path: Path):
-    """Everything that a program needs is in the folder: run from its files alone, it gives the bundle's actions."""
-    write_bundle(tmp_path / "bundle", **{**bundle_inputs(tmp_path, BF16_POLICY), "gate": PASSED})
-    options = ["--bundle", tmp_path / "bundle", "--cameras", 2, "--tokens", 5, "--output", tmp_path / "programs"]
-    ran = run("export", *options, "--json")
+INT8_WEIGHTS = Scheme("int8-weights", "for this test", (Rule(("token_embedding",)), Rule(("*.attention.*", "*.mlp.*"))))
+
+
+def test_the_files_of_an_export_are_all_it_takes(tmp_path: Path):
+    """A bundle is exported; what its files alone make of an observation are the actions of the CPU engine."""
+    write_bundle(tmp_path / "bundle", **{**bundle_inputs(tmp_path, INT8_WEIGHTS), "gate": PASSED})
+    folder = tmp_path / "programs"
+    ran = run("export", "--bundle", tmp_path / "bundle", "--cameras", 2, "--tokens", 5, "--output", folder, "--json")
     assert ran.code == 0, ran.err
+    assert sorted(ran.result["files"]) == sorted(path.name for path in folder.iterdir())
+
+    random = torch.Generator().manual_seed(0)
+    size = CONFIG.vision.image_size
+    images, tokens = torch.rand(2, 3, size, size, generator=random) * 2 - 1, torch.tensor([1, 17, 230, 5, 99])
+    state, noise = (torch.randn(shape, generator=random) for shape in (32, (CONFIG.horizon, 32)))
+    there = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 5, dtype=torch.bool)
     opened = open_bundle(tmp_path / "bundle")
-    description = json.loads((tmp_path / "programs" / "programs.json").read_text())
-    assert (description["bundle_sha256"], description["scheme"]) == (opened.sha256, "bf16")
-    assert sorted(ran.result["files"]) == sorted(path.name for path in (tmp_path / "programs").iterdir())
-    for name, program in description["programs"].items():
-        model = onnx.load(str(tmp_path / "programs" / f"{name}.onnx"), load_external_data=False)
-        shapes = {each.name: [d.dim_value for d in each.type.tensor_type.shape.dim] for each in model.graph.input}
-        assert shapes == {each: about["shape"] for each, about in program["inputs"].items()}
-        assert [each.name for each in model.graph.output] == program["outputs"]
-    tables = load_file(tmp_path / "programs" / "tables.safetensors")
-    assert tables["conditioning"].shape[0] == len(description["times"])
-    assert tables["embedding"].shape == (CONFIG.vocab_size, CONFIG.prefix.width)
+    engine = restore_engine("cpu", opened.config, opened.tensors(), opened.scheme)
+    expected = engine.infer(ModelInputs(images[None], there[0], tokens[None], there[1], state[None]), noise[None])[0]
+
+    about, tables = json.loads((folder / "programs.json").read_text()), load_file(folder / "tables.safetensors")
+    assert (about["bundle_sha256"], about["scheme"]) == (opened.sha256, "int8-weights")
+    words = tables["embedding_values"][tokens] * tables["embedding_scale"][tokens, None] * about["word_scale"]
+    attend, velocity = session(folder / "attend.onnx"), session(folder / "velocity.onnx")
+    times = torch.tensor(about["times"])
+    found = sample_actions(attend, velocity, (images, words, state), noise, tables["conditioning"], times)
+    assert (found - expected).abs().max() < 1e-5
+    shapes = [value["shape"] for value in about["programs"]["attend"]["inputs"].values()]
+    assert shapes == [list(each.shape) for each in (images, words, state)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scheme", "orin"], "orin takes scales of activations from the tokens themselves"),
+        (["--scheme", "fp8-w8a16"], "FP8 values, which TensorRT takes from compute capability 8.9 on"),
+        (["--capability", "orin"], "'orin' is no compute capability; expected one such as 8.7"),
+        (["--bundle", "nowhere", "--scheme", "bf16"], "--bundle brings its own weights"),
+    ],
+)
+def test_export_refuses_in_one_line(options: list[str], message: str, tmp_path: Path):
+    ran = run("export", "--cameras", 1, "--tokens", 5, "--output", tmp_path / "programs", *options)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert message in ran.err
+    assert not (tmp_path / "programs").exists()
+
+
+def test_a_bundle_whose_gate_failed_is_exported_only_on_request(tmp_path: Path):
+    write_bundle(tmp_path / "bundle", **{**bundle_inputs(tmp_path, BF16_POLICY), "gate": FAILED})
+    options = ["--bundle", tmp_path / "bundle", "--cameras", 1, "--tokens", 5, "--output", tmp_path / "programs"]
+    ran = run("export", *options)
+    assert ran.code == 2 and "its accuracy gate failed" in ran.err
+    assert not (tmp_path / "programs").exists()
