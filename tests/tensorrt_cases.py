@@ -11,8 +11,9 @@ from golden_vectors import load_golden
 from torch import Tensor, nn
 
 from pi0_edge.engine import build_engine
+from pi0_edge.engine.assembly import blank_model
 from pi0_edge.engine.cpu import CpuEngine
-from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model import PRESETS, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.tensorrt.explicit_layers import ExplicitLinear, write_out_quantization
@@ -25,7 +26,7 @@ from pi0_edge.tensorrt.programs import (
     input_names,
     sample_actions,
 )
-from quant import QuantizedLinear, Rule, find_scheme, quantize_model
+from quant import QuantizedLinear, Rule, blank_quantized, find_scheme, quantize_model
 
 TIMES = euler_times(EULER_STEPS)
 
@@ -88,6 +89,22 @@ def product_program(rule: Rule | None, side: int) -> Program:
     module = linear if rule is None else ExplicitLinear(QuantizedLinear.of(linear, rule, 4.0))
     with torch.no_grad():
         return Program("product", torch.export.export(module, (x,)), (x,), ("x",), ("y",))
+
+
+def full_size_velocity(scheme_name: str) -> Program:
+    """The action expert of the full-size π0 with random INT8 weights, 311 MB; nothing else of it has memory."""
+    scheme, random = find_scheme(scheme_name), torch.Generator().manual_seed(0)
+    model = blank_model(PRESETS["pi0"], scheme)
+    blank_quantized(model, scheme)
+    for path, module in model.named_modules():
+        if path.startswith(("expert", "action")):
+            module.to_empty(device="cpu", recurse=False)
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.dtype == torch.int8:
+                    tensor.random_(-127, 128, generator=random)
+                else:
+                    tensor.detach().uniform_(1e-4, 1e-3, generator=random)
+    return export_program(write_out_quantization(model), "velocity", Shape(2, 20))
 
 
 def first_row(inputs: ModelInputs) -> ModelInputs:

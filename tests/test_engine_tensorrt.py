@@ -1,6 +1,7 @@
 """The TensorRT engine: what it says where it cannot run, its cache of plans, and on a GPU its actions."""
 
 import copy
+import importlib.util
 import os
 import stat
 import sys
@@ -15,7 +16,7 @@ from tensorrt_cases import first_row, make_case
 
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.tensorrt import require_tensorrt
-from pi0_edge.errors import EngineError
+from pi0_edge.errors import EngineError, MissingDependencyError
 from pi0_edge.tensorrt.plan_cache import PlanCache, PlanKey, default_folder, network_digest
 from pi0_edge.tensorrt.programs import Shape
 from pi0_edge.tensorrt.releases import RELEASES
@@ -74,6 +75,15 @@ def test_a_torch_tensorrt_that_does_not_load_is_no_reason_to_go_on_without_it(tm
     put_package(tmp_path, "tensorrt", "__version__ = '10.3.0'", monkeypatch)
     put_package(tmp_path, "torch_tensorrt", "import missing_library_of_it", monkeypatch)
     with pytest.raises(EngineError, match="package torch_tensorrt is installed and does not load"):
+        require_tensorrt(BF16)
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_a_board_without_torch_tensorrt_needs_onnx_and_is_told_so(tmp_path: Path, monkeypatch):
+    put_package(tmp_path, "tensorrt", "__version__ = '10.16.2'", monkeypatch)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else find(name))
+    with pytest.raises(MissingDependencyError, match=r"needs the package onnx: pip install 'pi0-edge\[tensorrt\]'"):
         require_tensorrt(BF16)
 
 

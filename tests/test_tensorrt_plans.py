@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorrt_cases import make_case, product_program
+from tensorrt_cases import full_size_velocity, make_case, product_program
 from torch import nn
 
 from pi0_edge.errors import EngineError
@@ -52,6 +52,15 @@ def test_every_scheme_becomes_plans_for_ampere(variant: str, scheme: str, onnx_f
     case = make_case(variant, scheme)
     for name in input_names(case.model.config):
         assert len(build_from_onnx(onnx_file(case, name), trt, AMPERE)) > 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["int8-w8a8-static", "int8-w8a16"])
+def test_a_full_size_euler_step_becomes_a_plan_for_ampere(scheme: str, tmp_path: Path):
+    write_onnx(full_size_velocity(scheme), tmp_path / "velocity.onnx")
+    megabytes = len(build_from_onnx(tmp_path / "velocity.onnx", trt, AMPERE)) / 1e6
+    print(f"{scheme}: a plan of {megabytes:.0f} MB")
+    assert 311 < megabytes < 350
 
 
 @pytest.mark.parametrize("rule", ["int8 static", "int8 weights"])

@@ -19,7 +19,7 @@ from pi0_edge.model.continuation import Continuation, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.tensorrt.explicit_layers import check_scheme, write_out_quantization
 from pi0_edge.tensorrt.onnx_plans import build_from_onnx
-from pi0_edge.tensorrt.onnx_programs import write_onnx
+from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx
 from pi0_edge.tensorrt.plan import Plan
 from pi0_edge.tensorrt.plan_cache import PlanCache, PlanKey, default_folder, network_digest
 from pi0_edge.tensorrt.programs import (
@@ -99,7 +99,8 @@ class TensorRtEngine:
         content = self._cache.load(key)
         if content is None:
             logger.warning("TensorRT builds %s for %s; this takes minutes, once", name, shape)
-            content = self._build(export_program(self._model, name, shape))
+            with torch.inference_mode(False):  # compilers trace, and tensors of inference are not for tracing
+                content = self._build(export_program(self._model, name, shape))
             self._cache.store(key, content)
         return Plan(content, input_names(self.config)[name], self._trt, self._device)
 
@@ -131,12 +132,19 @@ class TensorRtEngine:
 
 
 def require_tensorrt(scheme: Scheme) -> None:
-    """Raises `EngineError` where this machine cannot run the scheme with TensorRT."""
+    """Checks that this machine can run the scheme with TensorRT.
+
+    Raises:
+        EngineError: If it cannot.
+        MissingDependencyError: If plans are built from ONNX here, and the packages that write it are not installed.
+    """
     if not torch.cuda.is_available():
         build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
         raise EngineError(
             f"the TensorRT engine needs a CUDA device, and torch ({build}) sees none: {advice()}; "
             "here use --engine cpu, or write ONNX for the board with `pi0-edge export`"
         )
-    installed_tensorrt()
+    _, builder, _ = installed_tensorrt()
+    if builder == "ONNX":
+        require_onnx()
     check_scheme(scheme, torch.cuda.get_device_capability())
