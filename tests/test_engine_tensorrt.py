@@ -89,7 +89,8 @@ def test_a_board_without_torch_tensorrt_needs_onnx_and_is_told_so(tmp_path: Path
 
 @pytest.mark.usefixtures("a_gpu")
 def test_fp8_is_refused_on_orin_with_the_alternative(tmp_path: Path, monkeypatch):
-    put_package(tmp_path, "tensorrt", "__version__ = '10.16.2'", monkeypatch)
+    put_package(tmp_path, "tensorrt", "__version__ = '10.3.0'", monkeypatch)
+    put_package(tmp_path, "torch_tensorrt", "__version__ = '2.8.0'", monkeypatch)
     with pytest.raises(EngineError, match=r"fp8-w8a8 holds FP8 values, .* this is for 8\.7; use int8-w8a8-static"):
         require_tensorrt(find_scheme("fp8-w8a8"))
     require_tensorrt(find_scheme("int8-w8a8-static"))

@@ -145,6 +145,6 @@ def require_tensorrt(scheme: Scheme) -> None:
             "here use --engine cpu, or write ONNX for the board with `pi0-edge export`"
         )
     _, builder, _ = installed_tensorrt()
+    check_scheme(scheme, torch.cuda.get_device_capability())
     if builder == "ONNX":
         require_onnx()
-    check_scheme(scheme, torch.cuda.get_device_capability())
