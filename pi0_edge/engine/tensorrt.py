@@ -43,6 +43,8 @@ class TensorRtEngine:
 
     name = "tensorrt"
     default_scheme = BF16_POLICY
+    takes_frames = False
+    prefix_age_s = 0.0
 
     def __init__(self, model: Pi0, scheme: Scheme = BF16_POLICY) -> None:
         """Writes out the quantization of `model`, in place: it cannot be saved afterwards.
