@@ -2,7 +2,10 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -10,6 +13,9 @@ from hypothesis import settings
 # How long an example takes says nothing here: machines are shared, and the first one may compile a library.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+if TYPE_CHECKING:
+    from tensorrt_cases import Case
 
 FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
 
@@ -25,3 +31,18 @@ def firmware_image() -> Path:
     )
     assert build.returncode == 0, build.stdout + build.stderr
     return FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tmp_path_factory) -> "Callable[[Case, str], Path]":
+    """The ONNX file of a program of a case, written once: that takes seconds."""
+
+    @cache
+    def written(case: "Case", name: str) -> Path:
+        from pi0_edge.tensorrt.onnx_programs import write_onnx
+
+        path = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
+        write_onnx(case.program(name), path)
+        return path
+
+    return written

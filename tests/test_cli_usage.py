@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 from cli_runner import run
 
-COMMANDS = ["demo", "doctor", "evaluate", "infer", "quantize", "verify", "record", "train", "serve", "bridge"]
+COMMANDS = ["demo", "doctor", "evaluate", "export", "infer", "quantize", "verify", "record", "train", "serve", "bridge"]
 
 
 def test_help_lists_every_command():

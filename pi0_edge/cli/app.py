@@ -28,6 +28,7 @@ from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
+from pi0_edge.cli.export import export
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
@@ -41,7 +42,7 @@ from protos.rpc.errors import EndpointError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, verify, record, train, serve, bridge)
+_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),
@@ -49,6 +50,7 @@ _EXTRAS = {
     "train": ("pyarrow", "av", "matplotlib"),
     "orbax": ("tensorstore",),
     "signing": ("cryptography",),
+    "tensorrt": ("onnx", "onnxscript"),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

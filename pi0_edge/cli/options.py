@@ -13,10 +13,10 @@ JsonOption = Annotated[bool, typer.Option(JSON_FLAG, help="Print the result as J
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Checkpoint file or folder of any known layout; the shipped policy if not given.")
 ]
-EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, cuda, or reference (fp32).")]
+EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, cuda, tensorrt, or reference (fp32).")]
 SchemeOption = Annotated[
     str | None,
-    typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin)."),
+    typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin, tensorrt: bf16)."),
 ]
 BundleOption = Annotated[
     Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")

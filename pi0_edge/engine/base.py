@@ -15,6 +15,7 @@ from pi0_edge.engine.assembly import blank_model, fill_model, restore_model
 from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.engine.cuda import CudaEngine, require_cuda
 from pi0_edge.engine.reference import ReferenceEngine
+from pi0_edge.engine.tensorrt import TensorRtEngine, require_tensorrt
 from pi0_edge.errors import EngineError
 from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.precision import apply_bf16_policy
@@ -50,9 +51,11 @@ class Engine(Protocol):
         ...
 
 
-EngineType = type[ReferenceEngine] | type[CpuEngine] | type[CudaEngine]
+EngineType = type[ReferenceEngine] | type[CpuEngine] | type[CudaEngine] | type[TensorRtEngine]
 
-ENGINES: dict[str, EngineType] = {engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine)}
+ENGINES: dict[str, EngineType] = {
+    engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine, TensorRtEngine)
+}
 
 
 def build_engine(name: str, model: Pi0, scheme: Scheme | None = None) -> Engine:
@@ -127,4 +130,6 @@ def _kind(name: str, scheme: Scheme | None) -> tuple[EngineType, Scheme]:
     chosen = scheme or kind.default_scheme
     if kind is CudaEngine:
         require_cuda(chosen)
+    if kind is TensorRtEngine:
+        require_tensorrt(chosen)
     return kind, chosen

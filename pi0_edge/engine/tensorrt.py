@@ -1,0 +1,152 @@
+"""The TensorRT engine: two plans per number of cameras and of prompt tokens, built on the device when first asked for.
+
+Vision, prefix and state token are one plan, an Euler step is the other; the loop around them is torch's. When to prefer
+it to the CUDA engine, and which versions it needs: docs/tensorrt.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pi0_edge.errors import EngineError
+from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model.continuation import Continuation, Guidance
+from pi0_edge.model.flow import EULER_STEPS, euler_times
+from pi0_edge.tensorrt.explicit_layers import check_scheme, write_out_quantization
+from pi0_edge.tensorrt.onnx_plans import build_from_onnx
+from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx
+from pi0_edge.tensorrt.plan import Plan
+from pi0_edge.tensorrt.plan_cache import PlanCache, PlanKey, default_folder, network_digest
+from pi0_edge.tensorrt.programs import (
+    Program,
+    Shape,
+    conditioning_table,
+    embed_words,
+    export_program,
+    input_names,
+    sample_actions,
+)
+from pi0_edge.tensorrt.releases import advice, installed_tensorrt
+from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
+from quant.schemes import BF16_POLICY, Scheme
+
+logger = logging.getLogger(__name__)
+
+
+class TensorRtEngine:
+    """The network as plans of TensorRT, under the formats of its scheme."""
+
+    name = "tensorrt"
+    default_scheme = BF16_POLICY
+    takes_frames = False
+    prefix_age_s = 0.0
+
+    def __init__(self, model: Pi0, scheme: Scheme = BF16_POLICY) -> None:
+        """Writes out the quantization of `model`, in place: it cannot be saved afterwards.
+
+        Args:
+            model: Quantized under `scheme`, not packed.
+            scheme: How.
+
+        Raises:
+            EngineError: If there is no GPU, no TensorRT, or none that runs this scheme.
+        """
+        require_tensorrt(scheme)
+        self._trt, self._builder, self._versions = installed_tensorrt()
+        self._model = write_out_quantization(model.eval())
+        self._digest = network_digest(model, scheme)
+        self._cache = PlanCache(default_folder())
+        self._device = torch.device("cuda", torch.cuda.current_device())
+        self._stream = torch.cuda.Stream(self._device)
+        self._loaded: dict[Shape, tuple[Plan, Plan]] = {}
+        self._tables: dict[tuple[float, ...], Tensor] = {}
+        self.config = model.config
+        self.scheme = scheme.name
+        self.times = euler_times(EULER_STEPS)
+
+    @torch.inference_mode()
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
+        """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
+
+        Rows of a batch are run one after the other: a robot has one.
+
+        Raises:
+            EngineError: If an action is NaN or infinite, or the continuation is not guidance.
+        """
+        if continuation is not None and not isinstance(continuation, Guidance):
+            raise EngineError(
+                "the TensorRT engine continues a chunk by guidance only; use --splice rtc, or --engine cpu"
+            )
+        with torch.cuda.stream(self._stream):
+            rows = [self._infer_row(inputs, row, noise[row], continuation) for row in range(inputs.batch)]
+            actions = torch.stack(rows).cpu()
+        if not torch.isfinite(actions).all():
+            raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
+        return actions
+
+    def plans(self, shape: Shape) -> tuple[Plan, Plan]:
+        """The plans of `attend` and `velocity` for a shape: loaded already, from the cache, or built now."""
+        if shape not in self._loaded:
+            self._loaded[shape] = (self._plan("attend", shape), self._plan("velocity", shape))
+        return self._loaded[shape]
+
+    def _plan(self, name: str, shape: Shape) -> Plan:
+        gpu, capability = torch.cuda.get_device_name(self._device), torch.cuda.get_device_capability(self._device)
+        key = PlanKey(self._digest, gpu, capability, self._versions, shape, name)
+        content = self._cache.load(key)
+        if content is None:
+            logger.warning("TensorRT builds %s for %s; this takes minutes, once", name, shape)
+            with torch.inference_mode(False):  # compilers trace, and tensors of inference are not for tracing
+                content = self._build(export_program(self._model, name, shape))
+            self._cache.store(key, content)
+        return Plan(content, input_names(self.config)[name], self._trt, self._device)
+
+    def _build(self, program: Program) -> bytes:
+        if self._builder == "torch-tensorrt":
+            return build_with_torch_tensorrt(program, self._trt)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{program.name}.onnx"
+            write_onnx(program, path)
+            return build_from_onnx(path, self._trt)
+
+    def _conditioning(self) -> Tensor:
+        times = tuple(self.times.tolist())
+        if times not in self._tables:
+            self._tables[times] = conditioning_table(self._model, self.times).to(self._device)
+        return self._tables[times]
+
+    def _infer_row(self, inputs: ModelInputs, row: int, noise: Tensor, guidance: Guidance | None) -> Tensor:
+        images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
+        observation = (images, embed_words(self._model, tokens))
+        if self.config.variant == "pi0":
+            observation = (*observation, inputs.state[row])
+        if guidance is not None:
+            previous = guidance.previous.squeeze(0).to(self._device)
+            guidance = Guidance(previous, guidance.weights.to(self._device), guidance.max_weight)
+        attend, velocity = self.plans(Shape(len(images), len(tokens)))
+        x = noise.to(self._device)
+        return sample_actions(attend, velocity, observation, x, self._conditioning(), self.times, guidance)
+
+
+def require_tensorrt(scheme: Scheme) -> None:
+    """Checks that this machine can run the scheme with TensorRT.
+
+    Raises:
+        EngineError: If it cannot.
+        MissingDependencyError: If plans are built from ONNX here, and the packages that write it are not installed.
+    """
+    if not torch.cuda.is_available():
+        build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+        raise EngineError(
+            f"the TensorRT engine needs a CUDA device, and torch ({build}) sees none: {advice()}; "
+            "here use --engine cpu, or write ONNX for the board with `pi0-edge export`"
+        )
+    _, builder, _ = installed_tensorrt()
+    check_scheme(scheme, torch.cuda.get_device_capability())
+    if builder == "ONNX":
+        require_onnx()

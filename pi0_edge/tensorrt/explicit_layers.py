@@ -1,0 +1,95 @@
+"""Quantized linears with their quantization written out, so that a compiler sees it.
+
+    x ─► quantize ─► dequantize ─┐
+                                 ├─► product in float32 (+ bias)     TensorRT fuses all of it into one INT8 product
+    values [N, K] ─► dequantize ─┘
+
+Values and scales are those of `quant.quantized_linear`, byte by byte: nothing is quantized anew.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pi0_edge.errors import EngineError
+from pi0_edge.model import Pi0
+from pi0_edge.tensorrt.quantize_ops import dequantize_linear, quantize_linear
+from quant.hadamard import rotate
+from quant.quantized_linear import QuantizedLinear
+from quant.schemes import Rule, Scheme
+
+FP8_CAPABILITY = (8, 9)
+"""The first compute capability with FP8 tensor cores: Ada, then Hopper and Thor. TensorRT refuses FP8 anywhere else."""
+
+
+class ExplicitLinear(nn.Module):
+    """`QuantizedLinear` as quantize, dequantize and a product in float."""
+
+    values: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor | None
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        """Takes the buffers of `layer`, which must not be packed."""
+        super().__init__()
+        if layer.values is None:
+            raise EngineError("the weights were packed for the CPU; TensorRT needs them as the bundle holds them")
+        self.activations, self.rotation = layer.rule.activations, layer.rotation
+        self.register_buffer("values", layer.values)
+        self.register_buffer("scale", layer.scale)
+        self.register_buffer("bias", layer.bias)
+        self.register_buffer("input_scale", layer.input_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] -> [..., N] in the dtype of x."""
+        tokens = rotate(x, self.rotation) if self.rotation else x
+        weight, bias = dequantize_linear(self.values, self.scale), self.bias
+        if self.input_scale is not None and self.activations is not None:
+            integers = quantize_linear(tokens.float(), self.input_scale, self.activations.dtype)
+            tokens = dequantize_linear(integers, self.input_scale)
+        elif self.activations is not None:
+            dtype = self.activations.dtype
+            tokens, weight, bias = tokens.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        return F.linear(tokens.to(weight.dtype), weight, bias).to(x.dtype)
+
+
+def write_out_quantization(model: Pi0) -> Pi0:
+    """Replaces every quantized linear of `model`, in place, and returns it.
+
+    Raises:
+        EngineError: If a layer was packed for the CPU.
+    """
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, QuantizedLinear):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, ExplicitLinear(layer))
+    return model
+
+
+def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
+    """Raises `EngineError` where TensorRT cannot run the scheme on a GPU of this compute capability, and names another.
+
+    Args:
+        scheme: How the network is quantized.
+        capability: Major and minor, such as (8, 7) for Orin.
+    """
+    for rule in scheme.rules:
+        _check_rule(scheme.name, rule)
+        eight_bit = [rule.weights.kind] + ([] if rule.activations is None else [rule.activations.kind])
+        if "e4m3" in eight_bit and capability < FP8_CAPABILITY:
+            raise EngineError(
+                f"{scheme.name} holds FP8 values, which TensorRT takes from compute capability 8.9 on (Ada, Hopper, "
+                f"Thor), and this is for {capability[0]}.{capability[1]}; use int8-w8a8-static"
+            )
+
+
+def _check_rule(scheme: str, rule: Rule) -> None:
+    if rule.library is not None:
+        raise EngineError(f"{scheme} leaves layers to {rule.library}, unknown to TensorRT; use int8-w8a8-static")
+    if rule.activations is not None and rule.activations.scaled and not rule.activations.static:
+        raise EngineError(
+            f"{scheme} takes scales of activations from the tokens themselves ({rule.activations}), which TensorRT has "
+            "no operator for; use int8-w8a8-static, whose scales are calibrated"
+        )
