@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from tensorrt_cases import Case
+
 # How long an example takes says nothing here: machines are shared, and the first one may compile a library.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-if TYPE_CHECKING:
-    from tensorrt_cases import Case
 
 FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
 

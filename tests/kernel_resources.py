@@ -8,12 +8,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,18 +94,27 @@ def compiler() -> str:
 def compiled_kernels(architecture: int) -> dict[str, tuple[str, Compiled]]:
     """Mangled name -> source and what became of it, for every source; compiled once per content."""
     headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
-    found = {}
-    for source in sorted(CUDA.glob("*.cu")):
-        key = hashlib.sha256(source.read_bytes() + headers + f"{compiler()}{nvdisasm()}".encode()).hexdigest()[:16]
-        report = BUILD / "resources" / f"{source.stem}_{architecture}_{key}.json"
-        if not report.is_file():
-            for outdated in report.parent.glob(f"{source.stem}_{architecture}_????????????????.json"):
-                outdated.unlink(missing_ok=True)
-            report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text(json.dumps(compile_source(source, architecture, report.with_suffix(".cubin"))))
-        kernels = json.loads(report.read_text())
-        found |= {name: (source.name, Compiled(**fields)) for name, fields in kernels.items()}
-    return found
+    made_by = headers + f"{compiler()}{nvdisasm()}".encode()
+    sources = sorted(CUDA.glob("*.cu"))
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        reports = compilers.map(lambda source: report_of(source, architecture, made_by), sources)
+        return {
+            name: (source.name, Compiled(**fields))
+            for source, kernels in zip(sources, reports, strict=True)
+            for name, fields in kernels.items()
+        }
+
+
+def report_of(source: Path, architecture: int, made_by: bytes) -> dict[str, dict]:
+    """What became of the kernels of a source, kept in a file until its content or what made it changes."""
+    key = hashlib.sha256(source.read_bytes() + made_by).hexdigest()[:16]
+    report = BUILD / "resources" / f"{source.stem}_{architecture}_{key}.json"
+    if not report.is_file():
+        for outdated in report.parent.glob(f"{source.stem}_{architecture}_????????????????.json"):
+            outdated.unlink(missing_ok=True)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(compile_source(source, architecture, report.with_suffix(".cubin"))))
+    return json.loads(report.read_text())
 
 
 def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, dict]:
