@@ -26,7 +26,7 @@ from pi0_edge.engine.cuda_network import Cache, CudaNetwork
 from pi0_edge.engine.cuda_stages import LoopStage
 from pi0_edge.engine.cuda_tables import step_tables
 from pi0_edge.errors import EngineError
-from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
+from pi0_edge.model import PRESETS, GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
 from pi0_edge.model.continuation import FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.precision import apply_bf16_policy
@@ -60,13 +60,13 @@ def golden(variant: str) -> Case:
 @cache
 def random_case(variant: str) -> Case:
     torch.manual_seed(0)
-    config = replace(KERNEL_SIZES, variant=variant)
-    model = Pi0(config).eval()
+    config = PRESETS[variant] if variant == "pi0-cube" else replace(KERNEL_SIZES, variant=variant)
+    model, side = Pi0(config).eval(), config.vision.image_size
     for name, parameter in model.named_parameters():
         if "norm" in name:  # as trained ones: not all alike
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     inputs = ModelInputs(
-        images=torch.rand(1, 2, 3, 56, 56) * 2 - 1,
+        images=torch.rand(1, 2, 3, side, side) * 2 - 1,
         image_mask=torch.ones(1, 2, dtype=torch.bool),
         tokens=torch.randint(0, 300, (1, 7)),
         token_mask=torch.ones(1, 7, dtype=torch.bool),
@@ -80,6 +80,7 @@ CASES = {
     "golden pi05": lambda: golden("pi05"),
     "kernel sizes pi0": lambda: random_case("pi0"),
     "kernel sizes pi05": lambda: random_case("pi05"),
+    "sizes of the shipped policy": lambda: random_case("pi0-cube"),
 }
 
 
@@ -303,8 +304,9 @@ def test_schemes_without_kernels_are_refused(scheme: str):
 
 
 def test_sizes_without_kernels_are_refused():
-    check_sizes(KERNEL_SIZES)
-    with pytest.raises(EngineError, match=r"heads of 256 and vision heads of 72, .* 16 and 12; use --engine cpu"):
+    for config in (KERNEL_SIZES, PRESETS["pi0"], PRESETS["pi05"], PRESETS["pi0-cube"]):
+        check_sizes(config)
+    with pytest.raises(EngineError, match=r"heads of 256 or 32 and vision heads of 72 or 32, .* 16 and 12; use"):
         check_sizes(golden("pi0")[0].config)
 
 

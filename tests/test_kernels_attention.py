@@ -18,14 +18,16 @@ ROUNDINGS = 4
 probabilities' errors add up over the keys."""
 
 
+SHAPES = [
+    *[(1, 8, 1, 256, 5), (1, 4, 2, 256, 17), (2, 1, 1, 256, 3), (2, 2, 2, 72, 70), (1, 8, 1, 256, 130)],
+    *[(1, 4, 1, 32, 50), (2, 4, 4, 32, 49), (1, 8, 1, 32, 130)],
+]
+
+
 @st.composite
 def cases(draw: st.DrawFn):
     """Queries, keys and values; prefix-like, suffix-like or vision-like."""
-    batch, heads, kv_heads, head_dim, tokens = draw(
-        st.sampled_from(
-            [(1, 8, 1, 256, 5), (1, 4, 2, 256, 17), (2, 1, 1, 256, 3), (2, 2, 2, 72, 70), (1, 8, 1, 256, 130)]
-        )
-    )
+    batch, heads, kv_heads, head_dim, tokens = draw(st.sampled_from(SHAPES))
     keys = draw(st.sampled_from([1, 31, 32, 33, 64, 65, 130]))
     dtype = draw(st.sampled_from([torch.bfloat16, torch.float16]))
     seed, size = draw(st.integers(0, 2**31)), draw(st.sampled_from([0.1, 1.0, 3.0]))
@@ -109,12 +111,12 @@ def test_other_slices_are_refused(runner: Runner):
 @st.composite
 def new_tokens(draw: st.DrawFn):
     """A projection of new tokens, rotary table, and the cache before them."""
-    heads, kv_heads = draw(st.sampled_from([(8, 1), (4, 2)]))
+    heads, kv_heads, head_dim = draw(st.sampled_from([(8, 1, 256), (4, 2, 256), (4, 1, 32)]))
     tokens, cached = draw(st.sampled_from([1, 7, 50])), draw(st.sampled_from([0, 1, 33, 128, 200]))
     dtype, seed = draw(st.sampled_from([torch.bfloat16, torch.float16])), draw(st.integers(0, 2**31))
-    qkv = values(tokens, (heads + 2 * kv_heads) * 256, seed=seed, dtype=dtype)
-    cache = values(2, cached, kv_heads, 256, seed=seed + 1, dtype=dtype)
-    return qkv, rope_table(cached + tokens, 256), cache, heads
+    qkv = values(tokens, (heads + 2 * kv_heads) * head_dim, seed=seed, dtype=dtype)
+    cache = values(2, cached, kv_heads, head_dim, seed=seed + 1, dtype=dtype)
+    return qkv, rope_table(cached + tokens, head_dim), cache, heads
 
 
 @EACH_RUNNER
@@ -122,15 +124,15 @@ def new_tokens(draw: st.DrawFn):
 def test_rotating_attention_is_rope_then_attention(runner: Runner, case):
     """Bit for bit: the same sums in the same order."""
     qkv, table, cache, heads = case
-    tokens, (_, cached, kv_heads, _) = len(qkv), cache.shape
-    out = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
+    tokens, (_, cached, kv_heads, head_dim) = len(qkv), cache.shape
+    out = runner.poisoned(tokens, heads, head_dim, dtype=qkv.dtype)
     rope_attention_into(runner.library, out, *runner(qkv, table, *cache))
-    q = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
-    caches = [runner.poisoned(cached + tokens, kv_heads, 256, dtype=qkv.dtype) for _ in range(2)]
+    q = runner.poisoned(tokens, heads, head_dim, dtype=qkv.dtype)
+    caches = [runner.poisoned(cached + tokens, kv_heads, head_dim, dtype=qkv.dtype) for _ in range(2)]
     for longer, part in zip(caches, cache, strict=True):
         longer[:cached] = part
     rope_into(runner.library, q, caches[0], caches[1], *runner(qkv, table), first_row=cached)
-    expected = runner.poisoned(tokens, heads, 256, dtype=qkv.dtype)
+    expected = runner.poisoned(tokens, heads, head_dim, dtype=qkv.dtype)
     attention_into(runner.library, expected[None], q[None], caches[0][None], caches[1][None])
     assert torch.equal(out, expected)
     assert_near(rope_attention(qkv, table, *cache), expected.cpu(), 2 * ROUNDINGS)

@@ -26,8 +26,8 @@ from pi0_edge.model.continuation import Continuation, FrozenPrefix, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from quant.schemes import FP32, ORIN, Scheme
 
-HEAD_DIMS = (256, 72)
-"""Of prefix and expert, and of the vision tower, that the attention kernel is compiled for."""
+HEAD_DIMS, VISION_HEAD_DIMS = (256, 32), (72, 32)
+"""Of prefix and expert, and of vision, that the attention kernel is compiled for: π0 and the shipped policy."""
 FP8_CAPABILITY = (9, 0)
 """The first GPU that our FP8 product is compiled for: Hopper, then Thor."""
 
@@ -167,12 +167,16 @@ def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
 
 def check_sizes(config: Pi0Config) -> None:
     """Raises `EngineError` where the kernels are not compiled for these sizes."""
-    head_dims = (config.prefix.head_dim, config.vision.width // config.vision.heads)
-    if head_dims != HEAD_DIMS:
+    head_dim, vision_head_dim = config.prefix.head_dim, config.vision.width // config.vision.heads
+    if head_dim not in HEAD_DIMS or vision_head_dim not in VISION_HEAD_DIMS:
         raise EngineError(
-            f"the CUDA kernels are made for heads of {HEAD_DIMS[0]} and vision heads of {HEAD_DIMS[1]}, and this "
-            f"policy has {head_dims[0]} and {head_dims[1]}; use --engine cpu"
+            f"the CUDA kernels are made for heads of {_either(HEAD_DIMS)} and vision heads of "
+            f"{_either(VISION_HEAD_DIMS)}, and this policy has {head_dim} and {vision_head_dim}; use --engine cpu"
         )
+
+
+def _either(sizes: tuple[int, int]) -> str:
+    return f"{sizes[0]} or {sizes[1]}"
 
 
 def check_stale_prefix(config: Pi0Config, limit_s: float) -> None:

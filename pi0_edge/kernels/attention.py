@@ -24,7 +24,7 @@ def attention_into(library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor,
     Args:
         library: Where the kernel is.
         out: [batch, tokens, heads, head_dim], overwritten.
-        q: bfloat16 or float16, of the same shape; head_dim 256 or 72.
+        q: bfloat16 or float16, of the same shape; head_dim 256, 72 or 32.
         keys: [batch, keys, kv_heads, head_dim]; kv_heads divides heads.
         values: As `keys`, with the same strides.
 
@@ -60,27 +60,28 @@ def rope_attention_into(
 
     Args:
         library: Where the kernel is.
-        out: [tokens, heads, 256], overwritten.
-        qkv: bfloat16 or float16 [tokens, (heads + 2 * kv_heads) * 256]: queries, keys, values of the new tokens, whose
-            positions follow the cache.
-        table: float32 [at least cached + tokens, 256] from `rope_table`.
-        keys: Cache [cached, kv_heads, 256], rotated.
+        out: [tokens, heads, head_dim], overwritten; head_dim 256 or 32.
+        qkv: bfloat16 or float16 [tokens, (heads + 2 * kv_heads) * head_dim]: queries, keys, values of the new tokens,
+            whose positions follow the cache.
+        table: float32 [at least cached + tokens, head_dim] from `rope_table`.
+        keys: Cache [cached, kv_heads, head_dim], rotated.
         values: As `keys`.
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
         ValueError: If the table has too few rows.
     """
-    tokens, heads, _ = out.shape
+    tokens, heads, head_dim = out.shape
     cached, kv_heads, _ = keys.shape
     if cached + tokens > len(table):
         raise ValueError(f"{tokens} tokens after {cached} keys need a table of as many rows, found {len(table)}")
-    library.call("rope_attention", qkv, table, keys, values, out, tokens, cached, heads, kv_heads, qkv.dtype)
+    sizes = (tokens, cached, heads, kv_heads, head_dim)
+    library.call("rope_attention", qkv, table, keys, values, out, *sizes, qkv.dtype)
 
 
 @torch.library.custom_op("pi0::rope_attention", mutates_args=(), device_types="cuda")
 def rope_attention(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """New tokens [tokens, (heads + 2 * kv_heads) * 256] over a cache and themselves -> [tokens, heads, 256]."""
+    """New tokens over a cache and themselves -> [tokens, heads, head_dim]; arguments as in `rope_attention_into`."""
     out = _empty_outputs(qkv, keys)
     rope_attention_into(kernel_library(), out, qkv, table, keys, values)
     return out

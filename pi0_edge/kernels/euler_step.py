@@ -52,7 +52,7 @@ def embed_actions_into(
     Args:
         library: Where the kernel is.
         out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; at most 64 tokens, width
-            a multiple of 64, at most 1024 with an `out_weight`.
+            a multiple of 8, at most 1024 with an `out_weight`.
         x: float32 [tokens, 32].
         weight: float32 [width, 32].
         bias: float32 [width], of this step.

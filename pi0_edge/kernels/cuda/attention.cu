@@ -276,7 +276,7 @@ PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out
                           int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream) {
   using namespace pi0;
   if (batch < 0 || tokens < 0 || keys < 1 || kv_heads < 1 || heads % kv_heads || q_stride % 8 || kv_stride % 8 ||
-      out_stride % 2 || (head_dim != 72 && head_dim != 256))
+      out_stride % 2 || (head_dim != 32 && head_dim != 72 && head_dim != 256))
     return cudaErrorInvalidValue;
   const auto sizes = attention_sizes(tokens, keys, heads / kv_heads, head_dim, q_stride, kv_stride, out_stride);
   return with_16_bit_type(type, [&](auto *none) {
@@ -287,17 +287,18 @@ PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out
     };
     // Vision: blocks of 64 queries. Few queries: blocks of 32, the keys split in four. Many: 64, split in two.
     if (head_dim == 72) return run(launch_attention<72, 4, 1, false, T>);
-    if (tokens * sizes.group <= 1024) return run(launch_attention<256, 2, 4, false, T>);
-    return run(launch_attention<256, 4, 2, false, T>);
+    if (tokens * sizes.group <= 1024)
+      return head_dim == 32 ? run(launch_attention<32, 2, 4, false, T>) : run(launch_attention<256, 2, 4, false, T>);
+    return head_dim == 32 ? run(launch_attention<32, 4, 2, false, T>) : run(launch_attention<256, 4, 2, false, T>);
   });
 }
 
 PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values, void *out,
-                               int64_t tokens, int64_t cached, int64_t heads, int64_t kv_heads, int64_t type,
-                               int64_t stream) {
+                               int64_t tokens, int64_t cached, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                               int64_t type, int64_t stream) {
   using namespace pi0;
-  constexpr int head_dim = 256;
-  if (tokens < 0 || cached < 0 || kv_heads < 1 || heads % kv_heads) return cudaErrorInvalidValue;
+  if (tokens < 0 || cached < 0 || kv_heads < 1 || heads % kv_heads || (head_dim != 32 && head_dim != 256))
+    return cudaErrorInvalidValue;
   const int stride = static_cast<int>((heads + 2 * kv_heads) * head_dim);
   const auto sizes = attention_sizes(tokens, cached + tokens, heads / kv_heads, head_dim, stride, kv_heads * head_dim,
                                      heads * head_dim);
@@ -305,7 +306,10 @@ PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *
     using T = std::remove_pointer_t<decltype(none)>;
     const auto *q = static_cast<const T *>(qkv);
     const Own<T> own{q + heads * head_dim, q + (heads + kv_heads) * head_dim, table, static_cast<int>(cached), stride};
-    return launch_attention<head_dim, 2, 4, true>(q, static_cast<const T *>(keys), static_cast<const T *>(values),
-                                                  static_cast<T *>(out), 1, kv_heads, sizes, stream, own);
+    const auto run = [&](auto launch_it) {
+      return launch_it(q, static_cast<const T *>(keys), static_cast<const T *>(values), static_cast<T *>(out), 1,
+                       kv_heads, sizes, stream, own);
+    };
+    return head_dim == 32 ? run(launch_attention<32, 2, 4, true, T>) : run(launch_attention<256, 2, 4, true, T>);
   });
 }

@@ -5,7 +5,7 @@
 //
 // Tokens of frozen actions take the bias of time 0 (`frozen_rows.cuh`).
 //
-// Each block owns 64 output columns and computes all of `hidden` for itself (32 multiplications per element), so that one
+// Each block owns 64 output columns (the last one what is left of them) and computes all of `hidden` for itself (32 multiplications per element), so that one
 // launch does both layers; its rows of `out` are already on their way from memory meanwhile. x and the folded weight are
 // float32 and stay so: each is split into two bfloat16, and three of the four products are added (error below 2^-16).
 #include "frozen_rows.cuh"
@@ -90,6 +90,7 @@ project_actions_kernel(const float *x, const float *weight, const float *bias, c
                        int width) {
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   const int first = blockIdx.x * block_columns + warp * 8;
+  if (first >= width) return;
   Actions actions;
   load_actions(actions, x, tokens);
   float sums[token_tiles][4];
@@ -111,16 +112,18 @@ embed_actions_kernel(const float *x, const float *weight, const float *bias, con
                      const float *out_bias, Out *out, int tokens, int width) {
   auto *weights = &shared_memory<WeightStage<T>>();
   T *hidden = reinterpret_cast<T *>(weights + stages);
-  const int pitch = width + pad, lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
-  const int first_column = blockIdx.x * block_columns, depth_blocks = width / block_depth;
+  const int depth_blocks = divide_up(width, block_depth), pitch = depth_blocks * block_depth + pad;
+  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  const int first_column = blockIdx.x * block_columns;
 
   auto copy_weights = [&](int depth_block) {
     constexpr int chunk = 16 / sizeof(T), chunks = block_depth / chunk;
     if (depth_block < depth_blocks)
       for (int i = threadIdx.x; i < block_columns * chunks; i += embed_warps * warp_size) {
-        const int row = i / chunks, column = i % chunks * chunk;
-        copy_async(&weights[depth_block % stages].rows[row][column],
-                   out_weight + static_cast<int64_t>(first_column + row) * width + depth_block * block_depth + column);
+        const int row = first_column + i / chunks, column = i % chunks * chunk, depth = depth_block * block_depth + column;
+        const bool there = row < width && depth < width;
+        copy_async(&weights[depth_block % stages].rows[i / chunks][column],
+                   there ? out_weight + static_cast<int64_t>(row) * width + depth : out_weight, there);
       }
     commit_copies();
   };
@@ -130,9 +133,9 @@ embed_actions_kernel(const float *x, const float *weight, const float *bias, con
     Actions actions;
     load_actions(actions, x, tokens);
     const int still = frozen_rows(frozen);
-    for (int column = warp * 8; column < width; column += embed_warps * 8) {
-      float sums[token_tiles][4];
-      project_actions(sums, actions, weight, bias, still, width, column);
+    for (int column = warp * 8; column < depth_blocks * block_depth; column += embed_warps * 8) {
+      float sums[token_tiles][4] = {};  // silu(0) = 0: columns that are not there add nothing
+      if (column < width) project_actions(sums, actions, weight, bias, still, width, column);
       #pragma unroll
       for (int tile = 0; tile < token_tiles; tile++)
         #pragma unroll
@@ -167,6 +170,7 @@ embed_actions_kernel(const float *x, const float *weight, const float *bias, con
   #pragma unroll
   for (int i = 0; i < block_columns / 16; i++) {
     const int column = first_column + column_half + i * 8 + lane % 4 * 2;
+    if (column >= width) continue;
     const auto start = *reinterpret_cast<const Vector<float, 2> *>(out_bias + column);
     #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -184,9 +188,9 @@ PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *
                               const void *out_weight, const float *out_bias, void *out, int64_t tokens, int64_t width,
                               int64_t type, int64_t out_type, int64_t stream) {
   using namespace pi0;
-  if (tokens < 1 || tokens > most_tokens || width < block_columns || width % block_columns) return cudaErrorInvalidValue;
+  if (tokens < 1 || tokens > most_tokens || width < 8 || width % 8) return cudaErrorInvalidValue;
   if (out_type != PI0_FP32 && out_type != type) return cudaErrorInvalidValue;
-  const dim3 grid(width / block_columns), block(embed_warps * warp_size);
+  const dim3 grid(divide_up(width, block_columns)), block(embed_warps * warp_size);
   return with_16_bit_type(type, [&](auto *none) {
     using T = std::remove_pointer_t<decltype(none)>;
     auto run = [&](auto *to) {
@@ -194,7 +198,7 @@ PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *
       if (!out_weight)
         return launch(project_actions_kernel<Out>, grid, block, 0, stream, x, weight, bias, frozen, to, tokens,
                       width);
-      const size_t shared = sizeof(WeightStage<T>) * stages + sizeof(T) * most_tokens * (width + pad);
+      const size_t shared = sizeof(WeightStage<T>) * stages + sizeof(T) * most_tokens * (divide_up(width, block_depth) * block_depth + pad);
       return launch(embed_actions_kernel<T, Out>, grid, block, shared, stream, x, weight, bias, frozen,
                     static_cast<const T *>(out_weight), out_bias, to, tokens, width);
     };
