@@ -75,6 +75,12 @@ def smooth(model: nn.Module, scheme: Scheme, channel_amax: Mapping[str, Tensor])
     return amax
 
 
+def smoothing_factor(inputs: Tensor, weights: Tensor, alpha: float) -> Tensor:
+    """s_k of every channel, from the largest magnitudes of its activations and of its weights, each [K]."""
+    factor = inputs.clamp_min(SMALLEST) ** alpha / weights.clamp_min(SMALLEST) ** (1 - alpha)
+    return factor.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+
+
 def _groups(model: nn.Module) -> Iterator[_Group]:
     paths = {path for path, _ in model.named_modules()}
     for path in sorted(paths):
@@ -90,8 +96,7 @@ def _smooth_group(model: nn.Module, group: _Group, alpha: float, amax: Mapping[s
     linears = [cast(nn.Linear, model.get_submodule(path)) for path in group.consumers]
     inputs = amax[group.consumers[0]].float()
     weights = torch.stack([linear.weight.abs().amax(0).float() for linear in linears]).amax(0)
-    factor = inputs.clamp_min(SMALLEST) ** alpha / weights.clamp_min(SMALLEST) ** (1 - alpha)
-    factor = factor.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+    factor = smoothing_factor(inputs, weights, alpha)
     _divide_output(producer, factor)
     for linear in linears:
         linear.weight.copy_(linear.weight.float() * factor)
