@@ -1,6 +1,7 @@
 """Fixtures of more than one test file."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 # How long an example takes says nothing here: machines are shared, and the first one may compile a library.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# The background jobs of a shell ignore Ctrl-C, and so would all that tests start from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
 
