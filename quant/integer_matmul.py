@@ -6,9 +6,9 @@
 | `TorchIntMatmul`  | `torch._int_mm`            | small weights, where the call itself is most of the time |
 | `Int32Matmul`     | integer matmul of torch    | nothing; it is exact on every machine                   |
 
-`benchmarks/int8_linear.py` measures this. On x86 without VNNI, oneDNN and `torch._int_mm` add two int8 products in 16
-bits and saturate without a word. So no list of CPU features is trusted: each way is tried once per process on the most
-extreme matrices there are, and used only if the result is exact.
+`benchmarks/scheme_linears.py` measures the linears of full size. On x86 without VNNI, oneDNN and `torch._int_mm` add
+two int8 products in 16 bits and saturate without a word. So no list of CPU features is trusted: each way is tried once
+per process on the most extreme matrices there are, and used only if the result is exact.
 
 What this does not do: scales of activations, biases, other devices than the CPU.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 SMALL_WEIGHT = 2**18
-"""Elements of a weight up to which `torch._int_mm` is faster than oneDNN (see the benchmark)."""
+"""Elements of a weight up to which `torch._int_mm` is faster than oneDNN."""
 
 
 class IntegerMatmul(Protocol):

@@ -1,8 +1,7 @@
 """Keeps the memory that one chunk frees for the next one.
 
 glibc gives freed blocks above a threshold back to the system, and asks for new ones in the next layer. Each of their
-pages is then zeroed and mapped anew: half a million page faults in a chunk of the full-size model, and one twentieth of
-its time. Other C libraries have their own ways; there nothing is changed.
+pages is then zeroed and mapped anew. Other C libraries have their own ways; there nothing is changed.
 """
 
 from __future__ import annotations
