@@ -49,7 +49,7 @@ kernels:
 	@cmake --build $(KERNELS)/build/$(PROCESSOR) --parallel
 
 protos: setup
-	@$(BIN)/python -m protos.generate
+	@$(BIN)/python -m pi0_edge.protos.codegen.generate
 
 setup: system $(INSTALLED)
 

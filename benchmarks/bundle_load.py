@@ -32,13 +32,13 @@ from benchmarks.machine import describe_machine
 from benchmarks.random_network import memory
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.engine import restore_engine
-from pi0_edge.engine.assembly import blank_model
+from pi0_edge.engine.loading import blank_model
 from pi0_edge.model import PRESETS, Pi0Config
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, load_processor
+from pi0_edge.quant import Scheme, find_scheme
+from pi0_edge.quant.quantize import blank_quantized
 from pi0_edge.shipped import shipped_checkpoint
-from quant import Scheme, find_scheme
-from quant.quantize import blank_quantized
 
 READY = ("verify", "processor", "map_and_pack")
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.chunk_splicing_plot import plot_splicing
-from firmware_bridge.chunk_scheduler import ChunkScheduler
+from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.splice import (
     HoldSwap,
     LinearBlend,
@@ -43,10 +43,10 @@ from pi0_edge.evaluation.delayed_rollout import DelayedRollout, injected_delay, 
 from pi0_edge.evaluation.rollout import wilson_interval
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.protos.policy_pb2 import Continuation
 from pi0_edge.serving.messages import read_plan
 from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, AlohaTransferCube
-from protos.policy_pb2 import Continuation
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "real-time-chunking.md"

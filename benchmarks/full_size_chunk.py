@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from quant.compare import compare_actions
+from pi0_edge.quant.compare import compare_actions
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"full": (3, 48), "skipping": (2, 20), "exact": (2, 20)}

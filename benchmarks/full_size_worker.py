@@ -21,12 +21,12 @@ from benchmarks.full_size_chunk import PADDED, SETTINGS
 from benchmarks.random_network import QuantizedNetwork, draw, memory, random_observation, random_parameters
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.engine import assemble_engine, restore_engine
-from pi0_edge.engine.assembly import blank_model
+from pi0_edge.engine.loading import blank_model
 from pi0_edge.model import PRESETS, ModelInputs, Pi0Config
 from pi0_edge.processing import load_processor
+from pi0_edge.quant import find_scheme
+from pi0_edge.quant.integer_matmul import OneDnnMatmul
 from pi0_edge.shipped import shipped_checkpoint
-from quant import find_scheme
-from quant.integer_matmul import OneDnnMatmul
 
 CONFIG = PRESETS["pi0"]
 PROFILED = 12
@@ -62,7 +62,7 @@ def load_transformers(
     """Transformers' PI0 with the same parameters, which are of `dtype`; inputs and actions are on the device."""
     transformers = importlib.import_module("transformers")  # a peer to compare with, not a requirement
 
-    from pi0_edge.checkpoints.torch_names import torch_layout
+    from pi0_edge.checkpoints.torch_layout import torch_layout
 
     with torch.device("meta"):
         model = transformers.PI0ForConditionalGeneration(transformers.PI0Config()).eval()

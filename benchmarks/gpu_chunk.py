@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from benchmarks.gpu_limits import Limits, measure_limits, milliseconds
 from benchmarks.random_network import random_observation, random_parameters
 from pi0_edge.engine import build_engine
-from pi0_edge.engine.assembly import blank_model, fill_model
-from pi0_edge.engine.cuda import CudaEngine, check_scheme
+from pi0_edge.engine.cuda.engine import CudaEngine, check_scheme
+from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import EngineError
 from pi0_edge.estimate.work import Chunk, kernels
 from pi0_edge.model import PRESETS, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
-from quant import compare_actions, find_scheme
+from pi0_edge.quant import compare_actions, find_scheme
 
 CONFIG = PRESETS["pi0"]
 CAMERAS = (1, 2, 3)

@@ -10,7 +10,7 @@ reduction that only reads. Then one line per linear of π0:
 * `plan`: rows of the tile and blocks; `best` is the fastest of all candidates, with its time over that of the plan;
 * `error`: of the result, relative to float64.
 
-With `--tune`, the fastest plans become those of this kind of GPU (`pi0_edge/kernels/gemm_tuned.py`). A product whose
+With `--tune`, the fastest plans become those of this kind of GPU (`pi0_edge/kernels/gemm_plan.py`). A product whose
 error is too large has no speed: the program ends there.
 """
 
@@ -31,8 +31,16 @@ from pi0_edge.errors import KernelError
 from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
-from pi0_edge.kernels.gemm_plan import TILES, Measured, Plan, candidates, plan_bytes, plan_weight_only
-from pi0_edge.kernels.gemm_tuned import tuned_path, write_tuned
+from pi0_edge.kernels.gemm_plan import (
+    TILES,
+    Measured,
+    Plan,
+    candidates,
+    plan_bytes,
+    plan_weight_only,
+    tuned_path,
+    write_tuned,
+)
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.model import PRESETS, GemmaConfig, Pi0Config
 

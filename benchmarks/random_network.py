@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pi0_edge.engine.assembly import blank_model
+from pi0_edge.engine.loading import blank_model
 from pi0_edge.model import ModelInputs, Pi0Config
-from quant import Scheme, blank_quantized, quantize_layer
+from pi0_edge.quant import Scheme, blank_quantized, quantize_layer
 
 
 def draw(name: str, shape: torch.Size) -> Tensor:

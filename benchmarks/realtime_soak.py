@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from firmware_bridge.bridge_client import BridgeClient
-from firmware_bridge.bridge_server import BridgeServer
-from firmware_bridge.emulator import EmulatedBoard
+from firmware_bridge.bridge.server import BridgeServer
+from firmware_bridge.client import BridgeClient
+from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import BridgeError
-from firmware_bridge.framing import FrameDecoder
 from firmware_bridge.joints import RobotJoints, load_robot
-from protos.serial_link import Fault, State, Telemetry, TickFlag
+from firmware_bridge.link.framing import FrameDecoder
+from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
 ROBOT = "aloha"
 CHUNK_EVERY_S, HORIZON, TICK_MS = 0.2, 50, 20.0

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import describe_machine
-from quant import SCHEMES, QuantizedLinear
-from quant.bitsandbytes_linear import BitsAndBytesLinear
+from pi0_edge.quant import SCHEMES, QuantizedLinear
+from pi0_edge.quant.bitsandbytes_linear import BitsAndBytesLinear
 
 SHAPES = {"prefix gate": (816, 2048, 16384), "prefix down": (816, 16384, 2048), "expert gate": (50, 1024, 4096)}
 PATHS = {

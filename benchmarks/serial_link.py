@@ -32,16 +32,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from firmware_bridge.child_process import start_child, stop_child
-from firmware_bridge.chunk_player import ChunkPlayer
-from firmware_bridge.chunk_schedule import GUARD_TICKS, wire_ticks
-from firmware_bridge.emulator import EmulatedBoard
+from firmware_bridge.bridge.player import ChunkPlayer
+from firmware_bridge.bridge.schedule import GUARD_TICKS, wire_ticks
+from firmware_bridge.emulator.board import EmulatedBoard
+from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.joints import ROBOTS, RobotJoints, robot_of
-from firmware_bridge.link import FirmwareLink
-from protos.bridge_pb2 import ChunkReport
-from protos.serial_link import Command, CommandResult, Telemetry
+from firmware_bridge.link.link import FirmwareLink
+from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.serial_link import Command, CommandResult, Telemetry
 
 FIRMWARE = Path(__file__).resolve().parents[1] / "firmware_bridge" / "firmware"
 RATES = (115_200, 230_400, 460_800, 921_600, 1_000_000, 2_000_000)
@@ -77,7 +77,7 @@ def library_port(library: Path, directory: Path, baud: int) -> Iterator[str]:
     )
     while not serial.exists():
         time.sleep(0.01)
-    argv = [sys.executable, "-m", "firmware_bridge.wire", "--board", str(serial), "--control", str(control)]
+    argv = [sys.executable, "-m", "firmware_bridge.emulator.line", "--board", str(serial), "--control", str(control)]
     log = directory / "wire.log"
     wire = start_child([*argv, "--baud", str(baud)], log=log, urgent=True, stdout=subprocess.PIPE)
     try:

@@ -5,12 +5,12 @@ import logging
 import sys
 from pathlib import Path
 
-from firmware_bridge.bridge_server import serve_bridge
+from firmware_bridge.bridge.server import serve_bridge
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.listen_address import DEFAULT_LISTEN
 from firmware_bridge.splice import HoldSwap
-from protos.rpc.errors import EndpointError
-from protos.rpc.json_log import log_as_json
+from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.json_log import log_as_json
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Errors across gRPC: which status each becomes at the bridge, and which error a status becomes at a client.
 
 Malformed requests are INVALID_ARGUMENT, a missing right or a wrong state FAILED_PRECONDITION, a link that is down
-UNAVAILABLE. The message crosses unchanged. The gate before the bridge (`protos.rpc.gate`) adds PERMISSION_DENIED and
-RESOURCE_EXHAUSTED.
+UNAVAILABLE. The message crosses unchanged. The interceptor before the bridge (`pi0_edge.protos.rpc.interceptor`) adds
+PERMISSION_DENIED and RESOURCE_EXHAUSTED.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import grpc
 
 from firmware_bridge.errors import AccessError, BridgeError, ChunkError, ConfigError, LeaseError, LinkError, StateError
-from protos.rpc.tls import connection_advice
+from pi0_edge.protos.rpc.tls import connection_advice
 
 _ERRORS = {
     grpc.StatusCode.INVALID_ARGUMENT: ChunkError,

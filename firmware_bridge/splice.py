@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.errors import ConfigError
-from protos.policy_pb2 import Continuation
+from pi0_edge.protos.policy_pb2 import Continuation
 
 
 @dataclass(frozen=True)

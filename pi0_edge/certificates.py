@@ -1,8 +1,9 @@
 """A small certificate authority for mutual TLS, through the package `cryptography` (the extra `signing`).
 
 The authority is a folder that stays at home: `authority.pem` and its key. Each server and each client gets a folder
-of its own to carry away: `authority.pem`, `certificate.pem` and `key.pem`, as `protos.rpc.tls` reads them. A client's
-role is a URI among its certificate's subject alternative names; the keys are ECDSA over P-256 and have no password.
+of its own to carry away: `authority.pem`, `certificate.pem` and `key.pem`, as `pi0_edge.protos.rpc.tls` reads them. A
+client's role is a URI among its certificate's subject alternative names; the keys are ECDSA over P-256 and have no
+password.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pi0_edge.errors import ConfigError
-from protos.rpc.roles import Role
-from protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
+from pi0_edge.protos.rpc.roles import Role
+from pi0_edge.protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
 
 AUTHORITY_KEY_FILE = "authority.key.pem"
 AUTHORITY_DAYS = 3650

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
-from pi0_edge.engine.cuda import CudaEngine
+from pi0_edge.engine.cuda.engine import CudaEngine
 from pi0_edge.errors import BundleError, EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
-from quant import Scheme
+from pi0_edge.quant import Scheme
 
 logger = logging.getLogger(__name__)
 

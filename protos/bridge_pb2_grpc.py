@@ -3,9 +3,9 @@
 import grpc
 import warnings
 
-from protos import bridge_pb2 as protos_dot_bridge__pb2
+from pi0_edge.protos import bridge_pb2 as pi0__edge_dot_protos_dot_bridge__pb2
 
-GRPC_GENERATED_VERSION = '1.76.0'
+GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/bridge_pb2_grpc.py depends on'
+        + ' but the generated code in pi0_edge/protos/bridge_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class RobotBridgeStub(object):
+class RobotBridgeStub:
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -36,42 +36,42 @@ class RobotBridgeStub(object):
         """
         self.Arm = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/Arm',
-                request_serializer=protos_dot_bridge__pb2.ArmRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.ArmReply.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.ArmRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.ArmReply.FromString,
                 _registered_method=True)
         self.Disarm = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/Disarm',
-                request_serializer=protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.CommandReply.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
                 _registered_method=True)
         self.EStop = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/EStop',
-                request_serializer=protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.CommandReply.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
                 _registered_method=True)
         self.Clear = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/Clear',
-                request_serializer=protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.CommandReply.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
                 _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/GetStatus',
-                request_serializer=protos_dot_bridge__pb2.StatusRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.Status.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.StatusRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.Status.FromString,
                 _registered_method=True)
         self.PlayChunks = channel.stream_stream(
                 '/pi0_edge.v1.RobotBridge/PlayChunks',
-                request_serializer=protos_dot_bridge__pb2.PlayRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.ChunkReport.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.PlayRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.ChunkReport.FromString,
                 _registered_method=True)
         self.WatchTelemetry = channel.unary_stream(
                 '/pi0_edge.v1.RobotBridge/WatchTelemetry',
-                request_serializer=protos_dot_bridge__pb2.TelemetryRequest.SerializeToString,
-                response_deserializer=protos_dot_bridge__pb2.Telemetry.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.TelemetryRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.Telemetry.FromString,
                 _registered_method=True)
 
 
-class RobotBridgeServicer(object):
+class RobotBridgeServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Arm(self, request, context):
@@ -126,38 +126,38 @@ def add_RobotBridgeServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Arm': grpc.unary_unary_rpc_method_handler(
                     servicer.Arm,
-                    request_deserializer=protos_dot_bridge__pb2.ArmRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.ArmReply.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.ArmRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.ArmReply.SerializeToString,
             ),
             'Disarm': grpc.unary_unary_rpc_method_handler(
                     servicer.Disarm,
-                    request_deserializer=protos_dot_bridge__pb2.CommandRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.CommandReply.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.SerializeToString,
             ),
             'EStop': grpc.unary_unary_rpc_method_handler(
                     servicer.EStop,
-                    request_deserializer=protos_dot_bridge__pb2.CommandRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.CommandReply.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.SerializeToString,
             ),
             'Clear': grpc.unary_unary_rpc_method_handler(
                     servicer.Clear,
-                    request_deserializer=protos_dot_bridge__pb2.CommandRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.CommandReply.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=protos_dot_bridge__pb2.StatusRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.Status.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.StatusRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.Status.SerializeToString,
             ),
             'PlayChunks': grpc.stream_stream_rpc_method_handler(
                     servicer.PlayChunks,
-                    request_deserializer=protos_dot_bridge__pb2.PlayRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.ChunkReport.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.PlayRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.ChunkReport.SerializeToString,
             ),
             'WatchTelemetry': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTelemetry,
-                    request_deserializer=protos_dot_bridge__pb2.TelemetryRequest.FromString,
-                    response_serializer=protos_dot_bridge__pb2.Telemetry.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.TelemetryRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.Telemetry.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -167,7 +167,7 @@ def add_RobotBridgeServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RobotBridge(object):
+class RobotBridge:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -185,8 +185,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/Arm',
-            protos_dot_bridge__pb2.ArmRequest.SerializeToString,
-            protos_dot_bridge__pb2.ArmReply.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.ArmRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.ArmReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -212,8 +212,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/Disarm',
-            protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-            protos_dot_bridge__pb2.CommandReply.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -239,8 +239,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/EStop',
-            protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-            protos_dot_bridge__pb2.CommandReply.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -266,8 +266,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/Clear',
-            protos_dot_bridge__pb2.CommandRequest.SerializeToString,
-            protos_dot_bridge__pb2.CommandReply.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -293,8 +293,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/GetStatus',
-            protos_dot_bridge__pb2.StatusRequest.SerializeToString,
-            protos_dot_bridge__pb2.Status.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.StatusRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.Status.FromString,
             options,
             channel_credentials,
             insecure,
@@ -320,8 +320,8 @@ class RobotBridge(object):
             request_iterator,
             target,
             '/pi0_edge.v1.RobotBridge/PlayChunks',
-            protos_dot_bridge__pb2.PlayRequest.SerializeToString,
-            protos_dot_bridge__pb2.ChunkReport.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.PlayRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.ChunkReport.FromString,
             options,
             channel_credentials,
             insecure,
@@ -347,8 +347,8 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/WatchTelemetry',
-            protos_dot_bridge__pb2.TelemetryRequest.SerializeToString,
-            protos_dot_bridge__pb2.Telemetry.FromString,
+            pi0__edge_dot_protos_dot_bridge__pb2.TelemetryRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.Telemetry.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,9 +3,9 @@
 import grpc
 import warnings
 
-from protos import policy_pb2 as protos_dot_policy__pb2
+from pi0_edge.protos import policy_pb2 as pi0__edge_dot_protos_dot_policy__pb2
 
-GRPC_GENERATED_VERSION = '1.76.0'
+GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/policy_pb2_grpc.py depends on'
+        + ' but the generated code in pi0_edge/protos/policy_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class PolicyServiceStub(object):
+class PolicyServiceStub:
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -36,17 +36,17 @@ class PolicyServiceStub(object):
         """
         self.Infer = channel.unary_unary(
                 '/pi0_edge.v1.PolicyService/Infer',
-                request_serializer=protos_dot_policy__pb2.Observation.SerializeToString,
-                response_deserializer=protos_dot_policy__pb2.Chunk.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_policy__pb2.Observation.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_policy__pb2.Chunk.FromString,
                 _registered_method=True)
         self.GetMetadata = channel.unary_unary(
                 '/pi0_edge.v1.PolicyService/GetMetadata',
-                request_serializer=protos_dot_policy__pb2.MetadataRequest.SerializeToString,
-                response_deserializer=protos_dot_policy__pb2.PolicyMetadata.FromString,
+                request_serializer=pi0__edge_dot_protos_dot_policy__pb2.MetadataRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_policy__pb2.PolicyMetadata.FromString,
                 _registered_method=True)
 
 
-class PolicyServiceServicer(object):
+class PolicyServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Infer(self, request, context):
@@ -67,13 +67,13 @@ def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Infer': grpc.unary_unary_rpc_method_handler(
                     servicer.Infer,
-                    request_deserializer=protos_dot_policy__pb2.Observation.FromString,
-                    response_serializer=protos_dot_policy__pb2.Chunk.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_policy__pb2.Observation.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_policy__pb2.Chunk.SerializeToString,
             ),
             'GetMetadata': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMetadata,
-                    request_deserializer=protos_dot_policy__pb2.MetadataRequest.FromString,
-                    response_serializer=protos_dot_policy__pb2.PolicyMetadata.SerializeToString,
+                    request_deserializer=pi0__edge_dot_protos_dot_policy__pb2.MetadataRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_policy__pb2.PolicyMetadata.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -83,7 +83,7 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class PolicyService(object):
+class PolicyService:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -101,8 +101,8 @@ class PolicyService(object):
             request,
             target,
             '/pi0_edge.v1.PolicyService/Infer',
-            protos_dot_policy__pb2.Observation.SerializeToString,
-            protos_dot_policy__pb2.Chunk.FromString,
+            pi0__edge_dot_protos_dot_policy__pb2.Observation.SerializeToString,
+            pi0__edge_dot_protos_dot_policy__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -128,8 +128,8 @@ class PolicyService(object):
             request,
             target,
             '/pi0_edge.v1.PolicyService/GetMetadata',
-            protos_dot_policy__pb2.MetadataRequest.SerializeToString,
-            protos_dot_policy__pb2.PolicyMetadata.FromString,
+            pi0__edge_dot_protos_dot_policy__pb2.MetadataRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_policy__pb2.PolicyMetadata.FromString,
             options,
             channel_credentials,
             insecure,

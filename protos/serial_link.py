@@ -1,4 +1,6 @@
-"""Messages of the serial link, made from `serial_link.yaml` by `python -m protos.generate`; do not edit.
+"""Messages of the serial link. Do not edit.
+
+Generated from `serial_link.yaml` by `python -m pi0_edge.protos.codegen.generate`.
 
 `pack` returns the payload of a frame (no header, no CRC, no COBS), `unpack` reads one back. Little endian, packed.
 """

@@ -1,17 +1,17 @@
-"""Quantization: schemes as data, the layers that carry them out, and what calibration and the gate need.
+"""Quantization of tensors and layers: schemes as data, and the layers that carry them out.
 
 `formats` says how numbers are stored and `schemes` which layers store theirs how. `quantized_linear` is the layer,
 `integer_matmul` the exact integer products under it, `hadamard` and `smoothing` tame outliers, `quantize` puts the
-layers into a model, `compare` measures what that changed on the actions, and `gate` decides whether it may be served.
+layers into a model, and `compare` measures what that changed on the actions. Calibration and the accuracy gate, which
+need observations and a policy, are `pi0_edge.ptq`.
 """
 
-from quant.compare import ActionComparison, compare_actions
-from quant.errors import QuantizationError
-from quant.formats import Format
-from quant.gate import Finding, GateVerdict, Thresholds, judge
-from quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
-from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear, reference_linear
-from quant.schemes import FP32, INT8_W8A8, ORIN, SCHEMES, Rule, Scheme, find_scheme
+from pi0_edge.quant.compare import ActionComparison, compare_actions
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.formats import Format
+from pi0_edge.quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
+from pi0_edge.quant.quantized_linear import QuantizedEmbedding, QuantizedLinear, reference_linear
+from pi0_edge.quant.schemes import FP32, INT8_W8A8, ORIN, SCHEMES, Rule, Scheme, find_scheme
 
 __all__ = [
     "FP32",
@@ -19,9 +19,7 @@ __all__ = [
     "ORIN",
     "SCHEMES",
     "ActionComparison",
-    "Finding",
     "Format",
-    "GateVerdict",
     "QuantizationError",
     "QuantizationReport",
     "QuantizedEmbedding",
@@ -29,11 +27,9 @@ __all__ = [
     "QuantizedLinear",
     "Rule",
     "Scheme",
-    "Thresholds",
     "blank_quantized",
     "compare_actions",
     "find_scheme",
-    "judge",
     "quantize_layer",
     "quantize_model",
     "reference_linear",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pi0_edge.errors import MissingDependencyError
-from quant.errors import QuantizationError
-from quant.formats import NOT_FINITE
-from quant.schemes import Rule
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.formats import NOT_FINITE
+from pi0_edge.quant.schemes import Rule
 
 OUTLIER_THRESHOLD = 6.0
 """Activations above this stay 16-bit in LLM.int8, as its authors recommend."""

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quant.errors import QuantizationError
-from quant.formats import INT8_TOKEN, NOT_FINITE, quantize
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.formats import INT8_TOKEN, NOT_FINITE, quantize
 
 log = logging.getLogger(__name__)
 
 
 def quantize_tokens(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """`quant.formats.quantize` to INT8 per token: values int8 [M, K] and scale float32 [M, 1].
+    """`pi0_edge.quant.formats.quantize` to INT8 per token: values int8 [M, K] and scale float32 [M, 1].
 
     Raises:
         QuantizationError: If tokens contain NaN or infinity.

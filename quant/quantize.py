@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from quant.bitsandbytes_linear import BitsAndBytesLinear
-from quant.errors import QuantizationError
-from quant.quantized_linear import QuantizedEmbedding, QuantizedLinear
-from quant.schemes import Scheme
-from quant.smoothing import smooth
+from pi0_edge.quant.bitsandbytes_linear import BitsAndBytesLinear
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.quantized_linear import QuantizedEmbedding, QuantizedLinear
+from pi0_edge.quant.schemes import Scheme
+from pi0_edge.quant.smoothing import smooth
 
 QUANTIZED = (QuantizedLinear, QuantizedEmbedding, BitsAndBytesLinear)
 
@@ -67,7 +67,7 @@ def quantize_model(
 
     Args:
         model: With allocated parameters. Layers that are quantized already are left alone.
-        scheme: From `quant.schemes`.
+        scheme: From `pi0_edge.quant.schemes`.
         channel_amax: From calibration, where the scheme needs it: largest magnitude of every channel that enters a
             linear, float32 [K], by module path.
 
@@ -95,7 +95,7 @@ def quantize_layer(
     Args:
         model: The network.
         path: Of one module in it.
-        scheme: From `quant.schemes`.
+        scheme: From `pi0_edge.quant.schemes`.
         channel_amax: float32 [K], where the scheme has a static scale for this layer.
 
     Returns:

@@ -4,9 +4,9 @@
                                                ├─► product · channel scale · token scale (+ bias) ─► [M, N]
     values [N, K] in the weights' format ──────┘
 
-Two integer operands are multiplied in exact integer arithmetic (`quant.integer_matmul`). Everything else is brought to
-float32 block by block, which is exact for every format, and summed there: that is what a GPU does that converts in its
-registers. The buffers of these modules are what a bundle stores.
+Two integer operands are multiplied in exact integer arithmetic (`pi0_edge.quant.integer_matmul`). Everything else is
+converted to float32 block by block, which is exact for every format, and summed there: that is what a GPU does that
+converts in its registers. The buffers of these modules are what a bundle stores.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.errors import QuantizationError
-from quant.formats import INT8_TOKEN, quantize, quantize_weight, static_scale
-from quant.fused_activation import quantize_tokens
-from quant.hadamard import block_size, rotate
-from quant.integer_matmul import IntegerMatmul, choose_matmul
-from quant.schemes import Rule
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.formats import INT8_TOKEN, quantize, quantize_weight, static_scale
+from pi0_edge.quant.fused_activation import quantize_tokens
+from pi0_edge.quant.hadamard import block_size, rotate
+from pi0_edge.quant.integer_matmul import IntegerMatmul, choose_matmul
+from pi0_edge.quant.schemes import Rule
 
 SMALLEST_INPUT, LARGEST_INPUT = 2, 2**16
 """In-features that integer arithmetic takes. With one, `torch._int_mm` (2.13) mistakes the strides of its transposed

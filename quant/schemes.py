@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from quant.errors import QuantizationError
-from quant.formats import (
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.formats import (
     BF16,
     E4M3_CHANNEL,
     E4M3_STATIC,

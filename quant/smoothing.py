@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pi0_edge.model.gemma import RMSNorm
-from quant.schemes import Scheme
+from pi0_edge.quant.schemes import Scheme
 
 SMALLEST = 1e-5
 """Channels that are never used, in activations or weights, count as this much."""

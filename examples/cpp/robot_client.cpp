@@ -15,7 +15,7 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include "protos/bridge.grpc.pb.h"
+#include "pi0_edge/protos/bridge.grpc.pb.h"
 
 namespace {
 

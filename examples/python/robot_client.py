@@ -3,7 +3,7 @@
 python examples/python/robot_client.py localhost:50061                         # a bridge on this machine
 python examples/python/robot_client.py robot.local:50061 --tls laptop --hold   # with a certificate, role command
 
-In a program of your own, `firmware_bridge.bridge_client.BridgeClient` does the same with less to write.
+In a program of your own, `firmware_bridge.client.BridgeClient` does the same with less to write.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from protos import bridge_pb2, bridge_pb2_grpc, policy_pb2
+from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2
 
 TICKS = 25  # half a second
 HORIZON = 50

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from firmware_bridge.errors import ConfigError
-from protos.serial_link import MAX_JOINTS
+from pi0_edge.protos.serial_link import MAX_JOINTS
 
 CONTROL_HZ = 50
 SERVO_HZ = 250

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.firmware.joint_table import JointTable
-from firmware_bridge.framing import FrameDecoder, encode_frame
+from firmware_bridge.link.framing import FrameDecoder, encode_frame
 from firmware_bridge.lockstep.host_library import JointMotion, Motions, load_host_library
-from protos.serial_link import (
+from pi0_edge.protos.serial_link import (
     MESSAGES,
     SCHEMA_HASH,
     Command,

@@ -11,7 +11,7 @@ from pathlib import Path
 from firmware_bridge.errors import EmulatorError
 from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import JointTable
-from protos.serial_link import MAX_JOINTS
+from pi0_edge.protos.serial_link import MAX_JOINTS
 
 FIRMWARE = Path(__file__).parents[1] / "firmware"
 

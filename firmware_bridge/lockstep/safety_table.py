@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from firmware_bridge.errors import EmulatorError
-from firmware_bridge.lockstep.exploration import ROBOT
 from firmware_bridge.lockstep.host_library import FIRMWARE, load_host_library
-from protos.serial_link import State
+from firmware_bridge.lockstep.model_check import ROBOT
+from pi0_edge.protos.serial_link import State
 
 PAGE = Path(__file__).parents[2] / "docs" / "safety.md"
 BEGIN = "<!-- made by python -m firmware_bridge.lockstep.safety_table -->"

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.joints import ROBOTS
-from firmware_bridge.line_faults import FaultInjector, LineFaults
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
-from firmware_bridge.lockstep.watch import BrokenPromiseError, Watch
-from protos.serial_link import (
+from firmware_bridge.lockstep.invariants import BrokenPromiseError, Watch
+from pi0_edge.protos.serial_link import (
     SCHEMA_HASH,
     Command,
     CommandReply,

@@ -62,7 +62,7 @@ class Manifest:
 
     Attributes:
         config: Sizes of the network.
-        scheme: How its layers are quantized, as `quant.schemes.Scheme.to_dict` gives it.
+        scheme: How its layers are quantized, as `pi0_edge.quant.schemes.Scheme.to_dict` gives it.
         processing: "robot", "normalization" and "prompt_style", as `ObservationProcessor.description` gives them.
         tokenizer: Name of its file.
         gate: Report of the accuracy gate, {"verdict": {"passed": bool, "reasons": [...]}, ...}; None without a gate.

@@ -18,8 +18,8 @@ from pi0_edge.errors import BundleError, ConfigError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing import ObservationProcessor
 from pi0_edge.processing.loading import restore_processor
-from quant.errors import QuantizationError
-from quant.schemes import Scheme
+from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.quant.schemes import Scheme
 
 GateState = Literal["passed", "failed", "missing"]
 ACCEPT_FAILED_GATE = "accept-failed-gate"

@@ -21,7 +21,7 @@ from pi0_edge.bundle.shards import write_shards
 from pi0_edge.errors import BundleError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.norm_stats import save_norm_stats
-from quant.schemes import Scheme
+from pi0_edge.quant.schemes import Scheme
 
 _TOOLS = ("pi0-edge", "torch", "safetensors", "numpy")
 

@@ -15,9 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pi0_edge.checkpoints import infer
 from pi0_edge.checkpoints.layout import TOWERS, Layout, Location, TensorSource, count_layers
-from pi0_edge.checkpoints.sizes import Sizes, parse_sizes
+from pi0_edge.checkpoints.sizes import Sizes, complete, measure, parse_sizes
 from pi0_edge.errors import CheckpointError, ConfigError
 from pi0_edge.model.config import Pi0Config, Variant
 
@@ -58,11 +57,9 @@ class Checkpoint:
             CheckpointError: If a parameter that tells a size is missing.
         """
         given = {**self._recorded, **parse_sizes(overrides or {})}
-        measured = infer.measure(
-            self._shape, self._names.layers, lambda name: self._names.locate(name).key, str(self.path)
-        )
+        measured = measure(self._shape, self._names.layers, lambda name: self._names.locate(name).key, str(self.path))
         measured |= self._names.sizes()
-        return infer.complete(measured, given, self.variant, str(self.path))
+        return complete(measured, given, self.variant, str(self.path))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Compares the stored arrays with the parameters a model has.

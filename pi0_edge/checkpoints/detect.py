@@ -12,11 +12,11 @@ from pathlib import Path
 from pi0_edge.checkpoints.checkpoint import Checkpoint
 from pi0_edge.checkpoints.layout import Layout
 from pi0_edge.checkpoints.native import WEIGHTS, NativeLayout
-from pi0_edge.checkpoints.orbax_names import OrbaxLayout
+from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
 from pi0_edge.checkpoints.orbax_source import OrbaxSource
 from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
-from pi0_edge.checkpoints.settings import is_lerobot, read_config_json, recorded_sizes
-from pi0_edge.checkpoints.torch_names import torch_layout
+from pi0_edge.checkpoints.sizes import is_lerobot, read_config_json, recorded_sizes
+from pi0_edge.checkpoints.torch_layout import torch_layout
 from pi0_edge.errors import CheckpointError
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pi0_edge.checkpoints.layout import Location, count_layers
-from pi0_edge.checkpoints.settings import FORMAT
+from pi0_edge.checkpoints.sizes import FORMAT
 from pi0_edge.errors import ConfigError
 from pi0_edge.model.config import Pi0Config
 

@@ -37,7 +37,7 @@ from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
 from pi0_edge.errors import Pi0EdgeError
-from protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.errors import EndpointError
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -27,8 +27,8 @@ def bridge(
 
     SIGINT or SIGTERM disarms and ends it.
     """
-    from firmware_bridge.bridge_server import serve_bridge
-    from protos.rpc.json_log import log_as_json
+    from firmware_bridge.bridge.server import serve_bridge
+    from pi0_edge.protos.rpc.json_log import log_as_json
 
     if log_json:
         log_as_json()

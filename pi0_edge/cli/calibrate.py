@@ -12,8 +12,8 @@ from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
-    from pi0_edge.quantization.observations import ObservationSource
-    from quant.calibration import Calibration, LayerStatistics
+    from pi0_edge.ptq.calibration import Calibration, LayerStatistics
+    from pi0_edge.ptq.frames import ObservationSource
 
 SHOWN_LAYERS = 20
 
@@ -39,8 +39,8 @@ def calibrate(
     The other half of the episodes stays untouched, for the gate.
     """
     from pi0_edge.cli.loading import load_policy
-    from pi0_edge.quantization.calibrate import calibrate as run
-    from pi0_edge.quantization.observations import split_frames
+    from pi0_edge.ptq.calibration import calibrate as run
+    from pi0_edge.ptq.frames import split_frames
 
     interrupted = output.with_name(f"{output.name}.interrupted")
     _check_paths(output, plot, interrupted, resume)
@@ -61,7 +61,7 @@ def calibrate(
             raise
     calibration.save(output)
     if plot is not None:
-        from pi0_edge.quantization.outlier_plot import plot_outliers
+        from pi0_edge.ptq.outlier_plot import plot_outliers
 
         plot_outliers(calibration, plot)
     _show(speak, calibration, policy, output)
@@ -83,12 +83,12 @@ def _check_paths(output: Path, plot: Path | None, interrupted: Path, resume: boo
 
 
 def _source(speak: Output, policy: Policy, dataset: Path | None, frames: int) -> ObservationSource:
-    from pi0_edge.quantization.observations import open_source
+    from pi0_edge.ptq.frames import open_source
 
     robot = policy.processor.robot
     if dataset is not None:
         return open_source(dataset, robot)
-    from pi0_edge.quantization.simulated_observations import SimulatedObservations
+    from pi0_edge.ptq.simulated_source import SimulatedObservations
     from pi0_edge.sim.record import TASK
 
     with speak.progress() as progress:

@@ -10,7 +10,7 @@ import typer
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 from pi0_edge.errors import ConfigError
-from protos.rpc.roles import Role
+from pi0_edge.protos.rpc.roles import Role
 
 certificates = typer.Typer(no_args_is_help=True, help="Make and show certificates: who may reach a robot, and as what.")
 
@@ -83,7 +83,7 @@ def show(
 ) -> None:
     """Say what a certificate is, and until when it is valid."""
     from pi0_edge.certificates import read_certificate
-    from protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE
+    from pi0_edge.protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE
 
     output = Output(as_json)
     own = folder / CERTIFICATE_FILE

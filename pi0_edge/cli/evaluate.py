@@ -97,7 +97,7 @@ def _policy_player(load: Callable[[], Policy], prompt: str, execute: int) -> Pla
 
 def _replay_player(baseline: str, dataset: Path | None) -> Player:
     from pi0_edge.errors import ConfigError
-    from pi0_edge.evaluation.replay import replay
+    from pi0_edge.evaluation.rollout import replay
 
     if baseline != REPLAY:
         raise ConfigError(f"--baseline {baseline!r} is not known; expected {REPLAY}")

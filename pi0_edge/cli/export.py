@@ -20,7 +20,7 @@ from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from pi0_edge.model import Pi0
-    from quant import Scheme
+    from pi0_edge.quant import Scheme
 
 
 def export(
@@ -39,9 +39,9 @@ def export(
     """Write a network as two ONNX programs for the TensorRT of a board."""
     from pi0_edge.errors import ConfigError
     from pi0_edge.model.flow import EULER_STEPS, euler_times
-    from pi0_edge.tensorrt.explicit_layers import write_out_quantization
     from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx_programs
     from pi0_edge.tensorrt.programs import Shape
+    from pi0_edge.tensorrt.qdq import write_out_quantization
 
     target = _capability(capability)
     require_onnx()
@@ -73,8 +73,8 @@ def _from_bundle(
     folder: Path, public_key: Path | None, accept_failed_gate: bool, capability: tuple[int, int]
 ) -> tuple[Pi0, Scheme, dict[str, Any]]:
     from pi0_edge.bundle import open_bundle
-    from pi0_edge.engine.assembly import blank_model, restore_model
-    from pi0_edge.tensorrt.explicit_layers import check_scheme
+    from pi0_edge.engine.loading import blank_model, restore_model
+    from pi0_edge.tensorrt.qdq import check_scheme
 
     opened = open_bundle(folder, public_key=public_key)
     overrides = opened.overrides_in_force(accept_failed_gate)
@@ -90,11 +90,11 @@ def _from_checkpoint(
     from pi0_edge.checkpoints import load_sizes, open_checkpoint
     from pi0_edge.cli.loading import load_scheme
     from pi0_edge.engine import parameter_shapes
-    from pi0_edge.engine.assembly import blank_model, fill_model
+    from pi0_edge.engine.loading import blank_model, fill_model
     from pi0_edge.policy import combined_hash
+    from pi0_edge.quant.schemes import BF16_POLICY
     from pi0_edge.shipped import shipped_checkpoint
-    from pi0_edge.tensorrt.explicit_layers import check_scheme
-    from quant.schemes import BF16_POLICY
+    from pi0_edge.tensorrt.qdq import check_scheme
 
     chosen = BF16_POLICY if scheme is None else load_scheme(scheme)
     check_scheme(chosen, capability)

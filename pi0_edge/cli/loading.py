@@ -9,7 +9,7 @@ import yaml
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
-    from quant import Scheme
+    from pi0_edge.quant import Scheme
 
 
 def load_policy(
@@ -63,7 +63,7 @@ def load_scheme(scheme: str) -> Scheme:
     Raises:
         QuantizationError: If there is none of this name, or the file holds none.
     """
-    from quant import QuantizationError, Scheme, find_scheme
+    from pi0_edge.quant import QuantizationError, Scheme, find_scheme
 
     if not scheme.endswith((".yaml", ".yml")):
         return find_scheme(scheme)

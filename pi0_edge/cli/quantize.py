@@ -18,7 +18,7 @@ from pi0_edge.cli.options import CheckpointOption, JsonOption, RobotOption, Size
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from quant import Scheme
+    from pi0_edge.quant import Scheme
 
 SEARCH_LEVELS = ["int8-w8a16", "int8-w8a8"]
 LEAST_HELD_OUT = 4
@@ -70,13 +70,13 @@ def quantize(
     from pi0_edge.cli import quantize_results as results
     from pi0_edge.cli import quantize_steps as steps
     from pi0_edge.cli.loading import load_policy, load_scheme
-    from pi0_edge.quantization.candidate import quantize_checkpoint
-    from pi0_edge.quantization.frame_checks import inspect_frames
-    from pi0_edge.quantization.gate import compare
-    from pi0_edge.quantization.observations import split_frames
-    from pi0_edge.quantization.scan import UNTOUCHED
+    from pi0_edge.ptq.candidate import quantize_checkpoint
+    from pi0_edge.ptq.frame_checks import inspect_frames
+    from pi0_edge.ptq.frames import split_frames
+    from pi0_edge.ptq.gate import compare
+    from pi0_edge.ptq.scan import UNTOUCHED
+    from pi0_edge.ptq.verdict import Thresholds
     from pi0_edge.shipped import shipped_checkpoint
-    from quant import Thresholds
 
     chosen = load_scheme(scheme)
     others = [load_scheme(name) for name in (level or SEARCH_LEVELS)] if search is not None else []

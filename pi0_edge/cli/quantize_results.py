@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pi0_edge.bundle import write_bundle
 from pi0_edge.cli.output import Output
-from pi0_edge.quantization.candidate import Candidate
-from pi0_edge.quantization.frame_checks import Inspection
-from pi0_edge.quantization.gate import GateReport
-from pi0_edge.quantization.observations import Frames
-from pi0_edge.quantization.report import ReportPage, render
-from quant.calibration import Calibration
-from quant.sensitivity import Choice, ranked
+from pi0_edge.ptq.calibration import Calibration
+from pi0_edge.ptq.candidate import Candidate
+from pi0_edge.ptq.frame_checks import Inspection
+from pi0_edge.ptq.frames import Frames
+from pi0_edge.ptq.gate import GateReport
+from pi0_edge.ptq.mix_search import Choice, ranked
+from pi0_edge.ptq.report import ReportPage, render
 
 Facts = list[tuple[str, str]]
 SHOWN_GROUPS = 15

@@ -11,15 +11,15 @@ import yaml
 from pi0_edge.cli.output import Output
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.pairing import Pairing, pair
-from pi0_edge.quantization.calibrate import calibrate
-from pi0_edge.quantization.candidate import channel_amax
-from pi0_edge.quantization.layer_groups import Granularity
-from pi0_edge.quantization.observations import ObservationSource, Split, open_source
-from pi0_edge.quantization.scan import LayerScan
-from pi0_edge.quantization.trace import Trace, trace
-from quant import Scheme, Thresholds
-from quant.calibration import Calibration
-from quant.sensitivity import Choice
+from pi0_edge.ptq.calibration import Calibration, calibrate
+from pi0_edge.ptq.candidate import channel_amax
+from pi0_edge.ptq.frames import ObservationSource, Split, open_source
+from pi0_edge.ptq.layer_groups import Granularity
+from pi0_edge.ptq.mix_search import Choice
+from pi0_edge.ptq.scan import LayerScan
+from pi0_edge.ptq.trace import Trace, trace
+from pi0_edge.ptq.verdict import Thresholds
+from pi0_edge.quant import Scheme
 
 if TYPE_CHECKING:
     from pi0_edge.evaluation.rollout import Rollout
@@ -35,7 +35,7 @@ def open_frames(speak: Output, policy: Policy, dataset: Path | None, frames: int
     """
     if dataset is not None:
         return open_source(dataset, policy.processor.robot)
-    from pi0_edge.quantization.simulated_observations import SimulatedObservations
+    from pi0_edge.ptq.simulated_source import SimulatedObservations
 
     with speak.progress() as progress:
         task = progress.add_task("simulating", total=frames)

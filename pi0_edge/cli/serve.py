@@ -58,10 +58,10 @@ def serve(
     """
     from pi0_edge.cli.loading import load_policy
     from pi0_edge.errors import ConfigError
+    from pi0_edge.protos.rpc.json_log import log_as_json
     from pi0_edge.serving.listen_address import checked_listen_address
     from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
-    from protos.rpc.json_log import log_as_json
 
     if log_json:
         log_as_json()

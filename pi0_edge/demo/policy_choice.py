@@ -9,8 +9,8 @@ from pi0_edge.bundle import open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.errors import ConfigError
 from pi0_edge.policy import Policy, combined_hash
+from pi0_edge.quant import find_scheme
 from pi0_edge.shipped import shipped_checkpoint
-from quant import find_scheme
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from firmware_bridge.bridge_client import ChunkStream
+from firmware_bridge.client import ChunkStream
 from pi0_edge.processing import Observation
+from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.serving.policy_client import PolicyClient
-from protos import bridge_pb2, policy_pb2
 
 REPORT_LIMIT_S = 2.0
 

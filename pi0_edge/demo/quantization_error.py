@@ -10,10 +10,10 @@ from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.summary import QuantizationError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
-from pi0_edge.quantization.gate import compare
-from pi0_edge.quantization.trace import trace
+from pi0_edge.ptq.gate import compare
+from pi0_edge.ptq.trace import trace
+from pi0_edge.ptq.verdict import Thresholds
 from pi0_edge.shipped import shipped_checkpoint
-from quant import Thresholds
 
 COMPARED_CHUNKS = 40
 

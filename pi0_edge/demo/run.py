@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from firmware_bridge.child_process import stop_child
+from firmware_bridge.emulator.child_process import stop_child
 from firmware_bridge.splice import RealTimeChunking
 from pi0_edge.demo.plots import plot_film, plot_joints
 from pi0_edge.demo.policy_choice import PolicyChoice

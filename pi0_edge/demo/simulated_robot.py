@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.bridge_client import BridgeClient, ChunkStream, Tick
-from firmware_bridge.chunk_scheduler import ChunkScheduler
+from firmware_bridge.client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.errors import BridgeError, LinkError
+from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.splice import client_splice
 from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
 from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.protos import bridge_pb2
+from pi0_edge.protos.serial_link import State
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
-from protos import bridge_pb2
-from protos.serial_link import State
 
 TICK_LIMIT_S = 3.0
 FILM_EVERY_TICKS = 20

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.age_of_information import ages_s
+from firmware_bridge.bridge.telemetry import ages_s
 from pi0_edge.demo.run_record import RunRecord
-from pi0_edge.evaluation.border_jerk import split_jerk
-from protos.bridge_pb2 import ChunkReport
-from protos.serial_link import Fault, TickFlag
+from pi0_edge.evaluation.rollout import split_jerk
+from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.serial_link import Fault, TickFlag
 
 
 @dataclass(frozen=True)

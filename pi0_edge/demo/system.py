@@ -1,7 +1,7 @@
 """Starts firmware, bridge and policy server as separate processes, and stops them whatever happens.
 
 Each process says in its log when it is ready and where it listens; that line is what `running_system` waits for. The
-children die with this process (see `firmware_bridge.child_process`), so Ctrl-C leaves none behind.
+children die with this process (see `firmware_bridge.emulator.child_process`), so Ctrl-C leaves none behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from firmware_bridge.child_process import start_child, stop_child
+from firmware_bridge.emulator.child_process import start_child, stop_child
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.errors import EngineError
 
@@ -54,7 +54,7 @@ def running_system(log: Path, choice: PolicyChoice) -> Iterator[System]:
     with contextlib.ExitStack() as stack:
         policy = _start(stack, log / "policy.log", "pi0_edge.cli", "serve", *choice.serve_options(),
                         "--listen", "127.0.0.1:0")  # fmt: skip
-        firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator")
+        firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator.board")
         port = _wait(firmware, r"^(/dev/\S+)$")
         bridge = _start(stack, log / "bridge.log", "firmware_bridge", "--port", port, "--listen", "127.0.0.1:0")
         yield System(

@@ -8,7 +8,7 @@ from torch import Tensor
 from pi0_edge.engine.freed_memory import keep_freed_memory
 from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
-from quant.schemes import FP32, Scheme
+from pi0_edge.quant.schemes import FP32, Scheme
 
 
 class ReferenceEngine:
@@ -26,7 +26,7 @@ class ReferenceEngine:
 
         Args:
             model: In fp32.
-            scheme: FP32; `pi0_edge.engine.base` lets no other one through.
+            scheme: FP32; `pi0_edge.engine.registry` lets no other one through.
         """
         self.model = model.eval()
         self.config = model.config

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs, Pi0
-from pi0_edge.model.continuation import Continuation, Guidance
 from pi0_edge.model.flow import EULER_STEPS, euler_times
-from pi0_edge.tensorrt.explicit_layers import check_scheme, write_out_quantization
+from pi0_edge.model.rtc import Continuation, Guidance
+from pi0_edge.quant.schemes import BF16_POLICY, Scheme
 from pi0_edge.tensorrt.onnx_plans import build_from_onnx
 from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx
 from pi0_edge.tensorrt.plan import Plan
@@ -31,9 +31,9 @@ from pi0_edge.tensorrt.programs import (
     input_names,
     sample_actions,
 )
+from pi0_edge.tensorrt.qdq import check_scheme, write_out_quantization
 from pi0_edge.tensorrt.releases import advice, installed_tensorrt
 from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
-from quant.schemes import BF16_POLICY, Scheme
 
 logger = logging.getLogger(__name__)
 

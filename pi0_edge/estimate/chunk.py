@@ -14,7 +14,7 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.estimate.devices import Device
 from pi0_edge.estimate.work import STAGES, Chunk, Kernel, cache_bytes, kernels, network_bytes
 from pi0_edge.model import Pi0Config
-from quant.schemes import Scheme
+from pi0_edge.quant.schemes import Scheme
 
 TILE_ROWS = {"bf16": (128,), "int8": (128, 144, 160, 192, 256), "fp8": (144, 192)}
 """Rows of the tiles of products: cuBLAS's usual one, and those of `kernels.gemm_plan`. All have one of 64 for less."""

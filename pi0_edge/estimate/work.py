@@ -15,7 +15,7 @@ from torch import nn
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
-from quant.schemes import Rule, Scheme
+from pi0_edge.quant.schemes import Rule, Scheme
 
 Unit = Literal["bf16", "int8", "fp8"]
 Stage = Literal["vision", "prefix", "state", "Euler loop"]

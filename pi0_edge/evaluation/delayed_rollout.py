@@ -2,7 +2,7 @@
 
 The delay is injected: a chunk that answers the observation of tick T arrives at tick T + delay and can change what is
 executed from the tick after that on. What the arm does meanwhile is a scheduler's business: the robot's own one is
-`firmware_bridge.chunk_scheduler`, which this place does not know; it is handed in.
+`firmware_bridge.replanning`, which this place does not know; it is handed in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.evaluation.border_jerk import split_jerk
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.rollout import MAX_TICKS, observe, split_jerk
 from pi0_edge.processing import Observation
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
 from pi0_edge.sim.expert import TransferCubeExpert
@@ -25,7 +24,7 @@ ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gri
 
 
 class Scheduler(Protocol):
-    """As `firmware_bridge.chunk_scheduler.ChunkScheduler`."""
+    """As `firmware_bridge.replanning.ChunkScheduler`."""
 
     def due(self, tick: int) -> bool:
         """Whether the observation of `tick` is to be answered."""

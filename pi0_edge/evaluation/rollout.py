@@ -3,20 +3,50 @@
 A rollout asks for a chunk, executes its first `execute` actions and asks again, without firmware or delay: this
 measures the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines meet
 the same situations and their successes can be compared in pairs.
+
+MERGED: How roughly setpoints change where one chunk follows another, against how they change inside the chunks.
+
+MERGED: The baseline: demonstrations replayed open-loop, whatever the cameras show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pi0_edge.datasets.lerobot_reader import LeRobotDataset
+from pi0_edge.errors import DatasetError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
+
+
+def split_jerk(
+    setpoints: NDArray[np.floating], entries: Iterable[int], control_hz: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Third differences of setpoints, per second³.
+
+    Args:
+        setpoints: [ticks, joints].
+        entries: Rows at which a chunk was entered. Before the first of them there was none, so that its border belongs
+            to neither of both results.
+        control_hz: Ticks per second.
+
+    Returns:
+        Those across a border, three for each, and those inside a chunk, each float64 [rows, joints].
+    """
+    jerk = np.diff(setpoints.astype(np.float64), n=3, axis=0) * control_hz**3
+    crossing, inside = np.zeros(len(jerk), bool), np.ones(len(jerk), bool)
+    for number, entry in enumerate(entries):
+        rows = slice(max(0, entry - 3), max(0, entry))
+        crossing[rows], inside[rows] = number > 0, False
+    return jerk[crossing], jerk[inside]
+
 
 MAX_TICKS = 500
 """An episode that has not succeeded after 10 s has failed; the expert needs 6.8 s."""
@@ -99,3 +129,23 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def replay(root: Path, seeds: Iterable[int]) -> Iterator[Rollout]:
+    """One rollout per seed, as they finish; seed s replays demonstration s modulo their number.
+
+    Raises:
+        DatasetError: If the dataset has no episode, or its actions are not those of the simulated ALOHA.
+    """
+    dataset = LeRobotDataset(root)
+    if not dataset.episodes:
+        raise DatasetError(f"{root} has no episode to replay")
+    env = AlohaTransferCube()
+    try:
+        for seed in seeds:
+            _, actions = dataset.episode(dataset.episodes[seed % len(dataset.episodes)].index)
+            if actions.shape[1] != len(JOINT_NAMES):
+                raise DatasetError(f"{root} has actions of {actions.shape[1]} joints, expected {len(JOINT_NAMES)}")
+            yield roll_out(env, replay_chooser(actions), seed)
+    finally:
+        env.close()

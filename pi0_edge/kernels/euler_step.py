@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pi0_edge.kernels.frozen_rows import of_rows
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.kernels.norm import normalized
+from pi0_edge.kernels.rows import of_rows
 
 EPSILON = 1e-6
 

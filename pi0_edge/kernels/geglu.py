@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.quantized_rows import empty_quantized, hadamard, quantize_rows
+from pi0_edge.kernels.rows import empty_quantized, hadamard, quantize_rows
 
 
 def geglu_into(

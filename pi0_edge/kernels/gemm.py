@@ -9,6 +9,12 @@
 The operators plan at every call and keep their workspace: inside a CUDA graph, both have happened before the replay.
 n and k are multiples of 16. Of the sizes of π0 all are, except the patches of SigLIP (k = 588): they are float32 and
 multiplied by torch.
+
+MERGED: Memory in which the blocks of a product add up shared tiles: one per plan and stream, made once and kept.
+
+A product leaves its tickets zero for the next one of the same plan, so nothing is filled before a launch, and a graph
+that was captured with a workspace finds it where it was. Graphs of one stream share it, which is why they must not run
+at the same time.
 """
 
 from __future__ import annotations
@@ -19,12 +25,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pi0_edge.errors import KernelError
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import unpack_weights
-from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
-from pi0_edge.kernels.gemm_tuned import tuned_plans
-from pi0_edge.kernels.gemm_workspace import workspace
+from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only, tuned_plans
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
+
+_KEPT: dict[tuple[torch.device, int, Plan], Tensor] = {}
+
+
+def workspace(device: torch.device, plan: Plan) -> Tensor:
+    """uint8 [plan.workspace_bytes] for the current stream of a CUDA device.
+
+    Raises:
+        KernelError: If it would have to be made while a graph is being captured.
+    """
+    key = (device, torch.cuda.current_stream(device).cuda_stream, plan)
+    if key not in _KEPT:
+        if plan.workspace_bytes and torch.cuda.is_current_stream_capturing():
+            raise KernelError("a product was captured before it ran once on this stream; run the sequence first")
+        _KEPT[key] = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device=device)
+    return _KEPT[key]
 
 
 def gemm_int8_into(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.frozen_rows import of_rows
+from pi0_edge.kernels.rows import of_rows
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
 """Their numbers in the C interface are their places here; GELU is the tanh approximation."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pi0_edge.kernels.frozen_rows import of_rows
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.quantized_rows import empty_quantized, hadamard, quantize_rows
+from pi0_edge.kernels.rows import empty_quantized, hadamard, of_rows, quantize_rows
 
 EPSILON = 1e-6
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.quantized_rows import empty_quantized, hadamard, quantize_rows
+from pi0_edge.kernels.rows import empty_quantized, hadamard, quantize_rows
 
 
 def quantize_into(library: KernelLibrary, out: Tensor, out_scale: Tensor, x: Tensor, hadamard_block: int = 1) -> None:

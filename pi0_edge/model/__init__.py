@@ -6,9 +6,9 @@ network that joins them.
 """
 
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, VisionConfig
-from pi0_edge.model.continuation import Continuation, FrozenPrefix, Guidance
 from pi0_edge.model.inputs import ModelInputs
 from pi0_edge.model.pi0 import Pi0
+from pi0_edge.model.rtc import Continuation, FrozenPrefix, Guidance
 
 __all__ = [
     "PRESETS",

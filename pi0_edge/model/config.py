@@ -44,7 +44,7 @@ class Pi0Config:
     Attributes:
         horizon: Actions of one chunk.
         trained_delay: Longest frozen prefix, in actions, that the network was trained with (training-time RTC, see
-            `pi0_edge.model.continuation`); 0 where it was not.
+            `pi0_edge.model.rtc`); 0 where it was not.
 
     Raises:
         ValueError: If the experts cannot attend to each other or a size does not divide as it must.

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pi0_edge.model.config import Pi0Config
-from pi0_edge.model.continuation import Continuation, frozen_actions
 from pi0_edge.model.flow import noisy_chunk, time_embedding
 from pi0_edge.model.gemma import ActionExpert, AdaRMSNorm, KeyValues, Prefix
 from pi0_edge.model.inputs import ModelInputs
+from pi0_edge.model.rtc import Continuation, frozen_actions
 from pi0_edge.model.siglip import SigLIP
 
 

@@ -9,13 +9,13 @@ The order is openpi's; every step is a module of its own and `processor` joins t
 Everything that enters is checked here, once, so that the network and the engines never see a bad observation.
 """
 
-from pi0_edge.processing.continuation import Method, RunningPlan, Schedule, continuation
 from pi0_edge.processing.loading import load_processor
 from pi0_edge.processing.norm_stats import load_norm_stats, save_norm_stats
 from pi0_edge.processing.normalization import Mode, Normalization, Normalizer
 from pi0_edge.processing.observation import Observation
 from pi0_edge.processing.processor import ObservationProcessor
 from pi0_edge.processing.robot_layouts import Robot, load_robot, robot_names
+from pi0_edge.processing.rtc import Method, RunningPlan, Schedule, continuation
 from pi0_edge.processing.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [

@@ -9,7 +9,7 @@ from pi0_edge.bundle import GateState
 from pi0_edge.errors import ObservationError
 from pi0_edge.policy import Policy, PolicyChunk
 from pi0_edge.processing import Method, Observation, RunningPlan, Schedule
-from protos import policy_pb2
+from pi0_edge.protos import policy_pb2
 
 PROMPT_CHARACTERS = 4096
 """No tokenizer of π0 turns more than this into a prompt that fits; longer ones are refused before it reads them."""

@@ -1,6 +1,6 @@
 """Writes the observations that a policy server answers to a folder, for calibration and for the gate.
 
-    FOLDER/20261124T203211Z-1/000001.npz      one file per observation, see `pi0_edge.processing.observation_archive`
+    FOLDER/20261124T203211Z-1/000001.npz      one file per observation, see `pi0_edge.processing.recordings`
 
 Every run of the server is a folder of its own, as every episode of a dataset is one. A chunk never waits for the disk:
 a thread writes behind it, and what it cannot keep up with is left out and counted. Files appear complete or not at all.
@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pi0_edge.processing import Observation
-from pi0_edge.processing.observation_archive import write_observation_archive
+from pi0_edge.processing.recordings import write_observation_archive
 from pi0_edge.serving.errors import ServingError
 
 DEFAULT_LIMIT_BYTES = 4 << 30

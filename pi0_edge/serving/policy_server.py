@@ -1,4 +1,4 @@
-"""The policy server: PolicyService behind the gate of `protos.rpc`, on loopback or with mutual TLS.
+"""The policy server: PolicyService behind the gate of `pi0_edge.protos.rpc`, on loopback or with mutual TLS.
 
 The port opens after a first inference on a black picture, so that no client pays for first-time allocations.
 """
@@ -18,15 +18,15 @@ from prometheus_client import CollectorRegistry
 
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.protos import policy_pb2, policy_pb2_grpc
+from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.metrics import MetricsServer
+from pi0_edge.protos.rpc.server import GuardedServer
 from pi0_edge.serving.errors import ServingError
 from pi0_edge.serving.inference_queue import WAITING
 from pi0_edge.serving.listen_address import DEFAULT_LISTEN, REMOTE_FLAG, checked_listen_address
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
-from protos import policy_pb2, policy_pb2_grpc
-from protos.rpc.errors import EndpointError
-from protos.rpc.metrics import MetricsServer
-from protos.rpc.server import GuardedServer
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
 MESSAGE_LIMIT = 32 << 20

@@ -21,8 +21,8 @@ from torch import nn
 
 import pi0_edge.model
 import pi0_edge.tensorrt
+from pi0_edge.quant.schemes import Scheme
 from pi0_edge.tensorrt.programs import Shape
-from quant.schemes import Scheme
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from pi0_edge.model import Pi0, Pi0Config
-from pi0_edge.model.continuation import Guidance
 from pi0_edge.model.gemma import KeyValues
 from pi0_edge.model.pi0 import Context, StepConditioning
+from pi0_edge.model.rtc import Guidance
 
 Attend = Callable[..., tuple[Tensor, Tensor]]
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -8,6 +8,14 @@
 One camera, one robot and one prompt per run: what the shipped policy needs. A run starts from nothing, or from a policy
 that such a run has made (`start`). It deliberately does not fine-tune a
 published π0, which does not fit this loop's fp32 weights and moments.
+
+MERGED: The loss of a run as a picture.
+
+MERGED: A small tokenizer for policies trained from scratch, in the same file format as Gemma's `tokenizer.json`.
+
+A real π0 brings PaliGemma's 257k vocabulary. A policy trained on a handful of prompts needs a byte-level vocabulary
+that can still spell anything: Gemma's special tokens (pad 0, eos 1, bos 2, unk 3), the 256 bytes, and merges for its
+prompts.
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
@@ -35,11 +44,47 @@ from pi0_edge.processing import (
 )
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.robot_layouts import Robot
-from pi0_edge.training.loss_plot import plot_loss
-from pi0_edge.training.prompt_tokenizer import write_prompt_tokenizer
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations, moments
 from pi0_edge.training.trainer import Progress, TrainConfig, Trainer, has_state
 from pi0_edge.training.vision_warmup import warm_up_vision
+
+WINDOW = 100
+"""Steps that are averaged for the smooth line; single batches vary by their noise times."""
+
+
+def plot_loss(losses: list[float], path: Path) -> None:
+    """Writes single losses and their moving mean over the steps, on a logarithmic scale."""
+    import matplotlib.figure  # heavy, and not needed to train
+
+    figure = matplotlib.figure.Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogy(losses, color="0.8", linewidth=0.5, label="batch")
+    window = min(WINDOW, len(losses))
+    smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+    axes.semilogy(np.arange(window - 1, len(losses)), smooth, color="C0", label=f"mean of {window} steps")
+    axes.set(xlabel="step", ylabel="flow-matching loss")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>"]
+
+
+def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> None:
+    """Trains a byte-level BPE on the prompts and writes it to `path`."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([f"{prompt}\n" for prompt in prompts], trainer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+
 
 STRIDE = 2
 """Ticks per picture held in memory: neighbouring pictures are nearly the same."""

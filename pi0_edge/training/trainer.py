@@ -23,8 +23,8 @@ from torch import Tensor
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.model import Pi0
-from pi0_edge.model.continuation import frozen_actions
 from pi0_edge.model.flow import sample_training_times
+from pi0_edge.model.rtc import frozen_actions
 from pi0_edge.training.samples import SampleBatches
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from protos.rpc.roles import Role, role_of
+from pi0_edge.protos.rpc.roles import Role, role_of
 
 
 @dataclass(frozen=True)

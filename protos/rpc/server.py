@@ -8,11 +8,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from protos.rpc.errors import EndpointError
-from protos.rpc.gate import Gate
-from protos.rpc.limits import Limits
-from protos.rpc.metrics import CallMetrics
-from protos.rpc.tls import server_credentials
+from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.interceptor import Gate
+from pi0_edge.protos.rpc.limits import Limits
+from pi0_edge.protos.rpc.metrics import CallMetrics
+from pi0_edge.protos.rpc.tls import server_credentials
 
 _SPARE_STREAMS = 4  # of health and reflection, beside those of the service that observe
 _SPARE_THREADS = 8  # calls that are no streams never wait for streams

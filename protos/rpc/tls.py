@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from protos.rpc.tls_files import read_tls_folder
+from pi0_edge.protos.rpc.tls_files import read_tls_folder
 
 
 def server_credentials(folder: Path) -> grpc.ServerCredentials:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 
-from firmware_bridge.framing import FrameDecoder, SequenceTracker, encode_frame
-from protos.serial_link import MAX_FRAME, MAX_PAYLOAD, MESSAGES
+from firmware_bridge.link.framing import FrameDecoder, SequenceTracker, encode_frame
+from pi0_edge.protos.serial_link import MAX_FRAME, MAX_PAYLOAD, MESSAGES
 
 
 def check(data: bytes) -> None:

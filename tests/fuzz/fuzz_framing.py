@@ -7,7 +7,7 @@ from pathlib import Path
 
 import atheris  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
-INSTRUMENTED = ["firmware_bridge.framing", "protos.serial_link", "framing_target"]
+INSTRUMENTED = ["firmware_bridge.link.framing", "pi0_edge.protos.serial_link", "framing_target"]
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 with atheris.instrument_imports(include=INSTRUMENTED):  # pyright: ignore
     from framing_target import check

@@ -1,7 +1,7 @@
 /* The states of the arm and what takes it from one to the other. Knows nothing of joints, frames or clocks.
  *
  * `safety_transitions` is the whole truth: docs/safety.md shows the same table, with a diagram, and
- * firmware_bridge/lockstep/exploration.py tries it out. In every state but ARMED, RUNNING and STARVED the arm slows
+ * firmware_bridge/lockstep/model_check.py tries it out. In every state but ARMED, RUNNING and STARVED the arm slows
  * down to rest within its limits and holds. */
 #ifndef SAFETY_H
 #define SAFETY_H

@@ -1,6 +1,7 @@
-/* Messages of the serial link, made from protos/serial_link.yaml by `python -m protos.generate`.
- * Do not edit. link_pack_* return the bytes written, or 0 where the tail is too long;
- * link_unpack_* return false where the sizes disagree. */
+/* Messages of the serial link, generated from protos/serial_link.yaml by
+ * `python -m pi0_edge.protos.codegen.generate`. Do not edit.
+ * link_pack_* return the bytes written, or 0 where the tail is too long; link_unpack_* return false where the sizes
+ * disagree. */
 #ifndef SERIAL_LINK_H
 #define SERIAL_LINK_H
 

@@ -1,0 +1,1 @@
+"""The bridge process: a gRPC service in front of one arm."""

@@ -1,0 +1,265 @@
+"""Arming, disarming, e-stop and clearing on behalf of clients: the firmware decides, this keeps the lease in step.
+
+A lease begins when telemetry shows the arm ARMED and ends when telemetry shows it DISARMED, SAFE or ESTOP, so
+that the bridge never believes anything the firmware has not said. An owner who plays no chunk for a while is
+disarmed.
+
+MERGED: Who holds the arm: one client at a time, from arming until the arm leaves its moving states.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from firmware_bridge.errors import BridgeError, LeaseError, LinkError, StateError
+from firmware_bridge.link.link import FirmwareLink
+from pi0_edge.protos.serial_link import Command, CommandReply, CommandResult, Fault, State, Telemetry
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right of one client to move the arm."""
+
+    token: str
+    owner: str
+
+
+class LeaseDesk:
+    """Gives out the one lease. Safe to use from several threads."""
+
+    def __init__(self, idle_limit_s: float) -> None:
+        """Opens the desk.
+
+        Args:
+            idle_limit_s: a lease that was not used for so long is overdue.
+        """
+        self._idle_limit_s = idle_limit_s
+        self._lease: Lease | None = None
+        self._ended = "the arm was not armed by this client"
+        self._used_at = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def owner(self) -> str:
+        """Name of the client that holds the arm, empty where nobody does."""
+        lease = self._lease
+        return lease.owner if lease else ""
+
+    def grant(self, owner: str) -> Lease:
+        """Gives the arm to a client.
+
+        Raises:
+            LeaseError: another client holds it.
+        """
+        with self._lock:
+            if self._lease is not None:
+                raise LeaseError(f"client {self._lease.owner!r} holds the arm; it must disarm first")
+            self._lease = Lease(secrets.token_hex(16), owner)
+            self._used_at = time.monotonic()
+            return self._lease
+
+    def check(self, token: str) -> None:
+        """Uses the lease; `LeaseError` where the token is not that of the present owner."""
+        lease = self._lease
+        if lease is not None and token == lease.token:
+            self._used_at = time.monotonic()
+            return
+        if lease is not None:
+            raise LeaseError(f"client {lease.owner!r} holds the arm; present the lease that Arm returned")
+        raise LeaseError(f"no client holds the arm: {self._ended}; clear where needed and arm again")
+
+    def end(self, reason: str) -> None:
+        """Takes the lease back, if there is one."""
+        with self._lock:
+            if self._lease is not None:
+                self._lease, self._ended = None, reason
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the owner has not used the lease for longer than the limit."""
+        with self._lock:
+            return self._lease is not None and time.monotonic() - self._used_at > self._idle_limit_s
+
+
+MOVING = (State.ARMED, State.RUNNING, State.STARVED)
+LEASE_IDLE_S = 10.0
+_CONFIRM_S = 1.0
+_LOOK_S = 0.005
+
+logger = logging.getLogger(__name__)
+
+
+def _never(_: CommandReply) -> bool:
+    return False
+
+
+def _unheard(reply: CommandReply) -> bool:
+    """The first heartbeat of a new link counts from the next tick on."""
+    return reply.result == CommandResult.NO_HEARTBEAT
+
+
+def _stopping(reply: CommandReply) -> bool:
+    """The firmware clears only an arm that has come to rest."""
+    return reply.result == CommandResult.WRONG_STATE and reply.state not in MOVING
+
+
+class ArmControl:
+    """The arm as clients may command it."""
+
+    def __init__(self, link: FirmwareLink, lease_idle_s: float = LEASE_IDLE_S) -> None:
+        """Takes charge of a link.
+
+        Args:
+            link: the microcontroller.
+            lease_idle_s: an owner who plays no chunk for so long is disarmed.
+        """
+        self._link = link
+        self._desk = LeaseDesk(lease_idle_s)
+        self._seen_moving = False
+        self._busy = threading.Lock()
+
+    @property
+    def desk(self) -> LeaseDesk:
+        """Who holds the arm."""
+        return self._desk
+
+    def arm(self, client: str) -> Lease:
+        """Arms for one client.
+
+        Raises:
+            LeaseError: another client holds the arm.
+            StateError: the state forbids arming.
+            LinkError: the firmware does not answer.
+        """
+        with self._busy:
+            lease = self._desk.grant(client)
+            self._seen_moving = False
+            try:
+                self._command(Command.ARM, wait_while=_unheard)
+                self._await_state(*MOVING)
+            except BridgeError:
+                self._desk.end("arming failed")
+                raise
+            return lease
+
+    def disarm(self, token: str) -> State:
+        """Disarms on behalf of the owner, or of anyone where nobody owns the arm.
+
+        Raises:
+            LeaseError: another client holds the arm.
+            StateError: the state forbids it.
+            LinkError: the firmware does not answer.
+        """
+        if self._desk.owner:
+            self._desk.check(token)
+        return self._disarm("disarmed by its client")
+
+    def clear(self, token: str) -> State:
+        """Leaves SAFE or ESTOP for DISARMED.
+
+        Raises:
+            LeaseError: a client holds the arm, and this is not it.
+            StateError: the state forbids it.
+            LinkError: the firmware does not answer.
+        """
+        if self._desk.owner:
+            self._desk.check(token)
+        with self._busy:
+            self._command(Command.CLEAR, wait_while=_stopping)
+            return self._await_state(State.DISARMED)
+
+    def estop(self, reason: str) -> State:
+        """Latches the emergency stop, whoever asks. Waits for no other command.
+
+        Raises:
+            LinkError: not confirmed now; it is repeated with every heartbeat until it is.
+        """
+        logger.warning("emergency stop: %s", reason or "no reason given")
+        try:
+            self._link.estop()
+        except LinkError as error:
+            raise LinkError(f"{error}; the emergency stop is repeated until the firmware confirms it") from error
+        return self._await_state(State.ESTOP)
+
+    def take_telemetry(self, telemetry: Telemetry) -> None:
+        """Ends the lease when the firmware has stopped the arm. Called in the link's reader thread."""
+        if telemetry.state in MOVING:
+            self._seen_moving = True
+        elif self._seen_moving:
+            self._seen_moving = False
+            self._desk.end(f"at tick {telemetry.tick} the arm became {describe(telemetry)}")
+
+    def disarm_overdue(self) -> None:
+        """Disarms an owner who has gone quiet."""
+        if self._desk.overdue:
+            logger.warning("client %r plays no chunks; disarming", self._desk.owner)
+            self.release("its client played no chunk for too long")
+
+    def release(self, reason: str) -> None:
+        """Disarms if any client holds the arm, as well as the link allows."""
+        if not self._desk.owner:
+            return
+        try:
+            self._disarm(reason)
+        except BridgeError as error:
+            logger.warning("could not disarm: %s", error)
+
+    def disarm_ownerless(self) -> None:
+        """Disarms an arm that nobody holds, such as one that another bridge armed before it died."""
+        with self._busy:
+            telemetry = self._link.telemetry
+            if self._desk.owner or not self._link.up or telemetry is None or telemetry.state not in MOVING:
+                return
+            logger.warning("nobody holds the arm, yet it is %s; disarming", describe(telemetry))
+            try:
+                self._command(Command.DISARM)
+            except BridgeError as error:
+                logger.warning("could not disarm: %s", error)
+
+    def _disarm(self, reason: str) -> State:
+        with self._busy:
+            self._command(Command.DISARM)
+            state = self._await_state(State.DISARMED)
+            self._desk.end(reason)
+            return state
+
+    def _command(self, command: Command, wait_while: Callable[[CommandReply], bool] = _never) -> None:
+        """Has a command carried out; a refusal for a passing reason is tried again for a moment."""
+        deadline = time.monotonic() + _CONFIRM_S
+        reply = self._link.command(command)
+        while wait_while(reply) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+            reply = self._link.command(command)
+        if reply.result != CommandResult.OK:
+            telemetry = self._link.telemetry
+            state = describe(telemetry) if telemetry else State(reply.state).name
+            advice = _advice(reply.state, telemetry.faults if telemetry else 0)
+            result = CommandResult(reply.result).name
+            raise StateError(f"the firmware refused {command.name} ({result}): the arm is {state}; {advice}")
+
+    def _await_state(self, *wanted: State) -> State:
+        deadline = time.monotonic() + _CONFIRM_S
+        while time.monotonic() < deadline:
+            telemetry = self._link.telemetry
+            if telemetry is not None and telemetry.state in wanted:
+                return State(telemetry.state)
+            time.sleep(_LOOK_S)
+        found = describe(telemetry) if (telemetry := self._link.telemetry) else "unknown"
+        raise StateError(f"the arm did not become {wanted[0].name} within {_CONFIRM_S:.0f} s; it is {found}")
+
+
+def describe(telemetry: Telemetry) -> str:
+    """State and faults in words."""
+    faults = [fault.name or "" for fault in Fault if telemetry.faults & fault]
+    return State(telemetry.state).name + (f" ({', '.join(faults)})" if faults else "")
+
+
+def _advice(state: int, faults: int) -> str:
+    if state in (State.SAFE, State.ESTOP) or faults:
+        return "clear it first"
+    if state in MOVING:
+        return "disarm it first"
+    return "try again"

@@ -1,0 +1,219 @@
+"""Plays chunks: checks them, splices them into what the arm executes, delivers them, and says what became of each.
+
+MERGED: Brings one chunk to the firmware, as fragments through the link's window, and says how that ended.
+
+Nothing of a chunk takes effect before all of it has arrived and was checked.
+
+MERGED: Notices a policy that answers new observations with the same moving chunk: its output is frozen, not its arm.
+
+A network that samples noise never gives the same floats twice. A chunk that holds still may come as often as it likes.
+"""
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.bridge.schedule import (
+    GUARD_TICKS,
+    ScheduledChunk,
+    check_actions,
+    schedule,
+    steps_per_fragment,
+    wire_ticks,
+)
+from firmware_bridge.errors import ChunkError
+from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
+from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.serial_link import ChunkReply, ChunkResult, Fragment, State
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How the delivery of one chunk ended.
+
+    Attributes:
+        reply: the firmware's last word; None where the chunk was past due or superseded before it came.
+        retransmissions: fragments that were sent more than once.
+        superseded: a newer chunk came before this one was through.
+    """
+
+    reply: ChunkReply | None
+    retransmissions: int
+    superseded: bool
+
+
+def split(chunk_id: int, chunk: ScheduledChunk) -> list[Fragment]:
+    """The fragments of a chunk, each of whole steps."""
+    steps, joints = chunk.counts.shape
+    per_fragment = steps_per_fragment(joints)
+    starts = range(0, steps, per_fragment)
+    return [
+        _fragment(chunk_id, chunk, index, len(starts), slice(start, start + per_fragment))
+        for index, start in enumerate(starts)
+    ]
+
+
+def _fragment(chunk_id: int, chunk: ScheduledChunk, index: int, count: int, rows: slice) -> Fragment:
+    values = chunk.counts[rows]
+    return Fragment(
+        chunk_id=chunk_id,
+        first_tick=chunk.first_tick,
+        observed_tick=chunk.observed_tick & 0xFFFFFFFF,
+        step_count=len(chunk.counts),
+        fragment_index=index,
+        fragment_count=count,
+        first_step=rows.start,
+        steps=len(values),
+        joints=values.shape[1],
+        values=tuple(values.ravel().tolist()),
+    )
+
+
+def deliver(link: FirmwareLink, chunk_id: int, chunk: ScheduledChunk) -> Delivery:
+    """Sends a chunk until the firmware decides on it, a newer one supersedes it, or its last action is past due.
+
+    A link that goes down meanwhile is waited for. May be called by several threads, each with a newer chunk.
+    """
+
+    def is_past_due() -> bool:
+        return link.clock.tick_at(time.monotonic_ns()) >= chunk.last_tick
+
+    transfer = link.chunks.deliver(chunk_id, split(chunk_id, chunk), is_past_due)
+    return Delivery(transfer.reply, transfer.retransmissions, transfer.superseded and transfer.reply is None)
+
+
+FROZEN_S = 1.0
+"""How much newer an observation must be than the first that was answered with the same chunk."""
+
+
+class FrozenOutput:
+    """The chunk that came last, and the observation that it first answered."""
+
+    def __init__(self) -> None:
+        self._actions: NDArray[np.floating] | None = None
+        self._first_observed = 0
+
+    def check(self, actions: NDArray[np.floating], observed_tick: int, tick_period_s: float) -> None:
+        """Takes the next chunk, [horizon, joints] in physical units, that answers the observation of a tick.
+
+        Raises:
+            ChunkError: the same chunk, in which joints move, has answered observations for longer than `FROZEN_S`.
+        """
+        if self._actions is None or not np.array_equal(actions, self._actions):
+            self._actions, self._first_observed = actions.copy(), observed_tick
+            return
+        frozen_s = (observed_tick - self._first_observed) * tick_period_s
+        if frozen_s > FROZEN_S and (actions != actions[0]).any():
+            raise ChunkError(
+                f"the policy answers with the same moving chunk since {frozen_s:.1f} s, whatever it observes: "
+                "its output is frozen; restart it"
+            )
+
+
+_REFUSALS = {
+    ChunkResult.STALE: "a newer chunk was played already",
+    ChunkResult.TOO_FAR_AHEAD: "it reaches further ahead than the ring of setpoints",
+    ChunkResult.NOT_ARMED: "the arm is not armed",
+    ChunkResult.WRONG_SHAPE: "the firmware expects another number of joints or steps",
+    ChunkResult.OUT_OF_RANGE: "a setpoint is beyond the position limits",
+}
+
+
+class ChunkPlayer:
+    """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
+
+    def __init__(self, link: FirmwareLink, splice: Splice | None = None) -> None:
+        """Plays on one link; chunks swap unless another `splice` is given."""
+        self._link = link
+        self._splice = HoldSwap() if splice is None else splice
+        self._plan = NOTHING
+        self._frozen_output = FrozenOutput()
+        self._lock = threading.Lock()
+        self._chunk_id = 0
+
+    def play(self, actions: NDArray[np.floating], observed_tick: int) -> ChunkReport:
+        """Brings a chunk into the ring at the action that is due now.
+
+        Args:
+            actions: [horizon, joints], physical units.
+            observed_tick: tick T of the observation that the chunk answers; action k is due at T + 1 + k.
+
+        Raises:
+            ChunkError: the chunk is malformed.
+            LinkError: the firmware's clock is not known.
+        """
+        self._link.chunks.let_pass()
+        with self._lock:
+            self._chunk_id += 1
+            earliest = self._earliest_tick(len(actions))
+            self._forget_if_stopped()
+            try:
+                checked = check_actions(actions, self._link.robot)
+                self._frozen_output.check(actions, observed_tick, self._link.clock.tick_period_s)
+                spliced = self._spliced(checked, observed_tick, earliest)
+                chunk = schedule(spliced.setpoints, observed_tick, earliest, self._link.robot)
+            except ChunkError as error:
+                if error.malformed:
+                    raise
+                return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
+            if chunk is None:
+                return self._late(observed_tick, len(actions))
+            report = _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+            if report.outcome == ChunkReport.ACCEPTED:
+                self._plan = spliced.since(report.first_tick)
+            return report
+
+    def _forget_if_stopped(self) -> None:
+        """Starts anew where the arm has stopped since the last chunk, or never moved."""
+        telemetry = self._link.telemetry
+        if telemetry is None or telemetry.state != State.RUNNING:
+            self._plan = NOTHING
+            self._frozen_output = FrozenOutput()
+
+    def _spliced(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
+        """The chunk as it is to be executed."""
+        chunk, entry = Plan(observed_tick + 1, actions), max(observed_tick + 1, earliest)
+        return self._splice.enter(self._plan, chunk, entry) if entry <= chunk.last_tick else chunk
+
+    def _earliest_tick(self, horizon: int) -> int:
+        """The first tick whose setpoint can still be changed by a chunk sent now."""
+        clock = self._link.clock
+        on_wire = wire_ticks(horizon, self._link.robot.count, self._link.baud, clock.tick_period_s)
+        return math.ceil(clock.tick_at(time.monotonic_ns()) + on_wire) + GUARD_TICKS
+
+    def _late(self, observed_tick: int, horizon: int) -> ChunkReport:
+        reason = f"its last action was due at tick {observed_tick + horizon}, which is past or too close"
+        return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
+
+
+def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkReport:
+    report = ChunkReport(
+        chunk_id=chunk_id,
+        first_tick=chunk.first_tick,
+        skipped=chunk.skipped,
+        retransmissions=delivery.retransmissions,
+    )
+    reply = delivery.reply
+    if delivery.superseded:
+        report.outcome = ChunkReport.REJECTED
+        report.reason = "a newer chunk came before it was through"
+    elif reply is None:
+        report.outcome = ChunkReport.LOST
+        report.reason = "the firmware did not confirm it before it was past due"
+    elif reply.result == ChunkResult.ACCEPTED:
+        report.outcome = ChunkReport.ACCEPTED
+        overtaken = max(0, reply.tick + GUARD_TICKS - chunk.first_tick)  # while fragments were sent again
+        report.first_tick += overtaken
+        report.skipped += overtaken
+    elif reply.result == ChunkResult.LATE:
+        report.outcome = ChunkReport.LATE
+        report.reason = f"it arrived at tick {reply.tick}, after its last action was due"
+    else:
+        report.outcome = ChunkReport.REJECTED
+        report.reason = f"the firmware refused it: {_REFUSALS.get(ChunkResult(reply.result), 'no reason given')}"
+    return report

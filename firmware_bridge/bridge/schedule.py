@@ -1,0 +1,121 @@
+"""When each action of a chunk is due, and what of it may still be played.
+
+A chunk answers an observation taken at tick T; its action k is due at tick T + 1 + k. A chunk that arrives late
+is entered at the first action that is not past due, never at its first. Pure functions of their arguments.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.errors import ChunkError
+from firmware_bridge.joints import RobotJoints
+from firmware_bridge.link.framing import ENCODED_OVERHEAD
+from pi0_edge.protos.serial_link import MAX_HORIZON, RING_DEPTH, Fragment
+
+GUARD_TICKS = 2  # the firmware does not change setpoints closer than this
+_BITS_PER_BYTE = 10
+_FRAGMENT_HEADER = struct.calcsize(Fragment.LAYOUT)
+
+
+@dataclass(frozen=True)
+class ScheduledChunk:
+    """What is left of a chunk, in the units of the wire.
+
+    Attributes:
+        first_tick: tick at which row 0 is due.
+        skipped: actions that were past due.
+        counts: int16 [steps, joints], counts of each joint's resolution.
+    """
+
+    first_tick: int
+    skipped: int
+    counts: NDArray[np.int16]
+
+    @property
+    def observed_tick(self) -> int:
+        """Tick of the observation that the chunk answers."""
+        return self.first_tick - self.skipped - 1
+
+    @property
+    def last_tick(self) -> int:
+        """Tick at which the last row is due."""
+        return self.first_tick + len(self.counts) - 1
+
+
+def check_actions(actions: NDArray[np.floating], robot: RobotJoints) -> NDArray[np.float64]:
+    """Actions that the joints can take, [horizon, joints], in physical units.
+
+    Values beyond a position limit by no more than the joint's margin are brought back to the limit.
+
+    Raises:
+        ChunkError: wrong shape (malformed), not finite, or beyond a limit by more than the margin.
+    """
+    if actions.ndim != 2 or actions.shape[1] != robot.count:
+        raise ChunkError(
+            f"actions have shape {actions.shape}; robot {robot.name!r} takes [horizon, {robot.count}]", malformed=True
+        )
+    if not 1 <= len(actions) <= MAX_HORIZON:
+        raise ChunkError(f"horizon is {len(actions)}; expected 1 to {MAX_HORIZON} actions", malformed=True)
+    values = actions.astype(np.float64)
+    _refuse_first(~np.isfinite(values), values, robot, "is not a finite number")
+    beyond = (values < robot.lower - robot.margin) | (values > robot.upper + robot.margin)
+    _refuse_first(beyond, values, robot, "is beyond the position limits")
+    return np.clip(values, robot.lower, robot.upper)
+
+
+def _refuse_first(wrong: NDArray[np.bool_], values: NDArray[np.float64], robot: RobotJoints, what: str) -> None:
+    if wrong.any():
+        step, joint = (int(index) for index in np.argwhere(wrong)[0])
+        raise ChunkError(
+            f"actions[{step}, {joint}] ({robot.names[joint]}) is {values[step, joint]:g} and {what}; "
+            f"expected {robot.lower[joint]:g} to {robot.upper[joint]:g}"
+        )
+
+
+def wire_ticks(horizon: int, joints: int, baud: int, tick_period_s: float) -> float:
+    """How many ticks a chunk spends on the wire, fragment headers included."""
+    fragments = fragment_count(horizon, joints)
+    size = horizon * joints * 2 + fragments * (_FRAGMENT_HEADER + ENCODED_OVERHEAD)
+    return size * _BITS_PER_BYTE / baud / tick_period_s
+
+
+def fragment_count(horizon: int, joints: int) -> int:
+    """Number of fragments of a chunk."""
+    return math.ceil(horizon / steps_per_fragment(joints))
+
+
+def steps_per_fragment(joints: int) -> int:
+    """How many whole steps fit in one fragment."""
+    return Fragment.CAPACITY // joints
+
+
+def schedule(
+    actions: NDArray[np.float64], observed_tick: int, earliest_tick: int, robot: RobotJoints
+) -> ScheduledChunk | None:
+    """Cuts off what is past due, and quantises the rest.
+
+    Args:
+        actions: checked actions, [horizon, joints], physical units.
+        observed_tick: tick T of the observation that the chunk answers.
+        earliest_tick: first tick that a setpoint sent now can still reach.
+        robot: the joints.
+
+    Returns:
+        The rest of the chunk; None where every action is past due.
+
+    Raises:
+        ChunkError: the observation lies further in the future than the firmware holds setpoints.
+    """
+    if observed_tick > earliest_tick + RING_DEPTH:
+        raise ChunkError(
+            f"clock.tick is {observed_tick}, but the arm is only at tick {earliest_tick}: "
+            "copy the clock of the observation that the chunk answers"
+        )
+    skipped = max(0, earliest_tick - (observed_tick + 1))
+    if skipped >= len(actions):
+        return None
+    return ScheduledChunk(observed_tick + 1 + skipped, skipped, robot.to_counts(actions[skipped:]))

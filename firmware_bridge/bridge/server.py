@@ -1,0 +1,184 @@
+"""The bridge process: one serial link below, one gRPC server above, on loopback or behind mutual TLS."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import FrameType
+
+from prometheus_client import CollectorRegistry
+
+from firmware_bridge.bridge.arm import LEASE_IDLE_S, ArmControl
+from firmware_bridge.bridge.metrics import BridgeFigures
+from firmware_bridge.bridge.service import MAX_STREAMS, MAX_WATCHERS, BridgeService
+from firmware_bridge.bridge.telemetry import TelemetryFanout
+from firmware_bridge.errors import PortError
+from firmware_bridge.joints import load_robot
+from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.listen_address import DEFAULT_LISTEN, listen_host
+from firmware_bridge.splice import HoldSwap, chunk_splice
+from pi0_edge.protos import bridge_pb2_grpc, serial_link
+from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.metrics import MetricsServer
+from pi0_edge.protos.rpc.server import GuardedServer
+
+SERVICE = "pi0_edge.v1.RobotBridge"
+_MESSAGE_LIMIT = 64 << 10  # the largest chunk, 64 steps of 32 joints, has 8 KiB
+_HOUSEKEEPING_S = 0.2
+_STOP_GRACE_S = 0.5
+_URGENT = -10  # niceness: the heartbeat must not wait for a policy that takes all processors
+
+logger = logging.getLogger(__name__)
+
+
+class BridgeServer:
+    """A running bridge: `start`, then `stop`.
+
+    Attributes:
+        address: where it listens, `host:port`, valid once started.
+        registry: its figures for Prometheus.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        listen: str,
+        robot: str,
+        *,
+        baud: int = 921600,
+        lease_idle_s: float = LEASE_IDLE_S,
+        splice: str = HoldSwap.name,
+        tls: Path | None = None,
+    ) -> None:
+        """Prepares a bridge.
+
+        Args:
+            port: device path, pseudo-terminal or `socket://host:port`.
+            listen: `host:port`, on loopback where `tls` is None; port 0 takes a free one.
+            robot: name of a joint table of this package.
+            baud: bits per second of the serial port.
+            lease_idle_s: a client that holds the arm but plays no chunk for so long is disarmed.
+            splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+            tls: folder with authority, certificate and key: every client must show a certificate.
+
+        Raises:
+            ConfigError: the address is not on loopback, or robot or splice policy are unknown.
+            EndpointError: something is wrong with the folder for TLS.
+        """
+        self._host = listen_host(listen, authenticated=tls is not None)
+        self.address = listen
+        self._listen = listen
+        self._serial_port = port
+        self._link = FirmwareLink(port, load_robot(robot), baud=baud, on_telemetry=self._take_telemetry)
+        self._arm = ArmControl(self._link, lease_idle_s)
+        self.registry = CollectorRegistry()
+        self._figures = BridgeFigures(self._link, self.registry)
+        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._figures, chunk_splice(splice))
+        self._server = GuardedServer(
+            SERVICE,
+            tls=tls,
+            observing_streams=MAX_WATCHERS,
+            commanding=MAX_STREAMS,
+            message_limit=_MESSAGE_LIMIT,
+            registry=self.registry,
+        )
+        bridge_pb2_grpc.add_RobotBridgeServicer_to_server(self._service, self._server.grpc_server)
+        self._stopping = threading.Event()
+        self._housekeeper = threading.Thread(target=self._keep_house, name="bridge-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Connects to the firmware, then serves.
+
+        Raises:
+            PortError: the serial port cannot be opened, or the address is taken.
+            LinkError: the firmware does not answer.
+            ProtocolError: it was built for other messages or other joints.
+        """
+        try:
+            self.address = f"{self._host}:{self._server.bind(self._listen)}"
+        except EndpointError as error:
+            raise PortError(f"{error}: is another bridge running there?") from error
+        try:
+            self._link.start()
+        except BaseException:
+            self._server.stop(0)
+            raise
+        self._housekeeper.start()
+        self._server.start()
+        logger.info("bridge ready: listening on %s, firmware on %s", self.address, self._serial_port)
+
+    def stop(self) -> None:
+        """Drains: refuses new calls but stops, disarms, lets running calls end, closes the port."""
+        self._stopping.set()
+        self._server.drain()
+        self._arm.release("the bridge was stopped")
+        self._server.stop(_STOP_GRACE_S)
+        if self._housekeeper.is_alive():
+            self._housekeeper.join()
+        self._link.close()
+
+    def _take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+        self._arm.take_telemetry(telemetry)
+        self._figures.take_telemetry(telemetry)
+        self._service.take_telemetry(telemetry)
+
+    def _keep_house(self) -> None:
+        while not self._stopping.wait(_HOUSEKEEPING_S):
+            self._server.set_health(self._link.up)
+            self._arm.disarm_overdue()
+            self._arm.disarm_ownerless()
+
+
+def serve_bridge(
+    port: str,
+    listen: str = DEFAULT_LISTEN,
+    robot: str = "aloha",
+    *,
+    baud: int = 921600,
+    splice: str = HoldSwap.name,
+    tls: Path | None = None,
+    metrics_port: int | None = None,
+) -> None:
+    """Runs a bridge until SIGINT or SIGTERM, then disarms and returns. Call it from the main thread.
+
+    Args:
+        port: device path, pseudo-terminal or `socket://host:port`.
+        listen: `host:port`, on loopback where `tls` is None.
+        robot: name of a joint table of this package.
+        baud: bits per second of the serial port.
+        splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+        tls: folder with authority, certificate and key.
+        metrics_port: offers figures for Prometheus on this port of loopback.
+
+    Raises:
+        BridgeError: see `BridgeServer`.
+        EndpointError: something is wrong with the folder for TLS, or the port for metrics is taken.
+    """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
+    server = BridgeServer(port, listen, robot, baud=baud, splice=splice, tls=tls)
+    metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
+    with metrics, _stop_signals() as asked_to_stop:
+        server.start()
+        try:
+            asked_to_stop.wait()
+        finally:
+            server.stop()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    asked = threading.Event()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,255 @@
+"""gRPC service RobotBridge: translates between messages and the arm; decides nothing itself.
+
+A malformed request ends the call, and a stream of chunks with it (see `rpc_errors`); a chunk whose values cannot
+be played is answered by a REJECTED report, and the stream goes on.
+
+MERGED: Reads a stream of requests while older ones are being handled, so that a newer one need not wait unseen.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import grpc
+import numpy as np
+
+from firmware_bridge.bridge.arm import ArmControl
+from firmware_bridge.bridge.metrics import BridgeFigures
+from firmware_bridge.bridge.player import ChunkPlayer
+from firmware_bridge.bridge.telemetry import AgeOfInformation, AgeWindow, TelemetryFanout
+from firmware_bridge.errors import ChunkError, ConfigError
+from firmware_bridge.link.clock import TickClock
+from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.rpc_errors import refusals
+from firmware_bridge.splice import Splice
+from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
+
+MAX_WATCHERS = 8
+MAX_STREAMS = 4
+_WATCH_S = 0.2
+_NAME_LIMIT = 64
+_REASON_LIMIT = 200  # characters of a client that go into the log
+
+
+class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
+    """RobotBridge over one link."""
+
+    def __init__(
+        self,
+        link: FirmwareLink,
+        arm: ArmControl,
+        fanout: TelemetryFanout,
+        figures: BridgeFigures,
+        splice: Splice | None = None,
+    ) -> None:
+        self._link = link
+        self._arm = arm
+        self._fanout = fanout
+        self._figures = figures
+        self._player = ChunkPlayer(link, splice)
+        self._ages = AgeWindow()
+        self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+
+    def Arm(self, request: bridge_pb2.ArmRequest, context: grpc.ServicerContext) -> bridge_pb2.ArmReply:
+        """Takes the arm for a client."""
+        with refusals(context):
+            if not 1 <= len(request.client) <= _NAME_LIMIT:
+                raise ConfigError(f"client is {request.client[:80]!r}; give a name of 1 to {_NAME_LIMIT} characters")
+            lease = self._arm.arm(request.client)
+        return bridge_pb2.ArmReply(lease=lease.token, state=self._state())
+
+    def Disarm(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Gives the arm back."""
+        with refusals(context):
+            self._arm.disarm(request.lease)
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def EStop(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Stops the arm, whoever holds it."""
+        with refusals(context):
+            self._arm.estop(request.reason[:_REASON_LIMIT])
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def Clear(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Leaves SAFE or ESTOP for DISARMED."""
+        with refusals(context):
+            self._arm.clear(request.lease)
+        return bridge_pb2.CommandReply(state=self._state())
+
+    def GetStatus(self, request: bridge_pb2.StatusRequest, context: grpc.ServicerContext) -> bridge_pb2.Status:
+        """State of the arm and of the link."""
+        with refusals(context):
+            clock = self._link.clock
+        telemetry = self._link.telemetry
+        counters = self._link.counters
+        return bridge_pb2.Status(
+            state=self._state(),
+            link_up=self._link.up,
+            owner=self._arm.desk.owner,
+            tick=telemetry.tick if telemetry else 0,
+            joint_count=self._link.robot.count,
+            tick_period_s=clock.tick_period_s,
+            counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
+            round_trip_ms=clock.round_trip_s * 1e3,
+            clock=_clock_message(clock),
+            age=_age_message(self._ages.figure(clock.tick_period_s)),
+        )
+
+    def PlayChunks(
+        self, request_iterator: Iterator[bridge_pb2.PlayRequest], context: grpc.ServicerContext
+    ) -> Iterator[bridge_pb2.ChunkReport]:
+        """Plays chunks as they come; every chunk is answered by one report."""
+        if not self._streams.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
+        try:
+            with refusals(context):
+                for request in ReadAhead(request_iterator, self._link.chunks.let_pass):
+                    yield self._play(request)
+        finally:
+            self._streams.release()
+
+    def WatchTelemetry(
+        self, request: bridge_pb2.TelemetryRequest, context: grpc.ServicerContext
+    ) -> Iterator[bridge_pb2.Telemetry]:
+        """Every tick, from now on."""
+        if self._fanout.watchers >= MAX_WATCHERS:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} clients watch telemetry already")
+        with self._fanout.watch() as watcher:
+            while context.is_active():
+                telemetry = watcher.get(_WATCH_S)
+                if telemetry is not None:
+                    yield telemetry
+
+    def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+        """Hands one tick to the watchers. Called in the link's reader thread."""
+        clock = self._link.clock
+        self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
+        self._fanout.publish(
+            bridge_pb2.Telemetry(
+                tick=telemetry.tick,
+                counter=telemetry.counter,
+                counter_hz=self._link.welcome.counter_hz,
+                state=telemetry.state,  # pyright: ignore[reportArgumentType]
+                faults=telemetry.faults,
+                ring_level=telemetry.ring_level,
+                chunk_id=telemetry.chunk_id,
+                observed_tick=telemetry.observed_tick,
+                flags=telemetry.flags,
+                executed=telemetry.executed,
+                clock=_clock_message(clock),
+                host_time_s=clock.host_ns_at(telemetry.tick) * 1e-9 if clock.ready else 0.0,
+            )
+        )
+
+    def _play(self, request: bridge_pb2.PlayRequest) -> bridge_pb2.ChunkReport:
+        self._arm.desk.check(request.lease)
+        if not request.HasField("chunk"):
+            raise ChunkError("chunk is missing", malformed=True)
+        report = self._player.play(*read_chunk(request.chunk))
+        self._figures.take_report(report)
+        return report
+
+    def _state(self) -> bridge_pb2.State:
+        telemetry = self._link.telemetry
+        return telemetry.state if telemetry else serial_link.State.DISARMED  # pyright: ignore[reportReturnType]
+
+
+def _clock_message(clock: TickClock) -> bridge_pb2.ClockEstimate:
+    estimate = clock.estimate(time.monotonic_ns())
+    return bridge_pb2.ClockEstimate(
+        drift_ppm=estimate.drift_ppm,
+        uncertainty_ms=estimate.uncertainty_s * 1e3,
+        round_trips=estimate.used,
+        rejected=estimate.rejected,
+        steps=estimate.steps,
+    )
+
+
+def _age_message(age: AgeOfInformation) -> bridge_pb2.AgeOfInformation:
+    return bridge_pb2.AgeOfInformation(
+        ticks=age.ticks, p50_ms=age.p50_s * 1e3, p99_ms=age.p99_s * 1e3, max_ms=age.max_s * 1e3
+    )
+
+
+def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:
+    """Actions, float32 [horizon, action_dim], and the tick of the observation that they answer.
+
+    Raises:
+        ChunkError: the fields contradict each other, or the clock is missing.
+    """
+    expected = chunk.horizon * chunk.action_dim
+    if len(chunk.actions) != expected or not expected:
+        raise ChunkError(
+            f"chunk.actions holds {len(chunk.actions)} values; horizon {chunk.horizon} and action_dim "
+            f"{chunk.action_dim} require {expected or 'at least one'}",
+            malformed=True,
+        )
+    if not chunk.HasField("clock"):
+        raise ChunkError("chunk.clock is missing; copy it from the observation that the chunk answers", malformed=True)
+    actions = np.array(chunk.actions, dtype=np.float32).reshape(chunk.horizon, chunk.action_dim)
+    return actions, chunk.clock.tick
+
+
+Request = TypeVar("Request")
+_LOOK_S = 0.05
+
+
+class ReadAhead(Generic[Request]):
+    """One request is read ahead; more wait where they come from."""
+
+    def __init__(self, requests: Iterator[Request], on_waiting: Callable[[], None]) -> None:
+        """Prepares reading; iterate to begin.
+
+        Args:
+            requests: the stream. It ends, or raises, when its call does.
+            on_waiting: called in the reading thread for each request that comes while another is handled.
+        """
+        self._requests = requests
+        self._on_waiting = on_waiting
+        self._waiting: queue.Queue[Request | Exception | None] = queue.Queue(1)
+        self._unfinished = 0  # requests that were read and not handled to their end
+        self._lock = threading.Lock()
+        self._left = threading.Event()
+
+    def __iter__(self) -> Iterator[Request]:
+        threading.Thread(target=self._read, name="read-ahead", daemon=True).start()
+        try:
+            while (request := self._next()) is not None:
+                yield request
+                self._count(-1)
+        finally:
+            self._left.set()
+
+    def _next(self) -> Request | None:
+        request = self._waiting.get()
+        if isinstance(request, Exception):
+            raise request
+        return request
+
+    def _read(self) -> None:
+        try:
+            for request in self._requests:
+                if self._count(+1) > 1:
+                    self._on_waiting()
+                if not self._put(request):
+                    return
+            self._put(None)
+        except Exception as error:  # of the stream: whoever iterates has to see it
+            self._put(error)
+
+    def _count(self, change: int) -> int:
+        with self._lock:
+            self._unfinished += change
+            return self._unfinished
+
+    def _put(self, request: Request | Exception | None) -> bool:
+        """Whether the reader still listens."""
+        while not self._left.is_set():
+            try:
+                self._waiting.put(request, timeout=_LOOK_S)
+                return True
+            except queue.Full:
+                continue
+        return False

@@ -1,0 +1,331 @@
+"""The live link to one microcontroller: reading, heartbeat, commands, and coming back after a loss.
+
+Two threads. The reader owns the port: it opens it, shakes hands, hands out what arrives, and begins again when
+the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
+reader lives and hears; the firmware stops the arm by itself when pings fail to come, so a dead host needs no help
+from here, and a deaf one must not keep the arm going.
+
+MERGED: Hands the answers that the reader thread receives to the threads that wait for them.
+"""
+
+import itertools
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from firmware_bridge.errors import BridgeError, LinkError
+from firmware_bridge.joints import RobotJoints
+from firmware_bridge.link.clock import TickClock, Verdict
+from firmware_bridge.link.framing import LineCounters
+from firmware_bridge.link.port import open_stream
+from firmware_bridge.link.session import LinkSession, shake_hands
+from firmware_bridge.link.transfer import ChunkSender
+from pi0_edge.protos.serial_link import (
+    ChunkReply,
+    Command,
+    CommandReply,
+    CommandRequest,
+    CommandResult,
+    Counters,
+    Message,
+    Ping,
+    Pong,
+    State,
+    Telemetry,
+    Welcome,
+)
+
+Reply = TypeVar("Reply")
+
+
+class Expected(Generic[Reply]):
+    """Answers to one request, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+
+    def put(self, reply: Reply) -> None:
+        """Adds an answer."""
+        self._queue.put(reply)
+
+    def wait(self, timeout_s: float) -> Reply | None:
+        """The next answer, or None after `timeout_s` seconds."""
+        try:
+            return self._queue.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            return None
+
+
+class ReplyBox(Generic[Reply]):
+    """Requests that wait for an answer, by the number that the answer repeats."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, Expected[Reply]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def expect(self, key: Hashable) -> Iterator[Expected[Reply]]:
+        """Collects the answers to one request while the context lasts."""
+        expected: Expected[Reply] = Expected()
+        with self._lock:
+            self._waiting[key] = expected
+        try:
+            yield expected
+        finally:
+            with self._lock:
+                del self._waiting[key]
+
+    def deliver(self, key: Hashable, reply: Reply) -> None:
+        """Hands over an answer; one that nobody waits for any more is dropped."""
+        with self._lock:
+            expected = self._waiting.get(key)
+        if expected is not None:
+            expected.put(reply)
+
+
+HEARTBEAT_S = 0.05
+_SILENCE_S = 0.5  # without a pong for so long, the link counts as down
+_READ_S = 0.05
+_REOPEN_S = 0.3
+_COMMAND_RETRY_S = 0.06
+_RECONNECT_LIMIT_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def _ignore(_: Telemetry) -> None:
+    """Nobody asked for telemetry."""
+
+
+class FirmwareLink:
+    """One microcontroller on one serial port.
+
+    Attributes:
+        robot: the joints that it drives.
+        line: what the host's decoder counted since `start`.
+        chunks: sends chunks and takes the answers to them.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        robot: RobotJoints,
+        *,
+        baud: int = 921600,
+        on_telemetry: Callable[[Telemetry], None] = _ignore,
+    ) -> None:
+        """Prepares the link; `start` opens the port.
+
+        Args:
+            port: device path, pseudo-terminal or `socket://host:port`.
+            robot: joints that the firmware must have been built for.
+            baud: bits per second.
+            on_telemetry: called in the reader thread for every tick that arrives; must return quickly.
+        """
+        self.robot = robot
+        self.baud = baud
+        self.line = LineCounters()
+        self.chunks = ChunkSender(self.send, baud)
+        self._port = port
+        self._on_telemetry = on_telemetry
+        self._session: LinkSession | None = None
+        self._welcome: Welcome | None = None
+        self._clock: TickClock | None = None
+        self._telemetry: Telemetry | None = None
+        self._counters: Counters | None = None
+        self._last_pong = 0.0
+        self._estop_wanted = False
+        self._command_replies: ReplyBox[CommandReply] = ReplyBox()
+        self._nonces = itertools.count(secrets.randbelow(1 << 31))
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="link-reader", daemon=True)
+        self._heart = threading.Thread(target=self._beat, name="link-heartbeat", daemon=True)
+
+    def start(self, timeout_s: float = 5.0) -> None:
+        """Opens the port and returns when the firmware's clock is known.
+
+        Raises:
+            PortError: the port cannot be opened.
+            LinkError: the firmware does not answer within `timeout_s` seconds.
+            ProtocolError: it was built for other messages or other joints.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._connect(timeout_s)
+        self._reader.start()
+        self._heart.start()
+        while not (self.up and self.clock.ready):
+            if time.monotonic() > deadline:
+                self.close()
+                raise LinkError(f"the firmware answered at first, then fell silent within {timeout_s:.1f} s")
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """Ends both threads and closes the port. The firmware stops the arm when its pings fail to come."""
+        self._stop.set()
+        for thread in (self._heart, self._reader):
+            if thread.is_alive():
+                thread.join()
+        self._drop_session()
+
+    @property
+    def up(self) -> bool:
+        """Whether the firmware answered a ping lately."""
+        clock = self._clock
+        return self._session is not None and clock is not None and clock.ready and not self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return time.monotonic() - self._last_pong > _SILENCE_S
+
+    @property
+    def welcome(self) -> Welcome:
+        """What the firmware said of itself at the last handshake."""
+        if self._welcome is None:
+            raise LinkError("the firmware has not answered yet")
+        return self._welcome
+
+    @property
+    def clock(self) -> TickClock:
+        """The firmware's clock since its last start."""
+        if self._clock is None:
+            raise LinkError("the firmware has not answered yet")
+        return self._clock
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """The newest tick, None before the first since the firmware's last start."""
+        return self._telemetry
+
+    @property
+    def counters(self) -> Counters | None:
+        """The firmware's newest counters."""
+        return self._counters
+
+    def send(self, message: Message) -> None:
+        """Sends one message, once.
+
+        Raises:
+            LinkError: the link is down.
+        """
+        session = self._session
+        if session is None:
+            raise LinkError(f"the link to the firmware on {self._port} is down")
+        session.send(message)
+
+    def command(self, command: Command, timeout_s: float = 1.0) -> CommandReply:
+        """Sends a command until it is answered; the firmware carries out a repeated nonce only once.
+
+        Raises:
+            LinkError: no answer within `timeout_s` seconds.
+        """
+        request = CommandRequest(next(self._nonces) & 0xFFFFFFFF, command)
+        deadline = time.monotonic() + timeout_s
+        failure = f"the firmware did not answer {command.name} within {timeout_s:.1f} s"
+        with self._command_replies.expect(request.nonce) as replies:
+            while time.monotonic() < deadline:
+                try:
+                    self.send(request)
+                except LinkError as error:
+                    failure = str(error)  # the link may come back in time
+                reply = replies.wait(_COMMAND_RETRY_S)
+                if reply is not None:
+                    return reply
+        raise LinkError(failure)
+
+    def estop(self, timeout_s: float = 1.0) -> CommandReply:
+        """Latches the emergency stop, and goes on trying with each heartbeat where the link is down now.
+
+        Raises:
+            LinkError: not confirmed within `timeout_s` seconds.
+        """
+        self._estop_wanted = True
+        reply = self.command(Command.ESTOP, timeout_s)
+        # Once confirmed it must not be repeated until telemetry says so too: it could outlive a Clear within that tick.
+        self._estop_wanted = reply.result != CommandResult.OK
+        return reply
+
+    def _connect(self, timeout_s: float) -> None:
+        session = LinkSession(open_stream(self._port, self.baud), self.line)
+        try:
+            welcome = shake_hands(session, self.robot, timeout_s)
+        except BridgeError:
+            session.close()
+            raise
+        self._telemetry = None
+        self._welcome = welcome
+        self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
+        self._last_pong = time.monotonic()
+        self._session = session
+        self.chunks.restart(welcome.receive_window)
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._read_session()
+            except BridgeError as error:
+                logger.warning("link lost: %s", error)
+                self._drop_session()
+                self._stop.wait(_REOPEN_S)
+
+    def _read_session(self) -> None:
+        if self._session is None:
+            self._connect(_RECONNECT_LIMIT_S)
+            logger.info("link restored on %s", self._port)
+        session = self._session
+        while session is not None and not self._stop.is_set():
+            for message in session.receive(_READ_S):
+                self._dispatch(message)
+            if self._silent:
+                raise LinkError(f"the firmware on {self._port} has not answered a ping for {_SILENCE_S:g} s")
+
+    def _dispatch(self, message: Message) -> None:
+        match message:
+            case Telemetry():
+                self._take_telemetry(message)
+            case Pong():
+                self._take_pong(message)
+            case CommandReply():
+                self._command_replies.deliver(message.nonce, message)
+            case ChunkReply():
+                self.chunks.take_reply(message)
+            case Counters():
+                self._counters = message
+
+    def _take_pong(self, pong: Pong) -> None:
+        self._last_pong = time.monotonic()
+        verdict = self.clock.add_round_trip(pong.host_time_us * 1000, time.monotonic_ns(), pong.counter)
+        if verdict is Verdict.STEPPED:
+            logger.info("the host's clock had stood still, or the first answers were slow: the tick is known anew")
+
+    def _take_telemetry(self, telemetry: Telemetry) -> None:
+        if telemetry.state == State.ESTOP:
+            self._estop_wanted = False
+        self._telemetry = telemetry
+        self.clock.add_tick(telemetry.tick, telemetry.counter)
+        self._on_telemetry(telemetry)
+
+    def _beat(self) -> None:
+        due = time.monotonic()
+        for ping_id in itertools.count():
+            due = max(due + HEARTBEAT_S, time.monotonic())
+            if self._stop.wait(due - time.monotonic()) or not self._reader.is_alive():
+                return
+            try:
+                self._beat_once(ping_id & 0xFFFFFFFF)
+            except LinkError as error:
+                logger.debug("no heartbeat: %s", error)
+
+    def _beat_once(self, ping_id: int) -> None:
+        if self._estop_wanted:
+            self.send(CommandRequest(next(self._nonces) & 0xFFFFFFFF, Command.ESTOP))
+        self.send(Ping(ping_id, time.monotonic_ns() // 1000))

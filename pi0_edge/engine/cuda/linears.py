@@ -1,0 +1,273 @@
+"""The linears of the network as the CUDA engine multiplies them: one class per kind of operands.
+
+Each says how the norm before it must leave the tokens (`after_norm`, one launch), what it does with tokens that come
+from no norm (`takes`), and multiplies with everything that follows fused into it. Linears that read the same tokens are
+one product: their weights stand below each other, or alternate where a GeGLU follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pi0_edge.errors import EngineError
+from pi0_edge.kernels.geglu import geglu
+from pi0_edge.kernels.gemm import gemm_fp8, gemm_int8, gemm_weight_only
+from pi0_edge.kernels.gemm_epilogue import Epilogue
+from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
+from pi0_edge.kernels.norm import norm, norm_quant
+from pi0_edge.kernels.quantize import quantize
+from pi0_edge.kernels.rows import of_rows
+from pi0_edge.quant.formats import BF16, E4M3_STATIC, INT8_TOKEN
+from pi0_edge.quant.quantized_linear import QuantizedLinear
+from pi0_edge.quant.schemes import Rule
+
+E4M3_MAX = 448.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokens in the form that a product reads: values [tokens, width], and a scale where the form has one."""
+
+    values: Tensor
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm at one Euler step, or at any time where it is not adaptive.
+
+    Attributes:
+        scale: float32 [width]; [2, width] of this step and of time 0 where it is adaptive, see `kernels.frozen_rows`.
+        shift: As scale, or None.
+        gate: As scale, of the residual after it, or None.
+        centred: A LayerNorm.
+    """
+
+    scale: Tensor
+    shift: Tensor | None = None
+    gate: Tensor | None = None
+    centred: bool = False
+
+
+class Product(Protocol):
+    """out = after(rows · weightᵀ + bias); see the module."""
+
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """Normalized tokens in the form that this product reads; x is [tokens, width], `frozen` as in `norm_into`."""
+        ...
+
+    def takes(self, x: Tensor) -> Rows:
+        """16-bit tokens [tokens, width] in the form that this product reads."""
+        ...
+
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class HalfProduct:
+    """Weights in 16 bits, by the product of torch (cuBLAS); gate stands above up.
+
+    Attributes:
+        weight: [columns, width].
+        bias: [columns], or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Product`."""
+        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.weight.dtype))
+
+    def takes(self, x: Tensor) -> Rows:
+        """As `Product`."""
+        return Rows(x)
+
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """As `Product`."""
+        residual = then.residual
+        if residual is not None and then.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
+            return torch.addmm(residual, rows.values, self.weight.t())
+        out = F.linear(rows.values, self.weight, self.bias)
+        if then.activation == "geglu":
+            return geglu(out, 1, then.dtype)
+        if then.activation == "gelu":
+            return F.gelu(out, approximate="tanh")
+        out = out if then.gate is None else out * of_rows(then.gate, then.frozen, len(out))
+        return (out if residual is None else residual + out).to(then.dtype)
+
+
+@dataclass(frozen=True)
+class Int8Product:
+    """INT8 weights per channel and INT8 activations per token, exact in int32.
+
+    Attributes:
+        weight: int8 [columns, width].
+        scale: float32 [columns].
+        bias: float32 [columns], or None.
+        hadamard_block: Of the rotation before quantization; 1 for none.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    hadamard_block: int
+
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Product`."""
+        return Rows(*norm_quant(x, before.scale, before.shift, frozen, before.centred, self.hadamard_block))
+
+    def takes(self, x: Tensor) -> Rows:
+        """As `Product`: one more launch."""
+        return Rows(*quantize(x, self.hadamard_block))
+
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """As `Product`."""
+        if rows.scale is None:
+            raise ValueError("an INT8 product reads tokens with a scale each")
+        return gemm_int8(rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
+
+
+@dataclass(frozen=True)
+class WeightOnlyProduct:
+    """INT8 or E4M3 weights per channel, 16-bit activations.
+
+    Attributes:
+        packed: From `pack_weights`.
+        fp8: The weights are E4M3.
+        scale: float32 [columns].
+        bias: float32 [columns], or None.
+        dtype: Of the activations.
+    """
+
+    packed: Tensor
+    fp8: bool
+    scale: Tensor
+    bias: Tensor | None
+    dtype: torch.dtype
+
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Product`."""
+        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
+
+    def takes(self, x: Tensor) -> Rows:
+        """As `Product`."""
+        return Rows(x)
+
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """As `Product`."""
+        return gemm_weight_only(rows.values, self.packed, self.fp8, self.scale, *_arguments(then, self.bias))
+
+
+@dataclass(frozen=True)
+class Fp8Product:
+    """E4M3 weights per channel and E4M3 activations with one calibrated scale.
+
+    Attributes:
+        weight: float8_e4m3fn [columns, width].
+        scale: float32 [columns].
+        bias: float32 [columns], or None.
+        input_scale: float32 [1].
+        dtype: In which a norm leaves the tokens before they become E4M3.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor
+    dtype: torch.dtype
+
+    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Product`, in more than one launch: the norm has no E4M3 output yet."""
+        return self.takes(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
+
+    def takes(self, x: Tensor) -> Rows:
+        """As `Product`, by torch."""
+        scaled = (x.float() / self.input_scale).clamp(-E4M3_MAX, E4M3_MAX)
+        return Rows(scaled.to(torch.float8_e4m3fn), self.input_scale)
+
+    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+        """As `Product`."""
+        return gemm_fp8(rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
+
+
+def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
+    """An epilogue with a bias, in the order of the operators."""
+    return bias, then.gate, then.frozen, then.residual, then.out_scale, then.activation, then.dtype
+
+
+def check_rule(rule: Rule) -> None:
+    """Raises `EngineError` where no kernel multiplies as the rule says."""
+    formats = (rule.weights.kind, rule.activations)
+    known = (("int8", INT8_TOKEN), ("int8", BF16), ("e4m3", BF16), ("e4m3", E4M3_STATIC))
+    plain_embedding = rule.activations is None and rule.layers == ("token_embedding",)
+    if rule.library is not None or (formats not in known and not plain_embedding):
+        what = rule.library or f"{rule.weights} × {rule.activations}"
+        raise EngineError(f"the CUDA engine has no kernels for {what}; use orin, int8-w8a8, int8-w8a16 or fp8-w8a16")
+    if rule.hadamard and rule.activations != INT8_TOKEN:
+        raise EngineError("the CUDA engine rotates INT8 activations only; leave hadamard out of the other rules")
+
+
+def product_of(
+    linears: Sequence[nn.Module], device: torch.device, dtype: torch.dtype, gate_and_up: bool = False
+) -> Product:
+    """One product of linears that read the same tokens.
+
+    Args:
+        linears: All `nn.Linear`, or all `QuantizedLinear` under the same rule and not packed.
+        device: Where it will run.
+        dtype: Of 16-bit values; float32 only on a CPU, for tests.
+        gate_and_up: They are the two halves of a GeGLU.
+
+    Raises:
+        EngineError: If there is no kernel for them, or they differ in their rules.
+    """
+    quantized = [layer for layer in linears if isinstance(layer, QuantizedLinear)]
+    if not quantized:
+        plain = [layer for layer in linears if isinstance(layer, nn.Linear)]
+        weight, bias = _stacked([layer.weight for layer in plain]), _stacked([layer.bias for layer in plain])
+        if weight is None:
+            raise EngineError(f"the CUDA engine has no kernels for {type(linears[0]).__name__}")
+        return HalfProduct(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
+    rule = quantized[0].rule
+    forms = {(layer.rule.weights, layer.rule.activations, layer.rotation) for layer in quantized}
+    if len(quantized) != len(linears) or len(forms) > 1:
+        raise EngineError("linears that read the same tokens must have the same rule in the CUDA engine")
+    check_rule(rule)
+    join = _alternating if gate_and_up else _stacked
+    # Bytes are moved as int8: torch does not index every type of 8 bits.
+    values = join([None if layer.values is None else layer.values.view(torch.int8) for layer in quantized])
+    scale, bias = join([layer.scale for layer in quantized]), join([layer.bias for layer in quantized])
+    if values is None or scale is None:
+        raise EngineError("the weights were packed for the CPU; the CUDA engine needs them as the bundle holds them")
+    weight, scale = values.contiguous().view(rule.weights.dtype), scale.float().to(device)
+    bias = None if bias is None else bias.float().to(device)
+    if rule.activations == INT8_TOKEN:
+        return Int8Product(weight.to(device), scale, bias, quantized[0].rotation or 1)
+    fp8 = rule.weights.kind == "e4m3"
+    if rule.activations == BF16:
+        return WeightOnlyProduct(pack_weights(weight).to(device), fp8, scale, bias, dtype)
+    return Fp8Product(weight.to(device), scale, bias, _shared_scale(quantized).to(device), dtype)
+
+
+def _shared_scale(linears: Sequence[QuantizedLinear]) -> Tensor:
+    """One scale for what they all read, float32 [1]: the largest, as q alone never sees the last state token."""
+    return torch.stack([layer.input_scale for layer in linears if layer.input_scale is not None]).amax(0, keepdim=True)
+
+
+def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part.detach() for part in parts if part is not None]
+    return torch.cat(there) if there and len(there) == len(parts) else None
+
+
+def _alternating(parts: Sequence[Tensor | None]) -> Tensor | None:
+    gate, up = parts
+    return None if gate is None or up is None else interleave_gate_up(gate.detach(), up.detach())

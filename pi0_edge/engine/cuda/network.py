@@ -1,0 +1,343 @@
+"""π0 as the sequence of kernels that one CUDA graph holds.
+
+Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
+how it is compared with the reference where there is no GPU. Three calls make a chunk:
+
+    attend        pictures and prompt -> keys and values of every layer      once
+    attend_state  state -> one more row of them                              once
+    integrate     noise -> actions, in place                                 all Euler steps
+
+Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps).
+
+MERGED: Everything in the Euler loop that depends on time alone, as tables with a row per step.
+
+Frozen actions are at time 0 in every step: what they take stands beside what the others take (`kernels.frozen_rows`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pi0_edge.engine.cuda.linears import Norm, Product, product_of
+from pi0_edge.errors import EngineError
+from pi0_edge.kernels.attention import attention, rope_attention
+from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front
+from pi0_edge.kernels.gemm_epilogue import Epilogue
+from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
+from pi0_edge.kernels.rope import rope, rope_table
+from pi0_edge.model import Pi0
+from pi0_edge.model.gemma import GemmaLayer, KeyValueLayer, RMSNorm
+from pi0_edge.model.rtc import Guidance
+from pi0_edge.model.siglip import VisionLayer
+from pi0_edge.quant.quantized_linear import QuantizedEmbedding
+
+
+@dataclass(frozen=True, eq=False)
+class StepTables:
+    """What the Euler loop reads besides weights of the expert; equal only to itself.
+
+    Attributes:
+        times: float32 [steps].
+        front: float32 [width, action_dim], folded.
+        biases: float32 [steps, 2, width].
+        norms: Per step, the norms of the layers in the order of `ActionExpert.norms`.
+        final_norms: Per step, the one behind the layers; of this step alone, as frozen actions do not move.
+    """
+
+    times: Tensor
+    front: Tensor
+    biases: Tensor
+    norms: list[list[Norm]]
+    final_norms: list[Norm]
+
+    @property
+    def steps(self) -> int:
+        """Of the loop."""
+        return len(self.biases)
+
+
+@torch.inference_mode()
+def step_tables(model: Pi0, times: Tensor, device: torch.device) -> StepTables:
+    """The tables of a network for `times` [steps]; computed on the CPU in float32 and float64."""
+    conditioning, steps = model.condition(F.pad(times.cpu(), (0, 1))), range(len(times))  # time 0 comes last
+    project = model.action_in_proj
+    if conditioning.time_bias is not None:
+        mlp_in = model.action_time_mlp_in.weight.float()
+        front, biases = fold_front(
+            project.weight.float(), project.bias.float(), mlp_in, conditioning.time_bias[:, 0].float()
+        )
+    else:
+        front, biases = project.weight.float(), project.bias.float().expand(len(times) + 1, -1)
+    biases = torch.stack([biases[[step, -1]] for step in steps])
+    if conditioning.modulations is None:
+        *norms, final = [plain_norm(norm, device) for norm in model.expert.norms()]
+        per_step, final_norms = [norms for _ in steps], [final for _ in steps]
+    else:
+        *tables, last = [table[:, 0] for table in conditioning.modulations]
+        per_step = [[_adaptive_norm(table[[step, -1]], device) for table in tables] for step in steps]
+        final_norms = [_adaptive_norm(last[step], device) for step in steps]
+    return StepTables(times.to(device), front.to(device).contiguous(), biases.to(device), per_step, final_norms)
+
+
+def plain_norm(norm: torch.nn.Module, device: torch.device) -> Norm:
+    """An RMSNorm or a LayerNorm."""
+    if isinstance(norm, RMSNorm):
+        return Norm((1 + norm.weight.detach().float()).to(device))
+    weight, bias = (norm.get_parameter(name).detach().float().to(device) for name in ("weight", "bias"))
+    return Norm(weight, bias, centred=True)
+
+
+def _adaptive_norm(modulation: Tensor, device: torch.device) -> Norm:
+    scale, shift, gate = (part.float().to(device).contiguous() for part in modulation.chunk(3, dim=-1))
+    return Norm(1 + scale, shift, gate)
+
+
+POSITIONS = 4096
+"""Rows of the table of rotary positions: more cameras than any robot has."""
+ACTION_STREAM = torch.float32
+"""The stream of action tokens between layers. It is small, and ten steps add up what it rounds."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer: products, and norms where they do not change with time."""
+
+    qkv: Product
+    out: Product
+    up: Product
+    down: Product
+    norms: tuple[Norm, Norm] | None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each, the state's last."""
+
+    keys: Tensor
+    values: Tensor
+
+    def copy_(self, other: Cache) -> None:
+        """Takes over all of another one of this shape."""
+        self.keys.copy_(other.keys)
+        self.values.copy_(other.values)
+
+
+class CudaNetwork:
+    """The weights of a network on its device, and the calls of the module."""
+
+    def __init__(self, model: Pi0, device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Takes the weights out of `model`, layer by layer: only what depends on time alone stays there.
+
+        Args:
+            model: Quantized, not packed.
+            device: Where the network will run.
+            dtype: Of activations; float32 on a CPU only, to compare the sequence itself.
+
+        Raises:
+            EngineError: If a layer is quantized in a way that there are no kernels for.
+        """
+        self.config, self.dtype, self.device = model.config, dtype, torch.device(device)
+        self.state = _on(self.device, model.state_proj) if model.config.variant == "pi0" else None
+        self.action_out = _on(self.device, model.action_out_proj)
+        self.mlp_out = None
+        if model.config.variant == "pi0":
+            weight, bias = _on(self.device, model.action_time_mlp_out)
+            self.mlp_out = (weight.to(dtype), bias)
+        self._resize_plans: dict[tuple[int, int], ResizePlan] = {}
+        self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
+        self._take_vision(model)
+        self._take_prefix(model)
+        self.expert = [self._gemma_layer(layer) for layer in model.expert.layers]
+        adaptive = model.config.variant == "pi05"
+        self.expert_norms = [] if adaptive else [plain_norm(norm, self.device) for norm in model.expert.norms()]
+        for layer in model.expert.layers:
+            del layer.attention, layer.mlp
+
+    def blank_cache(self, cameras: int, tokens: int) -> Cache:
+        """Memory for the keys and values of so many cameras and prompt tokens, and of the state (π0).
+
+        Raises:
+            EngineError: If there are more tokens than positions.
+        """
+        sizes, length = self.config.prefix, cameras * self.config.vision.tokens + tokens
+        if length + 1 + self.config.horizon > POSITIONS:
+            raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
+        shape = (2, sizes.depth, length + (self.state is not None), sizes.kv_heads, sizes.head_dim)
+        return Cache(*torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0))
+
+    def attend(self, images: Tensor, tokens: Tensor, cache: Cache) -> None:
+        """Puts keys and values of pictures and prompt into a cache.
+
+        Args:
+            images: uint8 frames [cameras, height, width, 3], or float32 [cameras, 3, size, size] in [-1, 1].
+            tokens: int64 [tokens], no padding.
+            cache: From `blank_cache`.
+        """
+        seen = self._see(images)
+        words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
+        x = torch.cat((seen, words.to(self.dtype)))
+        for i, layer in enumerate(self.prefix):
+            x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
+        last = self.last_kv.after_norm(x, self.last_norm)
+        rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
+
+    def attend_state(self, state: Tensor, cache: Cache) -> None:
+        """Puts the state, float32 [action_dim], into the last row behind a prefix; π0.5 has no such row."""
+        if self.state is None:
+            return
+        token, row = F.linear(state[None], *self.state).to(ACTION_STREAM), cache.keys.shape[1] - 1
+        for i, layer in enumerate(self.expert):
+            norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
+            last = i == len(self.expert) - 1
+            token = self._attend_layer(layer, token, cache.keys[i], cache.values[i], row, norms, last)
+
+    def integrate(
+        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, guidance: Guidance | None = None
+    ) -> None:
+        """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
+
+        Args:
+            x: The noise, behind the frozen actions.
+            cache: Of prefix and state.
+            tables: Of the times of the steps.
+            frozen: How many actions at the beginning stay as they are, int32 [1]; the network sees them at time 0.
+            guidance: What the chunk continues, `previous` without a batch; it corrects the step that the kernel took.
+        """
+        out_weight, out_bias = self.mlp_out or (None, None)
+        of_norms = None if self.expert_norms else frozen
+        for step in range(tables.steps):
+            norms, last = tables.norms[step], tables.final_norms[step]
+            hidden = embed_actions(x, tables.front, tables.biases[step], frozen, out_weight, out_bias, ACTION_STREAM)
+            for i, layer in enumerate(self.expert):
+                pair = norms[2 * i], norms[2 * i + 1]
+                hidden = self._action_layer(layer, hidden, pair, of_norms, cache.keys[i], cache.values[i])
+            before = None if guidance is None else x.clone()
+            euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
+            if guidance is not None and before is not None:
+                velocity = guidance.steer((before - x) * tables.steps, before, tables.times[step])
+                torch.sub(before, velocity / tables.steps, out=x)
+
+    def _action_layer(
+        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
+
+        `frozen` is there where the norms are adaptive.
+        """
+        first, second = norms
+        qkv = layer.qkv(layer.qkv.after_norm(x, first, frozen), Epilogue(self.dtype))
+        mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
+        return self._mlp(layer, x, second, "geglu", frozen)
+
+    def _attend_layer(
+        self,
+        layer: Layer,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        first_row: int,
+        norms: tuple[Norm, Norm] | None = None,
+        keys_only: bool = False,
+    ) -> Tensor:
+        """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
+        before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
+        qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
+        q = rope(qkv, self.table, keys, values, first_row)
+        if keys_only:
+            return x
+        rows = first_row + len(x)
+        mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
+        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
+        return self._mlp(layer, x, between, "geglu")
+
+    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
+        hidden = layer.up(layer.up.after_norm(x, before, frozen), Epilogue(self.dtype, activation))
+        return layer.down(layer.down.takes(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x))
+
+    def _see(self, images: Tensor) -> Tensor:
+        """Image tokens of all cameras, [cameras * tokens, prefix width]."""
+        vision, cameras = self.config.vision, len(images)
+        x = (F.linear(self._cut(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
+        for layer in self.vision:
+            before, between = cast("tuple[Norm, Norm]", layer.norms)
+            qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
+            q, k, v = qkv.view(cameras, vision.tokens, 3, vision.heads, -1).unbind(2)
+            mixed = attention(q, k, v).view(len(x), -1)
+            x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
+            x = self._mlp(layer, x, between, "gelu")
+        return self.projector(self.projector.after_norm(x, self.vision_norm), Epilogue(self.dtype))
+
+    def _cut(self, images: Tensor) -> Tensor:
+        """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""
+        side, patch = self.config.vision.image_size, self.config.vision.patch_size
+        if images.dtype == torch.uint8:
+            size = (images.shape[1], images.shape[2])
+            if size not in self._resize_plans:
+                self._resize_plans[size] = resize_plan(*size, side, self.device)
+            return patches(images, **vars(self._resize_plans[size]), patch=patch)
+        cut = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
+        return cut.flatten(3).flatten(1, 2)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Token embeddings [tokens, prefix width], float32 or 16 bits."""
+        rows = self.embedding[tokens]
+        return rows if self.embedding_scale is None else rows.float() * self.embedding_scale[tokens][:, None]
+
+    def _take_vision(self, model: Pi0) -> None:
+        tower, to = model.vision, self.device
+        weight, bias = _on(to, tower.patch_embedding)
+        self.patch = (weight.flatten(1), bias)
+        self.positions = tower.position_embedding.detach().float().to(to)
+        self.vision = [self._vision_layer(layer) for layer in tower.layers]
+        self.vision_norm = plain_norm(tower.final_norm, to)
+        self.projector = product_of([model.projector], to, self.dtype)
+        del model.vision, model.projector
+
+    def _take_prefix(self, model: Pi0) -> None:
+        embedding = model.token_embedding
+        quantized = isinstance(embedding, QuantizedEmbedding)
+        self.embedding = (embedding.values if quantized else embedding.weight.detach()).to(self.device)
+        self.embedding_scale = embedding.scale.to(self.device) if quantized else None
+        layers = list(model.prefix.layers)
+        self.prefix = [self._gemma_layer(layer) for layer in layers[:-1]]
+        last = cast(KeyValueLayer, layers[-1])
+        self.last_kv = product_of([last.attention.k, last.attention.v], self.device, self.dtype)
+        self.last_norm = plain_norm(last.attention_norm, self.device)
+        del model.prefix, model.token_embedding
+
+    def _gemma_layer(self, module: nn.Module) -> Layer:
+        layer, to = cast(GemmaLayer, module), self.device
+        own, mlp = layer.attention, layer.mlp
+        adaptive = hasattr(layer.attention_norm, "modulation")
+        return Layer(
+            product_of([own.q, own.k, own.v], to, self.dtype),
+            product_of([own.o], to, self.dtype),
+            product_of([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True),
+            product_of([mlp.down], to, self.dtype),
+            None if adaptive else (plain_norm(layer.attention_norm, to), plain_norm(layer.mlp_norm, to)),
+        )
+
+    def _vision_layer(self, module: nn.Module) -> Layer:
+        layer, to = cast(VisionLayer, module), self.device
+        own = layer.attention
+        return Layer(
+            product_of([own.q, own.k, own.v], to, self.dtype),
+            product_of([own.out], to, self.dtype),
+            product_of([layer.mlp.fc1], to, self.dtype),
+            product_of([layer.mlp.fc2], to, self.dtype),
+            (plain_norm(layer.norm1, to), plain_norm(layer.norm2, to)),
+        )
+
+
+def _on(device: torch.device, linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float32 on the device."""
+    return linear.get_parameter("weight").detach().float().to(device), linear.get_parameter("bias").detach().float().to(
+        device
+    )

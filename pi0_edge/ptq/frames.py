@@ -1,0 +1,138 @@
+"""Observations to calibrate on and, apart from them, observations to judge on.
+
+    source = open_source(Path("recordings/"), robot)          # or SimulatedObservations(policy, ...)
+    split = split_frames(source, calibration=64, held_out=300, seed=0)
+    for observation in split.calibration: ...
+
+Of every two episodes the seed keeps one for calibration and holds the other one out, whatever is asked for and however
+many episodes follow, so that a later call never judges on what an earlier one has calibrated on. Within either half the
+frames are spread evenly over its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pi0_edge.errors import DatasetError
+from pi0_edge.processing import Observation, Robot
+from pi0_edge.ptq.sources import ArchivedObservations
+
+BLOCKS = 10
+"""A source of one episode is cut into as many stretches of time, which then take the place of episodes."""
+
+
+class ObservationSource(Protocol):
+    """Episodes of observations.
+
+    Attributes:
+        kind: Such as "lerobot v3.0", "recording", "npz" or "simulation".
+        path: As the user gave it; empty for the simulation.
+        lengths: Frames of each episode.
+        cameras: Those of the robot that are in it.
+    """
+
+    kind: str
+    path: str
+    lengths: tuple[int, ...]
+    cameras: tuple[str, ...]
+
+    def read(self, episode: int, frames: Sequence[int]) -> Iterator[Observation]:
+        """The observations of one episode, a place in `lengths`, at `frames` in ascending order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a frame stands in its source."""
+
+    episode: int
+    frame: int
+
+    def __str__(self) -> str:
+        return f"episode {self.episode}, frame {self.frame}"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Chosen frames of a source; iterating reads them anew, one at a time."""
+
+    source: ObservationSource
+    places: tuple[Place, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Observation]:
+        for episode in sorted({place.episode for place in self.places}):
+            yield from self.source.read(episode, [place.frame for place in self.places if place.episode == episode])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Frames without overlap, from different episodes."""
+
+    calibration: Frames
+    held_out: Frames
+
+
+def open_source(path: Path, robot: Robot) -> ObservationSource:
+    """The observations at `path`: a LeRobotDataset, a recording of the policy server, or an .npz file.
+
+    Raises:
+        DatasetError: If it is none of these, or holds nothing that this robot can see.
+        ObservationError: If a file in it is damaged.
+    """
+    if (path / "meta" / "info.json").is_file():
+        from pi0_edge.ptq.sources import LeRobotObservations  # needs pyarrow and PyAV
+
+        return LeRobotObservations(path, robot)
+    if path.suffix == ".npz" or any(path.glob("**/*.npz")):
+        return ArchivedObservations(path, robot)
+    raise DatasetError(
+        f"{path} holds no observations; expected a LeRobotDataset folder (with meta/info.json), a folder that "
+        "`pi0-edge serve --record` wrote, or an .npz file"
+    )
+
+
+def split_frames(source: ObservationSource, calibration: int, held_out: int, seed: int) -> Split:
+    """Chooses up to as many frames for either purpose, from different episodes; the same for the same seed."""
+    stretches = _stretches(source.lengths)
+    # One draw per pair of stretches: those that a source gains later do not move the earlier ones.
+    held = [np.random.default_rng((seed, place // 2)).integers(2) == place % 2 for place in range(len(stretches))]
+    mine = [stretch for stretch, is_held in zip(stretches, held, strict=True) if not is_held]
+    others = [stretch for stretch, is_held in zip(stretches, held, strict=True) if is_held]
+    offset = float(np.random.default_rng(seed).random())
+    return Split(
+        Frames(source, _spread(mine, calibration, offset)),
+        Frames(source, _spread(others, held_out, offset)),
+    )
+
+
+_Stretch = tuple[int, range]
+"""Consecutive frames of one episode."""
+
+
+def _stretches(lengths: Sequence[int]) -> list[_Stretch]:
+    if len(lengths) != 1:
+        return [(episode, range(length)) for episode, length in enumerate(lengths)]
+    borders = np.linspace(0, lengths[0], BLOCKS + 1).astype(int).tolist()
+    return [(0, range(start, end)) for start, end in pairwise(borders)]
+
+
+def _spread(stretches: Sequence[_Stretch], count: int, offset: float) -> tuple[Place, ...]:
+    """`count` places at even distances over all stretches laid end to end, or all of them where there are fewer."""
+    ends = np.cumsum([len(frames) for _, frames in stretches])
+    total = int(ends[-1]) if len(ends) else 0
+    count = min(count, total)
+    places = []
+    for position in (int((k + offset) * total / count) for k in range(count)):
+        number = int(np.searchsorted(ends, position, side="right"))
+        episode, frames = stretches[number]
+        places.append(Place(episode, frames[position - int(ends[number])]))  # counted from the end of the stretch
+    return tuple(places)

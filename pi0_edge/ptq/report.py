@@ -1,0 +1,178 @@
+"""The gate report for people: one self-contained HTML page, verdict first, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from pi0_edge.ptq import figures
+from pi0_edge.ptq.gate import GateReport, JointError
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """What the page shows.
+
+    Attributes:
+        gate: The measurements and the verdict.
+        scheme: The scheme as data.
+        facts: What was judged and on what, as (name, value) in words: checkpoint, engine, frames, size.
+        calibration: Where the activation ranges come from, as (name, value); empty where none were needed.
+        ranking: Damage to the actions per group of layers, worst first; empty where it was not scanned.
+    """
+
+    gate: GateReport
+    scheme: Mapping[str, Any]
+    facts: Sequence[tuple[str, str]]
+    calibration: Sequence[tuple[str, str]] = ()
+    ranking: Sequence[tuple[str, float]] = ()
+
+
+def render(page: ReportPage) -> str:
+    """The page as HTML; nothing in it refers to anything outside."""
+    name = str(page.scheme["name"])
+    sections = [
+        _banner(page.gate, name),
+        _section("What was judged", _definitions(page.facts)),
+        _section("Thresholds", _thresholds(page.gate)),
+        _section("How close each chunk is to fp32", _cosines(page.gate)),
+        _section("Error per joint", _joints(page.gate.joints)),
+        _section("Error along the chunk", _drift(page.gate)),
+        _section("Where the error enters", _inner(page.gate)),
+        _section("Closed loop", _success(page.gate)),
+        _section("Sensitivity", _ranking(page.ranking)),
+        _section("Calibration", _definitions(page.calibration)),
+        _section("Scheme", _scheme(page.scheme)),
+    ]
+    style = (resources.files("pi0_edge.ptq") / "report.css").read_text()
+    passed = "passed" if page.gate.verdict.passed else "failed"
+    head = f'<meta charset="utf-8"><title>{escape(name)}: {passed}</title>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "\n".join(section for section in sections if section)
+    page_head = f"<head>{head}{viewport}\n<style>\n{style}</style></head>"
+    return f'<!doctype html>\n<html lang="en">\n{page_head}\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _banner(gate: GateReport, scheme: str) -> str:
+    verdict = gate.verdict
+    word, css = ("PASSED", "passed") if verdict.passed else ("FAILED", "failed")
+    meaning = "may be served" if verdict.passed else "must not move a robot"
+    lead = f"<strong>{escape(scheme)}</strong> {meaning}."
+    detail = f"{gate.observations} held-out observations, {gate.draws} noise draws each, against fp32 on the same noise"
+    if verdict.passed:
+        worst = [finding for finding in verdict.findings if finding.name.startswith("worst")]
+        detail += ": " + ", ".join(f"{finding.name} {finding.found:.6f}" for finding in worst)
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
+    listed = f'<ul class="reasons">{reasons}</ul>' if reasons else ""
+    return f'<header class="{css}"><h1>{word}</h1><p class="lead">{lead}</p>{listed}<p>{escape(detail)}.</p></header>'
+
+
+def _thresholds(gate: GateReport) -> str:
+    rows = []
+    for finding in gate.verdict.findings:
+        mark = '<span class="ok">met</span>' if finding.passed else '<span class="miss">missed</span>'
+        rows.append((escape(finding.name), _number(finding.found), f"{finding.limit:g}", mark, escape(finding.where)))
+    return _table(("", "found", "at least", "", "where"), rows)
+
+
+def _cosines(gate: GateReport) -> str:
+    text = (
+        "One cosine per chunk, of normalized actions. The axis shows the distance from 1 on a logarithmic scale: "
+        "one division to the left is ten times closer."
+    )
+    plots = figures.cosine_histogram(gate.cosine_whole, gate.cosine_executed, gate.verdict.thresholds)
+    return f"<p>{text}</p>{plots}"
+
+
+def _joints(joints: Sequence[JointError]) -> str:
+    if not joints:
+        return ""
+    largest = max(joint.max for joint in joints) or 1.0
+
+    def bar(joint: JointError) -> str:
+        marks = (("third", joint.max), ("second", joint.p99), ("first", joint.p50))
+        return "".join(f'<i class="bar {css}" style="width:{100 * value / largest:.2f}%"></i>' for css, value in marks)
+
+    rows = [
+        (escape(j.name), _number(j.p50), _number(j.p99), _number(j.max), f'<div class="bars">{bar(j)}</div>')
+        for j in joints
+    ]
+    text = "Absolute difference to fp32 over all actions of all chunks, in the robot's own units."
+    return f"<p>{text}</p>" + _table(("joint", "median", "99th percentile", "largest", ""), rows, wide=4)
+
+
+def _drift(gate: GateReport) -> str:
+    if not gate.drift.rms:
+        return ""
+    text = "Does the error grow towards the end of the chunk? Over all chunks and joints, in normalized units."
+    return f"<p>{text}</p>{figures.drift_plot(gate.drift, gate.verdict.thresholds.executed)}"
+
+
+def _inner(gate: GateReport) -> str:
+    if gate.inner is None:
+        return ""
+    text = (
+        "Relative to fp32. Every Euler step reads the cached keys and values again, so an error in them counts ten "
+        "times; an error of the velocity counts once."
+    )
+    left, right = figures.cache_plot(gate.inner), figures.velocity_plot(gate.inner)
+    return f'<p>{text}</p><div class="columns"><div>{left}</div><div>{right}</div></div>'
+
+
+def _success(gate: GateReport) -> str:
+    pairing = gate.success
+    if pairing is None:
+        return ""
+    low, high = pairing.interval
+    first, second = pairing.both + pairing.only_first, pairing.both + pairing.only_second
+    text = (
+        f"{pairing.seeds} simulated episodes with the same seeds: fp32 succeeds in {first}, the candidate in {second}. "
+        f"That is a difference of {100 * pairing.difference:+.1f} points, "
+        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} (paired, method 10 of Newcombe 1998)."
+    )
+    cells = [("fp32 succeeds", str(pairing.both), str(pairing.only_first))]
+    cells.append(("fp32 fails", str(pairing.only_second), str(pairing.neither)))
+    plot = figures.success_plot(pairing.difference, pairing.interval, gate.verdict.thresholds.success_loss)
+    return f"<p>{text}</p>" + _table(("", "candidate succeeds", "candidate fails"), cells) + plot
+
+
+def _ranking(ranking: Sequence[tuple[str, float]]) -> str:
+    if not ranking:
+        return ""
+    text = (
+        "Each group of layers quantized alone, the rest in fp32: mean squared relative error of the actions, "
+        "worst first. Small damages of different groups add up."
+    )
+    return f"<p>{text}</p>{figures.damage_plot(ranking)}"
+
+
+def _scheme(scheme: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(scheme), sort_keys=False, allow_unicode=True, width=100)
+    return f"<p>As data; <code>pi0-edge quantize --scheme FILE.yaml</code> takes it.</p><pre>{escape(text)}</pre>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+
+
+def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
+    return f"<dl>{rows}</dl>" if rows else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | None = None) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    cells = (
+        "".join(f'<td class="{"wide" if k == wide else "cell"}">{cell}</td>' for k, cell in enumerate(row))
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody></table>"
+
+
+def _number(value: float) -> str:
+    return f"{value:.6f}" if 0.9 < abs(value) < 1 else f"{value:.4g}"

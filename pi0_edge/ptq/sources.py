@@ -1,0 +1,111 @@
+"""A LeRobotDataset as a source of observations.
+
+MERGED: A recording of the policy server, or an .npz file, as a source of observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pi0_edge.datasets.lerobot_layout import CAMERA_PREFIX
+from pi0_edge.datasets.lerobot_metadata import EpisodeInfo
+from pi0_edge.datasets.lerobot_reader import LeRobotDataset
+from pi0_edge.errors import DatasetError
+from pi0_edge.processing import Observation, Robot
+from pi0_edge.processing.recordings import ObservationArchive
+
+
+class ArchivedObservations:
+    """Files of observations; each folder is one episode, its files in the order of their names.
+
+    Attributes:
+        kind: "npz" for a file, "recording" for a folder.
+        path: The file or folder.
+        lengths: Frames of each episode.
+        cameras: Those of the robot that are recorded.
+
+    Raises:
+        DatasetError: If there is no file, or none of the robot's cameras.
+        ObservationError: If a file is damaged, or has other cameras than the first one.
+    """
+
+    def __init__(self, path: Path, robot: Robot) -> None:
+        self.kind = "recording" if path.is_dir() else "npz"
+        self.path = str(path)
+        files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+        episodes: dict[Path, list[ObservationArchive]] = {}
+        for file in files:
+            episodes.setdefault(file.parent, []).append(ObservationArchive(file))
+        self._episodes = list(episodes.values())
+        self.lengths = tuple(sum(archive.frames for archive in episode) for episode in self._episodes)
+        found = {camera for episode in self._episodes for archive in episode for camera in archive.cameras}
+        self.cameras = tuple(camera for camera in robot.cameras if camera in found)
+        if not self.cameras:
+            raise DatasetError(
+                f"{path} has the cameras {', '.join(sorted(found)) or 'none'}; expected at least one of the cameras of "
+                f"{robot.name}: {', '.join(robot.cameras)}"
+            )
+
+    def read(self, episode: int, frames: Sequence[int]) -> Iterator[Observation]:
+        """The observations of one episode at `frames`, ascending; a camera that a file lacks is absent.
+
+        Raises:
+            ObservationError: If a file is damaged.
+        """
+        first = 0
+        for archive in self._episodes[episode]:
+            chosen = [frame - first for frame in frames if first <= frame < first + archive.frames]
+            if chosen:
+                yield from archive.read(chosen, [camera for camera in self.cameras if camera in archive.cameras])
+            first += archive.frames
+
+
+class LeRobotObservations:
+    """The episodes whose files are there, with the cameras that the robot has.
+
+    Attributes:
+        kind: "lerobot v2.1" or "lerobot v3.0".
+        path: The folder.
+        lengths: Frames of each episode.
+        cameras: Those of the robot that are recorded.
+
+    Raises:
+        DatasetError: If there is no such episode or camera.
+    """
+
+    def __init__(self, root: Path, robot: Robot) -> None:
+        self._dataset = LeRobotDataset(root)
+        self.kind = f"lerobot {self._dataset.version}"
+        self.path = str(root)
+        self.cameras = tuple(camera for camera in self._dataset.cameras if camera in robot.cameras)
+        self._episodes = [episode for episode in self._dataset.episodes if self._is_there(episode)]
+        self.lengths = tuple(episode.length for episode in self._episodes)
+        if not self.cameras or not self._episodes:
+            raise DatasetError(
+                f"{root} has {len(self._episodes)} episodes with all their files and the cameras "
+                f"{', '.join(self._dataset.cameras) or 'none'}; expected at least one of the cameras of {robot.name}: "
+                f"{', '.join(robot.cameras)}"
+            )
+
+    def read(self, episode: int, frames: Sequence[int]) -> Iterator[Observation]:
+        """The observations of one episode at `frames`, ascending.
+
+        Raises:
+            DatasetError: If the episode is damaged.
+        """
+        info = self._episodes[episode]
+        states = self._dataset.episode(info.index).state
+        prompt = info.tasks[0] if info.tasks else None
+        videos = [self._dataset.frames(info.index, camera) for camera in self.cameras]
+        wanted = set(frames)
+        for frame, pictures in enumerate(zip(*videos, strict=True)):
+            if frame in wanted:
+                yield Observation(dict(zip(self.cameras, pictures, strict=True)), states[frame], prompt)
+            if frame == frames[-1]:
+                return
+
+    def _is_there(self, episode: EpisodeInfo) -> bool:
+        """Whether its files are: a dataset may have been fetched in part."""
+        videos = [episode.clips[CAMERA_PREFIX + camera].path for camera in self.cameras]
+        return all(path.is_file() for path in (episode.data, *videos))

@@ -1,0 +1,133 @@
+"""What one policy answers to a set of observations, and what happens inside its network on the way.
+
+A trace holds numbers only, so that the reference can leave memory before the candidate enters it. What is inside is
+seen by hooks on the running network: the chunk that is judged is the chunk that would have been executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from pi0_edge.errors import EngineError
+from pi0_edge.model import Pi0
+from pi0_edge.model.gemma import KeyValues
+from pi0_edge.policy import Policy
+from pi0_edge.processing import Observation
+from pi0_edge.quant.errors import QuantizationError
+
+PROBED = 8
+"""Observations whose keys and values are kept; at full size they are 30 MB per observation."""
+
+
+@dataclass(frozen=True)
+class NetworkTrace:
+    """Inside the network, while it made one chunk.
+
+    Attributes:
+        keys: Per layer, float32 [prefix tokens, kv_heads * head_dim], after rotary positions.
+        values: Per layer, the same shape.
+        velocities: float32 [Euler steps, horizon, action_dim of the network].
+    """
+
+    keys: tuple[NDArray[np.float32], ...]
+    values: tuple[NDArray[np.float32], ...]
+    velocities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The answers of one policy; a chunk it did not give is NaN.
+
+    Attributes:
+        normalized: float64 [observations, draws, horizon, action_dim of the robot], as the network gave them.
+        physical: float64 of the same shape, in the robot's own units.
+        inside: By observation, of its first noise draw; empty where the engine does not run a torch model.
+        refusals: By (observation, draw): why there is no chunk.
+    """
+
+    normalized: NDArray[np.float64]
+    physical: NDArray[np.float64]
+    inside: dict[int, NetworkTrace]
+    refusals: dict[tuple[int, int], str]
+
+
+def trace(
+    policy: Policy,
+    observations: Sequence[Observation],
+    draws: int = 1,
+    probed: int = PROBED,
+    advance: Callable[[], object] = lambda: None,
+) -> Trace:
+    """Asks a policy for `draws` chunks per observation; the noise depends on observation and draw alone.
+
+    A policy that refuses or breaks down does not raise: that is for the gate to judge.
+
+    Args:
+        policy: Any engine; its inside is seen where it runs the modules of `engine.model`.
+        observations: What it sees.
+        draws: Noise draws per observation.
+        probed: For how many observations, evenly spread, keys, values and velocities are kept.
+        advance: Called after every chunk.
+
+    Raises:
+        ObservationError: If an observation does not fit the robot.
+    """
+    shape = (len(observations), draws, policy.engine.config.horizon, policy.processor.robot.action_dim)
+    found = Trace(np.full(shape, np.nan), np.full(shape, np.nan), {}, {})
+    chosen = set(np.linspace(0, len(observations) - 1, min(probed, len(observations))).astype(int).tolist())
+    for place, draw in product(range(len(observations)), range(draws)):
+        probe = _Probe(policy.engine if draw == 0 and place in chosen else None)
+        try:
+            with probe:
+                chunk = policy.infer(observations[place], noise_seed=place * draws + draw)
+        except (EngineError, QuantizationError) as reason:
+            found.refusals[place, draw] = str(reason)
+        else:
+            found.normalized[place, draw] = chunk.normalized[:, : shape[-1]]
+            found.physical[place, draw] = chunk.actions
+            if probe.context and probe.velocities:
+                found.inside[place] = probe.network_trace()
+        advance()
+    return found
+
+
+class _Probe:
+    """Hooks on prefix and action projection of an engine's model, if it has one, while one chunk is made."""
+
+    def __init__(self, engine: object | None) -> None:
+        self.context: list[KeyValues] = []
+        self.velocities: list[NDArray[np.float32]] = []
+        self._model = getattr(engine, "model", None)
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        if isinstance(self._model, Pi0):
+            self._hooks.append(self._model.prefix.register_forward_hook(self._saw_prefix))
+            self._hooks.append(self._model.action_out_proj.register_forward_hook(self._saw_velocity))
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def network_trace(self) -> NetworkTrace:
+        """What was seen, as numbers."""
+        keys = tuple(_flat(layer.keys) for layer in self.context)
+        values = tuple(_flat(layer.values) for layer in self.context)
+        return NetworkTrace(keys, values, np.stack(self.velocities))
+
+    def _saw_prefix(self, module: nn.Module, arguments: object, context: list[KeyValues]) -> None:
+        self.context = context
+
+    def _saw_velocity(self, module: nn.Module, arguments: object, velocity: Tensor) -> None:
+        self.velocities.append(velocity[0].float().cpu().numpy().copy())
+
+
+def _flat(x: Tensor) -> NDArray[np.float32]:
+    return x[0].flatten(1).float().cpu().numpy().copy()

@@ -1,0 +1,1 @@
+"""Generates the Python and C code of every interface from its definition."""

@@ -1,0 +1,226 @@
+"""What the compiler made of each kernel: registers, spills, shared memory, tensor-core instructions, occupancy.
+
+`python tests/apparatus/kernel_resources.py` writes `pi0_edge/kernels/resources.csv`, which a test compares with a
+compilation.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulated_kernels import CUDA, EmulatedLibrary, Launch, emulated_library
+from pi0_kernel_calls import calls
+
+from pi0_edge.kernels.library import BUILD
+
+TABLE = CUDA.parent / "resources.csv"
+ARCHITECTURES = (87, 90, 110)
+TENSOR_CORE = re.compile(r"\b([HIQ]MMA)\b|\b(HGMMA|IGMMA|QGMMA)\b")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one architecture; tensor_core is its instruction (HMMA, IMMA), "" for none, None if unknown."""
+
+    registers: int
+    stack: int
+    spilled: int
+    tensor_core: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One use of one kernel: the columns of the table."""
+
+    use: str
+    kernel: str
+    source: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+    registers_87: int
+    registers_90: int
+    registers_110: int
+    spilled_bytes: int
+    tensor_core: str
+    orin_blocks_per_sm: int
+    orin_warps_per_sm: int
+    orin_waves: float
+
+
+class Orin:
+    """One SM of compute capability 8.7, and how many there are (CUDA programming guide, technical specifications)."""
+
+    SMS = 16
+    REGISTERS = 65536
+    THREADS = 1536
+    BLOCKS = 16
+    SHARED = 164 * 1024
+    SHARED_PER_BLOCK = 163 * 1024
+    RESERVED_PER_BLOCK = 1024
+
+    @classmethod
+    def blocks_per_sm(cls, threads: int, registers: int, shared: int) -> int:
+        """How many blocks one SM holds; registers are given to warps in units of 256."""
+        warps = threads // 32
+        by_registers = cls.REGISTERS // (-(-registers * 32 // 256) * 256) // warps
+        by_shared = cls.SHARED // (shared + cls.RESERVED_PER_BLOCK)
+        return min(cls.BLOCKS, cls.THREADS // threads, by_registers, by_shared)
+
+
+def nvdisasm() -> str | None:
+    """NVIDIA's disassembler: on the path, or from the package nvidia-cuda-nvdisasm."""
+    packaged = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/cu*/bin/nvdisasm"))
+    return shutil.which("nvdisasm") or (str(packaged[-1]) if packaged else None)
+
+
+def compiler() -> str:
+    """Version of nvcc."""
+    said = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return said.splitlines()[-1]
+
+
+def compiled_kernels(architecture: int) -> dict[str, tuple[str, Compiled]]:
+    """Mangled name -> source and what became of it, for every source; compiled once per content."""
+    headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
+    made_by = headers + f"{compiler()}{nvdisasm()}".encode()
+    sources = sorted(CUDA.glob("*.cu"))
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        reports = compilers.map(lambda source: report_of(source, architecture, made_by), sources)
+        return {
+            name: (source.name, Compiled(**fields))
+            for source, kernels in zip(sources, reports, strict=True)
+            for name, fields in kernels.items()
+        }
+
+
+def report_of(source: Path, architecture: int, made_by: bytes) -> dict[str, dict]:
+    """What became of the kernels of a source, kept in a file until its content or what made it changes."""
+    key = hashlib.sha256(source.read_bytes() + made_by).hexdigest()[:16]
+    report = BUILD / "resources" / f"{source.stem}_{architecture}_{key}.json"
+    if not report.is_file():
+        for outdated in report.parent.glob(f"{source.stem}_{architecture}_????????????????.json"):
+            outdated.unlink(missing_ok=True)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(compile_source(source, architecture, report.with_suffix(".cubin"))))
+    return json.loads(report.read_text())
+
+
+def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, dict]:
+    """What `ptxas -v` and the disassembly say of each kernel."""
+    command = ["nvcc", "-std=c++17", "-O3", "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
+    ran = subprocess.run([*command, str(source), "-o", str(cubin)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    tensor_core = disassembled(cubin)
+    cubin.unlink()
+    found = {}
+    for entry in ran.stderr.split("Compiling entry function '")[1:]:
+        name = entry.split("'")[0]
+        stack, stores, loads = map(
+            int, re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", entry)[0]
+        )
+        registers = int(re.findall(r"Used (\d+) registers", entry)[0])
+        known = None if tensor_core is None else tensor_core.get(name, "")
+        found[name] = {"registers": registers, "stack": stack, "spilled": stores + loads, "tensor_core": known}
+    return found
+
+
+def disassembled(cubin: Path) -> dict[str, str] | None:
+    """Mangled name -> its commonest tensor-core instruction; None without a disassembler."""
+    program = nvdisasm()
+    if program is None:
+        return None
+    listing = subprocess.run([program, "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
+    counts: dict[str, Counter] = {}
+    name = ""
+    for line in listing.splitlines():
+        section = re.match(r"\s*\.section\s+\.text\.([^,\s]+)", line)
+        name = section[1] if section else name
+        instruction = TENSOR_CORE.search(line)
+        if instruction:
+            counts.setdefault(name, Counter())[instruction[1] or instruction[2]] += 1
+    return {name: counter.most_common(1)[0][0] for name, counter in counts.items()}
+
+
+def recorded_launches(library: EmulatedLibrary) -> list[tuple[str, Launch]]:
+    """The launches of every call of `pi0_kernel_calls`."""
+    library.launches()
+    library.only_record(True)
+    found = []
+    for use, call in calls():
+        call(library)
+        found += [(use, launch) for launch in library.launches()]
+    library.only_record(False)
+    return found
+
+
+def demangled(mangled: Iterable[str]) -> dict[str, str]:
+    """Mangled name -> namespace::kernel<template arguments>."""
+    mangled = list(mangled)
+    plain = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
+    names = (re.sub(r"^void |\((?!.*::\().*$", "", line) for line in plain.splitlines())
+    return dict(zip(mangled, names, strict=True))
+
+
+def readable(mangled: Iterable[str]) -> dict[str, str]:
+    """Mangled name -> kernel<template arguments>, with short names of types."""
+    names = demangled(mangled)
+    for long, brief in (("__nv_bfloat16", "bf16"), ("__half", "fp16"), ("signed char", "int8"), ("pi0::", "")):
+        names = {old: new.replace(long, brief) for old, new in names.items()}
+    return names
+
+
+def measure() -> list[Row]:
+    """The table."""
+    kernels = {architecture: compiled_kernels(architecture) for architecture in ARCHITECTURES}
+    launches = recorded_launches(emulated_library())
+    names = readable(launch.kernel for _, launch in launches)
+    rows = []
+    for use, launch in launches:
+        source, orin = kernels[87][launch.kernel]
+        blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
+        per_sm = Orin.blocks_per_sm(threads, orin.registers, launch.shared)
+        compiled = [kernels[architecture][launch.kernel][1] for architecture in ARCHITECTURES]
+        rows.append(
+            Row(
+                use,
+                names[launch.kernel],
+                source,
+                blocks,
+                threads,
+                launch.shared,
+                *(kernel.registers for kernel in compiled),
+                spilled_bytes=max(kernel.spilled + kernel.stack for kernel in compiled),
+                tensor_core=orin.tensor_core or "",
+                orin_blocks_per_sm=per_sm,
+                orin_warps_per_sm=per_sm * threads // 32,
+                orin_waves=round(blocks / max(1, per_sm * Orin.SMS), 2),
+            )
+        )
+    return rows
+
+
+def write() -> None:
+    """Writes the table; its first line names the compiler."""
+    rows = measure()
+    with TABLE.open("w", newline="") as file:
+        file.write(f"# {compiler()}\n")
+        writer = csv.DictWriter(file, list(Row.__annotations__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(vars(row) for row in rows)
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,92 @@
+"""Chunks are spliced by time, checked against the joints and quantised within their limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from firmware_bridge.bridge.player import split
+from firmware_bridge.bridge.schedule import check_actions, schedule, wire_ticks
+from firmware_bridge.errors import ChunkError, ConfigError
+from firmware_bridge.joints import load_robot
+from pi0_edge.protos.serial_link import MAX_FRAME, MAX_HORIZON, RING_DEPTH, Fragment
+
+ALOHA = load_robot("aloha")
+unit_actions = st.integers(1, MAX_HORIZON).flatmap(
+    lambda horizon: hnp.arrays(np.float64, (horizon, ALOHA.count), elements=st.floats(0, 1))
+)
+
+
+def within_limits(unit: np.ndarray) -> np.ndarray:
+    return ALOHA.lower + unit * (ALOHA.upper - ALOHA.lower)
+
+
+@given(unit_actions, st.integers(0, 2**31), st.integers(-RING_DEPTH, RING_DEPTH))
+def test_every_action_keeps_its_due_tick(unit: np.ndarray, observed: int, lead: int):
+    actions, earliest = within_limits(unit), max(0, observed + lead)
+    chunk = schedule(actions, observed, earliest, ALOHA)
+    due = observed + 1 + np.arange(len(actions))
+    left = due[due >= earliest]
+    if chunk is None:
+        assert len(left) == 0
+        return
+    assert chunk.first_tick == left[0]
+    assert chunk.last_tick == left[-1]
+    assert chunk.skipped == len(actions) - len(left)
+    np.testing.assert_allclose(chunk.counts * ALOHA.resolution, actions[chunk.skipped :], atol=1.001e-4)
+
+
+@given(unit_actions)
+def test_counts_never_leave_the_limits(unit: np.ndarray):
+    overshoot = within_limits(unit * 1.1 - 0.05)
+    positions = ALOHA.to_counts(check_actions(overshoot, ALOHA)) * ALOHA.resolution
+    assert np.all(positions >= ALOHA.lower)
+    assert np.all(positions <= ALOHA.upper)
+
+
+@given(unit_actions)
+def test_fragments_hold_every_step_once_and_fit_a_frame(unit: np.ndarray):
+    chunk = schedule(within_limits(unit), 10, 0, ALOHA)
+    assert chunk is not None
+    fragments = split(3, chunk)
+    values = [value for fragment in fragments for value in fragment.values]
+    assert values == chunk.counts.ravel().tolist()
+    assert all(len(fragment.pack()) + 7 <= MAX_FRAME for fragment in fragments)
+    assert [fragment.fragment_index for fragment in fragments] == list(range(fragments[0].fragment_count))
+    assert Fragment.unpack(fragments[-1].pack()) == fragments[-1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 4.0])
+def test_a_value_that_cannot_be_played_is_named(value: float):
+    actions = np.tile(ALOHA.home, (50, 1))
+    actions[7, 2] = value
+    with pytest.raises(ChunkError, match=r"actions\[7, 2\] \(left_elbow\)") as refusal:
+        check_actions(actions, ALOHA)
+    assert not refusal.value.malformed
+
+
+@pytest.mark.parametrize("shape", [(50, 13), (0, 14), (MAX_HORIZON + 1, 14), (700,)])
+def test_a_wrong_shape_is_malformed(shape: tuple[int, ...]):
+    with pytest.raises(ChunkError) as refusal:
+        check_actions(np.zeros(shape), ALOHA)
+    assert refusal.value.malformed
+
+
+def test_an_observation_from_the_future_is_refused():
+    with pytest.raises(ChunkError, match="only at tick 100"):
+        schedule(np.tile(ALOHA.home, (50, 1)), 2**32 - 1, 100, ALOHA)
+
+
+def test_time_on_the_wire_is_that_of_the_frames():
+    # 50 x 14 int16 in 8 fragments of 25 + 2 bytes more, ten bits a byte
+    assert wire_ticks(50, 14, 921600, 0.02) == pytest.approx((1400 + 8 * 27) * 10 / 921600 / 0.02)
+
+
+def test_thirty_two_joints_leave_most_of_the_line_free():
+    assert wire_ticks(50, 32, 921600, 0.02) * 0.02 < 0.04  # for one second of motion
+
+
+def test_unknown_robot_is_named_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'kuka'.*aloha"):
+        load_robot("kuka")

@@ -1,0 +1,62 @@
+"""`pi0-edge doctor` on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from cli_runner import run
+
+from pi0_edge import doctor
+from pi0_edge.doctor import Check
+
+
+def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
+    ran = run("doctor", "--json")
+    result = ran.result
+    assert ran.code == (1 if result["fail"] else 0)
+    assert result["pass"] + result["warn"] + result["fail"] == len(result["checks"]) >= 15
+    for check in result["checks"]:
+        assert check["found"], check
+        assert check["status"] == "pass" or check["fix"], check
+    names = {check["name"] for check in result["checks"]}
+    assert {"Python", "torch", "qemu-system-arm", "EGL rendering", "shipped policy"} <= names
+
+
+@pytest.mark.parametrize(("status", "code"), [("pass", 0), ("warn", 0), ("fail", 1)])
+def test_only_a_failure_decides_the_exit_code(monkeypatch, status, code):
+    monkeypatch.setattr(doctor, "_CHECKS", (lambda: Check("thing", status, "found", "fix it"),))
+    ran = run("doctor", "--json")
+    assert ran.code == code
+    assert ("fix it" in ran.err) is (status != "pass")
+
+
+def test_programs_that_are_not_installed_are_found_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for check in (doctor.emulator(), doctor.cross_compiler(), doctor.host_compiler()):
+        assert (check.status, check.found) == ("fail", "not installed")
+        assert check.fix.startswith("sudo apt-get install --no-install-recommends ")
+    assert doctor.static_analysis().status == doctor.unit_test_library().status == "warn"
+    assert doctor.nvcc().status == "warn"
+
+
+def test_a_program_that_does_not_run_is_not_taken_for_installed(monkeypatch, tmp_path):
+    broken = tmp_path / "qemu-system-arm"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert shutil.which("qemu-system-arm") == str(broken)
+    assert doctor.emulator().status == "fail"
+
+
+def test_little_memory_and_disk_are_found(monkeypatch):
+    for available, status in ((2**30, "fail"), (5 * 2**30, "warn"), (20 * 2**30, "pass")):
+        monkeypatch.setattr(doctor, "_available_memory", lambda size=available: size)
+        assert doctor.memory().status == status
+
+
+def test_asking_for_real_time_leaves_this_process_as_it_was():
+    before = os.sched_getscheduler(0)
+    assert doctor.scheduling().status in ("pass", "warn")
+    assert os.sched_getscheduler(0) == before

@@ -1,0 +1,123 @@
+"""The compiled library: what it needs, what it says without a GPU, and that it is built for other machines."""
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from emulated_kernels import CUDA, emulated_library
+
+from pi0_edge.errors import KernelError
+from pi0_edge.kernels import library
+from pi0_edge.kernels.library import KernelLibrary, kernel_library
+
+ROOT = Path(__file__).parents[2]
+C_FUNCTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8}
+
+
+def needs(*programs: str) -> None:
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed")
+
+
+@pytest.fixture
+def fresh_library():
+    kernel_library.cache_clear()
+    yield
+    kernel_library.cache_clear()
+
+
+def test_a_library_that_is_not_built_says_how(tmp_path: Path, monkeypatch, fresh_library):
+    monkeypatch.setattr(library, "BUILD", tmp_path)
+    with pytest.raises(KernelError, match=r"the kernel library is not built: run make kernels \(needs nvcc\)"):
+        kernel_library()
+
+
+def test_a_damaged_library_is_refused(tmp_path: Path):
+    path = tmp_path / "libpi0_kernels.so"
+    path.write_bytes(b"not a library")
+    with pytest.raises(KernelError, match=r"does not load: .*build it again: make kernels"):
+        KernelLibrary(path)
+
+
+def test_a_library_of_another_version_is_refused(tmp_path: Path):
+    needs("gcc")
+    source, path = tmp_path / "old.c", tmp_path / "libpi0_kernels.so"
+    source.write_text("int pi0_library_version(void) { return 0; }")
+    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(path)], check=True)
+    with pytest.raises(KernelError, match=r"has version 0, expected \d+: build it again"):
+        KernelLibrary(path)
+
+
+def test_header_and_module_agree():
+    header = (CUDA / "pi0_kernels.h").read_text()
+    assert re.findall(r"PI0_LIBRARY_VERSION (\d+)", header) == [str(library.VERSION)]
+    for name, code in re.findall(r"PI0_(\w+) = (\d)", header):
+        assert library.TYPE_CODES[C_FUNCTIONS[name.lower()]] == int(code)
+
+
+def test_arguments_that_no_kernel_takes_are_refused():
+    there = emulated_library()
+    with pytest.raises(KernelError, match=r"norm: a tensor of shape \[4, 2\] is not contiguous"):
+        there.call("norm", torch.empty(2, 4).t())
+    with pytest.raises(KernelError, match=r"norm: torch.float64 is not a type of any kernel; expected one of bfloat16"):
+        there.call("norm", torch.empty(1), torch.float64)
+
+
+@pytest.mark.slow
+def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
+    needs("nvcc", "cmake", "make", "readelf")
+    subprocess.run(["make", "kernels"], cwd=ROOT, check=True, capture_output=True)
+    path = library.BUILD / platform.machine() / library.NAME
+    needed = subprocess.run(["readelf", "-d", str(path)], capture_output=True, text=True, check=True).stdout
+    names = {name.split(".")[0] for name in re.findall(r"NEEDED.*\[(.*)\]", needed)}
+    assert names <= {"libc", "libm", "ld-linux-x86-64"}
+    there = KernelLibrary(path)
+    if torch.cuda.is_available():
+        return there.require_device()
+    for attempt in (there.require_device, lambda: there.call("norm", *norm_arguments())):
+        with pytest.raises(KernelError, match="no CUDA device: CUDA driver version is insufficient"):
+            attempt()
+
+
+def norm_arguments() -> tuple:
+    x = torch.zeros(1, 8, dtype=torch.bfloat16)
+    return x, None, None, None, x.clone(), None, 1, 8, 0, 1, 1e-6, x.dtype, x.dtype
+
+
+SPEAK = """
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int count, char **arguments) {
+  void *library = dlopen(arguments[count - 1], RTLD_NOW);
+  if (!library) return puts(dlerror()), 1;
+  int (*version)(void) = (int (*)(void))dlsym(library, "pi0_library_version");
+  int (*ready)(void) = (int (*)(void))dlsym(library, "pi0_device_ready");
+  const char *(*said)(int) = (const char *(*)(int))dlsym(library, "pi0_error_string");
+  printf("version %d: %s\\n", version(), said(ready()));
+  return 0;
+}
+"""
+
+
+@pytest.mark.slow
+def test_the_library_for_jetson_loads_under_emulation(tmp_path: Path):
+    """Cross-compiled for aarch64, loaded by qemu: everything but the GPU is real."""
+    needs("nvcc", "cmake", "aarch64-linux-gnu-g++", "qemu-aarch64")
+    options = [f"-DCMAKE_TOOLCHAIN_FILE={CUDA / 'aarch64.cmake'}", "-DPI0_ARCHITECTURES=87-real"]
+    configure = ["cmake", "-S", str(CUDA), "-B", str(tmp_path), *options]
+    ran = subprocess.run(configure, capture_output=True, text=True, check=False)
+    if "CUDA runtime for aarch64 is missing" in ran.stderr:
+        pytest.skip("the CUDA runtime for aarch64 is missing; see pi0_edge/kernels/cuda/aarch64.cmake")
+    assert ran.returncode == 0, ran.stderr
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True, capture_output=True)
+    (tmp_path / "speak.c").write_text(SPEAK)
+    compile_it = ["aarch64-linux-gnu-gcc", str(tmp_path / "speak.c"), "-o", str(tmp_path / "speak"), "-ldl"]
+    subprocess.run(compile_it, check=True)
+    run_it = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(tmp_path / "speak"), str(tmp_path / library.NAME)]
+    said = subprocess.run(run_it, capture_output=True, text=True, check=True).stdout
+    assert said == f"version {library.VERSION}: CUDA driver version is insufficient for CUDA runtime version\n"

@@ -1,0 +1,134 @@
+"""Every short sequence of events keeps the promises, and planted mistakes are found by exactly that."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from firmware_library import require
+
+from firmware_bridge.lockstep import safety_table
+from firmware_bridge.lockstep.host_library import FIRMWARE, build_core
+from firmware_bridge.lockstep.model_check import ROBOT
+from pi0_edge.protos.serial_link import State
+
+
+def explore(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Path:
+    require("make", "gcc")
+    return build_core(ROBOT, "explore") / "explore"
+
+
+def test_no_sequence_of_five_events_breaks_a_promise(explorer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = explore(explorer, "5")
+    assert ran.returncode == 0, ran.stdout
+    last = re.findall(r"length 5: (\S+) sequences, (\d+) ticks tried, (\d+) states", ran.stdout)
+    assert last and int(last[0][2]) > 10_000
+    assert "violated: none" in ran.stdout and "seen: 33 of 33" in ran.stdout
+    with capsys.disabled():
+        print(f"\nexploration: {last[0][0]} sequences of 5 events, {last[0][2]} states")
+
+
+@pytest.mark.slow
+def test_no_sequence_of_eight_events_breaks_a_promise(explorer: Path) -> None:
+    ran = explore(explorer, "8")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_a_sequence_is_replayed_tick_by_tick(explorer: Path) -> None:
+    ran = explore(explorer, "replay", "h.ac....e")
+    assert ran.returncode == 0
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 9
+    assert lines[0].startswith("h tick 1: state 0")
+    assert lines[-1].startswith("e tick 9: state 5, faults 0x08")
+
+
+MISTAKES = {
+    "the pin is not heeded while starved": (
+        "core/safety.c",
+        r"(ESTOP_PIN\] = +\{ESTOP, +ESTOP, +ESTOP, +)ESTOP",
+        r"\1NONE",
+        "pin did not act",
+    ),
+    "silence is found too late": ("core/safety.h", "HEARTBEAT_MS = 200", "HEARTBEAT_MS = 220", "without a heartbeat"),
+    "braking is soft": (
+        "core/motion_limiter.c",
+        r"- limits->max_change;\n    const float step",
+        "- 0.5f * limits->max_change;\n    const float step",
+        "did not brake",
+    ),
+    "a disarmed arm goes on along its curve": (
+        "core/control.c",
+        r"control->following = false;\n}",
+        "}",
+        "did not brake",
+    ),
+    "the fault is cleared in full motion": (
+        "core/safety.c",
+        r"!at_rest \|\| estop_pressed",
+        "(!at_rest && estop_pressed)",
+        "too early",
+    ),
+    "acceleration is not limited": (
+        "core/motion_limiter.c",
+        r"motion->velocity - change, motion->velocity \+ change",
+        "motion->velocity - 2.0f * change, motion->velocity + 2.0f * change",
+        "acceleration limit",
+    ),
+    "an old plan survives": (
+        "core/control.c",
+        r"    setpoint_ring_clear\(&control->ring\);\n    control->following",
+        "    control->following",
+        "not sent since",
+    ),
+    "starvation never ends": (
+        "core/safety.h",
+        "STARVED_MS = 100",
+        "STARVED_MS = 10000",
+        "without setpoints",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
+    require("make", "gcc")
+    file, pattern, planted, found = MISTAKES[name]
+    built = build_core(ROBOT, "explore").parent.relative_to(FIRMWARE)
+    copy = tmp_path / "firmware"
+    shutil.copytree(FIRMWARE, copy, ignore=shutil.ignore_patterns("build", "__pycache__"))
+    shutil.copytree(FIRMWARE / built, copy / built)
+    text = (copy / file).read_text()
+    mistaken = re.sub(pattern, planted, text, count=1)
+    assert mistaken != text
+    (copy / file).write_text(mistaken)
+    argv = ["make", "-C", str(copy), "explore", f"ROBOT={built.name}", f"ROBOTS={built}", f"BUILD={built}"]
+    made = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    ran = explore(copy / built / "host" / "explore", "4")
+    assert ran.returncode == 1
+    assert re.search(f"VIOLATED: .*({found})", ran.stdout), ran.stdout
+
+
+def test_the_page_shows_the_table_of_the_core() -> None:
+    require("make", "gcc")
+    assert safety_table.current_page() == safety_table.PAGE.read_text(), (
+        "run: python -m firmware_bridge.lockstep.safety_table"
+    )
+
+
+def test_every_command_and_fault_is_in_the_table() -> None:
+    require("make", "gcc")
+    transitions = safety_table.read_transitions()
+    assert {event for event, _ in transitions} == set(safety_table.read_events())
+    assert all(transitions["ESTOP_PIN", state] == State.ESTOP for state in State)
+    leaving = {event for (event, before), after in transitions.items() if before >= State.SAFE and after < State.SAFE}
+    assert leaving == {"CLEAR"}

@@ -1,0 +1,57 @@
+"""Which integer product a layer uses, also on CPUs where the fast ones saturate."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pi0_edge.quant.integer_matmul import (
+    SMALL_WEIGHT,
+    Int32Matmul,
+    OneDnnMatmul,
+    TorchIntMatmul,
+    choose_matmul,
+    is_exact,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROBE = """
+import torch
+from torch import nn
+from pi0_edge.quant import INT8_W8A8, QuantizedLinear, reference_linear
+linear, x = nn.Linear(256, 16, bias=False), torch.full((4, 256), 3.0)
+nn.init.constant_(linear.weight, 0.5)
+layer = QuantizedLinear.of(linear, INT8_W8A8.rules[1])
+print(layer.arithmetic, torch.allclose(layer(x).double(), reference_linear(layer, x, linear.weight), rtol=1e-6))
+"""
+
+
+def test_plain_integer_product_is_exact_everywhere():
+    assert is_exact(Int32Matmul)
+
+
+@pytest.mark.skipif(not (is_exact(OneDnnMatmul) and is_exact(TorchIntMatmul)), reason="no exact fast product here")
+def test_product_is_chosen_by_size():
+    assert choose_matmul(torch.zeros(SMALL_WEIGHT, 1, dtype=torch.int8)) is TorchIntMatmul
+    assert choose_matmul(torch.zeros(SMALL_WEIGHT + 1, 1, dtype=torch.int8)) is OneDnnMatmul
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs oneDNN's x86 instruction sets")
+@pytest.mark.parametrize("isa", ["DEFAULT", "AVX2", "AVX512_CORE"])
+def test_layers_are_right_on_older_processors(isa: str):
+    """oneDNN is told to use older instructions, with which its sums of two products saturate at 16 bits."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    matmul, right = result.stdout.split()
+    assert right == "True"
+    if isa != "DEFAULT":
+        assert matmul == "Int32Matmul"
+        assert "slower than fp32" in result.stderr
