@@ -111,7 +111,7 @@ class Status(_message.Message):
     round_trip_ms: float
     clock: ClockEstimate
     age: AgeOfInformation
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: _Optional[bool] = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ...) -> None: ...
 
 class AgeOfInformation(_message.Message):
     __slots__ = ("ticks", "p50_ms", "p99_ms", "max_ms")

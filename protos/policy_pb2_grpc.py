@@ -5,7 +5,7 @@ import warnings
 
 from pi0_edge.protos import policy_pb2 as pi0__edge_dot_protos_dot_policy__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class PolicyServiceStub:
+class PolicyServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -46,7 +46,7 @@ class PolicyServiceStub:
                 _registered_method=True)
 
 
-class PolicyServiceServicer:
+class PolicyServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Infer(self, request, context):
@@ -83,7 +83,7 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class PolicyService:
+class PolicyService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
