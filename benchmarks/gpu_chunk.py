@@ -30,7 +30,7 @@ from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.engine import CudaEngine, check_scheme
 from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import EngineError
-from pi0_edge.estimate.work import Chunk, kernels
+from pi0_edge.estimation.work import Chunk, kernels
 from pi0_edge.model import PRESETS, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.quant import compare_actions, find_scheme

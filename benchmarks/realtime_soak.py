@@ -30,8 +30,8 @@ from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import BridgeError
-from firmware_bridge.joints import RobotJoints, load_robot
 from firmware_bridge.link.framing import FrameDecoder
+from firmware_bridge.robot import RobotJoints, load_joints
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
 ROBOT = "aloha"
@@ -62,7 +62,7 @@ def play(client: BridgeClient, robot: RobotJoints, until: float) -> None:
     """Arms, and plays until then or until the arm is stopped."""
     client.wait_ready(20.0)
     client.clear()
-    client.arm()
+    client.arm(robot.names)
     start = client.status().tick
     with client.play() as stream:
         while time.monotonic() < until:
@@ -75,7 +75,7 @@ def play(client: BridgeClient, robot: RobotJoints, until: float) -> None:
 
 def soak(record: Path, minutes: float) -> Counter[str]:
     """Runs board, bridge and client; returns what stopped the arm, and how often."""
-    robot, stops = load_robot(ROBOT), Counter[str]()
+    robot, stops = load_joints(ROBOT), Counter[str]()
     until = time.monotonic() + 60 * minutes
     with EmulatedBoard(record=record) as board:
         server = BridgeServer(board.port, "127.0.0.1:0", ROBOT)
@@ -128,7 +128,7 @@ def report(ticks: list[Telemetry], stops: Counter[str]) -> None:
     print(f"ticks missed: {int((np.diff(numbers) - 1).sum())}, in {missing} interrupts")
     print(f"states: {', '.join(f'{name} {count / len(ticks):.1%}' for name, count in states.items())}")
     print(f"stops: {dict(stops) or 'none'}; faults: {', '.join(faults) or 'none'}; resets: {resets}")
-    print(f"ticks beyond a limit: {beyond_limits(ticks, load_robot(ROBOT))}")
+    print(f"ticks beyond a limit: {beyond_limits(ticks, load_joints(ROBOT))}")
 
 
 def main() -> None:

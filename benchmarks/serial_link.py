@@ -38,8 +38,8 @@ from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
-from firmware_bridge.joints import ROBOTS, RobotJoints, robot_of
 from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.robot import RobotJoints, joints_of
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Command, CommandResult, Telemetry
 
@@ -53,7 +53,7 @@ URGENT = -10
 
 def table_of(joints: int) -> JointTable:
     """A robot with so many joints, all like the first of ALOHA."""
-    (first, *_) = load_joint_table(ROBOTS / "aloha.yaml").joints
+    (first, *_) = load_joint_table("aloha").joints
     return JointTable("bench", tuple(replace(first, name=f"joint_{number}") for number in range(joints)))
 
 
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 program = build(table, target, Path(folder))
                 for baud in options.baud or RATES:
                     with port_of(program, Path(folder), baud) as port:
-                        print(measure(port, robot_of(table), baud, options.seconds), flush=True)
+                        print(measure(port, joints_of(table), baud, options.seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,20 @@ import sys
 from pathlib import Path
 
 from firmware_bridge.bridge.server import serve_bridge
-from firmware_bridge.errors import BridgeError
-from firmware_bridge.listen_address import DEFAULT_LISTEN
 from firmware_bridge.splice import HoldSwap
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.protos.rpc.json_log import log_as_json
+from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 
 
 def main() -> int:
     """Runs the bridge until it is told to stop; returns 1 after an error, which it prints."""
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge", description="Bridge from gRPC to the firmware.")
     parser.add_argument("--port", required=True, help="serial device, pseudo-terminal or socket://host:port")
-    parser.add_argument("--listen", default=DEFAULT_LISTEN, help="host:port (default: %(default)s)")
-    parser.add_argument("--robot", default="aloha", help="joint table (default: %(default)s)")
+    parser.add_argument("--listen", default=BRIDGE_LISTEN, help="host:port (default: %(default)s)")
+    parser.add_argument(
+        "--robot", default="aloha", help="robot by name, or the path of its file (default: %(default)s)"
+    )
     parser.add_argument("--baud", type=int, default=921600, help="bits per second (default: %(default)s)")
     parser.add_argument("--tls", type=Path, metavar="FOLDER", help="ask every client for a certificate")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="figures for Prometheus, on loopback")
@@ -39,7 +40,7 @@ def main() -> int:
             tls=options.tls,
             metrics_port=options.metrics_port,
         )
-    except (BridgeError, EndpointError) as error:
+    except Pi0EdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

@@ -6,7 +6,7 @@ MERGED: A client's stream of chunks to the bridge, and the reports that come bac
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.errors import BridgeError, LinkError, StateError
-from firmware_bridge.listen_address import DEFAULT_LISTEN
 from firmware_bridge.rpc_errors import calls, translated
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2
+from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 from pi0_edge.protos.rpc.tls import open_channel
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
 
@@ -116,7 +116,7 @@ class Tick(NamedTuple):
 class BridgeClient:
     """One client of the bridge. Commands may come from any thread."""
 
-    def __init__(self, address: str = DEFAULT_LISTEN, name: str = "client", tls: Path | None = None) -> None:
+    def __init__(self, address: str = BRIDGE_LISTEN, name: str = "client", tls: Path | None = None) -> None:
         """Prepares a connection; nothing is sent yet.
 
         Args:
@@ -158,15 +158,21 @@ class BridgeClient:
             time.sleep(_LOOK_S)
             status = self.status()
 
-    def arm(self) -> State:
+    def arm(self, joint_names: Sequence[str]) -> State:
         """Takes the arm and arms it.
 
+        Args:
+            joint_names: What each action of the chunks commands, in order: `PolicyMetadata.action_names`, or
+                `Robot.action_names`. The bridge compares them with the joints of its robot.
+
         Raises:
-            StateError: another client holds it (named), or its state forbids it.
+            StateError: Another client holds it (named), its state forbids it, or its joints have other names.
             LinkError: the bridge or the firmware does not answer.
         """
         with calls(self.address):
-            reply = self._bridge.Arm(bridge_pb2.ArmRequest(client=self.name), timeout=_CALL_LIMIT_S)
+            reply = self._bridge.Arm(
+                bridge_pb2.ArmRequest(client=self.name, joint_names=joint_names), timeout=_CALL_LIMIT_S
+            )
         self._lease = reply.lease
         return State(reply.state)
 

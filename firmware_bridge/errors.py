@@ -1,15 +1,13 @@
-"""What can go wrong between a policy and the motors.
+"""The errors between a policy and the motors; all derive from `pi0_edge.errors.Pi0EdgeError`.
 
 Every message says what was found, what was expected and what to do next; the command line prints it as it is.
 """
 
+from pi0_edge.errors import Pi0EdgeError
 
-class BridgeError(Exception):
+
+class BridgeError(Pi0EdgeError):
     """Base of every error of this package."""
-
-
-class ConfigError(BridgeError):
-    """A joint table or an option is wrong."""
 
 
 class PortError(BridgeError):
@@ -37,7 +35,7 @@ class ChunkError(BridgeError):
 
 
 class StateError(BridgeError):
-    """The arm is in a state that forbids the command."""
+    """The arm is in a state that forbids the command, or its joints are not those that the client commands."""
 
 
 class LeaseError(BridgeError):

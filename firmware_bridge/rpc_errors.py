@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import grpc
 
-from firmware_bridge.errors import AccessError, BridgeError, ChunkError, ConfigError, LeaseError, LinkError, StateError
+from firmware_bridge.errors import AccessError, BridgeError, ChunkError, LeaseError, LinkError, StateError
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.rpc.tls import connection_advice
 
 _ERRORS = {

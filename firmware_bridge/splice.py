@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.errors import ConfigError
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.policy_pb2 import Continuation
 
 

@@ -1,15 +1,16 @@
-"""The errors a user of pi0_edge can meet, one class per thing that can be wrong.
+"""The errors of the whole project: `Pi0EdgeError` is their one root.
 
-Every message says what was wrong (with the value found), what was expected and what to do.
+Every message says what was found, what was expected and what to do; the command line prints it as it is. Errors that
+only the bridge raises are in `firmware_bridge.errors` and derive from the same root. Nothing is imported here.
 """
 
 
 class Pi0EdgeError(Exception):
-    """Base of every error pi0_edge raises on purpose."""
+    """Base of every error that pi0_edge and firmware_bridge raise on purpose."""
 
 
 class ConfigError(Pi0EdgeError):
-    """A configuration value, option or combination of options is not possible."""
+    """A configuration value, argument or combination of arguments is not possible."""
 
 
 class CheckpointError(Pi0EdgeError):
@@ -28,13 +29,33 @@ class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 
 
+class QuantizationError(Pi0EdgeError):
+    """A scheme does not exist, a layer cannot be quantized, or a quantized layer met values it cannot represent."""
+
+
 class EngineError(Pi0EdgeError):
     """An inference engine cannot run the policy on this machine."""
+
+
+class KernelError(EngineError):
+    """A CUDA kernel cannot run: the library is not built, there is no GPU, or the sizes are not possible."""
 
 
 class MissingDependencyError(Pi0EdgeError):
     """An optional package or a system library that this feature needs is not installed."""
 
 
-class KernelError(EngineError):
-    """A CUDA kernel cannot run: the library is not built, there is no GPU, or the sizes are not possible."""
+class EndpointError(Pi0EdgeError):
+    """A service cannot be offered or reached as asked: a file for TLS, an address or a port is wrong."""
+
+
+class ServingError(Pi0EdgeError):
+    """The policy server cannot listen, cannot be reached or did not answer."""
+
+
+class BusyError(ServingError):
+    """Too many observations wait for the policy already."""
+
+
+class DeadlineError(ServingError):
+    """The client's deadline passed before its chunk was made."""

@@ -6,8 +6,8 @@ layers into a model, and `compare` measures what that changed on the actions. Ca
 need observations and a policy, are `pi0_edge.ptq`.
 """
 
+from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.compare import ActionComparison, compare_actions
-from pi0_edge.quant.errors import QuantizationError
 from pi0_edge.quant.formats import Format
 from pi0_edge.quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
 from pi0_edge.quant.quantized_linear import QuantizedEmbedding, QuantizedLinear, reference_linear

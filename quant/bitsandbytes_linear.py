@@ -12,8 +12,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from pi0_edge.errors import MissingDependencyError
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import MissingDependencyError, QuantizationError
 from pi0_edge.quant.formats import NOT_FINITE
 from pi0_edge.quant.schemes import Rule
 

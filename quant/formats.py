@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 
 Kind = Literal["int8", "int4", "e4m3", "bf16"]
 Granularity = Literal["channel", "token", "tensor"]

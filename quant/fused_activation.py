@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.formats import INT8_TOKEN, NOT_FINITE, quantize
 
 log = logging.getLogger(__name__)

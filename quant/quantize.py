@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.bitsandbytes_linear import BitsAndBytesLinear
-from pi0_edge.quant.errors import QuantizationError
 from pi0_edge.quant.quantized_linear import QuantizedEmbedding, QuantizedLinear
 from pi0_edge.quant.schemes import Scheme
 from pi0_edge.quant.smoothing import smooth

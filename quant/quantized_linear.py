@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.formats import INT8_TOKEN, quantize, quantize_weight, static_scale
 from pi0_edge.quant.fused_activation import quantize_tokens
 from pi0_edge.quant.hadamard import block_size, rotate

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.formats import (
     BF16,
     E4M3_CHANNEL,

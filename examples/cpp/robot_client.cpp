@@ -122,6 +122,8 @@ bool hold(Bridge& bridge, const v1::Telemetry& tick) {
     v1::ArmRequest request;
     v1::ArmReply armed;
     request.set_client("example in C++");
+    // The chunk repeats what the bridge reported, so its joints are the bridge's; a policy names its own.
+    *request.mutable_joint_names() = get_status(bridge).joint_names();
     Call arm;
     check(bridge.Arm(&arm, request, &armed));
     const v1::ChunkReport report = play(bridge, armed.lease(), tick);

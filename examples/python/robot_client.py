@@ -43,16 +43,18 @@ def watch(bridge: bridge_pb2_grpc.RobotBridgeStub) -> bridge_pb2.Telemetry:
 
 def hold(bridge: bridge_pb2_grpc.RobotBridgeStub, tick: bridge_pb2.Telemetry) -> bool:
     """Arms, plays one chunk that stays where the arm is, and disarms; whether the firmware took the chunk."""
-    lease = bridge.Arm(bridge_pb2.ArmRequest(client="example in Python"), timeout=CALL_LIMIT_S).lease
-    now = bridge.GetStatus(bridge_pb2.StatusRequest(), timeout=CALL_LIMIT_S).tick
+    status = bridge.GetStatus(bridge_pb2.StatusRequest(), timeout=CALL_LIMIT_S)
+    # The chunk repeats what the bridge reported, so its joints are the bridge's; a policy names its own.
+    request = bridge_pb2.ArmRequest(client="example in Python", joint_names=status.joint_names)
+    lease = bridge.Arm(request, timeout=CALL_LIMIT_S).lease
     chunk = policy_pb2.Chunk(
         horizon=HORIZON,
         action_dim=len(tick.executed),
         actions=list(tick.executed) * HORIZON,
-        clock=policy_pb2.ObservationClock(tick=now),
+        clock=policy_pb2.ObservationClock(tick=status.tick),
     )
-    request = bridge_pb2.PlayRequest(lease=lease, chunk=chunk)
-    report = next(bridge.PlayChunks(iter([request]), timeout=CALL_LIMIT_S))
+    chunks = iter([bridge_pb2.PlayRequest(lease=lease, chunk=chunk)])
+    report = next(bridge.PlayChunks(chunks, timeout=CALL_LIMIT_S))
     print(f"chunk {report.chunk_id}: {bridge_pb2.ChunkReport.Outcome.Name(report.outcome)} {report.reason}".rstrip())
     bridge.Disarm(bridge_pb2.CommandRequest(lease=lease), timeout=CALL_LIMIT_S)
     return report.outcome == bridge_pb2.ChunkReport.ACCEPTED

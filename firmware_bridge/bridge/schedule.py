@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.errors import ChunkError
-from firmware_bridge.joints import RobotJoints
 from firmware_bridge.link.framing import ENCODED_OVERHEAD
+from firmware_bridge.robot import RobotJoints
 from pi0_edge.protos.serial_link import MAX_HORIZON, RING_DEPTH, Fragment
 
 GUARD_TICKS = 2  # the firmware does not change setpoints closer than this

@@ -2,12 +2,9 @@
 
 import logging
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 
 from prometheus_client import CollectorRegistry
 
@@ -16,14 +13,14 @@ from firmware_bridge.bridge.metrics import BridgeFigures
 from firmware_bridge.bridge.service import MAX_STREAMS, MAX_WATCHERS, BridgeService
 from firmware_bridge.bridge.telemetry import TelemetryFanout
 from firmware_bridge.errors import PortError
-from firmware_bridge.joints import load_robot
 from firmware_bridge.link.link import FirmwareLink
-from firmware_bridge.listen_address import DEFAULT_LISTEN, listen_host
+from firmware_bridge.robot import load_joints
 from firmware_bridge.splice import HoldSwap, chunk_splice
+from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2_grpc, serial_link
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
-from pi0_edge.protos.rpc.server import GuardedServer
+from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 
 SERVICE = "pi0_edge.v1.RobotBridge"
 _MESSAGE_LIMIT = 64 << 10  # the largest chunk, 64 steps of 32 joints, has 8 KiB
@@ -58,7 +55,7 @@ class BridgeServer:
         Args:
             port: device path, pseudo-terminal or `socket://host:port`.
             listen: `host:port`, on loopback where `tls` is None; port 0 takes a free one.
-            robot: name of a joint table of this package.
+            robot: name of a robot, or the path of its file.
             baud: bits per second of the serial port.
             lease_idle_s: a client that holds the arm but plays no chunk for so long is disarmed.
             splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
@@ -68,11 +65,11 @@ class BridgeServer:
             ConfigError: the address is not on loopback, or robot or splice policy are unknown.
             EndpointError: something is wrong with the folder for TLS.
         """
-        self._host = listen_host(listen, authenticated=tls is not None)
+        self._host = listen_host(listen, authenticated=tls is not None, default=BRIDGE_LISTEN)
         self.address = listen
         self._listen = listen
         self._serial_port = port
-        self._link = FirmwareLink(port, load_robot(robot), baud=baud, on_telemetry=self._take_telemetry)
+        self._link = FirmwareLink(port, load_joints(robot), baud=baud, on_telemetry=self._take_telemetry)
         self._arm = ArmControl(self._link, lease_idle_s)
         self.registry = CollectorRegistry()
         self._figures = BridgeFigures(self._link, self.registry)
@@ -134,7 +131,7 @@ class BridgeServer:
 
 def serve_bridge(
     port: str,
-    listen: str = DEFAULT_LISTEN,
+    listen: str = BRIDGE_LISTEN,
     robot: str = "aloha",
     *,
     baud: int = 921600,
@@ -147,7 +144,7 @@ def serve_bridge(
     Args:
         port: device path, pseudo-terminal or `socket://host:port`.
         listen: `host:port`, on loopback where `tls` is None.
-        robot: name of a joint table of this package.
+        robot: name of a robot, or the path of its file.
         baud: bits per second of the serial port.
         splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
         tls: folder with authority, certificate and key.
@@ -161,24 +158,9 @@ def serve_bridge(
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
     server = BridgeServer(port, listen, robot, baud=baud, splice=splice, tls=tls)
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
-    with metrics, _stop_signals() as asked_to_stop:
+    with metrics, stop_signals() as asked_to_stop:
         server.start()
         try:
             asked_to_stop.wait()
         finally:
             server.stop()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    asked = threading.Event()
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        asked.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -19,11 +19,13 @@ from firmware_bridge.bridge.arm import ArmControl
 from firmware_bridge.bridge.metrics import BridgeFigures
 from firmware_bridge.bridge.player import ChunkPlayer
 from firmware_bridge.bridge.telemetry import AgeOfInformation, AgeWindow, TelemetryFanout
-from firmware_bridge.errors import ChunkError, ConfigError
+from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.clock import TickClock
 from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.robot import check_joint_names
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.splice import Splice
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
 
 MAX_WATCHERS = 8
@@ -57,6 +59,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         with refusals(context):
             if not 1 <= len(request.client) <= _NAME_LIMIT:
                 raise ConfigError(f"client is {request.client[:80]!r}; give a name of 1 to {_NAME_LIMIT} characters")
+            check_joint_names(request.joint_names, self._link.robot)
             lease = self._arm.arm(request.client)
         return bridge_pb2.ArmReply(lease=lease.token, state=self._state())
 
@@ -90,6 +93,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             owner=self._arm.desk.owner,
             tick=telemetry.tick if telemetry else 0,
             joint_count=self._link.robot.count,
+            joint_names=self._link.robot.names,
             tick_period_s=clock.tick_period_s,
             counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
             round_trip_ms=clock.round_trip_s * 1e3,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from firmware_bridge.emulator.line_direction import WireDirection
-from firmware_bridge.errors import ConfigError, EmulatorError
+from firmware_bridge.errors import EmulatorError
+from pi0_edge.errors import ConfigError
 
 DIRECTIONS = ("to_firmware", "to_host")
 

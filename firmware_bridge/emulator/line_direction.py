@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from firmware_bridge.errors import ConfigError
+from pi0_edge.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Makes the firmware's joint tables: `python -m firmware_bridge.firmware.generate_joints robots/aloha.yaml [--check]`.
+"""Writes the firmware's joint tables: `python -m firmware_bridge.firmware.generate_joints my_arm.yaml [--check]`.
 
-Each `firmware_bridge/robots/NAME.yaml` becomes `firmware_bridge/firmware/robots/NAME.c`. Numbers are printed with
-nine digits, enough for the compiler to read back the same float32. `--check` writes nothing and exits with 1 where a
-table on disk is not what its source gives.
+The robot `NAME` becomes `firmware_bridge/firmware/robots/NAME.c`. Numbers are printed with nine digits, enough for the
+compiler to read back the same float32. `--check` writes nothing and exits with 1 where a table on disk differs from
+what its robot file gives. Without arguments: every robot of the package that the firmware can drive and that lists
+joints of its own.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ import argparse
 import sys
 from pathlib import Path
 
-from firmware_bridge.errors import ConfigError
-from firmware_bridge.firmware.joint_table import Joint, JointTable, load_joint_table
+import yaml
+
+from firmware_bridge.firmware.joint_table import (
+    Joint,
+    JointTable,
+    joint_table,
+    load_joint_table,
+    why_not_in_firmware,
+)
+from pi0_edge.errors import ConfigError
+from pi0_edge.robots import load_robot, robot_file, robot_names
 
 OUTPUT = Path(__file__).parent / "robots"
-ROBOTS = Path(__file__).parents[1] / "robots"
 
 
 def write_table(table: JointTable) -> str:
     """Return the C source of one robot's joint table."""
     rows = "".join(_row(joint) for joint in table.joints)
     return (
-        f"/* Joint table of {table.robot}, made from firmware_bridge/robots/{table.robot}.yaml by\n"
+        f"/* Joint table of {table.robot}, generated from its robot file by\n"
         " * `python -m firmware_bridge.firmware.generate_joints`. Do not edit. */\n"
         '#include "joint_table.h"\n\n'
         f"static const struct joint joints[] = {{\n{rows}}};\n\n"
@@ -36,15 +45,25 @@ def write_table(table: JointTable) -> str:
     )
 
 
-def output_path(source: Path) -> Path:
-    """Return where the table of `source` belongs."""
-    return OUTPUT / f"{source.stem}.c"
+def output_path(table: JointTable) -> Path:
+    """Where the table of a robot belongs."""
+    return OUTPUT / f"{table.robot}.c"
 
 
-def is_current(source: Path) -> bool:
-    """Whether the table on disk is what `source` gives; `ConfigError` where `source` is wrong."""
-    path = output_path(source)
-    return path.exists() and path.read_text() == write_table(load_joint_table(source))
+def is_current(table: JointTable) -> bool:
+    """Whether the table on disk is the table of the robot."""
+    path = output_path(table)
+    return path.exists() and path.read_text() == write_table(table)
+
+
+def shipped_tables() -> list[JointTable]:
+    """The tables of the package's robots that the firmware can drive and that list joints of their own."""
+    tables = []
+    for name in robot_names():
+        robot, listed = load_robot(name), yaml.safe_load(robot_file(name).read_text()).get("joints")
+        if isinstance(listed, list) and why_not_in_firmware(robot) is None:
+            tables.append(joint_table(robot))
+    return tables
 
 
 def _row(joint: Joint) -> str:
@@ -68,15 +87,16 @@ def _literal(value: float) -> str:
 def main() -> int:
     """Write or check the tables named on the command line, or all of them."""
     parser = argparse.ArgumentParser(prog="generate_joints", description="Make the firmware's joint tables.")
-    parser.add_argument("sources", nargs="*", type=Path, help="joint tables (YAML); all robots where none is named")
+    parser.add_argument("robots", nargs="*", help="robots by name or file; the package's own where none is named")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table is stale")
     arguments = parser.parse_args()
     try:
-        stale = [source for source in arguments.sources or sorted(ROBOTS.glob("*.yaml")) if not is_current(source)]
-        for source in stale:
-            sys.stdout.write(f"{'stale' if arguments.check else 'writing'}: {output_path(source).name}\n")
+        tables = [load_joint_table(robot) for robot in arguments.robots] or shipped_tables()
+        stale = [table for table in tables if not is_current(table)]
+        for table in stale:
+            sys.stdout.write(f"{'stale' if arguments.check else 'writing'}: {output_path(table).name}\n")
             if not arguments.check:
-                output_path(source).write_text(write_table(load_joint_table(source)))
+                output_path(table).write_text(write_table(table))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""The joint table of a robot: what `robots/*.yaml` says, checked and rounded to what the firmware can hold.
+"""The joint table of a robot: the limits in its file, checked against and rounded to what the firmware can hold.
 
 The table is compiled into the firmware, so that no host can widen a limit. Host and firmware compare `limits_hash`,
 the CRC-32 of the packed table: the number of joints (u8), setpoints and servo steps per second (u16), then for each
@@ -8,27 +8,22 @@ joint minimum, maximum, velocity, acceleration, home and resolution (f32; all li
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from firmware_bridge.errors import ConfigError
-from pi0_edge.protos.serial_link import MAX_JOINTS
+from pi0_edge import robots
+from pi0_edge.errors import ConfigError
+from pi0_edge.robots import Robot, load_robot
 
 CONTROL_HZ = 50
 SERVO_HZ = 250
-UNITS = ("rad", "m", "ratio")
 _CONTROL_RATES = (10, 200)
 _SERVO_RATES = (200, 1000)
 _LONGEST_STOP_S = 2.0
 _FINEST_CHANGE = 64 * 2.0**-24  # of the largest position; float32 resolves 2^-24 of it
 _COUNT_LIMIT = 32767
-_JOINT_KEYS = {"name", "unit", "position", "velocity", "acceleration", "home", "resolution"}
 
 
 @dataclass(frozen=True)
@@ -81,41 +76,55 @@ def float32(value: float) -> float:
     return struct.unpack("<f", struct.pack("<f", value))[0]
 
 
-def load_joint_table(path: Path) -> JointTable:
-    """Read the joint table of a robot.
+def load_joint_table(robot: str | Path) -> JointTable:
+    """The joint table of a robot, by name or by the path of its file.
 
     Raises:
-        ConfigError: the file cannot be read, or a value in it is missing, unknown or out of bounds.
+        ConfigError: If the file is wrong, or the firmware cannot drive the robot.
     """
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"joint table {path}: cannot be read ({error})") from error
-    entries = raw.get("joints") if isinstance(raw, dict) else None
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_JOINTS:
-        raise ConfigError(f"joint table {path}: expected `joints`, a list of 1 to {MAX_JOINTS} joints")
-    joints = tuple(_joint(path, index, entry) for index, entry in enumerate(entries))
-    control_hz, servo_hz = raw.get("control_hz", CONTROL_HZ), raw.get("servo_hz", SERVO_HZ)
-    _check_rates(path, control_hz, servo_hz)
+    return joint_table(load_robot(robot))
+
+
+def joint_table(robot: Robot) -> JointTable:
+    """What the firmware holds of a robot: its limits, rounded to float32.
+
+    Raises:
+        ConfigError: If its actions are not positions of limited joints, or the firmware cannot hold a value.
+    """
+    where = f"robot {robot.name}"
+    if robot.why_not_playable is not None:
+        raise ConfigError(f"{where} cannot be driven by the firmware: {robot.why_not_playable}")
+    control_hz, servo_hz = _rates(where, robot)
+    joints = tuple(_joint(f"{where}, {joint.name}", joint) for joint in robot.joints)
     for joint in joints:
-        _check_steps(f"joint table {path} ({joint.name})", joint, servo_hz)
-    if len({joint.name for joint in joints}) != len(joints):
-        raise ConfigError(f"joint table {path}: two joints share a name")
-    return JointTable(str(raw.get("robot", path.stem)), joints, control_hz, servo_hz)
+        _check_steps(f"{where}, {joint.name}", joint, servo_hz)
+    return JointTable(robot.name, joints, control_hz, servo_hz)
 
 
-def _check_rates(path: Path, control_hz: Any, servo_hz: Any) -> None:
+def why_not_in_firmware(robot: Robot) -> str | None:
+    """Why the firmware cannot drive a robot, or None where it can."""
+    try:
+        joint_table(robot)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _rates(where: str, robot: Robot) -> tuple[int, int]:
+    control_hz, servo_hz = robot.control_hz, robot.servo_hz
     for name, value, (lowest, highest) in (
         ("control_hz", control_hz, _CONTROL_RATES),
         ("servo_hz", servo_hz, _SERVO_RATES),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise ConfigError(f"joint table {path}: {name} {value!r}, expected a whole number, {lowest} to {highest}")
-    if servo_hz % control_hz or 1_000_000 % servo_hz:
+        if value is None or value != int(value) or not lowest <= value <= highest:
+            raise ConfigError(f"{where}: {name} is {value!r}, expected a whole number from {lowest} to {highest}")
+    steps = int(control_hz or 0)
+    if servo_hz % steps or 1_000_000 % servo_hz:
         raise ConfigError(
-            f"joint table {path}: servo_hz {servo_hz} at control_hz {control_hz}, expected whole microseconds per "
-            "servo step and whole servo steps per setpoint"
+            f"{where}: servo_hz is {servo_hz} at control_hz {steps}, expected whole microseconds per servo step and "
+            "whole servo steps per setpoint"
         )
+    return steps, servo_hz
 
 
 def _check_steps(where: str, joint: Joint, servo_hz: int) -> None:
@@ -127,45 +136,20 @@ def _check_steps(where: str, joint: Joint, servo_hz: int) -> None:
         )
 
 
-def _joint(path: Path, index: int, entry: Any) -> Joint:
-    where = f"joint table {path}, joint {index}"
-    if not isinstance(entry, dict) or set(entry) != _JOINT_KEYS:
-        found = sorted(entry) if isinstance(entry, dict) else entry
-        raise ConfigError(f"{where}: found {found}, expected the keys {sorted(_JOINT_KEYS)}")
-    name, unit, position = str(entry["name"]), str(entry["unit"]), entry["position"]
-    if not (name.isascii() and name.isidentifier()) or unit not in UNITS:
-        raise ConfigError(f"{where}: name {name!r}, unit {unit!r}; expected an identifier and one of {UNITS}")
-    if not isinstance(position, list) or len(position) != 2:
-        raise ConfigError(f"{where} ({name}): position {position!r}, expected [minimum, maximum]")
-    numbers = [*position, *(entry[key] for key in ("velocity", "acceleration", "home", "resolution"))]
-    joint = Joint(name, unit, *(_number(f"{where} ({name})", value) for value in numbers))
-    _check(f"{where} ({name})", joint)
-    return _with_home_on_grid(joint)
-
-
-def _number(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{where}: found {value!r} where a finite number is expected")
-    return float32(value)
-
-
-def _check(where: str, joint: Joint) -> None:
-    if not joint.minimum < joint.maximum or not joint.minimum <= joint.home <= joint.maximum:
+def _joint(where: str, joint: robots.Joint) -> Joint:
+    position = joint.position or (0.0, 0.0)
+    numbers = (*position, joint.velocity, joint.acceleration, joint.home, joint.resolution)
+    limits = Joint(joint.name, joint.unit, *(float32(float(number or 0.0)) for number in numbers))
+    finest = max(-limits.minimum, limits.maximum) / _COUNT_LIMIT
+    if limits.resolution < finest:
         raise ConfigError(
-            f"{where}: position [{joint.minimum:g}, {joint.maximum:g}] with home {joint.home:g}, "
-            "expected minimum < maximum and home between them"
-        )
-    if min(joint.velocity, joint.acceleration, joint.resolution) <= 0:
-        raise ConfigError(f"{where}: velocity, acceleration and resolution must be above zero")
-    finest = max(-joint.minimum, joint.maximum) / _COUNT_LIMIT
-    if joint.resolution < finest:
-        raise ConfigError(
-            f"{where}: resolution {joint.resolution:g} cannot express [{joint.minimum:g}, {joint.maximum:g}] "
+            f"{where}: resolution {limits.resolution:g} cannot express [{limits.minimum:g}, {limits.maximum:g}] "
             f"in 16 bits; use at least {finest:.2g}"
         )
-    stop_s = joint.velocity / joint.acceleration
+    stop_s = limits.velocity / limits.acceleration
     if stop_s > _LONGEST_STOP_S:
         raise ConfigError(f"{where}: stopping takes {stop_s:.1f} s, at most {_LONGEST_STOP_S:g}; raise acceleration")
+    return _with_home_on_grid(limits)
 
 
 def _with_home_on_grid(joint: Joint) -> Joint:

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from firmware_bridge.errors import BridgeError, LinkError
-from firmware_bridge.joints import RobotJoints
 from firmware_bridge.link.clock import TickClock, Verdict
 from firmware_bridge.link.framing import LineCounters
 from firmware_bridge.link.port import open_stream
 from firmware_bridge.link.session import LinkSession, shake_hands
 from firmware_bridge.link.transfer import ChunkSender
+from firmware_bridge.robot import RobotJoints
 from pi0_edge.protos.serial_link import (
     ChunkReply,
     Command,

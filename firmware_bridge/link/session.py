@@ -11,9 +11,9 @@ import threading
 import time
 
 from firmware_bridge.errors import LinkError, ProtocolError
-from firmware_bridge.joints import RobotJoints
 from firmware_bridge.link.framing import DELIMITER, Frame, FrameDecoder, LineCounters, SequenceTracker, encode_frame
 from firmware_bridge.link.port import SerialStream
+from firmware_bridge.robot import RobotJoints
 from pi0_edge.protos.serial_link import MESSAGES, SCHEMA_HASH, Hello, Message, Welcome
 
 _WRITE_LIMIT_S = 0.5

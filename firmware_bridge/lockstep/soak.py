@@ -25,7 +25,6 @@ import numpy as np
 from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
-from firmware_bridge.joints import ROBOTS
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.lockstep.invariants import BrokenPromiseError, Watch
 from pi0_edge.protos.serial_link import (
@@ -229,7 +228,7 @@ def main() -> int:
     parser.add_argument("--ticks", type=int, default=180_000, help="default 180000, an hour at 50 Hz")
     options = parser.parse_args()
     try:
-        soak = Soak(load_joint_table(ROBOTS / f"{options.robot}.yaml"), options.seed)
+        soak = Soak(load_joint_table(options.robot), options.seed)
         for tally in soak.run(options.ticks):
             sys.stderr.write(f"{tally.ticks} of {options.ticks} ticks\n")
     except BrokenPromiseError as error:

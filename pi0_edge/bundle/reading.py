@@ -14,11 +14,10 @@ from pi0_edge.bundle.files import refuse_changed, verify_files
 from pi0_edge.bundle.manifest import Manifest, parse_manifest
 from pi0_edge.bundle.seal import SEAL, read_sealed_manifest
 from pi0_edge.bundle.shards import map_shards
-from pi0_edge.errors import BundleError, ConfigError
+from pi0_edge.errors import BundleError, ConfigError, QuantizationError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing import ObservationProcessor
 from pi0_edge.processing.loading import restore_processor
-from pi0_edge.quant.errors import QuantizationError
 from pi0_edge.quant.schemes import Scheme
 
 GateState = Literal["passed", "failed", "missing"]

@@ -19,7 +19,6 @@ from typing import Annotated
 
 import typer
 
-from firmware_bridge.errors import BridgeError
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
@@ -33,11 +32,11 @@ from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
+from pi0_edge.cli.robot import robot
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
 from pi0_edge.errors import Pi0EdgeError
-from pi0_edge.protos.rpc.errors import EndpointError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -60,6 +59,7 @@ for command in _COMMANDS:
     app.command(command.__name__)(command)
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
+app.add_typer(robot, name="robot")
 
 
 def _print_version(asked: bool) -> None:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C library would print beside our own messages
     try:
         code = typer.main.get_command(app).main(given, prog_name="pi0-edge", standalone_mode=False)
-    except (Pi0EdgeError, BridgeError, EndpointError) as error:
+    except Pi0EdgeError as error:
         return write_error(str(error), given, BAD_INPUT)
     except ModuleNotFoundError as error:
         return write_error(_missing_module(error), given, BAD_INPUT)

@@ -13,7 +13,9 @@ from pi0_edge.cli.output import Output
 def bridge(
     port: Annotated[str, typer.Option(help="Serial device, pseudo-terminal or socket://host:port.")],
     listen: Annotated[str, typer.Option(help="host:port; port 0 takes a free one.")] = "127.0.0.1:50061",
-    robot: Annotated[str, typer.Option(help="Joint table that the firmware was built with.")] = "aloha",
+    robot: Annotated[
+        str, typer.Option(help="Robot that the firmware was built for: a name, or a .yaml file.")
+    ] = "aloha",
     baud: Annotated[int, typer.Option(min=1200, help="Bits per second of the serial port.")] = 921600,
     splice: Annotated[
         str, typer.Option(help="How a chunk enters: hold-swap, linear-blend or temporal-ensemble.")

@@ -10,7 +10,7 @@ from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from pi0_edge.estimate import ChunkEstimate, Device
+    from pi0_edge.estimation import ChunkEstimate, Device
 
 _DEVICES = "orin-agx-64, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-4090 or h200."
 
@@ -27,7 +27,7 @@ def estimate(
     """Say what a chunk would cost on a device, in time and memory, without the device."""
     from pi0_edge.cli.loading import load_scheme
     from pi0_edge.errors import ConfigError
-    from pi0_edge.estimate import estimate_chunk, find_device
+    from pi0_edge.estimation import estimate_chunk, find_device
     from pi0_edge.model import PRESETS
 
     if model not in PRESETS:

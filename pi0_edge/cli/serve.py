@@ -59,16 +59,15 @@ def serve(
     from pi0_edge.cli.loading import load_policy
     from pi0_edge.errors import ConfigError
     from pi0_edge.protos.rpc.json_log import log_as_json
-    from pi0_edge.serving.listen_address import checked_listen_address
+    from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
     from pi0_edge.serving.observation_recorder import ObservationRecorder
     from pi0_edge.serving.policy_server import serve_policy
 
     if log_json:
         log_as_json()
     output = Output(as_json)
-    checked_listen_address(
-        listen, insecure_allow_remote, tls is not None
-    )  # before the weights are read, which may take minutes
+    # Before the weights are read, which may take minutes.
+    listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
     if stale_prefix is not None and engine != "cuda":
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)

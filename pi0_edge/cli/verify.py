@@ -28,7 +28,7 @@ def verify(
     """
     from pi0_edge.cli.loading import load_scheme, use_threads
     from pi0_edge.engine import check_engine
-    from pi0_edge.verify import verify as compare
+    from pi0_edge.verification import verify as compare
 
     chosen = None if scheme is None else load_scheme(scheme)
     check_engine(engine, chosen)

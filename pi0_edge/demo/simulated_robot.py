@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,7 @@ class SimulatedRobot:
         )
 
 
-def ready_arm(bridge: BridgeClient, follower: TickFollower) -> None:
+def ready_arm(bridge: BridgeClient, follower: TickFollower, joint_names: Sequence[str]) -> None:
     """Clears a latched fault and arms; follows the ticks until they show it, since older ones may be on their way.
 
     Raises:
@@ -185,7 +185,7 @@ def ready_arm(bridge: BridgeClient, follower: TickFollower) -> None:
     if bridge.status().state in ACTIVE:
         return
     bridge.clear("a new episode")
-    bridge.arm()
+    bridge.arm(joint_names)
     while follower.advance().state not in ACTIVE:
         pass
 
@@ -213,7 +213,8 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     """
     record = RecordBuilder()
     policy = PolicyClient(policy_address)
-    spliced = client_splice(splice, policy.metadata().trained_delay)
+    metadata = policy.metadata()
+    spliced = client_splice(splice, metadata.trained_delay)
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         follower = TickFollower(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
@@ -221,7 +222,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
         follower.env.render("angle", *FILM_SIZE)
         try:
             for number, seed in enumerate(seeds):
-                ready_arm(bridge, follower)
+                ready_arm(bridge, follower, metadata.action_names)
                 with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
                     robot = SimulatedRobot(stream, worker, follower, ChunkScheduler(spliced, execute))
                     robot.go_home()

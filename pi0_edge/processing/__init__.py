@@ -14,9 +14,9 @@ from pi0_edge.processing.norm_stats import load_norm_stats, save_norm_stats
 from pi0_edge.processing.normalization import Mode, Normalization, Normalizer
 from pi0_edge.processing.observation import Observation
 from pi0_edge.processing.processor import ObservationProcessor
-from pi0_edge.processing.robot_layouts import Robot, load_robot, robot_names
 from pi0_edge.processing.rtc import Method, RunningPlan, Schedule, continuation
 from pi0_edge.processing.tokenizer import Tokenizer, load_tokenizer
+from pi0_edge.robots import Robot, load_robot, robot_names
 
 __all__ = [
     "Method",

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
-from pi0_edge.processing.robot_layouts import SLOTS, Robot
+from pi0_edge.robots import SLOTS, Robot
 
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"

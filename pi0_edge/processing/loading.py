@@ -21,8 +21,8 @@ from pi0_edge.processing.norm_stats import find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
 from pi0_edge.processing.processor import ObservationProcessor
 from pi0_edge.processing.prompts import PromptStyle
-from pi0_edge.processing.robot_layouts import Robot, load_robot, parse_robot
 from pi0_edge.processing.tokenizer import find_tokenizer, load_tokenizer
+from pi0_edge.robots import Robot, load_robot, parse_robot
 
 
 def load_processor(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pi0_edge.errors import ObservationError
-from pi0_edge.processing.robot_layouts import SLOTS, Robot
+from pi0_edge.robots import SLOTS, Robot
 
 
 @dataclass(frozen=True)

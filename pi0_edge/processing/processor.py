@@ -23,8 +23,8 @@ from pi0_edge.processing.norm_stats import to_json
 from pi0_edge.processing.normalization import Normalization, Normalizer
 from pi0_edge.processing.observation import Observation, checked_images, checked_prompt, checked_state
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
-from pi0_edge.processing.robot_layouts import Robot
 from pi0_edge.processing.tokenizer import Tokenizer
+from pi0_edge.robots import Robot
 
 
 class ObservationProcessor:

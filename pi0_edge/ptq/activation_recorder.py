@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pi0_edge.errors import QuantizationError
 from pi0_edge.model import Pi0
 from pi0_edge.quant.activation_statistics import ActivationStatistics
-from pi0_edge.quant.errors import QuantizationError
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,14 +34,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pi0_edge.engine.reference import ReferenceEngine
-from pi0_edge.errors import EngineError
+from pi0_edge.errors import EngineError, QuantizationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.policy import Policy
 from pi0_edge.ptq.activation_recorder import ActivationRecorder, LayerRecord
 from pi0_edge.ptq.frame_checks import inspect_frames
 from pi0_edge.ptq.frames import Frames
 from pi0_edge.quant.activation_statistics import ActivationStatistics
-from pi0_edge.quant.errors import QuantizationError
 
 _DESCRIPTION = "description"
 """The only metadata entry: safetensors writes several in random order."""

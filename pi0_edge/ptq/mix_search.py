@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pi0_edge.errors import EngineError
+from pi0_edge.errors import EngineError, QuantizationError
 from pi0_edge.model import Pi0
 from pi0_edge.model.gemma import KeyValues
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
-from pi0_edge.quant.errors import QuantizationError
 
 PROBED = 8
 """Observations whose keys and values are kept; at full size they are 30 MB per observation."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pi0_edge.quant.errors import QuantizationError
+from pi0_edge.errors import QuantizationError
 
 
 @dataclass(frozen=True)

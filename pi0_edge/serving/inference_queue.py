@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from pi0_edge.serving.errors import BusyError, DeadlineError
+from pi0_edge.errors import BusyError, DeadlineError
 
 WAITING = 3
 """Requests that may wait behind the running one."""

@@ -99,6 +99,7 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
         gate_reasons=() if bundle is None else bundle.gate_reasons,
         overrides=policy.overrides,
         trained_delay=config.trained_delay,
+        action_names=robot.action_names,
     )
 
 

@@ -15,9 +15,9 @@ import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
+from pi0_edge.errors import ServingError
 from pi0_edge.processing import Observation
 from pi0_edge.processing.recordings import write_observation_archive
-from pi0_edge.serving.errors import ServingError
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 """1,500 observations of three cameras of 640x480: enough to calibrate and to judge."""

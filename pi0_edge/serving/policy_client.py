@@ -11,10 +11,9 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pi0_edge.errors import ObservationError, Pi0EdgeError
+from pi0_edge.errors import BusyError, DeadlineError, ObservationError, Pi0EdgeError, ServingError
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
 from pi0_edge.protos.rpc.tls import connection_advice, open_channel
-from pi0_edge.serving.errors import BusyError, DeadlineError, ServingError
 
 if TYPE_CHECKING:
     from pi0_edge.processing import Observation

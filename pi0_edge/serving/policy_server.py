@@ -6,25 +6,21 @@ The port opens after a first inference on a black picture, so that no client pay
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from pi0_edge.errors import EndpointError, ServingError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
-from pi0_edge.protos.rpc.server import GuardedServer
-from pi0_edge.serving.errors import ServingError
+from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 from pi0_edge.serving.inference_queue import WAITING
-from pi0_edge.serving.listen_address import DEFAULT_LISTEN, REMOTE_FLAG, checked_listen_address
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
 
@@ -49,7 +45,7 @@ class PolicyServer:
     def __init__(
         self,
         policy: Policy,
-        listen: str = DEFAULT_LISTEN,
+        listen: str = POLICY_LISTEN,
         *,
         allow_remote: bool = False,
         tls: Path | None = None,
@@ -68,7 +64,9 @@ class PolicyServer:
             ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
             EndpointError: If something is wrong with the folder for TLS.
         """
-        self._host = checked_listen_address(listen, allow_remote, tls is not None)
+        self._host = listen_host(
+            listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=allow_remote
+        )
         self.address = listen
         self.service = PolicyService(policy, recorder)
         self._policy = policy
@@ -83,7 +81,7 @@ class PolicyServer:
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server.grpc_server)
         if allow_remote and tls is None:
-            logger.warning("%s: anyone who reaches %s can use this policy", REMOTE_FLAG, listen)
+            logger.warning("allow_remote: anyone who reaches %s can use this policy", listen)
 
     def start(self) -> None:
         """Runs the policy once, then serves.
@@ -147,7 +145,7 @@ def serve_policy(
     """
     server = PolicyServer(policy, listen, allow_remote=allow_remote, tls=tls, recorder=recorder)
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
-    with metrics, _stop_signals() as asked_to_stop:
+    with metrics, stop_signals() as asked_to_stop:
         server.start()
         try:
             on_ready(server.address)
@@ -155,18 +153,3 @@ def serve_policy(
         finally:
             server.stop()
     return server.service.chunks
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    asked = threading.Event()
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        asked.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -19,10 +19,9 @@ from contextlib import contextmanager
 
 import grpc
 
-from pi0_edge.errors import ConfigError, ObservationError, Pi0EdgeError
+from pi0_edge.errors import BusyError, ConfigError, DeadlineError, ObservationError, Pi0EdgeError
 from pi0_edge.policy import Policy
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
-from pi0_edge.serving.errors import BusyError, DeadlineError
 from pi0_edge.serving.inference_queue import InferenceQueue
 from pi0_edge.serving.messages import describe_policy, read_observation, read_plan, write_chunk
 from pi0_edge.serving.observation_recorder import ObservationRecorder

@@ -43,7 +43,7 @@ from pi0_edge.processing import (
     load_tokenizer,
 )
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
-from pi0_edge.processing.robot_layouts import Robot
+from pi0_edge.robots import Robot
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations, moments
 from pi0_edge.training.trainer import Progress, TrainConfig, Trainer, has_state
 from pi0_edge.training.vision_warmup import warm_up_vision

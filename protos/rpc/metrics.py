@@ -7,7 +7,7 @@ from types import TracebackType
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.errors import EndpointError
 
 _HOST = "127.0.0.1"  # figures have no authentication; a scraper or its tunnel runs on this machine
 

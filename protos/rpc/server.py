@@ -1,14 +1,19 @@
 """A gRPC server behind the gate, with health and reflection: what the policy server and the bridge have in common."""
 
+import signal
+import threading
+from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.errors import EndpointError
 from pi0_edge.protos.rpc.interceptor import Gate
 from pi0_edge.protos.rpc.limits import Limits
 from pi0_edge.protos.rpc.metrics import CallMetrics
@@ -115,3 +120,19 @@ class GuardedServer:
         self.drain()
         self.grpc_server.stop(grace_s).wait()
         self._gate.close()
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, while inside. Call it from the main thread."""
+    asked = threading.Event()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from pi0_edge.protos.rpc.errors import EndpointError
+from pi0_edge.errors import EndpointError
 
 AUTHORITY_FILE = "authority.pem"
 CERTIFICATE_FILE = "certificate.pem"

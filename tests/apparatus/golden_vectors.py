@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.model import Pi0
-from pi0_edge.verify import Recording, read_inputs
+from pi0_edge.verification import Recording, read_inputs
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from firmware_bridge.joints import RobotJoints, load_robot
 from firmware_bridge.link.framing import FrameDecoder
+from firmware_bridge.robot import RobotJoints, load_joints
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
-ALOHA = load_robot("aloha")
+ALOHA = load_joints("aloha")
 TICK_S = 0.02
 SWING_RATE = 5.0  # rad/s
 SWING = 0.8 * min(ALOHA.velocity[0] / SWING_RATE, ALOHA.acceleration[0] / SWING_RATE**2)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from firmware_bridge.errors import ConfigError
 from firmware_bridge.splice import (
     CHUNK_SPLICES,
     NOTHING,
@@ -21,6 +20,7 @@ from firmware_bridge.splice import (
     chunk_splice,
     client_splice,
 )
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.policy_pb2 import Continuation
 
 ALL = [HoldSwap, LinearBlend, TemporalEnsemble, RealTimeChunking, lambda: TrainedRealTimeChunking(5)]

@@ -56,7 +56,7 @@ class Arm:
 
     def swing(self, seconds: float) -> None:
         self.client.wait_ready(20.0)
-        self.client.arm()
+        self.client.arm(ALOHA.names)
         self.start = self.client.status().tick
         self._thread.start()
         time.sleep(seconds)
@@ -86,7 +86,7 @@ class Arm:
     def assert_recovers(self) -> None:
         assert wait_until(lambda: self.client.status().link_up)
         self.client.clear()
-        assert self.client.arm() == State.ARMED
+        assert self.client.arm(ALOHA.names) == State.ARMED
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_watchdog_reset_under_a_running_bridge_ends_disarmed_and_is_told(arm: Ar
     arm.stop_swinging()
     assert wait_until(lambda: arm.client.status().link_up)
     with pytest.raises(BridgeError, match="WATCHDOG_RESET"):
-        arm.client.arm()
+        arm.client.arm(ALOHA.names)
     assert wait_until(lambda: recovers(arm))
     positions = [tick.executed for tick in arm.ticks() if tick.faults & Fault.WATCHDOG_RESET]
     assert len(set(positions)) == 1  # at rest, wherever the joints were
@@ -208,7 +208,7 @@ def test_watchdog_reset_under_a_running_bridge_ends_disarmed_and_is_told(arm: Ar
 def recovers(arm: Arm) -> bool:
     try:
         arm.client.clear()
-        return arm.client.arm() == State.ARMED
+        return arm.client.arm(ALOHA.names) == State.ARMED
     except BridgeError:
         return False
 
@@ -237,7 +237,7 @@ def test_stalled_line_stops_the_arm_and_nothing_late_moves_it(arm: Arm):
 
 
 def test_policy_that_stops_sending_starves_the_arm_into_safe(arm: Arm):
-    arm.client.arm()
+    arm.client.arm(ALOHA.names)
     speeding_up = np.tile(ALOHA.home, (30, 1))
     acceleration = 0.9 * ALOHA.velocity[0] / (30 * TICK_S)
     speeding_up[:, 0] += 0.5 * acceleration * (np.arange(1, 31) * TICK_S) ** 2  # ends near the largest velocity
@@ -258,7 +258,7 @@ def test_policy_that_stops_sending_starves_the_arm_into_safe(arm: Arm):
 
 def can_arm(client: BridgeClient) -> bool:
     try:
-        return client.arm() == State.ARMED
+        return client.arm(ALOHA.names) == State.ARMED
     except BridgeError:
         return False
 
@@ -266,10 +266,10 @@ def can_arm(client: BridgeClient) -> bool:
 POLICY = """
 import sys
 import numpy as np
-from motion_audit import fast_swing
+from motion_audit import ALOHA, fast_swing
 from firmware_bridge.client import BridgeClient
 with BridgeClient(sys.argv[1], "doomed policy") as client:
-    client.arm()
+    client.arm(ALOHA.names)
     start = client.status().tick
     with client.play() as stream, client.telemetry() as ticks:
         for tick in ticks:

@@ -8,11 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 from firmware_bridge.bridge.player import split
 from firmware_bridge.bridge.schedule import check_actions, schedule, wire_ticks
-from firmware_bridge.errors import ChunkError, ConfigError
-from firmware_bridge.joints import load_robot
+from firmware_bridge.errors import ChunkError
+from firmware_bridge.robot import load_joints
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.serial_link import MAX_FRAME, MAX_HORIZON, RING_DEPTH, Fragment
 
-ALOHA = load_robot("aloha")
+ALOHA = load_joints("aloha")
 unit_actions = st.integers(1, MAX_HORIZON).flatmap(
     lambda horizon: hnp.arrays(np.float64, (horizon, ALOHA.count), elements=st.floats(0, 1))
 )
@@ -89,4 +90,4 @@ def test_thirty_two_joints_leave_most_of_the_line_free():
 
 def test_unknown_robot_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"'kuka'.*aloha"):
-        load_robot("kuka")
+        load_joints("kuka")

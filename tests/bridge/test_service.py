@@ -19,7 +19,8 @@ from motion_audit import ALOHA, TICK_S, assert_within_limits, executed_ticks, fa
 from firmware_bridge.bridge.server import SERVICE, BridgeServer
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
-from firmware_bridge.errors import BridgeError, ChunkError, ConfigError, LinkError, PortError, StateError
+from firmware_bridge.errors import BridgeError, ChunkError, LinkError, PortError, StateError
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
@@ -65,7 +66,7 @@ def test_status_and_telemetry_say_how_well_the_clock_is_known(client: BridgeClie
 
 
 def test_commanded_motion_is_executed_exactly(client: BridgeClient):
-    assert client.arm() == State.ARMED
+    assert client.arm(ALOHA.names) == State.ARMED
     start = due = client.status().tick
     executed: dict[int, np.ndarray] = {}
     with client.telemetry() as ticks, client.play() as stream:
@@ -90,8 +91,18 @@ def test_commanded_motion_is_executed_exactly(client: BridgeClient):
     np.testing.assert_allclose([executed[tick] for tick in settled], commanded, atol=0.51e-4)
 
 
+def test_a_client_with_other_joints_is_refused_before_the_arm_is_armed(client: BridgeClient):
+    assert client.status().joint_names == list(ALOHA.names)
+    swapped = (*ALOHA.names[7:], *ALOHA.names[:7])
+    with pytest.raises(StateError, match="action 0 of your chunks commands right_waist, but joint 0 of aloha is left"):
+        client.arm(swapped)
+    with pytest.raises(StateError, match="joint_names is empty"):
+        client.arm(())
+    assert (client.status().state, client.status().owner) == (State.DISARMED, "")
+
+
 def test_starvation_ends_in_safe_and_ends_the_lease(client: BridgeClient):
-    client.arm()
+    client.arm(ALOHA.names)
     start = client.status().tick
     with client.telemetry() as ticks, client.play() as stream:
         stream.send(fast_swing(np.arange(1, 31)), start)
@@ -106,16 +117,16 @@ def test_starvation_ends_in_safe_and_ends_the_lease(client: BridgeClient):
         with pytest.raises(StateError, match=r"became SAFE \(STARVATION\); clear where needed and arm again"):
             stream.next_report(2.0)
     with pytest.raises(StateError, match="clear it first"):
-        client.arm()
+        client.arm(ALOHA.names)
     client.clear()
-    assert client.arm() == State.ARMED
+    assert client.arm(ALOHA.names) == State.ARMED
 
 
 def test_second_client_is_refused_by_the_name_of_the_first(client: BridgeClient, server: BridgeServer):
-    client.arm()
+    client.arm(ALOHA.names)
     with BridgeClient(server.address, "intruder") as intruder:
         with pytest.raises(StateError, match="'pytest' holds the arm"):
-            intruder.arm()
+            intruder.arm(ALOHA.names)
         with pytest.raises(StateError, match="'pytest' holds the arm"):
             intruder.disarm()
         with intruder.play() as stream:
@@ -124,12 +135,12 @@ def test_second_client_is_refused_by_the_name_of_the_first(client: BridgeClient,
                 stream.next_report(2.0)
         assert client.status().owner == "pytest"
         assert client.disarm() == State.DISARMED
-        assert intruder.arm() == State.ARMED
+        assert intruder.arm(ALOHA.names) == State.ARMED
         assert intruder.disarm() == State.DISARMED
 
 
 def test_anyone_may_stop_and_the_stop_latches(client: BridgeClient, server: BridgeServer):
-    client.arm()
+    client.arm(ALOHA.names)
     start = client.status().tick
     with client.play() as stream, BridgeClient(server.address, "bystander") as bystander:
         stream.send(fast_swing(np.arange(1, 51)), start)
@@ -137,9 +148,9 @@ def test_anyone_may_stop_and_the_stop_latches(client: BridgeClient, server: Brid
         assert bystander.estop("smoke") == State.ESTOP
         assert wait_until(lambda: client.status().owner == "")
     with pytest.raises(StateError, match=r"ESTOP \(ESTOP_COMMAND\); clear it first"):
-        client.arm()
+        client.arm(ALOHA.names)
     assert client.clear() == State.DISARMED
-    assert client.arm() == State.ARMED
+    assert client.arm(ALOHA.names) == State.ARMED
 
 
 def test_a_confirmed_stop_does_not_outlive_its_clear(client: BridgeClient):
@@ -151,7 +162,7 @@ def test_a_confirmed_stop_does_not_outlive_its_clear(client: BridgeClient):
 
 
 def test_owner_who_plays_nothing_loses_the_arm(client: BridgeClient):
-    client.arm()
+    client.arm(ALOHA.names)
     assert wait_until(lambda: client.status().state == State.DISARMED, LEASE_IDLE_S + 2.0)
     assert client.status().owner == ""
 
@@ -169,7 +180,7 @@ def test_owner_who_plays_nothing_loses_the_arm(client: BridgeClient):
 def test_malformed_chunk_ends_the_stream_and_names_the_field(
     client: BridgeClient, chunk: policy_pb2.Chunk, message: str
 ):
-    client.arm()
+    client.arm(ALOHA.names)
     with client.play() as stream:
         stream.send_message(chunk)
         with pytest.raises(ChunkError, match=message):
@@ -178,7 +189,7 @@ def test_malformed_chunk_ends_the_stream_and_names_the_field(
 
 
 def test_values_that_cannot_be_played_are_rejected_and_the_stream_goes_on(client: BridgeClient):
-    client.arm()
+    client.arm(ALOHA.names)
     poisoned, wild = at_home(), at_home()
     poisoned[3, 5] = np.nan
     wild[0, 0] = 40.0
@@ -217,21 +228,21 @@ def play_for(client: BridgeClient, ticks: int, chunk: Callable[[int], np.ndarray
 
 def test_a_policy_whose_output_is_frozen_ends_in_safe(client: BridgeClient):
     """It answers every observation with the same motion, which the arm must not repeat for ever."""
-    client.arm()
+    client.arm(ALOHA.names)
     refused = play_for(client, 200, lambda _: fast_swing(np.arange(50) * 0.5))
     assert refused and all("the same moving chunk since" in reason for reason in refused)
     assert wait_until(lambda: client.status().state == State.SAFE)
 
 
 def test_an_arm_may_be_held_still_for_as_long_as_wanted(client: BridgeClient):
-    client.arm()
+    client.arm(ALOHA.names)
     assert play_for(client, 100, lambda _: at_home()) == []
     assert client.status().state == State.RUNNING
 
 
 def test_client_without_a_name_is_refused(server: BridgeServer):
     with BridgeClient(server.address, "") as nameless, pytest.raises(ChunkError, match="client is ''"):
-        nameless.arm()
+        nameless.arm(ALOHA.names)
 
 
 def test_every_watcher_sees_every_tick_that_the_board_reports(
@@ -255,7 +266,7 @@ def test_garbage_on_the_bridge_port_harms_nobody(client: BridgeClient, server: B
     with pytest.raises(grpc.RpcError):
         call(b"\xff\xff\xff not a message", timeout=2.0)
     assert client.status().state == State.DISARMED
-    assert client.arm() == State.ARMED
+    assert client.arm(ALOHA.names) == State.ARMED
 
 
 def test_health_service_answers(client: BridgeClient, server: BridgeServer):
@@ -321,7 +332,7 @@ def test_signal_disarms_and_ends_without_a_traceback(firmware_image: Path, tmp_p
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         with start_bridge(board.port, address) as bridge, BridgeClient(address) as client:
             client.wait_ready(20.0)
-            client.arm()
+            client.arm(ALOHA.names)
             os.kill(bridge.pid, number)
             _, errors = bridge.communicate(timeout=10)
             assert bridge.returncode == 0, errors

@@ -11,8 +11,8 @@ from motion_audit import ALOHA
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
-from firmware_bridge.errors import ConfigError
 from firmware_bridge.splice import LinearBlend
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import State, TickFlag
 
@@ -33,7 +33,7 @@ def accepted(report: ChunkReport | None) -> ChunkReport:
 
 def play_two_chunks(client: BridgeClient) -> tuple[int, dict[int, float]]:
     """Tick at which the second chunk entered, and what the waist executed tick by tick."""
-    assert client.arm() == State.ARMED
+    assert client.arm(ALOHA.names) == State.ARMED
     executed = {}
     with client.telemetry() as ticks, client.play() as stream:
         first = next(ticks).tick

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firmware_bridge.joints import load_robot
+from firmware_bridge.robot import load_joints
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run import run_demo
 from pi0_edge.demo.run_record import RunRecord
@@ -34,7 +34,7 @@ def test_the_firmware_executed_the_chunks_of_the_policy(folder):
     during = run.tick_episode == 0
     assert (run.chunk_first_tick > 0).sum() >= 3
     assert (run.tick_flags[during] & TickFlag.EXECUTED.value > 0).sum() > 100
-    robot = load_robot("aloha")
+    robot = load_joints("aloha")
     _, wanted = run.commanded(0)
     difference = np.abs(run.executed[during] - np.clip(wanted, robot.lower, robot.upper)).max(1)
     # Where no joint is held back by its limits, what is executed is what was commanded, to half a count of 1e-4.
@@ -46,7 +46,7 @@ def test_the_firmware_executed_the_chunks_of_the_policy(folder):
 
 def test_executed_setpoints_stay_within_the_limits_of_the_firmware(folder):
     run = RunRecord.load(folder / "record.npz")
-    robot = load_robot("aloha")
+    robot = load_joints("aloha")
     slack = 1e-4
     assert (run.executed >= robot.lower - slack).all() and (run.executed <= robot.upper + slack).all()
     consecutive = np.diff(run.tick.astype(np.int64)) == 1

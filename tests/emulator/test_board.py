@@ -16,11 +16,11 @@ from motion_audit import ALOHA, TICK_S, assert_no_watchdog_reset, executed_ticks
 from firmware_bridge.emulator import board as emulator
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import EmulatorError, ProtocolError
-from firmware_bridge.joints import load_robot
 from firmware_bridge.link.framing import FrameDecoder, LineCounters
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.port import open_stream
 from firmware_bridge.link.session import LinkSession, shake_hands
+from firmware_bridge.robot import load_joints
 from pi0_edge.protos.serial_link import Ping, State
 
 
@@ -66,7 +66,7 @@ def test_ticks_keep_the_period_by_the_boards_own_counter(board: EmulatedBoard, t
 
 def test_firmware_for_other_joints_is_refused(board: EmulatedBoard):
     with pytest.raises(ProtocolError, match="drives 14 joints, robot 'so101' has 6"):
-        FirmwareLink(board.port, load_robot("so101")).start()
+        FirmwareLink(board.port, load_joints("so101")).start()
 
 
 def test_link_comes_back_after_a_reset_of_the_board(board: EmulatedBoard):

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.emulator.line_control import WireControl
 from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults, WireDirection
-from firmware_bridge.errors import ConfigError, EmulatorError
+from firmware_bridge.errors import EmulatorError
 from firmware_bridge.link.port import SerialStream, open_stream
+from pi0_edge.errors import ConfigError
 
 BAUD = 921600
 

@@ -16,7 +16,7 @@ from pi0_edge.errors import EngineError
 from pi0_edge.model import Pi0
 from pi0_edge.quant import INT8_W8A8, ORIN, QuantizationError, compare_actions
 from pi0_edge.quant.schemes import BF16_POLICY
-from pi0_edge.verify import Recording, read_inputs
+from pi0_edge.verification import Recording, read_inputs
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 SIZES = {"heads": 8, "kv_heads": 1, "head_dim": 16, "vision.heads": 4, "horizon": 50, "max_prompt_tokens": 48}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pi0_edge.errors import CheckpointError, ConfigError, ObservationError
 from pi0_edge.quant.schemes import BF16_POLICY, INT8_W8A8, Scheme
-from pi0_edge.verify import Difference, verify
+from pi0_edge.verification import Difference, verify
 
 EXACT = {"loss": 5e-5}
 """Rounding alone: 1e-5 where values are up to 5, more for losses, which are squares up to 60."""

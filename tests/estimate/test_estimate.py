@@ -8,15 +8,15 @@ import pytest
 import torch
 from cli_runner import run
 
-import pi0_edge.estimate
+import pi0_edge.estimation
 from pi0_edge.errors import ConfigError
-from pi0_edge.estimate import ChunkEstimate, devices, estimate_chunk, find_device
-from pi0_edge.estimate.work import Chunk, kernels, network_bytes
+from pi0_edge.estimation import ChunkEstimate, devices, estimate_chunk, find_device
+from pi0_edge.estimation.work import Chunk, kernels, network_bytes
 from pi0_edge.model import PRESETS, Pi0
 from pi0_edge.quant import ORIN, SCHEMES, find_scheme
 from pi0_edge.quant.schemes import BF16_POLICY
 
-with (Path(pi0_edge.estimate.__file__).parent / "published.csv").open() as file:
+with (Path(pi0_edge.estimation.__file__).parent / "published.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 ANCHORS = [row for row in PUBLISHED if row["anchor"]]
 TOLERANCE = 0.25

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 import pytest
-from firmware_library import FIRMWARE, ROOT, make
+from firmware_library import FIRMWARE, make
 from rp2040_board import Script, require_emulator
 
 from firmware_bridge.firmware.joint_table import Joint, load_joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from pi0_edge.protos.serial_link import SCHEMA_HASH, Command, CommandRequest, Hello, Ping
 
-SO101 = load_joint_table(ROOT / "firmware_bridge" / "robots" / "so101.yaml")
+SO101 = load_joint_table("so101")
 JOINTS = SO101.joints
 TICKS = 40
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from firmware_library import FIRMWARE, ROOT, bench, load_library, make, require
 
-from firmware_bridge.errors import ConfigError
 from firmware_bridge.firmware import generate_joints
 from firmware_bridge.firmware.board_sizes import BOARDS, Board, CallGraph, SizesError, measure
-from firmware_bridge.firmware.joint_table import float32, load_joint_table
+from firmware_bridge.firmware.joint_table import JointTable, float32, load_joint_table
+from pi0_edge.errors import ConfigError
 
-ROBOTS = sorted((ROOT / "firmware_bridge" / "robots").glob("*.yaml"))
+TABLES = generate_joints.shipped_tables()
 BENCH = ROOT / "tests" / "firmware" / "bench_robot.yaml"
 
 
@@ -53,8 +53,8 @@ def test_a_function_that_calls_itself_has_no_bounded_stack() -> None:
 
 def test_every_robot_builds() -> None:
     require("make", "gcc")
-    for robot in ROBOTS:
-        result = make("host", f"ROBOT={robot.stem}", "BUILD=build/robots")
+    for table in TABLES:
+        result = make("host", f"ROBOT={table.robot}", "BUILD=build/robots")
         assert result.returncode == 0, result.stderr
 
 
@@ -74,9 +74,9 @@ def test_cppcheck_finds_nothing() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("source", ROBOTS, ids=lambda path: path.stem)
-def test_joint_tables_are_current(source: Path) -> None:
-    assert generate_joints.is_current(source), "run: python -m firmware_bridge.firmware.generate_joints"
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.robot)
+def test_joint_tables_are_current(table: JointTable) -> None:
+    assert generate_joints.is_current(table), "run: python -m firmware_bridge.firmware.generate_joints"
 
 
 def test_python_and_c_hash_the_table_alike() -> None:
@@ -102,7 +102,7 @@ def test_the_hash_notices_every_change(tmp_path: Path) -> None:
 
 
 def test_aloha_has_the_joints_of_its_actions() -> None:
-    aloha = load_joint_table(ROOT / "firmware_bridge" / "robots" / "aloha.yaml")
+    aloha = load_joint_table("aloha")
     names = [joint.name for joint in aloha.joints]
     assert len(names) == 14
     assert names[6] == "left_gripper" and names[7] == "right_waist"
@@ -114,14 +114,14 @@ def test_aloha_has_the_joints_of_its_actions() -> None:
     [
         ("velocity: 8.0", "velocity: -8.0", "above zero"),
         ("velocity: 8.0", "velocity: fast", "finite number"),
-        ("velocity: 8.0, ", "", "expected the keys"),
+        ("velocity: 8.0, ", "", "lacks velocity"),
         ("position: [-3.14158, 3.14158]", "position: [3.2, -3.2]", "minimum < maximum"),
         ("position: [-3.14158, 3.14158]", "position: [-3.5, 3.5]", "16 bits"),
-        ("home: 0.0", "home: 9.0", "home between"),
+        ("home: 0.0", "home: 9.0", "expected a position from"),
         ("acceleration: 250.0", "acceleration: 1.0", "stopping takes"),
-        ("left_shoulder", "left_waist", "share a name"),
+        ("left_shoulder", "left_waist", "name of 2 joints"),
         ("unit: rad", "unit: degrees", "degrees"),
-        ("joints:", "parts:", "expected `joints`"),
+        ("joints:", "parts:", "'parts' is not a field of a robot; expected .*joints"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

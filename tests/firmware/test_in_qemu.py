@@ -17,7 +17,6 @@ import serial
 
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.firmware.joint_table import load_joint_table
-from firmware_bridge.joints import ROBOTS
 from firmware_bridge.link.framing import FrameDecoder, encode_frame
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from pi0_edge.protos.serial_link import (
@@ -142,7 +141,7 @@ def played(line: Line, rows: list[list[int]], fragments: list[Fragment], first: 
 
 
 def test_every_setpoint_and_every_limit_is_the_hosts_bit_for_bit(line: Line) -> None:
-    table = load_joint_table(ROBOTS / "aloha.yaml")
+    table = load_joint_table("aloha")
     swing = [0.2 * (1 - math.cos(0.1 * step)) + (0.5 if step > 25 else 0.0) for step in range(45)]
     rows = [
         [round((j.home + share * 0.4 * (j.maximum - j.home)) / j.resolution) for j in table.joints] for share in swing

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from firmware_library import FIRMWARE, ROOT, make
+from firmware_library import FIRMWARE, make
 from rp2040_board import Script, build_image, require_emulator
 
 from firmware_bridge.firmware.board_sizes import BOARDS, measure
@@ -33,7 +33,7 @@ from pi0_edge.protos.serial_link import (
     TickFlag,
 )
 
-ALOHA = load_joint_table(ROOT / "firmware_bridge" / "robots" / "aloha.yaml")
+ALOHA = load_joint_table("aloha")
 FIRST = 20  # tick of the first setpoint
 
 

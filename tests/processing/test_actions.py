@@ -119,7 +119,7 @@ def test_a_robot_of_ones_own(tmp_path):
         ({"joint_convention": "aloha_to_pi"}, r"joint_convention is 'aloha_to_pi', expected 14 dimensions or more"),
         ({"joint_convention": "radians"}, r"expected one of none, aloha_to_pi"),
         ({"action_names": ["a"]}, r"expected 7 names"),
-        ({"kamera": 1}, r"'kamera' is not a field of a robot layout; did you mean cameras"),
+        ({"kamera": 1}, r"'kamera' is not a field of a robot; did you mean cameras"),
     ],
 )
 def test_mistakes_in_a_layout_are_named(tmp_path, change, message):
@@ -136,8 +136,8 @@ def test_layouts_that_are_none(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read"):
         load_robot(tmp_path / "nowhere.yaml")
     (tmp_path / "bad.yaml").write_text("- 1")
-    with pytest.raises(ConfigError, match=r"holds a list, expected a mapping with name, state_dim"):
+    with pytest.raises(ConfigError, match=r"holds a list, expected a mapping with name, control_hz"):
         load_robot(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("name: x\n")
-    with pytest.raises(ConfigError, match=r"lacks state_dim, action_dim, cameras, control_hz"):
+    with pytest.raises(ConfigError, match=r"lacks control_hz, state_dim, action_dim; expected all of name"):
         load_robot(tmp_path / "bad.yaml")

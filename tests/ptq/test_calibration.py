@@ -10,11 +10,11 @@ from policy_builders import CONFIG
 from torch import Tensor, nn
 
 from pi0_edge.engine.loading import blank_model, fill_model
+from pi0_edge.errors import QuantizationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.ptq.calibration import Calibration, CalibrationSource, collect, frame_noise
-from pi0_edge.quant.errors import QuantizationError
 
 FRAMES = 5
 TIMES = euler_times(10)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pi0_edge.errors import QuantizationError
 from pi0_edge.ptq.mix_search import Choice, cheapest_mix, ranked, steps_by_price
-from pi0_edge.quant.errors import QuantizationError
 
 LEVELS = ("16-bit", "w8a16", "w8a8")
 figures = st.floats(1e-8, 1.0)

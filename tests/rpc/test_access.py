@@ -20,9 +20,9 @@ from firmware_bridge.bridge.server import SERVICE, BridgeServer
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import AccessError, LinkError
+from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
-from pi0_edge.protos.rpc.errors import EndpointError
 from pi0_edge.protos.rpc.roles import CALLS, ESTOP_CALL, Role
 from pi0_edge.protos.rpc.tls import open_channel
 from pi0_edge.protos.serial_link import State
@@ -64,7 +64,7 @@ def commander(address: str, peers: dict[str, Path]) -> Iterator[BridgeClient]:
 
 
 def test_a_commander_moves_the_arm(commander: BridgeClient):
-    assert commander.arm() == State.ARMED
+    assert commander.arm(ALOHA.names) == State.ARMED
     with commander.play() as stream:
         stream.send(fast_swing(np.arange(1, 51)), commander.status().tick)
         report = stream.next_report(2.0)
@@ -76,7 +76,7 @@ def test_a_stolen_observer_certificate_cannot_move_the_arm(
     commander: BridgeClient, address: str, peers: dict[str, Path], board: EmulatedBoard
 ):
     assert board.record is not None
-    commander.arm()
+    commander.arm(ALOHA.names)
     begun = commander.status().tick
     with open_channel(address, peers["observe"]) as channel:
         bridge = bridge_pb2_grpc.RobotBridgeStub(channel)
@@ -109,7 +109,7 @@ def test_a_stolen_observer_certificate_cannot_move_the_arm(
 def test_every_role_may_stop_the_arm_and_only_a_commander_may_go_on(
     commander: BridgeClient, address: str, peers: dict[str, Path], role: str
 ):
-    commander.arm()
+    commander.arm(ALOHA.names)
     with BridgeClient(address, role, peers[role]) as client:
         assert client.estop("smoke") == State.ESTOP
         if role == "command":
@@ -125,7 +125,7 @@ def test_every_role_may_stop_the_arm_and_only_a_commander_may_go_on(
 @pytest.mark.parametrize("peer", REFUSED)
 def test_a_bad_certificate_ends_the_handshake(address: str, peers: dict[str, Path], peer: str):
     with BridgeClient(address, peer, peers[peer]) as client:
-        for call in (client.estop, client.status, client.arm):
+        for call in (client.estop, client.status, client.clear):
             with pytest.raises(LinkError, match="accepts no connection: it may ask for certificates"):
                 call()
 

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc
-from pi0_edge.protos.rpc.errors import EndpointError
 from pi0_edge.protos.rpc.json_log import JsonFormatter
 from pi0_edge.protos.rpc.limits import MOST_PEERS, Limits, PeerLimits
 from pi0_edge.protos.rpc.metrics import MetricsServer

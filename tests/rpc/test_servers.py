@@ -24,9 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import BridgeError
+from pi0_edge.errors import ServingError
 from pi0_edge.policy import Policy
 from pi0_edge.protos.serial_link import State
-from pi0_edge.serving.errors import ServingError
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import PolicyServer
 
@@ -109,7 +109,7 @@ def test_a_bridge_counts_logs_drains_and_disarms(firmware_image: Path, peers: di
             client.wait_ready()
             assert client.estop("a test") == State.ESTOP
             client.clear()
-            client.arm()
+            client.arm(ALOHA.names)
             with client.play() as stream:
                 start = client.status().tick
                 for actions, tick in ((fast_swing(np.arange(1, 51)), start), (ALOHA.home[None], 1)):

@@ -16,12 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
 
 from pi0_edge.engine import Engine
-from pi0_edge.errors import EngineError, ObservationError
+from pi0_edge.errors import BusyError, DeadlineError, EngineError, ObservationError, ServingError
 from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
-from pi0_edge.serving.errors import BusyError, DeadlineError, ServingError
 from pi0_edge.serving.policy_client import SERVICE, PolicyClient, write_observation
 from pi0_edge.serving.policy_server import MESSAGE_LIMIT, PolicyServer
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from policy_builders import observation, write_checkpoint
 
-from pi0_edge.errors import ObservationError
+from pi0_edge.errors import ObservationError, ServingError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.processing.recordings import ObservationArchive
 from pi0_edge.serving import observation_recorder
-from pi0_edge.serving.errors import ServingError
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import PolicyServer

@@ -1,4 +1,4 @@
-/* Joint table of aloha, made from firmware_bridge/robots/aloha.yaml by
+/* Joint table of aloha, generated from its robot file by
  * `python -m firmware_bridge.firmware.generate_joints`. Do not edit. */
 #include "joint_table.h"
 

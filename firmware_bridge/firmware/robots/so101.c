@@ -1,4 +1,4 @@
-/* Joint table of so101, made from firmware_bridge/robots/so101.yaml by
+/* Joint table of so101, generated from its robot file by
  * `python -m firmware_bridge.firmware.generate_joints`. Do not edit. */
 #include "joint_table.h"
 

@@ -5,7 +5,7 @@ scheme. `devices` knows what a device can do and where each figure comes from (`
 the other. `published.csv` holds what others measured; the tests hold floors and expectations to it.
 """
 
-from pi0_edge.estimate.chunk import ChunkEstimate, StageEstimate, estimate_chunk
-from pi0_edge.estimate.devices import Device, devices, find_device
+from pi0_edge.estimation.chunk import ChunkEstimate, StageEstimate, estimate, estimate_chunk
+from pi0_edge.estimation.devices import Device, devices, find_device
 
-__all__ = ["ChunkEstimate", "Device", "StageEstimate", "devices", "estimate_chunk", "find_device"]
+__all__ = ["ChunkEstimate", "Device", "StageEstimate", "devices", "estimate", "estimate_chunk", "find_device"]

@@ -30,8 +30,8 @@ from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
-from pi0_edge.processing.robot_layouts import SLOTS
 from pi0_edge.quant.schemes import BF16_POLICY, FP32, Scheme
+from pi0_edge.robots import SLOTS
 
 AXES = {
     "tokens": ("batch", "tokens"),

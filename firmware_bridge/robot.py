@@ -1,18 +1,19 @@
-"""The joints of one robot as arrays: what chunks are checked against and quantised with.
+"""The joints of one robot as arrays: chunks are checked against them and rounded to counts with them.
 
-Read from `robots/<name>.yaml`, the same file that the firmware's table is made from.
+They come from the same robot file as the firmware's joint table.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.errors import ConfigError
+from firmware_bridge.errors import StateError
 from firmware_bridge.firmware.joint_table import Joint, JointTable, load_joint_table
 
-ROBOTS = Path(__file__).parent / "robots"
 _MARGIN = 0.1  # of the range: a policy may overshoot a limit a little and is brought back; more is a mistake
 
 
@@ -21,7 +22,7 @@ class RobotJoints:
     """Joints in the order of the actions; every array is float64 [joints], in physical units.
 
     Attributes:
-        name: of the robot.
+        name: Of the robot.
         names: of the joints.
         lower: smallest position.
         upper: largest position.
@@ -55,19 +56,41 @@ class RobotJoints:
         return np.clip(np.rint(positions / self.resolution), lowest, highest).astype(np.int16)
 
 
-def load_robot(name: str) -> RobotJoints:
-    """Reads the joints of a robot of this package.
+def load_joints(robot: str | Path) -> RobotJoints:
+    """Reads the joints of a robot.
+
+    Args:
+        robot: A name of `pi0_edge.robots.robot_names`, or the path of a robot file.
 
     Raises:
-        ConfigError: there is no such robot, or its table is wrong.
+        ConfigError: If there is no such robot, its file is wrong, or the firmware cannot drive it.
     """
-    known = sorted(path.stem for path in ROBOTS.glob("*.yaml"))
-    if name not in known:
-        raise ConfigError(f"unknown robot {name!r}; known are {', '.join(known)}")
-    return robot_of(load_joint_table(ROBOTS / f"{name}.yaml"))
+    return joints_of(load_joint_table(robot))
 
 
-def robot_of(table: JointTable) -> RobotJoints:
+def check_joint_names(names: Sequence[str], robot: RobotJoints) -> None:
+    """Compares the joints that a client's chunks command with those of the robot.
+
+    Raises:
+        StateError: If they differ in number, name or order, or the client names none.
+    """
+    found = tuple(names)
+    if found == robot.names:
+        return
+    if not found:
+        raise StateError(
+            "joint_names is empty; name what each action of your chunks commands, in order. The joints of "
+            f"{robot.name} are {', '.join(robot.names)}"
+        )
+    pairs = itertools.zip_longest(found, robot.names, fillvalue="nothing")
+    place, (theirs, ours) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise StateError(
+        f"action {place} of your chunks commands {theirs}, but joint {place} of {robot.name} is {ours}; names and "
+        "order must be the same: serve the policy with the robot file that the bridge was started with"
+    )
+
+
+def joints_of(table: JointTable) -> RobotJoints:
     """The joints of a table."""
     lower, upper = _column(table.joints, "minimum"), _column(table.joints, "maximum")
     return RobotJoints(

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.estimate.devices import Device
-from pi0_edge.estimate.work import STAGES, Chunk, Kernel, cache_bytes, kernels, network_bytes
-from pi0_edge.model import Pi0Config
-from pi0_edge.quant.schemes import Scheme
+from pi0_edge.estimation.devices import Device, find_device
+from pi0_edge.estimation.work import STAGES, Chunk, Kernel, cache_bytes, kernels, network_bytes
+from pi0_edge.model import PRESETS, Pi0Config
+from pi0_edge.quant.schemes import Scheme, find_scheme
 
 TILE_ROWS = {"bf16": (128,), "int8": (128, 144, 160, 192, 256), "fp8": (144, 192)}
 """Rows of the tiles of products: cuBLAS's usual one, and those of `kernels.gemm_plan`. All have one of 64 for less."""
@@ -78,6 +78,37 @@ class ChunkEstimate:
     def fits(self) -> bool:
         """Whether the memory of the device holds it beside the operating system."""
         return self.total_bytes + SYSTEM_BYTES < USABLE * self.device.memory_gb * 1e9
+
+
+def estimate(
+    device: str | Device,
+    model: str | Pi0Config = "pi0",
+    scheme: str | Scheme = "orin",
+    *,
+    cameras: int = 2,
+    tokens: int = 20,
+    steps: int = 10,
+) -> ChunkEstimate:
+    """What a chunk costs on a device that is not here: modelled, not measured.
+
+    Args:
+        device: A device, or its key in `devices`, such as "orin-agx-64".
+        model: Sizes of the network, or "pi0" or "pi05".
+        scheme: How it is quantized: a scheme or its name.
+        cameras: Cameras that deliver images, at least 1.
+        tokens: Tokens of the prompt.
+        steps: Euler steps.
+
+    Raises:
+        ConfigError: If device or model is not known, or the device cannot run the scheme.
+        QuantizationError: If there is no scheme of this name.
+    """
+    if isinstance(model, str) and model not in PRESETS:
+        raise ConfigError(f"model {model!r} is not known; expected one of {', '.join(PRESETS)}")
+    config = PRESETS[model] if isinstance(model, str) else model
+    found = find_device(device) if isinstance(device, str) else device
+    chosen = find_scheme(scheme) if isinstance(scheme, str) else scheme
+    return estimate_chunk(found, config, chosen, cameras, tokens, steps)
 
 
 def estimate_chunk(

@@ -1,0 +1,98 @@
+"""`pi0-edge robot`: the robots that come with the project, and what a robot file of one's own says and lacks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pi0_edge.cli.options import JsonOption
+from pi0_edge.cli.output import Output
+from pi0_edge.robots import Joint, Robot, load_robot, robot_names
+
+robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file.")
+
+RobotArgument = Annotated[str, typer.Argument(help="A name that `robot list` shows, or the path of a .yaml file.")]
+
+
+@robot.command("list")
+def list_robots(as_json: JsonOption = False) -> None:
+    """Show the robots that come with the project."""
+    from firmware_bridge.firmware.joint_table import why_not_in_firmware
+
+    output = Output(as_json)
+    robots = [load_robot(name) for name in robot_names()]
+    refusals = {known.name: why_not_in_firmware(known) for known in robots}
+    rows = [
+        (known.name, known.action_dim, _rate(known), "yes" if refusals[known.name] is None else "no", known.description)
+        for known in robots
+    ]
+    output.table("robots", ("name", "actions", "Hz", "firmware", "description"), rows)
+    output.finish({"robots": robots, "not_in_firmware": {k: v for k, v in refusals.items() if v is not None}})
+
+
+@robot.command()
+def check(file: RobotArgument, as_json: JsonOption = False) -> None:
+    """Explain a robot file: every mistake in it, or what policy and firmware will take it for.
+
+    Exit code 2 where the file has mistakes, 1 where the firmware cannot drive the robot.
+    """
+    from firmware_bridge.firmware.joint_table import why_not_in_firmware
+
+    output = Output(as_json)
+    found = load_robot(file)
+    refusal = why_not_in_firmware(found)
+    output.table(
+        f"joints of {found.name}",
+        ("joint", "unit", "minimum", "maximum", "velocity", "acceleration", "home", "closed", "open"),
+        [_row(joint) for joint in found.joints],
+    )
+    output.say(f"control rate: {_rate(found)} Hz; {found.servo_hz} servo steps a second")
+    for camera, slot in found.cameras.items():
+        output.say(f"camera {camera}: {slot}")
+    output.say(f"actions: {', '.join(found.action_labels)}")
+    output.say(f"relative to the state: {_relative(found) or 'none'}; joint convention: {found.joint_convention}")
+    warnings = list(_warnings(found))
+    for warning in warnings:
+        output.say(f"warning: {warning}")
+    output.say("firmware: can drive it" if refusal is None else f"firmware: {refusal}")
+    output.finish({"robot": found, "warnings": warnings, "not_in_firmware": refusal})
+    if refusal is not None:
+        raise typer.Exit(1)
+
+
+def _rate(found: Robot) -> str:
+    return "unknown" if found.control_hz is None else f"{found.control_hz:g}"
+
+
+def _row(joint: Joint) -> tuple[object, ...]:
+    lowest, highest = joint.position or (None, None)
+    numbers = (lowest, highest, joint.velocity, joint.acceleration, joint.home, joint.closed, joint.open)
+    return (joint.name, joint.unit, *("-" if number is None else number for number in numbers))
+
+
+def _relative(found: Robot) -> str:
+    labels, place, relative = found.action_labels, 0, []
+    for run in found.delta_actions:
+        relative += labels[place : place + run] if run > 0 else []
+        place += abs(run)
+    return ", ".join(relative)
+
+
+def _warnings(found: Robot) -> list[str]:
+    """What is allowed, and easily a mistake."""
+    warnings = []
+    if not found.cameras:
+        warnings.append("it has no cameras; a policy needs at least one")
+    if found.cameras and "base_0_rgb" not in found.cameras.values():
+        warnings.append("no camera is mapped to base_0_rgb, the slot that π0 was pretrained to look through first")
+    warnings += [
+        f"{joint.name} has the unit ratio, but does not say which position is closed and which is open"
+        for joint in found.joints
+        if joint.unit == "ratio" and joint.closed is None
+    ]
+    if not found.action_names:
+        warnings.append("its actions have no names; a bridge compares names before it arms, and would refuse it")
+    if found.joints and not found.delta_actions:
+        warnings.append("all its actions are absolute; fine-tuned checkpoints of openpi often predict changes")
+    return warnings

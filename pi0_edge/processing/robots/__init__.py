@@ -1,1 +1,0 @@
-"""Robot layouts as YAML files; read by `pi0_edge.processing.robot_layouts`."""

@@ -1,0 +1,22 @@
+"""Robots as data: one YAML file describes a robot to the policy and to the bridge alike.
+
+The policy reads cameras, dimensions and processing from it; the bridge and the firmware read joints, limits and rates.
+`load_robot` takes the name of a robot that comes with the project, or the path of a user's own file; `description`
+documents every field. Nothing here needs numpy or torch.
+"""
+
+from pi0_edge.robots.description import CONVENTION_DIMS, MAX_DIM, SLOTS, UNITS, Joint, Robot
+from pi0_edge.robots.files import load_robot, parse_robot, robot_file, robot_names
+
+__all__ = [
+    "CONVENTION_DIMS",
+    "MAX_DIM",
+    "SLOTS",
+    "UNITS",
+    "Joint",
+    "Robot",
+    "load_robot",
+    "parse_robot",
+    "robot_file",
+    "robot_names",
+]

@@ -1,0 +1,157 @@
+"""Robot files: found by name or path, read from YAML, and every mistake in them explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pi0_edge.errors import ConfigError
+from pi0_edge.robots.description import Joint, Robot
+
+_FOLDER = Path(__file__).parent
+_SUFFIXES = (".yaml", ".yml")
+_REQUIRED = ("name", "control_hz")
+_DIMS = ("state_dim", "action_dim")
+_KINDS = {
+    "cameras": (dict, "a mapping"),
+    "delta_actions": (list, "a list"),
+    "action_names": (list, "a list"),
+    "joints": (list, "a list of joints, or the name of a robot whose joints they are"),
+}
+
+
+def robot_names() -> list[str]:
+    """The robots that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def robot_file(name_or_path: str | Path) -> Path:
+    """The file of a robot.
+
+    Args:
+        name_or_path: A name of `robot_names`, or the path of a .yaml file.
+
+    Raises:
+        ConfigError: If there is no such robot.
+    """
+    if Path(name_or_path).suffix in _SUFFIXES:
+        return Path(name_or_path)
+    known = robot_names()
+    if str(name_or_path) not in known:
+        near = difflib.get_close_matches(str(name_or_path), known, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"robot {str(name_or_path)!r} is not known; did you mean {near[0]}? Known are {', '.join(known)}; "
+            "for your own give the path of a .yaml file"
+        )
+    return _FOLDER / f"{name_or_path}.yaml"
+
+
+def load_robot(name_or_path: str | Path) -> Robot:
+    """Reads a robot.
+
+    Args:
+        name_or_path: A name of `robot_names`, or the path of a .yaml file.
+
+    Raises:
+        ConfigError: If there is no such robot or its file is wrong; the message lists every mistake.
+    """
+    path = robot_file(name_or_path)
+    origin = f"robot {name_or_path}" if path.parent == _FOLDER else str(name_or_path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the robot file {path} cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        expected = f"a mapping with {', '.join((*_REQUIRED, *_DIMS))}"
+        raise ConfigError(f"{origin} holds a {type(content).__name__}, expected {expected}")
+    return parse_robot(content, origin)
+
+
+def parse_robot(content: Mapping[str, Any], origin: str) -> Robot:
+    """A robot from the fields of its file, or of `dataclasses.asdict(robot)`.
+
+    Raises:
+        ConfigError: If a field is unknown, missing or wrong; the message starts with `origin` and lists every mistake.
+    """
+    found = list(_mistakes_in_structure(content))
+    if found:
+        raise ConfigError(_listed(origin, found))
+    fields = _with_tuples(content)
+    fields["joints"] = _joints(content.get("joints", ()))
+    for dim in _DIMS:
+        fields.setdefault(dim, len(fields["joints"]))
+    fields.setdefault("cameras", {})
+    try:
+        return Robot(**fields)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unknown(content, Robot, "")
+    joints = content.get("joints")
+    required = _REQUIRED if joints else (*_REQUIRED, *_DIMS)
+    absent = [name for name in required if name not in content]
+    if absent:
+        yield f"lacks {', '.join(absent)}; expected all of {', '.join(required)}"
+    for name, (kind, described) in _KINDS.items():
+        value = content.get(name, kind())
+        if not isinstance(value, (kind, tuple) if kind is list else kind) and not (
+            name == "joints" and isinstance(value, str)
+        ):
+            yield f"{name} is {value!r}, expected {described}"
+    if isinstance(joints, str):
+        yield from _mistakes_in_reference(joints)
+    elif isinstance(joints, (list, tuple)):
+        for index, joint in enumerate(joints):
+            where = f"joints[{index}]"
+            if not isinstance(joint, Mapping):
+                yield f"{where} is {joint!r}, expected a mapping with name, unit and limits"
+                continue
+            yield from _unknown(joint, Joint, f"{where}: ")
+            lacking = [name for name in ("name", "unit") if name not in joint]
+            if lacking:
+                yield f"{where} lacks {' and '.join(lacking)}"
+
+
+def _mistakes_in_reference(name: str) -> Iterator[str]:
+    try:
+        joints = yaml.safe_load(robot_file(name).read_text()).get("joints")
+    except ConfigError as error:
+        yield f"joints: {error}"
+        return
+    if not isinstance(joints, list):
+        yield f"joints is {name!r}, but that robot lists none of its own"
+
+
+def _unknown(content: Mapping[str, Any], kind: type[Robot] | type[Joint], where: str) -> Iterator[str]:
+    known = [field.name for field in dataclasses.fields(kind)]
+    what = "a robot" if kind is Robot else "a joint"
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
+            yield f"{where}{key!r} is not a field of {what}; {advice}"
+
+
+def _joints(entries: Any) -> tuple[Joint, ...]:
+    if isinstance(entries, str):
+        entries = yaml.safe_load(robot_file(entries).read_text())["joints"]
+    return tuple(Joint(**_with_tuples(entry)) for entry in entries)
+
+
+def _with_tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+
+
+def _listed(origin: str, found: list[str]) -> str:
+    if len(found) == 1:
+        return f"{origin}: {found[0]}"
+    return f"{origin}: {len(found)} mistakes:" + "".join(f"\n  {line}" for line in found)
