@@ -20,7 +20,7 @@ from firmware_bridge.bridge.server import SERVICE, BridgeServer
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import BridgeError, ChunkError, LinkError, PortError, StateError
-from pi0_edge.errors import ConfigError
+from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
@@ -294,7 +294,7 @@ def test_second_bridge_is_refused_port_and_address(server: BridgeServer, board: 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50061", "192.168.1.5:1", "example.org:80", "[::]:1", "50061", "host:"])
 def test_only_loopback_is_served(listen: str):
-    with pytest.raises(ConfigError, match="listen address"):
+    with pytest.raises(EndpointError, match="listen address"):
         BridgeServer("/dev/null", listen, "aloha")
 
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
 
 from pi0_edge.engine import Engine
-from pi0_edge.errors import BusyError, DeadlineError, EngineError, ObservationError, ServingError
+from pi0_edge.errors import BusyError, DeadlineError, EndpointError, EngineError, ObservationError, ServingError
 from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
@@ -338,7 +338,7 @@ MALFORMED = ["nonsense", ":0", "127.0.0.1:x", "127.0.0.1:99999"]
 
 @pytest.mark.parametrize("listen", REACHABLE + MALFORMED)
 def test_only_loopback_is_listened_on(policy, listen):
-    with pytest.raises(ServingError, match="listen address"):
+    with pytest.raises(EndpointError, match="listen address"):
         PolicyServer(policy, listen)
 
 
