@@ -74,7 +74,7 @@ class QmpClient:
 
 QEMU = "qemu-system-arm"
 MACHINE = "lm3s6965evb"
-DEFAULT_IMAGE = Path(__file__).parent / "firmware" / "build" / MACHINE / "firmware.elf"
+DEFAULT_IMAGE = Path(__file__).parents[1] / "firmware" / "build" / MACHINE / "firmware.elf"
 _START_LIMIT_S = 15.0
 _FIRST_INSTRUCTIONS_S = 0.05
 

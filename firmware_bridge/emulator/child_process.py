@@ -46,7 +46,7 @@ def start_child(
             stdin=subprocess.DEVNULL,
             stdout=destination,
             stderr=sink,
-            cwd=Path(__file__).parents[1],  # so that `-m firmware_bridge...` is found without an installation
+            cwd=Path(__file__).parents[2],  # so that `-m firmware_bridge...` is found without an installation
             start_new_session=True,
         )
 
