@@ -1,7 +1,4 @@
-"""What a policy or a tool uses to talk to the bridge: commands, telemetry and a stream of chunks.
-
-MERGED: A client's stream of chunks to the bridge, and the reports that come back.
-"""
+"""What a policy or a tool uses to talk to the bridge: commands, telemetry and a stream of chunks."""
 
 import queue
 import threading
@@ -42,7 +39,7 @@ class ChunkStream:
 
         Args:
             actions: [horizon, joints], physical units.
-            observed_tick: tick of the observation that the chunk answers; action k is due at that + 1 + k.
+            observed_tick: Tick of the observation that the chunk answers; action k is due at that + 1 + k.
         """
         self.send_message(
             policy_pb2.Chunk(
@@ -61,7 +58,7 @@ class ChunkStream:
         """What became of the oldest chunk that was not reported yet; None after `timeout_s` seconds.
 
         Raises:
-            BridgeError: the stream has ended, and why: a malformed chunk, a lost lease, a bridge that is gone.
+            BridgeError: The stream has ended, and why: a malformed chunk, a lost lease, a bridge that is gone.
         """
         try:
             report = self._reports.get(timeout=timeout_s)
@@ -89,7 +86,7 @@ class ChunkStream:
 
 
 _CALL_LIMIT_S = 5.0
-_LOOK_S = 0.02
+_POLL_S = 0.02
 
 
 class Tick(NamedTuple):
@@ -121,11 +118,11 @@ class BridgeClient:
 
         Args:
             address: `host:port` of the bridge.
-            name: shown to others who want the arm.
-            tls: folder with authority, certificate and key, where the bridge asks for a certificate.
+            name: Shown to others who want the arm.
+            tls: Folder with authority, certificate and key, where the bridge asks for a certificate.
 
         Raises:
-            EndpointError: something is wrong with that folder.
+            EndpointError: Something is wrong with that folder.
         """
         self.address = address
         self.name = name
@@ -147,7 +144,7 @@ class BridgeClient:
         """Waits until the bridge answers and its link to the firmware is up.
 
         Raises:
-            LinkError: not within `timeout_s` seconds.
+            LinkError: Not within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
         with calls(self.address):
@@ -155,7 +152,7 @@ class BridgeClient:
         while not status.link_up:
             if time.monotonic() > deadline:
                 raise LinkError(f"the bridge at {self.address} runs, but its link to the firmware is down")
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             status = self.status()
 
     def arm(self, joint_names: Sequence[str]) -> State:
@@ -167,7 +164,7 @@ class BridgeClient:
 
         Raises:
             StateError: Another client holds it (named), its state forbids it, or its joints have other names.
-            LinkError: the bridge or the firmware does not answer.
+            LinkError: The bridge or the firmware does not answer.
         """
         with calls(self.address):
             reply = self._bridge.Arm(

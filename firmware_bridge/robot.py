@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 from firmware_bridge.errors import StateError
 from firmware_bridge.firmware.joint_table import Joint, JointTable, load_joint_table
+from pi0_edge.protos.serial_link import State
+
+ACTIVE_STATES = (State.ARMED, State.RUNNING, State.STARVED)
+"""States in which the arm may move; `safety_is_active` of the firmware."""
 
 _MARGIN = 0.1  # of the range: a policy may overshoot a limit a little and is brought back; more is a mistake
 
@@ -23,14 +27,14 @@ class RobotJoints:
 
     Attributes:
         name: Of the robot.
-        names: of the joints.
-        lower: smallest position.
-        upper: largest position.
-        margin: how far beyond a limit an action may lie and still be brought back to it.
-        velocity: limit, units per second.
-        acceleration: limit, units per second squared.
-        home: position after a reset.
-        resolution: units of one count on the wire.
+        names: Of the joints.
+        lower: Smallest position.
+        upper: Largest position.
+        margin: How far beyond a limit an action may lie and still be brought back to it.
+        velocity: Limit, units per second.
+        acceleration: Limit, units per second squared.
+        home: Position after a reset.
+        resolution: Units of one count on the wire.
         limits_hash: CRC-32 of the table, as the firmware reports it.
     """
 

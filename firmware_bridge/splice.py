@@ -233,7 +233,7 @@ def client_splice(name: str, trained_delay: int) -> Splice:
         trained_delay: Of the policy server (`PolicyMetadata.trained_delay`).
 
     Raises:
-        ConfigError: the name is another, or the checkpoint was not trained for it.
+        ConfigError: The name is another, or the checkpoint was not trained for it.
     """
     known: dict[str, Splice] = {HoldSwap.name: HoldSwap(), RealTimeChunking.name: RealTimeChunking()}
     if trained_delay:
@@ -247,7 +247,7 @@ def chunk_splice(name: str) -> Splice:
     """The policy of that name in `CHUNK_SPLICES`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is none.
     """
     if name not in CHUNK_SPLICES:
         raise ConfigError(f"splice is {name!r}, which is not known here; expected one of {', '.join(CHUNK_SPLICES)}")

@@ -1,10 +1,8 @@
-"""Arming, disarming, e-stop and clearing on behalf of clients: the firmware decides, this keeps the lease in step.
+"""Arming, disarming, e-stop and clearing on behalf of clients: the firmware decides, the lease follows.
 
-A lease begins when telemetry shows the arm ARMED and ends when telemetry shows it DISARMED, SAFE or ESTOP, so
-that the bridge never believes anything the firmware has not said. An owner who plays no chunk for a while is
-disarmed.
-
-MERGED: Who holds the arm: one client at a time, from arming until the arm leaves its moving states.
+One client at a time holds the lease. It begins when telemetry shows the arm ARMED and ends when telemetry shows it
+DISARMED, SAFE or ESTOP, so that the bridge assumes nothing that the firmware has not reported. An owner who plays no
+chunk for a while is disarmed.
 """
 
 import logging
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 
 from firmware_bridge.errors import BridgeError, LeaseError, LinkError, StateError
 from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.protos.serial_link import Command, CommandReply, CommandResult, Fault, State, Telemetry
 
 
@@ -27,14 +26,14 @@ class Lease:
     owner: str
 
 
-class LeaseDesk:
+class LeaseManager:
     """Gives out the one lease. Safe to use from several threads."""
 
     def __init__(self, idle_limit_s: float) -> None:
-        """Opens the desk.
+        """Starts without a lease.
 
         Args:
-            idle_limit_s: a lease that was not used for so long is overdue.
+            idle_limit_s: A lease that was not used for so long is overdue.
         """
         self._idle_limit_s = idle_limit_s
         self._lease: Lease | None = None
@@ -52,7 +51,7 @@ class LeaseDesk:
         """Gives the arm to a client.
 
         Raises:
-            LeaseError: another client holds it.
+            LeaseError: Another client holds it.
         """
         with self._lock:
             if self._lease is not None:
@@ -84,10 +83,9 @@ class LeaseDesk:
             return self._lease is not None and time.monotonic() - self._used_at > self._idle_limit_s
 
 
-MOVING = (State.ARMED, State.RUNNING, State.STARVED)
 LEASE_IDLE_S = 10.0
 _CONFIRM_S = 1.0
-_LOOK_S = 0.005
+_POLL_S = 0.005
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +94,14 @@ def _never(_: CommandReply) -> bool:
     return False
 
 
-def _unheard(reply: CommandReply) -> bool:
+def _without_heartbeat(reply: CommandReply) -> bool:
     """The first heartbeat of a new link counts from the next tick on."""
     return reply.result == CommandResult.NO_HEARTBEAT
 
 
 def _stopping(reply: CommandReply) -> bool:
     """The firmware clears only an arm that has come to rest."""
-    return reply.result == CommandResult.WRONG_STATE and reply.state not in MOVING
+    return reply.result == CommandResult.WRONG_STATE and reply.state not in ACTIVE_STATES
 
 
 class ArmControl:
@@ -113,35 +111,35 @@ class ArmControl:
         """Takes charge of a link.
 
         Args:
-            link: the microcontroller.
-            lease_idle_s: an owner who plays no chunk for so long is disarmed.
+            link: The microcontroller.
+            lease_idle_s: An owner who plays no chunk for so long is disarmed.
         """
         self._link = link
-        self._desk = LeaseDesk(lease_idle_s)
-        self._seen_moving = False
+        self._leases = LeaseManager(lease_idle_s)
+        self._seen_active = False
         self._busy = threading.Lock()
 
     @property
-    def desk(self) -> LeaseDesk:
+    def leases(self) -> LeaseManager:
         """Who holds the arm."""
-        return self._desk
+        return self._leases
 
     def arm(self, client: str) -> Lease:
         """Arms for one client.
 
         Raises:
-            LeaseError: another client holds the arm.
-            StateError: the state forbids arming.
-            LinkError: the firmware does not answer.
+            LeaseError: Another client holds the arm.
+            StateError: The state forbids arming.
+            LinkError: The firmware does not answer.
         """
         with self._busy:
-            lease = self._desk.grant(client)
-            self._seen_moving = False
+            lease = self._leases.grant(client)
+            self._seen_active = False
             try:
-                self._command(Command.ARM, wait_while=_unheard)
-                self._await_state(*MOVING)
+                self._command(Command.ARM, wait_while=_without_heartbeat)
+                self._await_state(*ACTIVE_STATES)
             except BridgeError:
-                self._desk.end("arming failed")
+                self._leases.end("arming failed")
                 raise
             return lease
 
@@ -149,24 +147,24 @@ class ArmControl:
         """Disarms on behalf of the owner, or of anyone where nobody owns the arm.
 
         Raises:
-            LeaseError: another client holds the arm.
-            StateError: the state forbids it.
-            LinkError: the firmware does not answer.
+            LeaseError: Another client holds the arm.
+            StateError: The state forbids it.
+            LinkError: The firmware does not answer.
         """
-        if self._desk.owner:
-            self._desk.check(token)
+        if self._leases.owner:
+            self._leases.check(token)
         return self._disarm("disarmed by its client")
 
     def clear(self, token: str) -> State:
         """Leaves SAFE or ESTOP for DISARMED.
 
         Raises:
-            LeaseError: a client holds the arm, and this is not it.
-            StateError: the state forbids it.
-            LinkError: the firmware does not answer.
+            LeaseError: A client holds the arm, and this is not it.
+            StateError: The state forbids it.
+            LinkError: The firmware does not answer.
         """
-        if self._desk.owner:
-            self._desk.check(token)
+        if self._leases.owner:
+            self._leases.check(token)
         with self._busy:
             self._command(Command.CLEAR, wait_while=_stopping)
             return self._await_state(State.DISARMED)
@@ -175,7 +173,7 @@ class ArmControl:
         """Latches the emergency stop, whoever asks. Waits for no other command.
 
         Raises:
-            LinkError: not confirmed now; it is repeated with every heartbeat until it is.
+            LinkError: Not confirmed now; it is repeated with every heartbeat until it is.
         """
         logger.warning("emergency stop: %s", reason or "no reason given")
         try:
@@ -184,23 +182,23 @@ class ArmControl:
             raise LinkError(f"{error}; the emergency stop is repeated until the firmware confirms it") from error
         return self._await_state(State.ESTOP)
 
-    def take_telemetry(self, telemetry: Telemetry) -> None:
+    def on_telemetry(self, telemetry: Telemetry) -> None:
         """Ends the lease when the firmware has stopped the arm. Called in the link's reader thread."""
-        if telemetry.state in MOVING:
-            self._seen_moving = True
-        elif self._seen_moving:
-            self._seen_moving = False
-            self._desk.end(f"at tick {telemetry.tick} the arm became {describe(telemetry)}")
+        if telemetry.state in ACTIVE_STATES:
+            self._seen_active = True
+        elif self._seen_active:
+            self._seen_active = False
+            self._leases.end(f"at tick {telemetry.tick} the arm became {describe(telemetry)}")
 
     def disarm_overdue(self) -> None:
         """Disarms an owner who has gone quiet."""
-        if self._desk.overdue:
-            logger.warning("client %r plays no chunks; disarming", self._desk.owner)
+        if self._leases.overdue:
+            logger.warning("client %r plays no chunks; disarming", self._leases.owner)
             self.release("its client played no chunk for too long")
 
     def release(self, reason: str) -> None:
         """Disarms if any client holds the arm, as well as the link allows."""
-        if not self._desk.owner:
+        if not self._leases.owner:
             return
         try:
             self._disarm(reason)
@@ -211,7 +209,7 @@ class ArmControl:
         """Disarms an arm that nobody holds, such as one that another bridge armed before it died."""
         with self._busy:
             telemetry = self._link.telemetry
-            if self._desk.owner or not self._link.up or telemetry is None or telemetry.state not in MOVING:
+            if self._leases.owner or not self._link.up or telemetry is None or telemetry.state not in ACTIVE_STATES:
                 return
             logger.warning("nobody holds the arm, yet it is %s; disarming", describe(telemetry))
             try:
@@ -223,7 +221,7 @@ class ArmControl:
         with self._busy:
             self._command(Command.DISARM)
             state = self._await_state(State.DISARMED)
-            self._desk.end(reason)
+            self._leases.end(reason)
             return state
 
     def _command(self, command: Command, wait_while: Callable[[CommandReply], bool] = _never) -> None:
@@ -231,7 +229,7 @@ class ArmControl:
         deadline = time.monotonic() + _CONFIRM_S
         reply = self._link.command(command)
         while wait_while(reply) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             reply = self._link.command(command)
         if reply.result != CommandResult.OK:
             telemetry = self._link.telemetry
@@ -246,7 +244,7 @@ class ArmControl:
             telemetry = self._link.telemetry
             if telemetry is not None and telemetry.state in wanted:
                 return State(telemetry.state)
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         found = describe(telemetry) if (telemetry := self._link.telemetry) else "unknown"
         raise StateError(f"the arm did not become {wanted[0].name} within {_CONFIRM_S:.0f} s; it is {found}")
 
@@ -260,6 +258,6 @@ def describe(telemetry: Telemetry) -> str:
 def _advice(state: int, faults: int) -> str:
     if state in (State.SAFE, State.ESTOP) or faults:
         return "clear it first"
-    if state in MOVING:
+    if state in ACTIVE_STATES:
         return "disarm it first"
     return "try again"

@@ -12,15 +12,15 @@ from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, Telemetry
 
 
-class BridgeFigures:
+class BridgeMetrics:
     """Counts events as they come; the state of the link is read when somebody asks."""
 
     def __init__(self, link: FirmwareLink, registry: CollectorRegistry) -> None:
         """Begins at zero.
 
         Args:
-            link: the microcontroller.
-            registry: takes the figures.
+            link: The microcontroller.
+            registry: Takes the figures.
         """
         self._chunks = Counter("pi0_edge_chunks", "Chunks reported.", ("outcome",), registry=registry)
         self._retransmissions = Counter("pi0_edge_retransmissions", "Fragments sent again.", registry=registry)
@@ -35,13 +35,13 @@ class BridgeFigures:
         self._known_state: int = State.DISARMED
         registry.register(_LinkCollector(link))
 
-    def take_report(self, report: ChunkReport) -> None:
+    def on_report(self, report: ChunkReport) -> None:
         """Counts what became of a chunk."""
         self._chunks.labels(ChunkReport.Outcome.Name(report.outcome)).inc()
         self._retransmissions.inc(report.retransmissions)
         self._skipped.inc(report.skipped)
 
-    def take_telemetry(self, telemetry: Telemetry) -> None:
+    def on_telemetry(self, telemetry: Telemetry) -> None:
         """Counts new faults and stops. Called in the link's reader thread."""
         for fault in Fault:
             if telemetry.faults & ~self._known_faults & fault:

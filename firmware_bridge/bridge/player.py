@@ -1,18 +1,13 @@
-"""Plays chunks: checks them, splices them into what the arm executes, delivers them, and says what became of each.
+"""Plays chunks: checks them, splices them into what the arm executes, sends them, and reports how each ended.
 
-MERGED: Brings one chunk to the firmware, as fragments through the link's window, and says how that ended.
-
-Nothing of a chunk takes effect before all of it has arrived and was checked.
-
-MERGED: Notices a policy that answers new observations with the same moving chunk: its output is frozen, not its arm.
-
-A network that samples noise never gives the same floats twice. A chunk that holds still may come as often as it likes.
+Nothing of a chunk takes effect in the firmware before all of it has arrived and was checked. A policy that answers new
+observations with the same moving chunk is refused: a network that samples noise never gives the same floats twice. A
+chunk that holds still may come as often as the policy likes.
 """
 
 import math
 import threading
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,71 +16,16 @@ from firmware_bridge.bridge.schedule import (
     GUARD_TICKS,
     ScheduledChunk,
     check_actions,
+    fragments,
     schedule,
-    steps_per_fragment,
     wire_ticks,
 )
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.link import FirmwareLink
+from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
 from pi0_edge.protos.bridge_pb2 import ChunkReport
-from pi0_edge.protos.serial_link import ChunkReply, ChunkResult, Fragment, State
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """How the delivery of one chunk ended.
-
-    Attributes:
-        reply: the firmware's last word; None where the chunk was past due or superseded before it came.
-        retransmissions: fragments that were sent more than once.
-        superseded: a newer chunk came before this one was through.
-    """
-
-    reply: ChunkReply | None
-    retransmissions: int
-    superseded: bool
-
-
-def split(chunk_id: int, chunk: ScheduledChunk) -> list[Fragment]:
-    """The fragments of a chunk, each of whole steps."""
-    steps, joints = chunk.counts.shape
-    per_fragment = steps_per_fragment(joints)
-    starts = range(0, steps, per_fragment)
-    return [
-        _fragment(chunk_id, chunk, index, len(starts), slice(start, start + per_fragment))
-        for index, start in enumerate(starts)
-    ]
-
-
-def _fragment(chunk_id: int, chunk: ScheduledChunk, index: int, count: int, rows: slice) -> Fragment:
-    values = chunk.counts[rows]
-    return Fragment(
-        chunk_id=chunk_id,
-        first_tick=chunk.first_tick,
-        observed_tick=chunk.observed_tick & 0xFFFFFFFF,
-        step_count=len(chunk.counts),
-        fragment_index=index,
-        fragment_count=count,
-        first_step=rows.start,
-        steps=len(values),
-        joints=values.shape[1],
-        values=tuple(values.ravel().tolist()),
-    )
-
-
-def deliver(link: FirmwareLink, chunk_id: int, chunk: ScheduledChunk) -> Delivery:
-    """Sends a chunk until the firmware decides on it, a newer one supersedes it, or its last action is past due.
-
-    A link that goes down meanwhile is waited for. May be called by several threads, each with a newer chunk.
-    """
-
-    def is_past_due() -> bool:
-        return link.clock.tick_at(time.monotonic_ns()) >= chunk.last_tick
-
-    transfer = link.chunks.deliver(chunk_id, split(chunk_id, chunk), is_past_due)
-    return Delivery(transfer.reply, transfer.retransmissions, transfer.superseded and transfer.reply is None)
-
+from pi0_edge.protos.serial_link import ChunkResult, State
 
 FROZEN_S = 1.0
 """How much newer an observation must be than the first that was answered with the same chunk."""
@@ -99,10 +39,10 @@ class FrozenOutput:
         self._first_observed = 0
 
     def check(self, actions: NDArray[np.floating], observed_tick: int, tick_period_s: float) -> None:
-        """Takes the next chunk, [horizon, joints] in physical units, that answers the observation of a tick.
+        """Checks the next chunk, [horizon, joints] in physical units, that answers the observation of a tick.
 
         Raises:
-            ChunkError: the same chunk, in which joints move, has answered observations for longer than `FROZEN_S`.
+            ChunkError: The same chunk, in which joints move, has answered observations for longer than `FROZEN_S`.
         """
         if self._actions is None or not np.array_equal(actions, self._actions):
             self._actions, self._first_observed = actions.copy(), observed_tick
@@ -125,7 +65,7 @@ _REFUSALS = {
 
 
 class ChunkPlayer:
-    """Feeds the firmware's ring of setpoints. One chunk is on its way at a time."""
+    """Fills the firmware's ring of setpoints. One chunk is on its way at a time."""
 
     def __init__(self, link: FirmwareLink, splice: Splice | None = None) -> None:
         """Plays on one link; chunks swap unless another `splice` is given."""
@@ -141,21 +81,21 @@ class ChunkPlayer:
 
         Args:
             actions: [horizon, joints], physical units.
-            observed_tick: tick T of the observation that the chunk answers; action k is due at T + 1 + k.
+            observed_tick: Tick T of the observation that the chunk answers; action k is due at T + 1 + k.
 
         Raises:
-            ChunkError: the chunk is malformed.
-            LinkError: the firmware's clock is not known.
+            ChunkError: The chunk is malformed.
+            LinkError: The firmware's clock is not known.
         """
-        self._link.chunks.let_pass()
+        self._link.chunks.yield_to_newer()
         with self._lock:
             self._chunk_id += 1
             earliest = self._earliest_tick(len(actions))
-            self._forget_if_stopped()
+            self._reset_if_stopped()
             try:
                 checked = check_actions(actions, self._link.robot)
                 self._frozen_output.check(actions, observed_tick, self._link.clock.tick_period_s)
-                spliced = self._spliced(checked, observed_tick, earliest)
+                spliced = self._splice_into_plan(checked, observed_tick, earliest)
                 chunk = schedule(spliced.setpoints, observed_tick, earliest, self._link.robot)
             except ChunkError as error:
                 if error.malformed:
@@ -163,19 +103,22 @@ class ChunkPlayer:
                 return ChunkReport(outcome=ChunkReport.REJECTED, reason=str(error), chunk_id=self._chunk_id)
             if chunk is None:
                 return self._late(observed_tick, len(actions))
-            report = _report(self._chunk_id, chunk, deliver(self._link, self._chunk_id, chunk))
+            transfer = self._link.chunks.send_chunk(
+                self._chunk_id, fragments(self._chunk_id, chunk), lambda: self._is_past_due(chunk)
+            )
+            report = _report(chunk, transfer)
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan = spliced.since(report.first_tick)
             return report
 
-    def _forget_if_stopped(self) -> None:
-        """Starts anew where the arm has stopped since the last chunk, or never moved."""
+    def _reset_if_stopped(self) -> None:
+        """Begins anew where the arm has stopped since the last chunk, or never moved."""
         telemetry = self._link.telemetry
         if telemetry is None or telemetry.state != State.RUNNING:
             self._plan = NOTHING
             self._frozen_output = FrozenOutput()
 
-    def _spliced(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
+    def _splice_into_plan(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
         """The chunk as it is to be executed."""
         chunk, entry = Plan(observed_tick + 1, actions), max(observed_tick + 1, earliest)
         return self._splice.enter(self._plan, chunk, entry) if entry <= chunk.last_tick else chunk
@@ -186,22 +129,25 @@ class ChunkPlayer:
         on_wire = wire_ticks(horizon, self._link.robot.count, self._link.baud, clock.tick_period_s)
         return math.ceil(clock.tick_at(time.monotonic_ns()) + on_wire) + GUARD_TICKS
 
+    def _is_past_due(self, chunk: ScheduledChunk) -> bool:
+        return self._link.clock.tick_at(time.monotonic_ns()) >= chunk.last_tick
+
     def _late(self, observed_tick: int, horizon: int) -> ChunkReport:
         reason = f"its last action was due at tick {observed_tick + horizon}, which is past or too close"
         return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
 
 
-def _report(chunk_id: int, chunk: ScheduledChunk, delivery: Delivery) -> ChunkReport:
+def _report(chunk: ScheduledChunk, transfer: Transfer) -> ChunkReport:
     report = ChunkReport(
-        chunk_id=chunk_id,
+        chunk_id=transfer.chunk_id,
         first_tick=chunk.first_tick,
         skipped=chunk.skipped,
-        retransmissions=delivery.retransmissions,
+        retransmissions=transfer.retransmissions,
     )
-    reply = delivery.reply
-    if delivery.superseded:
+    reply = transfer.reply
+    if transfer.superseded and reply is None:
         report.outcome = ChunkReport.REJECTED
-        report.reason = "a newer chunk came before it was through"
+        report.reason = "a newer chunk came before all of it had arrived"
     elif reply is None:
         report.outcome = ChunkReport.LOST
         report.reason = "the firmware did not confirm it before it was past due"

@@ -1,4 +1,4 @@
-"""When each action of a chunk is due, and what of it may still be played.
+"""When each action of a chunk is due, what of it may still be played, and the fragments that carry it.
 
 A chunk answers an observation taken at tick T; its action k is due at tick T + 1 + k. A chunk that arrives late
 is entered at the first action that is not past due, never at its first. Pure functions of their arguments.
@@ -26,8 +26,8 @@ class ScheduledChunk:
     """What is left of a chunk, in the units of the wire.
 
     Attributes:
-        first_tick: tick at which row 0 is due.
-        skipped: actions that were past due.
+        first_tick: Tick at which row 0 is due.
+        skipped: Actions that were past due.
         counts: int16 [steps, joints], counts of each joint's resolution.
     """
 
@@ -52,7 +52,7 @@ def check_actions(actions: NDArray[np.floating], robot: RobotJoints) -> NDArray[
     Values beyond a position limit by no more than the joint's margin are brought back to the limit.
 
     Raises:
-        ChunkError: wrong shape (malformed), not finite, or beyond a limit by more than the margin.
+        ChunkError: Wrong shape (malformed), not finite, or beyond a limit by more than the margin.
     """
     if actions.ndim != 2 or actions.shape[1] != robot.count:
         raise ChunkError(
@@ -99,16 +99,16 @@ def schedule(
     """Cuts off what is past due, and quantises the rest.
 
     Args:
-        actions: checked actions, [horizon, joints], physical units.
-        observed_tick: tick T of the observation that the chunk answers.
-        earliest_tick: first tick that a setpoint sent now can still reach.
-        robot: the joints.
+        actions: Checked actions, [horizon, joints], physical units.
+        observed_tick: Tick T of the observation that the chunk answers.
+        earliest_tick: First tick that a setpoint sent now can still reach.
+        robot: The joints.
 
     Returns:
         The rest of the chunk; None where every action is past due.
 
     Raises:
-        ChunkError: the observation lies further in the future than the firmware holds setpoints.
+        ChunkError: The observation lies further in the future than the firmware holds setpoints.
     """
     if observed_tick > earliest_tick + RING_DEPTH:
         raise ChunkError(
@@ -119,3 +119,30 @@ def schedule(
     if skipped >= len(actions):
         return None
     return ScheduledChunk(observed_tick + 1 + skipped, skipped, robot.to_counts(actions[skipped:]))
+
+
+def fragments(chunk_id: int, chunk: ScheduledChunk) -> list[Fragment]:
+    """The fragments of a chunk, each of whole steps."""
+    steps, joints = chunk.counts.shape
+    per_fragment = steps_per_fragment(joints)
+    starts = range(0, steps, per_fragment)
+    return [
+        _fragment(chunk_id, chunk, index, len(starts), slice(start, start + per_fragment))
+        for index, start in enumerate(starts)
+    ]
+
+
+def _fragment(chunk_id: int, chunk: ScheduledChunk, index: int, count: int, rows: slice) -> Fragment:
+    values = chunk.counts[rows]
+    return Fragment(
+        chunk_id=chunk_id,
+        first_tick=chunk.first_tick,
+        observed_tick=chunk.observed_tick & 0xFFFFFFFF,
+        step_count=len(chunk.counts),
+        fragment_index=index,
+        fragment_count=count,
+        first_step=rows.start,
+        steps=len(values),
+        joints=values.shape[1],
+        values=tuple(values.ravel().tolist()),
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from firmware_bridge.bridge.arm import LEASE_IDLE_S, ArmControl
-from firmware_bridge.bridge.metrics import BridgeFigures
+from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.service import MAX_STREAMS, MAX_WATCHERS, BridgeService
 from firmware_bridge.bridge.telemetry import TelemetryFanout
 from firmware_bridge.errors import PortError
@@ -24,7 +24,7 @@ from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 
 SERVICE = "pi0_edge.v1.RobotBridge"
 _MESSAGE_LIMIT = 64 << 10  # the largest chunk, 64 steps of 32 joints, has 8 KiB
-_HOUSEKEEPING_S = 0.2
+_WATCH_PERIOD_S = 0.2
 _STOP_GRACE_S = 0.5
 _URGENT = -10  # niceness: the heartbeat must not wait for a policy that takes all processors
 
@@ -35,8 +35,8 @@ class BridgeServer:
     """A running bridge: `start`, then `stop`.
 
     Attributes:
-        address: where it listens, `host:port`, valid once started.
-        registry: its figures for Prometheus.
+        address: Where it listens, `host:port`, valid once started.
+        registry: Its figures for Prometheus.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class BridgeServer:
         """Prepares a bridge.
 
         Args:
-            port: device path, pseudo-terminal or `socket://host:port`.
+            port: Device path, pseudo-terminal or `socket://host:port`.
             listen: `host:port`, on loopback where `tls` is None; port 0 takes a free one.
-            robot: name of a robot, or the path of its file.
-            baud: bits per second of the serial port.
-            lease_idle_s: a client that holds the arm but plays no chunk for so long is disarmed.
-            splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
-            tls: folder with authority, certificate and key: every client must show a certificate.
+            robot: Name of a robot, or the path of its file.
+            baud: Bits per second of the serial port.
+            lease_idle_s: A client that holds the arm but plays no chunk for so long is disarmed.
+            splice: How a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+            tls: Folder with authority, certificate and key: every client must show a certificate.
 
         Raises:
-            ConfigError: the address is not on loopback, or robot or splice policy are unknown.
-            EndpointError: something is wrong with the folder for TLS.
+            ConfigError: The address is not on loopback, or robot or splice policy are unknown.
+            EndpointError: Something is wrong with the folder for TLS.
         """
         self._host = listen_host(listen, authenticated=tls is not None, default=BRIDGE_LISTEN)
         self.address = listen
         self._listen = listen
         self._serial_port = port
-        self._link = FirmwareLink(port, load_joints(robot), baud=baud, on_telemetry=self._take_telemetry)
+        self._link = FirmwareLink(port, load_joints(robot), baud=baud, on_telemetry=self._handle_telemetry)
         self._arm = ArmControl(self._link, lease_idle_s)
         self.registry = CollectorRegistry()
-        self._figures = BridgeFigures(self._link, self.registry)
-        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._figures, chunk_splice(splice))
+        self._metrics = BridgeMetrics(self._link, self.registry)
+        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._metrics, chunk_splice(splice))
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
@@ -84,15 +84,15 @@ class BridgeServer:
         )
         bridge_pb2_grpc.add_RobotBridgeServicer_to_server(self._service, self._server.grpc_server)
         self._stopping = threading.Event()
-        self._housekeeper = threading.Thread(target=self._keep_house, name="bridge-housekeeping", daemon=True)
+        self._lease_watchdog = threading.Thread(target=self._watch_leases, name="bridge-housekeeping", daemon=True)
 
     def start(self) -> None:
         """Connects to the firmware, then serves.
 
         Raises:
-            PortError: the serial port cannot be opened, or the address is taken.
-            LinkError: the firmware does not answer.
-            ProtocolError: it was built for other messages or other joints.
+            PortError: The serial port cannot be opened, or the address is taken.
+            LinkError: The firmware does not answer.
+            ProtocolError: It was built for other messages or other joints.
         """
         try:
             self.address = f"{self._host}:{self._server.bind(self._listen)}"
@@ -103,7 +103,7 @@ class BridgeServer:
         except BaseException:
             self._server.stop(0)
             raise
-        self._housekeeper.start()
+        self._lease_watchdog.start()
         self._server.start()
         logger.info("bridge ready: listening on %s, firmware on %s", self.address, self._serial_port)
 
@@ -113,17 +113,17 @@ class BridgeServer:
         self._server.drain()
         self._arm.release("the bridge was stopped")
         self._server.stop(_STOP_GRACE_S)
-        if self._housekeeper.is_alive():
-            self._housekeeper.join()
+        if self._lease_watchdog.is_alive():
+            self._lease_watchdog.join()
         self._link.close()
 
-    def _take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
-        self._arm.take_telemetry(telemetry)
-        self._figures.take_telemetry(telemetry)
-        self._service.take_telemetry(telemetry)
+    def _handle_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+        self._arm.on_telemetry(telemetry)
+        self._metrics.on_telemetry(telemetry)
+        self._service.on_telemetry(telemetry)
 
-    def _keep_house(self) -> None:
-        while not self._stopping.wait(_HOUSEKEEPING_S):
+    def _watch_leases(self) -> None:
+        while not self._stopping.wait(_WATCH_PERIOD_S):
             self._server.set_health(self._link.up)
             self._arm.disarm_overdue()
             self._arm.disarm_ownerless()
@@ -142,17 +142,17 @@ def serve_bridge(
     """Runs a bridge until SIGINT or SIGTERM, then disarms and returns. Call it from the main thread.
 
     Args:
-        port: device path, pseudo-terminal or `socket://host:port`.
+        port: Device path, pseudo-terminal or `socket://host:port`.
         listen: `host:port`, on loopback where `tls` is None.
-        robot: name of a robot, or the path of its file.
-        baud: bits per second of the serial port.
-        splice: how a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
-        tls: folder with authority, certificate and key.
-        metrics_port: offers figures for Prometheus on this port of loopback.
+        robot: Name of a robot, or the path of its file.
+        baud: Bits per second of the serial port.
+        splice: How a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+        tls: Folder with authority, certificate and key.
+        metrics_port: Offers figures for Prometheus on this port of loopback.
 
     Raises:
-        BridgeError: see `BridgeServer`.
-        EndpointError: something is wrong with the folder for TLS, or the port for metrics is taken.
+        BridgeError: See `BridgeServer`.
+        EndpointError: Something is wrong with the folder for TLS, or the port for metrics is taken.
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts

@@ -1,9 +1,8 @@
-"""gRPC service RobotBridge: translates between messages and the arm; decides nothing itself.
+"""gRPC service RobotBridge: converts between messages and the arm; decides nothing itself.
 
 A malformed request ends the call, and a stream of chunks with it (see `rpc_errors`); a chunk whose values cannot
-be played is answered by a REJECTED report, and the stream goes on.
-
-MERGED: Reads a stream of requests while older ones are being handled, so that a newer one need not wait unseen.
+be played is answered by a REJECTED report, and the stream goes on. A stream of
+chunks is read ahead, so that a newer chunk is known while an older one is being sent.
 """
 
 import queue
@@ -16,7 +15,7 @@ import grpc
 import numpy as np
 
 from firmware_bridge.bridge.arm import ArmControl
-from firmware_bridge.bridge.metrics import BridgeFigures
+from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.player import ChunkPlayer
 from firmware_bridge.bridge.telemetry import AgeOfInformation, AgeWindow, TelemetryFanout
 from firmware_bridge.errors import ChunkError
@@ -43,13 +42,13 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         link: FirmwareLink,
         arm: ArmControl,
         fanout: TelemetryFanout,
-        figures: BridgeFigures,
+        metrics: BridgeMetrics,
         splice: Splice | None = None,
     ) -> None:
         self._link = link
         self._arm = arm
         self._fanout = fanout
-        self._figures = figures
+        self._metrics = metrics
         self._player = ChunkPlayer(link, splice)
         self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
@@ -90,7 +89,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         return bridge_pb2.Status(
             state=self._state(),
             link_up=self._link.up,
-            owner=self._arm.desk.owner,
+            owner=self._arm.leases.owner,
             tick=telemetry.tick if telemetry else 0,
             joint_count=self._link.robot.count,
             joint_names=self._link.robot.names,
@@ -109,7 +108,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
         try:
             with refusals(context):
-                for request in ReadAhead(request_iterator, self._link.chunks.let_pass):
+                for request in ReadAhead(request_iterator, self._link.chunks.yield_to_newer):
                     yield self._play(request)
         finally:
             self._streams.release()
@@ -126,7 +125,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 if telemetry is not None:
                     yield telemetry
 
-    def take_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+    def on_telemetry(self, telemetry: serial_link.Telemetry) -> None:
         """Hands one tick to the watchers. Called in the link's reader thread."""
         clock = self._link.clock
         self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
@@ -148,11 +147,11 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         )
 
     def _play(self, request: bridge_pb2.PlayRequest) -> bridge_pb2.ChunkReport:
-        self._arm.desk.check(request.lease)
+        self._arm.leases.check(request.lease)
         if not request.HasField("chunk"):
             raise ChunkError("chunk is missing", malformed=True)
         report = self._player.play(*read_chunk(request.chunk))
-        self._figures.take_report(report)
+        self._metrics.on_report(report)
         return report
 
     def _state(self) -> bridge_pb2.State:
@@ -181,7 +180,7 @@ def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:
     """Actions, float32 [horizon, action_dim], and the tick of the observation that they answer.
 
     Raises:
-        ChunkError: the fields contradict each other, or the clock is missing.
+        ChunkError: The fields contradict each other, or the clock is missing.
     """
     expected = chunk.horizon * chunk.action_dim
     if len(chunk.actions) != expected or not expected:
@@ -197,7 +196,7 @@ def read_chunk(chunk: policy_pb2.Chunk) -> tuple[np.ndarray, int]:
 
 
 Request = TypeVar("Request")
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 class ReadAhead(Generic[Request]):
@@ -207,8 +206,8 @@ class ReadAhead(Generic[Request]):
         """Prepares reading; iterate to begin.
 
         Args:
-            requests: the stream. It ends, or raises, when its call does.
-            on_waiting: called in the reading thread for each request that comes while another is handled.
+            requests: The stream. It ends, or raises, when its call does.
+            on_waiting: Called in the reading thread for each request that comes while another is handled.
         """
         self._requests = requests
         self._on_waiting = on_waiting
@@ -252,7 +251,7 @@ class ReadAhead(Generic[Request]):
         """Whether the reader still listens."""
         while not self._left.is_set():
             try:
-                self._waiting.put(request, timeout=_LOOK_S)
+                self._waiting.put(request, timeout=_POLL_S)
                 return True
             except queue.Full:
                 continue

@@ -1,11 +1,12 @@
-"""Age of information: how old the observation was that an executed tick answers.
+"""Telemetry for many watchers, and the age of information of what the arm executes.
 
-Telemetry names for each tick the chunk that its setpoint came from and the tick of the observation behind that chunk.
-The age is the difference of the two ticks: it holds everything between the camera and the motor, the policy, the
-networks, the wire and the wait in the ring of setpoints. Ticks without a setpoint have no age. The figure is the one
-of Kaul, Yates and Gruteser, "Real-time status: How often should one update?", INFOCOM 2012.
+Every watcher has a bounded queue of its own: a slow watcher loses the oldest ticks, and nobody waits for it.
 
-MERGED: Gives every watcher its own bounded queue of telemetry; a slow watcher loses the oldest ticks, nobody waits.
+Age of information is how old the observation was that an executed tick answers. Telemetry names for each tick the chunk
+that its setpoint came from and the tick of the observation behind that chunk. The age is the difference of the two
+ticks: it holds everything between the camera and the motor, the policy, the networks, the wire and the wait in the ring
+of setpoints. Ticks without a setpoint have no age. The figure is the one of Kaul, Yates and Gruteser, "Real-time
+status: How often should one update?", INFOCOM 2012.
 """
 
 import logging
@@ -120,7 +121,7 @@ def ages_s(
         tick: [n], as telemetry reports it.
         observed_tick: [n], of the observation behind the setpoint.
         chunk_id: [n], 0 where no setpoint was executed.
-        tick_period_s: seconds.
+        tick_period_s: Seconds.
 
     Returns:
         [m], in the order of the recording, m ≤ n.

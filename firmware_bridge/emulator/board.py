@@ -1,10 +1,8 @@
-"""The microcontroller board in QEMU: `lm3s6965evb` behind a wire that a host opens like a serial device.
+"""The microcontroller board in QEMU: `lm3s6965evb` behind a serial line that a host opens like a serial device.
 
 Two child processes, neither of which outlives the caller: QEMU with the firmware image, held to one CPU (across
-CPUs each received byte costs a futex round trip), and the wire (see `wire`), which must be connected before the
+CPUs each received byte costs a futex round trip), and the line (see `line`), which must be connected before the
 board runs its first instruction. Builds nothing: `make firmware` makes the image.
-
-MERGED: A minimal client of QEMU's machine protocol (QMP): one command, one answer, events dropped.
 """
 
 import contextlib
@@ -24,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
-from firmware_bridge.emulator.line_control import WireControl
+from firmware_bridge.emulator.line_control import LineControl
 from firmware_bridge.errors import EmulatorError
 
 
@@ -80,12 +78,12 @@ _FIRST_INSTRUCTIONS_S = 0.05
 
 
 class EmulatedBoard:
-    """One emulated board with its wire.
+    """One emulated board with its line.
 
     Attributes:
         port: pseudo-terminal for the host, valid while the board runs.
-        record: file that receives everything the board sends, if any.
-        wire: injects faults into the line.
+        record: File that receives everything the board sends, if any.
+        line: Injects faults into the line.
     """
 
     def __init__(
@@ -100,11 +98,11 @@ class EmulatedBoard:
         """Prepares a board; `start` runs it.
 
         Args:
-            image: firmware image (ELF).
-            baud: pace of the wire in both directions, bits per second.
-            cpu: the processor that QEMU runs on; the last one of this process where None.
-            fault_seed: seed of the injected line faults.
-            record: file that receives everything the board sends, whether or not a host listens.
+            image: Firmware image (ELF).
+            baud: Pace of the line in both directions, bits per second.
+            cpu: The processor that QEMU runs on; the last one of this process where None.
+            fault_seed: Seed of the injected line faults.
+            record: File that receives everything the board sends, whether or not a host listens.
         """
         self.image = image
         self.port = ""
@@ -133,7 +131,7 @@ class EmulatedBoard:
         self._directory = Path(tempfile.mkdtemp(prefix="emulated-board-"))
         try:
             self._start_qemu(program)
-            self._start_wire()
+            self._start_line()
             self._run()
         except BaseException:
             self.stop()
@@ -149,15 +147,15 @@ class EmulatedBoard:
         self.port = ""
 
     def check_alive(self) -> None:
-        """Raises `EmulatorError` where QEMU or the wire has ended."""
-        for child, name in zip(self._children, ("qemu", "wire"), strict=False):
+        """Raises `EmulatorError` where QEMU or the line has ended."""
+        for child, name in zip(self._children, ("qemu", "line"), strict=False):
             if child.poll() is not None:
                 raise EmulatorError(f"the emulated board died: {name} ended with {child.returncode}{self._log(name)}")
 
     @property
-    def wire(self) -> WireControl:
+    def line(self) -> LineControl:
         """Injects faults into the line."""
-        return WireControl(self._directory / "control")
+        return LineControl(self._directory / "control")
 
     def reset(self) -> None:
         """Resets the microcontroller, as its reset button does."""
@@ -186,19 +184,19 @@ class EmulatedBoard:
                 raise EmulatorError(f"QEMU opened no sockets within {_START_LIMIT_S:.0f} s{self._log('qemu')}")
             time.sleep(0.01)
 
-    def _start_wire(self) -> None:
+    def _start_line(self) -> None:
         argv = [sys.executable, "-m", "firmware_bridge.emulator.line", "--board", str(self._directory / "serial")]
         argv += ["--control", str(self._directory / "control"), "--baud", str(self._baud)]
         argv += ["--seed", str(self._fault_seed)]
         argv += ["--record", str(self.record.resolve())] if self.record else []
-        wire = start_child(argv, log=self._directory / "wire.log", urgent=True, stdout=subprocess.PIPE)
-        self._children.append(wire)
-        output = wire.stdout
+        line = start_child(argv, log=self._directory / "line.log", urgent=True, stdout=subprocess.PIPE)
+        self._children.append(line)
+        output = line.stdout
         if output is None or not select.select([output], [], [], _START_LIMIT_S)[0]:
-            raise EmulatorError(f"the wire did not start within {_START_LIMIT_S:.0f} s{self._log('wire')}")
+            raise EmulatorError(f"the line did not start within {_START_LIMIT_S:.0f} s{self._log('line')}")
         line = output.readline()
         if not line:
-            wire.wait(_START_LIMIT_S)
+            line.wait(_START_LIMIT_S)
             self.check_alive()
         self.port = json.loads(line)["port"]
 

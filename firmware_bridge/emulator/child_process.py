@@ -32,17 +32,17 @@ def start_child(
     """Starts a process that dies with the calling thread.
 
     Args:
-        argv: program and arguments.
-        log: file that receives its standard error, and its standard output unless `stdout` says otherwise.
-        cpus: processors it may run on; all where empty.
-        urgent: goes before other processes where this user may ask for that.
+        argv: Program and arguments.
+        log: File that receives its standard error, and its standard output unless `stdout` says otherwise.
+        cpus: Processors it may run on; all where empty.
+        urgent: Goes before other processes where this user may ask for that.
         stdout: `subprocess.PIPE` to read its standard output.
     """
-    wishes = [str(os.getpid()), ",".join(map(str, sorted(cpus))), str(int(urgent))]
+    launch_options = [str(os.getpid()), ",".join(map(str, sorted(cpus))), str(int(urgent))]
     with log.open("ab") as sink:
         destination: int | IO[bytes] = sink if stdout is None else stdout
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, *wishes, *argv],
+            [sys.executable, "-I", "-S", __file__, *launch_options, *argv],
             stdin=subprocess.DEVNULL,
             stdout=destination,
             stderr=sink,
@@ -64,7 +64,7 @@ def stop_child(child: subprocess.Popen[bytes], grace_s: float = 2.0) -> None:
         child.stdout.close()
 
 
-def _become(parent: str, cpus: str, urgent: str, *argv: str) -> None:
+def _exec(parent: str, cpus: str, urgent: str, *argv: str) -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if cpus:
@@ -78,4 +78,4 @@ def _become(parent: str, cpus: str, urgent: str, *argv: str) -> None:
 
 
 if __name__ == "__main__":
-    _become(*sys.argv[1:])
+    _exec(*sys.argv[1:])

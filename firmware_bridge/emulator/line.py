@@ -1,9 +1,9 @@
-"""The wire between the emulated board and the host: `python -m firmware_bridge.emulator.line`.
+"""The serial line between the emulated board and the host: `python -m firmware_bridge.emulator.line`.
 
 QEMU models no baud rate, and a board whose serial socket nobody reads stands still, hardware counter and all.
 This process therefore always drains QEMU's socket, forwards both directions at the pace of the baud rate, and
 gives the host a pseudo-terminal that behaves like a device: bytes for a port that nobody has open are lost.
-Faults are injected at run time (see `wire_control`). On start it prints one JSON line with the path of the
+Faults are injected at run time (see `line_control`). On start it prints one JSON line with the path of the
 pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not know
 what the bytes mean.
 """
@@ -21,8 +21,8 @@ import tty
 from pathlib import Path
 from typing import BinaryIO
 
-from firmware_bridge.emulator.line_control import obey
-from firmware_bridge.emulator.line_direction import FaultInjector, WireDirection
+from firmware_bridge.emulator.line_control import handle_command
+from firmware_bridge.emulator.line_direction import FaultInjector, LineDirection
 
 _READ_SIZE = 4096
 _HOST_BACKLOG = 4096  # as a device's transmit buffer: beyond it the host has to wait
@@ -30,7 +30,7 @@ _STEP_S = 0.001  # while bytes wait for their turn
 _CLOSED_POLL_S = 0.02  # how soon an opened port is noticed
 
 
-class Wire:
+class SerialLine:
     """Forwards between QEMU's socket and a pseudo-terminal."""
 
     def __init__(
@@ -46,8 +46,8 @@ class Wire:
         self._hangup = select.poll()
         self._hangup.register(self._master, 0)
         self._host_listens = False
-        self._to_firmware = WireDirection(baud, FaultInjector(seed))
-        self._to_host = WireDirection(baud, FaultInjector(seed + 1))
+        self._to_firmware = LineDirection(baud, FaultInjector(seed))
+        self._to_host = LineDirection(baud, FaultInjector(seed + 1))
         self._selector = selectors.DefaultSelector()
         for descriptor in (board.fileno(), self._master):
             os.set_blocking(descriptor, False)
@@ -107,11 +107,11 @@ class Wire:
         with connection, contextlib.suppress(OSError):
             line = connection.makefile("rb").readline()
             directions = {"to_firmware": self._to_firmware, "to_host": self._to_host}
-            connection.sendall(obey(line, directions, time.monotonic()))
+            connection.sendall(handle_command(line, directions, time.monotonic()))
 
 
 def main() -> None:
-    """Runs one wire until the board is gone."""
+    """Runs one line until the board is gone."""
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge.emulator.line", description=__doc__)
     parser.add_argument("--board", required=True, help="unix socket of QEMU's serial port")
     parser.add_argument("--control", required=True, type=Path, help="unix socket to listen on for faults")
@@ -125,10 +125,10 @@ def main() -> None:
     control.bind(str(options.control))
     control.listen()
     record = options.record.open("wb", buffering=0) if options.record else None
-    wire = Wire(board, control, record, options.baud, options.seed)
-    sys.stdout.write(json.dumps({"port": wire.port}) + "\n")
+    line = SerialLine(board, control, record, options.baud, options.seed)
+    sys.stdout.write(json.dumps({"port": line.port}) + "\n")
     sys.stdout.flush()
-    wire.run()
+    line.run()
 
 
 if __name__ == "__main__":

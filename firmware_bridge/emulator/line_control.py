@@ -1,4 +1,4 @@
-"""Orders to a running wire, one JSON object a line over a unix socket, each answered by one line.
+"""Commands to a running serial line: one JSON object per line over a unix socket, each answered by one line.
 
 `{"faults": {"bit_error_rate": 1e-4}, "direction": "both"}`, `{"cut_s": 1.2}`, `{"stall_s": 0.5}` and `{}`, which
 changes nothing. The answer holds the byte counts of both directions, or `error`.
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firmware_bridge.emulator.line_direction import WireDirection
+from firmware_bridge.emulator.line_direction import LineDirection
 from firmware_bridge.errors import EmulatorError
 from pi0_edge.errors import ConfigError
 
 DIRECTIONS = ("to_firmware", "to_host")
 
 
-def obey(line: bytes, directions: Mapping[str, WireDirection], now: float) -> bytes:
-    """Carries out one order; the answer is the line to send back."""
+def handle_command(line: bytes, directions: Mapping[str, LineDirection], now: float) -> bytes:
+    """Carries out one command; returns the line that answers it."""
     try:
         _apply(json.loads(line), directions, now)
     except (ValueError, TypeError, AttributeError, ConfigError) as error:
@@ -26,21 +26,21 @@ def obey(line: bytes, directions: Mapping[str, WireDirection], now: float) -> by
     return json.dumps({name: _counts(direction) for name, direction in directions.items()}).encode() + b"\n"
 
 
-def _apply(order: dict[str, Any], directions: Mapping[str, WireDirection], now: float) -> None:
-    chosen = order.get("direction", "both")
+def _apply(command: dict[str, Any], directions: Mapping[str, LineDirection], now: float) -> None:
+    chosen = command.get("direction", "both")
     if chosen not in (*DIRECTIONS, "both"):
-        raise ConfigError(f"wire direction {chosen!r}; expected to_firmware, to_host or both")
+        raise ConfigError(f"line direction {chosen!r}; expected to_firmware, to_host or both")
     for name in DIRECTIONS if chosen == "both" else (chosen,):
         direction = directions[name]
-        if "faults" in order:
-            direction.injector.faults = direction.injector.faults.updated(order["faults"])
-        if "cut_s" in order:
-            direction.cut(now, float(order["cut_s"]))
-        if "stall_s" in order:
-            direction.stall(now, float(order["stall_s"]))
+        if "faults" in command:
+            direction.injector.faults = direction.injector.faults.updated(command["faults"])
+        if "cut_s" in command:
+            direction.cut(now, float(command["cut_s"]))
+        if "stall_s" in command:
+            direction.stall(now, float(command["stall_s"]))
 
 
-def _counts(direction: WireDirection) -> dict[str, int]:
+def _counts(direction: LineDirection) -> dict[str, int]:
     return {
         "entered": direction.entered,
         "delivered": direction.delivered,
@@ -49,8 +49,8 @@ def _counts(direction: WireDirection) -> dict[str, int]:
     }
 
 
-class WireControl:
-    """Injects faults into a running wire."""
+class LineControl:
+    """Injects faults into a running line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,31 +59,31 @@ class WireControl:
         """Sets fault rates (see `LineFaults`); the others keep their value.
 
         Raises:
-            EmulatorError: the wire refuses the order or is gone.
+            EmulatorError: The serial line refuses the command or is gone.
         """
-        self._order({"faults": rates, "direction": direction})
+        self._command({"faults": rates, "direction": direction})
 
     def cut(self, seconds: float, direction: str = "both") -> None:
         """Loses all bytes for so many seconds; 0 restores the line at once."""
-        self._order({"cut_s": seconds, "direction": direction})
+        self._command({"cut_s": seconds, "direction": direction})
 
     def stall(self, seconds: float, direction: str = "both") -> None:
         """Holds all bytes for so many seconds."""
-        self._order({"stall_s": seconds, "direction": direction})
+        self._command({"stall_s": seconds, "direction": direction})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Bytes entered, delivered, lost and damages done, for each direction."""
-        return self._order({})
+        return self._command({})
 
-    def _order(self, order: dict[str, Any]) -> dict[str, dict[str, int]]:
+    def _command(self, command: dict[str, Any]) -> dict[str, dict[str, int]]:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(5.0)
                 connection.connect(str(self._path))
-                connection.sendall(json.dumps(order).encode() + b"\n")
+                connection.sendall(json.dumps(command).encode() + b"\n")
                 answer = json.loads(connection.makefile("rb").readline() or b'{"error": "no answer"}')
         except (OSError, ValueError) as error:
-            raise EmulatorError(f"the wire at {self._path} does not answer: {error}") from error
+            raise EmulatorError(f"the line at {self._path} does not answer: {error}") from error
         if "error" in answer:
-            raise EmulatorError(f"the wire refused {order}: {answer['error']}")
+            raise EmulatorError(f"the line refused {command}: {answer['error']}")
         return answer

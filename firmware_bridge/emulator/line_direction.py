@@ -1,12 +1,9 @@
-"""Seeded faults of a serial line: flipped bits, lost, doubled bytes, doubled and swapped frames.
+"""One direction of the emulated serial line: bytes wait for their turn at the baud rate, and faults are injected.
 
-Used by the wire between the emulated board and the host. The same seed and the same bytes in the same
-portions give the same faults. It knows of frames only that a zero byte ends them.
-
-MERGED: One direction of the wire: bytes wait here for their turn at the baud rate, with faults applied on entry.
-
-Time is handed in, in seconds of any monotonic clock. A cut loses the bytes that enter while it lasts; a stall
-keeps everything, and delivers it late.
+Faults are flipped bits, lost and doubled bytes, doubled and swapped frames. The same seed and the same bytes in the
+same portions give the same faults; of frames it is only known that a zero byte ends them. A cut loses the bytes that
+enter while it lasts; a stall keeps everything and delivers it late. Times are arguments, in seconds of any monotonic
+clock.
 """
 
 from collections.abc import Mapping
@@ -31,7 +28,7 @@ class LineFaults:
         """A copy with some rates replaced.
 
         Raises:
-            ConfigError: an unknown rate, or a value outside 0 to 1.
+            ConfigError: An unknown rate, or a value outside 0 to 1.
         """
         known = {field.name for field in fields(self)}
         for name, value in changes.items():
@@ -102,11 +99,11 @@ class FaultInjector:
 
 
 _BITS_PER_BYTE = 10  # one start bit, eight data bits, one stop bit
-_BURST_S = 0.01  # how far delivery may catch up after the scheduler let the wire wait
+_BURST_S = 0.01  # how far delivery may catch up after the scheduler let the line wait
 _CAPACITY = 65536
 
 
-class WireDirection:
+class LineDirection:
     """Bytes on their way to one end."""
 
     def __init__(self, baud: int, injector: FaultInjector) -> None:

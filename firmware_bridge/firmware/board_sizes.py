@@ -33,7 +33,7 @@ class Board:
     """A board and its interrupts, from the least urgent to the most; those of one urgency cannot interrupt another.
 
     Attributes:
-        saved: bytes that the processor saves when an interrupt begins.
+        saved: Bytes that the processor saves when an interrupt begins.
     """
 
     name: str
@@ -69,7 +69,7 @@ class CallGraph:
         """Bytes of stack from the call of `function` on.
 
         Raises:
-            SizesError: the function calls itself.
+            SizesError: The function calls itself.
         """
         function = _THROUGH_POINTER.get(function, function)
         if function in above:
@@ -152,7 +152,7 @@ def measure(board: Board, robot: str = "aloha") -> Sizes:
     """Build the image of a board and measure it.
 
     Raises:
-        SizesError: the compiler is missing, or the image does not build.
+        SizesError: The compiler is missing, or the image does not build.
     """
     _run("make", "-s", "-C", str(FIRMWARE), board.name, f"ROBOT={robot}")
     folder = FIRMWARE / "build" / board.name

@@ -31,8 +31,8 @@ class Joint:
     """One joint; every number is a float32 value in the joint's unit, unit/s or unit/s^2.
 
     Attributes:
-        resolution: how much of the unit one count of a setpoint is.
-        home: where the firmware takes the joint to be after a reset; a whole number of counts.
+        resolution: How much of the unit one count of a setpoint is.
+        home: Where the firmware takes the joint to be after a reset; a whole number of counts.
     """
 
     name: str
@@ -55,8 +55,8 @@ class JointTable:
     """All joints of one robot, in the order of its actions.
 
     Attributes:
-        control_hz: setpoints per second, 10 to 200.
-        servo_hz: steps per second of the motion between them, 200 to 1000, a multiple of `control_hz`.
+        control_hz: Setpoints per second, 10 to 200.
+        servo_hz: Steps per second of the motion between them, 200 to 1000, a multiple of `control_hz`.
     """
 
     robot: str

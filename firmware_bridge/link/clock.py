@@ -1,22 +1,21 @@
-"""The board's counter as a line over host time, fitted to round trips in the manner of Klipper's `clocksync.py`.
+"""Which firmware tick it is now, by the host's clock.
 
-Each ping is answered with the counter of the board. Where the ping took as long to go as the answer to come back,
-the counter was read in the middle of the round trip; it was read between its ends in any case. An exponentially
-weighted linear regression over these middles gives the counter at every host time and, as its slope, the drift of the
-board's crystal against the host's. It differs from Klipper, which asks once a second and regresses over the time of
-sending, in three points: the middle of the round trip stands for the reading, the weights decay with time instead of
-with every answer, and the drift is held to zero by a prior until the answers say more.
+`ClockRegression` fits the board's counter as a line over host time, in the manner of Klipper's `clocksync.py`.
 
-What is known of the error: a constant difference between the two delays shifts the line by half that difference,
-which no exchange of messages over the same line can tell; it is never more than half a round trip. Pure arithmetic:
-time is handed in, and nothing here knows of ticks, threads or ports.
+Each ping is answered with the counter of the board. Where the ping took as long to go as the answer to come back, the
+counter was read in the middle of the round trip; it was read between its ends in any case. An exponentially weighted
+linear regression over these middles gives the counter at every host time and, as its slope, the drift of the board's
+crystal against the host's. It differs from Klipper, which asks once a second and regresses over the time of sending, in
+three points: the middle of the round trip stands for the reading, the weights decay with time instead of with every
+answer, and the drift is held to zero by a prior until the answers say more.
 
-MERGED: Which firmware tick it is now, by the host's clock.
+What is known of the error: a constant difference between the two delays shifts the line by half that difference, which
+no exchange of messages over the same line can measure; it is never more than half a round trip. `ClockRegression` is
+pure arithmetic: times are arguments.
 
-Pings place the board's free-running counter on the host's clock (see `clock_regression`); telemetry places the ticks
-on the counter. Tick n begins at `epoch` + n · period of the counter, and the interrupt that reports it is never early,
-so the epoch is the smallest one that any report shows. The board never changes its clock for the host, and every time
-at which something is due is a tick of the board.
+`TickClock` adds the ticks: telemetry places them on the counter. Tick n begins at `epoch` + n · period of the counter,
+and the interrupt that reports it is never early, so the epoch is the smallest one that any report shows. The board
+never changes its clock for the host, and every time at which something is due is a tick of the board.
 """
 
 import math
@@ -38,13 +37,14 @@ _LONG_S = 1e-3  # a round trip longer than the lower quartile by more is not use
 _PATIENCE_S = 10.0  # after so long without a usable round trip, what is usual has changed
 _RESTART_S = 0.05  # more than any crystal drifts while a link is down for minutes
 _BOUND_SIGMAS = 3.0
+_RESTARTED = "the counter of the microcontroller fell back: it has restarted"
 
 
 class Verdict(Enum):
     """What one round trip was good for.
 
     USED: it moved the line. REJECTED: it was too long, or too far from the line. STEPPED: it contradicts the line, and
-    the line begins anew with it: the counter has run ahead while the host's clock stood (a suspended host), or the
+    the line begins anew with it: the counter ran on while the host's clock stood still (a suspended host), or the
     first answers had been slow. RESTARTED: the counter has fallen back; the board began to count anew.
     """
 
@@ -58,10 +58,10 @@ class ClockRegression:
     """Counter over host time. Host times are in ns of any monotonic clock; not safe for several threads.
 
     Attributes:
-        counter_hz: nominal frequency of the counter.
-        used: round trips that moved the line.
-        rejected: round trips that did not.
-        steps: how often the line had to begin anew.
+        counter_hz: Nominal frequency of the counter.
+        used: Round trips that moved the line.
+        rejected: Round trips that did not.
+        steps: How often the line had to begin anew.
     """
 
     def __init__(self, counter_hz: int) -> None:
@@ -201,20 +201,17 @@ class ClockRegression:
         return self._mean_deviation + self._slope * (elapsed_s - self._mean_time)
 
 
-_RESTARTED = "the counter of the microcontroller fell back: it has restarted"
-
-
 @dataclass(frozen=True)
 class ClockEstimate:
     """How well the board's clock is known.
 
     Attributes:
-        drift_ppm: how much faster than nominal the board's counter runs by the host's clock.
-        uncertainty_s: bound of the error of `tick_at`, in seconds.
-        round_trip_s: median of the last round trips, in seconds.
-        used: round trips that the estimate rests on, all since the board started.
-        rejected: round trips that were too long or too far off.
-        steps: how often the estimate began anew, as after the host was suspended.
+        drift_ppm: How much faster than nominal the board's counter runs by the host's clock.
+        uncertainty_s: Bound of the error of `tick_at`, in seconds.
+        round_trip_s: Median of the last round trips, in seconds.
+        used: Round trips that the estimate rests on, all since the board started.
+        rejected: Round trips that were too long or too far off.
+        steps: How often the estimate began anew, as after the host was suspended.
     """
 
     drift_ppm: float
@@ -241,7 +238,7 @@ class TickClock:
         """Takes the counter value that answers a ping sent and answered at these host times.
 
         Raises:
-            LinkError: the counter fell back, which it does only when the board restarts.
+            LinkError: The counter fell back, which it does only when the board restarts.
         """
         with self._lock:
             verdict = self._regression.add(sent_ns, received_ns, counter)
@@ -253,7 +250,7 @@ class TickClock:
         """Takes the counter value at which the interrupt of a tick ran; ticks come in order.
 
         Raises:
-            LinkError: the counter fell back, which it does only when the board restarts.
+            LinkError: The counter fell back, which it does only when the board restarts.
         """
         with self._lock:
             if counter < self._last_counter:
@@ -277,7 +274,7 @@ class TickClock:
         """The tick at a host time, with its fraction.
 
         Raises:
-            LinkError: nothing is known of the board's clock yet.
+            LinkError: Nothing is known of the board's clock yet.
         """
         with self._lock:
             return (self._regression.counter_at(host_ns) - self._known_epoch()) / self._period
@@ -286,7 +283,7 @@ class TickClock:
         """The host time at which a tick begins or began.
 
         Raises:
-            LinkError: nothing is known of the board's clock yet.
+            LinkError: Nothing is known of the board's clock yet.
         """
         with self._lock:
             return self._regression.host_ns_at(self._known_epoch() + tick * self._period)

@@ -57,7 +57,7 @@ def encode_frame(frame_type: int, seq: int, payload: bytes) -> bytes:
     """One frame as it crosses the wire, delimiter included.
 
     Raises:
-        ValueError: the payload does not fit in a frame.
+        ValueError: The payload does not fit in a frame.
     """
     if len(payload) > MAX_PAYLOAD:
         raise ValueError(f"payload of {len(payload)} bytes; a frame holds at most {MAX_PAYLOAD}")

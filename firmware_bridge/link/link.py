@@ -1,22 +1,20 @@
 """The live link to one microcontroller: reading, heartbeat, commands, and coming back after a loss.
 
-Two threads. The reader owns the port: it opens it, shakes hands, hands out what arrives, and begins again when
+Two threads. The reader owns the port: it opens it, does the handshake, dispatches what arrives, and begins again when
 the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
-reader lives and hears; the firmware stops the arm by itself when pings fail to come, so a dead host needs no help
-from here, and a deaf one must not keep the arm going.
-
-MERGED: Hands the answers that the reader thread receives to the threads that wait for them.
+reader runs and receives answers. The firmware stops the arm by itself when pings stay away: nothing has to be done
+here for a host that died, and a host that receives nothing must not keep the arm moving.
 """
 
+import contextlib
 import itertools
 import logging
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.link.clock import TickClock, Verdict
@@ -40,54 +38,6 @@ from pi0_edge.protos.serial_link import (
     Welcome,
 )
 
-Reply = TypeVar("Reply")
-
-
-class Expected(Generic[Reply]):
-    """Answers to one request, in the order of arrival."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-
-    def put(self, reply: Reply) -> None:
-        """Adds an answer."""
-        self._queue.put(reply)
-
-    def wait(self, timeout_s: float) -> Reply | None:
-        """The next answer, or None after `timeout_s` seconds."""
-        try:
-            return self._queue.get(timeout=max(0.0, timeout_s))
-        except queue.Empty:
-            return None
-
-
-class ReplyBox(Generic[Reply]):
-    """Requests that wait for an answer, by the number that the answer repeats."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Hashable, Expected[Reply]] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def expect(self, key: Hashable) -> Iterator[Expected[Reply]]:
-        """Collects the answers to one request while the context lasts."""
-        expected: Expected[Reply] = Expected()
-        with self._lock:
-            self._waiting[key] = expected
-        try:
-            yield expected
-        finally:
-            with self._lock:
-                del self._waiting[key]
-
-    def deliver(self, key: Hashable, reply: Reply) -> None:
-        """Hands over an answer; one that nobody waits for any more is dropped."""
-        with self._lock:
-            expected = self._waiting.get(key)
-        if expected is not None:
-            expected.put(reply)
-
-
 HEARTBEAT_S = 0.05
 _SILENCE_S = 0.5  # without a pong for so long, the link counts as down
 _READ_S = 0.05
@@ -99,16 +49,16 @@ logger = logging.getLogger(__name__)
 
 
 def _ignore(_: Telemetry) -> None:
-    """Nobody asked for telemetry."""
+    """Ignores telemetry."""
 
 
 class FirmwareLink:
     """One microcontroller on one serial port.
 
     Attributes:
-        robot: the joints that it drives.
-        line: what the host's decoder counted since `start`.
-        chunks: sends chunks and takes the answers to them.
+        robot: The joints that it drives.
+        line: What the host's decoder counted since `start`.
+        chunks: Sends chunks and processes the answers to them.
     """
 
     def __init__(
@@ -122,10 +72,10 @@ class FirmwareLink:
         """Prepares the link; `start` opens the port.
 
         Args:
-            port: device path, pseudo-terminal or `socket://host:port`.
-            robot: joints that the firmware must have been built for.
-            baud: bits per second.
-            on_telemetry: called in the reader thread for every tick that arrives; must return quickly.
+            port: Device path, pseudo-terminal or `socket://host:port`.
+            robot: Joints that the firmware must have been built for.
+            baud: Bits per second.
+            on_telemetry: Called in the reader thread for every tick that arrives; must return quickly.
         """
         self.robot = robot
         self.baud = baud
@@ -140,19 +90,19 @@ class FirmwareLink:
         self._counters: Counters | None = None
         self._last_pong = 0.0
         self._estop_wanted = False
-        self._command_replies: ReplyBox[CommandReply] = ReplyBox()
+        self._replies: dict[int, queue.SimpleQueue[CommandReply]] = {}  # of commands that wait, by nonce
         self._nonces = itertools.count(secrets.randbelow(1 << 31))
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, name="link-reader", daemon=True)
-        self._heart = threading.Thread(target=self._beat, name="link-heartbeat", daemon=True)
+        self._heart = threading.Thread(target=self._run_heartbeat, name="link-heartbeat", daemon=True)
 
     def start(self, timeout_s: float = 5.0) -> None:
         """Opens the port and returns when the firmware's clock is known.
 
         Raises:
-            PortError: the port cannot be opened.
-            LinkError: the firmware does not answer within `timeout_s` seconds.
-            ProtocolError: it was built for other messages or other joints.
+            PortError: The port cannot be opened.
+            LinkError: The firmware does not answer within `timeout_s` seconds.
+            ProtocolError: It was built for other messages or other joints.
         """
         deadline = time.monotonic() + timeout_s
         self._connect(timeout_s)
@@ -210,7 +160,7 @@ class FirmwareLink:
         """Sends one message, once.
 
         Raises:
-            LinkError: the link is down.
+            LinkError: The link is down.
         """
         session = self._session
         if session is None:
@@ -221,33 +171,41 @@ class FirmwareLink:
         """Sends a command until it is answered; the firmware carries out a repeated nonce only once.
 
         Raises:
-            LinkError: no answer within `timeout_s` seconds.
+            LinkError: No answer within `timeout_s` seconds.
         """
         request = CommandRequest(next(self._nonces) & 0xFFFFFFFF, command)
         deadline = time.monotonic() + timeout_s
         failure = f"the firmware did not answer {command.name} within {timeout_s:.1f} s"
-        with self._command_replies.expect(request.nonce) as replies:
+        with self._expected_replies(request.nonce) as replies:
             while time.monotonic() < deadline:
                 try:
                     self.send(request)
                 except LinkError as error:
                     failure = str(error)  # the link may come back in time
-                reply = replies.wait(_COMMAND_RETRY_S)
-                if reply is not None:
-                    return reply
+                with contextlib.suppress(queue.Empty):
+                    return replies.get(timeout=_COMMAND_RETRY_S)
         raise LinkError(failure)
 
     def estop(self, timeout_s: float = 1.0) -> CommandReply:
         """Latches the emergency stop, and goes on trying with each heartbeat where the link is down now.
 
         Raises:
-            LinkError: not confirmed within `timeout_s` seconds.
+            LinkError: Not confirmed within `timeout_s` seconds.
         """
         self._estop_wanted = True
         reply = self.command(Command.ESTOP, timeout_s)
-        # Once confirmed it must not be repeated until telemetry says so too: it could outlive a Clear within that tick.
+        # Once confirmed it is not repeated until telemetry shows it too: it could outlive a Clear within that tick.
         self._estop_wanted = reply.result != CommandResult.OK
         return reply
+
+    @contextmanager
+    def _expected_replies(self, nonce: int) -> Iterator[queue.SimpleQueue[CommandReply]]:
+        """The answers to one command, while the context lasts; the reader thread fills the queue."""
+        replies = self._replies[nonce] = queue.SimpleQueue()
+        try:
+            yield replies
+        finally:
+            del self._replies[nonce]
 
     def _connect(self, timeout_s: float) -> None:
         session = LinkSession(open_stream(self._port, self.baud), self.line)
@@ -291,41 +249,42 @@ class FirmwareLink:
     def _dispatch(self, message: Message) -> None:
         match message:
             case Telemetry():
-                self._take_telemetry(message)
+                self._handle_telemetry(message)
             case Pong():
-                self._take_pong(message)
+                self._handle_pong(message)
             case CommandReply():
-                self._command_replies.deliver(message.nonce, message)
+                if (replies := self._replies.get(message.nonce)) is not None:
+                    replies.put(message)
             case ChunkReply():
-                self.chunks.take_reply(message)
+                self.chunks.on_reply(message)
             case Counters():
                 self._counters = message
 
-    def _take_pong(self, pong: Pong) -> None:
+    def _handle_pong(self, pong: Pong) -> None:
         self._last_pong = time.monotonic()
         verdict = self.clock.add_round_trip(pong.host_time_us * 1000, time.monotonic_ns(), pong.counter)
         if verdict is Verdict.STEPPED:
-            logger.info("the host's clock had stood still, or the first answers were slow: the tick is known anew")
+            logger.info("the host's clock stood still, or the first answers were slow: the tick estimate begins anew")
 
-    def _take_telemetry(self, telemetry: Telemetry) -> None:
+    def _handle_telemetry(self, telemetry: Telemetry) -> None:
         if telemetry.state == State.ESTOP:
             self._estop_wanted = False
         self._telemetry = telemetry
         self.clock.add_tick(telemetry.tick, telemetry.counter)
         self._on_telemetry(telemetry)
 
-    def _beat(self) -> None:
+    def _run_heartbeat(self) -> None:
         due = time.monotonic()
         for ping_id in itertools.count():
             due = max(due + HEARTBEAT_S, time.monotonic())
             if self._stop.wait(due - time.monotonic()) or not self._reader.is_alive():
                 return
             try:
-                self._beat_once(ping_id & 0xFFFFFFFF)
+                self._send_heartbeat(ping_id & 0xFFFFFFFF)
             except LinkError as error:
                 logger.debug("no heartbeat: %s", error)
 
-    def _beat_once(self, ping_id: int) -> None:
+    def _send_heartbeat(self, ping_id: int) -> None:
         if self._estop_wanted:
             self.send(CommandRequest(next(self._nonces) & 0xFFFFFFFF, Command.ESTOP))
         self.send(Ping(ping_id, time.monotonic_ns() // 1000))

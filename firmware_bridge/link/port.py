@@ -22,11 +22,11 @@ def open_stream(url: str, baud: int) -> "SerialStream":
     """Opens a port for this process alone.
 
     Args:
-        url: device path, pseudo-terminal or `socket://host:port`.
-        baud: bits per second; without effect on sockets and pseudo-terminals.
+        url: Device path, pseudo-terminal or `socket://host:port`.
+        baud: Bits per second; without effect on sockets and pseudo-terminals.
 
     Raises:
-        PortError: it does not exist, may not be opened, is busy or is no serial port.
+        PortError: It does not exist, may not be opened, is busy or is no serial port.
     """
     if "://" in url:
         return SerialStream(url, _open_socket(url))
@@ -86,7 +86,7 @@ class SerialStream:
         """The bytes that have arrived, at least one; empty after `timeout_s` seconds of silence.
 
         Raises:
-            LinkError: the port has gone.
+            LinkError: The port has gone.
         """
         try:
             if not select.select([self._fd], [], [], timeout_s)[0]:
@@ -102,7 +102,7 @@ class SerialStream:
         """Hands all bytes to the port.
 
         Raises:
-            LinkError: the port has gone, or did not take the bytes within `timeout_s` seconds.
+            LinkError: The port has gone, or did not take the bytes within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
         rest = memoryview(data)

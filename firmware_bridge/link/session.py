@@ -1,8 +1,8 @@
 """Messages over one open port: numbers and frames what is sent, checks and unpacks what arrives.
 
 One thread receives; any thread may send. What cannot be read is counted in `counters`, never raised.
-
-MERGED: Hello and Welcome: both sides must hold the same messages and the same joint table before anything moves.
+A session begins with the handshake (Hello, Welcome): host and firmware must have the same messages and the same joint
+table before anything moves.
 """
 
 import logging
@@ -18,6 +18,7 @@ from pi0_edge.protos.serial_link import MESSAGES, SCHEMA_HASH, Hello, Message, W
 
 _WRITE_LIMIT_S = 0.5
 _FROM_FIRMWARE = 0x80
+_HELLO_PERIOD_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class LinkSession:
         """Sends one message.
 
         Raises:
-            LinkError: the port has gone or takes no bytes.
+            LinkError: The port has gone or takes no bytes.
         """
         with self._send_lock:
             frame = encode_frame(message.ID, self._next_seq, message.pack())
@@ -49,7 +50,7 @@ class LinkSession:
         """The messages that have arrived; waits at most `timeout_s` seconds for the first bytes.
 
         Raises:
-            LinkError: the port has gone.
+            LinkError: The port has gone.
         """
         frames = self._decoder.feed(self._stream.read(timeout_s))
         messages = (self._unpack(frame) for frame in frames)
@@ -77,15 +78,12 @@ class LinkSession:
             return None
 
 
-_HELLO_PERIOD_S = 0.1
-
-
 def shake_hands(session: LinkSession, robot: RobotJoints, timeout_s: float) -> Welcome:
-    """Asks the board who it is until it answers.
+    """Sends Hello until the board answers with Welcome.
 
     Raises:
-        LinkError: no answer within `timeout_s` seconds.
-        ProtocolError: other messages, another joint table or another number of joints.
+        LinkError: No answer within `timeout_s` seconds.
+        ProtocolError: Other messages, another joint table or another number of joints.
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -96,17 +94,17 @@ def shake_hands(session: LinkSession, robot: RobotJoints, timeout_s: float) -> W
                 if isinstance(message, Welcome):
                     _check(message, robot)
                     return message
-    raise LinkError(_silence(session, timeout_s))
+    raise LinkError(_describe_silence(session, timeout_s))
 
 
-def _silence(session: LinkSession, timeout_s: float) -> str:
+def _describe_silence(session: LinkSession, timeout_s: float) -> str:
     counters = session.counters
     damaged = counters.crc_errors + counters.framing_errors
     if counters.frames:
         return f"the firmware sends telemetry but did not answer a Hello within {timeout_s:.1f} s; reset the board"
     if damaged:
         return (
-            f"only garbage arrives ({damaged} damaged frames in {timeout_s:.1f} s): "
+            f"nothing readable arrives ({damaged} damaged frames in {timeout_s:.1f} s): "
             "wrong baud rate, or another kind of device on this port"
         )
     return f"the port is silent for {timeout_s:.1f} s: is the board powered, flashed and on this port?"

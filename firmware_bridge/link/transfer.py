@@ -1,8 +1,8 @@
-"""Fragments in flight: which to send next, which are lost, and when to stop waiting for an answer.
+"""Brings chunks to the firmware: which fragment to send next, which are lost, and how long to wait for an answer.
 
 Selective repeat over a line that keeps the order of what it carries. Every transmission gets a number; the firmware's
 answers name the fragments of a chunk that it holds, and so the newest transmission that got through. What was sent
-before that one and did not arrive is lost and is sent again at once; what nothing is heard of is sent again after
+before that one and did not arrive is lost and is sent again at once; what is not acknowledged is sent again after
 `RoundTripTimer.wait_s`.
 
 At most `limit` bytes are unacknowledged at any time, over all chunks. It never exceeds the receive queue of the
@@ -12,19 +12,17 @@ slower than its baud rate says must not hold a heartbeat back until the firmware
 
 A newer chunk supersedes older ones: of those nothing is sent any more, and one that was not yet sent to its end has
 failed. One that was still waits for its answer, so that chunks follow each other without a pause. Where a newer one
-merely waits behind an older one (`let_pass`), the older is sent to its end, but nothing of it twice. Pure logic: times
-are handed in, in seconds of any clock; not safe for several threads.
+merely waits behind an older one (`yield_to_newer`), the older is sent to its end, but nothing of it twice.
 
-MERGED: How long to wait for an acknowledgement before sending again: srtt + 4 · rttvar, as in RFC 6298 and Klipper.
+The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 
     rttvar ← 3/4 · rttvar + 1/4 · |srtt − sample|,   srtt ← 7/8 · srtt + 1/8 · sample
 
-Only answers to what was sent once are samples (Karn's rule); every wait in vain doubles the next one.
+Only answers to what was sent once are samples (Karn's rule); every timeout doubles the next one.
 
-MERGED: Sends chunks through one window for any number of threads; the reader thread hands in what the firmware answers.
-
-The thread that brings a chunk also sends it, so that nothing is sent for a caller who has gone. All decisions are
-those of `TransferWindow`.
+`RoundTripTimer` and `TransferWindow` are pure logic: times are arguments, in seconds of any clock, and neither is safe
+for several threads. `ChunkSender` is: the thread that brings a chunk also sends it, so that nothing is sent for a
+caller that has gone, and the reader thread passes on what the firmware answers.
 """
 
 import logging
@@ -40,16 +38,26 @@ from pi0_edge.protos.serial_link import CRC_SIZE, HEADER_SIZE, MAX_FRAME, ChunkR
 
 SHORTEST_S = 0.025  # as in Klipper; the firmware's loop, the scheduler of the host
 LONGEST_S = 0.25  # a line that is dead for as long has stopped the arm; it is tried often enough to find it back
+_LARGEST_FRAME = MAX_FRAME - HEADER_SIZE - CRC_SIZE + ENCODED_OVERHEAD
+_MIN_WINDOW = 4 * _LARGEST_FRAME  # the firmware acknowledges two at a time, so two more keep the line busy
+_FIRST_ANSWER_S = 0.1  # before any was measured
+_QUEUED_S = 0.04  # of bytes on the line
+_LONG_S = 0.08  # an acknowledgement that takes longer halves the window; a heartbeat has 200 ms, and comes every 50
+_BITS_PER_BYTE = 10
+_POLL_S = 0.02  # how often to see whether the chunk is past due
+_LINK_DOWN_WAIT_S = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class RoundTripTimer:
-    """The waiting time, learnt from samples."""
+    """The retransmission timeout, estimated from round trips."""
 
     def __init__(self, first_s: float) -> None:
-        """Begins with a guess.
+        """Starts from an estimate.
 
         Args:
-            first_s: waiting time before anything was measured, in seconds.
+            first_s: Waiting time before anything was measured, in seconds.
         """
         self._first_s = first_s
         self._smoothed_s: float | None = None
@@ -63,16 +71,16 @@ class RoundTripTimer:
 
     @property
     def wait_s(self) -> float:
-        """How long to wait now."""
+        """How long to wait now, after the timeouts so far."""
         return min(LONGEST_S, self.usual_s * self._backoff)
 
     @property
     def usual_s(self) -> float:
-        """How long to wait where nothing was waited for in vain before."""
+        """How long to wait where no timeout came before."""
         return max(SHORTEST_S, self.smoothed_s + 4.0 * self._variation_s)
 
     def sample(self, seconds: float) -> None:
-        """Takes the time between sending something once and its acknowledgement."""
+        """Adds the time between sending something once and its acknowledgement."""
         self._backoff = 1
         if self._smoothed_s is None:
             self._smoothed_s, self._variation_s = seconds, seconds / 2.0
@@ -80,17 +88,9 @@ class RoundTripTimer:
         self._variation_s += (abs(self._smoothed_s - seconds) - self._variation_s) / 4.0
         self._smoothed_s += (seconds - self._smoothed_s) / 8.0
 
-    def waited_in_vain(self) -> None:
+    def on_timeout(self) -> None:
         """Doubles the next waiting time."""
         self._backoff = min(2 * self._backoff, 64)
-
-
-_LARGEST_FRAME = MAX_FRAME - HEADER_SIZE - CRC_SIZE + ENCODED_OVERHEAD
-_LEAST = 4 * _LARGEST_FRAME  # the firmware acknowledges two at a time, so two more keep the line busy
-_FIRST_ANSWER_S = 0.1  # before any was measured
-_QUEUED_S = 0.04  # of bytes on the line
-_LONG_S = 0.08  # an acknowledgement that takes longer halves the window; a heartbeat has 200 ms, and comes every 50
-_BITS_PER_BYTE = 10
 
 
 class Transmission(NamedTuple):
@@ -105,11 +105,12 @@ class Transfer:
     """One chunk on its way.
 
     Attributes:
-        chunk_id: of the chunk.
-        fragments: of the chunk, by index.
-        reply: the firmware's decision, None before it.
-        superseded: a newer chunk came, and this one will not be sent again.
-        retransmissions: fragments that were sent more than once.
+        chunk_id: Of the chunk.
+        fragments: Of the chunk, by index.
+        reply: The firmware's decision, None before it.
+        superseded: A newer chunk came, and this one will not be sent again.
+        blocks_newer: A newer chunk waits for it.
+        retransmissions: Fragments that were sent more than once.
     """
 
     def __init__(self, chunk_id: int, fragments: Sequence[Fragment]) -> None:
@@ -117,7 +118,7 @@ class Transfer:
         self.fragments = fragments
         self.reply: ChunkReply | None = None
         self.superseded = False
-        self.in_the_way = False  # a newer chunk waits for it
+        self.blocks_newer = False
         self.retransmissions = 0
         self.due = deque(range(len(fragments)))  # indices to send, in this order
         self.sent: dict[int, Transmission] = {}  # the last transmission of each index
@@ -161,10 +162,10 @@ class TransferWindow:
         """Begins anew after a handshake: what was in flight is lost, and the firmware may have forgotten the rest.
 
         Args:
-            receive_window: bytes of fragments that the firmware can hold, as it said in its `Welcome`.
+            receive_window: Bytes of fragments that the firmware can hold, as it said in its `Welcome`.
         """
-        self._most = min(receive_window, max(_LEAST, int(self._baud / _BITS_PER_BYTE * _QUEUED_S)))
-        self.limit = min(_LEAST, self._most)
+        self._max_window = min(receive_window, max(_MIN_WINDOW, int(self._baud / _BITS_PER_BYTE * _QUEUED_S)))
+        self.limit = min(_MIN_WINDOW, self._max_window)
         self.timer = RoundTripTimer(_FIRST_ANSWER_S + self.limit * _BITS_PER_BYTE / self._baud)
         self._flight.clear()
         for transfer in self._transfers.values():
@@ -177,7 +178,7 @@ class TransferWindow:
         return sum(transmission.size for transmission in self._flight)
 
     def begin(self, chunk_id: int, fragments: Sequence[Fragment], now_s: float) -> Transfer:
-        """Takes a chunk, which supersedes all older ones, or is superseded itself.
+        """Adds a chunk, which supersedes all older ones, or is superseded itself.
 
         It does not wait for what older ones sent longer ago than an answer usually takes.
         """
@@ -192,10 +193,10 @@ class TransferWindow:
         self._newest = transfer
         return transfer
 
-    def let_pass(self) -> None:
-        """A newer chunk waits: what is on its way now may arrive, but nothing of it is sent again."""
+    def yield_to_newer(self) -> None:
+        """Marks the chunk on its way as blocking a newer one: it may arrive, but nothing of it is sent again."""
         if self._newest is not None:
-            self._newest.in_the_way = True
+            self._newest.blocks_newer = True
             self._newest.superseded |= any(index in self._newest.sent for index in self._newest.due)
 
     def end(self, transfer: Transfer) -> None:
@@ -217,15 +218,15 @@ class TransferWindow:
         self._count_as_sent(transfer, Transmission(self._next_number, size, now_s))
         return fragment
 
-    def take_reply(self, reply: ChunkReply, now_s: float) -> None:
-        """Takes an answer of the firmware."""
+    def on_reply(self, reply: ChunkReply, now_s: float) -> None:
+        """Processes an answer of the firmware."""
         transfer = self._transfers.get(reply.chunk_id)
         if transfer is None or transfer.ended:
             return
         newest = transfer.newest_of(reply.received & ~transfer.held)
         transfer.held = reply.received
         if newest is not None and newest not in transfer.repeated:
-            self._take_sample(transfer.sent[newest], now_s)
+            self._add_sample(transfer.sent[newest], now_s)
         if reply.result != ChunkResult.INCOMPLETE:
             transfer.reply = reply
             self._acknowledge(transfer.last_number, now_s)
@@ -244,8 +245,8 @@ class TransferWindow:
         return self._waiting_since_s + self.timer.wait_s if self._flight else None
 
     def give_up_waiting(self, now_s: float) -> None:
-        """Nothing was heard until the deadline: all in flight counts as lost."""
-        self.timer.waited_in_vain()
+        """Counts all in flight as lost: no answer came until the deadline."""
+        self.timer.on_timeout()
         self._flight.clear()
         self._waiting_since_s = now_s
         for transfer in self._transfers.values():
@@ -260,14 +261,14 @@ class TransferWindow:
         self._flight.append(transmission)
         self._next_number += 1
 
-    def _take_sample(self, transmission: Transmission, now_s: float) -> None:
-        """Learns from the acknowledgement of what was sent once."""
+    def _add_sample(self, transmission: Transmission, now_s: float) -> None:
+        """Updates timeout and window from the acknowledgement of what was sent once."""
         taken_s = now_s - transmission.sent_s
         self.timer.sample(taken_s)
         if taken_s <= _LONG_S:
-            self.limit = min(self._most, self.limit + _LARGEST_FRAME)
+            self.limit = min(self._max_window, self.limit + _LARGEST_FRAME)
         elif transmission.number >= self._halved_at:  # what was sent before the last halving says nothing of it
-            self.limit = min(self._most, max(_LEAST, self.limit // 2))
+            self.limit = min(self._max_window, max(_MIN_WINDOW, self.limit // 2))
             self._halved_at = self._next_number
 
     def _acknowledge(self, number: int, now_s: float) -> None:
@@ -281,7 +282,7 @@ class TransferWindow:
 
     def _send_again(self, transfer: Transfer, indices: list[int]) -> None:
         """Puts lost fragments before those that were never sent; a chunk that a newer one replaces has failed."""
-        if indices and (transfer is not self._newest or transfer.in_the_way):
+        if indices and (transfer is not self._newest or transfer.blocks_newer):
             transfer.superseded = True
         transfer.due.extendleft(sorted(set(indices) - set(transfer.due), reverse=True))
 
@@ -296,12 +297,6 @@ def wire_size(fragment: Fragment) -> int:
     return len(fragment.pack()) + ENCODED_OVERHEAD
 
 
-_LOOK_S = 0.02  # how often to see whether the chunk is past due
-_LINK_DOWN_WAIT_S = 0.02
-
-logger = logging.getLogger(__name__)
-
-
 class ChunkSender:
     """The chunks of one link."""
 
@@ -309,8 +304,8 @@ class ChunkSender:
         """Prepares sending.
 
         Args:
-            send: sends one fragment; raises `LinkError` while the link is down.
-            baud: bits per second of the line.
+            send: Sends one fragment; raises `LinkError` while the link is down.
+            baud: Bits per second of the line.
         """
         self._send = send
         self._window = TransferWindow(baud)
@@ -322,20 +317,23 @@ class ChunkSender:
             self._window.restart(receive_window)
             self._changed.notify_all()
 
-    def take_reply(self, reply: ChunkReply) -> None:
-        """Takes an answer of the firmware. Called in the link's reader thread."""
+    def on_reply(self, reply: ChunkReply) -> None:
+        """Processes an answer of the firmware. Called in the link's reader thread."""
         with self._changed:
-            self._window.take_reply(reply, time.monotonic())
+            self._window.on_reply(reply, time.monotonic())
             self._changed.notify_all()
 
-    def let_pass(self) -> None:
-        """A newer chunk waits for the one on its way, see `TransferWindow.let_pass`."""
+    def yield_to_newer(self) -> None:
+        """Lets a newer chunk pass the one on its way, see `TransferWindow.yield_to_newer`."""
         with self._changed:
-            self._window.let_pass()
+            self._window.yield_to_newer()
             self._changed.notify_all()
 
-    def deliver(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
-        """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due."""
+    def send_chunk(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
+        """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due.
+
+        A link that goes down meanwhile is waited for. Several threads may call it, each with a newer chunk.
+        """
         with self._changed:
             transfer = self._window.begin(chunk_id, fragments, time.monotonic())
             self._changed.notify_all()
@@ -348,7 +346,7 @@ class ChunkSender:
         return transfer
 
     def _advance(self, transfer: Transfer) -> None:
-        """Sends one fragment, or waits for something to happen."""
+        """Sends one fragment, or waits for an answer."""
         with self._changed:
             now_s = time.monotonic()
             deadline_s = self._window.deadline_s()
@@ -356,12 +354,10 @@ class ChunkSender:
                 self._window.give_up_waiting(now_s)
             fragment = self._window.next_fragment(transfer, now_s)
             if fragment is None and not transfer.ended:
-                wait_s = _LOOK_S if deadline_s is None else min(_LOOK_S, max(0.0, deadline_s - now_s))
+                wait_s = _POLL_S if deadline_s is None else min(_POLL_S, max(0.0, deadline_s - now_s))
                 self._changed.wait(wait_s)
-        if fragment is not None:
-            self._send_once(fragment)
-
-    def _send_once(self, fragment: Fragment) -> None:
+        if fragment is None:
+            return
         try:
             self._send(fragment)
         except LinkError as error:

@@ -41,11 +41,11 @@ class HostFirmware:
     There is one per joint table and process: a new object is a reset of the board.
 
     Attributes:
-        table: joints compiled in.
-        library: the compiled core.
-        tick_number: the last executed tick.
-        servo_steps: servo steps of one tick.
-        chunk_id: number of the last chunk that `fragments` made.
+        table: Joints compiled in.
+        library: The compiled core.
+        tick_number: The last executed tick.
+        servo_steps: Servo steps of one tick.
+        chunk_id: Number of the last chunk that `fragments` made.
     """
 
     def __init__(self, table: JointTable, cause: ResetCause = ResetCause.POWER_ON) -> None:

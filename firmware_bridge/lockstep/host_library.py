@@ -41,7 +41,7 @@ def build_core(table: JointTable, target: str) -> Path:
     """Compile a target of the firmware's Makefile with this joint table; returns the folder of what was made.
 
     Raises:
-        EmulatorError: make or the C compiler is missing, or the core does not compile.
+        EmulatorError: Make or the C compiler is missing, or the core does not compile.
     """
     missing = [program for program in ("make", "gcc") if shutil.which(program) is None]
     if missing:
@@ -66,7 +66,7 @@ def load_host_library(table: JointTable) -> ctypes.CDLL:
     """Return the library with this joint table compiled in; it holds one controller.
 
     Raises:
-        EmulatorError: see `build_core`.
+        EmulatorError: See `build_core`.
     """
     return _declare(ctypes.CDLL(str(build_core(table, "host") / "libfirmware.so")))
 

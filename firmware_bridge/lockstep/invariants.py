@@ -38,8 +38,8 @@ class Watch:
 
         Args:
             motion: float64 [joints, 2], position and displacement of the last step.
-            state: in which the step was made.
-            evenly: it came right after the step before.
+            state: In which the step was made.
+            evenly: It came right after the step before.
         """
         position, velocity = motion[:, 0], motion[:, 1]
         speed = np.abs(velocity)
@@ -57,10 +57,10 @@ class Watch:
         """After the first step of a tick.
 
         Args:
-            before: state before it.
-            report: of this tick.
+            before: State before it.
+            report: Of this tick.
             cleared: CLEAR was sent since the last one.
-            silent_ticks: ticks since the host sent its last heartbeat.
+            silent_ticks: Ticks since the host sent its last heartbeat.
         """
         state = State(report.state)
         latched = before in (State.SAFE, State.ESTOP)

@@ -33,7 +33,7 @@ def explore(*arguments: str) -> int:
     """Builds and runs the explorer; returns its exit status: 0 where no promise was broken.
 
     Raises:
-        EmulatorError: the core does not compile here.
+        EmulatorError: The core does not compile here.
     """
     program = build_core(ROBOT, "explore") / "explore"
     return subprocess.run([program, *arguments], check=False).returncode

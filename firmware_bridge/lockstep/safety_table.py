@@ -35,7 +35,7 @@ def read_transitions() -> Transitions:
     """What the compiled core holds: (event, state) to the state after it.
 
     Raises:
-        EmulatorError: the core does not compile here.
+        EmulatorError: The core does not compile here.
     """
     events, states = list(read_events()), list(State)
     table = (ctypes.c_uint8 * (len(events) * len(states))).in_dll(load_host_library(ROBOT), "safety_transitions")

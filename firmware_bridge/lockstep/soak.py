@@ -54,10 +54,10 @@ class Tally:
     """What an hour held.
 
     Attributes:
-        ticks: that were executed.
-        states: ticks in each state.
-        faults: how often each began.
-        chunks: that were sent.
+        ticks: That were executed.
+        states: Ticks in each state.
+        faults: How often each began.
+        chunks: That were sent.
         digest: SHA-256 of position and velocity of every joint at every servo step.
     """
 
@@ -88,7 +88,7 @@ class Soak:
         """Plays the hour; yields now and then, and at its end.
 
         Raises:
-            BrokenPromiseError: with the tick at which it happened.
+            BrokenPromiseError: With the tick at which it happened.
         """
         self._connect()
         for tick in range(ticks):

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.replanning import ChunkScheduler
+from firmware_bridge.robot import ACTIVE_STATES
 from firmware_bridge.splice import client_splice
 from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
 from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.evaluation.rollout import MAX_TICKS, observe
 from pi0_edge.protos import bridge_pb2
-from pi0_edge.protos.serial_link import State
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
 
@@ -39,7 +39,6 @@ HOLD_TICKS = 80
 HOMING_CHUNK_TICKS = 25
 PICTURE_SIZE = 112
 PROMPT = "Transfer cube"
-ACTIVE = (State.ARMED, State.RUNNING, State.STARVED)
 
 
 class TickFollower:
@@ -150,7 +149,7 @@ class SimulatedRobot:
 
     def _moving(self) -> bool:
         last = self.follower.last
-        return last is not None and last.state in ACTIVE
+        return last is not None and last.state in ACTIVE_STATES
 
     def _collect(self, played: PlayedChunk | None) -> None:
         if played is None:
@@ -182,11 +181,11 @@ def ready_arm(bridge: BridgeClient, follower: TickFollower, joint_names: Sequenc
     Raises:
         StateError: If somebody else holds the arm or its state forbids it.
     """
-    if bridge.status().state in ACTIVE:
+    if bridge.status().state in ACTIVE_STATES:
         return
     bridge.clear("a new episode")
     bridge.arm(joint_names)
-    while follower.advance().state not in ACTIVE:
+    while follower.advance().state not in ACTIVE_STATES:
         pass
 
 

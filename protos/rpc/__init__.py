@@ -1,4 +1,4 @@
 """How the services of these protos are offered and reached: TLS, roles, limits, logs and metrics.
 
-Both servers, the policy and the bridge, stand behind the same gate; docs/network.md describes it for users.
+Both servers, the policy and the bridge, have the same interceptor; docs/network.md describes it for users.
 """

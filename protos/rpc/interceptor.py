@@ -1,4 +1,4 @@
-"""The gate before every call: who calls, whether its role may, whether it asks for too much, and what came of it.
+"""The interceptor of every call: who calls, whether its role may, whether it asks for too much, and what came of it.
 
 A stop of the arm passes whatever the load: it is never counted against a limit, it has threads of its own, and it is
 served while the server drains.
@@ -26,20 +26,20 @@ logger = logging.getLogger(__name__)
 Refusal = tuple[grpc.StatusCode, str]
 
 
-class Gate(grpc.ServerInterceptor):
+class AuthInterceptor(grpc.ServerInterceptor):
     """Guards all calls of one server."""
 
     def __init__(
         self, metrics: CallMetrics, *, authenticated: bool, observing_streams: int, limits: Limits | None = None
     ) -> None:
-        """Prepares a gate.
+        """Prepares an interceptor.
 
         Args:
-            metrics: counts what passes and what does not.
-            authenticated: whether peers show certificates; without, every peer may command.
-            observing_streams: streams that only observe, of all peers together. They leave room for those that
+            metrics: Counts what passes and what does not.
+            authenticated: Whether peers show certificates; without, every peer may command.
+            observing_streams: Streams that only observe, of all peers together. They leave room for those that
                 command, whose number the service itself bounds.
-            limits: of each peer.
+            limits: Of each peer.
         """
         self._metrics = metrics
         self._authenticated = authenticated
@@ -52,13 +52,13 @@ class Gate(grpc.ServerInterceptor):
         self._draining.set()
 
     def close(self) -> None:
-        """Ends the threads of the gate, once the server has stopped."""
+        """Ends the threads of the interceptor, once the server has stopped."""
         self._estops.shutdown(wait=False)
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """The handler of a call, behind the gate; None where no service has such a call."""
+        """The handler of a call, behind the interceptor; None where no service has such a call."""
         method = getattr(handler_call_details, "method")  # noqa: B009  # missing from gRPC's type stubs
         handler = continuation(handler_call_details)
         if handler is None:

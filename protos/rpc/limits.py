@@ -13,10 +13,10 @@ class Limits:
     """What one peer may do.
 
     Attributes:
-        calls_per_s: calls begun per second, in the long run.
-        messages_per_s: messages sent per second within streams, in the long run.
-        burst_s: how many seconds' worth may come at once.
-        streams: streams open at a time.
+        calls_per_s: Calls begun per second, in the long run.
+        messages_per_s: Messages sent per second within streams, in the long run.
+        burst_s: How many seconds' worth may come at once.
+        streams: Streams open at a time.
     """
 
     calls_per_s: float = 200.0
@@ -49,8 +49,8 @@ class PeerLimits:
         """Begins counting.
 
         Args:
-            limits: of each peer.
-            observing_streams: streams that only observe, of all peers together; each holds a thread of the server.
+            limits: Of each peer.
+            observing_streams: Streams that only observe, of all peers together; each holds a thread of the server.
         """
         self._limits = limits
         self._most_observing = observing_streams

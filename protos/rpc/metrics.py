@@ -36,18 +36,18 @@ class MetricsServer:
     """`/metrics` on loopback while the context lasts.
 
     Attributes:
-        address: where it listens, host:port.
+        address: Where it listens, host:port.
     """
 
     def __init__(self, port: int, registry: CollectorRegistry) -> None:
         """Begins to listen.
 
         Args:
-            port: on loopback; 0 takes a free one.
-            registry: what is offered.
+            port: On loopback; 0 takes a free one.
+            registry: What is offered.
 
         Raises:
-            EndpointError: the port is taken.
+            EndpointError: The port is taken.
         """
         try:
             self._server, self._thread = start_http_server(port, _HOST, registry)

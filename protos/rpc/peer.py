@@ -14,8 +14,8 @@ class Peer:
     """The other end of a call.
 
     Attributes:
-        name: common name of its certificate; its address where nobody is asked for one.
-        role: what it may do.
+        name: Common name of its certificate; its address where nobody is asked for one.
+        role: What it may do.
     """
 
     name: str
@@ -26,8 +26,8 @@ def peer_of(context: grpc.ServicerContext, *, authenticated: bool) -> Peer:
     """The peer of a call.
 
     Args:
-        context: of the call.
-        authenticated: whether the connection is of mutual TLS; without, every peer may command.
+        context: Of the call.
+        authenticated: Whether the connection is of mutual TLS; without, every peer may command.
     """
     if not authenticated:
         return Peer(context.peer(), Role.COMMAND)

@@ -1,4 +1,4 @@
-"""A gRPC server behind the gate, with health and reflection: what the policy server and the bridge have in common."""
+"""A gRPC server with authentication, limits, health and reflection: what policy server and bridge have in common."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from pi0_edge.errors import EndpointError
-from pi0_edge.protos.rpc.interceptor import Gate
+from pi0_edge.protos.rpc.interceptor import AuthInterceptor
 from pi0_edge.protos.rpc.limits import Limits
 from pi0_edge.protos.rpc.metrics import CallMetrics
 from pi0_edge.protos.rpc.tls import server_credentials
@@ -53,27 +53,27 @@ class GuardedServer:
         """Prepares a server; it listens nowhere yet.
 
         Args:
-            service: full name of the service, for health and reflection.
-            tls: folder with authority, certificate and key; None asks no peer who it is.
-            observing_streams: streams of the service that only observe, open at a time.
-            commanding: streams and long calls that need the role command, open at a time; the service bounds them.
-            message_limit: bytes of the largest request.
-            registry: takes the figures of the calls.
-            limits: of each peer.
+            service: Full name of the service, for health and reflection.
+            tls: Folder with authority, certificate and key; None asks no peer who it is.
+            observing_streams: Streams of the service that only observe, open at a time.
+            commanding: Streams and long calls that need the role command, open at a time; the service bounds them.
+            message_limit: Bytes of the largest request.
+            registry: Takes the figures of the calls.
+            limits: Of each peer.
 
         Raises:
-            EndpointError: something is wrong with the folder for TLS.
+            EndpointError: Something is wrong with the folder for TLS.
         """
         self._service = service
         self._credentials = None if tls is None else server_credentials(tls)
         observing_streams += _SPARE_STREAMS
-        self._gate = Gate(
+        self._interceptor = AuthInterceptor(
             CallMetrics(registry), authenticated=tls is not None, observing_streams=observing_streams, limits=limits
         )
         threads = observing_streams + commanding + _SPARE_THREADS
         self.grpc_server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[self._gate],
+            interceptors=[self._interceptor],
             options=[*_OPTIONS, ("grpc.max_receive_message_length", message_limit)],
         )
         self._health = health.HealthServicer()
@@ -87,7 +87,7 @@ class GuardedServer:
             listen: host:port; port 0 takes a free one.
 
         Raises:
-            EndpointError: the port is taken, or the host is not one of this machine.
+            EndpointError: The port is taken, or the host is not one of this machine.
         """
         try:
             if self._credentials is None:
@@ -113,13 +113,13 @@ class GuardedServer:
     def drain(self) -> None:
         """Refuses new calls, stops of the arm excepted; calls that run go on."""
         self._health.enter_graceful_shutdown()
-        self._gate.drain()
+        self._interceptor.drain()
 
     def stop(self, grace_s: float) -> None:
         """Lets running calls finish for up to `grace_s` seconds, then ends them and closes the port."""
         self.drain()
         self.grpc_server.stop(grace_s).wait()
-        self._gate.close()
+        self._interceptor.close()
 
 
 @contextmanager

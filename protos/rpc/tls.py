@@ -12,7 +12,7 @@ def server_credentials(folder: Path) -> grpc.ServerCredentials:
     """Credentials of a server that refuses every peer without a certificate of the same authority.
 
     Raises:
-        EndpointError: as for `read_tls_folder`.
+        EndpointError: As for `read_tls_folder`.
     """
     files = read_tls_folder(folder)
     return grpc.ssl_server_credentials([(files.key, files.certificate)], files.authority, require_client_auth=True)
@@ -23,11 +23,11 @@ def open_channel(address: str, tls: Path | None = None, options: Sequence[tuple[
 
     Args:
         address: host:port; with TLS, one of the hosts that the server's certificate names.
-        tls: folder of this client, where the server asks for a certificate.
-        options: channel options of gRPC.
+        tls: Folder of this client, where the server asks for a certificate.
+        options: Channel options of gRPC.
 
     Raises:
-        EndpointError: as for `read_tls_folder`.
+        EndpointError: As for `read_tls_folder`.
     """
     if tls is None:
         return grpc.insecure_channel(address, options)

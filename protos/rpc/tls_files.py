@@ -27,7 +27,7 @@ def read_tls_folder(folder: Path) -> TlsFiles:
     """Reads and checks the three files.
 
     Raises:
-        EndpointError: a file is missing, is no PEM, does not fit the others, or others may read the key.
+        EndpointError: A file is missing, is no PEM, does not fit the others, or others may read the key.
     """
     authority, certificate, key = (folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE))
     for path in (authority, certificate, key):

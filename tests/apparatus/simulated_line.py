@@ -95,7 +95,7 @@ class SimulatedLine:
 
     def _reach_host(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
-            self.window.take_reply(ChunkReply.unpack(frame.payload), self.now_s)
+            self.window.on_reply(ChunkReply.unpack(frame.payload), self.now_s)
 
     def _carry(self, direction: int, data: bytes, arrive: Callable[[bytes], None]) -> None:
         """Takes a frame at the pace of the line; what arrives may be damaged, doubled, late or nothing."""

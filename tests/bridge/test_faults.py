@@ -132,12 +132,12 @@ def assert_was_moving(ticks: list[Telemetry]) -> None:
 )
 def test_damaged_line_costs_retries_never_wrong_motion(arm: Arm, faults: dict[str, float]):
     arm.swing(0.5)
-    arm.board.wire.set_faults("both", **faults)
+    arm.board.line.set_faults("both", **faults)
     time.sleep(2.0)
-    arm.board.wire.set_faults("both", **dict.fromkeys(faults, 0.0))
+    arm.board.line.set_faults("both", **dict.fromkeys(faults, 0.0))
     ticks = arm.ticks()
     assert_was_moving(ticks)
-    assert arm.board.wire.counts()["to_firmware"]["damaged"] > 0 or faults == {"bit_error_rate": 1e-5}
+    assert arm.board.line.counts()["to_firmware"]["damaged"] > 0 or faults == {"bit_error_rate": 1e-5}
     assert arm.outcomes.count(ChunkReport.ACCEPTED) > len(arm.outcomes) // 2
     assert arm.state() in (State.RUNNING, State.SAFE)
     followed = [tick for tick in ticks if tick.flags == TickFlag.EXECUTED and tick.tick > arm.start + 25]
@@ -150,7 +150,7 @@ def test_damaged_line_costs_retries_never_wrong_motion(arm: Arm, faults: dict[st
 def test_cut_line_stops_the_arm_and_comes_back(arm: Arm):
     arm.swing(0.6)
     cut_at = arm.ticks()[-1].tick
-    arm.board.wire.cut(1.2)
+    arm.board.line.cut(1.2)
     assert wait_until(lambda: not arm.client.status().link_up, 1.5)
     assert wait_until(lambda: arm.state() == State.SAFE)
     ticks = arm.ticks()
@@ -165,13 +165,13 @@ def test_cut_line_stops_the_arm_and_comes_back(arm: Arm):
 def test_line_cut_towards_the_board_only_stops_the_arm(arm: Arm):
     arm.swing(0.6)
     cut_at = arm.ticks()[-1].tick
-    arm.board.wire.cut(60.0, "to_firmware")
+    arm.board.line.cut(60.0, "to_firmware")
     assert wait_until(lambda: arm.state() == State.SAFE)
     assert ticks_until(arm.ticks(), State.SAFE, cut_at) < SAFE_WITHIN_TICKS
     assert wait_until(lambda: arm.client.status().owner == "")
     with pytest.raises(BridgeError):
         arm.client.clear()
-    arm.board.wire.cut(0.0)
+    arm.board.line.cut(0.0)
     arm.stop_swinging()
     arm.assert_recovers()
 
@@ -180,11 +180,11 @@ def test_deaf_host_stops_the_arm(arm: Arm):
     """The board hears the host, but not the other way round: the arm must not go on unseen."""
     arm.swing(0.6)
     cut_at = arm.ticks()[-1].tick
-    arm.board.wire.cut(60.0, "to_host")
+    arm.board.line.cut(60.0, "to_host")
     assert wait_until(lambda: arm.state() == State.SAFE)
     assert ticks_until(arm.ticks(), State.SAFE, cut_at) < SAFE_WITHIN_TICKS + DEAF_TICKS
     assert arm.ticks()[-1].faults & Fault.HEARTBEAT
-    arm.board.wire.cut(0.0)
+    arm.board.line.cut(0.0)
     arm.stop_swinging()
     arm.assert_recovers()
 
@@ -215,10 +215,10 @@ def recovers(arm: Arm) -> bool:
 
 def test_stop_ordered_while_the_line_is_cut_is_carried_out_when_it_returns(arm: Arm):
     arm.swing(0.3)
-    arm.board.wire.cut(60.0)
+    arm.board.line.cut(60.0)
     with pytest.raises(BridgeError, match="repeated until the firmware confirms it"):
         arm.client.estop("while cut")
-    arm.board.wire.cut(0.0)
+    arm.board.line.cut(0.0)
     assert wait_until(lambda: arm.state() == State.ESTOP)
     arm.stop_swinging()
     assert_ends_at_rest(arm.ticks(), State.ESTOP)
@@ -227,7 +227,7 @@ def test_stop_ordered_while_the_line_is_cut_is_carried_out_when_it_returns(arm: 
 def test_stalled_line_stops_the_arm_and_nothing_late_moves_it(arm: Arm):
     arm.swing(0.6)
     stalled_at = arm.ticks()[-1].tick
-    arm.board.wire.stall(0.8)
+    arm.board.line.stall(0.8)
     assert wait_until(lambda: arm.state() == State.SAFE)
     assert ticks_until(arm.ticks(), State.SAFE, stalled_at) < SAFE_WITHIN_TICKS
     time.sleep(1.0)  # now everything held back arrives

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from firmware_bridge.bridge.player import split
-from firmware_bridge.bridge.schedule import check_actions, schedule, wire_ticks
+from firmware_bridge.bridge.schedule import check_actions, fragments, schedule, wire_ticks
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import load_joints
 from pi0_edge.errors import ConfigError
@@ -50,12 +49,12 @@ def test_counts_never_leave_the_limits(unit: np.ndarray):
 def test_fragments_hold_every_step_once_and_fit_a_frame(unit: np.ndarray):
     chunk = schedule(within_limits(unit), 10, 0, ALOHA)
     assert chunk is not None
-    fragments = split(3, chunk)
-    values = [value for fragment in fragments for value in fragment.values]
+    parts = fragments(3, chunk)
+    values = [value for fragment in parts for value in fragment.values]
     assert values == chunk.counts.ravel().tolist()
-    assert all(len(fragment.pack()) + 7 <= MAX_FRAME for fragment in fragments)
-    assert [fragment.fragment_index for fragment in fragments] == list(range(fragments[0].fragment_count))
-    assert Fragment.unpack(fragments[-1].pack()) == fragments[-1]
+    assert all(len(fragment.pack()) + 7 <= MAX_FRAME for fragment in parts)
+    assert [fragment.fragment_index for fragment in parts] == list(range(parts[0].fragment_count))
+    assert Fragment.unpack(parts[-1].pack()) == parts[-1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 4.0])

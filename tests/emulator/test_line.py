@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
-from firmware_bridge.emulator.line_control import WireControl
-from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults, WireDirection
+from firmware_bridge.emulator.line_control import LineControl
+from firmware_bridge.emulator.line_direction import FaultInjector, LineDirection, LineFaults
 from firmware_bridge.errors import EmulatorError
 from firmware_bridge.link.port import SerialStream, open_stream
 from pi0_edge.errors import ConfigError
@@ -75,7 +75,7 @@ def test_impossible_faults_are_refused(changes: dict[str, object]):
 
 
 def test_bytes_leave_at_the_pace_of_the_baud_rate():
-    direction = WireDirection(BAUD, FaultInjector(0))
+    direction = LineDirection(BAUD, FaultInjector(0))
     data, now, out = random_bytes(9216), 1.0, b""
     direction.enter(now, data)
     while direction.waiting:
@@ -101,7 +101,7 @@ class Bench:
         self.port: str = json.loads(self.process.stdout.readline())["port"]
         self.board, _ = server.accept()
         self.board.settimeout(2.0)
-        self.control = WireControl(directory / "control")
+        self.control = LineControl(directory / "control")
         server.close()
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ def test_chunk_that_a_newer_one_waits_for_is_finished_on_a_good_line():
     line = connected(115200)
     older = begin(line)
     line.run(0.05)
-    line.window.let_pass()
+    line.window.yield_to_newer()
     line.play(older)
     assert result(older) == ChunkResult.ACCEPTED
 
@@ -155,7 +155,7 @@ def test_chunk_that_a_newer_one_waits_for_is_given_up_with_its_first_loss():
     line.play(begin(line))
     older = begin(line)
     line.run(0.004)
-    line.window.let_pass()
+    line.window.yield_to_newer()
     line.faults = Faults(lost=1.0)
     started = line.now_s
     line.play(older)
@@ -190,7 +190,7 @@ def test_small_receive_window_is_respected():
     transfer = window.begin(1, fragments, 0.0)
     sent = [fragment for _ in fragments if (fragment := window.next_fragment(transfer, 0.0))]
     assert len(sent) == 2 and window.in_flight <= 600
-    window.take_reply(ChunkReply(1, 0b11, 0, ChunkResult.INCOMPLETE), 0.01)
+    window.on_reply(ChunkReply(1, 0b11, 0, ChunkResult.INCOMPLETE), 0.01)
     assert window.next_fragment(transfer, 0.01) is fragments[2]
 
 
@@ -201,7 +201,7 @@ def test_timer_waits_longer_than_usual_and_stays_in_its_bounds(samples: list[flo
         timer.sample(sample)
         assert max(SHORTEST_S, min(timer.smoothed_s, LONGEST_S)) <= timer.wait_s <= LONGEST_S
     before = timer.wait_s
-    timer.waited_in_vain()
+    timer.on_timeout()
     assert timer.wait_s == pytest.approx(min(LONGEST_S, 2 * before))
 
 

@@ -1,4 +1,4 @@
-"""The gate before every call: limits of a peer, a stop that always passes, draining, metrics and logs."""
+"""The interceptor of every call: limits of a peer, a stop that always passes, draining, metrics and logs."""
 
 from __future__ import annotations
 
