@@ -2,7 +2,8 @@
 
 * CONTRIBUTING, SECURITY and CHANGELOG lie at the top of the tree, where hosting sites look for them, and are pages too.
 * Every program under examples/ is shown on one page, as it is.
-* Every package has a page of its definitions.
+* Every package has a page of its definitions. The page of the public names says in which order they are shown,
+  `<!-- api: Policy Observation -->`; where each is defined stands in `pi0_edge/__init__.py`.
 * A page may link to a file of the tree: the site carries a copy of it as text. A link to a folder is shown as its path.
 * State diagrams in the notation of Mermaid are drawn here, because its program would have to come from the network.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import posixpath
 import re
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
+log = logging.getLogger("mkdocs.hooks.docs_site")
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT_PAGES = {
     "CONTRIBUTING.md": "project/contributing.md",
@@ -34,12 +38,14 @@ PROJECT_PAGES = {
 }
 EXAMPLES_PAGE = "start/examples.md"
 PACKAGES_PAGE = "reference/packages.md"
+API_PAGE = "reference/api.md"
 LANGUAGES = {".py": "python", ".cpp": "cpp", ".txt": "cmake", ".yaml": "yaml", ".sh": "bash"}
 RAW = {".html", ".txt", ".png", ".svg"}
 """Kinds of files that a browser shows by itself; others get the ending .txt."""
 
 _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 _MERMAID = re.compile(r"```mermaid\n(stateDiagram-v2\n.*?)```", re.DOTALL)
+_API = re.compile(r"<!-- api: ([^>]*) -->")
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 
@@ -66,9 +72,38 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Draws state diagrams, and turns links out of docs/ into links to what the site carries."""
     here = page.file.src_uri
+    if here == API_PAGE:
+        markdown = public_names(markdown)
     markdown = _MERMAID.sub(lambda found: draw(found[1]), markdown)
     pieces = _FENCE.split(markdown)
     return "".join(piece if piece.startswith("```") else _relink(here, piece) for piece in pieces)
+
+
+def public_names(markdown: str) -> str:
+    """The page with the documentation of every public name in the place of the marks.
+
+    A public name that no mark names is a warning, and so is a name that is not public.
+    """
+    defined = _public_modules()
+    shown = {name for found in _API.finditer(markdown) for name in found[1].split()}
+    for name in sorted(defined.keys() - shown):
+        log.warning(f"docs/{API_PAGE} does not show the public name {name}")
+    for name in sorted(shown - defined.keys()):
+        log.warning(f"docs/{API_PAGE} shows {name}, which pi0_edge does not export")
+
+    def documented(found: re.Match[str]) -> str:
+        names = [name for name in found[1].split() if name in defined]
+        return "\n\n".join(f"::: {defined[name]}.{name}\n    options: {{heading_level: 3}}" for name in names)
+
+    return _API.sub(documented, markdown)
+
+
+def _public_modules() -> dict[str, str]:
+    """Where each public name is defined, as `pi0_edge/__init__.py` says to type checkers."""
+    tree = ast.parse((ROOT / "pi0_edge" / "__init__.py").read_text())
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in imports if node.module for alias in node.names}
 
 
 def examples_page() -> str:
