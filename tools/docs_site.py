@@ -45,6 +45,7 @@ RAW = {".html", ".txt", ".png", ".svg"}
 
 _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 _MERMAID = re.compile(r"```mermaid\n(stateDiagram-v2\n.*?)```", re.DOTALL)
+_FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="stylesheet")[^>]*(?:src|href)="(https?://[^"]*)""")
 _API = re.compile(r"<!-- api: ([^>]*) -->")
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
@@ -77,6 +78,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = _MERMAID.sub(lambda found: draw(found[1]), markdown)
     pieces = _FENCE.split(markdown)
     return "".join(piece if piece.startswith("```") else _relink(here, piece) for piece in pieces)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Warns of what a page would fetch from the network when it is read."""
+    for found in _FETCHED.finditer(output):
+        log.warning(f"{page.file.src_uri} fetches {found[1]}")
+    return output
 
 
 def public_names(markdown: str) -> str:
