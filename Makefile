@@ -9,16 +9,19 @@ PROCESSOR ?= $(shell uname -m)
 TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test fuzz firmware kernels protos lint setup system clean
+.PHONY: help demo test fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels protos \
+	generated setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests"
 	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
-	@echo "make lint      ruff and pyright"
+	@echo "make lint      style, types, the firmware by cppcheck, generated files, the documentation"
+	@echo "make docs      the documentation site, into build/site"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
+	@echo "make generated all generated files: interfaces, joint tables, the table of states, the command reference"
 	@echo "make setup     only install what the others need (PYTHON=python3.12 chooses the interpreter)"
 
 demo: setup firmware
@@ -30,9 +33,35 @@ test: setup firmware
 fuzz: setup
 	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)
 
-lint: setup
-	@$(BIN)/python -m ruff check .
-	@$(BIN)/python -m pyright
+lint: lint-python lint-types lint-firmware lint-generated docs
+
+lint-python: setup
+	@echo "ruff: rules and formatting of every Python file"
+	@$(BIN)/python -m ruff check --quiet .
+	@$(BIN)/python -m ruff format --quiet --check .
+
+# The Python package pyright fetches Node.js at its first run; without a network there may be none.
+lint-types: setup
+	@if $(BIN)/python -m pyright --version >/dev/null 2>&1; then \
+		echo "pyright: types" && $(BIN)/python -m pyright --warnings; \
+	else \
+		echo "pyright: does not run here and checked nothing (it needs Node.js, or a network to fetch it)"; \
+	fi
+
+lint-firmware: setup
+	@echo "cppcheck: the firmware"
+	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware check
+
+lint-generated: setup
+	@echo "generated files: gRPC and serial interfaces, joint tables, table of states, command reference"
+	@$(BIN)/python -m pi0_edge.protos.codegen.generate --check
+	@$(BIN)/python -m firmware_bridge.firmware.generate_joints --check
+	@$(BIN)/python -m firmware_bridge.lockstep.safety_table --check
+	@$(BIN)/python tools/command_reference.py --check
+
+docs: setup
+	@echo "mkdocs: the documentation site, strictly"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
@@ -51,6 +80,11 @@ kernels:
 protos: setup
 	@$(BIN)/python -m pi0_edge.protos.codegen.generate
 
+generated: protos
+	@$(BIN)/python -m firmware_bridge.firmware.generate_joints
+	@$(BIN)/python -m firmware_bridge.lockstep.safety_table
+	@$(BIN)/python tools/command_reference.py
+
 setup: system $(INSTALLED)
 
 system:
@@ -62,4 +96,4 @@ $(INSTALLED): pyproject.toml tools/python_environment.sh | system
 
 clean:
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware clean
-	@rm -rf runs/demo $(KERNELS)/build
+	@rm -rf runs/demo build/site $(KERNELS)/build

@@ -127,7 +127,7 @@ class HostFirmware:
         return self
 
     def fragments(self, first_tick: int, rows: Sequence[Sequence[int]], per_fragment: int = 7) -> list[Fragment]:
-        """Fragments of a new chunk; `rows` are its steps in counts, [steps][joints]."""
+        """Fragments of a new chunk; `rows` are its steps in counts, `[steps][joints]`."""
         self.chunk_id += 1
         starts = range(0, len(rows), per_fragment)
         parts = [rows[start : start + per_fragment] for start in starts]
