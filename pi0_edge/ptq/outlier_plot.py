@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pi0_edge.ptq.calibration import Calibration, LayerStatistics
+from pi0_edge.ptq.calibration_file import Calibration, LayerStatistics
 
 PARTS = ("vision", "prefix", "expert")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pi0_edge.evaluation.rollout import split_jerk
+from pi0_edge.evaluation.statistics import split_jerk
 
 
 def test_a_step_shows_at_its_border_alone():

@@ -13,7 +13,8 @@ from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.precision import apply_bf16_policy
-from pi0_edge.ptq.calibration import Calibration, CalibrationSource, collect, frame_noise
+from pi0_edge.ptq.calibration import collect, frame_noise
+from pi0_edge.ptq.calibration_file import Calibration, CalibrationSource
 from pi0_edge.quant.errors import QuantizationError
 
 FRAMES = 5
@@ -143,8 +144,10 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(tmp_path, after, wit
         collect(model, interrupted(after, within_a_frame, model), TIMES, SOURCE, kept)
     assert kept.exists()
     done: list[int] = []
-    collect(model, samples(), TIMES, SOURCE, kept, done.append).save(tmp_path / "resumed")
-    assert done == list(range(after + 1, FRAMES + 1))
+    collect(model, samples(), TIMES, SOURCE, kept, lambda progress: done.append(progress.done)).save(
+        tmp_path / "resumed"
+    )
+    assert done == [0, *range(after + 1, FRAMES + 1)]
     assert not kept.exists()
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "unbroken").read_bytes()
 

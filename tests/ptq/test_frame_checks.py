@@ -13,7 +13,8 @@ from pi0_edge.processing import Mode, Normalization, Normalizer, ObservationProc
 from pi0_edge.processing.observation import Observation
 from pi0_edge.processing.recordings import write_observation_archive
 from pi0_edge.ptq.frame_checks import inspect_frames
-from pi0_edge.ptq.frames import Frames, Place, open_source
+from pi0_edge.ptq.frames import Frames, Place
+from pi0_edge.ptq.sources import open_source
 
 MINIMUM = 16
 FRAMES = 30

@@ -11,7 +11,7 @@ import torch
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.evaluation.pairing import Pairing
+from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.model import Pi0
 from pi0_edge.policy import Policy
 from pi0_edge.ptq.gate import compare

@@ -12,7 +12,8 @@ from policy_builders import DIMS, write_checkpoint
 from pi0_edge.errors import DatasetError, MissingDependencyError, ObservationError
 from pi0_edge.processing import Observation, load_robot
 from pi0_edge.processing.recordings import write_observation_archive
-from pi0_edge.ptq.frames import Place, open_source, split_frames
+from pi0_edge.ptq.frames import Place, split_frames
+from pi0_edge.ptq.sources import open_source
 
 ROBOT = load_robot("aloha_sim")
 
@@ -140,9 +141,9 @@ def test_the_simulation_plays_episodes_of_its_own(tmp_path):
     from pi0_edge.policy import Policy
 
     policy = Policy.load(write_checkpoint(tmp_path / "policy"), "reference")
-    told: list[int] = []
-    source = SimulatedObservations(policy, "Transfer cube", 3, told.append)
-    assert (source.kind, source.lengths, told) == ("simulation", (20, 20), [3])  # random weights never succeed
+    reported: list[int] = []
+    source = SimulatedObservations(policy, 3, lambda progress: reported.append(progress.done))
+    assert (source.kind, source.lengths, reported) == ("simulation", (20, 20), [0, 3])  # random weights never succeed
     split = split_frames(source, 3, 3, 0)
     for frames in (split.calibration, split.held_out):
         assert [observation.prompt for observation in frames] == ["Transfer cube"] * 3

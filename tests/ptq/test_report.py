@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.evaluation.pairing import Pairing
+from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.ptq.gate import GateReport, InnerError, compare
 from pi0_edge.ptq.report import ReportPage, render
 from pi0_edge.ptq.svg import linear_axis, log_axis

@@ -153,7 +153,7 @@ def test_only_what_quantizes_something_can_be_scanned(reference):
 
 
 def test_a_calibration_of_another_checkpoint_is_refused(checkpoint):
-    from pi0_edge.ptq.calibration import Calibration, CalibrationSource
+    from pi0_edge.ptq.calibration_file import Calibration, CalibrationSource
 
     other = Calibration({}, CalibrationSource("npz", "x", 1, "0" * 64, 0, checkpoint_sha256="f" * 64))
     with pytest.raises(ConfigError, match="calibrate this one"):

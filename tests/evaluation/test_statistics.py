@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.evaluation.pairing import Pairing, pair
-from pi0_edge.evaluation.rollout import Rollout
+from pi0_edge.evaluation.statistics import Pairing, Rollout, pair
 
 tables = st.tuples(*[st.integers(0, 200)] * 4).filter(any).map(lambda cells: Pairing(*cells))
 
