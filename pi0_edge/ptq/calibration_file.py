@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pi0_edge.ptq.activation_recorder import ActivationRecorder, LayerRecord
+from pi0_edge.quant import QuantizationError
 from pi0_edge.quant.activation_statistics import ActivationStatistics
-from pi0_edge.quant.errors import QuantizationError
 
 KIND = "calibration"
 VERSION = 1
@@ -69,7 +69,8 @@ class CalibrationSource:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CalibrationSource:
         """The inverse of `to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **lists})
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -107,3 +108,17 @@ def test_without_a_checkpoint_the_shipped_policy_is_meant(monkeypatch, tmp_path,
     ran = run("infer", "--json", "--image", f"top={picture}", "--state", STATE)
     assert ran.code == 2
     assert "holds no trained policy" in ran.result["error"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_a_robot_without_a_known_rate_gets_its_chunk(tmp_path, picture, options):
+    """A LeRobot folder does not record how many actions a second holds."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    for path in checkpoint.glob("*.json"):
+        path.write_text(re.sub(r'"control_hz": [0-9.]+', '"control_hz": null', path.read_text()))
+    assert Policy.load(checkpoint, "reference").processor.robot.control_hz is None
+    image = ["--image", f"top={picture}", "--state", STATE]
+    ran = run("infer", "--checkpoint", checkpoint, *image, "--engine", "reference", *options)
+    assert ran.code == 0, ran.err
+    shown = ran.err if options else ran.out
+    assert f"first of {CONFIG.horizon} actions" in shown and "per second" not in shown

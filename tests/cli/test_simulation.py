@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(dataset, tmp_path):
         if progress.stage == "flow" and progress.done == 2:
             raise KeyboardInterrupt
 
-    options = {"steps": 3, "vision_steps": 1, "batch": 2, "save_every": 1}
+    options: dict[str, Any] = {"steps": 3, "vision_steps": 1, "batch": 2, "save_every": 1}
     unbroken = train(dataset, tmp_path / "unbroken", **options)
     with pytest.raises(KeyboardInterrupt):
         train(dataset, tmp_path / "broken", **options, on_progress=stop_after_one)
