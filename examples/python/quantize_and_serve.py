@@ -14,6 +14,7 @@ from pi0_edge.shipped import shipped_checkpoint
 
 
 def main(bundle: Path, frames: Path | None = None) -> None:
+    """Quantizes the shipped policy, and asks its bundle for one chunk."""
     quantized = quantize(shipped_checkpoint(), "orin", frames, calibration_frames=16, held_out=8)
     print(f"{quantized.scheme.name}: {'passed' if quantized.passed else quantized.verdict.reasons}")
     quantized.write_bundle(bundle, replace=True)
