@@ -17,7 +17,7 @@ _DEVICES = "orin-agx-64, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-409
 
 def estimate(
     device: Annotated[str, typer.Option(help=f"One of {_DEVICES}")] = "orin-agx-64",
-    cameras: Annotated[int, typer.Option(min=1, help="That deliver pictures.")] = 2,
+    cameras: Annotated[int, typer.Option(min=1, help="That deliver images.")] = 2,
     tokens: Annotated[int, typer.Option(min=0, help="Of the prompt.")] = 20,
     scheme: Annotated[str, typer.Option(help="How the network is quantized: name of a scheme or a .yaml.")] = "orin",
     model: Annotated[str, typer.Option(help="Sizes of the network: pi0 or pi05.")] = "pi0",

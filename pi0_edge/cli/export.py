@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    cameras: Annotated[int, typer.Option(min=1, help="That deliver pictures.")],
+    cameras: Annotated[int, typer.Option(min=1, help="That deliver images.")],
     tokens: Annotated[int, typer.Option(min=1, help="Of the prompt, exactly.")],
     output: Annotated[Path, typer.Option(help="New folder for the programs.")],
     checkpoint: CheckpointOption = None,

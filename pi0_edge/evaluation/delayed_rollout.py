@@ -1,8 +1,8 @@
-"""Plays a policy whose chunks arrive late, tick by tick and without a wall clock, and measures how the arm moves.
+"""Runs a policy whose chunks arrive late, tick by tick and without a wall clock, and measures how the arm moves.
 
 The delay is injected: a chunk that answers the observation of tick T arrives at tick T + delay and can change what is
-executed from the tick after that on. What the arm does meanwhile is a scheduler's business: the robot's own one is
-`firmware_bridge.replanning`, which this place does not know; it is handed in.
+executed from the tick after that on. A scheduler, which the caller passes, decides what the arm does meanwhile; that of
+the robot is `firmware_bridge.replanning.ChunkScheduler`, which this module does not import.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scheduler(Protocol):
         ...
 
     def entered(self, actions: NDArray[np.floating], first_tick: int) -> None:
-        """Takes over the chunk that was asked for last, from `first_tick` on."""
+        """Takes the chunk that was asked for last, from `first_tick` on."""
         ...
 
     def setpoint(self, tick: int) -> NDArray[np.float64] | None:

@@ -155,7 +155,7 @@ def collect(
 
     Args:
         model: In fp32 or under the bf16 policy; statistics are float32 either way. It is not changed.
-        samples: `source.frames` observations, one at a time; those that an interrupted run has seen are skipped.
+        samples: `source.frames` observations, one at a time; those of an interrupted run are skipped.
         times: float32 [steps] from `flow.euler_times`.
         source: What the samples are; its seed fixes the noise of each frame.
         resume_path: File that keeps an interrupted run. One that is there already goes on; it is removed at the end.
@@ -178,7 +178,7 @@ def collect(
     kept = time.monotonic()
     stage = Stage("calibrating", source.frames, on_progress)
     try:
-        with torch.no_grad(), recorder.listening(model):
+        with torch.no_grad(), recorder.recording(model):
             for sample in islice(samples, recorder.frames, None):
                 noise = frame_noise(model.config, source.seed, recorder.frames)
                 recorder.start_frame()

@@ -228,8 +228,8 @@ def quantize(
 
     ranking, mix = (), None
     if options is not None:
-        seen = split_frames(source, options.frames, 0, seed).calibration
-        layers = LayerScan(reference, levels, list(seen), options.by, channel_amax(statistics))
+        scanned = list(split_frames(source, options.frames, 0, seed).calibration)
+        layers = LayerScan(reference, levels, scanned, options.by, channel_amax(statistics))
         choices = layers.choices(Stage("scanning", layers.measurements, on_progress).advance)
         ranking = tuple(choice for choice in ranked(choices) if choice.level != UNTOUCHED)
         if search is not None:

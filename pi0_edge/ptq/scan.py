@@ -142,12 +142,12 @@ class LayerScan:
 
     def _distinct_levels(self, group: str) -> list[str]:
         """Levels that quantize any of the group's layers, without those that repeat the rules of an earlier one."""
-        seen: dict[tuple[Rule | None, ...], str] = {}
+        levels_by_rules: dict[tuple[Rule | None, ...], str] = {}
         for level in self._levels:
             rules = self._rules({group: level})
             if rules:
-                seen.setdefault(tuple(_bare(rules.get(path)) for path in self.groups[group]), level)
-        return list(seen.values())
+                levels_by_rules.setdefault(tuple(_bare(rules.get(path)) for path in self.groups[group]), level)
+        return list(levels_by_rules.values())
 
     def _cost(self, group: str, level: str, work: Mapping[str, LayerWork]) -> float:
         rules = self._rules({group: level})

@@ -120,7 +120,7 @@ class Trainer:
 
     def _step(self, step: int) -> float:
         config = self.config
-        # Seeded per step, so that a resumed run sees the batches that an unbroken one would have seen.
+        # Seeded per step, so that a resumed run gets the batches that an unbroken one would have got.
         rng = np.random.default_rng((config.seed, step))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         inputs, chunks = self.batches.draw(config.batch, rng)

@@ -91,7 +91,7 @@ def test_the_simulation_is_the_default_source(checkpoint, tmp_path):
 
 BAD = {
     "black": ({"images.top": np.zeros((40, 40, 60, 3), np.uint8)}, "is black in 16 of 16 frames"),
-    "still": ({"images.top": np.repeat(moving_pictures(1), 40, 0)}, "shows the same picture"),
+    "still": ({"images.top": np.repeat(moving_pictures(1), 40, 0)}, "shows the same image"),
     "degrees": ({"state": states(40) * 57.3}, "the state of joint"),
     "no such camera": ({"images.front": moving_pictures(40), "images.top": None}, "expected at least one of"),
 }

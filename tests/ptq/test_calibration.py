@@ -82,7 +82,7 @@ def test_statistics_are_those_of_everything_that_enters(variant):
         assert exact <= layer.percentile <= layer.amax
 
 
-def test_every_euler_step_is_seen():
+def test_every_euler_step_is_recorded():
     model = network()
     calibration = collect(model, samples(), TIMES, SOURCE)
     chunks = entered(model)["action_in_proj"]  # one per step and frame
@@ -107,7 +107,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert not torch.equal(one.layers[name].channel_amax, other.layers[name].channel_amax)
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path):
+def test_a_loaded_calibration_equals_the_saved_one(tmp_path):
     calibration = collect(network(), samples(), TIMES, SOURCE)
     calibration.save(tmp_path / "file")
     loaded = Calibration.load(tmp_path / "file")

@@ -77,5 +77,5 @@ def test_the_first_moments_of_an_episode_do_not_differ_enough(source, processor)
     from pi0_edge.ptq.frames import Frames, Place
 
     start = Frames(source, tuple(Place(3, frame) for frame in range(MINIMUM_FRAMES)))
-    with pytest.raises(DatasetError, match=r"same picture in all 16 frames|of 16 frames .* differ from each other"):
+    with pytest.raises(DatasetError, match=r"same image in all 16 frames|of 16 frames .* differ from each other"):
         inspect_frames(start, processor, MINIMUM_FRAMES)
