@@ -40,7 +40,7 @@ from firmware_bridge.splice import (
     TrainedRealTimeChunking,
 )
 from pi0_edge.evaluation.delayed_rollout import DelayedRollout, injected_delay, roll_out_delayed
-from pi0_edge.evaluation.rollout import wilson_interval
+from pi0_edge.evaluation.statistics import wilson_interval
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.protos.policy_pb2 import Continuation
@@ -178,7 +178,7 @@ class Player:
             scheduler=ChunkScheduler(self.splices[splice](), REPLAN_TICKS),
             delay=lambda: injected_delay(delay_ms, EXTRA_SHARE, rng),
             prompt=PROMPT,
-            picture_size=self.policy.engine.config.vision.image_size,
+            image_size=self.policy.engine.config.vision.image_size,
             seed=seed,
         )
 

@@ -64,7 +64,7 @@ def write_bundle(
         MissingDependencyError: If it shall be signed and `cryptography` is not installed.
     """
     folder = Path(os.path.abspath(folder))
-    _refuse_occupied(folder, replace)
+    check_free(folder, replace)
     if library := next((rule.library for rule in scheme.rules if rule.library is not None), None):
         raise BundleError(f"{scheme.name} leaves weights to the library {library}, which a bundle cannot hold")
     settings = dict(processing)
@@ -141,7 +141,8 @@ def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:
     shutil.rmtree(before)
 
 
-def _refuse_occupied(folder: Path, replace: bool) -> None:
+def check_free(folder: Path, replace: bool) -> None:
+    """Raises `BundleError` where a folder holds a bundle that may not be replaced, or anything else."""
     if not os.path.lexists(folder):
         return
     if not (folder / MANIFEST).is_file() or folder.is_symlink():

@@ -1,4 +1,4 @@
-"""Puts the commands together, and turns every error that is meant for people into one line and an exit code.
+"""Assembles the commands, and turns every error that is meant for people into one line and an exit code.
 
 | exit code | meaning                                     |
 |-----------|---------------------------------------------|
@@ -75,7 +75,7 @@ def pi0_edge(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """π0 and π0.5 on the robot itself, from camera picture to timer interrupt."""
+    """π0 and π0.5 on the robot itself, from camera image to timer interrupt."""
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 

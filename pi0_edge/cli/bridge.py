@@ -34,7 +34,7 @@ def bridge(
 
     if log_json:
         log_as_json()
-    output = Output(as_json)
-    output.say(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
+    out = Output(as_json)
+    out.print(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
     serve_bridge(port, listen, robot, baud=baud, splice=splice, tls=tls, metrics_port=metrics_port)
-    output.finish({"stopped": True, "port": port, "robot": robot})
+    out.finish({"stopped": True, "port": port, "robot": robot})

@@ -23,11 +23,11 @@ def show(folder: FolderArgument, public_key: PublicKeyOption = None, as_json: Js
     """Say what a bundle is, once every byte of it is verified."""
     from pi0_edge.bundle import open_bundle
 
-    speak = Output(as_json)
+    out = Output(as_json)
     opened = open_bundle(folder, public_key=public_key)
     description = _description(opened, public_key)
-    speak.table(str(folder), ("what", "value"), [(name.replace("_", " "), _text(v)) for name, v in description.items()])
-    speak.finish(description)
+    out.table(str(folder), ("what", "value"), [(name.replace("_", " "), _text(v)) for name, v in description.items()])
+    out.finish(description)
 
 
 @bundle.command()
@@ -38,13 +38,13 @@ def verify(folder: FolderArgument, public_key: PublicKeyOption = None, as_json: 
     """
     from pi0_edge.bundle import open_bundle
 
-    speak = Output(as_json)
+    out = Output(as_json)
     opened = open_bundle(folder, public_key=public_key)
     files = opened.manifest.files
     size = sum(record.size for record in files.values())
     signed = "no key given, so no signature was checked" if public_key is None else f"signed by {public_key}"
-    speak.say(f"{folder} is complete and unchanged: {len(files)} files, {size / 1e6:.1f} MB; {signed}")
-    speak.finish({"sha256": opened.sha256, "files": len(files), "bytes": size, "signed_by": public_key})
+    out.print(f"{folder} is complete and unchanged: {len(files)} files, {size / 1e6:.1f} MB; {signed}")
+    out.finish({"sha256": opened.sha256, "files": len(files), "bytes": size, "signed_by": public_key})
 
 
 @bundle.command()
@@ -56,10 +56,10 @@ def sign(
     """Sign a bundle, in place of an earlier signature."""
     from pi0_edge.bundle import sign_bundle
 
-    speak = Output(as_json)
+    out = Output(as_json)
     sign_bundle(folder, private_key)
-    speak.say(f"{folder} is signed; robots check it with --public-key")
-    speak.finish({"signed": folder})
+    out.print(f"{folder} is signed; robots check it with --public-key")
+    out.finish({"signed": folder})
 
 
 @bundle.command()
@@ -71,10 +71,10 @@ def keygen(
     """Make a key pair (Ed25519): sign with the private key, give the public one to the robots."""
     from pi0_edge.bundle import write_key_pair
 
-    speak = Output(as_json)
+    out = Output(as_json)
     write_key_pair(private_key, public_key)
-    speak.say(f"{private_key} signs bundles, whoever has it can; {public_key} belongs on the robots")
-    speak.finish({"private_key": private_key, "public_key": public_key})
+    out.print(f"{private_key} signs bundles, whoever has it can; {public_key} belongs on the robots")
+    out.finish({"private_key": private_key, "public_key": public_key})
 
 
 def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:

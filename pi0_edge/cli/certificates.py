@@ -32,10 +32,10 @@ def authority(
     """Make an authority, once, on a machine that is no robot."""
     from pi0_edge.certificates import make_authority
 
-    output = Output(as_json)
+    out = Output(as_json)
     make_authority(folder, name, days)
-    output.say(f"authority {name} in {folder}: keep it off the robots and their network")
-    output.finish({"authority": folder, "name": name, "days": days})
+    out.print(f"authority {name} in {folder}: keep it off the robots and their network")
+    out.finish({"authority": folder, "name": name, "days": days})
 
 
 @certificates.command()
@@ -50,10 +50,10 @@ def server(
     """Make the folder of a policy server or a bridge."""
     from pi0_edge.certificates import issue_server
 
-    output = Output(as_json)
+    out = Output(as_json)
     issue_server(authority, folder, name or folder.name, host, days)
-    output.say(f"{folder} is a server at {', '.join(host)} for {days} days: pass it with --tls")
-    output.finish({"folder": folder, "name": name or folder.name, "hosts": host, "days": days})
+    out.print(f"{folder} is a server at {', '.join(host)} for {days} days: pass it with --tls")
+    out.finish({"folder": folder, "name": name or folder.name, "hosts": host, "days": days})
 
 
 @certificates.command()
@@ -68,12 +68,12 @@ def client(
     """Make the folder of a client."""
     from pi0_edge.certificates import issue_client
 
-    output = Output(as_json)
+    out = Output(as_json)
     if role not in _ROLES:
         raise ConfigError(f"role {role!r} is not known; expected one of {', '.join(_ROLES)}")
     issue_client(authority, folder, name or folder.name, _ROLES[role], days)
-    output.say(f"{folder} is a client with the role {role} for {days} days")
-    output.finish({"folder": folder, "name": name or folder.name, "role": role, "days": days})
+    out.print(f"{folder} is a client with the role {role} for {days} days")
+    out.finish({"folder": folder, "name": name or folder.name, "role": role, "days": days})
 
 
 @certificates.command()
@@ -85,7 +85,7 @@ def show(
     from pi0_edge.certificates import read_certificate
     from pi0_edge.protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE
 
-    output = Output(as_json)
+    out = Output(as_json)
     own = folder / CERTIFICATE_FILE
     facts = read_certificate(own if own.exists() else folder / AUTHORITY_FILE)
     description = {
@@ -98,5 +98,5 @@ def show(
         "authority": facts.issuer,
     }
     rows = [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in description.items()]
-    output.table(str(folder), ("what", "value"), [(name, value) for name, value in rows if value])
-    output.finish(description)
+    out.table(str(folder), ("what", "value"), [(name, value) for name, value in rows if value])
+    out.finish(description)

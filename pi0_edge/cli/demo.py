@@ -1,4 +1,4 @@
-"""`pi0-edge demo`: the whole path on this machine, from picture to timer interrupt."""
+"""`pi0-edge demo`: the whole path on this machine, from image to timer interrupt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for record, plots and summary.json.")] = Path("runs/demo"),
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to run.")] = 3,
     first_seed: Annotated[int, typer.Option(help="Cube pose of the first episode; training never saw 0 to 999.")] = 0,
     scheme: Annotated[str, typer.Option(help="How the policy is quantized.")] = "int8-w8a8",
     bundle: Annotated[Path | None, typer.Option(help="A bundle of the shipped policy instead of a scheme.")] = None,
@@ -32,12 +32,12 @@ def demo(
     from pi0_edge.demo.policy_choice import PolicyChoice
     from pi0_edge.demo.run import run_demo
 
-    speak = Output(as_json)
+    out = Output(as_json)
     choice = PolicyChoice(scheme, bundle, accept_failed_gate)
-    summary = run_demo(output, episodes, first_seed, choice, splice, speak.say)
-    speak.table("what the demo showed", ("figure", "value"), _rows(summary))
-    speak.say(f"pictures and summary.json are in {output}")
-    speak.finish(vars(summary))
+    summary = run_demo(output, episodes, first_seed, choice, splice, out.print)
+    out.table("results of the demo", ("figure", "value"), _rows(summary))
+    out.print(f"images and summary.json are in {output}")
+    out.finish(vars(summary))
     if not summary.successes:
         raise typer.Exit(1)
 

@@ -15,15 +15,15 @@ def doctor(as_json: JsonOption = False) -> None:
     """
     from pi0_edge.doctor import examine
 
-    speak = Output(as_json)
-    with speak.console.status("looking"):
+    out = Output(as_json)
+    with out.console.status("looking"):
         checks = list(examine())
-    speak.table("this machine", ("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
+    out.table("this machine", ("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
     for check in checks:
         if check.status != "pass":
-            speak.say(f"{check.status}: {check.name}: {check.fix}")
+            out.print(f"{check.status}: {check.name}: {check.fix}")
     counts = {status: sum(check.status == status for check in checks) for status in ("pass", "warn", "fail")}
-    speak.say(", ".join(f"{count} {status}" for status, count in counts.items()))
-    speak.finish({"passed": not counts["fail"], **counts, "checks": checks})
+    out.print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    out.finish({"passed": not counts["fail"], **counts, "checks": checks})
     if counts["fail"]:
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ _DEVICES = "orin-agx-64, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-409
 
 def estimate(
     device: Annotated[str, typer.Option(help=f"One of {_DEVICES}")] = "orin-agx-64",
-    cameras: Annotated[int, typer.Option(min=1, help="That deliver pictures.")] = 2,
+    cameras: Annotated[int, typer.Option(min=1, help="That deliver images.")] = 2,
     tokens: Annotated[int, typer.Option(min=0, help="Of the prompt.")] = 20,
     scheme: Annotated[str, typer.Option(help="How the network is quantized: name of a scheme or a .yaml.")] = "orin",
     model: Annotated[str, typer.Option(help="Sizes of the network: pi0 or pi05.")] = "pi0",
@@ -25,18 +25,18 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a chunk would cost on a device, in time and memory, without the device."""
-    from pi0_edge.cli.loading import load_scheme
     from pi0_edge.errors import ConfigError
     from pi0_edge.estimation import estimate_chunk, find_device
     from pi0_edge.model import PRESETS
+    from pi0_edge.quant.scheme_files import load_scheme
 
     if model not in PRESETS:
         raise ConfigError(f"model {model!r} is not known; expected one of {', '.join(PRESETS)}")
     found = estimate_chunk(find_device(device), PRESETS[model], load_scheme(scheme), cameras, tokens, steps)
-    speak = Output(as_json)
-    _show(speak, found, f"{model}, {found.scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
+    out = Output(as_json)
+    _show(out, found, f"{model}, {found.scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
     memory = {"weights": found.weight_bytes, "cache": found.cache_bytes, "total": found.total_bytes}
-    speak.finish(
+    out.finish(
         {
             "device": found.device.key,
             "scheme": found.scheme,
@@ -51,25 +51,25 @@ def estimate(
     )
 
 
-def _show(speak: Output, found: ChunkEstimate, what: str) -> None:
+def _show(out: Output, found: ChunkEstimate, what: str) -> None:
     device = found.device
     rows = [(s.name, s.floor_ms, s.expected_ms, s.bound, s.launches) for s in found.stages]
     rows.append(("chunk", found.floor_ms, found.expected_ms, "", found.stages[-1].launches))
     columns = ("stage", "floor, ms", "expected, ms", "bound by", "launches")
-    speak.table(f"{device.name}: {what}", columns, rows)
-    speak.say(
+    out.table(f"{device.name}: {what}", columns, rows)
+    out.print(
         f"memory: weights {found.weight_bytes / 1e9:.2f} GB, keys and values {found.cache_bytes / 1e6:.1f} MB, with "
         f"activations and a CUDA context {found.total_bytes / 1e9:.2f} of {device.memory_gb:g} GB: "
         f"{'fits' if found.fits else 'does not fit'}"
     )
-    _show_rates(speak, device)
-    speak.say("floor: nothing can be faster. expected: modelled, at these rates; this software was not timed there.")
+    _show_rates(out, device)
+    out.print("floor: nothing can be faster. expected: modelled, at these rates; this software was not timed there.")
 
 
-def _show_rates(speak: Output, device: Device) -> None:
+def _show_rates(out: Output, device: Device) -> None:
     units = {"gb_s": "memory, GB/s", "launch_us": "launch in a graph, µs"}
     rows = [
         (units.get(name, f"{name}, 10¹² operations/s"), device.sheet.get(name, ""), rate.value, rate.basis, rate.source)
         for name, rate in device.reached.items()
     ]
-    speak.table(f"rates; sheet: {device.sheet_source}", ("rate", "sheet", "reached", "basis", "source"), rows)
+    out.table(f"rates; sheet: {device.sheet_source}", ("rate", "sheet", "reached", "basis", "source"), rows)

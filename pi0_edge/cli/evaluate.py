@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,10 +21,8 @@ from pi0_edge.cli.options import (
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from pi0_edge.evaluation.rollout import Rollout
+    from pi0_edge.evaluation.statistics import Evaluation, Pairing, Rollout
     from pi0_edge.policy import Policy
-
-    Player = Callable[[range], Iterator[Rollout]]
 
 REPLAY = "replay"
 DEFAULT_SCHEME = "int8-w8a8"
@@ -35,9 +33,9 @@ def evaluate(
     bundle: BundleOption = None,
     scheme: Annotated[list[str] | None, typer.Option(help="Repeat it to compare schemes on the same seeds.")] = None,
     engine: EngineOption = "cpu",
-    seeds: Annotated[str, typer.Option(help="A:B plays seeds A to B-1; training never saw 0 to 999.")] = "0:100",
+    seeds: Annotated[str, typer.Option(help="A:B runs seeds A to B-1; training never saw 0 to 999.")] = "0:100",
     execute: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
-    prompt: Annotated[str, typer.Option(help="What the policy is told.")] = "Transfer cube",
+    prompt: Annotated[str, typer.Option(help="What the policy shall do.")] = "Transfer cube",
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Demonstrations for the baseline.")] = None,
     require: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 below this success rate.")] = 0.0,
@@ -48,34 +46,52 @@ def evaluate(
 ) -> None:
     """Count successes in the simulation, with a 95 % interval.
 
-    Several schemes, or a bundle and schemes, play the same seeds and are compared in pairs. A bundle may be played
-    whatever its accuracy gate said: this is how to find out what that means.
+    Several schemes, or a bundle and schemes, run on the same seeds and are compared in pairs. A bundle may run
+    whatever its accuracy gate said: success shows what that means.
     """
-    from pi0_edge.cli.loading import load_policy, load_scheme
+    from pi0_edge.cli.loading import load_policy
     from pi0_edge.engine import check_engine
+    from pi0_edge.evaluation.rollout import evaluate as run_policy
+    from pi0_edge.evaluation.rollout import replay
+    from pi0_edge.evaluation.statistics import pair
+    from pi0_edge.quant.scheme_files import load_scheme
 
     schemes = scheme or ([] if bundle is not None else [DEFAULT_SCHEME])
     for name in schemes:
         check_engine(engine, load_scheme(name))
     chosen = _parse_seeds(seeds)
-    speak = Output(as_json)
-    loaders: dict[str, Callable[[], Policy]] = {}
+    demonstrations = _demonstrations(baseline, dataset)
+    loaders: dict[str, Callable[[], Policy]] = {}  # a policy is loaded when it is its turn: one at a time is in memory
     if bundle is not None:
-        from_bundle = partial(load_policy, bundle=bundle, public_key=public_key, accept_failed_gate=True)
-        loaders[bundle.name] = partial(from_bundle, None, engine, threads=threads)
-    loaders |= {name: partial(load_policy, checkpoint, engine, name, threads=threads) for name in schemes}
-    players = {name: _policy_player(load, prompt, execute) for name, load in loaders.items()}
-    if baseline is not None:
-        players[REPLAY] = _replay_player(baseline, dataset)
-    results = {name: _play(speak, name, play, chosen) for name, play in players.items()}
-    summaries = {name: _summary(rollouts) for name, rollouts in results.items()}
-    _show(speak, results, summaries, per_seed)
-    pairs = _pairs(speak, results)
-    passed = all(summaries[name]["success_rate"] >= require for name in loaders)
-    episodes = {name: [vars(rollout) for rollout in rollouts] for name, rollouts in results.items()}
-    speak.finish({"seeds": seeds, "schemes": summaries, "pairs": pairs, "episodes": episodes, "passed": passed})
+        verified = {"public_key": public_key, "accept_failed_gate": True}
+        loaders[bundle.name] = partial(load_policy, bundle=bundle, engine=engine, threads=threads, **verified)
+    for name in schemes:
+        loaders[name] = partial(load_policy, checkpoint=checkpoint, engine=engine, scheme=name, threads=threads)
+    out = Output(as_json)
+    with out.progress() as on_progress:
+        evaluations = {
+            name: run_policy(load(), chosen, prompt=prompt, executed=execute, name=name, on_progress=on_progress)
+            for name, load in loaders.items()
+        }
+        if demonstrations is not None:
+            evaluations[REPLAY] = replay(demonstrations, chosen, name=REPLAY, on_progress=on_progress)
+    pairs = {
+        (first, second): pair(evaluations[first].rollouts, evaluations[second].rollouts)
+        for first, second in combinations(evaluations, 2)
+    }
+    _show(out, evaluations, pairs, per_seed)
+    passed = all(evaluations[name].success_rate >= require for name in loaders)
+    out.finish(
+        {
+            "seeds": seeds,
+            "schemes": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+            "pairs": [{"first": a, "second": b, **pairing.to_dict()} for (a, b), pairing in pairs.items()],
+            "episodes": {name: evaluation.rollouts for name, evaluation in evaluations.items()},
+            "passed": passed,
+        }
+    )
     if not passed:
-        speak.say(f"FAIL: the success rate is below {require:.0%}")
+        out.print(f"FAIL: the success rate is below {require:.0%}")
         raise typer.Exit(1)
 
 
@@ -88,57 +104,32 @@ def _parse_seeds(text: str) -> range:
     return range(int(first), int(last))
 
 
-def _policy_player(load: Callable[[], Policy], prompt: str, execute: int) -> Player:
-    """Plays a policy that is loaded when it is its turn, so that one at a time is in memory."""
-    from pi0_edge.evaluation.rollout import evaluate as play
-
-    return lambda seeds: play(load(), prompt, seeds, execute)
-
-
-def _replay_player(baseline: str, dataset: Path | None) -> Player:
+def _demonstrations(baseline: str | None, dataset: Path | None) -> Path | None:
+    """The dataset to replay; None where no baseline was asked for."""
     from pi0_edge.errors import ConfigError
-    from pi0_edge.evaluation.rollout import replay
 
+    if baseline is None:
+        return None
     if baseline != REPLAY:
         raise ConfigError(f"--baseline {baseline!r} is not known; expected {REPLAY}")
     if dataset is None:
         raise ConfigError("--baseline replay needs --dataset with demonstrations (`pi0-edge record` makes one)")
-    return lambda seeds: replay(dataset, seeds)
-
-
-def _play(speak: Output, name: str, play: Player, seeds: range) -> list[Rollout]:
-    rollouts: list[Rollout] = []
-    with speak.progress() as progress:
-        task = progress.add_task(name, total=len(seeds))
-        for rollout in play(seeds):
-            rollouts.append(rollout)
-            successes = sum(r.success for r in rollouts)
-            progress.update(task, advance=1, description=f"{name}: {successes} of {len(rollouts)} succeed")
-    return rollouts
-
-
-def _summary(rollouts: list[Rollout]) -> dict[str, Any]:
-    from pi0_edge.evaluation.rollout import wilson_interval
-
-    successes = [rollout for rollout in rollouts if rollout.success]
-    low, high = wilson_interval(len(successes), len(rollouts))
-    return {
-        "episodes": len(rollouts),
-        "successes": len(successes),
-        "success_rate": len(successes) / len(rollouts),
-        "interval_95": [low, high],
-        "mean_ticks_to_success": sum(r.ticks for r in successes) / len(successes) if successes else None,
-    }
+    return dataset
 
 
 def _show(
-    speak: Output, results: dict[str, list[Rollout]], summaries: dict[str, dict[str, Any]], per_seed: bool
+    out: Output, evaluations: dict[str, Evaluation], pairs: dict[tuple[str, str], Pairing], per_seed: bool
 ) -> None:
     if per_seed:
-        rows = [(str(same[0].seed), *map(_outcome, same)) for same in zip(*results.values(), strict=True)]
-        speak.table("episodes", ("seed", *results), rows)
-    rows = [(name, *_figures(summary)) for name, summary in summaries.items()]
-    speak.table("cube transfer", ("scheme", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
+        rollouts = zip(*(evaluation.rollouts for evaluation in evaluations.values()), strict=True)
+        rows = [(str(same[0].seed), *map(_outcome, same)) for same in rollouts]
+        out.table("episodes", ("seed", *evaluations), rows)
+    rows = [(name, *_success(evaluation)) for name, evaluation in evaluations.items()]
+    out.table("cube transfer", ("scheme", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
+    columns = ("first", "second", "both", "only first", "only second", "neither", "second - first", "p (McNemar)")
+    if pairs:
+        rows = [(*names, *_difference(pairing)) for names, pairing in pairs.items()]
+        out.table("same seeds in pairs, with the 95 % interval of Newcombe", columns, rows)
 
 
 def _outcome(rollout: Rollout) -> str:
@@ -147,28 +138,17 @@ def _outcome(rollout: Rollout) -> str:
     return f"no (stage {rollout.best_reward:g} of 4)"
 
 
-def _figures(summary: dict[str, Any]) -> tuple[str, str, str, str]:
+def _success(evaluation: Evaluation) -> tuple[str, str, str, str]:
     from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ
 
-    low, high = summary["interval_95"]
-    ticks = summary["mean_ticks_to_success"]
-    counts = f"{summary['successes']} of {summary['episodes']}"
+    low, high = evaluation.interval
+    ticks = evaluation.mean_ticks_to_success
     time = "-" if ticks is None else f"{ticks / CONTROL_HZ:.2f} s"
-    return counts, f"{summary['success_rate']:.1%}", f"{low:.1%} to {high:.1%}", time
+    counts = f"{evaluation.successes} of {evaluation.episodes}"
+    return counts, f"{evaluation.success_rate:.1%}", f"{low:.1%} to {high:.1%}", time
 
 
-def _pairs(speak: Output, results: dict[str, list[Rollout]]) -> list[dict[str, Any]]:
-    from pi0_edge.evaluation.pairing import pair
-
-    pairs = []
-    for first, second in combinations(results, 2):
-        pairs.append({"first": first, "second": second, **pair(results[first], results[second]).to_dict()})
-    columns = ("first", "second", "both", "only first", "only second", "neither", "second - first", "p (McNemar)")
-    rows = []
-    for found in pairs:
-        low, high = found["interval_95"]
-        difference = f"{found['difference']:+.1%} ({low:+.1%} to {high:+.1%})"
-        rows.append([*list(found.values())[:6], difference, found["p_value"]])
-    if rows:
-        speak.table("same seeds in pairs, with the 95 % interval of Newcombe", columns, rows)
-    return pairs
+def _difference(pairing: Pairing) -> tuple[int, int, int, int, str, float]:
+    low, high = pairing.interval
+    difference = f"{pairing.difference:+.1%} ({low:+.1%} to {high:+.1%})"
+    return pairing.both, pairing.only_first, pairing.only_second, pairing.neither, difference, pairing.p_value

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    cameras: Annotated[int, typer.Option(min=1, help="That deliver pictures.")],
+    cameras: Annotated[int, typer.Option(min=1, help="That deliver images.")],
     tokens: Annotated[int, typer.Option(min=1, help="Of the prompt, exactly.")],
     output: Annotated[Path, typer.Option(help="New folder for the programs.")],
     checkpoint: CheckpointOption = None,
@@ -53,11 +53,11 @@ def export(
         model, chosen, source = _from_checkpoint(checkpoint, scheme, sizes, target)
     about = {"variant": model.config.variant, "scheme": chosen.name, "capability": capability, **source}
     write_onnx_programs(write_out_quantization(model), Shape(cameras, tokens), euler_times(EULER_STEPS), output, about)
-    speak = Output(as_json)
+    out = Output(as_json)
     files = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
-    speak.table(str(output), ("file", "MB"), [(name, size / 1e6) for name, size in files.items()])
-    speak.say(f"{chosen.name}, {cameras} cameras, {tokens} tokens; build on the board, see docs/tensorrt.md")
-    speak.finish({"output": output, "files": files, **about})
+    out.table(str(output), ("file", "MB"), [(name, size / 1e6) for name, size in files.items()])
+    out.print(f"{chosen.name}, {cameras} cameras, {tokens} tokens; build on the board, see docs/tensorrt.md")
+    out.finish({"output": output, "files": files, **about})
 
 
 def _capability(text: str) -> tuple[int, int]:
@@ -87,19 +87,19 @@ def _from_bundle(
 def _from_checkpoint(
     checkpoint: Path | None, scheme: str | None, sizes: Path | None, capability: tuple[int, int]
 ) -> tuple[Pi0, Scheme, dict[str, Any]]:
-    from pi0_edge.checkpoints import load_sizes, open_checkpoint
-    from pi0_edge.cli.loading import load_scheme
+    from pi0_edge.checkpoints import open_checkpoint
+    from pi0_edge.cli.loading import checkpoint_or_shipped, read_sizes
     from pi0_edge.engine import parameter_shapes
     from pi0_edge.engine.loading import blank_model, fill_model
     from pi0_edge.policy import combined_hash
+    from pi0_edge.quant.scheme_files import load_scheme
     from pi0_edge.quant.schemes import BF16_POLICY
-    from pi0_edge.shipped import shipped_checkpoint
     from pi0_edge.tensorrt.qdq import check_scheme
 
     chosen = BF16_POLICY if scheme is None else load_scheme(scheme)
     check_scheme(chosen, capability)
-    opened = open_checkpoint(shipped_checkpoint() if checkpoint is None else checkpoint)
-    config = opened.infer_config(None if sizes is None else dict(load_sizes(sizes)))
+    opened = open_checkpoint(checkpoint_or_shipped(checkpoint))
+    config = opened.infer_config(read_sizes(sizes))
     shapes = parameter_shapes(config)
     opened.check(shapes)
     model = blank_model(config, chosen)

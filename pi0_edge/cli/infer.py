@@ -29,7 +29,7 @@ SHOWN_ACTIONS = 5
 
 
 def infer(
-    image: Annotated[list[str], typer.Option(help="CAMERA=PICTURE.png; repeat for each camera there is.")],
+    image: Annotated[list[str], typer.Option(help="CAMERA=IMAGE.png; repeat for each camera there is.")],
     state: Annotated[str, typer.Option(help='Numbers such as "0 -0.5 1.2", or a .npy, .json or text file of them.')],
     checkpoint: CheckpointOption = None,
     bundle: BundleOption = None,
@@ -48,22 +48,31 @@ def infer(
 ) -> None:
     """Ask a policy for one chunk."""
     from pi0_edge.cli.loading import load_policy
-    from pi0_edge.cli.observation_files import check_chunk_path, read_pictures, read_state, write_chunk
+    from pi0_edge.cli.observation_files import check_chunk_path, read_images, read_state, write_chunk
     from pi0_edge.processing import Observation
 
     check_chunk_path(output)
-    observation = Observation(read_pictures(image), read_state(state), prompt)
+    observation = Observation(read_images(image), read_state(state), prompt)
     policy = load_policy(
-        checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
+        checkpoint=checkpoint,
+        bundle=bundle,
+        engine=engine,
+        scheme=scheme,
+        robot=robot,
+        tokenizer=tokenizer,
+        sizes=sizes,
+        public_key=public_key,
+        accept_failed_gate=accept_failed_gate,
+        threads=threads,
     )
     chunk = policy.infer(observation, noise_seed)
     names = policy.processor.robot.action_labels
     if output is not None:
         write_chunk(output, chunk.actions, names)
-    speak = Output(as_json)
-    _show(speak, policy, chunk, names)
+    out = Output(as_json)
+    _show(out, policy, chunk, names)
     timing = {name: getattr(chunk, name) for name in ("preprocess_ms", "infer_ms", "postprocess_ms")}
-    speak.finish(
+    out.finish(
         {
             "actions": chunk.actions.tolist(),
             "names": names,
@@ -76,13 +85,15 @@ def infer(
     )
 
 
-def _show(speak: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> None:
+def _show(out: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> None:
     horizon = len(chunk.actions)
     rows = [(name, *column) for name, column in zip(names, chunk.actions[:SHOWN_ACTIONS].T.tolist(), strict=True)]
     columns = ("dimension", *(f"action {k}" for k in range(min(SHOWN_ACTIONS, horizon))))
-    speak.table(f"first of {horizon} actions, {policy.processor.robot.control_hz:g} per second", columns, rows)
+    rate = policy.processor.robot.control_hz  # a LeRobot folder does not record it
+    title = f"first of {horizon} actions" + ("" if rate is None else f", {rate:g} per second")
+    out.table(title, columns, rows)
     engine = policy.engine
-    speak.say(
+    out.print(
         f"{engine.config.variant}, engine {engine.name} ({engine.scheme}): preprocessing {chunk.preprocess_ms:.1f} ms, "
         f"network {chunk.infer_ms:.1f} ms, postprocessing {chunk.postprocess_ms:.1f} ms"
     )

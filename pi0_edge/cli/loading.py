@@ -1,40 +1,37 @@
-"""Loads a policy as the options say."""
+"""What several commands load: the policy of a bundle or checkpoint, the sizes of a network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
-    from pi0_edge.quant import Scheme
 
 
 def load_policy(
-    checkpoint: Path | None,
+    *,
+    checkpoint: Path | None = None,
+    bundle: Path | None = None,
     engine: str,
     scheme: str | None = None,
     robot: str | None = None,
     tokenizer: Path | None = None,
     sizes: Path | None = None,
-    threads: int | None = None,
-    bundle: Path | None = None,
     public_key: Path | None = None,
     accept_failed_gate: bool = False,
+    threads: int | None = None,
 ) -> Policy:
-    """The policy of a bundle or of a checkpoint, the shipped one where neither is given.
+    """The policy of a bundle or of a checkpoint, the shipped one where neither is given; each argument is a flag.
 
     Raises:
-        ConfigError: If an option was given that does not go with the others.
+        ConfigError: If two flags contradict each other.
         Pi0EdgeError: As `Policy.load` and `Policy.from_bundle`.
     """
     from pi0_edge.bundle.seal import MANIFEST
-    from pi0_edge.checkpoints import load_sizes
     from pi0_edge.errors import ConfigError
     from pi0_edge.policy import Policy
-    from pi0_edge.shipped import shipped_checkpoint
+    from pi0_edge.quant.scheme_files import load_scheme
 
     use_threads(threads)
     if bundle is not None:
@@ -46,35 +43,40 @@ def load_policy(
         raise ConfigError("--public-key and --accept-failed-gate are about a bundle; give --bundle with them")
     if checkpoint is not None and (checkpoint / MANIFEST).is_file():
         raise ConfigError(f"{checkpoint} is a bundle, not a checkpoint; give it as --bundle")
-    found = shipped_checkpoint() if checkpoint is None else checkpoint
     return Policy.load(
-        found,
+        checkpoint_or_shipped(checkpoint),
         engine,
         None if scheme is None else load_scheme(scheme),
         robot,
         tokenizer,
-        None if sizes is None else dict(load_sizes(sizes)),
+        read_sizes(sizes),
     )
 
 
-def load_scheme(scheme: str) -> Scheme:
-    """A scheme by name, or from a YAML file of `Scheme.to_dict`.
+def checkpoint_or_shipped(checkpoint: Path | None) -> Path:
+    """A checkpoint, or that of the shipped policy.
 
     Raises:
-        QuantizationError: If there is none of this name, or the file holds none.
+        CheckpointError: If this copy of the package lacks the shipped policy.
     """
-    from pi0_edge.quant import QuantizationError, Scheme, find_scheme
+    from pi0_edge.shipped import shipped_checkpoint
 
-    if not scheme.endswith((".yaml", ".yml")):
-        return find_scheme(scheme)
-    try:
-        return Scheme.from_dict(yaml.safe_load(Path(scheme).read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise QuantizationError(f"cannot read the scheme {scheme}: {error}") from error
+    return shipped_checkpoint() if checkpoint is None else checkpoint
+
+
+def read_sizes(sizes: Path | None) -> dict[str, object] | None:
+    """What the flag --config gives.
+
+    Raises:
+        ConfigError: If the file is no SIZES file.
+    """
+    from pi0_edge.checkpoints import load_sizes
+
+    return None if sizes is None else dict(load_sizes(sizes))
 
 
 def use_threads(threads: int | None) -> None:
-    """Gives the network as many CPU threads."""
+    """Gives the network as many CPU threads; torch's default where None."""
     import torch
 
     if threads is not None:

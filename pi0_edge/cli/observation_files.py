@@ -1,4 +1,4 @@
-"""Observations from files a person has (pictures, numbers), and chunks into files a program reads."""
+"""Observations from image files and files of numbers, and chunks into files that a program reads."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pi0_edge.errors import ConfigError, ObservationError
+from pi0_edge.errors import ObservationError
+from pi0_edge.output_paths import check_output_path
 
 CHUNK_SUFFIXES = (".npz", ".json")
 
 
-def read_pictures(arguments: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-    """Pictures by camera, from CAMERA=FILE.
+def read_images(arguments: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+    """Images by camera, from CAMERA=FILE.
 
     Raises:
-        ObservationError: If an argument has another form, names a camera again, or its file is no picture.
+        ObservationError: If an argument has another form, names a camera again, or its file is no image.
     """
-    pictures: dict[str, NDArray[np.uint8]] = {}
+    images: dict[str, NDArray[np.uint8]] = {}
     for argument in arguments:
         camera, separator, file = argument.partition("=")
-        if not (camera and separator and file) or camera in pictures:
+        if not (camera and separator and file) or camera in images:
             raise ObservationError(f"--image {argument!r}: expected CAMERA=FILE, such as top=a.png, once per camera")
-        pictures[camera] = _read_picture(Path(file))
-    return pictures
+        images[camera] = _read_image(Path(file))
+    return images
 
 
 def read_state(text: str) -> NDArray[np.float64]:
@@ -46,10 +47,7 @@ def read_state(text: str) -> NDArray[np.float64]:
 
 def check_chunk_path(path: Path | None) -> None:
     """Raises `ConfigError` where a chunk cannot be written to `path`, before any work is done."""
-    if path is not None and path.suffix not in CHUNK_SUFFIXES:
-        raise ConfigError(f"--output {path}: expected a name that ends in {' or '.join(CHUNK_SUFFIXES)}")
-    if path is not None and not path.parent.is_dir():
-        raise ConfigError(f"--output {path}: the folder {path.parent} does not exist; create it")
+    check_output_path("--output", path, CHUNK_SUFFIXES)
 
 
 def write_chunk(path: Path, actions: NDArray[np.float64], names: Sequence[str]) -> None:
@@ -60,12 +58,12 @@ def write_chunk(path: Path, actions: NDArray[np.float64], names: Sequence[str]) 
         path.write_text(json.dumps({"actions": actions.tolist(), "names": list(names)}) + "\n")
 
 
-def _read_picture(file: Path) -> NDArray[np.uint8]:
+def _read_image(file: Path) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
-        raise ObservationError(f"{file} is not a readable picture ({error}); expected PNG, JPEG or the like") from error
+        raise ObservationError(f"{file} is not a readable image ({error}); expected PNG, JPEG or the like") from error
 
 
 def _parse_state(text: str) -> NDArray[np.float64]:

@@ -18,6 +18,9 @@ SchemeOption = Annotated[
     str | None,
     typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin, tensorrt: bf16)."),
 ]
+FramesOption = Annotated[
+    Path | None, typer.Option(help="LeRobotDataset, recording of `serve --record`, or .npz; else the simulation.")
+]
 BundleOption = Annotated[
     Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
 ]

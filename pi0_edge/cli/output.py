@@ -1,4 +1,4 @@
-"""What a command says: tables and progress for people, and with `--json` one line for programs.
+"""What a command prints: tables and progress for people, and with `--json` one line for programs.
 
 With `--json` the last line of standard output is one compact JSON object, the result or {"error": ...}, and everything
 for people goes to standard error. Values that JSON cannot hold (NaN, infinity) become null.
@@ -6,24 +6,25 @@ for people goes to standard error. Values that JSON cannot hold (NaN, infinity) 
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
+
+from pi0_edge.json_values import to_json_values
+from pi0_edge.progress import Progress, ProgressCallback
 
 JSON_FLAG = "--json"
 
 
 class Output:
-    """Where one command speaks.
+    """The output of one command.
 
     Attributes:
         console: For people.
@@ -33,13 +34,13 @@ class Output:
         self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
         self._as_json = as_json
 
-    def say(self, text: str) -> None:
-        """One line for people, flushed at once and never wrapped."""
+    def print(self, text: str) -> None:
+        """Prints one line for people, flushed at once and never wrapped."""
         self.console.print(escape(text))
         self.console.file.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; columns of numbers are right-aligned."""
+        """Prints a table; columns of numbers are right-aligned."""
         table = Table(title=title, title_justify="left")
         cells = [tuple(row) for row in rows]
         for place, column in enumerate(columns):
@@ -49,19 +50,29 @@ class Output:
             table.add_row(*(escape(format_number(cell)) for cell in row))
         self.console.print(table, soft_wrap=False)
 
-    def progress(self) -> Progress:
-        """A progress bar with count, elapsed and remaining time; a context manager."""
+    @contextmanager
+    def progress(self) -> Iterator[ProgressCallback]:
+        """Shows what a function of the library reports, a bar with count, elapsed and remaining time for each stage."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
+        with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(progress: Progress) -> None:
+                if progress.stage not in tasks or not progress.done:
+                    tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
+                description = f"{progress.stage}: {progress.note}" if progress.note else progress.stage
+                bars.update(tasks[progress.stage], completed=progress.done, description=description)
+
+            yield show
 
     def finish(self, result: Mapping[str, object]) -> None:
-        """The result of the command; call it last."""
+        """Prints the result of the command where it was asked for; call it last."""
         if self._as_json:
             _write_line(result)
 
 
 def write_error(message: str, arguments: Sequence[str], code: int) -> int:
-    """Says what was wrong, for people or as JSON, and returns `code`."""
+    """Prints what was wrong, for people or as JSON, and returns `code`."""
     sys.stderr.write(f"error: {message}\n")
     if JSON_FLAG in arguments:
         _write_line({"error": message})
@@ -76,18 +87,5 @@ def format_number(value: object) -> str:
 
 
 def _write_line(result: Mapping[str, object]) -> None:
-    sys.stdout.write(json.dumps(_plain(result), separators=(",", ":"), allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(to_json_values(result), separators=(",", ":"), allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def _plain(value: Any) -> Any:
-    """The same in types that JSON has."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value

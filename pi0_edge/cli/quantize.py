@@ -1,11 +1,4 @@
-"""`pi0-edge quantize`: a checkpoint becomes a bundle, and the gate says whether it may move a robot.
-
-    frames ─┬─ calibration half ─► calibrate ─► (scan, search) ─► quantize ─┐
-            └─ held-out half ──► fp32 reference ────────────────────────────┴─► gate ─► report, bundle
-
-Reference and candidate are never in memory together. Exit code 1 where the gate fails; the bundle is written all the
-same, and refused by whatever should run it.
-"""
+"""`pi0-edge quantize`: the command of `pi0_edge.ptq.pipeline.quantize`, with report, bundle and tables."""
 
 from __future__ import annotations
 
@@ -14,15 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pi0_edge.cli.options import CheckpointOption, JsonOption, RobotOption, SizesOption, ThreadsOption, TokenizerOption
+from pi0_edge.cli.options import (
+    CheckpointOption,
+    FramesOption,
+    JsonOption,
+    RobotOption,
+    SizesOption,
+    ThreadsOption,
+    TokenizerOption,
+)
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from pi0_edge.quant import Scheme
+    from pi0_edge.ptq.pipeline import QuantizedPolicy
 
-SEARCH_LEVELS = ["int8-w8a16", "int8-w8a8"]
-LEAST_HELD_OUT = 4
-"""Fewer held-out observations than this are refused before anything is computed."""
+SHOWN_GROUPS = 15
 
 
 def quantize(
@@ -30,14 +29,12 @@ def quantize(
     scheme: Annotated[str, typer.Option(help="How which layers are quantized: a name, or a .yaml.")] = "orin",
     output: Annotated[Path | None, typer.Option(help="Write the bundle there.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the gate report there (.html).")] = None,
-    dataset: Annotated[
-        Path | None, typer.Option(help="LeRobotDataset, recording of `serve --record`, or .npz; else the simulation.")
-    ] = None,
+    dataset: FramesOption = None,
     calibration: Annotated[Path | None, typer.Option(help="From `pi0-edge calibrate`; else made where needed.")] = None,
     calibration_frames: Annotated[int, typer.Option(min=1, help="Observations to calibrate on.")] = 64,
     held_out: Annotated[int, typer.Option(min=1, help="Other observations, that the gate judges on.")] = 100,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per held-out observation.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of episodes and frames.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the choice of episodes and frames.")] = 0,
     episodes: Annotated[int, typer.Option(min=0, help="Simulated episodes of either policy, same seeds.")] = 0,
     executed: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
     cosine_mean: Annotated[float, typer.Option(help="Least mean cosine that passes.")] = 0.999,
@@ -66,78 +63,90 @@ def quantize(
 
     Exit code 1 where the gate fails.
     """
-    from pi0_edge.checkpoints import load_sizes
-    from pi0_edge.cli import quantize_results as results
-    from pi0_edge.cli import quantize_steps as steps
-    from pi0_edge.cli.loading import load_policy, load_scheme
-    from pi0_edge.ptq.candidate import quantize_checkpoint
-    from pi0_edge.ptq.frame_checks import inspect_frames
-    from pi0_edge.ptq.frames import split_frames
-    from pi0_edge.ptq.gate import compare
-    from pi0_edge.ptq.scan import UNTOUCHED
+    from pi0_edge.cli.loading import checkpoint_or_shipped, read_sizes, use_threads
+    from pi0_edge.output_paths import check_output_path
+    from pi0_edge.ptq import pipeline
     from pi0_edge.ptq.verdict import Thresholds
-    from pi0_edge.shipped import shipped_checkpoint
+    from pi0_edge.quant.scheme_files import load_scheme
 
-    chosen = load_scheme(scheme)
-    others = [load_scheme(name) for name in (level or SEARCH_LEVELS)] if search is not None else []
-    _check_paths(chosen, output, report, search)
-    thresholds = Thresholds(cosine_mean, cosine_worst, executed, success_loss=success_loss)
-    speak = Output(as_json)
-    reference = load_policy(checkpoint, "reference", None, robot, tokenizer, sizes, threads)
-    joints = reference.processor.robot.action_labels
-    source = steps.open_frames(speak, reference, dataset, max(calibration_frames, held_out, scan_frames))
-    split = split_frames(source, calibration_frames, held_out, seed)
-    inspected = inspect_frames(split.held_out, reference.processor, LEAST_HELD_OUT)
-    calibrated = steps.calibrated(speak, reference, split, [chosen, *others], calibration, seed)
-
-    ranking = []
-    if scan or search is not None:
-        seen = list(split_frames(source, scan_frames, 0, seed).calibration)
-        layers, choices = steps.scanned(speak, reference, [chosen, *others], seen, scan_by, calibrated)
-        ranking = results.ranking_of(choices, UNTOUCHED)
-        if search is not None:
-            chosen = steps.searched(speak, layers, choices, joints, thresholds, draws, chosen, search)
-        del layers
-
-    observations = list(split.held_out)
-    truth = steps.traced(speak, "fp32", reference, observations, draws)
-    won = steps.played(speak, "fp32", reference, episodes, executed)
-    del reference  # a full-size network must leave memory before the next one enters it
-
-    path = shipped_checkpoint() if checkpoint is None else checkpoint
-    candidate = quantize_checkpoint(
-        path, chosen, calibrated, robot, tokenizer, None if sizes is None else dict(load_sizes(sizes))
-    )
-    found = steps.traced(speak, chosen.name, candidate.policy, observations, draws)
-    success = steps.paired(won, steps.played(speak, chosen.name, candidate.policy, episodes, executed))
-    gate = compare(truth, found, joints, thresholds, [str(place) for place in split.held_out.places], success)
-
-    facts = results.facts_of(candidate, path, split.held_out, inspected, draws)
-    html = results.page_of(gate, candidate, facts, calibrated, ranking)
-    if report is not None:
-        report.write_text(html)
+    check_output_path("--report", report, (".html",))
+    check_output_path("--search", search, (".yaml",))
     if output is not None:
-        results.bundle(output, candidate, gate, html, calibrated, private_key, replace)
-    results.show(speak, chosen.name, gate, ranking)
-    results.conclude(speak, chosen.name, gate, output, report)
-    found_out = {"scheme": chosen.to_dict(), "facts": dict(facts), "gate": gate.to_dict(), "ranking": ranking}
-    speak.finish({**found_out, "bundle": output, "report": report})
-    if not gate.verdict.passed:
+        pipeline.check_bundle(output, load_scheme(scheme), replace)
+    use_threads(threads)
+    options = pipeline.ScanOptions(scan_by, scan_frames, level or pipeline.SEARCH_LEVELS)
+    out = Output(as_json)
+    with out.progress() as on_progress:
+        quantized = pipeline.quantize(
+            checkpoint_or_shipped(checkpoint),
+            scheme,
+            dataset,
+            robot=robot,
+            tokenizer=tokenizer,
+            sizes=read_sizes(sizes),
+            calibration=calibration,
+            calibration_frames=calibration_frames,
+            held_out=held_out,
+            draws=draws,
+            seed=seed,
+            episodes=episodes,
+            thresholds=Thresholds(cosine_mean, cosine_worst, executed, success_loss=success_loss),
+            scan=options if scan or search else None,
+            search=search,
+            on_progress=on_progress,
+        )
+    if report is not None:
+        quantized.write_report(report)
+    if output is not None:
+        quantized.write_bundle(output, private_key, replace)
+    if quantized.mix is not None:
+        out.print(f"{pipeline.describe_mix(quantized.mix)}; written to {search}")
+    _show(out, quantized)
+    _conclude(out, quantized, output, report)
+    out.finish(
+        {
+            "scheme": quantized.scheme.to_dict(),
+            "facts": dict(quantized.facts),
+            "gate": quantized.gate.to_dict(),
+            "ranking": quantized.ranking,
+            "bundle": output,
+            "report": report,
+        }
+    )
+    if not quantized.passed:
         raise typer.Exit(1)
 
 
-def _check_paths(scheme: Scheme, output: Path | None, report: Path | None, search: Path | None) -> None:
-    """What would fail in the end fails at once."""
-    from pi0_edge.errors import ConfigError
-
-    for option, path, suffix in (("--report", report, ".html"), ("--search", search, ".yaml")):
-        if path is not None and path.suffix != suffix:
-            raise ConfigError(f"{option} {path}: expected a name that ends in {suffix}")
-        if path is not None and not path.parent.is_dir():
-            raise ConfigError(f"{option} {path}: the folder {path.parent} does not exist; create it")
-    libraries = sorted({rule.library for rule in scheme.rules if rule.library is not None})
-    if output is not None and libraries:
-        raise ConfigError(
-            f"{scheme.name} leaves layers to {', '.join(libraries)}, whose storage a bundle cannot hold; "
-            "leave --output out to judge it, or choose another scheme"
+def _show(out: Output, quantized: QuantizedPolicy) -> None:
+    """Tables of thresholds and joints, and of the most sensitive layers where they were ranked."""
+    ranking, gate = quantized.ranking, quantized.gate
+    if ranking:
+        rows = [(choice.group, choice.level, choice.damage) for choice in ranking[:SHOWN_GROUPS]]
+        title = f"the {len(rows)} of {len(ranking)} choices that damage the actions most"
+        out.table(title, ("layers", "as in", "mean squared relative error"), rows)
+    rows = [(f.name, f.found, f.limit, "met" if f.passed else "MISSED", f.where) for f in gate.verdict.findings]
+    out.table(f"{quantized.scheme.name} against fp32", ("", "found", "at least", "", "where"), rows)
+    joints = [(joint.name, joint.p50, joint.p99, joint.max) for joint in gate.joints]
+    out.table("error per joint, in the robot's own units", ("joint", "median", "99 %", "largest"), joints)
+    if gate.success is not None:
+        low, high = gate.success.interval
+        out.print(
+            f"closed loop, {gate.success.seeds} seeds: success differs from fp32 by {gate.success.difference:+.1%}, "
+            f"95 % interval {low:+.1%} to {high:+.1%}"
         )
+
+
+def _conclude(out: Output, quantized: QuantizedPolicy, bundle: Path | None, report: Path | None) -> None:
+    """The verdict in the last lines."""
+    if report is not None:
+        out.print(f"report: {report}")
+    if bundle is not None:
+        out.print(f"bundle: {bundle}")
+    name = quantized.scheme.name
+    if quantized.passed:
+        out.print(f"PASS: {name} may be served")
+        return
+    for reason in quantized.verdict.reasons:
+        out.print(f"- {reason}")
+    refused = "" if bundle is None else "; the bundle is refused unless --accept-failed-gate is given"
+    out.print(f"FAIL: {name} must not move a robot{refused}")

@@ -1,17 +1,14 @@
-"""`pi0-edge record`: demonstrations of the cube transfer by the scripted expert."""
+"""`pi0-edge record`: the command of `pi0_edge.sim.record.record`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
-
-if TYPE_CHECKING:
-    from pi0_edge.sim.record import RecordingReport
 
 
 def record(
@@ -22,15 +19,10 @@ def record(
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations as a LeRobotDataset."""
-    from pi0_edge.sim.record import record_demonstrations
+    from pi0_edge.sim.record import record as run
 
-    speak = Output(as_json)
-    with speak.progress() as progress:
-        task = progress.add_task("recording", total=episodes)
-
-        def advance(report: RecordingReport) -> None:
-            progress.update(task, completed=report.kept, description=f"recording ({report.tried} tried)")
-
-        report = record_demonstrations(output, episodes, first_seed, workers, advance)
-    speak.say(f"{report.kept} episodes of {report.tried} tried are in {output}")
-    speak.finish({"dataset": output, "episodes": report.kept, "tried": report.tried, "first_seed": first_seed})
+    out = Output(as_json)
+    with out.progress() as on_progress:
+        report = run(output, episodes, first_seed=first_seed, workers=workers, on_progress=on_progress)
+    out.print(f"{report.kept} episodes of {report.tried} tried are in {output}")
+    out.finish({"dataset": output, "episodes": report.kept, "tried": report.tried, "first_seed": first_seed})

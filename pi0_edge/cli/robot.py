@@ -47,15 +47,15 @@ def check(file: RobotArgument, as_json: JsonOption = False) -> None:
         ("joint", "unit", "minimum", "maximum", "velocity", "acceleration", "home", "closed", "open"),
         [_row(joint) for joint in found.joints],
     )
-    output.say(f"control rate: {_rate(found)} Hz; {found.servo_hz} servo steps a second")
+    output.print(f"control rate: {_rate(found)} Hz; {found.servo_hz} servo steps a second")
     for camera, slot in found.cameras.items():
-        output.say(f"camera {camera}: {slot}")
-    output.say(f"actions: {', '.join(found.action_labels)}")
-    output.say(f"relative to the state: {_relative(found) or 'none'}; joint convention: {found.joint_convention}")
+        output.print(f"camera {camera}: {slot}")
+    output.print(f"actions: {', '.join(found.action_labels)}")
+    output.print(f"relative to the state: {_relative(found) or 'none'}; joint convention: {found.joint_convention}")
     warnings = list(_warnings(found))
     for warning in warnings:
-        output.say(f"warning: {warning}")
-    output.say("firmware: can drive it" if refusal is None else f"firmware: {refusal}")
+        output.print(f"warning: {warning}")
+    output.print("firmware: can drive it" if refusal is None else f"firmware: {refusal}")
     output.finish({"robot": found, "warnings": warnings, "not_in_firmware": refusal})
     if refusal is not None:
         raise typer.Exit(1)

@@ -46,7 +46,7 @@ def serve(
     record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
     stale_prefix: Annotated[
         float | None,
-        typer.Option(help="With --engine cuda: plan from pictures up to so many ms older than the observation."),
+        typer.Option(help="With --engine cuda: plan from images up to so many ms older than the observation."),
     ] = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
@@ -65,20 +65,29 @@ def serve(
 
     if log_json:
         log_as_json()
-    output = Output(as_json)
+    out = Output(as_json)
     # Before the weights are read, which may take minutes.
     listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
     if stale_prefix is not None and engine != "cuda":
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(
-        checkpoint, engine, scheme, robot, tokenizer, sizes, threads, bundle, public_key, accept_failed_gate
+        checkpoint=checkpoint,
+        bundle=bundle,
+        engine=engine,
+        scheme=scheme,
+        robot=robot,
+        tokenizer=tokenizer,
+        sizes=sizes,
+        public_key=public_key,
+        accept_failed_gate=accept_failed_gate,
+        threads=threads,
     )
     if stale_prefix is not None:
         policy.allow_stale_prefix(stale_prefix / 1e3)
 
     def ready(address: str) -> None:
-        output.say(f"policy ready on {address}")
+        out.print(f"policy ready on {address}")
 
     chunks = serve_policy(
         policy,
@@ -89,10 +98,10 @@ def serve(
         recorder=recorder,
         on_ready=ready,
     )
-    output.say(f"policy server stopped after {chunks} chunks")
+    out.print(f"policy server stopped after {chunks} chunks")
     result: dict[str, object] = {"chunks": chunks}
     if recorder is not None:
         recorder.close()
-        output.say(f"{recorder.recorded} observations in {recorder.folder}, {recorder.left_out} left out")
+        out.print(f"{recorder.recorded} observations in {recorder.folder}, {recorder.left_out} left out")
         result |= {"recording": recorder.folder, "recorded": recorder.recorded, "left_out": recorder.left_out}
-    output.finish(result)
+    out.finish(result)

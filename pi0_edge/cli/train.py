@@ -1,21 +1,14 @@
-"""`pi0-edge train`: from demonstrations to a policy."""
+"""`pi0-edge train`: the command of `pi0_edge.training.run.train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pi0_edge.cli.options import JsonOption, ThreadsOption
 from pi0_edge.cli.output import Output
-
-if TYPE_CHECKING:
-    from pi0_edge.training.run import TrainingOptions, TrainingResult
-    from pi0_edge.training.trainer import Progress as TrainingProgress
-
-SMOOTHED = 50
-"""Steps that the shown loss is averaged over."""
 
 
 def train(
@@ -26,12 +19,12 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Observations per step.")] = 64,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of initial weights, batches and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Fixes initial weights, batches and noise.")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between two saves.")] = 500,
     preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "pi0-cube",
     robot: Annotated[str, typer.Option(help="Robot layout by name or .yaml.")] = "aloha_sim",
-    camera: Annotated[str, typer.Option(help="The camera that the policy sees.")] = "top",
-    start: Annotated[Path | None, typer.Option(help="Checkpoint to train further, instead of nothing.")] = None,
+    camera: Annotated[str, typer.Option(help="The camera that the policy gets images of.")] = "top",
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to train further, instead of random weights.")] = None,
     max_delay: Annotated[int, typer.Option(min=0, help="Training-time RTC: longest frozen prefix, actions.")] = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -41,45 +34,28 @@ def train(
     The same command goes on after an interruption.
     """
     from pi0_edge.cli.loading import use_threads
-    from pi0_edge.training.run import TrainingOptions
+    from pi0_edge.training.run import train as run
 
     use_threads(threads)
-    options = TrainingOptions(
-        dataset=dataset,
-        output=output,
-        steps=steps,
-        vision_steps=vision_steps,
-        batch=batch,
-        draws=draws,
-        learning_rate=learning_rate,
-        seed=seed,
-        save_every=save_every,
-        preset=preset,
-        robot=robot,
-        camera=camera,
-        start=start,
-        max_delay=max_delay,
-    )
-    speak = Output(as_json)
-    result = _train(options, speak)
-    speak.say(f"loss {result.loss:.4f} after {result.steps} steps ({result.seconds / 60:.1f} minutes of steps)")
-    speak.say(f"checkpoint: {result.checkpoint}   loss plot: {result.plot}")
-    speak.finish(vars(result))
-
-
-def _train(options: TrainingOptions, speak: Output) -> TrainingResult:
-    from pi0_edge.training.run import train_policy
-
-    with speak.progress() as progress:
-        vision = progress.add_task("vision: reading demonstrations", total=options.vision_steps)
-        flow = progress.add_task("flow", total=options.steps, start=False)
-
-        def advance_vision(step: int, loss: float) -> None:
-            progress.update(vision, completed=step, description=f"vision: loss {loss:.4f}")
-
-        def advance_flow(state: TrainingProgress) -> None:
-            progress.start_task(flow)
-            recent = state.losses[-SMOOTHED:]
-            progress.update(flow, completed=state.step, description=f"flow: loss {sum(recent) / len(recent):.4f}")
-
-        return train_policy(options, advance_flow, advance_vision)
+    out = Output(as_json)
+    with out.progress() as on_progress:
+        result = run(
+            dataset,
+            output,
+            steps=steps,
+            vision_steps=vision_steps,
+            batch=batch,
+            draws=draws,
+            learning_rate=learning_rate,
+            seed=seed,
+            save_every=save_every,
+            preset=preset,
+            robot=robot,
+            camera=camera,
+            start=start,
+            max_delay=max_delay,
+            on_progress=on_progress,
+        )
+    out.print(f"loss {result.loss:.4f} after {result.steps} steps ({result.seconds / 60:.1f} minutes of steps)")
+    out.print(f"checkpoint: {result.checkpoint}   loss plot: {result.plot}")
+    out.finish(vars(result))

@@ -26,8 +26,9 @@ def verify(
 
     The outputs come from another implementation; exit code 1 where one differs by more than the tolerance.
     """
-    from pi0_edge.cli.loading import load_scheme, use_threads
+    from pi0_edge.cli.loading import use_threads
     from pi0_edge.engine import check_engine
+    from pi0_edge.quant.scheme_files import load_scheme
     from pi0_edge.verification import verify as compare
 
     chosen = None if scheme is None else load_scheme(scheme)
@@ -35,11 +36,11 @@ def verify(
     use_threads(threads)
     differences = compare(checkpoint, inputs, expected, sizes, engine, chosen, tolerance)
     passed = all(difference.passed for difference in differences)
-    output = Output(as_json)
+    out = Output(as_json)
     rows = [(d.output, d.largest, d.tolerance, "pass" if d.passed else "FAIL") for d in differences]
-    output.table(f"{checkpoint} ({scheme or engine})", ("output", "largest difference", "tolerance", "result"), rows)
-    output.say("PASS" if passed else "FAIL: at least one output differs by more than the tolerance")
+    out.table(f"{checkpoint} ({scheme or engine})", ("output", "largest difference", "tolerance", "result"), rows)
+    out.print("PASS" if passed else "FAIL: at least one output differs by more than the tolerance")
     outputs = {d.output: {"largest": d.largest, "tolerance": d.tolerance, "passed": d.passed} for d in differences}
-    output.finish({"passed": passed, "engine": engine, "scheme": scheme, "outputs": outputs})
+    out.finish({"passed": passed, "engine": engine, "scheme": scheme, "outputs": outputs})
     if not passed:
         raise typer.Exit(1)

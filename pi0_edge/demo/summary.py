@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.bridge.telemetry import ages_s
 from pi0_edge.demo.run_record import RunRecord
-from pi0_edge.evaluation.rollout import split_jerk
+from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, TickFlag
 

@@ -120,7 +120,7 @@ def estimate_chunk(
         device: From `find_device`.
         config: Sizes of the network.
         scheme: How it is quantized.
-        cameras: That deliver pictures, at least 1.
+        cameras: That deliver images, at least 1.
         tokens: Of the prompt.
         steps: Of the Euler loop.
 

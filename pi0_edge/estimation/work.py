@@ -57,7 +57,7 @@ class Chunk:
     Attributes:
         config: Its sizes.
         scheme: How it is quantized.
-        cameras: That deliver pictures.
+        cameras: That deliver images.
         tokens: Of the prompt.
         steps: Of the Euler loop.
     """
@@ -138,21 +138,21 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     yield _product(chunk, "vision", "projector", rows, chunk.config.prefix.width, width)
 
 
-def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, seen: int) -> Iterator[Kernel]:
-    """One layer over `rows` tokens that attend to `seen` cached keys and themselves."""
+def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, cached: int) -> Iterator[Kernel]:
+    """One layer over `rows` tokens that attend to `cached` cached keys and themselves."""
     own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
     yield _norm(stage, rows, sizes.width)
     yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
     if stage != "Euler loop":  # there, rotation happens inside attention
         yield _rope(stage, rows, own + keys)
-    operations = 4.0 * rows * (seen + rows) * own
+    operations = 4.0 * rows * (cached + rows) * own
     yield Kernel(
         stage,
         "attention",
         rows,
         operations,
         "bf16",
-        seen * keys * HALF,
+        cached * keys * HALF,
         (rows * (own + keys) * HALF, rows * own * HALF),
     )
     yield from _quantize(chunk, stage, f"{path}.attention.o", rows, own)

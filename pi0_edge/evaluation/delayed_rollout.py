@@ -1,8 +1,8 @@
-"""Plays a policy whose chunks arrive late, tick by tick and without a wall clock, and measures how the arm moves.
+"""Runs a policy whose chunks arrive late, tick by tick and without a wall clock, and measures how the arm moves.
 
 The delay is injected: a chunk that answers the observation of tick T arrives at tick T + delay and can change what is
-executed from the tick after that on. What the arm does meanwhile is a scheduler's business: the robot's own one is
-`firmware_bridge.replanning`, which this place does not know; it is handed in.
+executed from the tick after that on. A scheduler, which the caller passes, decides what the arm does meanwhile; that of
+the robot is `firmware_bridge.replanning.ChunkScheduler`, which this module does not import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe, split_jerk
+from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.processing import Observation
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
 from pi0_edge.sim.expert import TransferCubeExpert
@@ -35,7 +36,7 @@ class Scheduler(Protocol):
         ...
 
     def entered(self, actions: NDArray[np.floating], first_tick: int) -> None:
-        """Takes over the chunk that was asked for last, from `first_tick` on."""
+        """Takes the chunk that was asked for last, from `first_tick` on."""
         ...
 
     def setpoint(self, tick: int) -> NDArray[np.float64] | None:
@@ -91,18 +92,18 @@ def roll_out_delayed(
     scheduler: Scheduler,
     delay: Callable[[], int],
     prompt: str,
-    picture_size: int,
+    image_size: int,
     seed: int,
 ) -> DelayedRollout:
-    """Plays one episode until success or `MAX_TICKS`.
+    """Runs one episode until success or `MAX_TICKS`.
 
     Args:
         env: The simulation.
         answer: The policy.
         scheduler: The robot's side, new for every episode.
         delay: Draws the delay of the next chunk, ticks.
-        prompt: What the policy is told.
-        picture_size: Of the policy's camera, pixels.
+        prompt: What the policy shall do.
+        image_size: Of the policy's camera, pixels.
         seed: Of the cube pose.
     """
     env.reset(seed)
@@ -113,7 +114,7 @@ def roll_out_delayed(
     for tick in range(MAX_TICKS):
         if scheduler.due(tick):
             delays.append(delay())
-            arriving = tick + delays[-1], answer(observe(env, prompt, picture_size), tick, scheduler.observe(tick))
+            arriving = tick + delays[-1], answer(observe(env, prompt, image_size), tick, scheduler.observe(tick))
         if arriving is not None and arriving[0] <= tick:
             scheduler.entered(arriving[1], tick + 1)
             entries.append(tick + 1)

@@ -1,108 +1,134 @@
-"""Plays a policy in the simulated cube transfer and counts how often the cube changes hands.
+"""Runs a policy in the simulated cube transfer and counts how often the cube changes hands.
 
-A rollout asks for a chunk, executes its first `execute` actions and asks again, without firmware or delay: this
-measures the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines meet
-the same situations and their successes can be compared in pairs.
+A rollout asks for a chunk, executes its first `executed` actions and asks again, without firmware and without delay:
+this measures the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines
+meet the same situations and their successes can be compared in pairs. The baseline that closed-loop control must beat
+is `replay`: recorded demonstrations, executed whatever the cameras show.
 
-MERGED: How roughly setpoints change where one chunk follows another, against how they change inside the chunks.
-
-MERGED: The baseline: demonstrations replayed open-loop, whatever the cameras show.
+    evaluation = evaluate(Policy.load("checkpoint"), range(100))
+    evaluation.success_rate, evaluation.interval
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import DatasetError
+from pi0_edge.evaluation.statistics import Evaluation, Rollout
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
-
-
-def split_jerk(
-    setpoints: NDArray[np.floating], entries: Iterable[int], control_hz: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Third differences of setpoints, per second³.
-
-    Args:
-        setpoints: [ticks, joints].
-        entries: Rows at which a chunk was entered. Before the first of them there was none, so that its border belongs
-            to neither of both results.
-        control_hz: Ticks per second.
-
-    Returns:
-        Those across a border, three for each, and those inside a chunk, each float64 [rows, joints].
-    """
-    jerk = np.diff(setpoints.astype(np.float64), n=3, axis=0) * control_hz**3
-    crossing, inside = np.zeros(len(jerk), bool), np.ones(len(jerk), bool)
-    for number, entry in enumerate(entries):
-        rows = slice(max(0, entry - 3), max(0, entry))
-        crossing[rows], inside[rows] = number > 0, False
-    return jerk[crossing], jerk[inside]
-
+from pi0_edge.sim.record import TASK
 
 MAX_TICKS = 500
 """An episode that has not succeeded after 10 s has failed; the expert needs 6.8 s."""
 
-Chooser = Callable[[AlohaTransferCube, int], NDArray[np.float64]]
+Controller = Callable[[AlohaTransferCube, int], NDArray[np.float64]]
 """Gives the setpoints [n, 14] to execute from this tick on."""
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One episode.
+def evaluate(
+    policy: Policy,
+    seeds: Sequence[int] = range(100),
+    *,
+    prompt: str | None = None,
+    executed: int = 25,
+    name: str = "evaluating",
+    on_progress: ProgressCallback | None = None,
+) -> Evaluation:
+    """Runs one episode per seed.
 
-    Attributes:
-        seed: Of cube pose and noise.
-        success: Whether the left gripper held the cube off the table.
-        ticks: Ticks until success, or `MAX_TICKS`.
-        best_reward: Highest stage of the task that was reached, 0 to 4.
+    Args:
+        policy: Any policy for the simulated ALOHA: one camera `top`, 14 joints.
+        seeds: Cube pose and noise of each episode; training never saw 0 to 999.
+        prompt: What the policy shall do; the robot's default or "Transfer cube" where None.
+        executed: Actions of a chunk that are executed before the next one.
+        name: Stage that `on_progress` gets.
+        on_progress: Is called after every episode; its note counts the successes.
+
+    Raises:
+        ObservationError: If the policy's robot is not the simulated one.
+        MissingDependencyError: If the simulation is not installed.
     """
-
-    seed: int
-    success: bool
-    ticks: int
-    best_reward: float
+    prompt = task_of(policy) if prompt is None else prompt
+    return _evaluate(lambda seed: policy_controller(policy, prompt, executed, seed), seeds, name, on_progress)
 
 
-def observe(env: AlohaTransferCube, prompt: str, picture_size: int) -> Observation:
-    """What the policy sees of the simulation now."""
-    return Observation({"top": env.render("top", picture_size, picture_size)}, env.state, prompt)
+def replay(
+    dataset: str | Path,
+    seeds: Sequence[int] = range(100),
+    *,
+    name: str = "replay",
+    on_progress: ProgressCallback | None = None,
+) -> Evaluation:
+    """Executes recorded demonstrations open-loop; seed s replays demonstration s modulo their number.
+
+    Args:
+        dataset: LeRobotDataset folder of the simulated ALOHA.
+        seeds: Cube pose of each episode.
+        name: Stage that `on_progress` gets.
+        on_progress: Is called after every episode; its note counts the successes.
+
+    Raises:
+        DatasetError: If the dataset has no episode, or its actions are not those of the simulated ALOHA.
+    """
+    from pi0_edge.datasets.lerobot_reader import LeRobotDataset  # needs pyarrow and PyAV
+
+    demonstrations = LeRobotDataset(dataset)
+    episodes = demonstrations.episodes
+    if not episodes:
+        raise DatasetError(f"{dataset} has no episode to replay")
+
+    def controller(seed: int) -> Controller:
+        _, actions = demonstrations.episode(episodes[seed % len(episodes)].index)
+        if actions.shape[1] != len(JOINT_NAMES):
+            raise DatasetError(f"{dataset} has actions of {actions.shape[1]} joints, expected {len(JOINT_NAMES)}")
+        return replay_controller(actions)
+
+    return _evaluate(controller, seeds, name, on_progress)
 
 
-def policy_chooser(policy: Policy, prompt: str, execute: int, seed: int) -> Chooser:
-    """Asks the policy for a chunk and executes its first `execute` actions."""
+def task_of(policy: Policy) -> str:
+    """What a policy shall do in the simulation: its robot's default prompt, or that of the demonstrations."""
+    return policy.processor.robot.default_prompt or TASK
+
+
+def observe(env: AlohaTransferCube, prompt: str, image_size: int) -> Observation:
+    """The observation of the simulation now, with one square image."""
+    return Observation({"top": env.render("top", image_size, image_size)}, env.state, prompt)
+
+
+def policy_controller(policy: Policy, prompt: str, executed: int, seed: int) -> Controller:
+    """Asks the policy for a chunk and executes its first `executed` actions."""
     size = policy.engine.config.vision.image_size
 
-    def choose(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
+    def control(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
         chunk = policy.infer(observe(env, prompt, size), noise_seed=seed * 10_000 + tick)
-        return chunk.actions[:execute]
+        return chunk.actions[:executed]
 
-    return choose
+    return control
 
 
-def replay_chooser(actions: NDArray[np.float32]) -> Chooser:
-    """Executes a recorded episode whatever the cameras show: the baseline that closed-loop control must beat."""
+def replay_controller(actions: NDArray[np.float32]) -> Controller:
+    """Executes a recorded episode, [ticks, 14], whatever the cameras show."""
 
-    def choose(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
+    def control(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
         return actions[min(tick, len(actions) - 1) :].astype(np.float64)
 
-    return choose
+    return control
 
 
-def roll_out(env: AlohaTransferCube, chooser: Chooser, seed: int) -> Rollout:
-    """Plays one episode until success or `MAX_TICKS`."""
+def roll_out(env: AlohaTransferCube, controller: Controller, seed: int) -> Rollout:
+    """Runs one episode until success or `MAX_TICKS`."""
     env.reset(seed)
     tick, best = 0, 0.0
     while tick < MAX_TICKS:
-        for setpoint in chooser(env, tick)[: MAX_TICKS - tick]:
+        for setpoint in controller(env, tick)[: MAX_TICKS - tick]:
             env.step(setpoint)
             tick += 1
             best = max(best, env.reward)
@@ -111,41 +137,16 @@ def roll_out(env: AlohaTransferCube, chooser: Chooser, seed: int) -> Rollout:
     return Rollout(seed, False, MAX_TICKS, best)
 
 
-def evaluate(policy: Policy, prompt: str, seeds: range, execute: int) -> Iterator[Rollout]:
-    """One rollout per seed, as they finish."""
+def _evaluate(
+    controller: Callable[[int], Controller], seeds: Sequence[int], name: str, on_progress: ProgressCallback | None
+) -> Evaluation:
+    rollouts: list[Rollout] = []
+    stage = Stage(name, len(seeds), on_progress)
     env = AlohaTransferCube()
     try:
         for seed in seeds:
-            yield roll_out(env, policy_chooser(policy, prompt, execute, seed), seed)
+            rollouts.append(roll_out(env, controller(seed), seed))
+            stage.advance(f"{sum(rollout.success for rollout in rollouts)} of {len(rollouts)} succeed")
     finally:
         env.close()
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % confidence interval of a success rate (Wilson 1927), which stays inside [0, 1] near its ends."""
-    if trials < 1:
-        raise ValueError(f"an interval needs at least one trial, found {trials}")
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def replay(root: Path, seeds: Iterable[int]) -> Iterator[Rollout]:
-    """One rollout per seed, as they finish; seed s replays demonstration s modulo their number.
-
-    Raises:
-        DatasetError: If the dataset has no episode, or its actions are not those of the simulated ALOHA.
-    """
-    dataset = LeRobotDataset(root)
-    if not dataset.episodes:
-        raise DatasetError(f"{root} has no episode to replay")
-    env = AlohaTransferCube()
-    try:
-        for seed in seeds:
-            _, actions = dataset.episode(dataset.episodes[seed % len(dataset.episodes)].index)
-            if actions.shape[1] != len(JOINT_NAMES):
-                raise DatasetError(f"{root} has actions of {actions.shape[1]} joints, expected {len(JOINT_NAMES)}")
-            yield roll_out(env, replay_chooser(actions), seed)
-    finally:
-        env.close()
+    return Evaluation(tuple(rollouts))

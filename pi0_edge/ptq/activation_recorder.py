@@ -1,4 +1,4 @@
-"""Listens to every linear of a network and keeps statistics of what enters it, frame by frame."""
+"""Records statistics of what enters every linear of a network, frame by frame."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class LayerRecord:
     step_amax: Tensor
 
     def merged(self, other: LayerRecord) -> LayerRecord:
-        """What entered it in both."""
+        """The records of both together."""
         return LayerRecord(self.statistics.merged(other.statistics), torch.maximum(self.step_amax, other.step_amax))
 
 
 class ActivationRecorder:
-    """Statistics of whole frames: a frame that was interrupted leaves no trace."""
+    """Statistics of whole frames: an interrupted frame is left out."""
 
     def __init__(self, steps: int, frames: int = 0, layers: dict[str, LayerRecord] | None = None) -> None:
         """Starts with nothing, or with the frames of an earlier recorder."""
@@ -44,7 +44,7 @@ class ActivationRecorder:
 
     @property
     def frames(self) -> int:
-        """How many have ended."""
+        """How many frames have ended."""
         return self._done[0]
 
     @property
@@ -53,8 +53,8 @@ class ActivationRecorder:
         return self._done[1]
 
     @contextmanager
-    def listening(self, model: Pi0) -> Iterator[None]:
-        """Listens to `model` inside the context.
+    def recording(self, model: Pi0) -> Iterator[None]:
+        """Records the activations of `model` inside the context.
 
         Raises:
             QuantizationError: From inside, where an activation is NaN or infinite, naming the layer.
@@ -63,7 +63,7 @@ class ActivationRecorder:
         handles = [model.action_in_proj.register_forward_pre_hook(self._next_step)]
         for path, module in model.named_modules():
             if isinstance(module, nn.Linear):
-                handles.append(module.register_forward_pre_hook(self._listener(path)))
+                handles.append(module.register_forward_pre_hook(self._hook(path)))
         try:
             yield
         finally:
@@ -84,8 +84,8 @@ class ActivationRecorder:
     def _next_step(self, *_: object) -> None:
         self._step += 1
 
-    def _listener(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def listen(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def record_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             statistics = self._statistics(path, inputs[0])
             step_amax = torch.zeros(self._steps)
             if self._step >= 0:
@@ -93,10 +93,10 @@ class ActivationRecorder:
             record = LayerRecord(statistics, step_amax)
             self._frame[path] = self._frame[path].merged(record) if path in self._frame else record
 
-        return listen
+        return record_input
 
     def _statistics(self, path: str, x: Tensor) -> ActivationStatistics:
-        """Statistics of x; query, key and value (and gate and up) share one input, which is looked at once."""
+        """Statistics of x; query, key and value (and gate and up) share one input, which is measured once."""
         if self._last is None or self._last[0] is not x:
             try:
                 self._last = x, ActivationStatistics.of(x)

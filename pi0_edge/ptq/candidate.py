@@ -1,7 +1,8 @@
 """A checkpoint, quantized: the engine that will be judged, and the tensors that a bundle of it will hold.
 
-An engine packs its weights for this machine and lets go of them. Here they are kept, so that what was judged is what is
-bundled: an INT8 network is in memory twice, which is half of what the fp32 reference took before it.
+An engine packs its weights for this machine and discards the tensors it packed. Here they are kept, so that the network
+that was judged is the network in the bundle: an INT8 network is in memory twice, which is half of what the fp32
+reference took before it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import ConfigError
 from pi0_edge.policy import Policy, combined_hash
 from pi0_edge.processing import load_processor
-from pi0_edge.ptq.calibration import Calibration
+from pi0_edge.ptq.calibration_file import Calibration
 from pi0_edge.quant import QuantizationReport, Scheme
 
 
@@ -28,9 +29,9 @@ class Candidate:
     """A quantized policy.
 
     Attributes:
-        policy: Ready to answer.
+        policy: On the CPU engine, ready to infer.
         scheme: How it was quantized.
-        report: What that did to the layers.
+        report: Sizes and errors of the quantized layers.
         state: The quantized network's tensors by name, as a bundle stores them.
     """
 
@@ -41,19 +42,20 @@ class Candidate:
 
 
 def quantize_checkpoint(
-    checkpoint: Path,
+    checkpoint: str | Path,
     scheme: Scheme,
     calibration: Calibration | None = None,
-    robot: str | None = None,
-    tokenizer: Path | None = None,
-    sizes: dict[str, object] | None = None,
+    *,
+    robot: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    sizes: Mapping[str, object] | None = None,
 ) -> Candidate:
     """Reads a checkpoint and quantizes each layer as it comes.
 
     Args:
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
-        scheme: How.
-        calibration: Of this checkpoint, where the scheme needs one.
+        scheme: How to quantize it.
+        calibration: Of this checkpoint; needed where the scheme needs one.
         robot: Robot layout, where the checkpoint names none.
         tokenizer: Where the checkpoint holds none.
         sizes: Sizes that the checkpoint does not tell.
@@ -63,21 +65,26 @@ def quantize_checkpoint(
         ConfigError: If the calibration is of another checkpoint, or robot, tokenizer or a size is missing.
         QuantizationError: If calibration is missing, or a weight is NaN or infinite.
     """
-    opened = open_checkpoint(checkpoint)
-    config = opened.infer_config(sizes)
+    opened = open_checkpoint(Path(checkpoint))
+    config = opened.infer_config(None if sizes is None else dict(sizes))
     processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
     shapes = parameter_shapes(config)
     opened.check(shapes)
     sha256 = combined_hash(opened.source_hashes())
+    check_calibration(calibration, checkpoint, sha256)
+    model = blank_model(config, scheme)
+    report = fill_model(model, opened.tensors(shapes), scheme, channel_amax(calibration))
+    state = dict(model.state_dict())
+    return Candidate(Policy(CpuEngine(model, scheme), processor, sha256), scheme, report, state)
+
+
+def check_calibration(calibration: Calibration | None, checkpoint: str | Path, sha256: str) -> None:
+    """Raises `ConfigError` where a calibration is of another checkpoint than the one with this hash."""
     if calibration is not None and calibration.source.checkpoint_sha256 not in ("", sha256):
         raise ConfigError(
             f"the calibration is of the checkpoint {calibration.source.checkpoint_sha256[:12]}, "
             f"but {checkpoint} is {sha256[:12]}; calibrate this one"
         )
-    model = blank_model(config, scheme)
-    report = fill_model(model, opened.tensors(shapes), scheme, channel_amax(calibration))
-    state = dict(model.state_dict())
-    return Candidate(Policy(CpuEngine(model, scheme), processor, sha256), scheme, report, state)
 
 
 def channel_amax(calibration: Calibration | None) -> dict[str, Tensor] | None:

@@ -1,4 +1,4 @@
-"""The figures of a gate report, each from the numbers of the report to one SVG."""
+"""The figures of a gate report, each an SVG from the numbers of the report."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def cosine_histogram(whole: Sequence[float], executed: Sequence[float], threshol
     parts = {"whole chunk": whole, f"first {thresholds.executed} actions": executed}
     distances = {name: [max(1 - c, FINEST) for c in values if math.isfinite(c)] for name, values in parts.items()}
     limits = [1 - thresholds.cosine_worst, 1 - thresholds.cosine_mean]
-    seen = [d for values in distances.values() for d in values] + [max(limit, FINEST) for limit in limits]
-    x = log_axis("1 − cosine (further right is worse)", min(seen), max(seen))
+    shown = [d for values in distances.values() for d in values] + [max(limit, FINEST) for limit in limits]
+    x = log_axis("1 − cosine (further right is worse)", min(shown), max(shown))
     bins = _decade_bins(x.low, x.high)
     counts = {name: [sum(a <= d < b for d in values) for a, b in bins] for name, values in distances.items()}
     y = linear_axis("chunks", 0, max(1, *(n for values in counts.values() for n in values)), 3)

@@ -2,14 +2,14 @@
 
 | refused                                                      | because                                             |
 |--------------------------------------------------------------|-----------------------------------------------------|
-| fewer frames than the minimum, or fewer that differ          | maxima of a few pictures are not those of the task  |
+| fewer frames than the minimum, or fewer that differ          | maxima of a few images are not those of the task  |
 | a camera that is black in more than a tenth of the frames    | its lens is covered, or it was not connected        |
-| a camera that shows one and the same picture in all of them  | it is frozen                                        |
+| a camera that shows one and the same image in all of them  | it is frozen                                        |
 | frames with different cameras                                | a camera dropped out                                |
 | a state far outside the policy's statistics                  | wrong units, joint order, robot or statistics       |
 | anything else that the policy would refuse at run time       | NaN, wrong shapes, an over-long prompt              |
 
-Two pictures are the same where no cell of a 16 x 16 grid differs by more than four of 255 levels: an arm that moves
+Two images are the same where no cell of a 16 x 16 grid differs by more than four of 255 levels: an arm that moves
 changes a cell by more, noise of camera and video codec by less.
 """
 
@@ -27,7 +27,7 @@ from pi0_edge.processing import Mode, Observation, ObservationProcessor
 from pi0_edge.ptq.frames import Frames
 
 BLACK_MEAN = 4.0
-"""Mean level of 255 below which a picture is black."""
+"""Mean level of 255 below which a image is black."""
 
 BLACK_SHARE = 0.1
 GRID = 16
@@ -42,12 +42,12 @@ RANGE_WIDTHS = 1.0
 
 @dataclass(frozen=True)
 class Inspection:
-    """What fit frames are.
+    """Frames that passed.
 
     Attributes:
         frames: How many.
         cameras: Those that all of them have.
-        sha256: Over the pictures, states and prompts of all, in order.
+        sha256: Over the images, states and prompts of all, in order.
     """
 
     frames: int
@@ -60,7 +60,7 @@ def inspect_frames(frames: Frames, processor: ObservationProcessor, minimum: int
 
     Args:
         frames: From `split_frames`.
-        processor: Of the policy that will see them.
+        processor: Of the policy that will get them.
         minimum: How many there must be, and how many must differ from each other.
 
     Raises:
@@ -92,11 +92,11 @@ def inspect_frames(frames: Frames, processor: ObservationProcessor, minimum: int
 
 
 Grid = NDArray[np.int16]
-"""A picture in [16, 16] grey levels."""
+"""A image in [16, 16] grey levels."""
 
 
-def _grid(picture: NDArray[np.uint8]) -> Grid:
-    return np.asarray(Image.fromarray(picture).convert("L").resize((GRID, GRID), Image.Resampling.BOX), np.int16)
+def _grid(image: NDArray[np.uint8]) -> Grid:
+    return np.asarray(Image.fromarray(image).convert("L").resize((GRID, GRID), Image.Resampling.BOX), np.int16)
 
 
 def _same(one: Grid, other: Grid) -> bool:
@@ -107,14 +107,14 @@ def _check_camera(name: str, grids: list[Grid], black: int) -> None:
     if black > BLACK_SHARE * len(grids):
         raise DatasetError(f"{name} is black in {black} of {len(grids)} frames; uncover it, and record again")
     if len(grids) > 1 and all(_same(grid, grids[0]) for grid in grids):
-        raise DatasetError(f"{name} shows the same picture in all {len(grids)} frames; is it frozen? Record again")
+        raise DatasetError(f"{name} shows the same image in all {len(grids)} frames; is it frozen? Record again")
 
 
 def _check_distinct(source: str, frames: list[Grid], minimum: int) -> None:
-    """Frames differ where a picture of any of their cameras does."""
+    """Frames differ where a image of any of their cameras does."""
     distinct: list[Grid] = []
     for frame in frames:
-        if not any(_same(frame, seen) for seen in distinct):
+        if not any(_same(frame, other) for other in distinct):
             distinct.append(frame)
         if len(distinct) == minimum:
             return
@@ -125,7 +125,7 @@ def _check_distinct(source: str, frames: list[Grid], minimum: int) -> None:
 
 
 def _check_observation(name: str, observation: Observation, processor: ObservationProcessor) -> None:
-    """What the policy itself would refuse, and a state that is far from all it was trained on."""
+    """Refuses what the policy itself would refuse, and a state far from all that it was trained on."""
     try:
         inputs = processor.to_model_inputs(observation)
     except ObservationError as error:
@@ -153,8 +153,8 @@ def _check_observation(name: str, observation: Observation, processor: Observati
 
 
 def _update_hash(hasher: hashlib._Hash, observation: Observation) -> None:
-    for camera, picture in sorted(observation.images.items()):
-        hasher.update(f"{camera} {picture.shape}\n".encode())
-        hasher.update(picture.tobytes())
+    for camera, image in sorted(observation.images.items()):
+        hasher.update(f"{camera} {image.shape}\n".encode())
+        hasher.update(image.tobytes())
     hasher.update(np.asarray(observation.state, np.float64).tobytes())
     hasher.update(f"{observation.prompt}\n".encode())

@@ -1,6 +1,6 @@
 """Observations to calibrate on and, apart from them, observations to judge on.
 
-    source = open_source(Path("recordings/"), robot)          # or SimulatedObservations(policy, ...)
+    source = open_source("recordings/", robot)      # from pi0_edge.ptq.sources
     split = split_frames(source, calibration=64, held_out=300, seed=0)
     for observation in split.calibration: ...
 
@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from pi0_edge.errors import DatasetError
-from pi0_edge.processing import Observation, Robot
-from pi0_edge.ptq.sources import ArchivedObservations
+from pi0_edge.processing import Observation
 
 BLOCKS = 10
 """A source of one episode is cut into as many stretches of time, which then take the place of episodes."""
@@ -34,7 +31,7 @@ class ObservationSource(Protocol):
         kind: Such as "lerobot v3.0", "recording", "npz" or "simulation".
         path: As the user gave it; empty for the simulation.
         lengths: Frames of each episode.
-        cameras: Those of the robot that are in it.
+        cameras: Cameras of the robot that it has images of.
     """
 
     kind: str
@@ -49,7 +46,12 @@ class ObservationSource(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a frame stands in its source."""
+    """Where a frame is in its source.
+
+    Attributes:
+        episode: A place in `ObservationSource.lengths`.
+        frame: Of the episode, from 0.
+    """
 
     episode: int
     frame: int
@@ -60,7 +62,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Frames:
-    """Chosen frames of a source; iterating reads them anew, one at a time."""
+    """Chosen frames of a source; iterating reads them anew, one at a time.
+
+    Attributes:
+        source: Has the frames.
+        places: In the order of iteration.
+    """
 
     source: ObservationSource
     places: tuple[Place, ...]
@@ -75,42 +82,35 @@ class Frames:
 
 @dataclass(frozen=True)
 class Split:
-    """Frames without overlap, from different episodes."""
+    """Frames without overlap, from different episodes.
+
+    Attributes:
+        calibration: To calibrate on.
+        held_out: To judge on.
+    """
 
     calibration: Frames
     held_out: Frames
 
 
-def open_source(path: Path, robot: Robot) -> ObservationSource:
-    """The observations at `path`: a LeRobotDataset, a recording of the policy server, or an .npz file.
-
-    Raises:
-        DatasetError: If it is none of these, or holds nothing that this robot can see.
-        ObservationError: If a file in it is damaged.
-    """
-    if (path / "meta" / "info.json").is_file():
-        from pi0_edge.ptq.sources import LeRobotObservations  # needs pyarrow and PyAV
-
-        return LeRobotObservations(path, robot)
-    if path.suffix == ".npz" or any(path.glob("**/*.npz")):
-        return ArchivedObservations(path, robot)
-    raise DatasetError(
-        f"{path} holds no observations; expected a LeRobotDataset folder (with meta/info.json), a folder that "
-        "`pi0-edge serve --record` wrote, or an .npz file"
-    )
-
-
 def split_frames(source: ObservationSource, calibration: int, held_out: int, seed: int) -> Split:
-    """Chooses up to as many frames for either purpose, from different episodes; the same for the same seed."""
+    """Chooses frames for either purpose from different episodes; the same for the same seed.
+
+    Args:
+        source: Has the frames.
+        calibration: How many to calibrate on, at most.
+        held_out: How many to judge on, at most.
+        seed: Fixes the choice.
+    """
     stretches = _stretches(source.lengths)
     # One draw per pair of stretches: those that a source gains later do not move the earlier ones.
     held = [np.random.default_rng((seed, place // 2)).integers(2) == place % 2 for place in range(len(stretches))]
-    mine = [stretch for stretch, is_held in zip(stretches, held, strict=True) if not is_held]
-    others = [stretch for stretch, is_held in zip(stretches, held, strict=True) if is_held]
+    to_calibrate = [stretch for stretch, is_held in zip(stretches, held, strict=True) if not is_held]
+    to_judge = [stretch for stretch, is_held in zip(stretches, held, strict=True) if is_held]
     offset = float(np.random.default_rng(seed).random())
     return Split(
-        Frames(source, _spread(mine, calibration, offset)),
-        Frames(source, _spread(others, held_out, offset)),
+        Frames(source, _spread(to_calibrate, calibration, offset)),
+        Frames(source, _spread(to_judge, held_out, offset)),
     )
 
 

@@ -1,13 +1,12 @@
-"""The gate over two traces: how far a quantized policy's chunks are from those of fp32, and whether it may be served.
+"""The accuracy gate: measures how far a quantized policy's chunks are from those of fp32, and reports the verdict.
 
 Cosines are taken on normalized actions, where every joint counts alike and no mean pose makes chunks look similar;
-errors of joints are in the robot's own units. Keys, values and velocities judge nothing: they say where it goes wrong.
+errors of joints are in the robot's own units. Keys, values and velocities do not enter the verdict: they
+show where the error arises. Thresholds and verdict are in `pi0_edge.ptq.verdict`, the page for people in `report`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.evaluation.pairing import Pairing
+from pi0_edge.evaluation.statistics import Pairing
+from pi0_edge.json_values import to_json_values
 from pi0_edge.ptq.trace import Trace
 from pi0_edge.ptq.verdict import GateVerdict, Thresholds, judge
 from pi0_edge.quant.compare import compare_actions
@@ -29,7 +29,7 @@ class JointError:
     Attributes:
         name: Of the joint.
         p50: Median.
-        p99: What one action in a hundred exceeds.
+        p99: 99th percentile.
         max: The largest.
     """
 
@@ -45,7 +45,7 @@ class Drift:
 
     Attributes:
         rms: Root of the mean squared error of each action, [horizon].
-        p99: What one joint in a hundred exceeds, [horizon].
+        p99: 99th percentile, [horizon].
         max: The largest, [horizon].
     """
 
@@ -71,18 +71,18 @@ class InnerError:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Everything that was measured, and the verdict.
+    """All measurements, and the verdict.
 
     Attributes:
         verdict: Whether the candidate may be served, and why not.
         observations: How many held-out observations were compared.
         draws: Noise draws per observation.
-        cosine_whole: Of each whole chunk, [observations * draws]; NaN where the candidate gave none.
+        cosine_whole: Of each whole chunk, [observations * draws]; NaN where the candidate gave no chunk.
         cosine_executed: Of each chunk's executed part, [observations * draws].
         joints: Error per joint.
         drift: Error along the chunk.
         inner: Error inside the network; None where the engine does not run a torch model.
-        success: Closed-loop success on the same seeds, the reference first; None where it was not played.
+        success: Closed-loop success on the same seeds, the reference first; None where no episode was run.
     """
 
     verdict: GateVerdict
@@ -98,7 +98,7 @@ class GateReport:
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has, `verdict` first; what is not a number becomes None."""
         success = None if self.success is None else self.success.to_dict()
-        return _plain({**dataclasses.asdict(self), "verdict": self.verdict.to_dict(), "success": success})
+        return to_json_values({**vars(self), "verdict": self.verdict.to_dict(), "success": success})
 
 
 def compare(
@@ -115,8 +115,8 @@ def compare(
         reference: Of fp32.
         candidate: Of the quantized policy.
         joints: A name per action dimension.
-        thresholds: What the candidate must meet.
-        names: What to call each observation; numbers where empty.
+        thresholds: To judge by.
+        names: Name of each observation; numbers where empty.
         success: Closed-loop success on the same seeds, the reference first.
 
     Raises:
@@ -194,11 +194,3 @@ def _relative(
         length = sum(float(np.square(a[step], dtype=np.float64).sum()) for a, _ in pairs)
         errors.append(float(np.sqrt(difference / length)) if length else 0.0)
     return tuple(errors)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

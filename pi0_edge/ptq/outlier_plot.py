@@ -1,4 +1,4 @@
-"""The activations of every linear as a picture: how far a few channels stand out from the others."""
+"""Plots the activations of every linear: how much larger a few channels are than the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pi0_edge.ptq.calibration import Calibration, LayerStatistics
+from pi0_edge.ptq.calibration_file import Calibration, LayerStatistics
 
 PARTS = ("vision", "prefix", "expert")
 

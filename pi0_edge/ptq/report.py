@@ -6,24 +6,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pi0_edge.ptq import figures
+from pi0_edge.ptq.candidate import Candidate
+from pi0_edge.ptq.frame_checks import Inspection
+from pi0_edge.ptq.frames import Frames
 from pi0_edge.ptq.gate import GateReport, JointError
 
 
 @dataclass(frozen=True)
 class ReportPage:
-    """What the page shows.
+    """The content of the page.
 
     Attributes:
         gate: The measurements and the verdict.
         scheme: The scheme as data.
         facts: What was judged and on what, as (name, value) in words: checkpoint, engine, frames, size.
         calibration: Where the activation ranges come from, as (name, value); empty where none were needed.
-        ranking: Damage to the actions per group of layers, worst first; empty where it was not scanned.
+        ranking: Damage to the actions per group of layers, worst first; empty where nothing was scanned.
     """
 
     gate: GateReport
@@ -31,6 +35,25 @@ class ReportPage:
     facts: Sequence[tuple[str, str]]
     calibration: Sequence[tuple[str, str]] = ()
     ranking: Sequence[tuple[str, float]] = ()
+
+
+def facts_about(
+    candidate: Candidate, checkpoint: str | Path, frames: Frames, inspection: Inspection, draws: int
+) -> tuple[tuple[str, str], ...]:
+    """What was judged and on what, as (name, value) in words."""
+    policy, report, source = candidate.policy, candidate.report, frames.source
+    before, after = report.bytes_before / 1e6, report.bytes_after / 1e6
+    return (
+        ("checkpoint", f"{Path(checkpoint).name}, SHA-256 {policy.checkpoint_sha256[:16]}"),
+        ("network", f"{policy.engine.config.variant}, {len(report.layers)} layers quantized"),
+        ("robot", policy.processor.robot.name),
+        ("engine", policy.engine.name),
+        ("weights", f"{after:.4g} MB, {after / before:.0%} of the {before:.4g} MB before"),
+        ("held-out frames", f"{inspection.frames} of {f'{source.kind} {source.path}'.strip()}"),
+        ("their SHA-256", inspection.sha256[:16]),
+        ("cameras", ", ".join(inspection.cameras)),
+        ("noise", f"{draws} draws per frame, the same for fp32"),
+    )
 
 
 def render(page: ReportPage) -> str:

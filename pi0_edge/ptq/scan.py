@@ -1,9 +1,9 @@
-"""What the quantization of single groups of layers does to the actions, and the search of the cheapest mix that passes.
+"""Measures how the quantization of single groups of layers changes the actions, and searches the cheapest passing mix.
 
 One network is in memory, in fp32. A group's layers are replaced, the network answers, and the layers are put back:
 beside it there is one quantized group at a time in the scan, and one quantized network in the search. The rest stays
-fp32 even where the scheme wants it 16-bit: any change reshuffles the rounding of a 16-bit network, and that noise
-(4.5e-6 of the actions' square on the shipped policy) would drown the damage of most groups.
+fp32 even where the scheme has it in 16 bits: any change reorders the rounding of a 16-bit network, and that noise
+(4.5e-6 of the actions' square on the shipped policy) would be larger than the damage of most groups.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class LayerScan:
         Args:
             policy: The fp32 reference; the same after every measurement.
             levels: Schemes whose rules are tried.
-            observations: What the actions are compared on; not those that the gate will judge on.
-            by: How many layers share a choice.
+            observations: To compare the actions on; not those that the gate will judge on.
+            by: Which layers share a choice.
             channel_amax: From calibration, where a level needs it.
 
         Raises:
@@ -80,25 +80,25 @@ class LayerScan:
         return sum(len(self._distinct_levels(group)) for group in self.groups)
 
     def choices(self, advance: Callable[[], object] = lambda: None) -> list[Choice]:
-        """Damage and cost of every group, untouched and at every level that does something of its own to it.
+        """Damage and cost of every group, unquantized and at every level with rules of its own for it.
 
         The cost is half the share of the groups' weight bytes and half the share of their time on the roofline (see
         `pi0_edge.ptq.cost`), so that the untouched network costs 1.
 
         Args:
-            advance: Called after every measurement.
+            advance: Is called after every measurement.
         """
-        truth = self._trace()
+        reference_trace = self._trace()
         work = self._measure_work()
-        found = []
+        choices = []
         for group in self.groups:
-            found.append(Choice(group, UNTOUCHED, 0.0, self._cost(group, UNTOUCHED, work)))
+            choices.append(Choice(group, UNTOUCHED, 0.0, self._cost(group, UNTOUCHED, work)))
             for level in self._distinct_levels(group):
                 with self._quantized({group: level}):
-                    damage = _damage(truth, self._trace())
-                found.append(Choice(group, level, damage, self._cost(group, level, work)))
+                    damage = _damage(reference_trace, self._trace())
+                choices.append(Choice(group, level, damage, self._cost(group, level, work)))
                 advance()
-        return found
+        return choices
 
     def cheapest_passing(
         self,
@@ -115,7 +115,7 @@ class LayerScan:
             joints: A name per action dimension.
             thresholds: Of the gate that will judge the result; the search keeps `SEARCH_MARGIN` from them.
             draws: Noise draws per observation.
-            advance: Called after every chunk.
+            advance: Is called after every chunk.
         """
         limits = replace(
             thresholds,
@@ -123,12 +123,12 @@ class LayerScan:
             cosine_mean=1 - (1 - thresholds.cosine_mean) / SEARCH_MARGIN,
             cosine_worst=1 - (1 - thresholds.cosine_worst) / SEARCH_MARGIN,
         )
-        truth = trace(self._policy, self._observations, draws, probed=0, advance=advance)
+        reference_trace = trace(self._policy, self._observations, draws, probed=0, advance=advance)
 
         def passes(mix: Mapping[str, str]) -> bool:
             with self._quantized(mix):
-                found = trace(self._policy, self._observations, draws, probed=0, advance=advance)
-            return compare(truth, found, joints, limits).verdict.passed
+                candidate_trace = trace(self._policy, self._observations, draws, probed=0, advance=advance)
+            return compare(reference_trace, candidate_trace, joints, limits).verdict.passed
 
         return cheapest_mix(choices, UNTOUCHED, passes)
 
@@ -142,12 +142,12 @@ class LayerScan:
 
     def _distinct_levels(self, group: str) -> list[str]:
         """Levels that quantize any of the group's layers, without those that repeat the rules of an earlier one."""
-        seen: dict[tuple[Rule | None, ...], str] = {}
+        levels_by_rules: dict[tuple[Rule | None, ...], str] = {}
         for level in self._levels:
             rules = self._rules({group: level})
             if rules:
-                seen.setdefault(tuple(_bare(rules.get(path)) for path in self.groups[group]), level)
-        return list(seen.values())
+                levels_by_rules.setdefault(tuple(_bare(rules.get(path)) for path in self.groups[group]), level)
+        return list(levels_by_rules.values())
 
     def _cost(self, group: str, level: str, work: Mapping[str, LayerWork]) -> float:
         rules = self._rules({group: level})
@@ -205,10 +205,10 @@ class LayerScan:
         return {path: LayerWork((shape[0], shape[1]), tuple(rows[path])) for path, shape in shapes.items()}
 
 
-def _damage(truth: Trace, found: Trace) -> float:
+def _damage(reference: Trace, candidate: Trace) -> float:
     """Mean over the chunks of the squared error relative to the square of the chunk; infinite where one is missing."""
-    error = np.square(found.normalized - truth.normalized).sum((2, 3))
-    relative = error / np.square(truth.normalized).sum((2, 3))
+    error = np.square(candidate.normalized - reference.normalized).sum((2, 3))
+    relative = error / np.square(reference.normalized).sum((2, 3))
     return float(np.nan_to_num(relative, nan=np.inf).mean())
 
 

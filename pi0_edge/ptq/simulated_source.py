@@ -1,13 +1,14 @@
-"""What a policy meets in the simulated cube transfer, as a source of observations."""
+"""The observations of a policy in the simulated cube transfer, as a source of observations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.rollout import MAX_TICKS, observe, task_of
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
+from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 EXECUTED = 25
@@ -18,40 +19,37 @@ FIRST_SEED = 50_000
 
 
 class SimulatedObservations:
-    """Whole episodes in closed loop, kept in memory: 38 kB per observation of the demo policy.
+    """Whole episodes in closed loop, kept in memory: 38 kB per observation of the shipped policy.
 
     Attributes:
         kind: "simulation".
         path: Empty.
-        lengths: Observations of each episode.
-        cameras: The one camera of the simulation.
+        lengths: Observations per episode.
+        cameras: The only camera of the simulation.
     """
 
     kind: str = "simulation"
     path: str = ""
     cameras: tuple[str, ...] = ("top",)
 
-    def __init__(
-        self, policy: Policy, prompt: str, least: int, on_observation: Callable[[int], object] = lambda done: None
-    ) -> None:
-        """Plays pairs of episodes to their end until either half of `split_frames` has enough observations.
+    def __init__(self, policy: Policy, least: int, on_progress: ProgressCallback | None = None) -> None:
+        """Runs pairs of episodes to their end until either half of `split_frames` has enough observations.
 
         Args:
             policy: Acts; its noise is fixed by episode and tick.
-            prompt: What it is told.
             least: How many observations either half needs.
-            on_observation: Told how many either half has so far.
+            on_progress: Is called after every pair; it counts the observations of either half.
         """
         self._episodes: list[list[Observation]] = []
-        seeds = count(FIRST_SEED)
-        done = 0
+        seeds, prompt = count(FIRST_SEED), task_of(policy)
+        stage = Stage("simulating", least, on_progress)
         env = AlohaTransferCube()
         try:
-            while done < least:
+            while stage.done < least:
                 pair = [list(_episode(env, policy, prompt, next(seeds))) for _ in range(2)]
                 self._episodes += pair
-                done += min(map(len, pair))
-                on_observation(min(done, least))
+                gained = min(map(len, pair))
+                stage.set(min(stage.done + gained, least))
         finally:
             env.close()
         self.lengths = tuple(map(len, self._episodes))

@@ -1,19 +1,71 @@
-"""A LeRobotDataset as a source of observations.
+"""Where observations come from: a LeRobotDataset, a recording of the policy server, an .npz file, or the simulation.
 
-MERGED: A recording of the policy server, or an .npz file, as a source of observations.
+source = open_source("recordings/", robot)
+source = open_frames(None, policy, 64)      # the simulated cube transfer, long enough for 64 frames of either half
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pi0_edge.datasets.lerobot_layout import CAMERA_PREFIX
-from pi0_edge.datasets.lerobot_metadata import EpisodeInfo
-from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import DatasetError
+from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, Robot
 from pi0_edge.processing.recordings import ObservationArchive
+from pi0_edge.progress import ProgressCallback
+from pi0_edge.ptq.frames import ObservationSource
+
+if TYPE_CHECKING:
+    from pi0_edge.datasets.lerobot_metadata import EpisodeInfo
+
+
+def open_frames(
+    frames: str | Path | ObservationSource | None,
+    policy: Policy,
+    least: int,
+    on_progress: ProgressCallback | None = None,
+) -> ObservationSource:
+    """The observations that an argument `frames` means.
+
+    Args:
+        frames: Path for `open_source`, or a source that is open. None runs the policy in the simulated cube transfer.
+        policy: Its robot says which cameras count.
+        least: Observations that either half of the simulated episodes must have; recordings are taken as they are.
+        on_progress: Is called while the simulation runs.
+
+    Raises:
+        DatasetError: If the path holds nothing that the policy's robot has a camera for.
+        ObservationError: If a file is damaged, or the policy is not one of the simulated robot.
+        MissingDependencyError: If the simulation is needed and not installed.
+    """
+    if frames is None:
+        from pi0_edge.ptq.simulated_source import SimulatedObservations
+
+        return SimulatedObservations(policy, least, on_progress)
+    if isinstance(frames, str | Path):
+        return open_source(frames, policy.processor.robot)
+    return frames
+
+
+def open_source(path: str | Path, robot: Robot) -> ObservationSource:
+    """The observations at `path`: a LeRobotDataset, a recording of the policy server, or an .npz file.
+
+    Raises:
+        DatasetError: If it is none of these, or holds nothing that this robot has a camera for.
+        ObservationError: If a file in it is damaged.
+    """
+    path = Path(path)
+    if (path / "meta" / "info.json").is_file():
+        return LeRobotObservations(path, robot)
+    if path.suffix == ".npz" or any(path.glob("**/*.npz")):
+        return ArchivedObservations(path, robot)
+    raise DatasetError(
+        f"{path} holds no observations; expected a LeRobotDataset folder (with meta/info.json), a folder that "
+        "`pi0-edge serve --record` wrote, or an .npz file"
+    )
 
 
 class ArchivedObservations:
@@ -75,11 +127,13 @@ class LeRobotObservations:
     """
 
     def __init__(self, root: Path, robot: Robot) -> None:
+        from pi0_edge.datasets.lerobot_reader import LeRobotDataset  # needs pyarrow and PyAV; recordings do not
+
         self._dataset = LeRobotDataset(root)
         self.kind = f"lerobot {self._dataset.version}"
         self.path = str(root)
         self.cameras = tuple(camera for camera in self._dataset.cameras if camera in robot.cameras)
-        self._episodes = [episode for episode in self._dataset.episodes if self._is_there(episode)]
+        self._episodes = [episode for episode in self._dataset.episodes if self._is_complete(episode)]
         self.lengths = tuple(episode.length for episode in self._episodes)
         if not self.cameras or not self._episodes:
             raise DatasetError(
@@ -99,13 +153,13 @@ class LeRobotObservations:
         prompt = info.tasks[0] if info.tasks else None
         videos = [self._dataset.frames(info.index, camera) for camera in self.cameras]
         wanted = set(frames)
-        for frame, pictures in enumerate(zip(*videos, strict=True)):
+        for frame, images in enumerate(zip(*videos, strict=True)):
             if frame in wanted:
-                yield Observation(dict(zip(self.cameras, pictures, strict=True)), states[frame], prompt)
+                yield Observation(dict(zip(self.cameras, images, strict=True)), states[frame], prompt)
             if frame == frames[-1]:
                 return
 
-    def _is_there(self, episode: EpisodeInfo) -> bool:
-        """Whether its files are: a dataset may have been fetched in part."""
+    def _is_complete(self, episode: EpisodeInfo) -> bool:
+        """Whether all its files exist: a dataset may have been fetched in part."""
         videos = [episode.clips[CAMERA_PREFIX + camera].path for camera in self.cameras]
         return all(path.is_file() for path in (episode.data, *videos))

@@ -1,7 +1,7 @@
-"""What one policy answers to a set of observations, and what happens inside its network on the way.
+"""The chunks of one policy for a set of observations, with keys, values and velocities inside its network.
 
-A trace holds numbers only, so that the reference can leave memory before the candidate enters it. What is inside is
-seen by hooks on the running network: the chunk that is judged is the chunk that would have been executed.
+A trace holds numbers only, so that the reference can be freed before the candidate is loaded. Hooks on the running
+network record its inside: the chunk that is judged is the chunk that would have been executed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROBED = 8
 
 @dataclass(frozen=True)
 class NetworkTrace:
-    """Inside the network, while it made one chunk.
+    """Inside the network, while it computed one chunk.
 
     Attributes:
         keys: Per layer, float32 [prefix tokens, kv_heads * head_dim], after rotary positions.
@@ -42,13 +42,13 @@ class NetworkTrace:
 
 @dataclass(frozen=True)
 class Trace:
-    """The answers of one policy; a chunk it did not give is NaN.
+    """The chunks of one policy; where it gave none, they are NaN.
 
     Attributes:
-        normalized: float64 [observations, draws, horizon, action_dim of the robot], as the network gave them.
+        normalized: float64 [observations, draws, horizon, action_dim of the robot], as the network computes them.
         physical: float64 of the same shape, in the robot's own units.
         inside: By observation, of its first noise draw; empty where the engine does not run a torch model.
-        refusals: By (observation, draw): why there is no chunk.
+        refusals: Reason why there is no chunk, by (observation, draw).
     """
 
     normalized: NDArray[np.float64]
@@ -66,14 +66,14 @@ def trace(
 ) -> Trace:
     """Asks a policy for `draws` chunks per observation; the noise depends on observation and draw alone.
 
-    A policy that refuses or breaks down does not raise: that is for the gate to judge.
+    An error of the engine does not raise: it becomes a refusal, which the gate judges.
 
     Args:
-        policy: Any engine; its inside is seen where it runs the modules of `engine.model`.
-        observations: What it sees.
+        policy: On any engine; its inside is recorded where it runs the modules of `engine.model`.
+        observations: To answer.
         draws: Noise draws per observation.
         probed: For how many observations, evenly spread, keys, values and velocities are kept.
-        advance: Called after every chunk.
+        advance: Is called after every chunk.
 
     Raises:
         ObservationError: If an observation does not fit the robot.
@@ -108,23 +108,23 @@ class _Probe:
 
     def __enter__(self) -> None:
         if isinstance(self._model, Pi0):
-            self._hooks.append(self._model.prefix.register_forward_hook(self._saw_prefix))
-            self._hooks.append(self._model.action_out_proj.register_forward_hook(self._saw_velocity))
+            self._hooks.append(self._model.prefix.register_forward_hook(self._keep_prefix))
+            self._hooks.append(self._model.action_out_proj.register_forward_hook(self._keep_velocity))
 
     def __exit__(self, *error: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
     def network_trace(self) -> NetworkTrace:
-        """What was seen, as numbers."""
+        """The recorded tensors as numbers."""
         keys = tuple(_flat(layer.keys) for layer in self.context)
         values = tuple(_flat(layer.values) for layer in self.context)
         return NetworkTrace(keys, values, np.stack(self.velocities))
 
-    def _saw_prefix(self, module: nn.Module, arguments: object, context: list[KeyValues]) -> None:
+    def _keep_prefix(self, module: nn.Module, arguments: object, context: list[KeyValues]) -> None:
         self.context = context
 
-    def _saw_velocity(self, module: nn.Module, arguments: object, velocity: Tensor) -> None:
+    def _keep_velocity(self, module: nn.Module, arguments: object, velocity: Tensor) -> None:
         self.velocities.append(velocity[0].float().cpu().numpy().copy())
 
 

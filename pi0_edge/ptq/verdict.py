@@ -1,4 +1,4 @@
-"""The accuracy gate: the thresholds a quantized policy must meet, and the verdict over what was measured.
+"""Thresholds that a quantized policy must meet, and the verdict over measured cosines and success.
 
 Pure numbers: nothing here runs a network. Every threshold is a lower limit, and a value that is not a number misses it.
 """
@@ -17,7 +17,7 @@ from pi0_edge.errors import QuantizationError
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a quantized policy must meet; the cosine limits hold for the whole chunk and for its executed part.
+    """Thresholds of the accuracy gate; the cosine limits hold for the whole chunk and for its executed part.
 
     Attributes:
         cosine_mean: Least mean of the cosines between chunks of candidate and reference.
@@ -47,15 +47,18 @@ class Thresholds:
                 raise QuantizationError(f"threshold {name} is {getattr(self, name)}, expected at least 1")
 
 
+DEFAULT_THRESHOLDS = Thresholds()
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One threshold and what was found.
+    """One threshold and the measured value.
 
     Attributes:
-        name: What was measured, in words.
-        found: Its value.
-        limit: The least value that passes.
-        where: Where the value was found; empty where it is of all chunks.
+        name: Of the measured quantity.
+        found: Measured value.
+        limit: Least value that passes.
+        where: Chunk with this value; empty where it is of all chunks.
     """
 
     name: str
@@ -79,9 +82,9 @@ class GateVerdict:
     """Whether a quantized policy may move a robot.
 
     Attributes:
-        findings: Every threshold with what was found.
-        thresholds: They themselves.
-        refusals: Chunks that the candidate did not give at all, in words.
+        findings: Every threshold with the measured value.
+        thresholds: To judge by.
+        refusals: A sentence for each chunk that the candidate did not give.
     """
 
     findings: tuple[Finding, ...]
@@ -117,15 +120,15 @@ def judge(
     success_difference: tuple[float, float] | None = None,
     refusals: Mapping[int, str] | None = None,
 ) -> GateVerdict:
-    """The verdict over measured chunks.
+    """Judges measured chunks.
 
     Args:
         whole: Cosine of each whole chunk with the reference's, [chunks]; NaN where the candidate gave none.
         executed: Cosine of each chunk's executed part, [chunks].
-        thresholds: What to meet.
-        places: What to call each chunk, such as "frame 12, noise draw 1"; numbers where empty.
+        thresholds: To judge by.
+        places: Name of each chunk, such as "frame 12, noise draw 1"; numbers where empty.
         success_difference: 95 % interval of the candidate's minus the reference's closed-loop success.
-        refusals: Why the candidate gave no chunk, by chunk.
+        refusals: Reason why the candidate gave no chunk, by chunk.
 
     Raises:
         QuantizationError: If there is no chunk, or the lengths differ.

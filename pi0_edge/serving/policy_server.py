@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class PolicyServer:
-    """A server around one policy: `start`, then `stop`.
+    """A server around one policy: `start`, then `stop`, or a context manager.
 
     Attributes:
         address: Where it listens, host:port, valid once started.
@@ -82,6 +82,13 @@ class PolicyServer:
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server.grpc_server)
         if allow_remote and tls is None:
             logger.warning("allow_remote: anyone who reaches %s can use this policy", listen)
+
+    def __enter__(self) -> PolicyServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Runs the policy once, then serves.

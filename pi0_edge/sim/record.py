@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 from pi0_edge.errors import ConfigError, DatasetError
+from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES, AlohaTransferCube
 from pi0_edge.sim.demonstration import PICTURE_SIZE, Demonstration, demonstrate
 from pi0_edge.sim.expert import TransferCubeExpert
@@ -32,44 +33,59 @@ FIRST_TRAINING_SEED = 100_000
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """How many episodes were tried and how many succeeded and were kept."""
+    """What a recording holds.
+
+    Attributes:
+        kept: Episodes that succeeded and are in the dataset.
+        tried: All episodes that were run.
+    """
 
     kept: int
     tried: int
 
 
-def record_demonstrations(
-    root: Path,
-    episodes: int,
+def record(
+    output: str | Path,
+    episodes: int = 600,
+    *,
     first_seed: int = FIRST_TRAINING_SEED,
     workers: int = 2,
-    on_episode: Callable[[RecordingReport], None] | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> RecordingReport:
-    """Record ``episodes`` successful demonstrations into the empty or new folder ``root``.
+    """Records demonstrations of the cube transfer by the scripted expert as a LeRobotDataset v3.0.
+
+    Args:
+        output: New or empty folder for the dataset.
+        episodes: Successful episodes to keep.
+        first_seed: Cube pose of the first episode; those below 1000 are kept for evaluation.
+        workers: Processes that simulate and render.
+        on_progress: Is called after every episode; it counts those that are kept.
 
     Raises:
-        ConfigError: no episode asked for, or a seed is reserved for evaluation.
-        DatasetError: ``root`` is not empty, or fewer than half of the attempts succeed.
+        ConfigError: If no episode is asked for, or a seed is kept for evaluation.
+        DatasetError: If the folder is not empty, or fewer than half of the attempts succeed.
+        MissingDependencyError: If the simulation is not installed.
     """
     if episodes < 1 or workers < 1:
         raise ConfigError(f"episodes and workers must be at least 1, found {episodes} and {workers}")
     if first_seed < EVALUATION_SEEDS.stop:
         raise ConfigError(f"first_seed is {first_seed}; seeds below {EVALUATION_SEEDS.stop} are kept for evaluation")
     seeds = range(first_seed, first_seed + 2 * episodes + 10)
-    return write_demonstrations(root, play(seeds, workers), episodes, on_episode)
+    return write_demonstrations(Path(output), demonstrations_of(seeds, workers), episodes, on_progress)
 
 
 def write_demonstrations(
     root: Path,
     demonstrations: Iterable[Demonstration],
     episodes: int,
-    on_episode: Callable[[RecordingReport], None] | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> RecordingReport:
-    """Write the first ``episodes`` successful ones of ``demonstrations``.
+    """Writes the first `episodes` successful ones of `demonstrations`.
 
     Raises:
-        DatasetError: ``root`` is not empty, or there are too few successful demonstrations.
+        DatasetError: If the folder is not empty, or there are too few successful demonstrations.
     """
+    stage = Stage("recording", episodes, on_progress)
     report = RecordingReport(kept=0, tried=0)
     size = (PICTURE_SIZE, PICTURE_SIZE)
     with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
@@ -77,14 +93,13 @@ def write_demonstrations(
             if episode.success:
                 writer.add_episode(episode.state, episode.action, {"top": episode.images}, TASK)
             report = RecordingReport(report.kept + episode.success, report.tried + 1)
-            if on_episode is not None:
-                on_episode(report)
+            stage.set(report.kept, f"{report.tried} tried")
             if report.kept == episodes:
                 return report
         raise DatasetError(f"only {report.kept} of {report.tried} episodes succeeded, {episodes} were asked for")
 
 
-def play(seeds: Iterable[int], workers: int) -> Iterator[Demonstration]:
+def demonstrations_of(seeds: Iterable[int], workers: int) -> Iterator[Demonstration]:
     """Demonstrations in the order of their seeds, at most one per worker ahead of the reader."""
     context = multiprocessing.get_context("spawn")  # a forked OpenGL context does not work
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)

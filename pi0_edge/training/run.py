@@ -1,28 +1,25 @@
 """A whole training run: from a folder of demonstrations to a checkpoint that `evaluate` and `serve` open.
 
+    train("demonstrations/", "runs/cube").checkpoint
+
     OUTPUT/
         checkpoint/         the averaged weights with statistics, tokenizer and robot, as an ordinary checkpoint
-        state.safetensors   where the run stands; the same command goes on from there
+        state.safetensors   the state of the run; the same call goes on from it
         loss.png            the loss over the steps
 
-One camera, one robot and one prompt per run: what the shipped policy needs. A run starts from nothing, or from a policy
-that such a run has made (`start`). It deliberately does not fine-tune a
-published π0, which does not fit this loop's fp32 weights and moments.
+One camera, one robot and one prompt per run: what the shipped policy needs. A run starts from random weights, or from a
+policy that such a run has made (`start`). It deliberately does not fine-tune a published π0, which does not fit this
+loop's fp32 weights and moments.
 
-MERGED: The loss of a run as a picture.
-
-MERGED: A small tokenizer for policies trained from scratch, in the same file format as Gemma's `tokenizer.json`.
-
-A real π0 brings PaliGemma's 257k vocabulary. A policy trained on a handful of prompts needs a byte-level vocabulary
-that can still spell anything: Gemma's special tokens (pad 0, eos 1, bos 2, unk 3), the 256 bytes, and merges for its
-prompts.
+A published π0 has PaliGemma's vocabulary of 257k tokens. A policy that is trained on one prompt gets a byte-level
+vocabulary that can still spell anything, in the file format of Gemma's `tokenizer.json`: Gemma's special tokens (pad 0,
+eos 1, bos 2, unk 3), the 256 bytes, and merges for its prompt.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,31 +40,153 @@ from pi0_edge.processing import (
     load_tokenizer,
 )
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.robots import Robot
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations, moments
-from pi0_edge.training.trainer import Progress, TrainConfig, Trainer, has_state
+from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState, has_state
 from pi0_edge.training.vision_warmup import warm_up_vision
 
+STRIDE = 2
+"""Ticks per image held in memory: neighbouring images are nearly the same."""
+AUGMENTATION = Augmentation(opening_share=0.4, opening_ticks=60, state_noise=0.05)
 WINDOW = 100
 """Steps that are averaged for the smooth line; single batches vary by their noise times."""
-
-
-def plot_loss(losses: list[float], path: Path) -> None:
-    """Writes single losses and their moving mean over the steps, on a logarithmic scale."""
-    import matplotlib.figure  # heavy, and not needed to train
-
-    figure = matplotlib.figure.Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.semilogy(losses, color="0.8", linewidth=0.5, label="batch")
-    window = min(WINDOW, len(losses))
-    smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    axes.semilogy(np.arange(window - 1, len(losses)), smooth, color="C0", label=f"mean of {window} steps")
-    axes.set(xlabel="step", ylabel="flow-matching loss")
-    axes.legend()
-    figure.savefig(path, dpi=120)
-
-
+SMOOTHED = 50
+"""Steps that the loss in a progress note is averaged over."""
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The result of a run.
+
+    Attributes:
+        checkpoint: Folder of the policy.
+        plot: The loss over the steps.
+        steps: Optimizer steps, those of resumed runs included.
+        seconds: Time spent in them.
+        loss: Flow-matching loss, mean of the last hundred steps.
+    """
+
+    checkpoint: Path
+    plot: Path
+    steps: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The arguments of `train`, checked."""
+
+    dataset: Path
+    output: Path
+    steps: int
+    vision_steps: int
+    batch: int
+    draws: int
+    learning_rate: float
+    seed: int
+    save_every: int
+    preset: str
+    robot: str
+    camera: str
+    start: Path | None
+    max_delay: int
+
+
+def train(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    steps: int = 4800,
+    vision_steps: int = 800,
+    batch: int = 64,
+    draws: int = 1,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    save_every: int = 500,
+    preset: str = "pi0-cube",
+    robot: str | Path = "aloha_sim",
+    camera: str = "top",
+    start: str | Path | None = None,
+    max_delay: int = 0,
+    on_progress: ProgressCallback | None = None,
+) -> TrainingResult:
+    """Trains a small π0 by flow matching, or goes on with a run that was interrupted.
+
+    Args:
+        dataset: LeRobotDataset folder with the demonstrations.
+        output: Folder of the run. A run that is there goes on; its arguments must be the same.
+        steps: Optimizer steps of flow matching.
+        vision_steps: Steps of the vision warm-up before it.
+        batch: Observations per step.
+        draws: Noise draws per observation.
+        learning_rate: Peak of the cosine schedule.
+        seed: Fixes initial weights, batches and noise.
+        save_every: Steps between two saves.
+        preset: Sizes of the network, a name in `pi0_edge.model.PRESETS`.
+        robot: Robot layout, by name or .yaml path.
+        camera: The camera of dataset and robot that the policy gets images of.
+        start: A π0 checkpoint of such a run to train further; its sizes, robot, statistics and tokenizer are kept, and
+            its vision tower needs no warm-up.
+        max_delay: Longest frozen prefix of training-time RTC in actions, see `TrainConfig`.
+        on_progress: Is called after every step of the stages "vision" and "flow"; its note is the loss.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the run in `output` had other arguments.
+        DatasetError: If the dataset cannot be read or does not fit robot and network.
+    """
+    options = _Options(
+        dataset=Path(dataset),
+        output=Path(output),
+        steps=steps,
+        vision_steps=vision_steps,
+        batch=batch,
+        draws=draws,
+        learning_rate=learning_rate,
+        seed=seed,
+        save_every=save_every,
+        preset=preset,
+        robot=str(robot),
+        camera=camera,
+        start=None if start is None else Path(start),
+        max_delay=max_delay,
+    )
+    _check_options(options)
+    prompt = _only_task(options.dataset)
+    processor = None if options.start is None else _processor_of(options.start, max_delay)
+    config, layout = (processor.config, processor.robot) if processor else (_preset(options), load_robot(options.robot))
+    demonstrations = load_demonstrations(options.dataset, camera, STRIDE)
+    _check_demonstrations(demonstrations, config, layout, options)
+    if processor is None:
+        processor = _new_processor(options.output / "tokenizer.json", demonstrations, config, layout, prompt)
+    tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
+    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
+    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+    log.info("training on %d episodes, %d images", len(demonstrations), len(batches))
+    torch.manual_seed(seed)
+    model = Pi0(config)
+    if options.start is not None:
+        open_checkpoint(options.start).load_into(model)
+    elif not has_state(options.output):  # the vision tower of a run that goes on is trained already
+        vision = Stage("vision", vision_steps, on_progress)
+        for loss in warm_up_vision(model, batches, vision_steps, batch, seed):
+            vision.advance(f"loss {loss:.4f}")
+    trainer = Trainer(model, batches, _train_config(options, layout), options.output)
+    flow = Stage("flow", steps, on_progress)
+
+    def report(state: TrainingState) -> None:
+        flow.set(state.step, f"loss {np.mean(state.losses[-SMOOTHED:]):.4f}")
+
+    average = trainer.run(report)
+    checkpoint, plot = options.output / "checkpoint", options.output / "loss.png"
+    save_checkpoint(checkpoint, average, config, processor.description())
+    plot_loss(trainer.state.losses, plot)
+    state = trainer.state
+    return TrainingResult(checkpoint, plot, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 
 def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> None:
@@ -86,117 +205,22 @@ def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> N
     tokenizer.save(str(path))
 
 
-STRIDE = 2
-"""Ticks per picture held in memory: neighbouring pictures are nearly the same."""
+def plot_loss(losses: list[float], path: Path) -> None:
+    """Writes single losses and their moving mean over the steps, on a logarithmic scale."""
+    import matplotlib.figure  # heavy, and not needed to train
 
-AUGMENTATION = Augmentation(opening_share=0.4, opening_ticks=60, state_noise=0.05)
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What the user decides.
-
-    Attributes:
-        dataset: LeRobotDataset folder with the demonstrations.
-        output: Folder of the run.
-        steps: Optimizer steps of the flow.
-        vision_steps: Steps of the vision warm-up before it.
-        batch: Observations per step.
-        draws: Noise draws per observation.
-        learning_rate: Peak of the cosine.
-        seed: Of weights, batches and noise.
-        save_every: Steps between two saves.
-        preset: Sizes of the network, a name in `pi0_edge.model.PRESETS`.
-        robot: Robot layout, by name or YAML path.
-        camera: The camera of dataset and robot that the policy sees.
-        start: A π0 checkpoint of ours to train further; its sizes, robot, statistics and tokenizer are kept, and it
-            can see already.
-        max_delay: Longest frozen prefix of training-time RTC, see `TrainConfig`.
-    """
-
-    dataset: Path
-    output: Path
-    steps: int
-    vision_steps: int = 800
-    batch: int = 64
-    draws: int = 1
-    learning_rate: float = 1e-3
-    seed: int = 0
-    save_every: int = 500
-    preset: str = "pi0-cube"
-    robot: str = "aloha_sim"
-    camera: str = "top"
-    start: Path | None = None
-    max_delay: int = 0
+    figure = matplotlib.figure.Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogy(losses, color="0.8", linewidth=0.5, label="batch")
+    window = min(WINDOW, len(losses))
+    smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+    axes.semilogy(np.arange(window - 1, len(losses)), smooth, color="C0", label=f"mean of {window} steps")
+    axes.set(xlabel="step", ylabel="flow-matching loss")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run left behind.
-
-    Attributes:
-        checkpoint: Folder of the policy.
-        plot: The loss over the steps.
-        steps: Optimizer steps, those of resumed runs included.
-        seconds: Time spent in them.
-        loss: Mean of the last hundred steps.
-    """
-
-    checkpoint: Path
-    plot: Path
-    steps: int
-    seconds: float
-    loss: float
-
-
-def train_policy(
-    options: TrainingOptions,
-    report: Callable[[Progress], None],
-    report_vision: Callable[[int, float], None] = lambda step, loss: None,
-) -> TrainingResult:
-    """Trains a policy, or goes on with a run that was interrupted.
-
-    Args:
-        options: What the user decides.
-        report: Called after every step of the flow.
-        report_vision: Called after every step of the vision warm-up with its number and loss.
-
-    Raises:
-        ConfigError: If an option is out of range, or the run in `output` had other settings.
-        DatasetError: If the dataset cannot be read or does not fit robot and network.
-    """
-    _check_options(options)
-    prompt = _only_task(options.dataset)
-    processor = None if options.start is None else _processor_of(options.start, options.max_delay)
-    config, robot = (processor.config, processor.robot) if processor else (_preset(options), load_robot(options.robot))
-    demonstrations = load_demonstrations(options.dataset, options.camera, STRIDE)
-    _check_demonstrations(demonstrations, config, robot, options)
-    if processor is None:
-        processor = _new_processor(options.output / "tokenizer.json", demonstrations, config, robot, prompt)
-    tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
-    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
-    log.info("training on %d episodes, %d pictures", len(demonstrations), len(batches))
-    torch.manual_seed(options.seed)
-    model = Pi0(config)
-    if options.start is not None:
-        open_checkpoint(options.start).load_into(model)
-    elif not has_state(options.output):  # a run that goes on has its eyes already
-        warm_up = warm_up_vision(model, batches, options.vision_steps, options.batch, options.seed)
-        for step, loss in enumerate(warm_up, start=1):
-            report_vision(step, loss)
-    trainer = Trainer(model, batches, _train_config(options, robot), options.output)
-    average = trainer.run(report)
-    checkpoint, plot = options.output / "checkpoint", options.output / "loss.png"
-    save_checkpoint(checkpoint, average, config, processor.description())
-    plot_loss(trainer.progress.losses, plot)
-    progress = trainer.progress
-    return TrainingResult(checkpoint, plot, progress.step, progress.seconds, float(np.mean(progress.losses[-100:])))
-
-
-def _check_options(options: TrainingOptions) -> None:
+def _check_options(options: _Options) -> None:
     for name in ("steps", "vision_steps", "batch", "draws", "save_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"{name} is {getattr(options, name)}, expected at least 1")
@@ -204,7 +228,7 @@ def _check_options(options: TrainingOptions) -> None:
         raise ConfigError(f"learning_rate is {options.learning_rate}, expected more than 0, such as 1e-3")
 
 
-def _preset(options: TrainingOptions) -> Pi0Config:
+def _preset(options: _Options) -> Pi0Config:
     if options.preset not in PRESETS:
         raise ConfigError(f"preset {options.preset!r} is not known; expected one of {', '.join(PRESETS)}")
     return _with_delay(_trainable(PRESETS[options.preset], options.preset), options.max_delay)
@@ -224,7 +248,7 @@ def _with_delay(config: Pi0Config, max_delay: int) -> Pi0Config:
 
 
 def _processor_of(start: Path, max_delay: int) -> ObservationProcessor:
-    """The processing of the policy that is trained further, around the sizes of the new one."""
+    """The processing of the policy that is trained further, with the sizes of the new one."""
     opened = open_checkpoint(start)
     config = _with_delay(_trainable(opened.infer_config(), start), max_delay)
     processor = load_processor(opened.folder, config)
@@ -242,14 +266,14 @@ def _only_task(dataset: Path) -> str:
 
 
 def _check_demonstrations(
-    demonstrations: list[Demonstration], config: Pi0Config, robot: Robot, options: TrainingOptions
+    demonstrations: list[Demonstration], config: Pi0Config, robot: Robot, options: _Options
 ) -> None:
     if options.camera not in robot.cameras:
         raise ConfigError(f"{robot.name} has no camera {options.camera!r}; expected one of {', '.join(robot.cameras)}")
     size = config.vision.image_size
-    expected = {"pictures": (size, size, 3), "state": (robot.state_dim,), "actions": (robot.action_dim,)}
+    expected = {"images": (size, size, 3), "state": (robot.state_dim,), "actions": (robot.action_dim,)}
     first = demonstrations[0]
-    for name, array in (("pictures", first.frames), ("state", first.states), ("actions", first.actions)):
+    for name, array in (("images", first.images), ("state", first.states), ("actions", first.actions)):
         if array.shape[1:] != expected[name]:
             raise DatasetError(
                 f"{name} of {options.dataset} have shape {list(array.shape[1:])}, expected {list(expected[name])} "
@@ -270,7 +294,7 @@ def _new_processor(
     return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config)
 
 
-def _train_config(options: TrainingOptions, robot: Robot) -> TrainConfig:
+def _train_config(options: _Options, robot: Robot) -> TrainConfig:
     return TrainConfig(
         steps=options.steps,
         real_dims=robot.action_dim,

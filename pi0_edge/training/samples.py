@@ -1,6 +1,6 @@
 """Demonstrations as training samples: an observation at one tick and the chunk of actions that followed it.
 
-Episodes are held in memory as uint8 pictures and float32 arrays; images and chunks are cut from them per batch. A chunk
+Episodes are held in memory as uint8 images and float32 arrays; batches of images and chunks are cut from them. A chunk
 that runs past the end of its episode repeats the last action, which is what the arm should do there: hold.
 """
 
@@ -28,26 +28,26 @@ class Demonstration:
     """One episode.
 
     Attributes:
-        frames: uint8 [pictures, size, size, 3], one picture every `stride` ticks.
+        images: uint8 [images, size, size, 3], one image every `stride` ticks.
         states: float32 [ticks, dims], physical units.
         actions: float32 [ticks, dims], physical units.
     """
 
-    frames: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     states: NDArray[np.float32]
     actions: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What makes the policy look at the picture.
+    """Makes the policy use the image.
 
-    Once an arm moves, its joints give away where the expert is heading, and a policy trained on all ticks alike learns
-    to follow its own motion and to ignore the camera. Two remedies, both on the training side alone:
+    Once an arm moves, its joints show where the expert goes, and a policy that is trained on all ticks alike learns to
+    continue its own motion and to ignore the camera. Two remedies, both in training alone:
 
     Attributes:
-        opening_share: Share of each batch that is drawn from the first ticks of the episodes, where only the picture
-            tells where to go.
+        opening_share: Share of each batch that is drawn from the first ticks of the episodes, where only the image
+            shows where to go.
         opening_ticks: How many ticks that is.
         state_noise: Standard deviation of noise on the state, in normalized units.
     """
@@ -58,7 +58,7 @@ class Augmentation:
 
 
 def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstration]:
-    """Reads every episode of a LeRobotDataset, keeping one picture every `stride` ticks.
+    """Reads every episode of a LeRobotDataset, keeping one image every `stride` ticks.
 
     Raises:
         DatasetError: If the dataset has no episode or lacks the camera.
@@ -67,8 +67,8 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
     demonstrations = []
     for info in dataset.episodes:
         episode = dataset.episode(info.index)
-        frames = [frame for tick, frame in enumerate(dataset.frames(info.index, camera)) if tick % stride == 0]
-        demonstrations.append(Demonstration(np.stack(frames), episode.state, episode.action))
+        images = [image for tick, image in enumerate(dataset.frames(info.index, camera)) if tick % stride == 0]
+        demonstrations.append(Demonstration(np.stack(images), episode.state, episode.action))
     if not demonstrations:
         raise DatasetError(f"{root} has no episode to train on")
     return demonstrations
@@ -107,7 +107,7 @@ class SampleBatches:
         self._states = [self._normalized(d.states, stats["state"]) for d in demonstrations]
         self._actions = [self._normalized(d.actions, stats["actions"]) for d in demonstrations]
         self._index = np.concatenate(
-            [np.stack([np.full(len(d.frames), i), np.arange(len(d.frames))], 1) for i, d in enumerate(demonstrations)]
+            [np.stack([np.full(len(d.images), i), np.arange(len(d.images))], 1) for i, d in enumerate(demonstrations)]
         )
         self._opening = self._index[self._index[:, 1] * stride < augmentation.opening_ticks]
 
@@ -117,9 +117,9 @@ class SampleBatches:
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
         picks = self._picks(batch, rng)
-        images = np.stack([self.demonstrations[episode].frames[picture] for episode, picture in picks])
-        states = np.stack([self._states[episode][picture * self.stride] for episode, picture in picks])
-        chunks = np.stack([self._chunk(episode, picture * self.stride) for episode, picture in picks])
+        images = np.stack([self.demonstrations[episode].images[image] for episode, image in picks])
+        states = np.stack([self._states[episode][image * self.stride] for episode, image in picks])
+        chunks = np.stack([self._chunk(episode, image * self.stride) for episode, image in picks])
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)[:, None].float() / 255 * 2 - 1
         inputs = ModelInputs(
             images=pixels.contiguous(),
@@ -131,7 +131,7 @@ class SampleBatches:
         return inputs, self._padded(chunks)
 
     def _picks(self, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rows of (episode, picture): the openings' share first, the rest from anywhere."""
+        """Rows of (episode, image): the openings' share first, the rest from anywhere."""
         opening = round(batch * self.augmentation.opening_share)
         return np.concatenate(
             [

@@ -1,8 +1,8 @@
 """The training loop: flow matching over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
 
 The average of the weights, not the weights themselves, is the policy. A run folder holds `state.safetensors`: weights,
-average, optimizer moments and, in its metadata, the progress. One file, replaced atomically, so that a run killed at
-any moment goes on from its last save.
+average, optimizer moments and, in its metadata, where the run stands. It is one file, replaced atomically, so that a
+run killed at any moment goes on from its last save.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pi0_edge.training.samples import SampleBatches
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What decides a training run, apart from data and model.
+    """Settings of a training run, apart from data and model.
 
     Attributes:
         steps: Optimizer steps of the whole run; the cosine ends there.
@@ -55,8 +55,14 @@ class TrainConfig:
 
 
 @dataclass
-class Progress:
-    """Where a run stands."""
+class TrainingState:
+    """Where a run stands.
+
+    Attributes:
+        step: Optimizer steps that are done.
+        seconds: Time spent in them.
+        losses: Flow-matching loss of every step.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -80,7 +86,7 @@ def has_state(folder: Path) -> bool:
 
 
 class Trainer:
-    """One run over one set of demonstrations."""
+    """One run on one set of demonstrations."""
 
     def __init__(self, model: Pi0, batches: SampleBatches, config: TrainConfig, folder: Path) -> None:
         self.model = model
@@ -91,30 +97,30 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
         )
-        self.progress = Progress()
+        self.state = TrainingState()
 
-    def run(self, report: Callable[[Progress], None]) -> dict[str, Tensor]:
-        """Trains to the last step and returns the averaged weights; `report` is called after every step."""
+    def run(self, report: Callable[[TrainingState], None]) -> dict[str, Tensor]:
+        """Trains to the last step and returns the averaged weights; calls `report` after every step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        for progress in self._steps():
-            report(progress)
-            if progress.step % self.config.save_every == 0 or progress.step == self.config.steps:
+        for state in self._steps():
+            report(state)
+            if state.step % self.config.save_every == 0 or state.step == self.config.steps:
                 self._save()
         return self.average
 
-    def _steps(self) -> Iterator[Progress]:
+    def _steps(self) -> Iterator[TrainingState]:
         self.model.train()
-        while self.progress.step < self.config.steps:
+        while self.state.step < self.config.steps:
             started = time.monotonic()
-            self.progress.losses.append(self._step(self.progress.step))
-            self.progress.step += 1
-            self.progress.seconds += time.monotonic() - started
-            yield self.progress
+            self.state.losses.append(self._step(self.state.step))
+            self.state.step += 1
+            self.state.seconds += time.monotonic() - started
+            yield self.state
 
     def _step(self, step: int) -> float:
         config = self.config
-        # Seeded per step, so that a resumed run sees the batches that an unbroken one would have seen.
+        # Seeded per step, so that a resumed run gets the batches that an unbroken one would have got.
         rng = np.random.default_rng((config.seed, step))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         inputs, chunks = self.batches.draw(config.batch, rng)
@@ -146,29 +152,29 @@ class Trainer:
             tensors[f"weight.{name}"] = p.detach()
             moments = self.optimizer.state[p]
             tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
-        metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.progress))}
+        metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.state))}
         save_file(tensors, self.folder / "state.tmp", metadata=metadata)
         os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
 
     def _resume(self) -> None:
         if not has_state(self.folder):
             return
-        state = self.folder / STATE_FILE
-        with safe_open(state, framework="pt") as file:
+        path = self.folder / STATE_FILE
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         if json.loads(metadata["config"]) != asdict(self.config):
             raise ConfigError(
-                f"{state} holds a run with other settings ({metadata['config']}): repeat those to go on with it, "
+                f"{path} holds a run with other settings ({metadata['config']}): repeat those to go on with it, "
                 "or name another folder"
             )
-        self.progress = Progress(**json.loads(metadata["progress"]))
-        tensors = load_file(state)
+        self.state = TrainingState(**json.loads(metadata["progress"]))
+        tensors = load_file(path)
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(tensors[f"weight.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
                 self.optimizer.state[p] = {
-                    "step": torch.tensor(float(self.progress.step)),
+                    "step": torch.tensor(float(self.state.step)),
                     "exp_avg": tensors[f"moment1.{name}"],
                     "exp_avg_sq": tensors[f"moment2.{name}"],
                 }

@@ -1,10 +1,10 @@
-"""Teaches an untrained vision tower to see, before the flow is trained on top of it.
+"""Trains an untrained vision tower alone, before the flow is trained on top of it.
 
-A real π0 starts from a vision-language model that already knows where things are; a network trained from scratch does
-not, and flow matching alone teaches it slowly: one token in fifty holds the object, and what it says about the actions
-is buried under noise. So the tower and its projector first learn to tell from a single picture where the arms will be
-in half a chunk and in a whole one. The prediction is read from the mean of the image tokens, which is what an
-attention that has learned nothing yet sees of them. The readout is thrown away.
+A published π0 starts from a vision-language model whose tokens already say where objects are; a network trained from
+scratch does not, and flow matching alone trains it slowly: one token in fifty shows the object, and its effect on the
+actions is small against the noise. So the tower and its projector first learn to predict from a single image where the
+arms will be in half a chunk and in a whole one. The prediction is a linear readout of the mean of the image tokens,
+which is what an untrained attention computes of them. The readout is discarded.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def warm_up_vision(model: Pi0, batches: SampleBatches, steps: int, batch: int, s
         model: The network.
         batches: Demonstrations; their normalized actions are the targets.
         steps: Optimizer steps.
-        batch: Pictures per step.
-        seed: Of the batches and of the readout.
+        batch: Images per step.
+        seed: Fixes the batches and the readout.
     """
     horizon, dims = model.config.horizon, model.config.action_dim
     generator = torch.Generator().manual_seed(seed)
@@ -42,8 +42,8 @@ def warm_up_vision(model: Pi0, batches: SampleBatches, steps: int, batch: int, s
     for step in range(steps):
         inputs, chunks = batches.draw(batch, np.random.default_rng((seed, step, 1)))
         target = chunks[:, [horizon // 2 - 1, horizon - 1]].flatten(1)
-        seen = model.projector(model.vision(inputs.images[inputs.image_mask])).unflatten(0, inputs.image_mask.shape)
-        loss = (readout(seen.mean((1, 2))) - target).square().mean()
+        tokens = model.projector(model.vision(inputs.images[inputs.image_mask])).unflatten(0, inputs.image_mask.shape)
+        loss = (readout(tokens.mean((1, 2))) - target).square().mean()
         for group in optimizer.param_groups:
             ramp = min(1.0, (step + 1) / WARMUP_STEPS)
             group["lr"] = LEARNING_RATE * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -9,7 +9,7 @@ from policy_builders import write_checkpoint
 
 from pi0_edge.errors import MissingDependencyError
 from pi0_edge.ptq import calibration as calibration_of_policies
-from pi0_edge.ptq.calibration import Calibration
+from pi0_edge.ptq.calibration_file import Calibration
 
 torch.set_num_threads(1)
 FRAMES = 16
@@ -44,7 +44,7 @@ def test_a_recording_becomes_a_calibration(options, recording, tmp_path):
     assert found["amax"] == layer.amax and found["outlier_ratio"] == layer.outlier_ratio
     assert len(found["step_amax"]) == 10 and result["layers"]["prefix.layers.0.mlp.up"]["step_amax"] is None
     assert "<svg" in plot.read_text()
-    assert "left_wrist, right_wrist of aloha_sim" in ran.err
+    assert "not in them: left_wrist, right_wrist of the robot" in ran.err
     again = tmp_path / "again.calibration"
     assert run("calibrate", "--output", again, *options).code == 0
     assert again.read_bytes() == output.read_bytes()
@@ -56,13 +56,13 @@ def test_an_interrupted_calibration_goes_on(options, tmp_path, monkeypatch):
     assert run("calibrate", "--output", unbroken, *options).code == 0
     real = calibration_of_policies.collect
 
-    def interrupted(model, samples, times, source, kept, on_frame):
-        def on_frame_until_ctrl_c(done):
-            on_frame(done)
-            if done == 5:
+    def interrupted(model, samples, times, source, resume_path, on_progress):
+        def on_progress_until_ctrl_c(progress):
+            on_progress(progress)
+            if progress.done == 5:
                 raise KeyboardInterrupt
 
-        return real(model, samples, times, source, kept, on_frame_until_ctrl_c)
+        return real(model, samples, times, source, resume_path, on_progress_until_ctrl_c)
 
     monkeypatch.setattr(calibration_of_policies, "collect", interrupted)
     ran = run("calibrate", "--output", output, *options)
@@ -91,7 +91,7 @@ def test_the_simulation_is_the_default_source(checkpoint, tmp_path):
 
 BAD = {
     "black": ({"images.top": np.zeros((40, 40, 60, 3), np.uint8)}, "is black in 16 of 16 frames"),
-    "still": ({"images.top": np.repeat(moving_pictures(1), 40, 0)}, "shows the same picture"),
+    "still": ({"images.top": np.repeat(moving_pictures(1), 40, 0)}, "shows the same image"),
     "degrees": ({"state": states(40) * 57.3}, "the state of joint"),
     "no such camera": ({"images.front": moving_pictures(40), "images.top": None}, "expected at least one of"),
 }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from checkpoint_builders import DATA, golden_tensors, write_safetensors
 from cli_runner import run
 from PIL import Image
 from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
+from processing_builders import character_tokenizer
 
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
@@ -107,3 +111,31 @@ def test_without_a_checkpoint_the_shipped_policy_is_meant(monkeypatch, tmp_path,
     ran = run("infer", "--json", "--image", f"top={picture}", "--state", STATE)
     assert ran.code == 2
     assert "holds no trained policy" in ran.result["error"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_a_robot_without_a_known_rate_gets_its_chunk(tmp_path, picture, options):
+    """A LeRobot folder does not record how many actions a second holds."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    for path in checkpoint.glob("*.json"):
+        path.write_text(re.sub(r'"control_hz": [0-9.]+', '"control_hz": null', path.read_text()))
+    assert Policy.load(checkpoint, "reference").processor.robot.control_hz is None
+    image = ["--image", f"top={picture}", "--state", STATE]
+    ran = run("infer", "--checkpoint", checkpoint, *image, "--engine", "reference", *options)
+    assert ran.code == 0, ran.err
+    shown = ran.err if options else ran.out
+    assert f"first of {CONFIG.horizon} actions" in shown and "per second" not in shown
+
+
+def test_a_lerobot_folder_gives_its_chunk(tmp_path, picture):
+    """Its config names cameras and dimensions, but no rate and no joints."""
+    folder = tmp_path / "lerobot"
+    shutil.copytree(DATA / "lerobot_main_pi0_ckpt", folder)
+    write_safetensors(folder, golden_tensors("pi0"))
+    character_tokenizer(tmp_path)
+    (tmp_path / "sizes.yaml").write_text("vision: {heads: 4}")
+    files = ["--checkpoint", folder, "--tokenizer", tmp_path / "tokenizer.json", "--config", tmp_path / "sizes.yaml"]
+    observed = ["--image", f"base_0_rgb={picture}", "--state", STATE, "--prompt", "fold"]
+    ran = run("infer", *files, *observed, "--engine", "reference")
+    assert ran.code == 0, ran.err
+    assert "first of 50 actions" in ran.out and "per second" not in ran.out

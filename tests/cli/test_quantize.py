@@ -137,7 +137,7 @@ def test_scan_and_search_end_in_a_scheme_that_the_command_takes(quantize, tmp_pa
         (["--scheme", "fp32", "--scan"], "fp32 quantize nothing here"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(quantize, options, message):
+def test_impossible_options_are_refused_in_one_line(quantize, options, message):
     ran = quantize(*options)
     assert ran.code == 2
     assert message in ran.result["error"]

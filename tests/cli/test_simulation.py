@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,20 +125,18 @@ def test_train_makes_a_checkpoint_that_opens_and_goes_on_after_an_interruption(d
 def test_an_interrupted_run_ends_where_an_unbroken_one_does(dataset, tmp_path):
     from safetensors.torch import load_file
 
-    from pi0_edge.training.run import TrainingOptions, train_policy
-    from pi0_edge.training.trainer import Progress
-
-    def options(name: str) -> TrainingOptions:
-        return TrainingOptions(dataset, tmp_path / name, steps=3, vision_steps=1, batch=2, save_every=1)
+    from pi0_edge.progress import Progress
+    from pi0_edge.training.run import train
 
     def stop_after_one(progress: Progress) -> None:
-        if progress.step == 2:
+        if progress.stage == "flow" and progress.done == 2:
             raise KeyboardInterrupt
 
-    unbroken = train_policy(options("unbroken"), lambda progress: None)
+    options: dict[str, Any] = {"steps": 3, "vision_steps": 1, "batch": 2, "save_every": 1}
+    unbroken = train(dataset, tmp_path / "unbroken", **options)
     with pytest.raises(KeyboardInterrupt):
-        train_policy(options("broken"), stop_after_one)
-    resumed = train_policy(options("broken"), lambda progress: None)
+        train(dataset, tmp_path / "broken", **options, on_progress=stop_after_one)
+    resumed = train(dataset, tmp_path / "broken", **options)
     ours, theirs = (load_file(run.checkpoint / "model.safetensors") for run in (resumed, unbroken))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

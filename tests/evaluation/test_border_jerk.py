@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pi0_edge.evaluation.rollout import split_jerk
+from pi0_edge.evaluation.statistics import split_jerk
 
 
 def test_a_step_shows_at_its_border_alone():
@@ -24,7 +24,7 @@ def test_a_cubic_has_the_same_jerk_everywhere():
     assert np.concatenate([border, inside]) == pytest.approx(6.0)
 
 
-def test_the_wait_before_the_first_chunk_belongs_to_neither():
+def test_the_wait_before_the_first_chunk_is_neither_border_nor_inside():
     setpoints = np.zeros((20, 1))
     setpoints[4:] = 1.0
     border, inside = split_jerk(setpoints, [4, 10], control_hz=50)

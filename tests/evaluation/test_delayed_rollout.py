@@ -65,7 +65,7 @@ def test_a_chunk_entered_at_its_first_action_jerks(env):
     assert np.abs(border).max() > 5 * np.abs(inside).max()
 
 
-def test_what_starves_is_held_and_counted(env):
+def test_ticks_without_a_setpoint_hold_the_last_one_and_are_counted(env):
     slow = roll_out(env, [60], HoldSwap())  # a chunk of 50 is past due when it is there
     assert not slow.success and slow.starved > 100
     assert (np.diff(slow.executed, axis=0) == 0).all()

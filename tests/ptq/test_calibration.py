@@ -14,7 +14,8 @@ from pi0_edge.errors import QuantizationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.precision import apply_bf16_policy
-from pi0_edge.ptq.calibration import Calibration, CalibrationSource, collect, frame_noise
+from pi0_edge.ptq.calibration import collect, frame_noise
+from pi0_edge.ptq.calibration_file import Calibration, CalibrationSource
 
 FRAMES = 5
 TIMES = euler_times(10)
@@ -81,7 +82,7 @@ def test_statistics_are_those_of_everything_that_enters(variant):
         assert exact <= layer.percentile <= layer.amax
 
 
-def test_every_euler_step_is_seen():
+def test_every_euler_step_is_recorded():
     model = network()
     calibration = collect(model, samples(), TIMES, SOURCE)
     chunks = entered(model)["action_in_proj"]  # one per step and frame
@@ -106,7 +107,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert not torch.equal(one.layers[name].channel_amax, other.layers[name].channel_amax)
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path):
+def test_a_loaded_calibration_equals_the_saved_one(tmp_path):
     calibration = collect(network(), samples(), TIMES, SOURCE)
     calibration.save(tmp_path / "file")
     loaded = Calibration.load(tmp_path / "file")
@@ -143,8 +144,10 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(tmp_path, after, wit
         collect(model, interrupted(after, within_a_frame, model), TIMES, SOURCE, kept)
     assert kept.exists()
     done: list[int] = []
-    collect(model, samples(), TIMES, SOURCE, kept, done.append).save(tmp_path / "resumed")
-    assert done == list(range(after + 1, FRAMES + 1))
+    collect(model, samples(), TIMES, SOURCE, kept, lambda progress: done.append(progress.done)).save(
+        tmp_path / "resumed"
+    )
+    assert done == [0, *range(after + 1, FRAMES + 1)]
     assert not kept.exists()
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "unbroken").read_bytes()
 

@@ -13,7 +13,8 @@ from pi0_edge.processing import Mode, Normalization, Normalizer, ObservationProc
 from pi0_edge.processing.observation import Observation
 from pi0_edge.processing.recordings import write_observation_archive
 from pi0_edge.ptq.frame_checks import inspect_frames
-from pi0_edge.ptq.frames import Frames, Place, open_source
+from pi0_edge.ptq.frames import Frames, Place
+from pi0_edge.ptq.sources import open_source
 
 MINIMUM = 16
 FRAMES = 30
@@ -58,11 +59,11 @@ REFUSED = {
         DatasetError,
         "black in 4 of 30 frames",
     ),
-    "identical": ({"images.top": STILL}, DatasetError, "shows the same picture in all 30 frames; is it frozen"),
+    "identical": ({"images.top": STILL}, DatasetError, "shows the same image in all 30 frames; is it frozen"),
     "nearly identical": (
         {"images.top": (STILL + np.random.default_rng(0).normal(0, 1.5, STILL.shape)).clip(0, 255).astype(np.uint8)},
         DatasetError,
-        "shows the same picture in all 30 frames",
+        "shows the same image in all 30 frames",
     ),
     "few that differ": (
         {"images.top": np.repeat(moving_pictures(10), 3, 0)},
@@ -102,7 +103,7 @@ def test_a_few_black_frames_are_no_reason(tmp_path, processor):
 
 def test_a_frozen_camera_beside_one_that_moves_is_named(tmp_path, processor):
     path = write_npz(tmp_path / "a.npz", FRAMES, **{"images.left_wrist": STILL})
-    with pytest.raises(DatasetError, match=r"camera left_wrist .* same picture in all"):
+    with pytest.raises(DatasetError, match=r"camera left_wrist .* same image in all"):
         inspect(path, processor)
 
 

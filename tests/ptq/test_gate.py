@@ -11,7 +11,7 @@ import torch
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.evaluation.pairing import Pairing
+from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.model import Pi0
 from pi0_edge.policy import Policy
 from pi0_edge.ptq.gate import compare
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def truth(checkpoint) -> Trace:
+def reference_trace(checkpoint) -> Trace:
     return trace(Policy.load(checkpoint, "reference"), SEEN, DRAWS, probed=2)
 
 
@@ -44,8 +44,10 @@ def changed(checkpoint, path: str, factor: float) -> Policy:
     return policy
 
 
-def test_the_reference_passes_against_itself(checkpoint, truth):
-    report = compare(truth, trace(Policy.load(checkpoint, "reference"), SEEN, DRAWS, probed=2), JOINTS, THRESHOLDS)
+def test_the_reference_passes_against_itself(checkpoint, reference_trace):
+    report = compare(
+        reference_trace, trace(Policy.load(checkpoint, "reference"), SEEN, DRAWS, probed=2), JOINTS, THRESHOLDS
+    )
     assert report.verdict.passed
     assert report.cosine_whole == pytest.approx([1.0] * 8, abs=1e-12)
     assert all((joint.p50, joint.p99, joint.max) == (0, 0, 0) for joint in report.joints)
@@ -63,54 +65,54 @@ def test_the_reference_passes_against_itself(checkpoint, truth):
         ("expert.layers.0.mlp.down.weight", False, False),
     ],
 )
-def test_it_says_where_an_error_enters(checkpoint, truth, path, keys, values):
-    report = compare(truth, trace(changed(checkpoint, path, 1.01), SEEN, DRAWS, probed=2), JOINTS, THRESHOLDS)
+def test_the_report_shows_in_which_keys_and_values_an_error_arises(checkpoint, reference_trace, path, keys, values):
+    report = compare(reference_trace, trace(changed(checkpoint, path, 1.01), SEEN, DRAWS, probed=2), JOINTS, THRESHOLDS)
     assert report.inner is not None
     assert (report.inner.keys[0] > 1e-3, report.inner.values[0] > 1e-3) == (keys, values)
     assert (report.inner.keys[0] > 0, report.inner.values[0] > 0) == (keys, values)
     assert all(error > 0 for error in report.inner.velocities)
 
 
-def test_a_wrong_network_fails_and_the_reasons_name_the_chunk(checkpoint, truth):
+def test_a_wrong_network_fails_and_the_reasons_name_the_chunk(checkpoint, reference_trace):
     wrong = trace(changed(checkpoint, "action_out_proj.weight", 3.0), SEEN, DRAWS)
     names = [f"episode 7, tick {25 * place}" for place in range(len(SEEN))]
-    report = compare(truth, wrong, JOINTS, THRESHOLDS, names)
+    report = compare(reference_trace, wrong, JOINTS, THRESHOLDS, names)
     assert not report.verdict.passed
     worst = int(np.argmin(report.cosine_whole))
     assert f"({names[worst // DRAWS]}, noise draw {worst % DRAWS})" in " ".join(report.verdict.reasons)
 
 
-def test_a_network_that_gives_nan_fails_instead_of_raising(checkpoint, truth):
+def test_a_network_that_gives_nan_fails_instead_of_raising(checkpoint, reference_trace):
     broken = trace(changed(checkpoint, "action_out_proj.weight", float("nan")), SEEN, DRAWS)
-    report = compare(truth, broken, JOINTS, THRESHOLDS)
+    report = compare(reference_trace, broken, JOINTS, THRESHOLDS)
     assert not report.verdict.passed
     assert sum(reason.startswith("no chunk for observation") for reason in report.verdict.reasons) == 8
     assert report.joints == () and report.inner is None
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_the_reference_itself_must_answer(checkpoint, truth):
+def test_a_reference_without_a_chunk_is_refused(checkpoint, reference_trace):
     broken = trace(changed(checkpoint, "action_out_proj.weight", float("nan")), SEEN, DRAWS)
     with pytest.raises(ConfigError, match="fp32 reference gives no chunk for observation 0, draw 0"):
-        compare(broken, truth, JOINTS, THRESHOLDS)
+        compare(broken, reference_trace, JOINTS, THRESHOLDS)
 
 
-def test_traces_of_other_observations_are_refused(checkpoint, truth):
+def test_traces_of_other_observations_are_refused(checkpoint, reference_trace):
     fewer = trace(Policy.load(checkpoint, "reference"), SEEN[:2], DRAWS)
     with pytest.raises(ConfigError, match="different shapes"):
-        compare(truth, fewer, JOINTS, THRESHOLDS)
+        compare(reference_trace, fewer, JOINTS, THRESHOLDS)
 
 
-def test_noise_is_matched_and_differs_between_draws(checkpoint, truth):
+def test_noise_is_matched_and_differs_between_draws(checkpoint, reference_trace):
     calls = []
     again = trace(Policy.load(checkpoint, "reference"), SEEN, DRAWS, probed=2, advance=lambda: calls.append(None))
     assert len(calls) == len(SEEN) * DRAWS
-    np.testing.assert_array_equal(again.normalized, truth.normalized)
-    assert np.abs(truth.normalized[:, 0] - truth.normalized[:, 1]).max() > 0.1
-    assert sorted(truth.inside) == [0, 3]  # the probed ones, evenly spread
+    np.testing.assert_array_equal(again.normalized, reference_trace.normalized)
+    assert np.abs(reference_trace.normalized[:, 0] - reference_trace.normalized[:, 1]).max() > 0.1
+    assert sorted(reference_trace.inside) == [0, 3]  # the probed ones, evenly spread
 
 
-def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoint, truth):
+def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoint, reference_trace):
     policy = Policy.load(checkpoint, "reference")
     run = policy.engine
 
@@ -120,7 +122,7 @@ def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoi
         infer = staticmethod(run.infer)
 
     opaque = Policy(Opaque(), policy.processor)
-    report = compare(truth, trace(opaque, SEEN, DRAWS), JOINTS, THRESHOLDS)
+    report = compare(reference_trace, trace(opaque, SEEN, DRAWS), JOINTS, THRESHOLDS)
     assert report.verdict.passed
     assert report.inner is None
 
@@ -158,8 +160,8 @@ def test_only_the_executed_part_counts_twice():
     assert all("whole chunk" in reason for reason in report.verdict.reasons)
 
 
-def test_a_report_is_plain_data_and_carries_the_closed_loop(truth):
-    report = compare(truth, truth, JOINTS, THRESHOLDS, success=Pairing(90, 8, 0, 2))
+def test_a_report_is_plain_data_and_carries_the_closed_loop(reference_trace):
+    report = compare(reference_trace, reference_trace, JOINTS, THRESHOLDS, success=Pairing(90, 8, 0, 2))
     assert not report.verdict.passed  # the interval reaches beyond 10 points
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert next(iter(plain)) == "verdict"
@@ -169,7 +171,7 @@ def test_a_report_is_plain_data_and_carries_the_closed_loop(truth):
     assert replace(report, success=None).to_dict()["success"] is None
 
 
-def test_hooks_are_gone_after_a_trace(checkpoint):
+def test_a_trace_removes_its_hooks(checkpoint):
     policy = Policy.load(checkpoint, "reference")
     trace(policy, SEEN[:1])
     model = getattr(policy.engine, "model")  # noqa: B009

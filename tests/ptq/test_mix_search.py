@@ -74,7 +74,7 @@ def test_prices_rise_and_each_group_only_gets_cheaper(choices):
         assert costs == sorted(costs, reverse=True) and len(set(costs)) == len(costs)
 
 
-def test_a_level_that_is_dear_and_harmful_is_skipped():
+def test_a_level_that_costs_more_and_damages_more_is_skipped():
     choices = [
         Choice("mlp", "16-bit", 0.0, 2.0),
         Choice("mlp", "w8a16", 0.9, 1.9),  # saves little, damages most

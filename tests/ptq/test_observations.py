@@ -12,7 +12,8 @@ from policy_builders import DIMS, write_checkpoint
 from pi0_edge.errors import DatasetError, MissingDependencyError, ObservationError
 from pi0_edge.processing import Observation, load_robot
 from pi0_edge.processing.recordings import write_observation_archive
-from pi0_edge.ptq.frames import Place, open_source, split_frames
+from pi0_edge.ptq.frames import Place, split_frames
+from pi0_edge.ptq.sources import open_source
 
 ROBOT = load_robot("aloha_sim")
 
@@ -37,7 +38,7 @@ COUNTS = st.integers(0, 80)
 
 @settings(max_examples=200, deadline=None)
 @given(LENGTHS, COUNTS, COUNTS, st.integers(0, 99))
-def test_both_halves_are_apart_in_order_and_the_same_again(lengths, calibration, held_out, seed):
+def test_both_halves_are_disjoint_ordered_and_repeatable(lengths, calibration, held_out, seed):
     split = split_frames(Numbered(lengths), calibration, held_out, seed)
     mine, others = split.calibration.places, split.held_out.places
     assert not set(mine) & set(others)
@@ -54,7 +55,7 @@ def test_both_halves_are_apart_in_order_and_the_same_again(lengths, calibration,
 
 @settings(max_examples=100, deadline=None)
 @given(LENGTHS, LENGTHS, COUNTS, COUNTS, st.integers(0, 99))
-def test_what_is_judged_on_later_was_never_calibrated_on(lengths, more, calibration, held_out, seed):
+def test_more_episodes_never_hold_out_a_calibration_episode(lengths, more, calibration, held_out, seed):
     """Also with other counts, and where episodes were recorded in between."""
     before = split_frames(Numbered(lengths), calibration, 0, seed).calibration.places
     later = lengths if len(lengths) == 1 else [*lengths, *more]
@@ -129,7 +130,7 @@ def test_a_dataset_is_read_frame_by_frame(tmp_path):
         open_source(tmp_path / "set", load_robot("g1"))
 
 
-def test_the_simulation_plays_episodes_of_its_own(tmp_path):
+def test_the_simulation_runs_whole_episodes(tmp_path):
     try:
         from pi0_edge.ptq.simulated_source import SimulatedObservations
         from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
@@ -140,16 +141,16 @@ def test_the_simulation_plays_episodes_of_its_own(tmp_path):
     from pi0_edge.policy import Policy
 
     policy = Policy.load(write_checkpoint(tmp_path / "policy"), "reference")
-    told: list[int] = []
-    source = SimulatedObservations(policy, "Transfer cube", 3, told.append)
-    assert (source.kind, source.lengths, told) == ("simulation", (20, 20), [3])  # random weights never succeed
+    reported: list[int] = []
+    source = SimulatedObservations(policy, 3, lambda progress: reported.append(progress.done))
+    assert (source.kind, source.lengths, reported) == ("simulation", (20, 20), [0, 3])  # random weights never succeed
     split = split_frames(source, 3, 3, 0)
     for frames in (split.calibration, split.held_out):
         assert [observation.prompt for observation in frames] == ["Transfer cube"] * 3
     assert all(np.asarray(observation.state).shape == (DIMS,) for observation in split.calibration)
 
 
-def test_what_holds_no_observations_is_named(tmp_path):
+def test_a_path_without_observations_is_refused_by_name(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DatasetError, match="holds no observations; expected a LeRobotDataset folder"):
             open_source(path, ROBOT)

@@ -10,9 +10,10 @@ from pi0_edge.errors import DatasetError, ObservationError
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config, VisionConfig
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Mode, Normalization, Normalizer, ObservationProcessor, load_robot
-from pi0_edge.ptq.calibration import MINIMUM_FRAMES, calibrate
+from pi0_edge.ptq.calibration import MINIMUM_FRAMES, calibrate_policy
 from pi0_edge.ptq.frame_checks import inspect_frames
-from pi0_edge.ptq.frames import open_source, split_frames
+from pi0_edge.ptq.frames import split_frames
+from pi0_edge.ptq.sources import open_source
 
 RECORDINGS = SHARED / "data" / "g1_lerobot_v21"
 GEMMA = GemmaConfig(width=32, depth=2, mlp_dim=48, heads=2, kv_heads=1, head_dim=16)
@@ -58,7 +59,7 @@ def test_episodes_whose_files_are_there_are_split_in_two(source):
 
 def test_real_frames_pass_and_calibrate(source, policy):
     frames = split_frames(source, MINIMUM_FRAMES, 0, 0).calibration
-    calibration = calibrate(policy, frames, 0)
+    calibration = calibrate_policy(policy, frames, 0)
     assert (calibration.source.kind, calibration.source.frames) == ("lerobot v2.1", MINIMUM_FRAMES)
     assert calibration.source.sha256 == inspect_frames(frames, policy.processor, MINIMUM_FRAMES).sha256
     assert calibration.layers["vision.layers.0.attention.q"].tokens == MINIMUM_FRAMES * CONFIG.vision.tokens
@@ -76,5 +77,5 @@ def test_the_first_moments_of_an_episode_do_not_differ_enough(source, processor)
     from pi0_edge.ptq.frames import Frames, Place
 
     start = Frames(source, tuple(Place(3, frame) for frame in range(MINIMUM_FRAMES)))
-    with pytest.raises(DatasetError, match=r"same picture in all 16 frames|of 16 frames .* differ from each other"):
+    with pytest.raises(DatasetError, match=r"same image in all 16 frames|of 16 frames .* differ from each other"):
         inspect_frames(start, processor, MINIMUM_FRAMES)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.evaluation.pairing import Pairing
+from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.ptq.gate import GateReport, InnerError, compare
 from pi0_edge.ptq.report import ReportPage, render
 from pi0_edge.ptq.svg import linear_axis, log_axis
@@ -85,7 +85,7 @@ def test_the_page_holds_every_section_and_figure():
     assert "name: mix" in parsed.texts["pre"][0]
 
 
-def test_nothing_comes_from_outside():
+def test_the_page_refers_to_nothing_outside():
     html = render(page(measured()))
     parsed = Page(html)
     assert not [found for found in parsed.attributes if found[1] in ("src", "href", "srcset", "data", "action")]
@@ -105,7 +105,7 @@ def test_the_same_numbers_give_the_same_bytes():
     assert render(page(measured())) == render(page(measured()))
 
 
-def test_a_failed_gate_says_so_first_and_why():
+def test_the_page_of_a_failed_gate_begins_with_the_reasons():
     gate = measured(0.3)
     html = render(page(gate))
     parsed = Page(html)
@@ -115,7 +115,7 @@ def test_a_failed_gate_says_so_first_and_why():
     assert "must not move a robot" in html
 
 
-def test_what_was_not_measured_is_left_out():
+def test_sections_without_measurements_are_left_out():
     gate = replace(measured(), inner=None, success=None)
     html = render(ReportPage(gate, {"name": "int8"}, [("checkpoint", "cube")]))
     absent = {"Where the error enters", "Closed loop", "Sensitivity", "Calibration"}

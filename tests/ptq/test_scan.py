@@ -106,7 +106,7 @@ def test_four_bits_damage_more_than_eight_in_every_group(choices):
     assert all(damage[group, "int4-per-tensor"] > 10 * damage[group, "int8-w8a16"] > 0 for group in groups)
 
 
-def test_levels_that_do_the_same_are_measured_once(reference):
+def test_levels_with_the_same_rules_are_measured_once(reference):
     scan = LayerScan(reference, [INT8_W8A8, replace(INT8_W8A8, name="again")], SEEN)
     assert scan.measurements == len(scan.groups)
 
@@ -132,7 +132,7 @@ def test_a_level_that_cannot_be_measured_leaves_the_network_as_it_was(reference)
     assert_unchanged(reference, before)
 
 
-def test_a_found_scheme_does_to_a_checkpoint_what_the_search_measured(checkpoint, reference, scan, choices):
+def test_a_scheme_from_the_search_has_the_measured_error(checkpoint, reference, scan, choices):
     limits = Thresholds(cosine_mean=0.99995, cosine_worst=0.9999, executed=4)
     mix = scan.cheapest_passing(choices, JOINTS, limits)
     assert mix is not None
@@ -147,20 +147,20 @@ def test_a_found_scheme_does_to_a_checkpoint_what_the_search_measured(checkpoint
     assert not compare(trace(reference, SEEN), trace(broken, SEEN), JOINTS, limits).verdict.passed
 
 
-def test_only_what_quantizes_something_can_be_scanned(reference):
+def test_a_scheme_that_quantizes_nothing_cannot_be_scanned(reference):
     with pytest.raises(ConfigError, match="fp32 quantize nothing here"):
         LayerScan(reference, [FP32], SEEN)
 
 
 def test_a_calibration_of_another_checkpoint_is_refused(checkpoint):
-    from pi0_edge.ptq.calibration import Calibration, CalibrationSource
+    from pi0_edge.ptq.calibration_file import Calibration, CalibrationSource
 
     other = Calibration({}, CalibrationSource("npz", "x", 1, "0" * 64, 0, checkpoint_sha256="f" * 64))
     with pytest.raises(ConfigError, match="calibrate this one"):
         quantize_checkpoint(checkpoint, STATIC, other)
 
 
-def test_what_is_judged_is_what_is_bundled(checkpoint):
+def test_the_judged_network_is_the_network_in_the_bundle(checkpoint):
     """The kept tensors, in a second network, give the very same actions."""
     from pi0_edge.engine import restore_engine
 

@@ -74,7 +74,7 @@ def test_a_verdict_is_exactly_its_thresholds(whole: list[float], executed: list[
 
 
 @given(st.lists(st.sampled_from([1.0, math.nan]), min_size=1, max_size=5))
-def test_what_is_not_a_number_never_passes(values: list[float]):
+def test_nan_never_passes(values: list[float]):
     assert judge(values, values, LOOSE).passed == (not any(map(math.isnan, values)))
 
 
@@ -102,6 +102,6 @@ def test_impossible_thresholds_are_refused(fields, message):
 
 
 @pytest.mark.parametrize(("whole", "executed", "places"), [([], [], ()), ([1.0], [1.0, 1.0], ()), ([1.0], [1.0], "ab")])
-def test_nothing_is_judged_that_does_not_fit_together(whole, executed, places):
+def test_cosines_and_names_of_different_lengths_are_refused(whole, executed, places):
     with pytest.raises(QuantizationError, match="cannot judge"):
         judge(whole, executed, Thresholds(), places)

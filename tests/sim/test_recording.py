@@ -13,7 +13,7 @@ try:
     from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
     from pi0_edge.sim.demonstration import Demonstration, demonstrate
     from pi0_edge.sim.expert import TransferCubeExpert
-    from pi0_edge.sim.record import RecordingReport, record_demonstrations, write_demonstrations
+    from pi0_edge.sim.record import RecordingReport, record, write_demonstrations
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -22,8 +22,9 @@ SEED = 100_002
 
 def test_worker_processes_record_what_one_process_would(tmp_path):
     reports = []
-    record_demonstrations(tmp_path / "cube", episodes=2, first_seed=SEED, workers=2, on_episode=reports.append)
-    assert reports[-1].kept == 2 and [report.tried for report in reports] == list(range(1, len(reports) + 1))
+    report = record(tmp_path / "cube", 2, first_seed=SEED, workers=2, on_progress=reports.append)
+    assert report.kept == reports[-1].done == 2
+    assert [progress.note for progress in reports[1:]] == [f"{tried + 1} tried" for tried in range(report.tried)]
     dataset = LeRobotDataset(tmp_path / "cube")
     assert (dataset.fps, dataset.tasks, dataset.cameras) == (50, ("Transfer cube",), ("top",))
     assert dataset.features["action"]["names"] == list(JOINT_NAMES)
@@ -41,14 +42,14 @@ def test_worker_processes_record_what_one_process_would(tmp_path):
 @pytest.mark.parametrize("seed", [0, 999, -5])
 def test_seeds_kept_for_evaluation_are_refused(tmp_path, seed):
     with pytest.raises(ConfigError, match=f"first_seed is {seed}; seeds below 1000 are kept for evaluation"):
-        record_demonstrations(tmp_path / "cube", episodes=1, first_seed=seed)
+        record(tmp_path / "cube", episodes=1, first_seed=seed)
     assert not (tmp_path / "cube").exists()
 
 
 @pytest.mark.parametrize(("episodes", "workers"), [(0, 2), (3, 0)])
 def test_nothing_to_do_or_nobody_to_do_it_is_refused(tmp_path, episodes, workers):
     with pytest.raises(ConfigError, match="at least 1"):
-        record_demonstrations(tmp_path / "cube", episodes=episodes, workers=workers)
+        record(tmp_path / "cube", episodes=episodes, workers=workers)
 
 
 def synthetic(success):

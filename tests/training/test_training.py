@@ -136,7 +136,7 @@ def test_vision_warm_up_learns_where_the_dot_is_and_leaves_the_rest_alone():
 def test_training_lowers_the_loss(tmp_path):
     run = trainer(tmp_path, steps=300)
     run.run(lambda _: None)
-    assert np.mean(run.progress.losses[-50:]) < 0.7 * np.mean(run.progress.losses[:20])
+    assert np.mean(run.state.losses[-50:]) < 0.7 * np.mean(run.state.losses[:20])
 
 
 def test_a_random_prefix_of_each_chunk_is_frozen_and_left_out_of_the_loss(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_random_prefix_of_each_chunk_is_frozen_and_left_out_of_the_loss(tmp_pa
 
     monkeypatch.setattr(Pi0, "loss", poisoned)
     run.run(lambda _: None)
-    assert np.isfinite(run.progress.losses).all()
+    assert np.isfinite(run.state.losses).all()
     assert set(drawn) == {0, 1, 2, 3, 4}
 
 

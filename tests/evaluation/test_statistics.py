@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.evaluation.pairing import Pairing, pair
-from pi0_edge.evaluation.rollout import Rollout
+from pi0_edge.evaluation.statistics import Pairing, Rollout, pair
 
 tables = st.tuples(*[st.integers(0, 200)] * 4).filter(any).map(lambda cells: Pairing(*cells))
 
@@ -47,7 +46,7 @@ def test_more_seeds_make_the_interval_narrower():
     assert widths[0] > 1.8 * widths[1] > 3.2 * widths[2]
 
 
-def test_two_that_always_succeed_still_leave_a_doubt():
+def test_the_interval_has_a_width_where_both_policies_always_succeed():
     low, high = Pairing(100, 0, 0, 0).interval
     assert -0.06 < low < -0.03 and 0.03 < high < 0.06
 
