@@ -8,12 +8,14 @@ KERNELS := pi0_edge/kernels
 PROCESSOR ?= $(shell uname -m)
 TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
+WORKERS ?= 2
 
-.PHONY: help demo test fuzz firmware kernels protos lint setup system clean
+.PHONY: help demo test test-all fuzz firmware kernels protos lint setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
-	@echo "make test      the tests"
+	@echo "make test      the tests, on two processors (WORKERS=8 uses eight; OPTIONS='-k pattern' chooses)"
+	@echo "make test-all  also those that take minutes or gigabytes, with ten times the examples"
 	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      ruff and pyright"
 	@echo "make firmware  the firmware image and the host library of its tests"
@@ -25,7 +27,10 @@ demo: setup firmware
 	@$(BIN)/pi0-edge demo $(OPTIONS)
 
 test: setup firmware
-	@$(BIN)/python -m pytest $(OPTIONS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(OPTIONS)
+
+test-all: setup firmware
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu" --hypothesis-profile thorough $(OPTIONS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)

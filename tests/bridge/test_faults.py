@@ -36,6 +36,8 @@ from firmware_bridge.link.link import FirmwareLink
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
+pytestmark = pytest.mark.real_time
+
 CHUNK_EVERY_S = 0.1
 DEAF_TICKS = 25  # until the bridge takes silence for deafness
 SAFE_WITHIN_TICKS = 40  # heartbeat limit, ticks to starve and to stop, and a busy machine

@@ -23,6 +23,8 @@ from firmware_bridge.link.port import open_stream
 from firmware_bridge.link.session import LinkSession, shake_hands
 from pi0_edge.protos.serial_link import Ping, State
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def board(firmware_image: Path, tmp_path: Path) -> Iterator[EmulatedBoard]:

@@ -21,6 +21,8 @@ from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults, W
 from firmware_bridge.errors import ConfigError, EmulatorError
 from firmware_bridge.link.port import SerialStream, open_stream
 
+pytestmark = pytest.mark.real_time
+
 BAUD = 921600
 
 
