@@ -59,7 +59,7 @@ OTHER_WORK = {"grpc", "serial", "mujoco"}
 FORBIDDEN = {
     "firmware_bridge": {"torch", "safetensors", "mujoco", "PIL"},
     "pi0_edge.protos": {"torch", "numpy"},
-    **dict.fromkeys(BOTTOM, {"torch", "numpy", "grpc", "serial", "mujoco"}),
+    **{place: {"torch", "numpy", *OTHER_WORK} for place in BOTTOM},
     "pi0_edge.processing": OTHER_WORK,
     "pi0_edge.kernels": OTHER_WORK,
     "pi0_edge.bundle": {*OTHER_WORK, "yaml"},
@@ -73,7 +73,7 @@ FORBIDDEN = {
     "pi0_edge.datasets": {"torch", "grpc", "serial"},
     "pi0_edge.serving": {"serial", "mujoco"},
 }
-"""Third-party packages that a place does without, because it runs where they are missing or they are not its subject."""
+"""Third-party packages that a place does without: it runs where they are missing, or they are not its subject."""
 
 MOST_ENTRIES = 15
 DEEPEST_LEVEL = 6

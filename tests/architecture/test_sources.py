@@ -17,6 +17,10 @@ PLAIN_WORD = re.compile(r"[a-z][a-z-]*")
 EVALUATORS = {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load", "os.system"}
 
 
+NOT_OURS_TO_GIVE = {"tests/processing/test_prompts.py"}
+"""Files with tests of data whose licence does not let us copy it: the tokenizer of Gemma."""
+
+
 def test_no_file_is_longer_than_a_person_reads() -> None:
     lengths = {relative(path): len(path.read_text().splitlines()) for path in written_files()}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
@@ -48,6 +52,13 @@ def test_no_path_of_the_machine_it_was_written_on() -> None:
     assert [
         name for path in written_files() if (name := relative(path)) != this and home.search(path.read_text())
     ] == []
+
+
+def test_tests_need_no_file_outside_the_checkout() -> None:
+    """What they need lies in `tests/data`, so that they run for everybody."""
+    outside = re.compile(r"""["']shared["'/]|parents\[\d\]\.parent\b""")
+    tests = [path for path in python_files() if path.is_relative_to(ROOT / "tests") and path != Path(__file__)]
+    assert {relative(path) for path in tests if outside.search(path.read_text())} <= NOT_OURS_TO_GIVE
 
 
 def documents() -> list[Path]:
