@@ -34,7 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
 FIRMWARE = TESTS.parent / "firmware_bridge" / "firmware"
 REAL_TIME = "pytest.mark.real_time"
-BACKGROUND = 10
+BACKGROUND = 5
 """Nice value of the tests that wait for no clock."""
 
 
