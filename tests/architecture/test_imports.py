@@ -23,7 +23,14 @@ ANYTHING = ["*"]
 POLICY_STACK = ["pi0_edge.checkpoints", "pi0_edge.engine", "pi0_edge.model", "pi0_edge.processing"]
 ABOVE_POLICY = ["pi0_edge.policy", *POLICY_STACK]
 
-BOTTOM = ("pi0_edge.errors", "pi0_edge.progress", "pi0_edge.json_files", "pi0_edge.json_values", "pi0_edge.robots")
+BOTTOM = (
+    "pi0_edge.errors",
+    "pi0_edge.progress",
+    "pi0_edge.json_files",
+    "pi0_edge.json_values",
+    "pi0_edge.output_paths",
+    "pi0_edge.robots",
+)
 """Small modules that every other place may import, the bridge included; they import nothing but each other."""
 
 ALLOWED = {
@@ -33,7 +40,7 @@ ALLOWED = {
     "pi0_edge.datasets": [],
     "pi0_edge.shipped": [],
     "pi0_edge.quant": ["pi0_edge.model"],
-    "pi0_edge.checkpoints": ["pi0_edge.model"],
+    "pi0_edge.checkpoints": ["pi0_edge.model", "pi0_edge.processing"],
     "pi0_edge.processing": ["pi0_edge.model"],
     "pi0_edge.tensorrt": ["pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.engine": ["pi0_edge.kernels", "pi0_edge.model", "pi0_edge.tensorrt", "pi0_edge.quant"],
@@ -44,7 +51,14 @@ ALLOWED = {
     "pi0_edge.sim": ["pi0_edge.datasets"],
     "pi0_edge.training": ["pi0_edge.checkpoints", "pi0_edge.datasets", "pi0_edge.model", "pi0_edge.processing"],
     "pi0_edge.evaluation": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.sim", "pi0_edge.quant"],
-    "pi0_edge.ptq": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.evaluation", "pi0_edge.sim", "pi0_edge.quant"],
+    "pi0_edge.ptq": [
+        *ABOVE_POLICY,
+        "pi0_edge.bundle",
+        "pi0_edge.datasets",
+        "pi0_edge.evaluation",
+        "pi0_edge.sim",
+        "pi0_edge.quant",
+    ],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.protos"],
     "pi0_edge.certificates": ["pi0_edge.protos"],
     "pi0_edge.doctor": ["pi0_edge.shipped"],
