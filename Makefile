@@ -8,13 +8,15 @@ KERNELS := pi0_edge/kernels
 PROCESSOR ?= $(shell uname -m)
 TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
+WORKERS ?= 2
 
-.PHONY: help demo test fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels protos \
+.PHONY: help demo test test-all fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels protos \
 	generated setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
-	@echo "make test      the tests"
+	@echo "make test      the tests, on two processors (WORKERS=8 uses eight; OPTIONS='-k pattern' chooses)"
+	@echo "make test-all  also those that take minutes or gigabytes, with ten times the examples"
 	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      style, types, the firmware by cppcheck, generated files, the documentation"
 	@echo "make docs      the documentation site, into build/site"
@@ -28,7 +30,10 @@ demo: setup firmware
 	@$(BIN)/pi0-edge demo $(OPTIONS)
 
 test: setup firmware
-	@$(BIN)/python -m pytest $(OPTIONS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(OPTIONS)
+
+test-all: setup firmware
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu" --hypothesis-profile thorough $(OPTIONS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)

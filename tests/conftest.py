@@ -1,27 +1,82 @@
-"""Fixtures of more than one test file."""
+"""Fixtures of more than one test file, and how tests share the processors."""
 
+from __future__ import annotations
+
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pytest
-from hypothesis import settings
+# One thread for each worker of pytest-xdist, set before torch starts its own: two workers with a thread for every
+# processor wait for each other.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 if TYPE_CHECKING:
     from tensorrt_cases import Case
 
 # How long an example takes says nothing here: machines are shared, and the first one may compile a library.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile("default")
 
 # The background jobs of a shell ignore Ctrl-C, and so would all that tests start from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-FIRMWARE = Path(__file__).parents[1] / "firmware_bridge" / "firmware"
+TESTS = Path(__file__).parent
+FIRMWARE = TESTS.parent / "firmware_bridge" / "firmware"
+REAL_TIME = "pytest.mark.real_time"
+BACKGROUND = 5
+"""Nice value of the tests that wait for no clock."""
+
+
+@cache
+def is_real_time(path: Path) -> bool:
+    """Whether a test file says that it waits for a clock: all of it then runs on one worker."""
+    return REAL_TIME in path.read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real-time tests are marked as that, and several workers begin with them."""
+    unmarked = {
+        item.nodeid
+        for item in items
+        if "firmware_image" in getattr(item, "fixturenames", ()) and not is_real_time(item.path)
+    }
+    if unmarked:
+        names = "\n".join(sorted(unmarked))
+        raise pytest.UsageError(f"an emulated board runs in real time: give these files {REAL_TIME}\n{names}")
+    if WORKER:
+        items.sort(key=lambda item: not is_real_time(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Workers take file by file; the real-time files are one piece of work, so that no two ever run at once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesAndRealTime(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "real time" if is_real_time(config.rootpath / file) else file
+
+    config.option.loadscopereorder = False  # in the order of the collection: real-time files first
+    return FilesAndRealTime(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On a worker beside real-time tests, the others take the processor time that those leave."""
+    if WORKER and not is_real_time(item.path) and os.nice(0) < BACKGROUND:
+        os.nice(BACKGROUND)
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +93,11 @@ def firmware_image() -> Path:
 
 
 @pytest.fixture(scope="session")
-def onnx_file(tmp_path_factory) -> "Callable[[Case, str], Path]":
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], Path]:
     """The ONNX file of a program of a case, written once: that takes seconds."""
 
     @cache
-    def written(case: "Case", name: str) -> Path:
+    def written(case: Case, name: str) -> Path:
         from pi0_edge.tensorrt.onnx_programs import write_onnx
 
         path = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import shutil
 import subprocess
 from functools import cache
@@ -52,10 +53,12 @@ def build_core(table: JointTable, target: str) -> Path:
     name = f"{table.robot}_{table.limits_hash:08x}"
     build = FIRMWARE / "build" / "lockstep" / name
     build.mkdir(parents=True, exist_ok=True)
-    _write_if_changed(build / f"{name}.c", write_table(table))
     folder = build.relative_to(FIRMWARE)
     argv = ["make", "-C", str(FIRMWARE), target, f"ROBOT={name}", f"ROBOTS={folder}", f"BUILD={folder}"]
-    made = subprocess.run(argv, capture_output=True, text=True, check=False)
+    with (build / ".lock").open("w") as lock:  # another process may need the same library at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write_if_changed(build / f"{name}.c", write_table(table))
+        made = subprocess.run(argv, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise EmulatorError(f"the core of the firmware does not compile for {table.robot}: {made.stderr.strip()}")
     return build / "host"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -72,7 +73,10 @@ def emulated_library() -> EmulatedLibrary:
     """Compiles what changed since last time, and loads it; skips the test where there is no C++ compiler."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the kernels cannot be run on the CPU")
-    library, said = built()
+    (BUILD / "emulation").mkdir(parents=True, exist_ok=True)
+    with (BUILD / "emulation" / ".lock").open("w") as lock:  # another worker may compile the same
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        library, said = built()
     assert library is not None, said
     return EmulatedLibrary(library)
 
@@ -81,7 +85,6 @@ def emulated_library() -> EmulatedLibrary:
 def built() -> tuple[Path | None, str]:
     """The library file, or none and what the compiler said."""
     folder = BUILD / "emulation"
-    folder.mkdir(parents=True, exist_ok=True)
     headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
     with ThreadPoolExecutor(2) as pool:
         sources = [*sorted(CUDA.glob("*.cu")), CUDA / "emulation.cpp"]

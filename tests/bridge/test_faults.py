@@ -36,6 +36,8 @@ from firmware_bridge.link.link import FirmwareLink
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
+pytestmark = pytest.mark.real_time
+
 CHUNK_EVERY_S = 0.1
 DEAF_TICKS = 25  # until the bridge takes silence for deafness
 SAFE_WITHIN_TICKS = 40  # heartbeat limit, ticks to starve and to stop, and a busy machine
@@ -122,10 +124,10 @@ def assert_was_moving(ticks: list[Telemetry]) -> None:
 @pytest.mark.parametrize(
     "faults",
     [
-        {"bit_error_rate": 1e-5},
+        pytest.param({"bit_error_rate": 1e-5}, marks=pytest.mark.slow),
         {"bit_error_rate": 1e-4},
-        {"byte_drop_rate": 1e-4},
-        {"byte_duplicate_rate": 1e-4},
+        pytest.param({"byte_drop_rate": 1e-4}, marks=pytest.mark.slow),
+        pytest.param({"byte_duplicate_rate": 1e-4}, marks=pytest.mark.slow),
         {"frame_duplicate_rate": 0.05, "frame_swap_rate": 0.05},
     ],
     ids=lambda faults: "-".join(faults) + f"-{max(faults.values()):g}",
@@ -280,7 +282,8 @@ with BridgeClient(sys.argv[1], "doomed policy") as client:
 
 
 def test_killed_policy_leaves_the_arm_safe_and_free(arm: Arm):
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parents[1])])
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests.parent), str(tests / "apparatus")])
     argv = [sys.executable, "-c", POLICY, arm.client.address]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}) as policy:
         assert policy.stdout is not None

@@ -25,6 +25,8 @@ from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
 
+pytestmark = pytest.mark.real_time
+
 LEASE_IDLE_S = 1.5
 
 

@@ -16,6 +16,8 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import State, TickFlag
 
+pytestmark = pytest.mark.real_time
+
 STEP = 0.004
 """Between two chunks, rad: small enough for the acceleration limit, so that the firmware executes what is commanded."""
 

@@ -13,6 +13,8 @@ from policy_builders import observation, write_checkpoint
 
 from pi0_edge.serving.policy_client import PolicyClient
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):

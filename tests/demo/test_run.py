@@ -19,7 +19,10 @@ from pi0_edge.demo.run import run_demo
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.protos.serial_link import TickFlag
 
-pytestmark = pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed")
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

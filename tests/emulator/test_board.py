@@ -23,6 +23,8 @@ from firmware_bridge.link.session import LinkSession, shake_hands
 from firmware_bridge.robot import load_joints
 from pi0_edge.protos.serial_link import Ping, State
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def board(firmware_image: Path, tmp_path: Path) -> Iterator[EmulatedBoard]:
@@ -84,6 +86,7 @@ def test_link_comes_back_after_a_reset_of_the_board(board: EmulatedBoard):
         link.close()
 
 
+@pytest.mark.slow
 def test_flood_of_requests_damages_no_answer_and_hangs_nothing(board: EmulatedBoard, tmp_path: Path):
     session = LinkSession(open_stream(board.port, 921600), LineCounters())
     shake_hands(session, ALOHA, 3.0)

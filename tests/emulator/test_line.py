@@ -22,6 +22,8 @@ from firmware_bridge.errors import EmulatorError
 from firmware_bridge.link.port import SerialStream, open_stream
 from pi0_edge.errors import ConfigError
 
+pytestmark = pytest.mark.real_time
+
 BAUD = 921600
 
 

@@ -50,6 +50,8 @@ CASES = {
     "kernel sizes pi05": lambda: random_case("pi05"),
     "sizes of the shipped policy": lambda: random_case("pi0-cube"),
 }
+QUICK = ("golden pi05", "kernel sizes pi0", "sizes of the shipped policy")
+"""Cases of which the default suite runs every scheme: both networks, and both sizes that have kernels."""
 
 
 @torch.inference_mode()
@@ -91,7 +93,9 @@ def test_in_fp32_the_sequence_is_the_reference(case: str):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_every_scheme_stays_near_the_reference_and_the_cpu_engine(case: str, scheme: str):
     model, inputs, noise = CASES[case]()
     truth = build_engine("reference", copy.deepcopy(model)).infer(inputs, noise)

@@ -49,7 +49,7 @@ def only_on_a_gpu(place: str) -> None:
         pytest.skip("only a graph has nodes and memory of its own")
 
 
-@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+@pytest.mark.parametrize("variant", ["pi0", pytest.param("pi05", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_graph_stays_near_the_reference(variant: str, scheme: str):
     model, inputs, noise = random_case(variant)

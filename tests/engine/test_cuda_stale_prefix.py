@@ -88,7 +88,15 @@ def wrong_chunks(running: Replanning) -> int:
     return wrong
 
 
-@pytest.mark.parametrize(("seed", "prefix_speed", "idle"), [(0, 1.0, 0), (1, 1.0, 500), (2, 0.2, 60), (3, 0.05, 200)])
+@pytest.mark.parametrize(
+    ("seed", "prefix_speed", "idle"),
+    [
+        (0, 1.0, 0),
+        pytest.param(1, 1.0, 500, marks=pytest.mark.slow),
+        (2, 0.2, 60),
+        pytest.param(3, 0.05, 200, marks=pytest.mark.slow),
+    ],
+)
 def test_every_chunk_is_of_the_pictures_it_names_and_of_its_own_state(seed: int, prefix_speed: float, idle: int):
     """The prefix as fast as the loop or slower, and the robot asking at once or after as many operators."""
     device, ages = EmulatedDevice(seed), []

@@ -15,6 +15,8 @@ from firmware_bridge.firmware.board_sizes import BOARDS, Board, CallGraph, Sizes
 from firmware_bridge.firmware.joint_table import JointTable, float32, load_joint_table
 from pi0_edge.errors import ConfigError
 
+pytestmark = pytest.mark.real_time  # it builds the image that the emulated boards run
+
 TABLES = generate_joints.shipped_tables()
 BENCH = ROOT / "tests" / "firmware" / "bench_robot.yaml"
 
@@ -66,12 +68,6 @@ def test_the_unit_tests_in_c_pass_under_sanitizers() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     passed = [int(count) for count in re.findall(r"PASSED  \] (\d+) test", result.stdout + result.stderr)]
     assert len(passed) == len(list((ROOT / "tests" / "firmware").glob("test_*.c"))) and sum(passed) >= 39
-
-
-def test_cppcheck_finds_nothing() -> None:
-    require("make", "cppcheck")
-    result = make("check")
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.robot)

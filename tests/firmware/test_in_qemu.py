@@ -36,6 +36,8 @@ from pi0_edge.protos.serial_link import (
     Welcome,
 )
 
+pytestmark = pytest.mark.real_time
+
 PERIOD = 500_000  # counts of the 25 MHz counter
 
 

@@ -33,6 +33,8 @@ from pi0_edge.protos.serial_link import (
     TickFlag,
 )
 
+pytestmark = pytest.mark.real_time
+
 ALOHA = load_joint_table("aloha")
 FIRST = 20  # tick of the first setpoint
 

@@ -16,7 +16,8 @@ from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from pi0_edge.protos.serial_link import ChunkResult, Command, Ping, State, Telemetry, TickFlag
 
-RATES = [(50, 250), (10, 200), (25, 500), (100, 500), (200, 1000), (50, 1000)]
+RATES = [(50, 250), (10, 200), (200, 1000)]
+MORE_RATES = [pytest.param(*rates, marks=pytest.mark.slow) for rates in [(25, 500), (100, 500), (50, 1000)]]
 SWING = [moved(round(3000 * (1 - math.cos(0.1 * tick)))) for tick in range(60)]  # up to 1.5 rad/s and 7.5 rad/s^2
 
 
@@ -64,7 +65,7 @@ def reference_curve(counts: list[int], resolution: float, steps: int, start_slop
     return np.array(path, np.float32)
 
 
-@pytest.mark.parametrize(("control_hz", "servo_hz"), RATES)
+@pytest.mark.parametrize(("control_hz", "servo_hz"), [*RATES, *MORE_RATES])
 def test_the_motion_is_the_documented_curve_bit_for_bit(control_hz: int, servo_hz: int) -> None:
     firmware = started(SWING, at_rates(control_hz, servo_hz))
     if control_hz == 200:  # four times as fast as at 50 Hz: 6 rad/s and 120 rad/s^2 still are within the limits

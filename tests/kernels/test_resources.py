@@ -53,12 +53,14 @@ def test_every_launch_fits_orin():
 
 
 @needs_nvcc
+@pytest.mark.slow
 def test_no_kernel_spills_on_orin():
     for name, (_, kernel) in compiled_kernels(87).items():
         assert kernel.spilled == kernel.stack == 0, name
 
 
 @needs_nvcc
+@pytest.mark.slow
 @pytest.mark.skipif(nvdisasm() is None, reason="nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
 def test_products_run_on_tensor_cores():
     kernels = compiled_kernels(87)

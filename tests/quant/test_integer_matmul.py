@@ -42,7 +42,10 @@ def test_product_is_chosen_by_size():
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs oneDNN's x86 instruction sets")
-@pytest.mark.parametrize("isa", ["DEFAULT", "AVX2", "AVX512_CORE"])
+@pytest.mark.parametrize(
+    "isa",
+    [pytest.param("DEFAULT", marks=pytest.mark.slow), "AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.slow)],
+)
 def test_layers_are_right_on_older_processors(isa: str):
     """oneDNN is told to use older instructions, with which its sums of two products saturate at 16 bits."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}

@@ -27,6 +27,8 @@ from pi0_edge.protos.rpc.roles import CALLS, ESTOP_CALL, Role
 from pi0_edge.protos.rpc.tls import open_channel
 from pi0_edge.protos.serial_link import State
 
+pytestmark = pytest.mark.real_time
+
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "network.md"
 
 

@@ -14,6 +14,8 @@ from network_peers import make_peers
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.emulator.board import EmulatedBoard
 
+pytestmark = pytest.mark.real_time
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_CLIENT = [sys.executable, str(ROOT / "examples" / "python" / "robot_client.py")]
 CPP_PACKAGES = "libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc cmake g++"

@@ -22,6 +22,8 @@ from pi0_edge.protos.rpc.limits import MOST_PEERS, Limits, PeerLimits
 from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer
 
+pytestmark = pytest.mark.real_time
+
 SERVICE = "pi0_edge.v1.RobotBridge"
 LIMITS = Limits(calls_per_s=10.0, messages_per_s=10.0, burst_s=1.0, streams=2)
 STREAMS = 2

@@ -30,6 +30,8 @@ from pi0_edge.protos.serial_link import State
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import PolicyServer
 
+pytestmark = pytest.mark.real_time
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_LIMIT_S = 30.0
 

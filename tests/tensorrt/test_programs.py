@@ -35,9 +35,9 @@ def test_in_fp32_the_exported_programs_are_the_reference(variant: str):
 @pytest.mark.parametrize(
     ("variant", "scheme"),
     [
-        ("pi0", "bf16"),
-        ("pi0", "int8-w8a8-static"),
-        ("pi0", "int8-w8a16"),
+        pytest.param("pi0", "bf16", marks=pytest.mark.slow),
+        pytest.param("pi0", "int8-w8a8-static", marks=pytest.mark.slow),
+        pytest.param("pi0", "int8-w8a16", marks=pytest.mark.slow),
         ("pi0", "fp8-w8a8"),
         ("pi05", "int8-w8a8-static"),
     ],
