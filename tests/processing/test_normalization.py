@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from processing_builders import DATA, SHARED
+from processing_builders import DATA, RECORDING
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.processing import Mode, Normalization, Normalizer, load_norm_stats, save_norm_stats
 
 DIMS = 5
 MODES = [mode for mode in Mode]
-LIBERO = SHARED / "data" / "norm_stats" / "libero_pi05_Yaneosian.json"
 
 
 def stats_from(center, width):
@@ -111,11 +110,9 @@ def test_golden_norm_stats_normalize_a_standard_normal():
     np.testing.assert_allclose(quantile.forward(stats["actions"]["q99"]), 1.0, atol=1e-6)
 
 
-def test_norm_stats_of_a_real_fine_tune():
-    if not LIBERO.is_file():
-        pytest.skip(f"no real statistics at {LIBERO}")
-    normalization = Normalization.of_openpi(load_norm_stats(LIBERO), "pi05")
-    assert (normalization.state.dims, normalization.actions.dims) == (8, 7)
+def test_norm_stats_of_a_real_recording():
+    normalization = Normalization.of_openpi(load_norm_stats(RECORDING), "pi05")
+    assert (normalization.state.dims, normalization.actions.dims) == (26, 26)
     stats = normalization.state.stats
     assert np.all(np.abs(normalization.state.forward(stats["mean"])) <= 1.0), "the mean lies between the quantiles"
 
