@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from pi0_edge.errors import BundleError
+from pi0_edge.json_files import parse_json_object
 from pi0_edge.model.config import Pi0Config, Variant
 
 FORMAT = "pi0-edge-bundle"
@@ -120,7 +121,7 @@ def parse_manifest(content: bytes) -> Manifest:
         BundleError: If it is not a manifest of this format, or a field is missing, unknown or of the wrong type. The
             message starts with what was wrong and does not name the folder.
     """
-    plain = _parse_json(content)
+    plain = parse_json_object(content, "the manifest", BundleError)
     if plain.get("format") != FORMAT:
         raise BundleError(f"the manifest has the format {plain.get('format')!r}, expected {FORMAT!r}")
     found = plain.get("format_version")
@@ -153,16 +154,6 @@ def parse_manifest(content: bytes) -> Manifest:
         tools=plain["tools"],
         files=files,
     )
-
-
-def _parse_json(content: bytes) -> dict[str, Any]:
-    try:
-        plain = json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"the manifest is not JSON ({error})") from error
-    if not isinstance(plain, dict):
-        raise BundleError(f"the manifest holds a {type(plain).__name__}, expected an object")
-    return plain
 
 
 def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[type, ...]]) -> None:

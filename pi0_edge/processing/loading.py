@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import Pi0Config
-from pi0_edge.processing.lerobot_files import PREPROCESSOR, lerobot_robot, load_lerobot_normalization, read_json
+from pi0_edge.processing.lerobot_files import PREPROCESSOR, lerobot_robot, load_lerobot_normalization
 from pi0_edge.processing.norm_stats import find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
 from pi0_edge.processing.processor import ObservationProcessor
@@ -84,7 +85,7 @@ def restore_processor(folder: Path, recorded: Mapping[str, Any], config: Pi0Conf
 def _recorded(folder: Path) -> dict[str, Any]:
     """The processing that our own config.json records; empty for other layouts."""
     path = folder / "config.json"
-    content = read_json(path) if path.is_file() else {}
+    content = read_json_object(path, ConfigError) if path.is_file() else {}
     return content.get("processing", {}) if content.get("format") == "pi0-edge" else {}
 
 
