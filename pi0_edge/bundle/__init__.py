@@ -1,7 +1,7 @@
 """The bundle: one folder that is all a robot needs, checked before anything in it is used.
 
     manifest.json         what the policy is, and size and SHA-256 of every other file  (`manifest`)
-    manifest.sha256       SHA-256 of the manifest and of its signature                  (`seal`)
+    manifest.sha256       SHA-256 of the manifest and of its signature                  (`checksums`)
     manifest.sig          optional: Ed25519 signature of the manifest                   (`keys`)
     weights-i8-00000.safetensors, ...                                                   (`shards`)
     norm_stats.json, tokenizer.json or tokenizer.model

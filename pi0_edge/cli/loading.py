@@ -30,7 +30,7 @@ def load_policy(
         ConfigError: If an option was given that does not go with the others.
         Pi0EdgeError: As `Policy.load` and `Policy.from_bundle`.
     """
-    from pi0_edge.bundle.seal import MANIFEST
+    from pi0_edge.bundle.checksums import MANIFEST
     from pi0_edge.checkpoints import load_sizes
     from pi0_edge.errors import ConfigError
     from pi0_edge.policy import Policy

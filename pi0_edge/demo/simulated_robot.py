@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.errors import BridgeError, LinkError
@@ -30,6 +29,7 @@ from pi0_edge.protos import bridge_pb2
 from pi0_edge.protos.serial_link import State
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
+from pi0_edge.sim.expert import minimum_jerk
 
 TICK_LIMIT_S = 3.0
 FILM_EVERY_TICKS = 20
@@ -120,7 +120,8 @@ class SimulatedRobot:
     def go_home(self) -> None:
         """Glides the arms home through the firmware, and holds there long enough for an episode to begin."""
         start = self.follower.advance()
-        path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
+        way = minimum_jerk(start.executed, HOME, HOMING_TICKS).astype(np.float32)
+        path = np.concatenate([way, np.tile(HOME, (HOLD_TICKS, 1))])
         while self._moving() and (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
             if done % HOMING_CHUNK_TICKS == 0:
                 self.stream.send(path[done : done + 50], start.tick + done)
@@ -171,7 +172,7 @@ class SimulatedRobot:
             chunk_infer_ms=chunk.timing.infer_ms,
             chunk_outcome=report.outcome,
             actions=actions,
-            picture=request.observation.images["top"],
+            image=request.observation.images["top"],
             state=request.observation.state,
         )
 
@@ -188,12 +189,6 @@ def ready_arm(bridge: BridgeClient, follower: TickFollower) -> None:
     bridge.arm()
     while follower.advance().state not in ACTIVE:
         pass
-
-
-def minimum_jerk(start: NDArray[np.float32], end: NDArray[np.float32], ticks: int) -> NDArray[np.float32]:
-    """Setpoints [ticks, joints] from rest to rest (Flash & Hogan 1985); the last one is `end`."""
-    s = (np.arange(1, ticks + 1) / ticks)[:, None]
-    return (start + (end - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)).astype(np.float32)
 
 
 def run(bridge_address: str, policy_address: str, seeds: range, splice: str, execute: int, output: Path) -> None:

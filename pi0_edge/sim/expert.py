@@ -136,8 +136,11 @@ class ArmKinematics:
         return np.concatenate([pinch - point, turn]), jacobian[:, self._dofs]
 
 
-def minimum_jerk(start: NDArray[np.float64], stop: NDArray[np.float64], ticks: int) -> NDArray[np.float64]:
-    """Setpoints after ``start`` up to and including ``stop``, shape (ticks, channels), at rest at both ends."""
+def minimum_jerk(start: NDArray[np.floating], stop: NDArray[np.floating], ticks: int) -> NDArray[np.float64]:
+    """Setpoints after ``start`` up to and including ``stop``, shape (ticks, channels), at rest at both ends.
+
+    The fifth-order polynomial of Flash and Hogan (1985).
+    """
     phase = np.arange(1, ticks + 1)[:, None] / ticks
     return start + (stop - start) * (10 * phase**3 - 15 * phase**4 + 6 * phase**5)
 

@@ -24,13 +24,14 @@ POLICY_STACK = ["pi0_edge.checkpoints", "pi0_edge.engine", "pi0_edge.model", "pi
 ABOVE_POLICY = ["pi0_edge.policy", *POLICY_STACK]
 EVERYTHING = ["*"]
 
-# What each place may import of ours, besides itself, `pi0_edge.errors` and `pi0_edge.json_files`; the first that fits a module counts.
+# What each place may import of ours, besides itself, `pi0_edge.errors` and `pi0_edge.json_files`; the first that fits a
+# module counts.
 ALLOWED = {
     "pi0_edge.errors": [],
     "pi0_edge.json_files": [],
     "pi0_edge.model": [],
     "pi0_edge.quant": ["pi0_edge.model"],
-    "pi0_edge.checkpoints": ["pi0_edge.model"],
+    "pi0_edge.checkpoints": ["pi0_edge.model", "pi0_edge.processing"],
     "pi0_edge.processing": ["pi0_edge.model"],
     "pi0_edge.kernels": [],
     "pi0_edge.tensorrt": ["pi0_edge.model", "pi0_edge.quant"],

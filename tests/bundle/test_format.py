@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from policy_builders import CONFIG, PROMPT, observation
 from safetensors import safe_open
 
 from pi0_edge.bundle import open_bundle, write_bundle
+from pi0_edge.bundle.manifest import GateRecord
 from pi0_edge.bundle.shards import ALIGNMENT, PAGE, map_shards, write_shards
 from pi0_edge.errors import BundleError
 
@@ -43,7 +45,7 @@ def test_what_was_written_is_read(folder, inputs):
     bundle = open_bundle(folder)
     assert bundle.config == CONFIG
     assert bundle.scheme == inputs["scheme"]
-    assert bundle.manifest.gate == PASSED
+    assert bundle.manifest.gate == GateRecord.from_dict(PASSED)
     assert bundle.manifest.calibration == {"kind": "npz", "frames": 64}
     assert bundle.manifest.source_sha256 == inputs["source_sha256"]
     assert bundle.manifest.tools["torch"] == torch.__version__
@@ -70,7 +72,9 @@ def test_the_processor_comes_from_the_bundle_alone(inputs, tmp_path):
 
 def test_two_builds_are_byte_identical(inputs, tmp_path, folder):
     turned = dict(reversed(inputs["state"].items()))
-    again = {**inputs, "state": turned, "processing": dict(reversed(inputs["processing"].items()))}
+    described = inputs["processing"]
+    reordered = replace(described, robot=dict(reversed(described.robot.items())))
+    again = {**inputs, "state": turned, "processing": reordered}
     for place in ("one", "another/deeper"):
         write_bundle(tmp_path / place, **again, calibration={"frames": 64, "kind": "npz"})
         assert contents(tmp_path / place) == contents(folder)
@@ -137,9 +141,9 @@ def test_a_bundle_is_replaced_only_on_request(inputs, tmp_path):
     write_bundle(folder, **inputs)
     with pytest.raises(BundleError, match="holds a bundle already"):
         write_bundle(folder, **{**inputs, "gate": FAILED})
-    assert open_bundle(folder).manifest.gate == PASSED
+    assert open_bundle(folder).manifest.gate == GateRecord.from_dict(PASSED)
     write_bundle(folder, **{**inputs, "gate": FAILED}, replace=True)
-    assert open_bundle(folder).manifest.gate == FAILED
+    assert open_bundle(folder).manifest.gate == GateRecord.from_dict(FAILED)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -194,7 +198,7 @@ def test_a_report_with_a_script_is_refused(inputs, tmp_path):
 
 
 def test_a_tokenizer_of_another_kind_is_refused(inputs, tmp_path):
-    processing = {**inputs["processing"], "tokenizer": tmp_path / "tokenizer.pkl"}
+    processing = replace(inputs["processing"], tokenizer=tmp_path / "tokenizer.pkl")
     with pytest.raises(BundleError, match=r"tokenizer\.pkl is not"):
         write_bundle(tmp_path / "bundle", **{**inputs, "processing": processing})
 
