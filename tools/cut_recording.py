@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pi0_edge.datasets.feature_statistics import Statistics, picture_histogram, picture_statistics, vector_statistics
+from pi0_edge.datasets.feature_statistics import Statistics, image_histogram, image_statistics, vector_statistics
 from pi0_edge.datasets.lerobot_layout import ACTION, STATE
 from pi0_edge.datasets.video_files import read_frames
 from pi0_edge.processing.norm_stats import save_norm_stats
@@ -54,7 +54,7 @@ def cut_dataset(source: Path, target: Path, episodes: list[int], frames: int) ->
             video = _video(target, info, key, new)
             _cut_video(_video(source, info, key, old), video, frames)
             images = np.stack(list(read_frames(video, 0.0, frames, info["fps"])))
-            statistics[key] = picture_statistics(picture_histogram(images), frames)
+            statistics[key] = image_statistics(image_histogram(images), frames)
         lengths.append({"episode_index": new, "tasks": tasks[old], "length": frames})
         stats.append({"episode_index": new, "stats": {key: _as_lists(found) for key, found in statistics.items()}})
     total = len(episodes)

@@ -1,8 +1,8 @@
 """The manifest's own checksums, which every bundle has, and its signature, which a bundle may have.
 
 `manifest.sha256` is a list as `sha256sum -c` reads it. It covers the manifest, which covers every other file, and the
-signature, so that no byte of a bundle can change unnoticed even where nobody checks signatures. It protects against
-accidents; only a signature, checked with a public key that came another way, protects against people.
+signature, so that no byte of a bundle can change unnoticed even where signatures are not checked. It protects against
+accidents; only a signature, checked with a public key that was received another way, protects against attackers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""manifest.json: what the policy of a bundle is, and size and SHA-256 of every file beside it.
+"""manifest.json: what the policy of a bundle is, and size and SHA-256 of every other file.
 
-The same content always gives the same bytes: keys are sorted, and nothing in it tells when or where it was made.
+The same content always gives the same bytes: keys are sorted, and it contains neither time nor place.
 """
 
 from __future__ import annotations

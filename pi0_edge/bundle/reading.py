@@ -31,7 +31,7 @@ class Bundle:
     """A bundle whose files were all verified; made by `open_bundle`.
 
     Attributes:
-        folder: Where it lies, links resolved.
+        folder: Its path, links resolved.
         manifest: What it is.
         sha256: Of the manifest, and thereby of everything in the bundle.
         config: Sizes of the network.
@@ -89,7 +89,7 @@ class Bundle:
             accept_failed_gate: Whether its user takes responsibility for a gate that failed or is missing.
 
         Raises:
-            BundleError: If the gate failed or is missing and nobody takes responsibility.
+            BundleError: If the gate failed or is missing and `accept_failed_gate` is not set.
         """
         if self.gate == "passed":
             return ()

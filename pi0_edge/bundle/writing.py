@@ -1,4 +1,4 @@
-"""Makes a bundle: everything into a folder beside the final one, then one rename."""
+"""Writes a bundle: all files into a hidden folder next to the final one, then one rename."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_bundle(
 ) -> Manifest:
     """Writes a bundle; the same inputs always give the same bytes.
 
-    The folder appears complete or not at all: until the last moment everything lies in a hidden folder beside it.
+    The folder appears complete or not at all: until the last moment all files are in a hidden folder next to it.
 
     Args:
         folder: Where it shall appear.

@@ -38,7 +38,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist; expected {_EXPECTED}")
     _refuse_pickled(path)
     if weights := _find_safetensors(path):
-        # A config.json counts only beside a file with the usual name: any other file may lie in any folder.
+        # A config.json counts only beside a file with the usual name: any other file may be in any folder.
         recorded = read_config(weights.parent) if weights.name in (WEIGHTS, INDEX) else RecordedConfig()
         source = SafetensorsSource(weights)
         return Checkpoint(path, weights.parent, source, _layout(source, path, recorded.is_lerobot), recorded.sizes)

@@ -98,7 +98,7 @@ _SHAPE_EVIDENCE: dict[str, tuple[tuple[str, int], ...]] = {
     "query": (("expert.layers.{i}.attention.q.weight", 0),),
     "key": (("expert.layers.{i}.attention.k.weight", 0), ("prefix.layers.{i}.attention.k.weight", 0)),
 }
-"""Which axis of which parameters shows a size; {i} stands for every layer."""
+"""Which axis of which parameters shows a size; {i} is every layer."""
 
 _ASSUMED_HORIZON = (
     "%s records no horizon; assuming %d as in the base models (pi0_droid has 10, pi05_droid 15, pi05_libero 10: "
@@ -253,7 +253,7 @@ def _leaves(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def _canonical(name: str, origin: str) -> list[str]:
-    """All canonical names that `name` stands for (two for a size both experts share)."""
+    """All canonical names that `name` means (two for a size both experts share)."""
     lowered = name.lower().replace("-", "_")
     if lowered == "pi05":
         return ["variant"]

@@ -35,7 +35,7 @@ ADVICE = "expected a complete LeRobotDataset: fetch it again"
 
 @dataclass(frozen=True)
 class Clip:
-    """Where the pictures of one camera in one episode are: a file and a start time in seconds."""
+    """Where the images of one camera in one episode are: a file and a start time in seconds."""
 
     path: Path
     start: float
@@ -68,7 +68,7 @@ def load_metadata(root: Path) -> DatasetMetadata:
     """Read ``meta/`` of a dataset folder.
 
     Raises:
-        DatasetError: a file is missing or damaged, or the version is neither v2.1 nor v3.0.
+        DatasetError: A file is missing or damaged, or the version is neither v2.1 nor v3.0.
     """
     info = read_json_object(root / INFO, DatasetError, ADVICE)
     version = info.get("codebase_version")
@@ -85,7 +85,7 @@ def read_table(path: Path) -> pa.Table:
     """Read a parquet file.
 
     Raises:
-        DatasetError: it is missing or damaged.
+        DatasetError: It is missing or damaged.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; the dataset is incomplete, fetch it again")

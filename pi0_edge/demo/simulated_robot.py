@@ -37,7 +37,7 @@ FILM_SIZE = (240, 320)
 HOMING_TICKS = 110
 HOLD_TICKS = 80
 HOMING_CHUNK_TICKS = 25
-PICTURE_SIZE = 112
+IMAGE_SIZE = 112
 PROMPT = "Transfer cube"
 ACTIVE = (State.ARMED, State.RUNNING, State.STARVED)
 
@@ -137,7 +137,7 @@ class SimulatedRobot:
         while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
             if self.scheduler.due(tick := self._tick()):
-                observation = observe(env, PROMPT, PICTURE_SIZE)
+                observation = observe(env, PROMPT, IMAGE_SIZE)
                 self.worker.submit(Request(tick, observation, self.scheduler.observe(tick)))
         self._collect(self.worker.wait(1.0))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
@@ -203,8 +203,8 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
         output: The record.
 
     Raises:
-        BridgeError: If the bridge is gone or refuses.
-        Pi0EdgeError: If the policy server is gone or refuses.
+        BridgeError: If the bridge does not answer or refuses.
+        Pi0EdgeError: If the policy server does not answer or refuses.
     """
     record = RecordBuilder()
     policy = PolicyClient(policy_address)
@@ -212,7 +212,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         follower = TickFollower(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
-        follower.env.render("top", PICTURE_SIZE, PICTURE_SIZE)  # makes the OpenGL context before time matters
+        follower.env.render("top", IMAGE_SIZE, IMAGE_SIZE)  # makes the OpenGL context before time matters
         follower.env.render("angle", *FILM_SIZE)
         try:
             for number, seed in enumerate(seeds):

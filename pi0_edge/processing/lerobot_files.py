@@ -96,9 +96,7 @@ def _statistics(folder: Path, pipeline: str, state_file: str | None, feature: st
             f"{folder / pipeline} comes without statistics (base checkpoints do); give a norm_stats.json of your robot"
         )
     if Path(state_file).name != state_file:
-        raise ConfigError(
-            f"{folder / pipeline}: state_file {state_file!r} lies outside the folder; expected a file name"
-        )
+        raise ConfigError(f"{folder / pipeline}: state_file {state_file!r} is outside the folder; expected a file name")
     try:
         with safe_open(folder / state_file, framework="np") as opened:
             names = [key for key in opened.keys() if key.startswith(f"{feature}.")]  # noqa: SIM118 - not a dict

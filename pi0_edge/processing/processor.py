@@ -68,20 +68,20 @@ class ObservationProcessor:
         Only the cameras that are there and the real prompt tokens are contained: the others would be masked anyway.
 
         Args:
-            observation: What the robot sees and feels.
+            observation: Images, joint state and prompt.
             as_frames: For an engine that takes frames, see `ModelInputs.images`.
 
         Raises:
             ObservationError: If anything in it has the wrong type, shape, name or value.
         """
-        pictures = checked_images(observation, self.robot).values()
+        frames = checked_images(observation, self.robot).values()
         state = self._normalized_state(observation)
         tokens = self._tokens(checked_prompt(observation, self.robot), state)
         size = self.config.vision.image_size
         if as_frames:
-            images = frames_of_one_size(list(pictures), size)
+            images = frames_of_one_size(list(frames), size)
         else:
-            images = np.stack([to_unit_range(resize_with_pad(picture, size)) for picture in pictures])
+            images = np.stack([to_unit_range(resize_with_pad(frame, size)) for frame in frames])
         return ModelInputs(
             images=torch.from_numpy(images)[None],
             image_mask=torch.ones(1, len(images), dtype=torch.bool),

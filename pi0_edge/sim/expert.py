@@ -105,7 +105,7 @@ class ArmKinematics:
         """Joint angles (6,) whose pinch point and finger direction meet the waypoint, from a nearby start.
 
         Raises:
-            ConfigError: the waypoint is out of reach.
+            ConfigError: The waypoint is out of reach.
         """
         orientation = self._facing @ _rotation(1, waypoint.tilt) @ _rotation(0, waypoint.roll)
         angles = start.copy()

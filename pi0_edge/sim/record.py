@@ -18,7 +18,7 @@ from pathlib import Path
 from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.demonstration import PICTURE_SIZE, Demonstration, demonstrate
+from pi0_edge.sim.demonstration import IMAGE_SIZE, Demonstration, demonstrate
 from pi0_edge.sim.expert import TransferCubeExpert
 
 TASK = "Transfer cube"
@@ -48,7 +48,7 @@ def record_demonstrations(
     """Record ``episodes`` successful demonstrations into the empty or new folder ``root``.
 
     Raises:
-        ConfigError: no episode asked for, or a seed is reserved for evaluation.
+        ConfigError: No episode asked for, or a seed is reserved for evaluation.
         DatasetError: ``root`` is not empty, or fewer than half of the attempts succeed.
     """
     if episodes < 1 or workers < 1:
@@ -71,7 +71,7 @@ def write_demonstrations(
         DatasetError: ``root`` is not empty, or there are too few successful demonstrations.
     """
     report = RecordingReport(kept=0, tried=0)
-    size = (PICTURE_SIZE, PICTURE_SIZE)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
     with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
         for episode in demonstrations:
             if episode.success:

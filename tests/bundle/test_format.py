@@ -41,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_was_written_is_read(folder, inputs):
+def test_open_bundle_reads_what_write_bundle_wrote(folder, inputs):
     bundle = open_bundle(folder)
     assert bundle.config == CONFIG
     assert bundle.scheme == inputs["scheme"]
@@ -162,7 +162,7 @@ def test_anything_but_a_bundle_is_never_replaced(inputs, tmp_path, kind):
     assert place.exists()
 
 
-def test_what_was_put_in_the_place_meanwhile_stays(inputs, tmp_path):
+def test_a_folder_created_during_the_build_is_not_replaced(inputs, tmp_path):
     class Meanwhile(Lazy):
         def __getitem__(self, name: str) -> torch.Tensor:
             (tmp_path / "bundle" / "precious").mkdir(parents=True, exist_ok=True)
@@ -287,7 +287,7 @@ def test_weights_are_mapped_not_copied(folder):
         assert any(tensor.data_ptr() in place for place in places)
 
 
-def test_who_writes_into_a_mapped_tensor_does_not_write_into_the_bundle(folder):
+def test_writing_into_a_mapped_tensor_does_not_change_the_bundle(folder):
     state = dict(open_bundle(folder).tensors())
     before = (folder / "weights-f32-00000.safetensors").read_bytes()
     for tensor in state.values():

@@ -125,7 +125,7 @@ def test_a_missing_file_is_named(bundle, name):
 
 
 @pytest.mark.parametrize("name", ["model.pkl", ".hidden", "weights-i8-00001.safetensors", "tokenizer.model"])
-def test_a_file_too_many_is_named(bundle, name):
+def test_a_surplus_file_is_named(bundle, name):
     (bundle / name).write_bytes(b"surplus")
     with pytest.raises(BundleError, match=f"{name} is not in the manifest"):
         open_bundle(bundle)
@@ -154,12 +154,12 @@ def test_the_folder_itself_may_be_a_link(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "bundle/manifest.json"])
-def test_what_is_no_folder_is_refused(bundle, tmp_path, place):
+def test_a_path_that_is_no_folder_is_refused(bundle, tmp_path, place):
     with pytest.raises(BundleError, match="is not a folder"):
         open_bundle(tmp_path / place)
 
 
-def test_truncation_and_growth_are_told_apart(bundle):
+def test_error_distinguishes_a_truncated_from_a_longer_file(bundle):
     path = bundle / "weights-i8-00000.safetensors"
     size = path.stat().st_size
     os.truncate(path, size - 7)
@@ -273,7 +273,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("content", UNREADABLE, ids=range(len(UNREADABLE)))
-def test_a_manifest_that_is_none_is_refused(bundle, content):
+def test_a_file_that_is_no_manifest_is_refused(bundle, content):
     (bundle / "manifest.json").write_bytes(content)
     (bundle / "manifest.sig").unlink()
     write_checksums(bundle, content, None)
@@ -322,7 +322,7 @@ def test_a_signature_is_required_where_a_key_is_given(bundle, keys):
         open_bundle(bundle, public_key=keys[1])
 
 
-def test_a_manifest_of_somebody_without_the_key_is_refused(bundle, keys, tmp_path):
+def test_a_manifest_signed_with_another_key_is_refused(bundle, keys, tmp_path):
     signature = (bundle / "manifest.sig").read_bytes()
     rewrite_manifest(bundle, put("source/checkpoint_sha256", "forged"))
     other = tmp_path / "other.pem"

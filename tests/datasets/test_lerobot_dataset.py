@@ -14,7 +14,7 @@ try:
     import pyarrow.parquet as pq
 
     from pi0_edge.datasets import lerobot_writer
-    from pi0_edge.datasets.feature_statistics import picture_histogram, picture_statistics, pooled, vector_statistics
+    from pi0_edge.datasets.feature_statistics import image_histogram, image_statistics, pooled, vector_statistics
     from pi0_edge.datasets.lerobot_reader import LeRobotDataset
     from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 except (MissingDependencyError, ModuleNotFoundError) as error:
@@ -27,19 +27,19 @@ SIZE = (32, 48)
 LENGTHS = (9, 14, 11, 5, 7)
 
 
-def smooth_pictures(frames, seed):
-    """Pictures as a camera makes them: a gradient with a red square that moves."""
+def smooth_images(frames, seed):
+    """Images as a camera makes them: a gradient with a red square that moves."""
     ramp = np.linspace(30, 90, SIZE[1], dtype=np.uint8)
-    pictures = np.broadcast_to(ramp[None, None, :, None], (frames, *SIZE, 3)).copy()
-    for tick, picture in enumerate(pictures):
+    images = np.broadcast_to(ramp[None, None, :, None], (frames, *SIZE, 3)).copy()
+    for tick, image in enumerate(images):
         row, column = 4 + (seed * 3) % 16, 2 + 2 * tick
-        picture[row : row + 8, column : column + 8] = (220, 20, 20)
-    return pictures
+        image[row : row + 8, column : column + 8] = (220, 20, 20)
+    return images
 
 
 def an_episode(frames, seed):
     values = np.random.default_rng(seed).normal(size=(2, frames, len(NAMES))).astype(np.float32)
-    return values[0], values[1], {"top": smooth_pictures(frames, seed)}
+    return values[0], values[1], {"top": smooth_images(frames, seed)}
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def test_round_trip_of_values_tasks_and_lengths(written):
 
 
 @pytest.mark.parametrize("camera", ["top", "observation.images.top"])
-def test_round_trip_of_pictures_frame_by_frame(written, camera):
+def test_round_trip_of_images_frame_by_frame(written, camera):
     dataset = LeRobotDataset(written)
     for seed, frames in reversed(list(enumerate(LENGTHS))):
-        expected = smooth_pictures(frames, seed).astype(int)
+        expected = smooth_images(frames, seed).astype(int)
         found = np.stack(list(dataset.frames(seed, camera)))
         assert found.dtype == np.uint8 and found.shape == expected.shape
         assert np.abs(found - expected).mean() < 1.0
@@ -150,7 +150,7 @@ def test_v30_dataset_written_by_lerobot_itself():
         state, action = dataset.episode(info.index)
         np.testing.assert_array_equal(state, np.stack([np.full_like(ticks, info.index), ticks], axis=1))
         np.testing.assert_array_equal(action, state + 0.5)
-        colours = np.stack([picture.mean((0, 1)) for picture in dataset.frames(info.index, "front")])
+        colours = np.stack([image.mean((0, 1)) for image in dataset.frames(info.index, "front")])
         expected = np.stack([np.full_like(ticks, 20 + 40 * info.index), 10 * ticks, np.full_like(ticks, 128)], axis=1)
         assert np.abs(colours - expected).max() < 3
 
@@ -170,7 +170,7 @@ def test_unknown_camera_and_episode_are_named(written):
         dataset.episode(5)
 
 
-def test_not_a_dataset(tmp_path):
+def test_folder_that_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"info\.json cannot be read"):
         LeRobotDataset(tmp_path)
 
@@ -288,10 +288,10 @@ def test_pooled_statistics_equal_those_of_the_whole():
         np.testing.assert_allclose(found[name], whole[name])
 
 
-def test_picture_statistics_equal_those_of_the_pixels():
-    pictures = np.random.default_rng(0).integers(3, 200, size=(7, 6, 5, 3), dtype=np.uint8)
-    found = picture_statistics(picture_histogram(pictures), 7)
-    pixels = pictures.reshape(-1, 3) / 255.0
+def test_image_statistics_equal_those_of_the_pixels():
+    images = np.random.default_rng(0).integers(3, 200, size=(7, 6, 5, 3), dtype=np.uint8)
+    found = image_statistics(image_histogram(images), 7)
+    pixels = images.reshape(-1, 3) / 255.0
     np.testing.assert_allclose(found["mean"].ravel(), pixels.mean(0))
     np.testing.assert_allclose(found["std"].ravel(), pixels.std(0))
     np.testing.assert_allclose(found["min"].ravel(), pixels.min(0))

@@ -59,7 +59,7 @@ def test_a_newer_chunk_replaces_what_the_older_one_wanted_from_its_entry_on():
     assert wanted[14, 0] == pytest.approx(0.13) and wanted[15, 0] == pytest.approx(5.04)
 
 
-def test_figures():
+def test_summary_figures():
     summary = summarize(record(), NO_ERROR, 50.0, ARM)
     assert (summary.episodes, summary.successes, summary.chunks_entered) == (1, 1, 1)
     assert summary.episode_seconds == [0.4]

@@ -162,7 +162,7 @@ def test_lerobot_folder_with_a_tokenizer(tmp_path, lerobot):
     ("change", "message"),
     [
         (lambda s: s.pop("state_file"), r"comes without statistics \(base checkpoints do\); give a norm_stats.json"),
-        (lambda s: s.update(state_file="../x.safetensors"), r"lies outside the folder"),
+        (lambda s: s.update(state_file="../x.safetensors"), r"is outside the folder"),
         (lambda s: s.update(state_file="gone.safetensors"), r"gone.safetensors cannot be read"),
         (lambda s: s["config"]["norm_map"].update(STATE="LOG"), r"by 'LOG', expected one of MEAN_STD"),
         (lambda s: s.update(registry_name="other"), r"no step normalizer_processor"),

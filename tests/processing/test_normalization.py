@@ -29,7 +29,7 @@ widths = arrays(np.float64, DIMS, elements=st.floats(0.01, 50))
 
 
 @given(x=arrays(np.float64, (3, DIMS), elements=finite), center=vectors, width=widths, mode=st.sampled_from(MODES))
-def test_round_trip(x, center, width, mode):
+def test_normalization_round_trip(x, center, width, mode):
     normalizer = Normalizer(mode, stats_from(center, width))
     back = normalizer.inverse(normalizer.forward(x))
     assert back.dtype == np.float64
@@ -50,7 +50,7 @@ def test_round_trip(x, center, width, mode):
         (Mode.IDENTITY, 3.0),
     ],
 )
-def test_formulas(mode, expected):
+def test_normalization_formulas(mode, expected):
     assert Normalizer(mode, stats_from([1.0], [0.5])).forward([3.0])[0] == expected
 
 
@@ -63,7 +63,7 @@ def test_formulas(mode, expected):
         (Mode.LEROBOT_QUANTILES, (3.0 + 1.0) * 0.5 / 2.0 + 1.0),
     ],
 )
-def test_inverse_formulas(mode, expected):
+def test_denormalization_formulas(mode, expected):
     assert Normalizer(mode, stats_from([1.0], [0.5])).inverse([3.0])[0] == expected
 
 
@@ -94,7 +94,7 @@ def test_padding_as_openpi_treats_it():
         ({"mean": np.zeros(2), "std": np.array([1.0, -1.0])}, r"a width is negative"),
     ],
 )
-def test_impossible_statistics(stats, message):
+def test_impossible_statistics_are_refused(stats, message):
     with pytest.raises(ConfigError, match=message):
         Normalizer(Mode.OPENPI_ZSCORE, stats)
 

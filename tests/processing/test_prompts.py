@@ -29,7 +29,7 @@ def gemma():
     return load_tokenizer(GEMMA)
 
 
-def test_cleaning():
+def test_prompt_cleaning():
     assert clean("  pick_up the\nfork \n") == "pick up the fork"
 
 
