@@ -2,7 +2,7 @@
 
 It runs on a machine where nothing of the policy is installed; what is missing is then a finding. A check is a function
 without arguments that returns a `Check`. To add one, write it in its group (machine, GPU, programs, simulation and
-policy, robot) and list it in `_CHECKS`. It tries the thing itself where it can: a compiler compiles, a scene is rendered.
+policy, robot) and list it in `_CHECKS`. It tries the thing itself where it can: a compiler compiles.
 """
 
 from __future__ import annotations
