@@ -42,13 +42,13 @@ class CertificateFacts:
     """What a certificate says.
 
     Attributes:
-        name: common name, which logs and owners of the arm are called by.
-        kind: authority, server or client.
-        role: of a client, in lower case; empty for others.
-        hosts: of a server.
+        name: Common name, which logs and owners of the arm are called by.
+        kind: Authority, server or client.
+        role: Of a client, in lower case; empty for others.
+        hosts: Of a server.
         begins: UTC.
         ends: UTC.
-        issuer: common name of the authority.
+        issuer: Common name of the authority.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""What this machine can do: every check looks at the thing itself, and names the command that changes it.
+"""Checks whether this machine can run the demo, the tests, a robot; each finding names the command that fixes it.
 
-Works on a machine where nothing of the policy is installed; what is missing is then a finding. A check is a function
-without arguments that returns a `Check` and stands in `_CHECKS`.
+It runs on a machine where nothing of the policy is installed; what is missing is then a finding. A check is a function
+without arguments that returns a `Check`. To add one, write it in its group (machine, GPU, programs, simulation and
+policy, robot) and list it in `_CHECKS`. It tries the thing itself where it can: a compiler compiles.
 """
 
 from __future__ import annotations
@@ -27,19 +28,24 @@ Status = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and what was found.
+    """The result of one check.
 
     Attributes:
-        name: Of the thing.
+        name: What was checked.
         status: `fail` where the demo or the tests cannot run without it, `warn` where something else cannot.
-        found: What is there.
-        fix: The command that changes it; empty where nothing needs to change.
+        found: What was found.
+        fix: The command that fixes it; empty where nothing needs a fix.
     """
 
     name: str
     status: Status
     found: str
     fix: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """Runs all checks and yields each as it finishes."""
+    return (check() for check in _CHECKS)
 
 
 def apt(*packages: str) -> str:
@@ -51,6 +57,8 @@ def pip(extra: str) -> str:
     """The command that installs an extra of this package."""
     return f"pip install 'pi0-edge[{extra}]'"
 
+
+# The machine: interpreter, processor, memory, disk.
 
 GIB = 2**30
 DEMO_MEMORY = 3 * GIB
@@ -65,7 +73,7 @@ _INTEGER_UNITS = {
     "asimddp": "Arm dot product",
     "i8mm": "Arm I8MM",
 }
-"""Flags in /proc/cpuinfo of units that multiply and add bytes in one instruction."""
+"""Flags in /proc/cpuinfo of instructions that multiply and add 8-bit integers."""
 
 
 def python() -> Check:
@@ -77,7 +85,7 @@ def python() -> Check:
 
 
 def processor() -> Check:
-    """Whether the CPU multiplies bytes natively, which INT8 lives on."""
+    """Whether the CPU has an integer dot product, without which INT8 is not faster."""
     flags = _cpu_flags()
     units = [name for flag, name in _INTEGER_UNITS.items() if flag in flags]
     found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(units) or 'no integer dot product'}"
@@ -88,7 +96,7 @@ def processor() -> Check:
 
 
 def memory() -> Check:
-    """Whether demo and full size fit."""
+    """Whether demo and full-size model fit into memory."""
     available = _available_memory()
     found, fix = f"{available / GIB:.1f} GiB available", "free -h; ps aux --sort=-rss"
     if available < DEMO_MEMORY:
@@ -99,7 +107,7 @@ def memory() -> Check:
 
 
 def disk() -> Check:
-    """Space where the command was started."""
+    """Free space in the working directory."""
     free = shutil.disk_usage(Path.cwd()).free
     found, fix = f"{free / GIB:.1f} GiB free in {Path.cwd()}", "df -h; du -xh --max-depth=2 | sort -h"
     if free < DEMO_DISK:
@@ -125,12 +133,14 @@ def _available_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
+# GPU and Jetson.
+
 _BOARD = Path("/proc/device-tree/model")
 _L4T = Path("/etc/nv_tegra_release")
 
 
 def torch_build() -> Check:
-    """Whether the network can run at all."""
+    """Whether torch is installed, without which no network runs."""
     if importlib.util.find_spec("torch") is None:
         return Check("torch", "fail", "not installed (only the bridge works without it)", pip("policy"))
     import torch
@@ -139,7 +149,7 @@ def torch_build() -> Check:
 
 
 def cuda() -> Check:
-    """Whether torch sees a GPU."""
+    """Whether torch finds a GPU."""
     if importlib.util.find_spec("torch") is None:
         return Check("CUDA", "warn", "unknown without torch", pip("policy"))
     import torch
@@ -152,7 +162,7 @@ def cuda() -> Check:
 
 
 def jetson() -> Check:
-    """Which Jetson this is."""
+    """Model and release of a Jetson."""
     board = _BOARD.read_bytes().decode(errors="replace").strip("\0") if _BOARD.is_file() else ""
     if "jetson" not in board.lower() and not _L4T.is_file():
         return Check("Jetson", "pass", "not a Jetson; nothing of it is needed here")
@@ -163,11 +173,14 @@ def jetson() -> Check:
 
 
 def nvcc() -> Check:
-    """The CUDA compiler; shipped kernels will not need it."""
+    """The CUDA compiler, which only building the kernels needs."""
     found = shutil.which("nvcc")
     if found:
         return Check("nvcc", "pass", found)
     return Check("nvcc", "warn", "not installed; only building CUDA kernels needs it", apt("nvidia-cuda-toolkit"))
+
+
+# Programs that build, run and check the firmware.
 
 
 def emulator() -> Check:
@@ -176,7 +189,7 @@ def emulator() -> Check:
 
 
 def cross_compiler() -> Check:
-    """The compiler of the firmware, tried with the C library that it needs."""
+    """The compiler of the firmware, with the C library that it needs."""
     fix = apt("gcc-arm-none-eabi", "libnewlib-arm-none-eabi")
     found = _program("arm-none-eabi-gcc", "fail", fix)
     flags = ("-mcpu=cortex-m3", "-mthumb", "--specs=nano.specs", "-ffreestanding", "-c")
@@ -201,22 +214,22 @@ def static_analysis() -> Check:
 
 
 def unit_test_library() -> Check:
-    """Cmocka, which the firmware's tests are written with."""
+    """Cmocka, the library of the firmware's unit tests."""
     source = "#include <stdarg.h>\n#include <stddef.h>\n#include <setjmp.h>\n#include <stdint.h>\n#include <cmocka.h>\n"
     if shutil.which("gcc") and _compiles("gcc", f"{source}int main(void){{return 0;}}\n", ("-lcmocka",)):
         return Check("cmocka", "pass", "gcc links with it")
     return Check("cmocka", "warn", "not installed", apt("libcmocka-dev"))
 
 
-def _program(name: str, otherwise: Status, fix: str) -> Check:
+def _program(name: str, status_if_missing: Status, fix: str) -> Check:
     path = shutil.which(name)
     if path is None:
-        return Check(name, otherwise, "not installed", fix)
+        return Check(name, status_if_missing, "not installed", fix)
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Check(name, otherwise, f"{path} does not run: {error}", fix)
-    return Check(name, "pass", said.splitlines()[0] if said else path)
+        return Check(name, status_if_missing, f"{path} does not run: {error}", fix)
+    return Check(name, "pass", output.splitlines()[0] if output else path)
 
 
 def _compiles(compiler: str, source: str, flags: tuple[str, ...]) -> bool:
@@ -230,27 +243,29 @@ def _compiles(compiler: str, source: str, flags: tuple[str, ...]) -> bool:
             return False
 
 
-_PROBE = (
+# Simulation and policy.
+
+_RENDER_PROBE = (
     "from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube as Cube; env = Cube(); env.reset(0); "
-    "assert env.render().std() > 5, 'the picture is empty'; env.close()"
+    "assert env.render().std() > 5, 'the image is empty'; env.close()"
 )
-_LIMIT_S = 120
+_RENDER_LIMIT_S = 120
 OPENGL_PACKAGES = ("libegl1", "libgl1", "libgl1-mesa-dri")
 
 
 def rendering() -> Check:
-    """One picture of the simulated ALOHA through EGL."""
+    """One image of the simulated ALOHA through EGL."""
     missing = [name for name in ("mujoco", "dm_control", "gym_aloha") if importlib.util.find_spec(name) is None]
     if missing:
         return Check("EGL rendering", "fail", f"{', '.join(missing)} not installed", pip("sim"))
     try:
-        argv = [sys.executable, "-c", _PROBE]
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        argv = [sys.executable, "-c", _RENDER_PROBE]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=_RENDER_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Check("EGL rendering", "fail", f"no picture within {_LIMIT_S} s", apt(*OPENGL_PACKAGES))
+        return Check("EGL rendering", "fail", f"no image within {_RENDER_LIMIT_S} s", apt(*OPENGL_PACKAGES))
     if ran.returncode:
-        said = (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
-        return Check("EGL rendering", "fail", said[:200], apt(*OPENGL_PACKAGES))
+        output = (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
+        return Check("EGL rendering", "fail", output[:200], apt(*OPENGL_PACKAGES))
     return Check("EGL rendering", "pass", "the simulated ALOHA renders")
 
 
@@ -264,12 +279,14 @@ def checkpoint() -> Check:
     return Check("shipped policy", "pass", f"{folder} ({size / 1e6:.1f} MB)")
 
 
+# The robot: serial ports and real-time rights of the bridge.
+
 LOCKED_MEMORY = 256 * 2**20
-_LIMITS = "/etc/security/limits.d/90-pi0-edge.conf"
+_LIMITS_FILE = "/etc/security/limits.d/90-pi0-edge.conf"
 
 
 def serial_ports() -> Check:
-    """Ports of this machine, and whether this user may open them."""
+    """Serial ports of this machine, and whether this user may open them."""
     if importlib.util.find_spec("serial") is None:
         return Check("serial ports", "warn", "pyserial is not installed", pip("bridge"))
     from serial.tools import list_ports
@@ -285,13 +302,13 @@ def serial_ports() -> Check:
 
 
 def scheduling() -> Check:
-    """Whether a process may ask for SCHED_FIFO; tried on this one, and taken back."""
+    """Whether a process may ask for SCHED_FIFO; tried on this process, then reset."""
     try:
         before = os.sched_getscheduler(0), os.sched_getparam(0)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         os.sched_setscheduler(0, *before)
     except (OSError, AttributeError):
-        fix = f"echo '@dialout - rtprio 80' | sudo tee -a {_LIMITS}, then log in again"
+        fix = f"echo '@dialout - rtprio 80' | sudo tee -a {_LIMITS_FILE}, then log in again"
         return Check("SCHED_FIFO", "warn", "not allowed; the bridge may be late under load", fix)
     return Check("SCHED_FIFO", "pass", "allowed")
 
@@ -301,7 +318,7 @@ def locked_memory() -> Check:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     found = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit / 2**20:.0f} MiB"
     if limit != resource.RLIM_INFINITY and limit < LOCKED_MEMORY:
-        fix = f"echo '@dialout - memlock unlimited' | sudo tee -a {_LIMITS}, then log in again"
+        fix = f"echo '@dialout - memlock unlimited' | sudo tee -a {_LIMITS_FILE}, then log in again"
         return Check("locked memory", "warn", f"{found}; expected {LOCKED_MEMORY // 2**20} MiB or more", fix)
     return Check("locked memory", "pass", found)
 
@@ -326,8 +343,3 @@ _CHECKS: tuple[Callable[[], Check], ...] = (
     scheduling,
     locked_memory,
 )
-
-
-def examine() -> Iterator[Check]:
-    """All checks, as they finish."""
-    return (check() for check in _CHECKS)

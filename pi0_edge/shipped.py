@@ -1,4 +1,4 @@
-"""Where the policy that comes with the package lies."""
+"""The folder of the policy that comes with the package."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ The files are those of the golden vectors:
   `tokens` int64 and `token_mask` bool [batch, tokens], `state` float32 [batch, dims], `noise` float32 [batch, horizon,
   dims]; for the training loss also `actions` like `noise` and `time` float32 [batch].
 * expected (`.safetensors`), any of: `actions` and `loss` [batch, horizon, dims]; `kv.<layer>.k` and `.v` [batch,
-  kv_heads, prefix, head_dim] after rotary positions; `t` [steps, batch], from which steps and schedule are told.
+  kv_heads, prefix, head_dim] after rotary positions; `t` [steps, batch], from which steps and schedule are taken.
 
 Keys and values are compared where the prefix has a valid token: padding and missing cameras are never computed here.
 """
@@ -110,7 +110,7 @@ def read_inputs(path: Path) -> Recording:
     _check_axes(arrays, path)
     tokens, token_mask = arrays["tokens"].long(), arrays["token_mask"].bool()
     images, masks = _stack_cameras(arrays, path)
-    # What stands in masked places may be anything, such as -1: it is never looked at.
+    # Masked places may hold anything, such as -1: they are not read.
     model_inputs = ModelInputs(images, masks, tokens.where(token_mask, 0), token_mask, arrays["state"].float())
     return Recording(model_inputs, arrays["noise"].float(), arrays.get("actions"), arrays.get("time"))
 
@@ -127,7 +127,7 @@ def _check_axes(arrays: dict[str, Tensor], path: Path) -> None:
 
 
 def _stack_cameras(arrays: dict[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
-    """Pictures [batch, cameras, 3, size, size] and their mask [batch, cameras], in slot order."""
+    """Images [batch, cameras, 3, size, size] and their mask [batch, cameras], in slot order."""
     cameras = [camera for camera in SLOTS if f"image.{camera}" in arrays]
     if not cameras:
         raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(SLOTS)}")

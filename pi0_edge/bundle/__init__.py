@@ -1,14 +1,14 @@
 """The bundle: one folder that is all a robot needs, checked before anything in it is used.
 
     manifest.json         what the policy is, and size and SHA-256 of every other file  (`manifest`)
-    manifest.sha256       SHA-256 of the manifest and of its signature                  (`seal`)
+    manifest.sha256       SHA-256 of the manifest and of its signature                  (`checksums`)
     manifest.sig          optional: Ed25519 signature of the manifest                   (`keys`)
     weights-i8-00000.safetensors, ...                                                   (`shards`)
     norm_stats.json, tokenizer.json or tokenizer.model
-    gate_report.html      optional: what the accuracy gate saw, for people
+    gate_report.html      optional: report of the accuracy gate, to read
 
 `write_bundle` makes one in a single step that succeeds or leaves nothing; `open_bundle` refuses one that differs from
-what was written in a single byte, and hands out configuration, processor and memory-mapped weights. Nothing in a bundle
+what was written in a single byte, and gives configuration, processor and memory-mapped weights. Nothing in a bundle
 is executable: JSON, numbers and text only. docs/bundle.md has the format.
 """
 

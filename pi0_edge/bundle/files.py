@@ -20,13 +20,15 @@ _BLOCK = 2**20
 _THREADS = 8
 
 
-def verify_files(folder: Path, records: Mapping[str, FileRecord], beside: Collection[str]) -> dict[str, os.stat_result]:
+def verify_files(
+    folder: Path, records: Mapping[str, FileRecord], allowed_extra: Collection[str]
+) -> dict[str, os.stat_result]:
     """Checks every file of the folder: names, kinds and sizes first, then all SHA-256 in parallel.
 
     Args:
         folder: Of the bundle.
         records: What the manifest says of each file.
-        beside: Names that may stand beside them.
+        allowed_extra: Names of files that may be there besides.
 
     Returns:
         What each file was when it was read, for `refuse_changed`.
@@ -38,7 +40,7 @@ def verify_files(folder: Path, records: Mapping[str, FileRecord], beside: Collec
     for name, entry in found.items():
         if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
             raise BundleError(f"{name} is a link, folder or device, expected plain files only")
-    if surplus := sorted(found.keys() - records.keys() - set(beside)):
+    if surplus := sorted(found.keys() - records.keys() - set(allowed_extra)):
         raise BundleError(f"{surplus[0]} is not in the manifest; a bundle holds nothing else, remove it")
     if missing := sorted(records.keys() - found.keys()):
         raise BundleError(f"{missing[0]} {MISSING}")

@@ -1,6 +1,6 @@
-"""manifest.json: what the policy of a bundle is, and size and SHA-256 of every file beside it.
+"""manifest.json: what the policy of a bundle is, and size and SHA-256 of every other file.
 
-The same content always gives the same bytes: keys are sorted, and nothing in it tells when or where it was made.
+The same content always gives the same bytes: keys are sorted, and it contains neither time nor place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from pi0_edge.errors import BundleError
+from pi0_edge.json_files import parse_json_object
 from pi0_edge.model.config import Pi0Config, Variant
+from pi0_edge.processing.description import ProcessingDescription
 
 FORMAT = "pi0-edge-bundle"
 FORMAT_VERSION = 1
@@ -57,26 +59,58 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class GateRecord:
+    """What the accuracy gate found.
+
+    Attributes:
+        passed: Its verdict.
+        reasons: Why it failed, one sentence each.
+        report: The whole report in JSON values, {"verdict": {"passed": bool, "reasons": [...]}, ...}.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...]
+    report: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, report: dict[str, Any]) -> GateRecord:
+        """Reads the verdict in a report.
+
+        Raises:
+            BundleError: If there is none, or it is not of this form.
+        """
+        verdict = report.get("verdict")
+        if not isinstance(verdict, dict) or type(verdict.get("passed")) is not bool:
+            raise BundleError(
+                'the gate has no verdict; expected {"verdict": {"passed": true or false, "reasons": [...]}}'
+            )
+        reasons = verdict.get("reasons")
+        if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+            raise BundleError(f"the gate gives the reasons {reasons!r:.80}, expected a list of texts")
+        return cls(verdict["passed"], tuple(reasons), report)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle is.
 
     Attributes:
         config: Sizes of the network.
         scheme: How its layers are quantized, as `pi0_edge.quant.schemes.Scheme.to_dict` gives it.
-        processing: "robot", "normalization" and "prompt_style", as `ObservationProcessor.description` gives them.
+        processing: Robot, normalization and prompt style, as `ObservationProcessor.description` gives them.
         tokenizer: Name of its file.
-        gate: Report of the accuracy gate, {"verdict": {"passed": bool, "reasons": [...]}, ...}; None without a gate.
+        gate: Verdict and report of the accuracy gate; None without a gate.
         calibration: What the activations were measured on; None where the scheme needs no calibration.
         source_sha256: Of the checkpoint it was made from.
         tools: Versions of the packages that made it, by name.
-        files: Every file but the manifest and its seal, by name.
+        files: Every file but the manifest, its checksums and its signature, by name.
     """
 
     config: Pi0Config
     scheme: dict[str, Any]
-    processing: dict[str, Any]
+    processing: ProcessingDescription
     tokenizer: str
-    gate: dict[str, Any] | None
+    gate: GateRecord | None
     calibration: dict[str, Any] | None
     source_sha256: str
     tools: dict[str, str]
@@ -98,10 +132,10 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             "model": dataclasses.asdict(self.config),
             "scheme": self.scheme,
-            **self.processing,
+            **self.processing.to_dict(),
             "tokenizer": self.tokenizer,
             "weights": {"layout": LAYOUT},
-            "gate": self.gate,
+            "gate": None if self.gate is None else self.gate.report,
             "calibration": self.calibration,
             "source": {"checkpoint_sha256": self.source_sha256},
             "tools": self.tools,
@@ -120,7 +154,7 @@ def parse_manifest(content: bytes) -> Manifest:
         BundleError: If it is not a manifest of this format, or a field is missing, unknown or of the wrong type. The
             message starts with what was wrong and does not name the folder.
     """
-    plain = _parse_json(content)
+    plain = parse_json_object(content, "the manifest", BundleError)
     if plain.get("format") != FORMAT:
         raise BundleError(f"the manifest has the format {plain.get('format')!r}, expected {FORMAT!r}")
     found = plain.get("format_version")
@@ -138,31 +172,20 @@ def parse_manifest(content: bytes) -> Manifest:
     _check(plain["source"], "source", {"checkpoint_sha256": (str,)})
     if not all(isinstance(version, str) for version in plain["tools"].values()):
         raise BundleError(f"tools in the manifest holds {plain['tools']!r:.80}, expected texts")
-    _check_gate(plain["gate"])
     files = _parse_files(plain["files"])
     if plain["tokenizer"] not in TOKENIZERS or not {plain["tokenizer"], NORM_STATS} <= files.keys():
         raise BundleError(f"the manifest lacks {NORM_STATS} or one of {', '.join(TOKENIZERS)}: build the bundle again")
     return Manifest(
         config=_parse_config(Pi0Config, plain["model"], "model"),
         scheme=plain["scheme"],
-        processing={name: plain[name] for name in ("robot", "normalization", "prompt_style")},
+        processing=ProcessingDescription(plain["robot"], plain["normalization"], plain["prompt_style"]),
         tokenizer=plain["tokenizer"],
-        gate=plain["gate"],
+        gate=None if plain["gate"] is None else GateRecord.from_dict(plain["gate"]),
         calibration=plain["calibration"],
         source_sha256=plain["source"]["checkpoint_sha256"],
         tools=plain["tools"],
         files=files,
     )
-
-
-def _parse_json(content: bytes) -> dict[str, Any]:
-    try:
-        plain = json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"the manifest is not JSON ({error})") from error
-    if not isinstance(plain, dict):
-        raise BundleError(f"the manifest holds a {type(plain).__name__}, expected an object")
-    return plain
 
 
 def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[type, ...]]) -> None:
@@ -173,17 +196,6 @@ def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[ty
     for name, kinds in fields.items():
         if type(content[name]) not in kinds:
             raise BundleError(f"{name} in {where} is {content[name]!r:.80}, expected {_KINDS[kinds[0]]}")
-
-
-def _check_gate(gate: dict[str, Any] | None) -> None:
-    if gate is None:
-        return
-    verdict = gate.get("verdict")
-    if not isinstance(verdict, dict) or type(verdict.get("passed")) is not bool:
-        raise BundleError('the gate has no verdict; expected {"verdict": {"passed": true or false, "reasons": [...]}}')
-    reasons = verdict.get("reasons")
-    if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
-        raise BundleError(f"the gate gives the reasons {reasons!r:.80}, expected a list of texts")
 
 
 def _parse_files(plain: Mapping[str, Any]) -> dict[str, FileRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.files import refuse_changed, verify_files
 from pi0_edge.bundle.manifest import Manifest, parse_manifest
-from pi0_edge.bundle.seal import SEAL, read_sealed_manifest
 from pi0_edge.bundle.shards import map_shards
 from pi0_edge.errors import BundleError, ConfigError, QuantizationError
 from pi0_edge.model.config import Pi0Config
@@ -29,7 +30,7 @@ class Bundle:
     """A bundle whose files were all verified; made by `open_bundle`.
 
     Attributes:
-        folder: Where it lies, links resolved.
+        folder: Its path, links resolved.
         manifest: What it is.
         sha256: Of the manifest, and thereby of everything in the bundle.
         config: Sizes of the network.
@@ -60,7 +61,7 @@ class Bundle:
             BundleError: If they do not fit together, or a file was changed after it had been verified.
             MissingDependencyError: If the package that reads this kind of tokenizer is not installed.
         """
-        recorded = {**self.manifest.processing, "tokenizer": self.folder / self.manifest.tokenizer}
+        recorded = dataclasses.replace(self.manifest.processing, tokenizer=self.folder / self.manifest.tokenizer)
         try:
             processor = restore_processor(self.folder, recorded, self.config)
         except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -70,15 +71,15 @@ class Bundle:
 
     @property
     def gate(self) -> GateState:
-        """What the accuracy gate said."""
+        """Verdict of the accuracy gate."""
         if self.manifest.gate is None:
             return "missing"
-        return "passed" if self.manifest.gate["verdict"]["passed"] else "failed"
+        return "passed" if self.manifest.gate.passed else "failed"
 
     @property
     def gate_reasons(self) -> tuple[str, ...]:
-        """Why it said so."""
-        return () if self.manifest.gate is None else tuple(self.manifest.gate["verdict"]["reasons"])
+        """Why the gate failed; empty where it passed or is missing."""
+        return () if self.manifest.gate is None else self.manifest.gate.reasons
 
     def overrides_in_force(self, accept_failed_gate: bool) -> tuple[str, ...]:
         """Names of the rules that are overridden when this bundle moves a robot; none where its gate passed.
@@ -87,7 +88,7 @@ class Bundle:
             accept_failed_gate: Whether its user takes responsibility for a gate that failed or is missing.
 
         Raises:
-            BundleError: If the gate failed or is missing and nobody takes responsibility.
+            BundleError: If the gate failed or is missing and `accept_failed_gate` is not set.
         """
         if self.gate == "passed":
             return ()
@@ -116,9 +117,9 @@ def open_bundle(folder: Path, *, public_key: Path | None = None) -> Bundle:
         raise BundleError(f"{folder} is not a folder; expected a bundle, which `pi0-edge quantize` makes")
     resolved = folder.resolve()
     try:
-        content = read_sealed_manifest(resolved, public_key)
+        content = read_manifest(resolved, public_key)
         manifest = parse_manifest(content)
-        verified = verify_files(resolved, manifest.files, beside=SEAL)
+        verified = verify_files(resolved, manifest.files, allowed_extra=MANIFEST_FILES)
         return Bundle(resolved, manifest, hashlib.sha256(content).hexdigest(), verified)
     except BundleError as error:
         raise BundleError(f"{folder} is refused: {error}") from error

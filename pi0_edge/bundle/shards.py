@@ -6,7 +6,7 @@ A shard is a plain safetensors file; any reader of that format opens it. Ours ar
   int8 matrices for its processor keeps their float32 scales, and must not keep the matrices with them.
 * A shard holds up to 256 MiB, or one larger tensor (the token embedding): threads share the hashing evenly, and what is
   being packed is in memory twice only for one shard.
-* The data begin on a page, and every tensor whose size is a multiple of 64 bytes lies on a multiple of 64: a cache
+* The data begin on a page, and every tensor whose size is a multiple of 64 bytes starts at a multiple of 64: a cache
   line, a vector register, a CUDA transaction. The few others (single scales) come last.
 """
 
@@ -69,7 +69,7 @@ def write_shards(folder: Path, state: Mapping[str, Tensor], shard_bytes: int = S
 def map_shards(paths: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
     """All tensors of some shards by name, as views of the mapped files: nothing is read before it is used.
 
-    A shard is unmapped when its last tensor is dropped. The mapping is private: whoever writes into a tensor changes
+    A shard is unmapped when its last tensor is dropped. The mapping is private: writing into a tensor changes
     his own copy of that page, never the file.
 
     Raises:

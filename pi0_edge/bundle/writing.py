@@ -1,4 +1,4 @@
-"""Makes a bundle: everything into a folder beside the final one, then one rename."""
+"""Writes a bundle: all files into a hidden folder next to the final one, then one rename."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ from typing import Any
 
 from torch import Tensor
 
+from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest_to_sign, write_checksums
 from pi0_edge.bundle.files import verify_files
-from pi0_edge.bundle.manifest import GATE_REPORT, NORM_STATS, TOKENIZERS, FileRecord, Manifest, parse_manifest
-from pi0_edge.bundle.seal import MANIFEST, SEAL, read_manifest_to_sign, write_seal
+from pi0_edge.bundle.manifest import (
+    GATE_REPORT,
+    NORM_STATS,
+    TOKENIZERS,
+    FileRecord,
+    GateRecord,
+    Manifest,
+    parse_manifest,
+)
 from pi0_edge.bundle.shards import write_shards
 from pi0_edge.errors import BundleError
 from pi0_edge.model.config import Pi0Config
+from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.norm_stats import save_norm_stats
 from pi0_edge.quant.schemes import Scheme
 
@@ -32,7 +41,7 @@ def write_bundle(
     state: Mapping[str, Tensor],
     config: Pi0Config,
     scheme: Scheme,
-    processing: Mapping[str, Any],
+    processing: ProcessingDescription,
     source_sha256: str,
     gate: Mapping[str, Any] | None = None,
     report_html: Path | None = None,
@@ -42,7 +51,7 @@ def write_bundle(
 ) -> Manifest:
     """Writes a bundle; the same inputs always give the same bytes.
 
-    The folder appears complete or not at all: until the last moment everything lies in a hidden folder beside it.
+    The folder appears complete or not at all: until the last moment all files are in a hidden folder next to it.
 
     Args:
         folder: Where it shall appear.
@@ -50,7 +59,7 @@ def write_bundle(
             asked for once, in the order of names, and at most one shard (256 MiB) per dtype is held.
         config: Sizes of the network.
         scheme: How it was quantized.
-        processing: As `ObservationProcessor.description` gives it.
+        processing: From `ObservationProcessor.description`, with statistics and tokenizer.
         source_sha256: Of the checkpoint it was made from.
         gate: Report of the accuracy gate, with {"verdict": {"passed": bool, "reasons": [str, ...]}} in it. Without a
             passed verdict the bundle is not served unless its user says so by name.
@@ -67,11 +76,12 @@ def write_bundle(
     check_free(folder, replace)
     if library := next((rule.library for rule in scheme.rules if rule.library is not None), None):
         raise BundleError(f"{scheme.name} leaves weights to the library {library}, which a bundle cannot hold")
-    settings = dict(processing)
+    if processing.norm_stats is None or processing.tokenizer is None:
+        raise BundleError("the processing has no statistics or tokenizer; expected ObservationProcessor.description()")
     with _appearing(folder, replace) as partial:
         files = write_shards(partial, state)
-        save_norm_stats(partial / NORM_STATS, settings.pop("norm_stats"))
-        tokenizer = _copy_tokenizer(Path(settings.pop("tokenizer")), partial)
+        save_norm_stats(partial / NORM_STATS, processing.norm_stats)
+        tokenizer = _copy_tokenizer(processing.tokenizer, partial)
         small = [NORM_STATS, tokenizer]
         if report_html is not None:
             _copy_report(report_html, partial)
@@ -80,9 +90,9 @@ def write_bundle(
         manifest = Manifest(
             config=config,
             scheme=scheme.to_dict(),
-            processing=settings,
+            processing=processing,
             tokenizer=tokenizer,
-            gate=None if gate is None else dict(gate),
+            gate=None if gate is None else GateRecord.from_dict(dict(gate)),
             calibration=None if calibration is None else dict(calibration),
             source_sha256=source_sha256,
             tools={tool: version(tool) for tool in _TOOLS},
@@ -91,7 +101,7 @@ def write_bundle(
         content = manifest.to_bytes()
         parsed = parse_manifest(content)  # what could not be loaded is not written
         _write_synced(partial / MANIFEST, content)
-        write_seal(partial, content, private_key)
+        write_checksums(partial, content, private_key)
     return parsed
 
 
@@ -104,8 +114,8 @@ def sign_bundle(folder: Path, private_key: Path) -> None:
     """
     try:
         content = read_manifest_to_sign(folder)
-        verify_files(folder, parse_manifest(content).files, beside=SEAL)
-        write_seal(folder, content, private_key)
+        verify_files(folder, parse_manifest(content).files, allowed_extra=MANIFEST_FILES)
+        write_checksums(folder, content, private_key)
     except (BundleError, OSError) as error:
         raise BundleError(f"{folder} was not signed: {error}") from error
 

@@ -1,20 +1,20 @@
 """Checkpoints of other projects, and our own, as one set of parameters under the names of `pi0_edge.model`.
 
-`open_checkpoint` finds out by itself what it was given:
+`open_checkpoint` detects the layout of what it is given:
 
     ======================  =====================================================  ==============================
     layout                  recognised by                                          names, arrangement
     ======================  =====================================================  ==============================
     ``pi0-edge``            our own parameter names                                `native`
-    ``openpi-pytorch``      ``paligemma_with_expert.``                             `torch_names`
-    ``lerobot``             the same, with ``model.`` or a LeRobot config.json     `torch_names`
-    ``transformers``        ``model.vlm.`` and ``model.dit.``                      `torch_names`
-    ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_names`
+    ``openpi-pytorch``      ``paligemma_with_expert.``                             `torch_layout`
+    ``lerobot``             the same, with ``model.`` or a LeRobot config.json     `torch_layout`
+    ``transformers``        ``model.vlm.`` and ``model.dit.``                      `torch_layout`
+    ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_layout`
     ======================  =====================================================  ==============================
 
-A *source* reads arrays out of files, a *layout* says where each of our parameters lies in a source, `Checkpoint` joins
-the two, checks that nothing is missing, surplus or wrongly shaped, and streams the parameters one by one. Pickled files
-are never opened. Preprocessing (statistics, tokenizer, robot) is not read here but in `pi0_edge.processing`.
+A *source* reads arrays out of files, a *layout* says where each of our parameters is stored in a source, `Checkpoint`
+joins the two, checks that nothing is missing, surplus or wrongly shaped, and streams the parameters one by one. Pickled
+files are never opened. `pi0_edge.processing` reads the preprocessing (statistics, tokenizer, robot).
 """
 
 from pi0_edge.checkpoints.checkpoint import Checkpoint

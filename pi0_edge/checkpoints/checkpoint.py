@@ -1,4 +1,4 @@
-"""A checkpoint: where each parameter lies, whether all of them are there, and a stream of them.
+"""A checkpoint: how large its network is, whether every parameter is there, and a stream of them.
 
 Peak memory while loading is the model itself plus one block of rows (PyTorch layouts) or one stored chunk (orbax). The
 largest arrays are read first, while most of the model's own memory is still untouched, so that a chunk of an orbax
@@ -15,8 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pi0_edge.checkpoints.layout import TOWERS, Layout, Location, TensorSource, count_layers
-from pi0_edge.checkpoints.sizes import Sizes, complete, measure, parse_sizes
+from pi0_edge.checkpoints.layout import TOWERS, Layout, Location, StoredParameters, TensorSource, count_layers
+from pi0_edge.checkpoints.sizes import Sizes, infer_config
 from pi0_edge.errors import CheckpointError, ConfigError
 from pi0_edge.model.config import Pi0Config, Variant
 
@@ -24,42 +24,51 @@ BLOCK_BYTES = 8 * 2**20
 """Rows are copied in blocks of this size; every block opens the file anew, see `safetensors_source`."""
 
 LISTED = 5
+"""How many differences an error lists."""
 
 
 class Checkpoint:
     """The parameters of one π0 or π0.5 network in files.
 
     Attributes:
-        path: What the user gave.
-        folder: Where the side files lie (config.json, statistics, tokenizer).
+        path: The path that was opened.
+        folder: Where the side files are (config.json, statistics, tokenizer).
         layout: Name of the naming layout, see `pi0_edge.checkpoints`.
-        variant: "pi0" or "pi05", told from the keys.
+        variant: "pi0" or "pi05", detected from the keys.
     """
 
     def __init__(self, path: Path, folder: Path, source: TensorSource, layout: Layout, recorded: Sizes) -> None:
+        """Joins a source with its layout.
+
+        Args:
+            path: Of the checkpoint.
+            folder: Where its side files are.
+            source: The stored arrays.
+            layout: Where each parameter is stored in `source`.
+            recorded: Sizes in the config.json of the folder.
+
+        Raises:
+            CheckpointError: If the keys are of neither or of both variants.
+        """
         self.path = path
         self.folder = folder
         self.layout = layout.name
-        self._source = source
-        self._names = layout
+        self._stored = StoredParameters(source, layout, str(path))
         self._recorded = recorded
-        self.variant: Variant = self._detect_variant()
+        self.variant: Variant = _detect_variant(self._stored)
 
     def infer_config(self, overrides: Mapping[str, Any] | None = None) -> Pi0Config:
         """The sizes of the network.
 
         Args:
             overrides: Sizes as in a SIZES file (nested or flat); needed only for what neither the weights nor a
-                config.json tell. They replace what a config.json records, and must agree with the weights.
+                config.json hold. They replace what a config.json records, and must agree with the weights.
 
         Raises:
             ConfigError: If a size is missing (the message names it) or contradicts the weights.
-            CheckpointError: If a parameter that tells a size is missing.
+            CheckpointError: If a parameter whose shape shows a size is missing.
         """
-        given = {**self._recorded, **parse_sizes(overrides or {})}
-        measured = measure(self._shape, self._names.layers, lambda name: self._names.locate(name).key, str(self.path))
-        measured |= self._names.sizes()
-        return complete(measured, given, self.variant, str(self.path))
+        return infer_config(self._stored, self.variant, self._recorded, overrides or {})
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Compares the stored arrays with the parameters a model has.
@@ -70,12 +79,7 @@ class Checkpoint:
         Raises:
             CheckpointError: One error for everything that is missing, surplus or wrongly shaped.
         """
-        depths = {tower: count_layers(shapes, f"{tower}.layers.") for tower in TOWERS}
-        located = {name: self._names.locate(name) for name in shapes}
-        problems = [p for name, location in located.items() if (p := self._problem(name, location, shapes, depths))]
-        used = {location.key for location in located.values()}
-        surplus = [k for k in self._source.entries if k not in used and not self._names.unused(k, depths["prefix"])]
-        problems += [f"surplus {k} {list(self._source.entries[k].shape)}, expected no such tensor" for k in surplus]
+        problems = _differences(self._stored, shapes)
         if problems:
             listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
             more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
@@ -93,11 +97,13 @@ class Checkpoint:
         Raises:
             CheckpointError: If a name is not stored.
         """
+        source = self._stored.source
         try:
             for name, location in self._in_reading_order(names):
-                yield name, location.read(self._source)
+                rows = location.rows(source.entries[location.key])
+                yield name, location.parameter(source.read_rows(location.key, *rows))
         finally:
-            self._source.release()
+            source.release()
 
     def load_into(self, model: nn.Module) -> None:
         """Checks the checkpoint against the model and copies every parameter, converting to the parameter's dtype.
@@ -107,6 +113,7 @@ class Checkpoint:
 
         Raises:
             CheckpointError: As `check`; the model is then untouched.
+            ConfigError: If parameters of the model are on the meta device.
         """
         parameters = dict(model.named_parameters())
         self.check({name: tuple(parameter.shape) for name, parameter in parameters.items()})
@@ -116,75 +123,71 @@ class Checkpoint:
             for name, location in self._in_reading_order(parameters):
                 self._copy(location, parameters[name])
         finally:
-            self._source.release()
+            self._stored.source.release()
 
     def source_hashes(self) -> dict[str, str]:
         """sha256 of every weight file, by path relative to the folder."""
-        return {str(file.relative_to(self.folder)): _sha256(file) for file in self._source.files()}
+        return {str(file.relative_to(self.folder)): _sha256(file) for file in self._stored.source.files()}
 
     @torch.no_grad()
     def _copy(self, location: Location, parameter: nn.Parameter) -> None:
+        source, entry = self._stored.source, self._stored.source.entries[location.key]
         if location.layer is not None or location.arrange is not None:
-            parameter.copy_(location.read(self._source))
+            parameter.copy_(location.parameter(source.read_rows(location.key, *location.rows(entry))))
             return
         rows = parameter.shape[0]
-        step = max(1, BLOCK_BYTES * rows // max(1, self._source.entries[location.key].bytes))
+        step = max(1, BLOCK_BYTES * rows // max(1, entry.bytes))
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            parameter[start:stop].copy_(self._source.read_rows(location.key, start, stop))
+            parameter[start:stop].copy_(source.read_rows(location.key, start, stop))
 
     def _in_reading_order(self, names: Iterable[str]) -> list[tuple[str, Location]]:
-        located = [(name, self._locate(name)) for name in names]
-        entries = self._source.entries
+        located = [(name, self._stored.locate(name)) for name in names]
+        entries = self._stored.source.entries
         return sorted(located, key=lambda item: (-entries[item[1].key].bytes, item[1].key, item[1].layer or 0))
 
-    def _locate(self, name: str) -> Location:
-        location = self._names.locate(name)
-        if not self._holds(location):
-            raise CheckpointError(f"{self.path} ({self.layout}) lacks {_described(location)}, our {name}")
-        return location
 
-    def _shape(self, name: str) -> tuple[int, ...] | None:
-        location = self._names.locate(name)
-        return location.shape(self._source.entries[location.key]) if self._holds(location) else None
-
-    def _holds(self, location: Location) -> bool:
-        entry = self._source.entries.get(location.key)
-        return entry is not None and (location.layer is None or location.layer < entry.shape[0])
-
-    def _problem(
-        self, name: str, location: Location, shapes: Mapping[str, tuple[int, ...]], depths: Mapping[str, int]
-    ) -> str | None:
-        """What is wrong with one parameter, in words, or None."""
-        expected, where = list(shapes[name]), _described(location)
-        if not self._holds(location):
-            return f"missing {where}, expected shape {expected}"
-        entry = self._source.entries[location.key]
-        found = list(location.shape(entry))
-        if found != expected:
-            return f"{where} has shape {found}, expected {expected}"
-        if location.layer == 0 and entry.shape[0] > depths[name.split(".")[0]]:
-            return f"{location.key} has {entry.shape[0]} layers, expected {depths[name.split('.')[0]]}"
-        if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
-            return f"{where} has dtype {entry.dtype}, expected a floating-point type of 16 bits or more"
-        return None
-
-    def _detect_variant(self) -> Variant:
-        keys = self._source.entries
-        adaptive = self._names.locate("expert.layers.0.attention_norm.modulation.weight").key in keys
-        present = {"pi05": adaptive, "pi0": self._names.locate("state_proj.weight").key in keys}
-        found = [variant for variant, is_present in present.items() if is_present]
-        if len(found) != 1:
-            raise CheckpointError(
-                f"{self.path} ({self.layout}) is neither π0 nor π0.5: expected either "
-                f"{self._names.locate('state_proj.weight').key} (π0) or adaptive norms in the expert (π0.5), "
-                f"found {'both' if found else 'neither'} among {len(keys)} tensors"
-            )
-        return cast(Variant, found[0])
+def _detect_variant(stored: StoredParameters) -> Variant:
+    keys, locate = stored.source.entries, stored.layout.locate
+    adaptive = locate("expert.layers.0.attention_norm.modulation.weight").key in keys
+    present = {"pi05": adaptive, "pi0": locate("state_proj.weight").key in keys}
+    found = [variant for variant, is_present in present.items() if is_present]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{stored.origin} ({stored.layout.name}) is neither π0 nor π0.5: expected either "
+            f"{locate('state_proj.weight').key} (π0) or adaptive norms in the expert (π0.5), "
+            f"found {'both' if found else 'neither'} among {len(keys)} tensors"
+        )
+    return cast(Variant, found[0])
 
 
-def _described(location: Location) -> str:
-    return location.key if location.layer is None else f"{location.key}[{location.layer}]"
+def _differences(stored: StoredParameters, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What is missing, wrongly shaped or surplus, one sentence each."""
+    entries, layout = stored.source.entries, stored.layout
+    depths = {tower: count_layers(shapes, f"{tower}.layers.") for tower in TOWERS}
+    located = {name: layout.locate(name) for name in shapes}
+    problems = [_difference(stored, name, location, shapes[name], depths) for name, location in located.items()]
+    used = {location.key for location in located.values()}
+    surplus = [key for key in entries if key not in used and not layout.unused(key, depths["prefix"])]
+    problems += [f"surplus {key} {list(entries[key].shape)}, expected no such tensor" for key in surplus]
+    return [problem for problem in problems if problem]
+
+
+def _difference(
+    stored: StoredParameters, name: str, location: Location, shape: tuple[int, ...], depths: Mapping[str, int]
+) -> str | None:
+    """What is wrong with one parameter, or None."""
+    if not stored.holds(location):
+        return f"missing {location}, expected shape {list(shape)}"
+    entry = stored.source.entries[location.key]
+    found = location.shape(entry)
+    if found != shape:
+        return f"{location} has shape {list(found)}, expected {list(shape)}"
+    if location.layer == 0 and entry.shape[0] > depths[name.split(".")[0]]:
+        return f"{location.key} has {entry.shape[0]} layers, expected {depths[name.split('.')[0]]}"
+    if not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
+        return f"{location} has dtype {entry.dtype}, expected a floating-point type of 16 bits or more"
+    return None
 
 
 def _sha256(file: Path) -> str:

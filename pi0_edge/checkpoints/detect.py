@@ -1,4 +1,4 @@
-"""Finds out what a path holds, and opens it as a `Checkpoint`.
+"""Detects what a path holds, and opens it as a `Checkpoint`.
 
 Looked for, in this order: a safetensors file (or a folder with one, or with a sharded index, also one level down where
 LeRobot's training puts `pretrained_model`), then an orbax item (a folder with `manifest.ocdbt` or zarr arrays, also as
@@ -15,7 +15,7 @@ from pi0_edge.checkpoints.native import WEIGHTS, NativeLayout
 from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
 from pi0_edge.checkpoints.orbax_source import OrbaxSource
 from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
-from pi0_edge.checkpoints.sizes import is_lerobot, read_config_json, recorded_sizes
+from pi0_edge.checkpoints.sizes import RecordedConfig, read_config
 from pi0_edge.checkpoints.torch_layout import torch_layout
 from pi0_edge.errors import CheckpointError
 
@@ -38,12 +38,14 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist; expected {_EXPECTED}")
     _refuse_pickled(path)
     if weights := _find_safetensors(path):
-        return _open_safetensors(path, weights)
+        # A config.json counts only beside a file with the usual name: any other file may be in any folder.
+        recorded = read_config(weights.parent) if weights.name in (WEIGHTS, INDEX) else RecordedConfig()
+        source = SafetensorsSource(weights)
+        return Checkpoint(path, weights.parent, source, _layout(source, path, recorded.is_lerobot), recorded.sizes)
     if params := _find_orbax(path):
-        source = OrbaxSource(params)
         folder = params.parent if params.name == "params" else params
-        recorded = recorded_sizes(read_config_json(folder), folder / "config.json")
-        return Checkpoint(path, folder, source, OrbaxLayout(source.entries, params), recorded)
+        source = OrbaxSource(params)
+        return Checkpoint(path, folder, source, OrbaxLayout(source.entries, params), read_config(folder).sizes)
     _explain_folder(path)
     raise CheckpointError(f"{path} holds no weights; expected {_EXPECTED}")
 
@@ -62,22 +64,17 @@ def _find_orbax(path: Path) -> Path | None:
     return next((folder for folder in (path / "params", path) if holds_arrays(folder)), None)
 
 
-def _open_safetensors(path: Path, weights: Path) -> Checkpoint:
-    """Side files count only beside a file with the canonical name: any other name may lie anywhere."""
-    source = SafetensorsSource(weights)
-    folder = weights.parent
-    config = read_config_json(folder) if weights.name in (WEIGHTS, INDEX) else {}
+def _layout(source: SafetensorsSource, path: Path, is_lerobot: bool) -> Layout:
     keys = source.entries.keys()
-    layout: Layout | None = torch_layout(keys, path, is_lerobot(config))
-    if layout is None and any(key.startswith("prefix.layers.") for key in keys):
-        layout = NativeLayout(keys)
-    if layout is None:
-        first = ", ".join(sorted(keys)[:3]) or "none"
-        raise CheckpointError(
-            f"{weights}: the tensor names are of no known π0 layout (first names: {first}); expected names of openpi, "
-            "LeRobot, transformers or pi0-edge"
-        )
-    return Checkpoint(path, folder, source, layout, recorded_sizes(config, folder / "config.json"))
+    if layout := torch_layout(keys, path, is_lerobot):
+        return layout
+    if any(key.startswith("prefix.layers.") for key in keys):
+        return NativeLayout(keys)
+    first = ", ".join(sorted(keys)[:3]) or "none"
+    raise CheckpointError(
+        f"{source.path}: the tensor names are of no known π0 layout (first names: {first}); expected names of openpi, "
+        "LeRobot, transformers or pi0-edge"
+    )
 
 
 def _refuse_pickled(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a source of arrays and a naming layout must offer for a checkpoint to be built from them."""
+"""What a checkpoint is built from: a source of arrays, a layout of names, and both joined as `StoredParameters`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from pi0_edge.errors import CheckpointError
 
 TOWERS = ("vision", "prefix", "expert")
 """The three stacks of layers; our names of their parameters start with these words."""
@@ -52,7 +54,7 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Location:
-    """Where one of our parameters lies: an array, a layer of it if it is stacked, and how it must be rearranged."""
+    """Where one of our parameters is stored: an array, a layer of it if it is stacked, and how it is rearranged."""
 
     key: str
     layer: int | None = None
@@ -68,12 +70,17 @@ class Location:
         except (RuntimeError, IndexError, ValueError):
             return stored
 
-    def read(self, source: TensorSource) -> Tensor:
-        """The whole parameter in its stored dtype."""
-        start, stop = (0, source.entries[self.key].shape[0]) if self.layer is None else (self.layer, self.layer + 1)
-        rows = source.read_rows(self.key, start, stop)
+    def rows(self, entry: Entry) -> tuple[int, int]:
+        """First and last (exclusive) row of the array that hold the parameter."""
+        return (0, entry.shape[0]) if self.layer is None else (self.layer, self.layer + 1)
+
+    def parameter(self, rows: Tensor) -> Tensor:
+        """The parameter from its `rows` as they are stored."""
         array = rows if self.layer is None else rows[0]
         return array if self.arrange is None else self.arrange(array)
+
+    def __str__(self) -> str:
+        return self.key if self.layer is None else f"{self.key}[{self.layer}]"
 
 
 class Layout(Protocol):
@@ -99,6 +106,42 @@ class Layout(Protocol):
     def sizes(self) -> Mapping[str, int | str]:
         """Sizes that this layout records beyond the shapes of our parameters (names of `sizes`)."""
         ...
+
+
+@dataclass(frozen=True)
+class StoredParameters:
+    """The arrays of a source under our parameter names.
+
+    Attributes:
+        source: The arrays.
+        layout: Where each parameter is stored in it.
+        origin: The checkpoint, for error messages.
+    """
+
+    source: TensorSource
+    layout: Layout
+    origin: str
+
+    def locate(self, name: str) -> Location:
+        """Where the parameter `name` is stored.
+
+        Raises:
+            CheckpointError: If it is not stored.
+        """
+        location = self.layout.locate(name)
+        if not self.holds(location):
+            raise CheckpointError(f"{self.origin} ({self.layout.name}) lacks {location}, our {name}")
+        return location
+
+    def holds(self, location: Location) -> bool:
+        """Whether the array is there, and has that layer."""
+        entry = self.source.entries.get(location.key)
+        return entry is not None and (location.layer is None or location.layer < entry.shape[0])
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of the parameter `name`, or None where it is not stored."""
+        location = self.layout.locate(name)
+        return location.shape(self.source.entries[location.key]) if self.holds(location) else None
 
 
 def count_layers(keys: Collection[str], prefix: str) -> int:

@@ -5,7 +5,7 @@
     norm_stats.json       statistics of state and actions, in openpi's format
     tokenizer.json/.model the tokenizer
 
-What "processing" means is known to `pi0_edge.processing.loading`; here it is only put down.
+"processing" is written here, and read by `pi0_edge.processing.loading`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pi0_edge.checkpoints.layout import Location, count_layers
 from pi0_edge.checkpoints.sizes import FORMAT
 from pi0_edge.errors import ConfigError
 from pi0_edge.model.config import Pi0Config
+from pi0_edge.processing.description import ProcessingDescription
 
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
@@ -57,7 +58,7 @@ class NativeLayout:
 
 
 def save_checkpoint(
-    folder: Path, model_state: Mapping[str, Tensor], config: Pi0Config, processing: Mapping[str, Any] | None = None
+    folder: Path, model_state: Mapping[str, Tensor], config: Pi0Config, processing: ProcessingDescription | None = None
 ) -> None:
     """Writes a checkpoint in our own layout, replacing one that is already there.
 
@@ -67,20 +68,18 @@ def save_checkpoint(
         folder: Created if needed.
         model_state: The state dict of a `Pi0`, in the dtypes to store.
         config: Its sizes.
-        processing: As returned by `ObservationProcessor.description()`: "norm_stats" (openpi's format), "tokenizer"
-            (a file to copy) and further JSON values; any may be absent.
+        processing: From `ObservationProcessor.description`; its tokenizer is copied.
 
     Raises:
         ConfigError: If a file to copy is missing or not of a known kind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = dict(processing or {})
-    if "norm_stats" in settings:
-        _write_json(folder / "norm_stats.json", {"norm_stats": settings.pop("norm_stats")})
-    if "tokenizer" in settings:
-        _copy_tokenizer(Path(settings.pop("tokenizer")), folder)
+    if processing is not None and processing.norm_stats is not None:
+        _write_json(folder / "norm_stats.json", {"norm_stats": processing.norm_stats})
+    if processing is not None and processing.tokenizer is not None:
+        _copy_tokenizer(processing.tokenizer, folder)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": dataclasses.asdict(config)}
-    _write_json(folder / "config.json", {**content, "processing": settings})
+    _write_json(folder / "config.json", {**content, "processing": {} if processing is None else processing.to_dict()})
     _write_weights(folder / WEIGHTS, model_state)
 
 

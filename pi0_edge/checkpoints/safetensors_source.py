@@ -97,7 +97,7 @@ def _refuse_truncated(path: Path) -> None:
     try:
         tensors = {key: value for key, value in json.loads(header).items() if key != "__metadata__"}
         ends = {key: 8 + length + int(value["data_offsets"][1]) for key, value in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise CheckpointError(
             f"{path} has no complete safetensors header (the file has {found} bytes); it is truncated or of another "
             "format: download or export it again"
@@ -117,7 +117,7 @@ def _read_index(path: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{path} is not a safetensors index ({error!r}); expected a weight_map in it") from error
     for name in weight_map.values():
         if Path(name).name != name:
-            raise CheckpointError(f"{path}: the shard {name!r} lies outside the folder; expected a plain file name")
+            raise CheckpointError(f"{path}: the shard {name!r} is outside the folder; expected a plain file name")
     shards = {name: _read_header(path.parent / name) for name in sorted(set(weight_map.values()))}
     absent = [key for key, shard in weight_map.items() if key not in shards[shard]]
     if absent:

@@ -1,11 +1,11 @@
-"""The sizes of a network, read from the shapes of its parameters.
+"""How large a network is: its `Pi0Config`, from shapes, config.json and the sizes that a user gives.
 
-Shapes tell almost everything. What they cannot tell is asked for in this order: the sizes a layout or a config.json
-records, the sizes the user gives, and, where the widths are those of the published models, their presets. Nothing is
-guessed beyond that, with one exception that is logged: a checkpoint of published size that records no horizon gets 50.
+The shapes of the parameters show almost everything. What they do not show is taken from, in this order: the user, the
+config.json beside the weights, and, where the widths are those of the published models, their presets. Nothing else is
+assumed, with one exception that is logged: a checkpoint of published size that records no horizon gets 50. A size that
+is given and also shown by the weights must agree with them.
 
-A SIZES file (YAML or JSON) gives any of these, nested or joined by a dot or an underscore; nothing is required, and
-what the weights themselves tell may be left out (what is given must then agree with them)::
+A SIZES file (YAML or JSON) gives any of these, nested or joined by a dot or an underscore; nothing is required::
 
     variant: pi0            # or pi05
     vision:  {width: 1152, depth: 27, mlp_dim: 4304, heads: 16, patch_size: 14, image_size: 224}
@@ -17,32 +17,37 @@ what the weights themselves tell may be left out (what is given must then agree 
     max_prompt_tokens: 48
     trained_delay: 0        # longest frozen prefix of training-time RTC
 
-The names other projects use are understood as well (`siglip`, `paligemma`, `num_heads`, `intermediate_size`,
+The names of other projects are understood as well (`siglip`, `paligemma`, `num_heads`, `intermediate_size`,
 `action_horizon`, `chunk_size`, …); an unknown name is an error that offers the nearest known one. At the top level,
-`depth`, `heads`, `kv_heads` and `head_dim` speak of both experts, `patch_size` and `image_size` of the vision tower.
-
-MERGED: The config.json beside the weights: what it records of the sizes that the weights cannot tell.
+`depth`, `heads`, `kv_heads` and `head_dim` apply to both experts, `patch_size` and `image_size` to the vision tower.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pi0_edge.checkpoints.layout import StoredParameters
 from pi0_edge.errors import CheckpointError, ConfigError
+from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, Variant, VisionConfig
+
+_log = logging.getLogger(__name__)
 
 Sizes = dict[str, "int | str"]
 """Flat: "vision.width" -> 1152, …, "variant" -> "pi0"."""
+
+FORMAT = "pi0-edge"
+"""Value of "format" in our own config.json."""
 
 SHARED = ("depth", "heads", "kv_heads", "head_dim")
 """Sizes in which prefix and expert must agree, because they attend to each other."""
@@ -76,6 +81,29 @@ _FIELD_ALIASES = {
     "trained_delay": ("trained_delay", "rtc_training_max_delay"),
 }
 _VARIANTS = {"pi0": "pi0", "π0": "pi0", "pi05": "pi05", "pi0.5": "pi05", "pi0_5": "pi05", "π0.5": "pi05"}
+_SECTIONS = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
+_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay")
+
+_SHAPE_EVIDENCE: dict[str, tuple[tuple[str, int], ...]] = {
+    "vision.width": (("vision.layers.{i}.norm1.weight", 0), ("vision.patch_embedding.weight", 0)),
+    "vision.patch_size": (("vision.patch_embedding.weight", 2), ("vision.patch_embedding.weight", 3)),
+    "vision.mlp_dim": (("vision.layers.{i}.mlp.fc1.weight", 0), ("vision.layers.{i}.mlp.fc1.bias", 0)),
+    "tokens": (("vision.position_embedding", 0),),
+    "prefix.width": (("prefix.layers.{i}.attention.k.weight", 1), ("prefix.layers.{i}.attention_norm.weight", 0)),
+    "prefix.mlp_dim": (("prefix.layers.{i}.mlp.gate.weight", 0), ("prefix.layers.{i}.mlp.up.weight", 0)),
+    "expert.width": (("expert.layers.{i}.attention.q.weight", 1), ("action_in_proj.weight", 0)),
+    "expert.mlp_dim": (("expert.layers.{i}.mlp.gate.weight", 0), ("expert.layers.{i}.mlp.up.weight", 0)),
+    "vocab_size": (("token_embedding.weight", 0),),
+    "action_dim": (("action_in_proj.weight", 1), ("action_out_proj.weight", 0), ("action_out_proj.bias", 0)),
+    "query": (("expert.layers.{i}.attention.q.weight", 0),),
+    "key": (("expert.layers.{i}.attention.k.weight", 0), ("prefix.layers.{i}.attention.k.weight", 0)),
+}
+"""Which axis of which parameters shows a size; {i} is every layer."""
+
+_ASSUMED_HORIZON = (
+    "%s records no horizon; assuming %d as in the base models (pi0_droid has 10, pi05_droid 15, pi05_libero 10: "
+    "give horizon in a SIZES file)"
+)
 
 
 def load_sizes(path: Path) -> Sizes:
@@ -112,14 +140,107 @@ def parse_sizes(content: Mapping[str, Any], origin: str = "the given sizes") -> 
     return sizes
 
 
-def with_shared(sizes: Sizes) -> Sizes:
-    """Fills what is given for one expert and must be the same in the other."""
-    filled = dict(sizes)
-    for field in SHARED:
-        for one, other in (("prefix", "expert"), ("expert", "prefix")):
-            if f"{one}.{field}" in filled:
-                filled.setdefault(f"{other}.{field}", filled[f"{one}.{field}"])
-    return filled
+@dataclass(frozen=True)
+class RecordedConfig:
+    """What a config.json records.
+
+    Attributes:
+        sizes: Those that it holds.
+        is_lerobot: Whether LeRobot wrote it.
+    """
+
+    sizes: Sizes = dataclasses.field(default_factory=dict)
+    is_lerobot: bool = False
+
+
+def read_config(folder: Path) -> RecordedConfig:
+    """Reads the config.json of ours, of LeRobot or of openpi; an empty one where there is none.
+
+    Raises:
+        CheckpointError: If it is not a JSON object, or LeRobot's of another policy.
+        ConfigError: If a size in it is not a positive integer.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return RecordedConfig()
+    config = read_json_object(path, CheckpointError)
+    if config.get("format") == FORMAT:
+        return RecordedConfig(parse_sizes(config.get("config", {}), str(path)))
+    if "type" in config and "input_features" in config:  # openpi writes neither
+        return RecordedConfig(_lerobot_sizes(config, path), is_lerobot=True)
+    openpi = {key: config[key] for key in ("action_dim", "action_horizon") if key in config}
+    return RecordedConfig(parse_sizes(openpi, str(path)))
+
+
+def infer_config(
+    stored: StoredParameters, variant: Variant, recorded: Sizes, overrides: Mapping[str, Any]
+) -> Pi0Config:
+    """The configuration of the network whose parameters are stored.
+
+    Args:
+        stored: The parameters, for their shapes.
+        variant: Detected from the keys.
+        recorded: Sizes in the config.json.
+        overrides: Sizes that the user gives, as in a SIZES file.
+
+    Raises:
+        ConfigError: If a size is missing, contradicts the weights, or the sizes do not fit together.
+        CheckpointError: If a parameter whose shape shows a size is missing.
+    """
+    given = {**recorded, **parse_sizes(overrides)}
+    return complete(sizes_from_shapes(stored), given, variant, stored.origin)
+
+
+def sizes_from_shapes(stored: StoredParameters) -> Sizes:
+    """What shapes and layer counts show, and the rows of q and k as "query" and "key".
+
+    A size is what the majority of the parameters shows that have it as an axis, so that one wrongly shaped tensor does
+    not change it but is found by `Checkpoint.check` afterwards.
+
+    Raises:
+        CheckpointError: If no parameter that shows a size is stored, or the images are not square.
+    """
+    layout = stored.layout
+    gemma_depth = max(layout.layers("prefix"), layout.layers("expert"))
+    sizes: Sizes = {"vision.depth": layout.layers("vision"), "prefix.depth": gemma_depth, "expert.depth": gemma_depth}
+    for size, evidence in _SHAPE_EVIDENCE.items():
+        found = _majority(stored, evidence, layout.layers("vision") if size.startswith("vision") else gemma_depth)
+        if found is not None:
+            sizes[size] = found
+        elif size != "prefix.mlp_dim":
+            absent = layout.locate(evidence[0][0].format(i=0)).key
+            raise CheckpointError(
+                f"{stored.origin} lacks {absent}, expected in every π0 checkpoint; copy or export it again"
+            )
+    tokens = int(sizes.pop("tokens"))
+    if math.isqrt(tokens) ** 2 != tokens:
+        raise CheckpointError(f"{stored.origin}: the position embedding has {tokens} rows, expected a square number")
+    sizes["vision.image_size"] = math.isqrt(tokens) * int(sizes["vision.patch_size"])
+    return {**sizes, **layout.sizes()}
+
+
+def complete(measured: Sizes, given: Sizes, variant: Variant, origin: str) -> Pi0Config:
+    """Joins measured, given and preset sizes into a configuration.
+
+    Args:
+        measured: From `sizes_from_shapes`.
+        given: From a config.json and the user.
+        variant: Detected from the keys.
+        origin: The checkpoint, for error messages.
+
+    Raises:
+        ConfigError: If a size is missing, contradicts the weights, or the sizes do not fit together.
+    """
+    given = _with_shared(given)
+    _refuse_contradictions({**measured, "variant": variant}, given, origin)
+    sizes = {**measured, **_published(measured, variant), **given}
+    sizes |= _heads(sizes, origin)
+    sizes.setdefault("max_prompt_tokens", PRESETS[variant].max_prompt_tokens)
+    sizes.setdefault("trained_delay", 0)
+    config = _build(sizes, variant, origin)
+    if "horizon" not in given:
+        _log.warning(_ASSUMED_HORIZON, origin, config.horizon)
+    return config
 
 
 def _leaves(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -132,7 +253,7 @@ def _leaves(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def _canonical(name: str, origin: str) -> list[str]:
-    """All canonical names that `name` stands for (two for a size both experts share)."""
+    """All canonical names that `name` means (two for a size both experts share)."""
     lowered = name.lower().replace("-", "_")
     if lowered == "pi05":
         return ["variant"]
@@ -179,93 +300,33 @@ def _variant(name: str, value: Any, origin: str) -> str:
     return variant
 
 
-ShapeOf = Callable[[str], "tuple[int, ...] | None"]
-LayersOf = Callable[[str], int]
-
-_WITNESSES: dict[str, tuple[tuple[str, int], ...]] = {
-    "vision.width": (("vision.layers.{i}.norm1.weight", 0), ("vision.patch_embedding.weight", 0)),
-    "vision.patch_size": (("vision.patch_embedding.weight", 2), ("vision.patch_embedding.weight", 3)),
-    "vision.mlp_dim": (("vision.layers.{i}.mlp.fc1.weight", 0), ("vision.layers.{i}.mlp.fc1.bias", 0)),
-    "tokens": (("vision.position_embedding", 0),),
-    "prefix.width": (("prefix.layers.{i}.attention.k.weight", 1), ("prefix.layers.{i}.attention_norm.weight", 0)),
-    "prefix.mlp_dim": (("prefix.layers.{i}.mlp.gate.weight", 0), ("prefix.layers.{i}.mlp.up.weight", 0)),
-    "expert.width": (("expert.layers.{i}.attention.q.weight", 1), ("action_in_proj.weight", 0)),
-    "expert.mlp_dim": (("expert.layers.{i}.mlp.gate.weight", 0), ("expert.layers.{i}.mlp.up.weight", 0)),
-    "vocab_size": (("token_embedding.weight", 0),),
-    "action_dim": (("action_in_proj.weight", 1), ("action_out_proj.weight", 0), ("action_out_proj.bias", 0)),
-    "query": (("expert.layers.{i}.attention.q.weight", 0),),
-    "key": (("expert.layers.{i}.attention.k.weight", 0), ("prefix.layers.{i}.attention.k.weight", 0)),
-}
-"""Which axis of which parameters shows a size; {i} stands for every layer."""
+def _lerobot_sizes(config: dict[str, Any], path: Path) -> Sizes:
+    if config["type"] not in ("pi0", "pi05"):
+        raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
+    names = ("type", "max_action_dim", "chunk_size", "tokenizer_max_length", "image_resolution")
+    names += ("rtc_training_max_delay",)
+    return parse_sizes({key: config[key] for key in names if config.get(key) is not None}, str(path))
 
 
-_ASSUMED_HORIZON = (
-    "%s records no horizon; assuming %d as in the base models (pi0_droid has 10, pi05_droid 15, pi05_libero 10: "
-    "give horizon in a SIZES file)"
-)
-_SECTIONS = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
-_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay")
-_log = logging.getLogger(__name__)
-
-
-def measure(shape: ShapeOf, layers: LayersOf, key: Callable[[str], str], origin: str) -> Sizes:
-    """What shapes and layer counts tell, under the names of `sizes` (and the rows of q and k as "query" and "key").
-
-    Every size is put to the vote of all parameters that show it, so that one wrongly shaped tensor is not taken for
-    the truth but found by `Checkpoint.check` afterwards.
-
-    Raises:
-        CheckpointError: If a size has no witness left, or the picture is not square.
-    """
-    depths = {"vision": layers("vision"), "gemma": max(layers("prefix"), layers("expert"))}
-    sizes: Sizes = {"vision.depth": depths["vision"], "prefix.depth": depths["gemma"], "expert.depth": depths["gemma"]}
-    for size, witnesses in _WITNESSES.items():
-        found = _vote(shape, witnesses, depths["vision" if size.startswith("vision") else "gemma"])
-        if found is not None:
-            sizes[size] = found
-        elif size != "prefix.mlp_dim":
-            absent = key(witnesses[0][0].format(i=0))
-            raise CheckpointError(f"{origin} lacks {absent}, expected in every π0 checkpoint; copy or export it again")
-    tokens = int(sizes.pop("tokens"))
-    if math.isqrt(tokens) ** 2 != tokens:
-        raise CheckpointError(f"{origin}: the position embedding has {tokens} rows, expected a square number")
-    sizes["vision.image_size"] = math.isqrt(tokens) * int(sizes["vision.patch_size"])
-    return sizes
-
-
-def _vote(shape: ShapeOf, witnesses: tuple[tuple[str, int], ...], depth: int) -> int | None:
-    """The length that most witnesses show, or None without witnesses."""
-    votes: Counter[int] = Counter()
-    for template, axis in witnesses:
+def _majority(stored: StoredParameters, evidence: tuple[tuple[str, int], ...], depth: int) -> int | None:
+    """The length that most of the stored parameters show, or None where none is stored."""
+    lengths: Counter[int] = Counter()
+    for template, axis in evidence:
         for name in dict.fromkeys(template.format(i=layer) for layer in range(depth)):
-            found = shape(name)
-            if found is not None and axis < len(found):
-                votes[found[axis]] += 1
-    return votes.most_common(1)[0][0] if votes else None
+            shape = stored.shape(name)
+            if shape is not None and axis < len(shape):
+                lengths[shape[axis]] += 1
+    return lengths.most_common(1)[0][0] if lengths else None
 
 
-def complete(measured: Sizes, given: Sizes, variant: Variant, origin: str) -> Pi0Config:
-    """Joins measured, given and preset sizes into a configuration.
-
-    Args:
-        measured: From `measure`.
-        given: From the layout, its config.json and the user.
-        variant: Told from the keys.
-        origin: The checkpoint, named in errors.
-
-    Raises:
-        ConfigError: If a size is missing, contradicts the weights, or the sizes do not fit together.
-    """
-    given = with_shared(given)
-    _refuse_contradictions({**measured, "variant": variant}, given, origin)
-    sizes = {**measured, **_published(measured, variant), **given}
-    sizes |= _heads(sizes, origin)
-    sizes.setdefault("max_prompt_tokens", PRESETS[variant].max_prompt_tokens)
-    sizes.setdefault("trained_delay", 0)
-    config = _build(sizes, variant, origin)
-    if "horizon" not in given:
-        _log.warning(_ASSUMED_HORIZON, origin, config.horizon)
-    return config
+def _with_shared(sizes: Sizes) -> Sizes:
+    """Fills what is given for one expert and must be the same in the other."""
+    filled = dict(sizes)
+    for field in SHARED:
+        for one, other in (("prefix", "expert"), ("expert", "prefix")):
+            if f"{one}.{field}" in filled:
+                filled.setdefault(f"{other}.{field}", filled[f"{one}.{field}"])
+    return filled
 
 
 def _refuse_contradictions(measured: Mapping[str, int | str], given: Sizes, origin: str) -> None:
@@ -329,51 +390,3 @@ def _refuse_unknown(keys: list[str], sizes: Sizes, origin: str) -> None:
 def _example(key: str) -> str:
     section, _, field = key.rpartition(".")
     return f"{section}: {{{field}: 4}}" if section else f"{field}: 50"
-
-
-FORMAT = "pi0-edge"
-"""Value of "format" in our own config.json."""
-
-
-def read_config_json(folder: Path) -> dict[str, Any]:
-    """The content of config.json, or an empty mapping where there is none.
-
-    Raises:
-        CheckpointError: If it is not a JSON mapping.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy or export it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
-
-
-def is_lerobot(config: dict[str, Any]) -> bool:
-    """LeRobot writes the policy type and its features; openpi writes neither."""
-    return "type" in config and "input_features" in config
-
-
-def recorded_sizes(config: dict[str, Any], path: Path) -> Sizes:
-    """The sizes in a config.json of ours, of LeRobot or of openpi.
-
-    Raises:
-        CheckpointError: If it is a LeRobot configuration of another policy, or of a PEFT adapter.
-    """
-    if config.get("format") == FORMAT:
-        return parse_sizes(config.get("config", {}), str(path))
-    if is_lerobot(config):
-        return _lerobot_sizes(config, path)
-    return parse_sizes({key: config[key] for key in ("action_dim", "action_horizon") if key in config}, str(path))
-
-
-def _lerobot_sizes(config: dict[str, Any], path: Path) -> Sizes:
-    if config["type"] not in ("pi0", "pi05"):
-        raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
-    names = ("type", "max_action_dim", "chunk_size", "tokenizer_max_length", "image_resolution")
-    names += ("rtc_training_max_delay",)
-    return parse_sizes({key: config[key] for key in names if config.get(key) is not None}, str(path))

@@ -1,6 +1,6 @@
 """Where the PyTorch checkpoints of openpi, LeRobot and transformers keep our parameters.
 
-All three follow Hugging Face's module names inside the towers and differ in what stands before them. Two rules:
+All three follow Hugging Face's module names inside the towers and differ in the prefix before them. Two rules:
 
 * The token table is stored as `lm_head`, as `embed_tokens`, or as both. LeRobot since 0.5 stores both, and they can
   diverge after fine-tuning; `embed_tokens` is then the one in use.
@@ -60,7 +60,7 @@ _BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 @dataclass(frozen=True)
 class Roots:
-    """What stands before the module names of each part."""
+    """The prefix of the module names of each part."""
 
     vision: str
     projector: str
@@ -95,7 +95,7 @@ class TorchLayout:
     """Names of one PyTorch checkpoint family."""
 
     def __init__(self, name: str, roots: Roots, keys: Collection[str], strip: str = "") -> None:
-        """Keys are those of the file; `strip` is what stands before every name of this family ("model." or nothing)."""
+        """Keys are those of the file; `strip` is the prefix of every name of this family ("model." or nothing)."""
         self.name = name
         self._roots = roots
         self._strip = strip
@@ -159,7 +159,7 @@ def torch_layout(keys: Collection[str], path: Path, lerobot: bool) -> TorchLayou
     Args:
         keys: All tensor names.
         path: Of the checkpoint, for messages.
-        lerobot: Whether LeRobot's configuration lies beside the weights.
+        lerobot: Whether LeRobot's configuration is in the folder of the weights.
 
     Raises:
         CheckpointError: If the keys are those of a legacy LeRobot checkpoint or of unmerged adapters.

@@ -82,7 +82,7 @@ def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
     return {
         "model": opened.config.variant,
         "scheme": opened.scheme.name,
-        "robot": manifest.processing["robot"].get("name"),
+        "robot": manifest.processing.robot.get("name"),
         "gate": opened.gate,
         "gate_reasons": list(opened.gate_reasons),
         "calibration": manifest.calibration,

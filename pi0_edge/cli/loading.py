@@ -28,7 +28,7 @@ def load_policy(
         ConfigError: If two flags contradict each other.
         Pi0EdgeError: As `Policy.load` and `Policy.from_bundle`.
     """
-    from pi0_edge.bundle.seal import MANIFEST
+    from pi0_edge.bundle.checksums import MANIFEST
     from pi0_edge.errors import ConfigError
     from pi0_edge.policy import Policy
     from pi0_edge.quant.scheme_files import load_scheme

@@ -1,7 +1,7 @@
 """Statistics per channel of a feature, as LeRobot stores them per episode and for a whole dataset.
 
-Vectors are summarised exactly. Pictures are summarised through a histogram of sampled frames: levels are integers,
-so mean, deviation and quantiles of the sample are exact too. Picture values are scaled to [0, 1].
+Vectors are summarised exactly. Images are summarised through a histogram of sampled frames: levels are integers,
+so mean, deviation and quantiles of the sample are exact too. Image values are scaled to [0, 1].
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def vector_statistics(values: NDArray[Any]) -> Statistics:
     return {**moments, "count": np.array([len(values)]), **dict(zip(QUANTILES, quantiles, strict=True))}
 
 
-def picture_histogram(pictures: NDArray[np.uint8]) -> NDArray[np.int64]:
+def image_histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels per colour and level, shape (3, 256), over evenly spaced frames of (T, height, width, 3)."""
-    picked = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), SAMPLED_FRAMES)).astype(int)]
+    picked = images[np.linspace(0, len(images) - 1, min(len(images), SAMPLED_FRAMES)).astype(int)]
     return np.stack([np.bincount(picked[..., colour].ravel(), minlength=256) for colour in range(3)])
 
 
-def picture_statistics(histogram: NDArray[np.int64], frames: int) -> Statistics:
-    """Statistics of pictures from their histogram (3, 256); each entry (3, 1, 1), ``count`` (1,)."""
+def image_statistics(histogram: NDArray[np.int64], frames: int) -> Statistics:
+    """Statistics of images from their histogram (3, 256); each entry (3, 1, 1), ``count`` (1,)."""
     levels = np.arange(256) / 255.0
     share = histogram / histogram.sum(axis=1, keepdims=True)
     cumulative = np.cumsum(share, axis=1)

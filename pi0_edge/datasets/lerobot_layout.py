@@ -1,7 +1,7 @@
 """Names and paths that the reader and the writer of LeRobotDataset folders share.
 
 A v3.0 folder holds ``meta/info.json``, ``meta/stats.json``, ``meta/tasks.parquet``, one row per episode in
-``meta/episodes/``, one row per frame in ``data/`` and pictures in ``videos/<feature>/``; files of the last three
+``meta/episodes/``, one row per frame in ``data/`` and images in ``videos/<feature>/``; files of the last three
 hold many episodes each. A v2.1 folder has one data file and one video per episode and keeps its metadata in
 ``.jsonl`` files. Field names are LeRobot's (lerobot 0.4, ``lerobot/datasets``).
 """

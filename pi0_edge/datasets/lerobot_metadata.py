@@ -21,6 +21,7 @@ from pi0_edge.datasets.lerobot_layout import (
     TASKS_V30,
 )
 from pi0_edge.errors import DatasetError, MissingDependencyError
+from pi0_edge.json_files import read_json_object
 
 try:
     import pyarrow as pa
@@ -29,11 +30,12 @@ except ImportError as error:
     raise MissingDependencyError(f"datasets need pyarrow ({error}): pip install 'pi0-edge[train]'") from error
 
 VERSIONS = ("v2.1", "v3.0")
+ADVICE = "expected a complete LeRobotDataset: fetch it again"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Where the pictures of one camera in one episode are: a file and a start time in seconds."""
+    """Where the images of one camera in one episode are: a file and a start time in seconds."""
 
     path: Path
     start: float
@@ -66,9 +68,9 @@ def load_metadata(root: Path) -> DatasetMetadata:
     """Read ``meta/`` of a dataset folder.
 
     Raises:
-        DatasetError: a file is missing or damaged, or the version is neither v2.1 nor v3.0.
+        DatasetError: A file is missing or damaged, or the version is neither v2.1 nor v3.0.
     """
-    info = _read_json(root / INFO)
+    info = read_json_object(root / INFO, DatasetError, ADVICE)
     version = info.get("codebase_version")
     if version not in VERSIONS:
         raise DatasetError(f"{root / INFO}: codebase_version is {version!r}; only {' and '.join(VERSIONS)} can be read")
@@ -83,7 +85,7 @@ def read_table(path: Path) -> pa.Table:
     """Read a parquet file.
 
     Raises:
-        DatasetError: it is missing or damaged.
+        DatasetError: It is missing or damaged.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing; the dataset is incomplete, fetch it again")
@@ -126,7 +128,11 @@ def _v30(root: Path, info: dict[str, Any]) -> _Parts:
     wanted = [[name for name in table.column_names if not name.startswith("stats/")] for table in tables]
     rows = [row for table, names in zip(tables, wanted, strict=True) for row in table.select(names).to_pylist()]
     episodes = tuple(_v30_episode(root, info, row) for row in rows)
-    return tuple(by_index[index] for index in sorted(by_index)), episodes, _arrays(_read_json(root / STATS))
+    return (
+        tuple(by_index[index] for index in sorted(by_index)),
+        episodes,
+        _arrays(read_json_object(root / STATS, DatasetError, ADVICE)),
+    )
 
 
 def _v30_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> EpisodeInfo:
@@ -151,17 +157,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); is its folder a LeRobotDataset?") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
+        raise DatasetError(f"{path} cannot be read ({error}); {ADVICE}") from error
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

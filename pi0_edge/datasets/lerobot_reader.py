@@ -1,6 +1,6 @@
 """Reads LeRobotDataset folders, v2.1 and v3.0, with pyarrow and PyAV only.
 
-Arrays come episode by episode, pictures frame by frame in recorded order. Pictures must be stored as videos (also
+Arrays come episode by episode, images frame by frame in recorded order. Images must be stored as videos (also
 AV1); it deliberately does not fetch from a hub, resample in time or convert to tensors.
 """
 
@@ -32,7 +32,7 @@ class LeRobotDataset:
     """A dataset folder.
 
     Raises:
-        DatasetError: the folder is no dataset of version v2.1 or v3.0, or its metadata is incomplete.
+        DatasetError: The folder is no dataset of version v2.1 or v3.0, or its metadata is incomplete.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -81,7 +81,7 @@ class LeRobotDataset:
         """Length, tasks and files of an episode.
 
         Raises:
-            DatasetError: no such episode.
+            DatasetError: No such episode.
         """
         if index not in self._by_index:
             raise DatasetError(f"{self.root} has no episode {index}; it has {len(self._by_index)}")
@@ -91,7 +91,7 @@ class LeRobotDataset:
         """State and action of an episode.
 
         Raises:
-            DatasetError: no such episode, or its data is missing, truncated or not finite.
+            DatasetError: No such episode, or its data is missing, truncated or not finite.
         """
         info = self.info(index)
         table = self._table(info.data)
@@ -103,23 +103,23 @@ class LeRobotDataset:
         return Episode(self._vectors(rows, STATE, info), self._vectors(rows, ACTION, info))
 
     def frames(self, index: int, camera: str) -> Iterator[NDArray[np.uint8]]:
-        """Pictures of an episode in order, uint8 (height, width, 3); ``camera`` short or as the full feature.
+        """Images of an episode in order, uint8 (height, width, 3); ``camera`` short or as the full feature.
 
         Raises:
-            DatasetError: no such episode or camera, or the video is missing, truncated or of another size.
+            DatasetError: No such episode or camera, or the video is missing, truncated or of another size.
         """
         info = self.info(index)
         key = CAMERA_PREFIX + camera.removeprefix(CAMERA_PREFIX)
         if key not in info.clips:
             raise DatasetError(f"unknown camera {camera!r}; {self.root} has {', '.join(self.cameras) or 'none'}")
-        return self._pictures(info, key)
+        return self._images(info, key)
 
-    def _pictures(self, info: EpisodeInfo, key: str) -> Iterator[NDArray[np.uint8]]:
+    def _images(self, info: EpisodeInfo, key: str) -> Iterator[NDArray[np.uint8]]:
         clip, shape = info.clips[key], tuple(self.features[key]["shape"])
-        for picture in read_frames(clip.path, clip.start, info.length, self.fps):
-            if picture.shape != shape:
-                raise DatasetError(f"{clip.path} has pictures of shape {picture.shape}, expected {shape}")
-            yield picture
+        for image in read_frames(clip.path, clip.start, info.length, self.fps):
+            if image.shape != shape:
+                raise DatasetError(f"{clip.path} has images of shape {image.shape}, expected {shape}")
+            yield image
 
     def _table(self, path: Path) -> pa.Table:
         if self._last_table is None or self._last_table[0] != path:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pi0_edge.datasets.feature_statistics import (
     Statistics,
-    picture_histogram,
-    picture_statistics,
+    image_histogram,
+    image_statistics,
     vector_statistics,
 )
 from pi0_edge.datasets.lerobot_layout import (
@@ -47,7 +47,7 @@ except ImportError as error:
     raise MissingDependencyError(f"datasets need pyarrow ({error}): pip install 'pi0-edge[train]'") from error
 
 EPISODES_PER_FILE = 50
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 class LeRobotWriter:
@@ -80,25 +80,25 @@ class LeRobotWriter:
         self._frames = self._frames_in_file = 0
 
     def add_episode(
-        self, state: NDArray[np.float32], action: NDArray[np.float32], pictures: Mapping[str, Pictures], task: str
+        self, state: NDArray[np.float32], action: NDArray[np.float32], images: Mapping[str, Images], task: str
     ) -> None:
         """Append one episode of T frames.
 
         Args:
             state: (T, joints), measured.
             action: (T, joints), setpoints.
-            pictures: by camera, uint8 (T, height, width, 3).
-            task: what the robot was told to do.
+            images: By camera, uint8 (T, height, width, 3).
+            task: The instruction of the episode.
 
         Raises:
-            DatasetError: a length, a shape or a camera does not fit.
+            DatasetError: A length, a shape or a camera does not fit.
         """
-        self._check(state, action, pictures)
+        self._check(state, action, images)
         if len(self._episodes) % EPISODES_PER_FILE == 0:
             self._next_files()
         table = self._frame_table(state, action, self._tasks.setdefault(task, len(self._tasks)))
-        self._write_frames(table, pictures)
-        statistics = self._episode_statistics(table, pictures)
+        self._write_frames(table, images)
+        statistics = self._episode_statistics(table, images)
         self._episodes.append(self._episode_row(len(state), task, statistics))
         self._frames += len(state)
         self._frames_in_file += len(state)
@@ -107,7 +107,7 @@ class LeRobotWriter:
         """Finish the open files and write the metadata.
 
         Raises:
-            DatasetError: there is no episode.
+            DatasetError: There is no episode.
         """
         self._close_files()
         if not self._episodes:
@@ -141,10 +141,10 @@ class LeRobotWriter:
         }
         return {STATE: vector, ACTION: vector, **cameras, **INDEX_FEATURES}
 
-    def _check(self, state: NDArray[Any], action: NDArray[Any], pictures: Mapping[str, Pictures]) -> None:
+    def _check(self, state: NDArray[Any], action: NDArray[Any], images: Mapping[str, Images]) -> None:
         expected = {STATE: (len(self._joint_names),), ACTION: (len(self._joint_names),)}
         expected |= {CAMERA_PREFIX + name: (*size, 3) for name, size in self._cameras.items()}
-        found = {STATE: state, ACTION: action, **{CAMERA_PREFIX + name: p for name, p in pictures.items()}}
+        found = {STATE: state, ACTION: action, **{CAMERA_PREFIX + name: p for name, p in images.items()}}
         if found.keys() != expected.keys():
             raise DatasetError(f"an episode has {sorted(found)}, this dataset has {sorted(expected)}")
         for name, values in found.items():
@@ -186,26 +186,26 @@ class LeRobotWriter:
         }
         return pa.table(columns)
 
-    def _write_frames(self, table: pa.Table, pictures: Mapping[str, Pictures]) -> None:
+    def _write_frames(self, table: pa.Table, images: Mapping[str, Images]) -> None:
         if self._data is None:
             path = self._root / DATA_V30.format(**self._place())
             path.parent.mkdir(parents=True, exist_ok=True)
             self._data = pq.ParquetWriter(path, table.schema)
         self._data.write_table(table)
         for name, video in self._videos.items():
-            for picture in pictures[name]:
-                video.write(np.ascontiguousarray(picture))
+            for image in images[name]:
+                video.write(np.ascontiguousarray(image))
 
-    def _episode_statistics(self, table: pa.Table, pictures: Mapping[str, Pictures]) -> dict[str, Statistics]:
+    def _episode_statistics(self, table: pa.Table, images: Mapping[str, Images]) -> dict[str, Statistics]:
         statistics: dict[str, Statistics] = {}
         for name in table.column_names:
             values = np.stack(table[name].to_numpy()).reshape(table.num_rows, -1)
             self._vectors.setdefault(name, []).append(values)
             statistics[name] = vector_statistics(values)
-        for name, frames in pictures.items():
-            key, histogram = CAMERA_PREFIX + name, picture_histogram(frames)
+        for name, frames in images.items():
+            key, histogram = CAMERA_PREFIX + name, image_histogram(frames)
             self._histograms[key] = self._histograms.get(key, 0) + histogram
-            statistics[key] = picture_statistics(histogram, len(frames))
+            statistics[key] = image_statistics(histogram, len(frames))
         return statistics
 
     def _episode_row(self, length: int, task: str, statistics: dict[str, Statistics]) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class LeRobotWriter:
 
     def _total_statistics(self) -> dict[str, dict[str, Any]]:
         totals = {key: vector_statistics(np.concatenate(parts)) for key, parts in self._vectors.items()}
-        totals |= {key: picture_statistics(histogram, self._frames) for key, histogram in self._histograms.items()}
+        totals |= {key: image_statistics(histogram, self._frames) for key, histogram in self._histograms.items()}
         return {key: {name: entry.tolist() for name, entry in entries.items()} for key, entries in totals.items()}
 
     def _info(self) -> dict[str, Any]:

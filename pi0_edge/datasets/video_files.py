@@ -1,4 +1,4 @@
-"""Pictures to and from video files through PyAV.
+"""Images to and from video files through PyAV.
 
 Written videos are H.264 with full colour resolution (4:4:4) at a low quantizer: with the usual 4:2:0 a small red
 cube on grey is off by 21 of 255 levels on average, with these settings by 1, at 0.7 kB per 112x112 frame.
@@ -43,7 +43,7 @@ def video_info(height: int, width: int, fps: int) -> dict[str, Any]:
 
 
 class VideoFileWriter:
-    """Writes one mp4 file, one picture per 1/fps s."""
+    """Writes one mp4 file, one image per 1/fps s."""
 
     def __init__(self, path: Path, fps: int, height: int, width: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +51,9 @@ class VideoFileWriter:
         self._stream = self._container.add_stream("libx264", rate=fps, options=ENCODER_OPTIONS)
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, PIXEL_FORMAT
 
-    def write(self, picture: NDArray[np.uint8]) -> None:
-        """Append one picture, uint8 (height, width, 3)."""
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+    def write(self, image: NDArray[np.uint8]) -> None:
+        """Append one image, uint8 (height, width, 3)."""
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
 
     def close(self) -> None:
         """Write what the encoder still holds and finish the file."""
@@ -70,17 +70,17 @@ class VideoFileWriter:
 
 
 def read_frames(path: Path, start: float, count: int, fps: float) -> Iterator[NDArray[np.uint8]]:
-    """Yield ``count`` pictures, uint8 (height, width, 3), from ``start`` seconds on.
+    """Yield ``count`` images, uint8 (height, width, 3), from ``start`` seconds on.
 
     Raises:
-        DatasetError: the file is missing, is not a video or ends too early.
+        DatasetError: The file is missing, is not a video or ends too early.
     """
     if not path.is_file():
         raise DatasetError(f"video file {path} is missing; fetch the dataset again")
     found = 0
     try:
-        for picture in _decode(path, start - 0.5 / fps):
-            yield picture
+        for image in _decode(path, start - 0.5 / fps):
+            yield image
             found += 1
             if found == count:
                 return

@@ -1,4 +1,4 @@
-"""The two pictures of a run: the film of one episode, and what was commanded against what was executed."""
+"""The two images of a run: the film of one episode, and what was commanded against what was executed."""
 
 from __future__ import annotations
 

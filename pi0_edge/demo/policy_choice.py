@@ -31,7 +31,7 @@ class PolicyChoice:
         """Returns if the policy can be played and compared with the shipped one.
 
         Raises:
-            BundleError: If the bundle is refused, or its gate did not pass and nobody overrides it.
+            BundleError: If the bundle is refused, or its gate did not pass and is not overridden.
             ConfigError: If the bundle was made of another checkpoint.
             QuantizationError: If there is no such scheme.
         """

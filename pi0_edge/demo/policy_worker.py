@@ -1,4 +1,4 @@
-"""Asks the policy for a chunk and hands it to the bridge, beside the loop that follows the ticks.
+"""Asks the policy for a chunk and sends it to the bridge, in a thread beside the loop that follows the ticks.
 
 One request is under way at a time. The worker takes the observation of one tick and what the arm executes meanwhile, so
 that the policy can continue it; the bridge enters the new chunk at the action that is due by then.
@@ -72,7 +72,7 @@ class PolicyWorker:
         """The finished request, if there is one.
 
         Raises:
-            Pi0EdgeError: If the policy server refused or is gone.
+            Pi0EdgeError: If the policy server refuses or does not answer.
             BridgeError: If the bridge ended the stream.
         """
         try:

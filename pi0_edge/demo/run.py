@@ -12,8 +12,8 @@ from firmware_bridge.emulator.child_process import stop_child
 from firmware_bridge.splice import RealTimeChunking
 from pi0_edge.demo.plots import plot_film, plot_joints
 from pi0_edge.demo.policy_choice import PolicyChoice
-from pi0_edge.demo.quantization_error import quantization_error
 from pi0_edge.demo.run_record import RunRecord
+from pi0_edge.demo.scheme_accuracy import scheme_accuracy
 from pi0_edge.demo.summary import DemoSummary, summarize
 from pi0_edge.demo.system import System, running_system, start_robot
 from pi0_edge.errors import EngineError
@@ -54,7 +54,7 @@ def run_demo(
         _follow(robot, system, episodes, say)
     record = RunRecord.load(output / "record.npz")
     say("comparing it with fp32 on what it saw")
-    summary = summarize(record, quantization_error(choice, record, ARM), CONTROL_HZ, ARM)
+    summary = summarize(record, scheme_accuracy(choice, record, ARM), CONTROL_HZ, ARM)
     plot_film(record, output / "episode.png")
     plot_joints(record, output / "joints.png")
     (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")

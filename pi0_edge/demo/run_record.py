@@ -1,4 +1,4 @@
-"""What the simulated robot writes down, and the file that carries it to the summary and the plots.
+"""What the simulated robot records, and the file that carries it to the summary and the plots.
 
 One `.npz` of plain arrays. Rows of `tick_*` are ticks that the firmware reported, rows of `chunk_*` are chunks that
 were sent; `episode` numbers both, −1 between episodes.
@@ -37,8 +37,8 @@ class RunRecord:
         chunk_infer_ms: float64 [chunks], the network alone, as the server measured it.
         chunk_outcome: uint8 [chunks], `ChunkReport.Outcome`.
         actions: float32 [chunks, horizon, joints], as the policy sent them.
-        picture: uint8 [chunks, height, width, 3], what the policy saw.
-        state: float32 [chunks, joints], what the policy felt.
+        image: uint8 [chunks, height, width, 3], camera image that the policy got.
+        state: float32 [chunks, joints], proprioceptive state that the policy got.
         film: uint8 [frames, height, width, 3], a wider view of the scene.
         film_tick: uint32 [frames].
         film_episode: int32 [frames].
@@ -66,7 +66,7 @@ class RunRecord:
     chunk_infer_ms: NDArray[np.float64]
     chunk_outcome: NDArray[np.uint8]
     actions: NDArray[np.float32]
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     state: NDArray[np.float32]
     film: NDArray[np.uint8]
     film_tick: NDArray[np.uint32]

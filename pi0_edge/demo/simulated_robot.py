@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.errors import BridgeError, LinkError
@@ -30,6 +29,7 @@ from pi0_edge.evaluation.rollout import MAX_TICKS, observe
 from pi0_edge.protos import bridge_pb2
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
+from pi0_edge.sim.expert import minimum_jerk
 
 TICK_LIMIT_S = 3.0
 FILM_EVERY_TICKS = 20
@@ -37,7 +37,7 @@ FILM_SIZE = (240, 320)
 HOMING_TICKS = 110
 HOLD_TICKS = 80
 HOMING_CHUNK_TICKS = 25
-PICTURE_SIZE = 112
+IMAGE_SIZE = 112
 PROMPT = "Transfer cube"
 
 
@@ -119,7 +119,8 @@ class SimulatedRobot:
     def go_home(self) -> None:
         """Glides the arms home through the firmware, and holds there long enough for an episode to begin."""
         start = self.follower.advance()
-        path = np.concatenate([minimum_jerk(start.executed, HOME, HOMING_TICKS), np.tile(HOME, (HOLD_TICKS, 1))])
+        way = minimum_jerk(start.executed, HOME, HOMING_TICKS).astype(np.float32)
+        path = np.concatenate([way, np.tile(HOME, (HOLD_TICKS, 1))])
         while self._moving() and (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
             if done % HOMING_CHUNK_TICKS == 0:
                 self.stream.send(path[done : done + 50], start.tick + done)
@@ -135,7 +136,7 @@ class SimulatedRobot:
         while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
             if self.scheduler.due(tick := self._tick()):
-                observation = observe(env, PROMPT, PICTURE_SIZE)
+                observation = observe(env, PROMPT, IMAGE_SIZE)
                 self.worker.submit(Request(tick, observation, self.scheduler.observe(tick)))
         self._collect(self.worker.wait(1.0))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
@@ -170,7 +171,7 @@ class SimulatedRobot:
             chunk_infer_ms=chunk.timing.infer_ms,
             chunk_outcome=report.outcome,
             actions=actions,
-            picture=request.observation.images["top"],
+            image=request.observation.images["top"],
             state=request.observation.state,
         )
 
@@ -189,12 +190,6 @@ def ready_arm(bridge: BridgeClient, follower: TickFollower, joint_names: Sequenc
         pass
 
 
-def minimum_jerk(start: NDArray[np.float32], end: NDArray[np.float32], ticks: int) -> NDArray[np.float32]:
-    """Setpoints [ticks, joints] from rest to rest (Flash & Hogan 1985); the last one is `end`."""
-    s = (np.arange(1, ticks + 1) / ticks)[:, None]
-    return (start + (end - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)).astype(np.float32)
-
-
 def run(bridge_address: str, policy_address: str, seeds: range, splice: str, execute: int, output: Path) -> None:
     """Plays one episode per seed and writes the record.
 
@@ -207,8 +202,8 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
         output: The record.
 
     Raises:
-        BridgeError: If the bridge is gone or refuses.
-        Pi0EdgeError: If the policy server is gone or refuses.
+        BridgeError: If the bridge does not answer or refuses.
+        Pi0EdgeError: If the policy server does not answer or refuses.
     """
     record = RecordBuilder()
     policy = PolicyClient(policy_address)
@@ -217,7 +212,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         follower = TickFollower(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
-        follower.env.render("top", PICTURE_SIZE, PICTURE_SIZE)  # makes the OpenGL context before time matters
+        follower.env.render("top", IMAGE_SIZE, IMAGE_SIZE)  # makes the OpenGL context before time matters
         follower.env.render("angle", *FILM_SIZE)
         try:
             for number, seed in enumerate(seeds):

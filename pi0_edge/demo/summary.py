@@ -31,7 +31,7 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
-class QuantizationError:
+class SchemeAccuracy:
     """The scheme of the run against fp32, same observations and same noise.
 
     Attributes:
@@ -101,10 +101,10 @@ class DemoSummary:
     border_jerk_rms: float
     inner_jerk_rms: float
     tracking_error_rad: Percentiles
-    quantization: QuantizationError
+    quantization: SchemeAccuracy
 
 
-def summarize(record: RunRecord, quantization: QuantizationError, control_hz: float, arm: list[int]) -> DemoSummary:
+def summarize(record: RunRecord, quantization: SchemeAccuracy, control_hz: float, arm: list[int]) -> DemoSummary:
     """Computes the figures of a run; `arm` are the joints in radians."""
     during = record.tick_episode >= 0
     steps = np.diff(record.tick.astype(np.int64))

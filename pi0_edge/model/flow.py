@@ -1,6 +1,6 @@
 """Flow matching: which way time runs, where it is sampled, and how it is embedded.
 
-Time follows openpi: t = 1 is pure noise ε and t = 0 is the action chunk A. The network sees x_t = t·ε + (1 − t)·A and
+Time follows openpi: t = 1 is pure noise ε and t = 0 is the action chunk A. The network gets x_t = t·ε + (1 − t)·A and
 predicts the velocity u = dx_t/dt = ε − A, so that inference starts from noise and steps with dt = −1/N. The π0 paper
 (arXiv 2410.24164) writes τ = 1 − t; under its own convention the printed target ε − A has the wrong sign.
 """

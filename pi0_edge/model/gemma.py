@@ -1,8 +1,8 @@
 """Gemma layers, as the prefix and the action expert both use them.
 
-Every token block of π0 (prefix; state; actions) sees the blocks before it and all of itself. Run one block after the
-other, with the keys and values of the earlier ones cached, and the blockwise mask disappears: what is left is a mask
-over keys that hides the padding of a ragged batch, and nothing at all when the batch is not ragged.
+Every token block of π0 (prefix; state; actions) attends to the blocks before it and to all of itself. Run one block
+after the other, with the keys and values of the earlier ones cached, and the blockwise mask disappears: what is left is
+a mask over keys that hides the padding of a ragged batch, and nothing at all when the batch is not ragged.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class KeyValueProjection(nn.Module):
 
 
 class KeyValueLayer(nn.Module):
-    """The last prefix layer: nobody reads the prefix's output, so only its keys and values are computed."""
+    """The last prefix layer: the prefix's output is not used, so only its keys and values are computed."""
 
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()

@@ -7,7 +7,7 @@
 
 Only what can change the actions is computed: cameras that are missing and prompt padding never enter the prefix (they
 are masked and consume no positions, so dropping them is exact), the last prefix layer stops at its keys and values, the
-state token is cached because it sees neither actions nor time, and all functions of time alone are tabulated.
+state token is cached because it attends to neither actions nor time, and all functions of time alone are tabulated.
 
 Sources: Black et al., π0 (arXiv 2410.24164); π0.5 (arXiv 2504.16054); openpi for everything the papers leave open.
 """
@@ -249,7 +249,7 @@ class Pi0(nn.Module):
 
 
 def packing_order(inputs: ModelInputs, tokens_per_camera: int) -> tuple[Tensor, Tensor]:
-    """Where the valid prefix tokens of each row stand in [images, prompt].
+    """Positions of the valid prefix tokens of each row in [images, prompt].
 
     Returns:
         order: int64 [batch, longest row]; each row's valid tokens first, in their order.

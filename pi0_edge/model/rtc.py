@@ -1,7 +1,7 @@
 """Real-time chunking: a new chunk that continues the one which is executed while the new one is made.
 
 Flow matching draws one of many good chunks. Two draws for two observations need not agree, and an arm that changes from
-one to the other jerks. So the second draw is told what the arm does meanwhile: row k of `previous` is the action that
+one to the other jerks. So the second draw is given what the arm does meanwhile: row k of `previous` is the action that
 the old chunk plans for the tick of action k of the new one. Two ways of telling, both inside the Euler loop:
 
 * `Guidance` steers the velocity of any network towards `previous`, strongly where the arm will have executed it before
@@ -25,12 +25,13 @@ from torch import Tensor
 class Continuation(Protocol):
     """How the Euler loop continues another chunk.
 
-    Each tells how many leading actions the network sees at time 0 (`frozen`), where the chunk starts, and where to go.
+    Each gives the number of leading actions that enter the network at time 0 (`frozen`), the start of the chunk, and
+    its direction.
     """
 
     @property
     def frozen(self) -> int:
-        """Leading actions that the network sees at time 0."""
+        """Leading actions that enter the network at time 0."""
         ...
 
     def start(self, noise: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SigLIP: the vision tower that turns one picture into image tokens.
+"""SigLIP: the vision tower that turns one image into image tokens.
 
 A pre-norm ViT: patch convolution with bias, learned position embedding, biased linears, tanh-GELU, a final LayerNorm,
 no class token and no pooling head. Every patch attends to every other one.
@@ -62,7 +62,7 @@ class VisionLayer(nn.Module):
 
 
 class SigLIP(nn.Module):
-    """Pictures to image tokens."""
+    """Images to image tokens."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From what a robot sees and feels to what the network is given, and from its actions back to physical units.
+"""From a robot's images, joint state and prompt to the inputs of the network, and from its actions back to its units.
 
     observation ─ images: resize with padding, [-1, 1]            ┐
                 ─ state: robot transform, normalization, padding  ┼─► ModelInputs
@@ -6,7 +6,7 @@
     actions ◄─ robot transform ◄─ absolute ◄─ unnormalization ◄─ normalized chunk
 
 The order is openpi's; every step is a module of its own and `processor` joins them. Robots are data (`robots/*.yaml`).
-Everything that enters is checked here, once, so that the network and the engines never see a bad observation.
+Every observation is checked here, once, so that the network and the engines never get a bad one.
 """
 
 from pi0_edge.processing.loading import load_processor

@@ -1,8 +1,8 @@
-"""Pictures to network input: resize with padding on uint8, then [-1, 1].
+"""Images to network input: resize with padding on uint8, then [-1, 1].
 
 Bit for bit what openpi's policy path does: Pillow's antialiased bilinear filter on 8-bit values. Other resizers differ
-visibly (torch's bilinear without antialiasing by up to 0.35 in [-1, 1] on a 640x480 picture). There is only this one,
-also for checkpoints of LeRobot, which resizes with torch: their policies see slightly smoother pictures here.
+visibly (torch's bilinear without antialiasing by up to 0.35 in [-1, 1] on a 640x480 image). There is only this one,
+also for checkpoints of LeRobot, which resizes with torch: their policies get slightly smoother images here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pi0_edge.errors import ObservationError
 
 
 def resize_with_pad(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Scales a picture to fit a square, keeping its aspect ratio, and centres it on black.
+    """Scales an image to fit a square, keeping its aspect ratio, and centres it on black.
 
     Sides are truncated to whole pixels; an odd pixel of padding goes to the bottom or right.
 
@@ -26,10 +26,10 @@ def resize_with_pad(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         size: Side of the square in pixels.
 
     Returns:
-        uint8 [size, size, 3]; the picture itself where it already has that size.
+        uint8 [size, size, 3]; the image itself where it already has that size.
 
     Raises:
-        ObservationError: If the picture is so narrow that less than a pixel of it would remain.
+        ObservationError: If the image is so narrow that less than a pixel of it would remain.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
@@ -69,12 +69,12 @@ def to_unit_range(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of a picture that is scaled to fit a square."""
+    """Height and width of an image that is scaled to fit a square."""
     ratio = max(width / size, height / size)
     new_height, new_width = int(height / ratio), int(width / ratio)
     if new_height == 0 or new_width == 0:
         raise ObservationError(
-            f"a picture of {height}x{width} pixels has no pixel left when scaled to fit {size}x{size}; "
+            f"an image of {height}x{width} pixels has no pixel left when scaled to fit {size}x{size}; "
             "expected an aspect ratio that a camera has"
         )
     return new_height, new_width

@@ -7,7 +7,6 @@ between LeRobot's versions and policies. Base checkpoints come without statistic
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.json_files import read_json_object
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
 from pi0_edge.robots import SLOTS, Robot
 
@@ -52,7 +52,7 @@ def lerobot_robot(folder: Path) -> Robot:
     Raises:
         ConfigError: If the features are missing, there are more than three cameras, or relative actions are unnamed.
     """
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json", ConfigError)
     try:
         cameras = [name.removeprefix(_IMAGES) for name in config["input_features"] if name.startswith(_IMAGES)]
         state_dim = config["input_features"]["observation.state"]["shape"][0]
@@ -68,24 +68,9 @@ def lerobot_robot(folder: Path) -> Robot:
     return dataclasses.replace(robot, delta_actions=_relative(folder, config, action_dim))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ConfigError: If the file is missing or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON ({error}); export the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
-
-
 def _step(path: Path, registered: str) -> dict[str, Any] | None:
     """The step of a pipeline with this registry name, or None."""
-    steps = read_json(path).get("steps")
+    steps = read_json_object(path, ConfigError).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ConfigError(f"{path} has no list of steps; expected a LeRobot processor pipeline")
     return next((step for step in steps if step.get("registry_name") == registered), None)
@@ -111,9 +96,7 @@ def _statistics(folder: Path, pipeline: str, state_file: str | None, feature: st
             f"{folder / pipeline} comes without statistics (base checkpoints do); give a norm_stats.json of your robot"
         )
     if Path(state_file).name != state_file:
-        raise ConfigError(
-            f"{folder / pipeline}: state_file {state_file!r} lies outside the folder; expected a file name"
-        )
+        raise ConfigError(f"{folder / pipeline}: state_file {state_file!r} is outside the folder; expected a file name")
     try:
         with safe_open(folder / state_file, framework="np") as opened:
             names = [key for key in opened.keys() if key.startswith(f"{feature}.")]  # noqa: SIM118 - not a dict

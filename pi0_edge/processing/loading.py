@@ -10,13 +10,14 @@ the error says what to give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import Pi0Config
-from pi0_edge.processing.lerobot_files import PREPROCESSOR, lerobot_robot, load_lerobot_normalization, read_json
+from pi0_edge.processing.description import ProcessingDescription
+from pi0_edge.processing.lerobot_files import PREPROCESSOR, lerobot_robot, load_lerobot_normalization
 from pi0_edge.processing.norm_stats import find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
 from pi0_edge.processing.processor import ObservationProcessor
@@ -49,7 +50,7 @@ def load_processor(
     folder = Path(folder)
     recorded = _recorded(folder)
     layout = load_robot(robot) if robot is not None else _robot(folder, recorded)
-    style = PromptStyle(recorded["prompt_style"]) if "prompt_style" in recorded else None
+    style = None if recorded is None else PromptStyle(recorded.prompt_style)
     return ObservationProcessor(
         robot=layout,
         tokenizer=load_tokenizer(tokenizer if tokenizer is not None else _tokenizer(folder)),
@@ -59,38 +60,38 @@ def load_processor(
     )
 
 
-def restore_processor(folder: Path, recorded: Mapping[str, Any], config: Pi0Config) -> ObservationProcessor:
+def restore_processor(folder: Path, recorded: ProcessingDescription, config: Pi0Config) -> ObservationProcessor:
     """The processor that `ObservationProcessor.description` described.
 
     Args:
-        folder: Where its norm_stats.json lies.
-        recorded: The description; "tokenizer" is a file.
+        folder: Where its norm_stats.json is, and its tokenizer where the description names none.
+        recorded: The description.
         config: Sizes of the network.
 
     Raises:
         ConfigError: If something in it is unknown, or robot, statistics and network do not fit together.
-        KeyError: If something is missing.
         MissingDependencyError: If the package that reads this kind of tokenizer is not installed.
     """
     return ObservationProcessor(
-        robot=parse_robot(recorded["robot"], "the recorded robot"),
-        tokenizer=load_tokenizer(recorded["tokenizer"]),
-        normalization=_native_normalization(folder, recorded["normalization"], "the description"),
+        robot=parse_robot(recorded.robot, "the recorded robot"),
+        tokenizer=load_tokenizer(recorded.tokenizer or _tokenizer(folder)),
+        normalization=_native_normalization(folder, recorded.normalization, "the description"),
         config=config,
-        prompt_style=PromptStyle(recorded["prompt_style"]),
+        prompt_style=PromptStyle(recorded.prompt_style),
     )
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """The processing that our own config.json records; empty for other layouts."""
+def _recorded(folder: Path) -> ProcessingDescription | None:
+    """The processing that our own config.json records; None for other layouts, and where it records none."""
     path = folder / "config.json"
-    content = read_json(path) if path.is_file() else {}
-    return content.get("processing", {}) if content.get("format") == "pi0-edge" else {}
+    content = read_json_object(path, ConfigError) if path.is_file() else {}
+    processing = content.get("processing") if content.get("format") == "pi0-edge" else None
+    return ProcessingDescription.from_dict(processing, str(path)) if processing else None
 
 
-def _robot(folder: Path, recorded: dict[str, Any]) -> Robot:
-    if "robot" in recorded:
-        return parse_robot(recorded["robot"], f"the robot in {folder}/config.json")
+def _robot(folder: Path, recorded: ProcessingDescription | None) -> Robot:
+    if recorded is not None:
+        return parse_robot(recorded.robot, f"the robot in {folder}/config.json")
     if (folder / PREPROCESSOR).is_file():
         return lerobot_robot(folder)
     raise ConfigError(
@@ -109,7 +110,7 @@ def _tokenizer(folder: Path) -> Path:
 
 def _normalization(
     folder: Path,
-    recorded: dict[str, Any],
+    recorded: ProcessingDescription | None,
     config: Pi0Config,
     robot: Robot,
     norm_stats: str | Path | None,
@@ -117,8 +118,8 @@ def _normalization(
 ) -> Normalization:
     if norm_stats is not None:
         return Normalization.of_openpi(load_norm_stats(norm_stats, asset_id), config.variant)
-    if "normalization" in recorded:
-        return _native_normalization(folder, recorded["normalization"], f"{folder}/config.json")
+    if recorded is not None:
+        return _native_normalization(folder, recorded.normalization, f"{folder}/config.json")
     if (folder / PREPROCESSOR).is_file():
         return load_lerobot_normalization(folder)
     several = len(list(folder.glob("assets/**/norm_stats.json"))) > 1

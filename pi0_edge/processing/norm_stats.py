@@ -1,6 +1,6 @@
 """openpi's norm_stats.json: {"norm_stats": {"state": {mean, std, q01, q99}, "actions": {…}}}, lists of floats.
 
-It lies at `norm_stats.json`, or at `assets/<asset id>/norm_stats.json` where an asset id names a robot ("trossen") or a
+Its path is `norm_stats.json`, or `assets/<asset id>/norm_stats.json` where an asset id names a robot ("trossen") or a
 data set ("physical-intelligence/libero") and may contain slashes.
 """
 

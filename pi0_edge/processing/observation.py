@@ -28,10 +28,10 @@ class Observation:
 
 
 def checked_images(observation: Observation, robot: Robot) -> dict[str, NDArray[np.uint8]]:
-    """The pictures by slot, in slot order.
+    """The images by slot, in slot order.
 
     Raises:
-        ObservationError: For an unknown camera, none at all, or a picture of the wrong type or shape.
+        ObservationError: For an unknown camera, none at all, or an image of the wrong type or shape.
     """
     known = ", ".join(robot.cameras)
     for name in observation.images:
@@ -87,7 +87,7 @@ def _checked_image(name: str, image: object) -> NDArray[np.uint8]:
         )
     if image.dtype != np.uint8:
         raise ObservationError(
-            f"images[{name!r}] has dtype {image.dtype}, expected uint8 (0 to 255); multiply a picture in [0, 1] by 255"
+            f"images[{name!r}] has dtype {image.dtype}, expected uint8 (0 to 255); multiply an image in [0, 1] by 255"
         )
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
         raise ObservationError(

@@ -7,7 +7,6 @@ to the network's width; the way back is the reverse. Padded dimensions are zero,
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from pi0_edge.errors import ConfigError, EngineError, ObservationError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.model.inputs import ModelInputs
 from pi0_edge.processing.actions import delta_mask, to_absolute, to_delta
+from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.images import frames_of_one_size, resize_with_pad, to_unit_range
 from pi0_edge.processing.joint_conventions import CONVENTIONS
 from pi0_edge.processing.norm_stats import to_json
@@ -68,20 +68,20 @@ class ObservationProcessor:
         Only the cameras that are there and the real prompt tokens are contained: the others would be masked anyway.
 
         Args:
-            observation: What the robot sees and feels.
+            observation: Images, joint state and prompt.
             as_frames: For an engine that takes frames, see `ModelInputs.images`.
 
         Raises:
             ObservationError: If anything in it has the wrong type, shape, name or value.
         """
-        pictures = checked_images(observation, self.robot).values()
+        frames = checked_images(observation, self.robot).values()
         state = self._normalized_state(observation)
         tokens = self._tokens(checked_prompt(observation, self.robot), state)
         size = self.config.vision.image_size
         if as_frames:
-            images = frames_of_one_size(list(pictures), size)
+            images = frames_of_one_size(list(frames), size)
         else:
-            images = np.stack([to_unit_range(resize_with_pad(picture, size)) for picture in pictures])
+            images = np.stack([to_unit_range(resize_with_pad(frame, size)) for frame in frames])
         return ModelInputs(
             images=torch.from_numpy(images)[None],
             image_mask=torch.ones(1, len(images), dtype=torch.bool),
@@ -134,16 +134,16 @@ class ObservationProcessor:
         delta = to_delta(self._convention.actions_to_pi(commands), state, self._delta)
         return self._padded(self.normalization.actions.forward(delta))
 
-    def description(self) -> dict[str, Any]:
-        """What `save_checkpoint` needs to write this processor beside the weights, and `load_processor` to read it."""
+    def description(self) -> ProcessingDescription:
+        """What `save_checkpoint` and `write_bundle` record, and `restore_processor` reads."""
         normalizers = {"state": self.normalization.state, "actions": self.normalization.actions}
-        return {
-            "robot": dataclasses.asdict(self.robot),
-            "tokenizer": self.tokenizer.source,
-            "norm_stats": to_json({name: normalizer.stats for name, normalizer in normalizers.items()}),
-            "normalization": {n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},
-            "prompt_style": self.prompt_style.value,
-        }
+        return ProcessingDescription(
+            robot=dataclasses.asdict(self.robot),
+            normalization={n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},
+            prompt_style=self.prompt_style.value,
+            norm_stats=to_json({name: normalizer.stats for name, normalizer in normalizers.items()}),
+            tokenizer=self.tokenizer.source,
+        )
 
     def _normalized_state(self, observation: Observation) -> NDArray[np.float64]:
         state = self._convention.state_to_pi(checked_state(observation, self.robot))

@@ -20,7 +20,7 @@ STATE_BINS = 256
 
 
 class PromptStyle(str, Enum):
-    """What stands in the prompt."""
+    """What the prompt contains."""
 
     TEXT = "text"
     TEXT_AND_STATE = "text_and_state"

@@ -10,7 +10,7 @@
     capture_time_ns   uint64 [frames]                        optional: when it was taken, host monotonic clock
     ================  =====================================  ========================================================
 
-Pictures are read one at a time where they are stored uncompressed, as `np.savez` does, so a file may be larger than
+Images are read one at a time where they are stored uncompressed, as `np.savez` does, so a file may be larger than
 memory. Nothing is pickled.
 """
 
@@ -76,31 +76,31 @@ class ObservationArchive:
             keys = sorted(name.removesuffix(".npy") for name in file.namelist())
             self._state = _array(file, "state")
             prompts = _array(file, "prompt") if "prompt" in keys else np.array("")
-            pictures = {key: _Pictures(file.open(f"{key}.npy")) for key in keys if key.startswith(IMAGES)}
+            images = {key: _Images(file.open(f"{key}.npy")) for key in keys if key.startswith(IMAGES)}
         self.frames = self._state.shape[0] if self._state.ndim == 2 else 0
         self._expect("state", self._state, self.frames > 0, "numbers [frames, state_dim]")
-        told = prompts.dtype.kind == "U" and prompts.shape in ((), (self.frames,))
-        self._expect("prompt", prompts, told, f"str [{self.frames}] or []")
-        for key, found in pictures.items():
+        fits = prompts.dtype.kind == "U" and prompts.shape in ((), (self.frames,))
+        self._expect("prompt", prompts, fits, f"str [{self.frames}] or []")
+        for key, found in images.items():
             row_major = found.dtype == np.uint8 and not found.column_major
             fits = row_major and len(found.shape) == 4 and found.shape[::3] == (self.frames, 3)
             self._expect(key, found, fits, f"uint8 [{self.frames}, height, width, 3], row major")
         self._prompts = np.broadcast_to(prompts, self.frames)
-        self.cameras = tuple(key.removeprefix(IMAGES) for key in pictures)
+        self.cameras = tuple(key.removeprefix(IMAGES) for key in images)
 
     def read(self, frames: Sequence[int], cameras: Iterable[str]) -> Iterator[Observation]:
-        """The observations at `frames`, ascending, with the pictures of `cameras`.
+        """The observations at `frames`, ascending, with the images of `cameras`.
 
         Raises:
             ObservationError: If the file is damaged.
         """
         with self._damage_named(), zipfile.ZipFile(self.path) as file:
-            streams = {camera: _Pictures(file.open(f"{IMAGES}{camera}.npy")) for camera in cameras}
+            streams = {camera: _Images(file.open(f"{IMAGES}{camera}.npy")) for camera in cameras}
             for frame in frames:
                 images = {camera: stream[frame] for camera, stream in streams.items()}
                 yield Observation(images, self._state[frame], str(self._prompts[frame]) or None)
 
-    def _expect(self, key: str, found: NDArray[Any] | _Pictures, fits: bool, expected: str) -> None:
+    def _expect(self, key: str, found: NDArray[Any] | _Images, fits: bool, expected: str) -> None:
         if not fits:
             raise ObservationError(f"{self.path}: {key} is {found.dtype} {list(found.shape)}, expected {expected}")
 
@@ -117,8 +117,8 @@ def _array(file: zipfile.ZipFile, key: str) -> NDArray[Any]:
         return npy.read_array(member, allow_pickle=False)
 
 
-class _Pictures:
-    """An array in an opened file, of which single pictures are read."""
+class _Images:
+    """An array in an opened file, of which single images are read."""
 
     def __init__(self, member: IO[bytes]) -> None:
         version = npy.read_magic(member)
@@ -133,5 +133,5 @@ class _Pictures:
         self._member.seek(self._start + frame * size)
         content = self._member.read(size)
         if len(content) < size:
-            raise EOFError(f"it ends within picture {frame}")
+            raise EOFError(f"it ends within image {frame}")
         return np.frombuffer(content, np.uint8).reshape(self.shape[1:])

@@ -41,7 +41,7 @@ class RunningPlan:
     """What the arm executes from the tick after an observation on.
 
     Attributes:
-        actions: float [rows, action_dim] in the robot's units; row k is due k + 1 ticks after the observation.
+        actions: Float [rows, action_dim] in the robot's units; row k is due k + 1 ticks after the observation.
         delay: Rows that will have been executed when the new chunk is entered.
         method: How the new chunk continues them.
         schedule: Of guidance.

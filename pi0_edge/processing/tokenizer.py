@@ -53,7 +53,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def find_tokenizer(path: Path) -> Path | None:
-    """The tokenizer file that `path` is, or that lies in it or in its folder `tokenizer`."""
+    """The tokenizer file that `path` is, or that is in it or in its folder `tokenizer`."""
     if path.is_file():
         return path if path.suffix in (".model", ".json") else None
     candidates = (folder / name for folder in (path, path / "tokenizer") for name in FILES)

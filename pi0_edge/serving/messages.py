@@ -25,7 +25,7 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
     """The observation in a request; an empty prompt means the robot's default.
 
     Raises:
-        ObservationError: If a picture's bytes do not fit its size, a camera comes twice, or the prompt is over-long.
+        ObservationError: If an image's bytes do not fit its size, a camera comes twice, or the prompt is over-long.
     """
     images: dict[str, NDArray[np.uint8]] = {}
     for image in message.images:

@@ -4,7 +4,7 @@
 
 Every run of the server is a folder of its own, as every episode of a dataset is one. A chunk never waits for the disk:
 a thread writes behind it, and what it cannot keep up with is left out and counted. Files appear complete or not at all.
-When the folder has reached its limit, recording ends and serving goes on.
+When the folder has reached its limit, recording ends, serving continues.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class PolicyClient:
         """Asks for a chunk.
 
         Args:
-            observation: What the robot sees and feels.
+            observation: Images, joint state and prompt.
             tick: Firmware tick whose executed setpoint the observation shows.
             capture_time_ns: When it was taken, host monotonic clock.
             noise_seed: Fixes the initial noise.
@@ -147,7 +147,7 @@ def write_observation(
 
 
 def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:
-    """The error that a failed call stands for."""
+    """The error for a failed call."""
     if code == grpc.StatusCode.UNAVAILABLE and (advice := connection_advice(details)):
         return ServingError(f"the policy server at {address} accepts no connection: {advice}")
     if code == grpc.StatusCode.UNAVAILABLE:

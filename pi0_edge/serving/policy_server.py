@@ -1,6 +1,6 @@
-"""The policy server: PolicyService behind the gate of `pi0_edge.protos.rpc`, on loopback or with mutual TLS.
+"""The policy server: PolicyService on a server of `pi0_edge.protos.rpc`, on loopback or with mutual TLS.
 
-The port opens after a first inference on a black picture, so that no client pays for first-time allocations.
+The port opens after a first inference on a black image, so that no client pays for first-time allocations.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class PolicyServer:
 
 
 def warm_up(policy: Policy) -> None:
-    """One inference on black pictures of all cameras.
+    """One inference on black images of all cameras.
 
     Raises:
         Pi0EdgeError: If the policy cannot answer even that.
@@ -141,7 +141,7 @@ def serve_policy(
         tls: As for `PolicyServer`.
         metrics_port: Offers figures for Prometheus on this port of loopback.
         recorder: As for `PolicyServer`.
-        on_ready: Told the address once clients are answered.
+        on_ready: Called with the address once clients are answered.
 
     Returns:
         How many chunks were made.

@@ -2,12 +2,12 @@
 
 The physics, the reward and the asset files are gym-aloha's own. Three things differ, on purpose:
 
-* gym-aloha renders three 640x480 pictures per step inside ``get_observation``; here a picture costs time only
+* gym-aloha renders three 640x480 images per step inside ``get_observation``; here an image costs time only
   when :meth:`AlohaTransferCube.render` is called.
 * The cube pose comes from an explicit seed (gym-aloha hands it over through a module variable and falls back to
   the operating system's entropy where no seed is given).
-* The policy sees the camera ``top``, defined here as :data:`POLICY_VIEW`: gym-aloha's own ``top`` spends most of
-  its pixels on the empty table, so the cube would be three pixels wide in a 112x112 picture.
+* The camera of the policy is ``top``, defined here as :data:`POLICY_VIEW`: gym-aloha's own ``top`` spends most of
+  its pixels on the empty table, so the cube would be three pixels wide in a 112x112 image.
 
 It deliberately does not wrap gymnasium: there is one task, one action space and no truncation.
 """
@@ -59,14 +59,14 @@ JOINT_NAMES = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in
 
 @dataclass(frozen=True)
 class View:
-    """A camera given by the point it looks at and where it stands around that point.
+    """A camera, given by the point that it looks at and its position around that point.
 
     Attributes:
-        lookat: point in the middle of the picture, metres.
-        distance: from the camera to ``lookat``, metres.
-        azimuth: degrees; 90 looks along +y, from the operator's side.
-        elevation: degrees; -90 looks straight down.
-        fovy: vertical field of view, degrees.
+        lookat: Point in the middle of the image, metres.
+        distance: From the camera to ``lookat``, metres.
+        azimuth: Degrees; 90 looks along +y, from the operator's side.
+        elevation: Degrees; -90 looks straight down.
+        fovy: Vertical field of view, degrees.
     """
 
     lookat: tuple[float, float, float]
@@ -77,7 +77,7 @@ class View:
 
 
 POLICY_VIEW = View(lookat=(0.0, 0.5, 0.13), distance=0.95, azimuth=90.0, elevation=-52.0, fovy=34.0)
-"""What the policy sees as ``top``: cube and both grippers stay in view through all phases of the task."""
+"""The camera ``top`` of the policy: cube and both grippers stay in view through all phases of the task."""
 
 CAMERAS = ("top", "angle", "left_pillar", "right_pillar", "front_close")
 """``top`` is :data:`POLICY_VIEW`; the others are gym-aloha's."""
@@ -94,7 +94,7 @@ HOME: NDArray[np.float32] = _joint_state(np.array(START_ARM_POSE)).astype(np.flo
 
 
 class _BlindTransferCube(gym_aloha_sim.TransferCubeTask):
-    """gym-aloha's task without the three pictures per step."""
+    """gym-aloha's task without the three images per step."""
 
     def get_observation(self, physics: Any) -> OrderedDict[str, Any]:
         return OrderedDict()
@@ -125,7 +125,7 @@ class AlohaTransferCube:
     """One simulated pair of arms and one cube.
 
     Raises:
-        MissingDependencyError: where no OpenGL context can be made (on the first render).
+        MissingDependencyError: Where no OpenGL context can be made (on the first render).
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class AlohaTransferCube:
         """Execute one setpoint, shape (14,), for one tick of 20 ms.
 
         Raises:
-            ObservationError: wrong shape or a value that is not finite.
+            ObservationError: Wrong shape or a value that is not finite.
         """
         setpoint = np.asarray(setpoint, dtype=np.float64)
         if setpoint.shape != (14,) or not np.isfinite(setpoint).all():
@@ -176,11 +176,11 @@ class AlohaTransferCube:
         return self._reward == 4
 
     def render(self, camera: str = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
-        """A picture, uint8, shape (height, width, 3), without shadows, reflections or multisampling.
+        """An image, uint8, shape (height, width, 3), without shadows, reflections or multisampling.
 
         Raises:
-            ConfigError: unknown camera.
-            MissingDependencyError: no off-screen OpenGL on this machine.
+            ConfigError: Unknown camera.
+            MissingDependencyError: No off-screen OpenGL on this machine.
         """
         if camera not in CAMERAS:
             raise ConfigError(f"unknown camera {camera!r}; the simulated ALOHA has {', '.join(CAMERAS)}")

@@ -1,7 +1,7 @@
 """One demonstration: the expert's setpoints played in the simulation while the camera looks on.
 
 In most episodes the executed setpoint is the expert's plus a smooth random disturbance, while the stored action
-stays the expert's own (Laskey et al. 2017, DART): the policy sees states beside the ideal path together with the
+stays the expert's own (Laskey et al. 2017, DART): the policy is trained on states off the ideal path together with the
 setpoints that lead back to it.
 """
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 from pi0_edge.sim.expert import TransferCubeExpert
 
-PICTURE_SIZE = 112
-"""Height and width of the recorded pictures, pixels."""
+IMAGE_SIZE = 112
+"""Height and width of the recorded images, pixels."""
 
 CLEAN_SHARE = 0.25
 """Share of the episodes that are not disturbed."""
@@ -38,7 +38,7 @@ class Demonstration:
         images: uint8 (T, height, width, 3), seen before the action of the same tick is executed.
         state: float32 (T, 14), measured joints.
         action: float32 (T, 14), the expert's setpoints.
-        success: whether the cube was in the left gripper, off the table, at the end.
+        success: Whether the cube was in the left gripper, off the table, at the end.
     """
 
     images: NDArray[np.uint8]
@@ -75,10 +75,10 @@ def demonstrate(env: AlohaTransferCube, expert: TransferCubeExpert, seed: int) -
     x, y = env.cube_pose[:2]
     actions = expert.setpoints((float(x), float(y)))
     executed = actions + disturbance_of(seed, len(actions))
-    images = np.empty((len(actions), PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8)
+    images = np.empty((len(actions), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     states = np.empty_like(actions)
     for tick, setpoint in enumerate(executed):
         states[tick] = env.state
-        images[tick] = env.render("top", PICTURE_SIZE, PICTURE_SIZE)
+        images[tick] = env.render("top", IMAGE_SIZE, IMAGE_SIZE)
         env.step(setpoint)
     return Demonstration(images, states, actions, env.success)

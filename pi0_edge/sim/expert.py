@@ -105,7 +105,7 @@ class ArmKinematics:
         """Joint angles (6,) whose pinch point and finger direction meet the waypoint, from a nearby start.
 
         Raises:
-            ConfigError: the waypoint is out of reach.
+            ConfigError: The waypoint is out of reach.
         """
         orientation = self._facing @ _rotation(1, waypoint.tilt) @ _rotation(0, waypoint.roll)
         angles = start.copy()
@@ -136,8 +136,11 @@ class ArmKinematics:
         return np.concatenate([pinch - point, turn]), jacobian[:, self._dofs]
 
 
-def minimum_jerk(start: NDArray[np.float64], stop: NDArray[np.float64], ticks: int) -> NDArray[np.float64]:
-    """Setpoints after ``start`` up to and including ``stop``, shape (ticks, channels), at rest at both ends."""
+def minimum_jerk(start: NDArray[np.floating], stop: NDArray[np.floating], ticks: int) -> NDArray[np.float64]:
+    """Setpoints after ``start`` up to and including ``stop``, shape (ticks, channels), at rest at both ends.
+
+    The fifth-order polynomial of Flash and Hogan (1985).
+    """
     phase = np.arange(1, ticks + 1)[:, None] / ticks
     return start + (stop - start) * (10 * phase**3 - 15 * phase**4 + 6 * phase**5)
 

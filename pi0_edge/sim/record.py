@@ -19,7 +19,7 @@ from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.demonstration import PICTURE_SIZE, Demonstration, demonstrate
+from pi0_edge.sim.demonstration import IMAGE_SIZE, Demonstration, demonstrate
 from pi0_edge.sim.expert import TransferCubeExpert
 
 TASK = "Transfer cube"
@@ -87,7 +87,7 @@ def write_demonstrations(
     """
     stage = Stage("recording", episodes, on_progress)
     report = RecordingReport(kept=0, tried=0)
-    size = (PICTURE_SIZE, PICTURE_SIZE)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
     with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
         for episode in demonstrations:
             if episode.success:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +46,4 @@ def small_inputs(folder: Path) -> dict[str, Any]:
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(json.dumps({"model": {"type": "WordLevel", "vocab": {"<bos>": 0}, "unk_token": "<bos>"}}))
     tensors = {"a": torch.arange(16, dtype=torch.int8), "b": torch.arange(3, dtype=torch.int8)}
-    return {**made, "state": tensors, "processing": {**made["processing"], "tokenizer": tokenizer}}
+    return {**made, "state": tensors, "processing": replace(made["processing"], tokenizer=tokenizer)}

@@ -1,4 +1,4 @@
-"""Recordings for the tests: pictures in which something moves, and the files that hold them."""
+"""Recordings for the tests: images in which something moves, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from policy_builders import DIMS
 SIZE = (40, 60)
 
 
-def moving_pictures(frames: int, first: int = 0) -> NDArray[np.uint8]:
+def moving_images(frames: int, first: int = 0) -> NDArray[np.uint8]:
     """uint8 [frames, 40, 60, 3]: a bright square that is elsewhere in every frame, with the noise of a camera."""
     rng = np.random.default_rng(first)
-    pictures = rng.normal(90, 3, (frames, *SIZE, 3))
-    for frame, picture in enumerate(pictures, start=first):
+    images = rng.normal(90, 3, (frames, *SIZE, 3))
+    for frame, image in enumerate(images, start=first):
         row, column = 2 * (frame * 7 % 16), 2 * (frame * 5 % 26)
-        picture[row : row + 8, column : column + 8] += 100
-    return pictures.clip(0, 255).astype(np.uint8)
+        image[row : row + 8, column : column + 8] += 100
+    return images.clip(0, 255).astype(np.uint8)
 
 
 def states(frames: int, first: int = 0) -> NDArray[np.float64]:
@@ -28,7 +28,7 @@ def states(frames: int, first: int = 0) -> NDArray[np.float64]:
 
 def recording(frames: int = 40, **changes: object) -> dict[str, NDArray[np.generic]]:
     """The arrays of one .npz file."""
-    found: dict[str, object] = {"images.top": moving_pictures(frames), "state": states(frames), **changes}
+    found: dict[str, object] = {"images.top": moving_images(frames), "state": states(frames), **changes}
     return {name: np.asarray(value) for name, value in found.items()}
 
 

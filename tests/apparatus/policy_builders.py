@@ -40,6 +40,6 @@ def write_checkpoint(folder: Path, robot: str = "aloha_sim") -> Path:
 
 
 def observation(seed: int = 0, prompt: str | None = PROMPT) -> Observation:
-    """One picture of the only camera that is there, and a state."""
+    """One image of the only camera that is there, and a state."""
     rng = np.random.default_rng(seed)
     return Observation({"top": rng.integers(0, 256, (40, 60, 3), np.uint8)}, rng.normal(0, 0.3, DIMS), prompt)

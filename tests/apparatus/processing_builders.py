@@ -13,11 +13,12 @@ from pi0_edge.processing import Mode, Normalization, Normalizer, Robot, Tokenize
 from pi0_edge.processing.processor import ObservationProcessor
 
 DATA = Path(__file__).parents[1] / "data"
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+RECORDING = DATA / "g1_recording"
+"""Two episodes of 80 frames of a Unitree G1, see its README.md."""
 
 
 def tiny_config(variant: str = "pi0", max_prompt_tokens: int = 48) -> Pi0Config:
-    """The golden miniature, which takes 224-pixel pictures."""
+    """The golden miniature, which takes 224-pixel images."""
     gemma = {"depth": 3, "heads": 8, "kv_heads": 1, "head_dim": 16}
     return Pi0Config(
         "pi05" if variant == "pi05" else "pi0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from policy_builders import CONFIG, PROMPT, observation
 from safetensors import safe_open
 
 from pi0_edge.bundle import open_bundle, write_bundle
+from pi0_edge.bundle.manifest import GateRecord
 from pi0_edge.bundle.shards import ALIGNMENT, PAGE, map_shards, write_shards
 from pi0_edge.errors import BundleError
 
@@ -39,11 +41,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_was_written_is_read(folder, inputs):
+def test_open_bundle_reads_what_write_bundle_wrote(folder, inputs):
     bundle = open_bundle(folder)
     assert bundle.config == CONFIG
     assert bundle.scheme == inputs["scheme"]
-    assert bundle.manifest.gate == PASSED
+    assert bundle.manifest.gate == GateRecord.from_dict(PASSED)
     assert bundle.manifest.calibration == {"kind": "npz", "frames": 64}
     assert bundle.manifest.source_sha256 == inputs["source_sha256"]
     assert bundle.manifest.tools["torch"] == torch.__version__
@@ -70,7 +72,9 @@ def test_the_processor_comes_from_the_bundle_alone(inputs, tmp_path):
 
 def test_two_builds_are_byte_identical(inputs, tmp_path, folder):
     turned = dict(reversed(inputs["state"].items()))
-    again = {**inputs, "state": turned, "processing": dict(reversed(inputs["processing"].items()))}
+    described = inputs["processing"]
+    reordered = replace(described, robot=dict(reversed(described.robot.items())))
+    again = {**inputs, "state": turned, "processing": reordered}
     for place in ("one", "another/deeper"):
         write_bundle(tmp_path / place, **again, calibration={"frames": 64, "kind": "npz"})
         assert contents(tmp_path / place) == contents(folder)
@@ -137,9 +141,9 @@ def test_a_bundle_is_replaced_only_on_request(inputs, tmp_path):
     write_bundle(folder, **inputs)
     with pytest.raises(BundleError, match="holds a bundle already"):
         write_bundle(folder, **{**inputs, "gate": FAILED})
-    assert open_bundle(folder).manifest.gate == PASSED
+    assert open_bundle(folder).manifest.gate == GateRecord.from_dict(PASSED)
     write_bundle(folder, **{**inputs, "gate": FAILED}, replace=True)
-    assert open_bundle(folder).manifest.gate == FAILED
+    assert open_bundle(folder).manifest.gate == GateRecord.from_dict(FAILED)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -158,7 +162,7 @@ def test_anything_but_a_bundle_is_never_replaced(inputs, tmp_path, kind):
     assert place.exists()
 
 
-def test_what_was_put_in_the_place_meanwhile_stays(inputs, tmp_path):
+def test_a_folder_created_during_the_build_is_not_replaced(inputs, tmp_path):
     class Meanwhile(Lazy):
         def __getitem__(self, name: str) -> torch.Tensor:
             (tmp_path / "bundle" / "precious").mkdir(parents=True, exist_ok=True)
@@ -194,7 +198,7 @@ def test_a_report_with_a_script_is_refused(inputs, tmp_path):
 
 
 def test_a_tokenizer_of_another_kind_is_refused(inputs, tmp_path):
-    processing = {**inputs["processing"], "tokenizer": tmp_path / "tokenizer.pkl"}
+    processing = replace(inputs["processing"], tokenizer=tmp_path / "tokenizer.pkl")
     with pytest.raises(BundleError, match=r"tokenizer\.pkl is not"):
         write_bundle(tmp_path / "bundle", **{**inputs, "processing": processing})
 
@@ -283,7 +287,7 @@ def test_weights_are_mapped_not_copied(folder):
         assert any(tensor.data_ptr() in place for place in places)
 
 
-def test_who_writes_into_a_mapped_tensor_does_not_write_into_the_bundle(folder):
+def test_writing_into_a_mapped_tensor_does_not_change_the_bundle(folder):
     state = dict(open_bundle(folder).tensors())
     before = (folder / "weights-f32-00000.safetensors").read_bytes()
     for tensor in state.values():

@@ -81,7 +81,7 @@ def test_a_bundle_that_is_not_the_network_it_describes_is_refused(inputs, tmp_pa
         Policy.from_bundle(tmp_path / "bundle")
 
 
-def test_what_a_library_stores_is_no_bundle(inputs, tmp_path):
+def test_a_scheme_that_a_library_stores_cannot_be_bundled(inputs, tmp_path):
     with pytest.raises(BundleError, match="bnb-int8 leaves weights to the library bnb-int8"):
         write_bundle(tmp_path / "bundle", **{**inputs, "scheme": BNB_INT8})
     assert list(tmp_path.iterdir()) == []
@@ -132,7 +132,7 @@ def test_clients_see_gate_and_overrides_in_metadata_and_in_every_chunk(bundles, 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> list[object]:
-    path = tmp_path_factory.mktemp("pictures") / "top.png"
+    path = tmp_path_factory.mktemp("images") / "top.png"
     Image.fromarray(observation().images["top"]).save(path)
     return ["--image", f"top={path}", "--state", " ".join(["0.1"] * DIMS), "--noise-seed", "3", "--json"]
 
@@ -205,7 +205,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("option", ODD)
-def test_what_a_bundle_brings_cannot_be_replaced(bundles, seen, option):
+def test_options_that_a_bundle_already_sets_are_refused(bundles, seen, option):
     ran = run("infer", "--bundle", bundles["passed"], option, ODD[option], *seen)
     assert (ran.code, ran.result["error"]) == (2, f"--bundle brings its own {option[2:]}; leave {option} out")
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi0_edge.bundle import open_bundle, sign_bundle, write_bundle, write_key_pair
-from pi0_edge.bundle.seal import write_seal
+from pi0_edge.bundle.checksums import write_checksums
 from pi0_edge.errors import BundleError
 
 torch.set_num_threads(1)
@@ -125,7 +125,7 @@ def test_a_missing_file_is_named(bundle, name):
 
 
 @pytest.mark.parametrize("name", ["model.pkl", ".hidden", "weights-i8-00001.safetensors", "tokenizer.model"])
-def test_a_file_too_many_is_named(bundle, name):
+def test_a_surplus_file_is_named(bundle, name):
     (bundle / name).write_bytes(b"surplus")
     with pytest.raises(BundleError, match=f"{name} is not in the manifest"):
         open_bundle(bundle)
@@ -154,12 +154,12 @@ def test_the_folder_itself_may_be_a_link(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "bundle/manifest.json"])
-def test_what_is_no_folder_is_refused(bundle, tmp_path, place):
+def test_a_path_that_is_no_folder_is_refused(bundle, tmp_path, place):
     with pytest.raises(BundleError, match="is not a folder"):
         open_bundle(tmp_path / place)
 
 
-def test_truncation_and_growth_are_told_apart(bundle):
+def test_error_distinguishes_a_truncated_from_a_longer_file(bundle):
     path = bundle / "weights-i8-00000.safetensors"
     size = path.stat().st_size
     os.truncate(path, size - 7)
@@ -181,14 +181,14 @@ def test_a_change_between_verification_and_use_is_noticed(bundle, use):
         dict(opened.tensors()) if use == "tensors" else opened.processor()
 
 
-def reseal(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """What somebody without the key can do: another manifest, with the right checksum, without a signature."""
     plain = json.loads((bundle / "manifest.json").read_text())
     change(plain)
     content = json.dumps(plain).encode()
     (bundle / "manifest.json").write_bytes(content)
     (bundle / "manifest.sig").unlink()
-    write_seal(bundle, content, None)
+    write_checksums(bundle, content, None)
 
 
 def put(path: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -256,7 +256,7 @@ FORGED = {
 @pytest.mark.parametrize("case", FORGED)
 def test_a_forged_manifest_is_refused_with_the_reason(bundle, case):
     change, message = FORGED[case]
-    reseal(bundle, change)
+    rewrite_manifest(bundle, change)
     with pytest.raises(BundleError, match=message):
         open_bundle(bundle)
 
@@ -273,10 +273,10 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("content", UNREADABLE, ids=range(len(UNREADABLE)))
-def test_a_manifest_that_is_none_is_refused(bundle, content):
+def test_a_file_that_is_no_manifest_is_refused(bundle, content):
     (bundle / "manifest.json").write_bytes(content)
     (bundle / "manifest.sig").unlink()
-    write_seal(bundle, content, None)
+    write_checksums(bundle, content, None)
     with pytest.raises(BundleError, match=REFUSED):
         open_bundle(bundle)
 
@@ -293,7 +293,7 @@ PROCESSING = {
 
 @pytest.mark.parametrize("case", PROCESSING)
 def test_unusable_processing_is_refused(bundle, case):
-    reseal(bundle, PROCESSING[case])
+    rewrite_manifest(bundle, PROCESSING[case])
     with pytest.raises(BundleError, match="the processing recorded in"):
         open_bundle(bundle).processor()
 
@@ -316,15 +316,15 @@ def test_a_changed_bundle_is_not_signed(bundle, keys, name):
 
 
 def test_a_signature_is_required_where_a_key_is_given(bundle, keys):
-    reseal(bundle, lambda plain: plain)
+    rewrite_manifest(bundle, lambda plain: plain)
     open_bundle(bundle)
     with pytest.raises(BundleError, match="the bundle is not signed, and the signature of"):
         open_bundle(bundle, public_key=keys[1])
 
 
-def test_a_manifest_of_somebody_without_the_key_is_refused(bundle, keys, tmp_path):
+def test_a_manifest_signed_with_another_key_is_refused(bundle, keys, tmp_path):
     signature = (bundle / "manifest.sig").read_bytes()
-    reseal(bundle, put("source/checkpoint_sha256", "forged"))
+    rewrite_manifest(bundle, put("source/checkpoint_sha256", "forged"))
     other = tmp_path / "other.pem"
     write_key_pair(other, tmp_path / "other.pub.pem")
     sign_bundle(bundle, other)

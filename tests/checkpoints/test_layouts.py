@@ -49,7 +49,7 @@ def test_sizes_of_the_golden_checkpoint_come_from_its_shapes(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_openpi_names_land_where_they_belong(variant):
+def test_openpi_names_map_to_our_parameters(variant):
     state, stored = golden_state(variant)[0], golden_tensors(variant)
     language = "paligemma_with_expert.paligemma.model.language_model.layers.1."
     assert torch.equal(state["token_embedding.weight"], stored[LM_HEAD])

@@ -19,6 +19,10 @@ GOLDEN = DATA / "orbax_tiny" / "7"
 Q_EINSUM = "PaliGemma.llm.layers.attn.q_einsum.w"
 
 
+def read(source, location):
+    return location.parameter(source.read_rows(location.key, *location.rows(source.entries[location.key])))
+
+
 def test_golden_tree_of_orbax_itself():
     source = OrbaxSource(GOLDEN / "params")
     shapes = {key: entry.shape for key, entry in source.entries.items()}
@@ -30,11 +34,11 @@ def test_golden_tree_of_orbax_itself():
     }
     layout = OrbaxLayout(source.entries, GOLDEN)
     stacked = source.read_rows(Q_EINSUM, 0, 2).numpy()
-    query = layout.locate("prefix.layers.1.attention.q.weight").read(source).numpy()
+    query = read(source, layout.locate("prefix.layers.1.attention.q.weight")).numpy()
     x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     heads = np.einsum("td,ndh->tnh", x, stacked[1])  # as openpi applies q_einsum
     np.testing.assert_allclose((x @ query.T).reshape(5, 8, 4), heads, rtol=1e-6, atol=1e-6)
-    assert layout.locate("action_in_proj.weight").read(source).shape == (8, 32)
+    assert read(source, layout.locate("action_in_proj.weight")).shape == (8, 32)
 
 
 def test_golden_tree_is_not_taken_for_a_whole_checkpoint():

@@ -58,7 +58,7 @@ max_token_len: 48
 
 
 @pytest.mark.parametrize("text", [FULL, OTHER_NAMES, FLAT])
-def test_all_spellings_give_the_same_network(tmp_path, text):
+def test_sizes_files_in_all_spellings_give_the_same_network(tmp_path, text):
     path = tmp_path / "SIZES.yaml"
     path.write_text(text)
     checkpoint = open_checkpoint(golden_path("pi0"))
@@ -78,7 +78,7 @@ def test_all_spellings_give_the_same_network(tmp_path, text):
         ({"image_size": [224, 240]}, r"expected a positive integer"),
     ],
 )
-def test_mistakes_are_named(content, message):
+def test_mistakes_in_a_sizes_file_are_named(content, message):
     with pytest.raises(ConfigError, match=message):
         parse_sizes(content)
 
@@ -102,7 +102,7 @@ def test_files_that_hold_no_mapping(tmp_path, text):
         load_sizes(tmp_path / "nowhere.yaml")
 
 
-def test_what_shapes_cannot_tell_is_asked_for_by_name():
+def test_sizes_that_shapes_cannot_show_are_asked_for_by_name():
     with pytest.raises(ConfigError, match=r"vision.heads and horizon cannot be read from the weights"):
         open_checkpoint(golden_path("pi0")).infer_config()
     with pytest.raises(ConfigError, match=r"^horizon cannot be read .* horizon: 50"):
@@ -123,7 +123,7 @@ def test_given_sizes_must_agree_with_the_weights(sizes, message):
         open_checkpoint(golden_path("pi0")).infer_config({**SIZES, **sizes})
 
 
-def test_grouped_query_attention_by_statement():
+def test_given_kv_heads_select_grouped_query_attention():
     config = open_checkpoint(golden_path("pi0")).infer_config({**SIZES, "kv_heads": 2})
     assert (config.prefix.heads, config.prefix.kv_heads, config.prefix.head_dim) == (16, 2, 8)
 
@@ -136,7 +136,7 @@ def test_a_depth_beyond_what_is_stored_names_the_missing_layers():
         checkpoint.load_into(Pi0(config))
 
 
-def test_position_embedding_of_no_square_picture(tmp_path):
+def test_position_embedding_that_is_not_square_is_refused(tmp_path):
     tensors = golden_tensors("pi0")
     key = next(name for name in tensors if name.endswith("position_embedding.weight"))
     tensors[key] = torch.zeros(200, 48)
@@ -145,7 +145,7 @@ def test_position_embedding_of_no_square_picture(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["pi0", "pi05"])
-def test_published_sizes_need_no_statement_but_the_assumed_horizon_is_said(caplog, variant):
+def test_published_sizes_need_no_sizes_file_but_the_assumed_horizon_is_logged(caplog, variant):
     measured: Sizes = {
         "vision.width": 1152,
         "vision.patch_size": 14,

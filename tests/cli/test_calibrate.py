@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import run
-from observation_sources import moving_pictures, states, write_npz
+from observation_sources import moving_images, states, write_npz
 from policy_builders import write_checkpoint
 
 from pi0_edge.errors import MissingDependencyError
@@ -91,15 +91,15 @@ def test_the_simulation_is_the_default_source(checkpoint, tmp_path):
 
 BAD = {
     "black": ({"images.top": np.zeros((40, 40, 60, 3), np.uint8)}, "is black in 16 of 16 frames"),
-    "still": ({"images.top": np.repeat(moving_pictures(1), 40, 0)}, "shows the same image"),
+    "still": ({"images.top": np.repeat(moving_images(1), 40, 0)}, "shows the same image"),
     "degrees": ({"state": states(40) * 57.3}, "the state of joint"),
-    "no such camera": ({"images.front": moving_pictures(40), "images.top": None}, "expected at least one of"),
+    "no such camera": ({"images.front": moving_images(40), "images.top": None}, "expected at least one of"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
 def test_unfit_recordings_are_refused(checkpoint, tmp_path, change, message):
-    content = {"images.top": moving_pictures(40), "state": states(40), **change}
+    content = {"images.top": moving_images(40), "state": states(40), **change}
     np.savez(tmp_path / "a.npz", **{name: value for name, value in content.items() if value is not None})
     common = ["--output", tmp_path / "out", "--checkpoint", checkpoint, "--frames", FRAMES]
     ran = run("calibrate", *common, "--dataset", tmp_path / "a.npz", "--json")

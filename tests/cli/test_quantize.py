@@ -58,7 +58,7 @@ def test_a_passed_gate_gives_a_bundle_that_is_served(quantize, tmp_path):
     assert len(gate["inner"]["keys"]) == 2 and len(gate["inner"]["velocities"]) == 10
     bundle = open_bundle(tmp_path / "bundle")
     assert bundle.manifest.gate is not None
-    assert bundle.manifest.gate["verdict"] == gate["verdict"]
+    assert bundle.manifest.gate.report["verdict"] == gate["verdict"]
     assert Policy.from_bundle(tmp_path / "bundle").engine.scheme == "int8-w8a8"
     page = (tmp_path / "gate.html").read_text()
     assert page == (tmp_path / "bundle" / "gate_report.html").read_text()

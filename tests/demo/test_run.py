@@ -68,7 +68,7 @@ def test_every_executed_tick_names_the_observation_that_caused_it(folder):
     assert answered.mean() > 0.5  # the others are of the chunk that brought the arms home
 
 
-def test_summary_and_pictures_are_there(folder):
+def test_summary_and_plots_are_written(folder):
     assert {"summary.json", "episode.png", "joints.png", "record.npz"} <= {path.name for path in folder.iterdir()}
 
 

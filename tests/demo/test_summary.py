@@ -9,12 +9,12 @@ import pytest
 
 from pi0_edge.demo.plots import plot_film, plot_joints, shown_episode
 from pi0_edge.demo.run_record import RecordBuilder, RunRecord
-from pi0_edge.demo.summary import Percentiles, QuantizationError, summarize
+from pi0_edge.demo.summary import Percentiles, SchemeAccuracy, summarize
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
 
 ARM = [0, 1]
-NO_ERROR = QuantizationError("int8-w8a8", 0, 1.0, 1.0, 0.0, 0.0)
+NO_ERROR = SchemeAccuracy("int8-w8a8", 0, 1.0, 1.0, 0.0, 0.0)
 
 
 def record(ticks: int = 20) -> RunRecord:
@@ -31,7 +31,7 @@ def record(ticks: int = 20) -> RunRecord:
     builder.add(
         chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_to_policy_ms=30.0, chunk_to_ring_ms=50.0,
         chunk_infer_ms=25.0, chunk_outcome=ChunkReport.ACCEPTED, actions=ramp, state=np.zeros(14, np.float32),
-        picture=np.zeros((8, 8, 3), np.uint8),
+        image=np.zeros((8, 8, 3), np.uint8),
     )  # fmt: skip
     for k in range(7):
         builder.add(film=np.zeros((24, 32, 3), np.uint8), film_tick=100 + 2 * k, film_episode=0)
@@ -59,7 +59,7 @@ def test_a_newer_chunk_replaces_what_the_older_one_wanted_from_its_entry_on():
     assert wanted[14, 0] == pytest.approx(0.13) and wanted[15, 0] == pytest.approx(5.04)
 
 
-def test_figures():
+def test_summary_figures():
     summary = summarize(record(), NO_ERROR, 50.0, ARM)
     assert (summary.episodes, summary.successes, summary.chunks_entered) == (1, 1, 1)
     assert summary.episode_seconds == [0.4]

@@ -20,7 +20,7 @@ ALOHA = CONVENTIONS["aloha_to_pi"]
 values = st.floats(-3, 3)
 
 
-def test_mask_notation():
+def test_delta_mask_notation_of_openpi():
     assert delta_mask((2, -1, 1)).tolist() == [True, True, False, True]
     assert delta_mask(()).tolist() == []
 
@@ -30,7 +30,7 @@ def test_mask_notation():
     state=arrays(np.float64, 8, elements=values),
     runs=st.lists(st.sampled_from([-2, -1, 1, 2]), max_size=4),
 )
-def test_delta_and_back(actions, state, runs):
+def test_delta_actions_and_back(actions, state, runs):
     mask = delta_mask(runs)
     delta = to_delta(actions, state, mask)
     np.testing.assert_allclose(to_absolute(delta, state, mask), actions, atol=1e-12)

@@ -13,8 +13,8 @@ from pi0_edge.errors import ObservationError
 from pi0_edge.processing.images import frames_of_one_size, resize_with_pad, to_unit_range
 
 
-def picture(height, width):
-    """Never black, so that padding can be told from the picture."""
+def random_image(height, width):
+    """Never black, so that padding differs from the image."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack((50 + rows % 200, 50 + columns % 200, np.full_like(rows, 99)), axis=-1).astype(np.uint8)
 
@@ -26,15 +26,15 @@ def test_golden_resize_bit_for_bit():
     np.testing.assert_array_equal(resize_with_pad(image, 224), expected)
 
 
-def test_a_picture_of_the_right_size_is_unchanged():
-    image = picture(224, 224)
+def test_an_image_of_the_right_size_is_unchanged():
+    image = random_image(224, 224)
     np.testing.assert_array_equal(resize_with_pad(image, 224), image)
 
 
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(8, 400), width=st.integers(8, 400), size=st.sampled_from([56, 112, 224]))
 def test_aspect_is_kept_and_the_rest_is_black(height, width, size):
-    resized = resize_with_pad(picture(height, width), size)
+    resized = resize_with_pad(random_image(height, width), size)
     assert resized.shape == (size, size, 3) and resized.dtype == np.uint8
     if (height, width) == (size, size):
         return
@@ -46,22 +46,22 @@ def test_aspect_is_kept_and_the_rest_is_black(height, width, size):
         assert after - before in (0, 1), "the odd pixel of padding is at the bottom or right"
 
 
-def test_a_sliver_is_refused():
+def test_an_image_too_narrow_to_resize_is_refused():
     with pytest.raises(ObservationError, match=r"3x2000 pixels has no pixel left .* 224x224"):
         resize_with_pad(np.zeros((3, 2000, 3), np.uint8), 224)
 
 
 def test_frames_of_one_size_stay_as_they_are_and_others_are_fitted():
-    small, large, upright = picture(48, 64), picture(96, 128), picture(64, 48)
+    small, large, upright = random_image(48, 64), random_image(96, 128), random_image(64, 48)
     np.testing.assert_array_equal(frames_of_one_size([small, small], 56), np.stack([small, small]))
     fitted = frames_of_one_size([small, large, upright], 56)
     np.testing.assert_array_equal(fitted, np.stack([resize_with_pad(frame, 56) for frame in (small, large, upright)]))
 
 
 @pytest.mark.parametrize(
-    "frames", [[np.zeros((3, 2000, 3), np.uint8)], [np.zeros((3, 2000, 3), np.uint8), picture(9, 9)]]
+    "frames", [[np.zeros((3, 2000, 3), np.uint8)], [np.zeros((3, 2000, 3), np.uint8), random_image(9, 9)]]
 )
-def test_a_sliver_is_refused_as_a_frame_too(frames):
+def test_an_image_too_narrow_to_resize_is_refused_as_a_frame_too(frames):
     with pytest.raises(ObservationError, match=r"3x2000 pixels has no pixel left .* 224x224"):
         frames_of_one_size(frames, 224)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -101,7 +102,8 @@ def test_saving_over_an_older_checkpoint_replaces_it(tmp_path):
 
 def test_saving_without_the_tokenizer_it_names(tmp_path):
     with pytest.raises(ConfigError, match=r"tokenizer .*nowhere.json does not exist"):
-        save_checkpoint(tmp_path, {}, tiny_config(), {"tokenizer": tmp_path / "nowhere.json"})
+        described = dataclasses.replace(processor(tmp_path).description(), tokenizer=tmp_path / "nowhere.json")
+        save_checkpoint(tmp_path, {}, tiny_config(), described)
 
 
 def test_lerobot_statistics_are_read_through_state_file(lerobot):
@@ -160,7 +162,7 @@ def test_lerobot_folder_with_a_tokenizer(tmp_path, lerobot):
     ("change", "message"),
     [
         (lambda s: s.pop("state_file"), r"comes without statistics \(base checkpoints do\); give a norm_stats.json"),
-        (lambda s: s.update(state_file="../x.safetensors"), r"lies outside the folder"),
+        (lambda s: s.update(state_file="../x.safetensors"), r"is outside the folder"),
         (lambda s: s.update(state_file="gone.safetensors"), r"gone.safetensors cannot be read"),
         (lambda s: s["config"]["norm_map"].update(STATE="LOG"), r"by 'LOG', expected one of MEAN_STD"),
         (lambda s: s.update(registry_name="other"), r"no step normalizer_processor"),

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from processing_builders import DATA, SHARED
+from processing_builders import DATA, RECORDING
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.processing import Mode, Normalization, Normalizer, load_norm_stats, save_norm_stats
 
 DIMS = 5
 MODES = [mode for mode in Mode]
-LIBERO = SHARED / "data" / "norm_stats" / "libero_pi05_Yaneosian.json"
 
 
 def stats_from(center, width):
@@ -30,7 +29,7 @@ widths = arrays(np.float64, DIMS, elements=st.floats(0.01, 50))
 
 
 @given(x=arrays(np.float64, (3, DIMS), elements=finite), center=vectors, width=widths, mode=st.sampled_from(MODES))
-def test_round_trip(x, center, width, mode):
+def test_normalization_round_trip(x, center, width, mode):
     normalizer = Normalizer(mode, stats_from(center, width))
     back = normalizer.inverse(normalizer.forward(x))
     assert back.dtype == np.float64
@@ -51,7 +50,7 @@ def test_round_trip(x, center, width, mode):
         (Mode.IDENTITY, 3.0),
     ],
 )
-def test_formulas(mode, expected):
+def test_normalization_formulas(mode, expected):
     assert Normalizer(mode, stats_from([1.0], [0.5])).forward([3.0])[0] == expected
 
 
@@ -64,7 +63,7 @@ def test_formulas(mode, expected):
         (Mode.LEROBOT_QUANTILES, (3.0 + 1.0) * 0.5 / 2.0 + 1.0),
     ],
 )
-def test_inverse_formulas(mode, expected):
+def test_denormalization_formulas(mode, expected):
     assert Normalizer(mode, stats_from([1.0], [0.5])).inverse([3.0])[0] == expected
 
 
@@ -95,7 +94,7 @@ def test_padding_as_openpi_treats_it():
         ({"mean": np.zeros(2), "std": np.array([1.0, -1.0])}, r"a width is negative"),
     ],
 )
-def test_impossible_statistics(stats, message):
+def test_impossible_statistics_are_refused(stats, message):
     with pytest.raises(ConfigError, match=message):
         Normalizer(Mode.OPENPI_ZSCORE, stats)
 
@@ -111,11 +110,9 @@ def test_golden_norm_stats_normalize_a_standard_normal():
     np.testing.assert_allclose(quantile.forward(stats["actions"]["q99"]), 1.0, atol=1e-6)
 
 
-def test_norm_stats_of_a_real_fine_tune():
-    if not LIBERO.is_file():
-        pytest.skip(f"no real statistics at {LIBERO}")
-    normalization = Normalization.of_openpi(load_norm_stats(LIBERO), "pi05")
-    assert (normalization.state.dims, normalization.actions.dims) == (8, 7)
+def test_norm_stats_of_a_real_recording():
+    normalization = Normalization.of_openpi(load_norm_stats(RECORDING), "pi05")
+    assert (normalization.state.dims, normalization.actions.dims) == (26, 26)
     stats = normalization.state.stats
     assert np.all(np.abs(normalization.state.forward(stats["mean"])) <= 1.0), "the mean lies between the quantiles"
 

@@ -55,10 +55,10 @@ def test_one_prompt_or_none_for_all_frames(tmp_path, prompt, expected):
 
 
 def test_one_observation_as_the_recorder_writes_it(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    write_observation_archive(tmp_path / "1.npz", Observation({"top": picture}, [1, 2, 3]), 7, 2**63)
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    write_observation_archive(tmp_path / "1.npz", Observation({"top": image}, [1, 2, 3]), 7, 2**63)
     (found,) = ObservationArchive(tmp_path / "1.npz").read([0], ["top"])
-    np.testing.assert_array_equal(found.images["top"], picture)
+    np.testing.assert_array_equal(found.images["top"], image)
     assert (np.asarray(found.state).tolist(), found.prompt) == ([1, 2, 3], None)
     with np.load(tmp_path / "1.npz", allow_pickle=False) as file:
         assert (file["tick"].tolist(), file["capture_time_ns"].tolist()) == ([7], [2**63])
@@ -70,7 +70,7 @@ BAD = {
     "no frames": ({"state": np.zeros((0, 7))}, r"state is float64 \[0, 7\]"),
     "no state": ({"state": None}, "state"),
     "state of objects": ({"state": np.array([[object()]])}, "not a readable .npz"),
-    "float pictures": ({"images.top": np.zeros((FRAMES, 4, 4, 3))}, r"images.top is float64"),
+    "float images": ({"images.top": np.zeros((FRAMES, 4, 4, 3))}, r"images.top is float64"),
     "another number": ({"images.top": np.zeros((2, 4, 4, 3), np.uint8)}, r"expected uint8 \[6, height, width, 3\]"),
     "channels first": ({"images.top": np.zeros((FRAMES, 3, 4, 4), np.uint8)}, r"images.top is uint8 \[6, 3, 4, 4\]"),
     "column major": ({"images.top": np.zeros((FRAMES, 4, 4, 3), np.uint8, "F")}, "row major"),
@@ -102,7 +102,7 @@ def test_other_files_are_named(tmp_path):
             ObservationArchive(path)
 
 
-def test_a_picture_that_is_damaged_after_opening_is_named(tmp_path):
+def test_an_image_that_is_damaged_after_opening_is_named(tmp_path):
     path = write(tmp_path, arrays(), compressed=True)
     archive = ObservationArchive(path)
     with zipfile.ZipFile(path) as file:
@@ -120,9 +120,9 @@ from pathlib import Path
 import numpy as np
 from pi0_edge.processing import Observation
 from pi0_edge.processing.recordings import write_observation_archive
-picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 for number in range(100_000):
-    write_observation_archive(Path(sys.argv[1]) / f"{number:06d}.npz", Observation({"top": picture}, [0.0]), 0, 0)
+    write_observation_archive(Path(sys.argv[1]) / f"{number:06d}.npz", Observation({"top": image}, [0.0]), 0, 0)
     print(number, flush=True)
 """
 

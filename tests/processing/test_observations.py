@@ -25,24 +25,24 @@ from pi0_edge.processing import (
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
 
 
-def picture(seed=0, shape=(48, 64, 3)):
+def random_image(seed=0, shape=(48, 64, 3)):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def aloha_observation(**changes: Any) -> Observation:
     fields: dict[str, Any] = {
-        "images": {"cam_right_wrist": picture(1), "cam_high": picture(2)},
+        "images": {"cam_right_wrist": random_image(1), "cam_high": random_image(2)},
         "state": np.linspace(-0.5, 0.5, 14),
         "prompt": "transfer_cube",
     }
     return Observation(**{**fields, **changes})
 
 
-def test_what_the_network_is_given(tmp_path):
+def test_model_inputs_of_an_aloha_observation(tmp_path):
     aloha = processor(tmp_path)
     inputs = aloha.to_model_inputs(aloha_observation())
     assert inputs.images.shape == (1, 2, 3, 224, 224) and inputs.images.dtype == torch.float32
-    high, right = (torch.from_numpy(to_unit_range(resize_with_pad(picture(seed), 224))) for seed in (2, 1))
+    high, right = (torch.from_numpy(to_unit_range(resize_with_pad(random_image(seed), 224))) for seed in (2, 1))
     assert torch.equal(inputs.images[0, 0], high) and torch.equal(inputs.images[0, 1], right), "in slot order"
     assert inputs.image_mask.tolist() == [[True, True]]
     assert inputs.tokens.tolist() == [[2, *(200 + ord(c) for c in "transfer cube"), 108]]
@@ -57,7 +57,8 @@ def test_an_engine_that_takes_frames_is_given_them(tmp_path):
         aloha.to_model_inputs(aloha_observation()),
     )
     assert inputs.images.dtype == torch.uint8
-    assert torch.equal(inputs.images[0], torch.from_numpy(np.stack([picture(2), picture(1)]))), "in slot order"
+    expected = torch.from_numpy(np.stack([random_image(2), random_image(1)]))
+    assert torch.equal(inputs.images[0], expected), "in slot order"
     assert all(
         torch.equal(getattr(inputs, name), getattr(finished, name)) for name in ("tokens", "state", "image_mask")
     )
@@ -75,12 +76,12 @@ def test_state_is_converted_then_normalized_then_padded(tmp_path):
 def test_pi05_prompt_holds_the_normalized_unpadded_state(tmp_path):
     sim = processor(tmp_path, "aloha_sim", variant="pi05", max_prompt_tokens=200)
     mean = sim.normalization.state.stats["mean"]
-    inputs = sim.to_model_inputs(Observation({"top": picture()}, mean))
+    inputs = sim.to_model_inputs(Observation({"top": random_image()}, mean))
     expected = f"Task: Transfer cube, State: {' '.join(['128'] * 14)};\nAction: "
     assert inputs.tokens.tolist()[0] == sim.tokenizer.encode(expected)
 
 
-def test_the_network_runs_on_it(tmp_path):
+def test_the_network_runs_on_processed_observations(tmp_path):
     aloha = processor(tmp_path)
     torch.manual_seed(0)
     model, observation = Pi0(aloha.config).eval(), aloha_observation()
@@ -119,7 +120,7 @@ def test_recorded_commands_survive_the_way_to_the_network_and_back(tmp_path, nam
 def test_any_width_from_1_to_32(tmp_path, dims):
     robot = Robot("own", dims, dims, {"front": "base_0_rgb"}, 10.0)
     own = processor(tmp_path, robot)
-    observation = Observation({"front": picture()}, np.ones(dims), "go")
+    observation = Observation({"front": random_image()}, np.ones(dims), "go")
     assert own.to_model_inputs(observation).state.shape == (1, 32)
     assert own.to_physical(np.zeros((50, 32)), observation).shape == (50, dims)
 
@@ -128,13 +129,13 @@ def test_any_width_from_1_to_32(tmp_path, dims):
     ("changes", "message"),
     [
         ({"images": {}}, r"images is empty; expected at least one of the cameras of aloha: cam_high, cam_left_wrist"),
-        ({"images": {"top": picture()}}, r"the camera 'top', which aloha does not have; known: cam_high, cam_left"),
-        ({"images": {"cam_high": picture() / 255.0}}, r"'cam_high'\] has dtype float64, expected uint8 .* by 255"),
-        ({"images": {"cam_high": picture().astype(np.int32)}}, r"has dtype int32, expected uint8"),
-        ({"images": {"cam_high": picture(shape=(3, 48, 64))}}, r"shape \[3, 48, 64\], channels first; expected"),
-        ({"images": {"cam_high": picture(shape=(48, 64))}}, r"shape \[48, 64\], expected \[height, width, 3\]"),
-        ({"images": {"cam_high": picture(shape=(48, 64, 4))}}, r"shape \[48, 64, 4\], expected"),
-        ({"images": {"cam_high": picture(shape=(0, 64, 3))}}, r"shape \[0, 64, 3\], expected"),
+        ({"images": {"top": random_image()}}, r"camera 'top', which aloha does not have; known: cam_high, cam_left"),
+        ({"images": {"cam_high": random_image() / 255.0}}, r"'cam_high'\] has dtype float64, expected uint8 .* by 255"),
+        ({"images": {"cam_high": random_image().astype(np.int32)}}, r"has dtype int32, expected uint8"),
+        ({"images": {"cam_high": random_image(shape=(3, 48, 64))}}, r"shape \[3, 48, 64\], channels first; expected"),
+        ({"images": {"cam_high": random_image(shape=(48, 64))}}, r"shape \[48, 64\], expected \[height, width, 3\]"),
+        ({"images": {"cam_high": random_image(shape=(48, 64, 4))}}, r"shape \[48, 64, 4\], expected"),
+        ({"images": {"cam_high": random_image(shape=(0, 64, 3))}}, r"shape \[0, 64, 3\], expected"),
         ({"images": {"cam_high": [[0]]}}, r"is a list, expected an array"),
         ({"state": np.zeros(7)}, r"state has shape \[7\] and dtype float64, expected 14 numbers \(aloha\)"),
         ({"state": np.zeros((1, 14))}, r"state has shape \[1, 14\]"),
@@ -148,7 +149,7 @@ def test_any_width_from_1_to_32(tmp_path, dims):
         ({"prompt": "x" * 60}, r"prompt has 62 tokens, expected at most 48: 'xxx"),
     ],
 )
-def test_bad_observations(tmp_path, changes, message):
+def test_bad_observations_are_refused(tmp_path, changes, message):
     with pytest.raises(ObservationError, match=message):
         processor(tmp_path).to_model_inputs(aloha_observation(**changes))
 
@@ -166,7 +167,7 @@ def test_truncation_as_openpi_only_on_request(tmp_path):
     assert tokens == [2, *[200 + ord("x")] * 47], "the newline is lost, as in openpi"
 
 
-def test_chunks_that_must_not_be_executed(tmp_path):
+def test_chunks_with_wrong_shape_or_values_are_refused(tmp_path):
     aloha = processor(tmp_path)
     with pytest.raises(EngineError, match=r"shape \[50, 14\], expected \[rows, 32\]"):
         aloha.to_physical(np.zeros((50, 14)), aloha_observation())
@@ -221,7 +222,7 @@ def unpack(data: bytes, at: int = 0) -> tuple[Any, int]:
 
 
 def test_golden_observation_of_openpis_client(tmp_path):
-    """Picture, state and prompt enter as they are, with the golden statistics; three numbers are no LIBERO state."""
+    """Image, state and prompt enter as they are, with the golden statistics; three numbers are no LIBERO state."""
     content = (DATA / "preproc" / "obs.msgpack").read_bytes()
     packed, end = unpack(content)
     observation = Observation({"image": packed["observation/image"]}, packed["observation/state"], packed["prompt"])

@@ -1,4 +1,4 @@
-"""Real recordings of a Unitree G1 through the whole processor."""
+"""The processor on a real recording of a Unitree G1 (tests/data/g1_recording)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import itertools
 
 import numpy as np
 import pytest
-from processing_builders import SHARED, character_tokenizer, tiny_config
+from processing_builders import RECORDING, character_tokenizer, tiny_config
 
 from pi0_edge.processing import Mode, Normalization, Normalizer, Observation, ObservationProcessor, load_robot
 
-RECORDINGS = SHARED / "data" / "g1_lerobot_v21"
-EPISODE = 29
+EPISODE = 0
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    if not RECORDINGS.is_dir():
-        pytest.skip(f"no recordings at {RECORDINGS}")
     reader = pytest.importorskip("pi0_edge.datasets.lerobot_reader", reason="datasets need pyarrow and av")
-    return reader.LeRobotDataset(RECORDINGS)
+    return reader.LeRobotDataset(RECORDING)
 
 
 def quantiles(values):
@@ -47,7 +44,7 @@ def test_frames_and_states_enter_the_network(dataset, g1):
         inputs = g1.to_model_inputs(Observation({"cam_high": frame}, episode.state[row], "pick up the bottle"))
         image = inputs.images[0, 0]
         assert (image[:, :28] == -1).all() and (image[:, 196:] == -1).all(), "28 black rows above and below 168"
-        assert float(image[:, 28:196].std()) > 0.1, "a real picture lies between them"
+        assert float(image[:, 28:196].std()) > 0.1, "a real image lies between them"
         assert inputs.state[0, 26:].abs().max() == 0
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from observation_sources import moving_pictures, states, write_npz
+from observation_sources import moving_images, states, write_npz
 from policy_builders import DIMS, PROMPT, write_checkpoint
 
 from pi0_edge.errors import DatasetError, ObservationError
@@ -42,7 +42,7 @@ def test_fit_frames_pass_and_are_named_by_their_hash(tmp_path, processor):
     assert (found.frames, found.cameras, len(found.sha256)) == (FRAMES, ("top",), 64)
     assert inspect(write_npz(tmp_path / "same.npz", FRAMES), processor).sha256 == found.sha256
     for name, change in {
-        "images.top": changed(moving_pictures(FRAMES), (3, 0, 0, 0), 1),
+        "images.top": changed(moving_images(FRAMES), (3, 0, 0, 0), 1),
         "state": changed(states(FRAMES), (3, 5), 0.123),
         "prompt": np.array("Transfer cube please"),
     }.items():
@@ -51,11 +51,11 @@ def test_fit_frames_pass_and_are_named_by_their_hash(tmp_path, processor):
 
 
 BLACK = np.random.default_rng(0).integers(0, 6, (FRAMES, 40, 60, 3), np.uint8)  # a covered lens is not quite zero
-STILL = np.repeat(moving_pictures(1), FRAMES, 0)
+STILL = np.repeat(moving_images(1), FRAMES, 0)
 REFUSED = {
     "all black": ({"images.top": BLACK}, DatasetError, "camera top of the npz .* is black in 30 of 30 frames"),
     "often black": (
-        {"images.top": changed(moving_pictures(FRAMES), slice(0, 4), BLACK[:4])},
+        {"images.top": changed(moving_images(FRAMES), slice(0, 4), BLACK[:4])},
         DatasetError,
         "black in 4 of 30 frames",
     ),
@@ -66,7 +66,7 @@ REFUSED = {
         "shows the same image in all 30 frames",
     ),
     "few that differ": (
-        {"images.top": np.repeat(moving_pictures(10), 3, 0)},
+        {"images.top": np.repeat(moving_images(10), 3, 0)},
         DatasetError,
         "only 10 of 30 frames of the npz .* differ from each other, expected at least 16",
     ),
@@ -97,7 +97,7 @@ def test_unfit_frames_are_refused(tmp_path, processor, change, kind, message):
 
 
 def test_a_few_black_frames_are_no_reason(tmp_path, processor):
-    pictures = changed(moving_pictures(FRAMES), slice(0, 3), BLACK[:3])
+    pictures = changed(moving_images(FRAMES), slice(0, 3), BLACK[:3])
     assert inspect(write_npz(tmp_path / "a.npz", FRAMES, **{"images.top": pictures}), processor).frames == FRAMES
 
 
@@ -108,7 +108,7 @@ def test_a_frozen_camera_beside_one_that_moves_is_named(tmp_path, processor):
 
 
 def test_a_camera_that_drops_out_is_named(tmp_path, processor):
-    pictures, values = moving_pictures(FRAMES), states(FRAMES)
+    pictures, values = moving_images(FRAMES), states(FRAMES)
     for number in range(FRAMES):
         images = {"top": pictures[number], "left_wrist": pictures[-number]}
         if number == 20:

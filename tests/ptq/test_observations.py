@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from observation_sources import SIZE, moving_pictures, states, write_npz
+from observation_sources import SIZE, moving_images, states, write_npz
 from policy_builders import DIMS, write_checkpoint
 
 from pi0_edge.errors import DatasetError, MissingDependencyError, ObservationError
@@ -87,13 +87,13 @@ def test_an_npz_file_is_one_episode(tmp_path):
     source = open_source(path, ROBOT)
     assert (source.kind, source.path, source.lengths, source.cameras) == ("npz", str(path), (30,), ("top",))
     first, second = source.read(0, [4, 29])
-    np.testing.assert_array_equal(second.images["top"], moving_pictures(30)[29])
+    np.testing.assert_array_equal(second.images["top"], moving_images(30)[29])
     np.testing.assert_array_equal(first.state, states(30)[4])
     assert (set(first.images), first.prompt) == ({"top"}, "Transfer cube")
 
 
 def test_a_recording_has_one_episode_per_run_of_the_server(tmp_path):
-    pictures, values = moving_pictures(7), states(7)
+    pictures, values = moving_images(7), states(7)
     for number in range(7):
         folder = tmp_path / ("20260101T000000Z-1" if number < 3 else "20260102T000000Z-1")
         folder.mkdir(exist_ok=True)
@@ -115,14 +115,14 @@ def test_a_dataset_is_read_frame_by_frame(tmp_path):
         pytest.skip(str(error))
     with LeRobotWriter(tmp_path / "set", 50, ROBOT.action_names, {"top": SIZE, "side": SIZE}, "aloha") as writer:
         for first in (0, 100):
-            views = {"top": moving_pictures(12, first), "side": moving_pictures(12, first + 50)}
+            views = {"top": moving_images(12, first), "side": moving_images(12, first + 50)}
             values = states(12, first).astype(np.float32)
             writer.add_episode(values, values, views, "Transfer cube")
     source = open_source(tmp_path / "set", ROBOT)
     assert (source.kind, source.lengths, source.cameras) == ("lerobot v3.0", (12, 12), ("top",))
     found = list(source.read(1, [2, 9]))
     for frame, observation in zip((2, 9), found, strict=True):
-        difference = observation.images["top"].astype(int) - moving_pictures(12, 100)[frame]
+        difference = observation.images["top"].astype(int) - moving_images(12, 100)[frame]
         assert np.abs(difference).mean() < 4  # of the video codec
         np.testing.assert_array_equal(observation.state, states(12, 100).astype(np.float32)[frame])
         assert observation.prompt == "Transfer cube"

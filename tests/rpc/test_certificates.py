@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def test_what_the_commands_make_connects(home: Path, tmp_path: Path):
+def test_certificates_of_the_commands_connect(home: Path, tmp_path: Path):
     robot, button = tmp_path / "robot", tmp_path / "button"
     made = run("certificates", "server", home, robot, "--host", "localhost", "--host", "127.0.0.1", "--json")
     assert made.result == {"folder": str(robot), "name": "robot", "hosts": ["localhost", "127.0.0.1"], "days": 365}
@@ -83,7 +83,7 @@ def test_another_tool_finds_the_chain_valid(home: Path, tmp_path: Path):
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_mistakes_are_one_line(home: Path, tmp_path: Path):
+def test_mistakes_in_certificate_commands_are_one_line(home: Path, tmp_path: Path):
     planner = tmp_path / "planner"
     run("certificates", "client", home, planner, "--role", "command")
     cases = {
@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path):
     assert run("certificates", "authority", home).code == 2
 
 
-def test_only_names_of_our_own_give_a_role():
+def test_only_certificate_names_of_our_form_give_a_role():
     assert role_of([]) == role_of(["localhost", "https://role/command", "pi0-edge://role/king"]) == Role.ESTOP
     assert role_of(["pi0-edge://role/command"]) == Role.COMMAND
     assert role_of([role.uri for role in Role]) == Role.ESTOP  # the least where there are several

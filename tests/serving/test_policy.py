@@ -146,8 +146,8 @@ BAD = {
     "too many bytes": ({"images": [image(size=49)]}, "images\\['top'\\] holds 49 bytes"),
     "no pixels": ({"images": [image(height=0, size=0)]}, "holds 0 bytes"),
     "size that overflows": ({"images": [image(height=2**31, width=2**31)]}, "holds 48 bytes"),
-    "picture of one row": ({"images": [image(height=1, width=2000, size=6000)]}, "aspect ratio"),
-    "no picture": ({"images": []}, "images is empty"),
+    "image of one row": ({"images": [image(height=1, width=2000, size=6000)]}, "aspect ratio"),
+    "no image": ({"images": []}, "images is empty"),
     "unknown camera": ({"images": [image("selfie")]}, "'selfie'.*known: top"),
     "camera twice": ({"images": [image(), image()]}, "'top' twice"),
     "NaN in the state": ({"state": [0.0] * 13 + [float("nan")]}, "state has nan at index 13"),
@@ -193,7 +193,7 @@ def test_garbage_instead_of_a_message_is_refused(server):
 
 
 class GatedEngine:
-    """An engine that waits for its gate, and fails or spoils its actions when told to; otherwise the real one."""
+    """An engine that waits for its gate, and fails or spoils its actions on request; otherwise the real one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -253,7 +253,7 @@ class Crowd:
                 self.outcomes.append(error)
 
 
-def test_a_chunk_tells_how_old_its_pictures_are(gated):
+def test_a_chunk_carries_the_age_of_its_images(gated):
     engine, address = gated
     with PolicyClient(address) as client:
         assert client.infer(observation(), 1, 1).prefix_age_ms == 0
@@ -261,7 +261,7 @@ def test_a_chunk_tells_how_old_its_pictures_are(gated):
         assert client.infer(observation(), 2, 2).prefix_age_ms == pytest.approx(33)
 
 
-def test_nobody_is_answered_from_the_pictures_of_another_robot(gated, monkeypatch):
+def test_server_resets_the_stale_prefix_when_the_peer_changes(gated, monkeypatch):
     _, address = gated
     order = []
     infer = Policy.infer
@@ -357,7 +357,7 @@ def test_a_port_that_is_taken_is_named(server, policy):
         PolicyServer(policy, server.address).start()
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_client_names_an_address_without_a_server():
     with PolicyClient("127.0.0.1:9", timeout_s=2) as client:
         with pytest.raises(ServingError, match=r"127\.0\.0\.1:9"):
             client.infer(observation(), 1, 1)

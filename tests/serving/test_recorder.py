@@ -17,7 +17,7 @@ from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import PolicyServer
 
 torch.set_num_threads(1)
-PICTURE_BYTES = 40 * 60 * 3
+IMAGE_BYTES = 40 * 60 * 3
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def policy(tmp_path_factory) -> Policy:
     return Policy.load(write_checkpoint(tmp_path_factory.mktemp("policy") / "checkpoint"), "reference")
 
 
-def test_what_is_answered_is_recorded_with_its_clock(policy, tmp_path):
+def test_answered_observations_are_recorded_with_their_clock(policy, tmp_path):
     recorder = ObservationRecorder(tmp_path)
     server = PolicyServer(policy, "127.0.0.1:0", recorder=recorder)
     server.start()
@@ -48,7 +48,7 @@ def test_what_is_answered_is_recorded_with_its_clock(policy, tmp_path):
 
 
 def test_the_limit_holds_over_all_runs(tmp_path):
-    limit = 6 * (PICTURE_BYTES + 4000)
+    limit = 6 * (IMAGE_BYTES + 4000)
     first = ObservationRecorder(tmp_path, limit)
     for number in range(3):
         first.record(observation(number), 0, 0)

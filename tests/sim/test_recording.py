@@ -34,8 +34,8 @@ def test_worker_processes_record_what_one_process_would(tmp_path):
         found = dataset.episode(index)
         np.testing.assert_array_equal(found.action, expected.action)
         np.testing.assert_array_equal(found.state, expected.state)
-        pictures = np.stack(list(dataset.frames(index, "top")))
-        assert np.abs(pictures.astype(int) - expected.images).mean() < 1.0
+        images = np.stack(list(dataset.frames(index, "top")))
+        assert np.abs(images.astype(int) - expected.images).mean() < 1.0
     env.close()
 
 
@@ -47,7 +47,7 @@ def test_seeds_kept_for_evaluation_are_refused(tmp_path, seed):
 
 
 @pytest.mark.parametrize(("episodes", "workers"), [(0, 2), (3, 0)])
-def test_nothing_to_do_or_nobody_to_do_it_is_refused(tmp_path, episodes, workers):
+def test_zero_episodes_or_zero_workers_are_refused(tmp_path, episodes, workers):
     with pytest.raises(ConfigError, match="at least 1"):
         record(tmp_path / "cube", episodes=episodes, workers=workers)
 

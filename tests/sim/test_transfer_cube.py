@@ -1,4 +1,4 @@
-"""The simulated ALOHA and its scripted expert: seeds, setpoints, pictures, errors, success."""
+"""The simulated ALOHA and its scripted expert: seeds, setpoints, images, errors, success."""
 
 import os
 import subprocess
@@ -43,11 +43,11 @@ def play(env, setpoints, seed):
     return np.stack(states)
 
 
-def red_pixels(picture):
-    return (picture[..., 0] > 150) & (picture[..., 1] < 80)
+def red_pixels(image):
+    return (image[..., 0] > 150) & (image[..., 1] < 80)
 
 
-def test_cube_pose_follows_from_the_seed_alone(env):
+def test_cube_pose_depends_on_the_seed_only(env):
     env.reset(7)
     first = env.cube_pose
     env.reset(8)
@@ -136,15 +136,15 @@ def test_unknown_camera_is_named_with_the_known_ones(env):
         env.render("wrist", 32, 32)
 
 
-def test_pictures_have_the_asked_size_and_differ_by_camera(env):
+def test_images_have_the_asked_size_and_differ_by_camera(env):
     env.reset(1)
-    pictures = {camera: env.render(camera, 48, 64) for camera in CAMERAS}
-    assert all(picture.shape == (48, 64, 3) and picture.dtype == np.uint8 for picture in pictures.values())
-    assert len({picture.tobytes() for picture in pictures.values()}) == len(CAMERAS)
+    images = {camera: env.render(camera, 48, 64) for camera in CAMERAS}
+    assert all(image.shape == (48, 64, 3) and image.dtype == np.uint8 for image in images.values())
+    assert len({image.tobytes() for image in images.values()}) == len(CAMERAS)
 
 
-def test_policy_picture_locates_the_cube(env):
-    """Seen from ``top``, the cube is several pixels wide, whole, and its place in the picture tells its place."""
+def test_policy_image_locates_the_cube(env):
+    """Seen from ``top``, the cube is several pixels wide, whole, and its place in the image tells its place."""
     places, centres = [], []
     for seed in range(3000, 3012):
         env.reset(seed)

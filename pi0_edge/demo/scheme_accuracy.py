@@ -1,4 +1,4 @@
-"""Compares the scheme of a run with fp32 on what the run's policy saw, with the same noise."""
+"""Compares the scheme of a run with fp32 on the observations of that run, with the same noise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run_record import RunRecord
-from pi0_edge.demo.summary import QuantizationError
+from pi0_edge.demo.summary import SchemeAccuracy
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.ptq.gate import compare
@@ -18,11 +18,11 @@ from pi0_edge.shipped import shipped_checkpoint
 COMPARED_CHUNKS = 40
 
 
-def quantization_error(choice: PolicyChoice, record: RunRecord, arm: list[int]) -> QuantizationError:
+def scheme_accuracy(choice: PolicyChoice, record: RunRecord, arm: list[int]) -> SchemeAccuracy:
     """Both answer up to `COMPARED_CHUNKS` observations, evenly spread over the run."""
     torch.set_num_threads(1)  # a network this small gains nothing from a second one
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
-    observations = [Observation({"top": record.picture[row]}, record.state[row]) for row in rows]
+    observations = [Observation({"top": record.image[row]}, record.state[row]) for row in rows]
     reference = Policy.load(shipped_checkpoint(), engine="reference")
     policy = choice.load()
     found = compare(
@@ -32,7 +32,7 @@ def quantization_error(choice: PolicyChoice, record: RunRecord, arm: list[int]) 
         Thresholds(),
     )
     largest = [joint.max for joint in found.joints]
-    return QuantizationError(
+    return SchemeAccuracy(
         scheme=policy.engine.scheme,
         chunks=len(found.cosine_whole),
         cosine_mean=float(np.mean(found.cosine_whole)),

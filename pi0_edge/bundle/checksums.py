@@ -1,8 +1,8 @@
-"""What protects the manifest itself: a checksum that is always there, and a signature that may be.
+"""The manifest's own checksums, which every bundle has, and its signature, which a bundle may have.
 
 `manifest.sha256` is a list as `sha256sum -c` reads it. It covers the manifest, which covers every other file, and the
-signature, so that no byte of a bundle can change unnoticed even where nobody checks signatures. It protects against
-accidents; only a signature, checked with a public key that came another way, protects against people.
+signature, so that no byte of a bundle can change unnoticed even where signatures are not checked. It protects against
+accidents; only a signature, checked with a public key that was received another way, protects against attackers.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from pi0_edge.errors import BundleError
 MANIFEST = "manifest.json"
 SUMS = "manifest.sha256"
 SIGNATURE = "manifest.sig"
-SEAL = (MANIFEST, SUMS, SIGNATURE)
+MANIFEST_FILES = (MANIFEST, SUMS, SIGNATURE)
+"""The files of a bundle that the manifest does not list."""
 
 
-def write_seal(folder: Path, manifest: bytes, private_key: Path | None) -> None:
+def write_checksums(folder: Path, manifest: bytes, private_key: Path | None) -> None:
     """Writes signature and checksums of a manifest, each replaced in one step.
 
     Raises:
         BundleError: If the key cannot be read.
         MissingDependencyError: If there is a key, and the package that signs is not installed.
     """
-    sealed = {MANIFEST: manifest}
+    covered = {MANIFEST: manifest}
     if private_key is not None:
-        sealed[SIGNATURE] = make_signature(manifest, private_key)
-        _replace(folder / SIGNATURE, sealed[SIGNATURE])
-    _replace(folder / SUMS, _sums(sealed))
+        covered[SIGNATURE] = make_signature(manifest, private_key)
+        _replace(folder / SIGNATURE, covered[SIGNATURE])
+    _replace(folder / SUMS, _sums(covered))
 
 
-def read_sealed_manifest(folder: Path, public_key: Path | None) -> bytes:
+def read_manifest(folder: Path, public_key: Path | None) -> bytes:
     """The bytes of the manifest, checked.
 
     Args:
@@ -46,16 +47,16 @@ def read_sealed_manifest(folder: Path, public_key: Path | None) -> bytes:
         BundleError: If manifest or checksum is missing, changed, or not signed as required.
         MissingDependencyError: If there is a key, and the package that checks it is not installed.
     """
-    sealed = {MANIFEST: _read(folder, MANIFEST)}
+    covered = {MANIFEST: _read(folder, MANIFEST)}
     if os.path.lexists(folder / SIGNATURE):
-        sealed[SIGNATURE] = _read(folder, SIGNATURE)
-    if _read(folder, SUMS) != _sums(sealed):
-        raise BundleError(f"{' or '.join((*sealed, SUMS))} was changed after the bundle was made; copy it again")
+        covered[SIGNATURE] = _read(folder, SIGNATURE)
+    if _read(folder, SUMS) != _sums(covered):
+        raise BundleError(f"{' or '.join((*covered, SUMS))} was changed after the bundle was made; copy it again")
     if public_key is not None:
-        if SIGNATURE not in sealed:
+        if SIGNATURE not in covered:
             raise BundleError(f"the bundle is not signed, and the signature of {public_key} is required")
-        check_signature(sealed[MANIFEST], sealed[SIGNATURE], public_key)
-    return sealed[MANIFEST]
+        check_signature(covered[MANIFEST], covered[SIGNATURE], public_key)
+    return covered[MANIFEST]
 
 
 def read_manifest_to_sign(folder: Path) -> bytes:
@@ -66,8 +67,8 @@ def read_manifest_to_sign(folder: Path) -> bytes:
     return manifest
 
 
-def _sums(sealed: dict[str, bytes]) -> bytes:
-    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sealed.items()).encode()
+def _sums(covered: dict[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in covered.items()).encode()
 
 
 def _read(folder: Path, name: str) -> bytes:
