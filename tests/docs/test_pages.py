@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 TOPS = r"(?:pi0_edge|firmware_bridge|quant|protos|tests|tools|docs|examples|benchmarks)"
 PATH = re.compile(rf"`({TOPS}/[\w./-]*\w/?)`")
-OF_THE_GUIDES = re.compile(r"my_|desk_arm|autocast|silu|vision_int8|NAME")
-"""Files that the guides have their reader make."""
+OF_THE_GUIDES = re.compile(r"plans/sm_|my_|desk_arm|autocast|silu|vision_int8|NAME")
+"""Files that a reader of the guides makes, or a measurement on a GPU."""
 
 
 def tool(name: str) -> ModuleType:
