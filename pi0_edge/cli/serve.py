@@ -57,7 +57,7 @@ def serve(
     SIGINT or SIGTERM ends it.
     """
     from pi0_edge.cli.loading import load_policy
-    from pi0_edge.errors import ConfigError
+    from pi0_edge.errors import ConfigError, EndpointError
     from pi0_edge.protos.rpc.json_log import log_as_json
     from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
     from pi0_edge.serving.observation_recorder import ObservationRecorder
@@ -67,7 +67,10 @@ def serve(
         log_as_json()
     out = Output(as_json)
     # Before the weights are read, which may take minutes.
-    listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
+    try:
+        listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
+    except EndpointError as error:
+        raise EndpointError(f"{error}. --tls takes certificates; --insecure-allow-remote opens it without") from error
     if stale_prefix is not None and engine != "cuda":
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)

@@ -60,6 +60,7 @@ class ObservationProcessor:
         self.truncate_prompts = truncate_prompts
         self._convention = CONVENTIONS[robot.joint_convention]
         self._delta = delta_mask(robot.delta_actions)
+        self._check_cameras()
         self._check_widths()
 
     def to_model_inputs(self, observation: Observation, as_frames: bool = False) -> ModelInputs:
@@ -167,6 +168,10 @@ class ObservationProcessor:
         padded = np.zeros((len(values), self.config.action_dim), np.float32)
         padded[:, : values.shape[1]] = values
         return padded
+
+    def _check_cameras(self) -> None:
+        if not self.robot.cameras:
+            raise ConfigError(f"{self.robot.name} has no cameras; a policy needs at least one, mapped to a slot")
 
     def _check_widths(self) -> None:
         widths = {"state": self.robot.state_dim, "actions": self.robot.action_dim}
