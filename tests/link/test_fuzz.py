@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from firmware_library import FIRMWARE, make, require
-from fuzz.framing_target import check
-from fuzz.run import LONGEST_INPUT, read_corpus
+from framing_target import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run import LONGEST_INPUT, read_corpus
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
 
