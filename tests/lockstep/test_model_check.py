@@ -58,7 +58,7 @@ MISTAKES = {
         r"\1NONE",
         "pin did not act",
     ),
-    "a missing heartbeat is detected too late": (
+    "HEARTBEAT comes too late": (
         "core/safety.h",
         "HEARTBEAT_MS = 200",
         "HEARTBEAT_MS = 220",
