@@ -1,11 +1,12 @@
-"""An hour with random faults, tick by tick on the compiled core; every promise is checked at every servo step.
+"""Runs the compiled core for an hour with random faults; checks the invariants at every servo step and tick.
 
     python -m firmware_bridge.lockstep.soak [--robot aloha] [--seed 1] [--ticks 180000]
 
-A host arms the arm, keeps its heartbeat and plays overlapping chunks; a seed decides when the line is noisy, when host
-or policy fall silent, when chunks are late or wild, when someone orders or presses an e-stop, when interrupts come late
-and when the board resets. The same seed gives the same hour, bit for bit: the digest that is printed covers every
-position of every servo step. A broken promise names its seed and tick; the same command shows it again.
+A simulated host arms the arm, sends heartbeats and sends overlapping chunks. A seed decides when the line has bit
+errors, when host or policy send nothing, when chunks come late or jump, when the e-stop acts, when servo interrupts
+come late, and when the board resets. Two runs with the same seed are equal bit for bit: the digest that is printed
+covers the position of every joint at every servo step. A violation is printed with its seed and tick, so that the same
+command reproduces it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
-from firmware_bridge.lockstep.invariants import BrokenPromiseError, Watch
+from firmware_bridge.lockstep.invariants import InvariantChecker, InvariantViolationError
 from pi0_edge.protos.serial_link import (
     SCHEMA_HASH,
     Command,
@@ -46,18 +47,18 @@ PING_EVERY, CHUNK_EVERY, RECOVER_EVERY = 2, 10, 25  # ticks
 FAULT_RATE = 0.02  # of ticks at which one begins
 PROGRESS_EVERY = 20_000  # ticks
 NOISE = LineFaults(bit_error_rate=1e-4, byte_drop_rate=1e-3, byte_duplicate_rate=1e-3, frame_duplicate_rate=0.05)
-FAULTS = ("noise", "silent host", "silent policy", "late chunks", "wild chunks", "estop", "pin", "late", "reset")
+FAULTS = ("noise", "silent host", "silent policy", "late chunks", "jumping chunks", "estop", "pin", "late", "reset")
 
 
 @dataclass
 class Tally:
-    """What an hour held.
+    """What a run contained.
 
     Attributes:
-        ticks: That were executed.
+        ticks: Executed ticks.
         states: Ticks in each state.
-        faults: How often each began.
-        chunks: That were sent.
+        faults: How often each fault started.
+        chunks: Chunks that the host sent.
         digest: SHA-256 of position and velocity of every joint at every servo step.
     """
 
@@ -69,39 +70,39 @@ class Tally:
 
 
 class Soak:
-    """One hour; `run` plays it."""
+    """One run with the faults of a seed."""
 
     def __init__(self, table: JointTable, seed: int) -> None:
         self.tally = Tally()
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._firmware = HostFirmware(table)
         self._line = FaultInjector(seed)
-        self._watch = Watch(table)
+        self._checker = InvariantChecker(table)
         self._hash = hashlib.sha256()
         self._state = State.DISARMED
         self._silent_ticks = table.control_hz
         self._cleared = False
-        self._until: dict[str, int] = {}  # the tick at which a lasting fault ends, by the count of this hour
+        self._until: dict[str, int] = {}  # the tick of this run at which a lasting fault ends
         self._amplitudes = [min(joint.maximum - joint.home, joint.home - joint.minimum) for joint in table.joints]
 
     def run(self, ticks: int) -> Iterator[Tally]:
-        """Plays the hour; yields now and then, and at its end.
+        """Runs the core; yields the tally every `PROGRESS_EVERY` ticks and at the end.
 
         Raises:
-            BrokenPromiseError: With the tick at which it happened.
+            InvariantViolationError: The core violated an invariant; the message names the tick.
         """
         self._connect()
         for tick in range(ticks):
             self.tally.ticks = tick + 1
             try:
-                self._play(tick)
-            except BrokenPromiseError as error:
-                raise BrokenPromiseError(f"tick {tick}: {error}") from error
+                self._run_tick(tick)
+            except InvariantViolationError as error:
+                raise InvariantViolationError(f"tick {tick}: {error}") from error
             if tick + 1 == ticks or (tick + 1) % PROGRESS_EVERY == 0:
                 self.tally.digest = self._hash.hexdigest()
                 yield self.tally
 
-    def _play(self, tick: int) -> None:
+    def _run_tick(self, tick: int) -> None:
         elapsed, pressed = 1, False
         if self._random.random() < FAULT_RATE:
             fault = self._random.choice(FAULTS)
@@ -117,14 +118,14 @@ class Soak:
             else:
                 self._until[fault] = tick + self._random.randint(1, 40)
         self._line.faults = NOISE if self._lasts("noise", tick) else LineFaults()
-        self._act(tick)
+        self._run_host(tick)
         self._run_steps(elapsed, pressed)
 
     def _lasts(self, fault: str, tick: int) -> bool:
         return self._until.get(fault, 0) > tick
 
-    def _act(self, tick: int) -> None:
-        """What the host does before a tick."""
+    def _run_host(self, tick: int) -> None:
+        """Sends what the host sends before a tick."""
         self._silent_ticks += 1
         if self._lasts("silent host", tick):
             return
@@ -147,7 +148,7 @@ class Soak:
             self._command(Command.DISARM)
 
     def _chunk(self, tick: int) -> list[Fragment]:
-        """All joints swing around home, slowly and together; wild chunks jump between the ends."""
+        """Makes a chunk that moves all joints slowly around home, or that jumps between the ends of their ranges."""
         self.tally.chunks += 1
         firmware = self._firmware
         first = (
@@ -156,7 +157,7 @@ class Soak:
         rows = []
         for step in range(first, first + HORIZON):
             phase = 1.0 - math.cos(0.03 * step)
-            share = self._random.choice((-1.0, 1.0)) if self._lasts("wild chunks", tick) else 0.45 * phase
+            share = self._random.choice((-1.0, 1.0)) if self._lasts("jumping chunks", tick) else 0.45 * phase
             joints = zip(firmware.table.joints, self._amplitudes, strict=True)
             rows.append([round((joint.home + share * amplitude) / joint.resolution) for joint, amplitude in joints])
         per_fragment = 200 // (2 * len(rows[0]))
@@ -169,24 +170,24 @@ class Soak:
         self._cleared = self._cleared or command == Command.CLEAR
         replies = only(CommandReply, self._send(CommandRequest(self._random.getrandbits(32), command)))
         if command == Command.ESTOP and replies:
-            self._watch.check_estop(self._state)
+            self._checker.check_estop(self._state)
 
     def _send(self, *messages: Any) -> list[Any]:
-        """Sends through the noisy line; what the firmware sends is heard as it left the board."""
+        """Sends messages through the line with its faults; returns the answers, which no fault of the line changes."""
         for message in messages:
             self._firmware.receive(self._line.apply(self._firmware.frame(message)))
-        heard = self._firmware.poll()
-        for reply in only(CommandReply, heard):
+        answers = self._firmware.poll()
+        for reply in only(CommandReply, answers):
             self._state = State(reply.state)
-        return heard
+        return answers
 
     def _reset(self) -> None:
         self._firmware.reset(self._random.choice((ResetCause.WATCHDOG, ResetCause.POWER_ON)))
-        self._watch.restart()
+        self._checker.restart()
         self._state, self._cleared = State.DISARMED, False
 
     def _run_steps(self, elapsed: int, pressed: bool) -> None:
-        """From the second servo step of the last tick to the first of the next."""
+        """Runs the servo steps from the second one of the last tick to the first one of the next."""
         firmware = self._firmware
         firmware.library.host_press_estop(pressed)
         for step in range(1, firmware.servo_steps if elapsed == 1 and firmware.tick_number > 0 else 1):
@@ -196,32 +197,32 @@ class Soak:
         before = self._state
         report = firmware.tick(elapsed, heartbeat=False)
         firmware.library.host_press_estop(False)
-        self._take_report(before, report, pressed)
+        self._check_report(before, report, pressed)
         self._check_motion(evenly=elapsed == 1)
 
-    def _take_report(self, before: State, report: Telemetry, pressed: bool) -> None:
+    def _check_report(self, before: State, report: Telemetry, pressed: bool) -> None:
         self._state = State(report.state)
         if pressed:
-            self._watch.check_estop(self._state)
-        self._watch.check_tick(before, report, self._cleared, self._silent_ticks)
+            self._checker.check_estop(self._state)
+        self._checker.check_tick(before, report, self._cleared, self._silent_ticks)
         self._cleared = False
         self.tally.states[self._state.name] += 1
 
     def _check_motion(self, evenly: bool) -> None:
         motion = self._firmware.motion_array()
         self._hash.update(motion.tobytes())
-        self._watch.check_step(motion.astype(np.float64), self._state, evenly)
+        self._checker.check_step(motion.astype(np.float64), self._state, evenly)
 
 
 def describe(tally: Tally) -> str:
-    """A line for each kind of figure."""
+    """Returns the text that the command prints: one line for each kind of figure."""
     states = ", ".join(f"{name} {count / tally.ticks:.1%}" for name, count in sorted(tally.states.items()))
     faults = ", ".join(f"{name} {count}" for name, count in sorted(tally.faults.items()))
     return f"{tally.ticks} ticks, {tally.chunks} chunks\nstates: {states}\nfaults: {faults}\ndigest: {tally.digest}"
 
 
 def main() -> int:
-    """Runs one hour, or as the command line says; 1 where a promise was broken."""
+    """Runs an hour, or as the command line says; returns 1 where an invariant is violated."""
     parser = argparse.ArgumentParser(prog="soak", description="Random faults on the compiled core, tick by tick.")
     parser.add_argument("--robot", default="aloha", help="joint table of this package (default aloha)")
     parser.add_argument("--seed", type=int, default=1, help="decides everything that happens (default 1)")
@@ -231,14 +232,14 @@ def main() -> int:
         soak = Soak(load_joint_table(options.robot), options.seed)
         for tally in soak.run(options.ticks):
             sys.stderr.write(f"{tally.ticks} of {options.ticks} ticks\n")
-    except BrokenPromiseError as error:
-        again = f"--robot {options.robot} --seed {options.seed} --ticks {options.ticks}"
-        sys.stdout.write(f"BROKEN at {error}\nagain: python -m firmware_bridge.lockstep.soak {again}\n")
+    except InvariantViolationError as error:
+        options_again = f"--robot {options.robot} --seed {options.seed} --ticks {options.ticks}"
+        sys.stdout.write(f"VIOLATED at {error}\nreproduce: python -m firmware_bridge.lockstep.soak {options_again}\n")
         return 1
     except BridgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"robot {options.robot}, seed {options.seed}: no promise broken\n{describe(soak.tally)}\n")
+    sys.stdout.write(f"robot {options.robot}, seed {options.seed}: no invariant violated\n{describe(soak.tally)}\n")
     return 0
 
 

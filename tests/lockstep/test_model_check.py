@@ -1,4 +1,4 @@
-"""Every short sequence of events keeps the promises, and planted mistakes are found by exactly that."""
+"""Every short sequence of events keeps the invariants, and the model check finds each mistake planted in the core."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ import pytest
 from firmware_library import require
 
 from firmware_bridge.lockstep import safety_table
-from firmware_bridge.lockstep.host_library import FIRMWARE, build_core
-from firmware_bridge.lockstep.model_check import ROBOT
+from firmware_bridge.lockstep.host_library import FIRMWARE
+from firmware_bridge.lockstep.model_check import build_program
 from pi0_edge.protos.serial_link import State
 
 
-def explore(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def check(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def explorer() -> Path:
+def program() -> Path:
     require("make", "gcc")
-    return build_core(ROBOT, "explore") / "explore"
+    return build_program()
 
 
-def test_no_sequence_of_five_events_breaks_a_promise(explorer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ran = explore(explorer, "5")
+def test_no_sequence_of_five_events_violates_an_invariant(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = check(program, "5")
     assert ran.returncode == 0, ran.stdout
-    last = re.findall(r"length 5: (\S+) sequences, (\d+) ticks tried, (\d+) states", ran.stdout)
+    last = re.findall(r"length 5: (\S+) sequences, (\d+) ticks executed, (\d+) states", ran.stdout)
     assert last and int(last[0][2]) > 10_000
     assert "violated: none" in ran.stdout and "seen: 33 of 33" in ran.stdout
     with capsys.disabled():
-        print(f"\nexploration: {last[0][0]} sequences of 5 events, {last[0][2]} states")
+        print(f"\nmodel check: {last[0][0]} sequences of 5 events, {last[0][2]} states")
 
 
 @pytest.mark.slow
-def test_no_sequence_of_eight_events_breaks_a_promise(explorer: Path) -> None:
-    ran = explore(explorer, "8")
+def test_no_sequence_of_eight_events_violates_an_invariant(program: Path) -> None:
+    ran = check(program, "8")
     assert ran.returncode == 0, ran.stdout
 
 
-def test_a_sequence_is_replayed_tick_by_tick(explorer: Path) -> None:
-    ran = explore(explorer, "replay", "h.ac....e")
+def test_a_sequence_is_replayed_tick_by_tick(program: Path) -> None:
+    ran = check(program, "replay", "h.ac....e")
     assert ran.returncode == 0
     lines = ran.stdout.splitlines()
     assert len(lines) == 9
@@ -52,26 +52,31 @@ def test_a_sequence_is_replayed_tick_by_tick(explorer: Path) -> None:
 
 
 MISTAKES = {
-    "the pin is not heeded while starved": (
+    "the e-stop pin does nothing in STARVED": (
         "core/safety.c",
         r"(ESTOP_PIN\] = +\{ESTOP, +ESTOP, +ESTOP, +)ESTOP",
         r"\1NONE",
         "pin did not act",
     ),
-    "silence is found too late": ("core/safety.h", "HEARTBEAT_MS = 200", "HEARTBEAT_MS = 220", "without a heartbeat"),
-    "braking is soft": (
+    "HEARTBEAT comes too late": (
+        "core/safety.h",
+        "HEARTBEAT_MS = 200",
+        "HEARTBEAT_MS = 220",
+        "without a heartbeat",
+    ),
+    "the joints brake at half their limit": (
         "core/motion_limiter.c",
         r"- limits->max_change;\n    const float step",
         "- 0.5f * limits->max_change;\n    const float step",
         "did not brake",
     ),
-    "a disarmed arm goes on along its curve": (
+    "a disarmed arm still follows its curve": (
         "core/control.c",
         r"control->following = false;\n}",
         "}",
         "did not brake",
     ),
-    "the fault is cleared in full motion": (
+    "CLEAR is accepted while the arm moves": (
         "core/safety.c",
         r"!at_rest \|\| estop_pressed",
         "(!at_rest && estop_pressed)",
@@ -83,13 +88,13 @@ MISTAKES = {
         "motion->velocity - 2.0f * change, motion->velocity + 2.0f * change",
         "acceleration limit",
     ),
-    "an old plan survives": (
+    "setpoints outlast DISARM": (
         "core/control.c",
         r"    setpoint_ring_clear\(&control->ring\);\n    control->following",
         "    control->following",
         "not sent since",
     ),
-    "starvation never ends": (
+    "STARVED lasts too long": (
         "core/safety.h",
         "STARVED_MS = 100",
         "STARVED_MS = 10000",
@@ -102,7 +107,7 @@ MISTAKES = {
 def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
     require("make", "gcc")
     file, pattern, planted, found = MISTAKES[name]
-    built = build_core(ROBOT, "explore").parent.relative_to(FIRMWARE)
+    built = build_program().parents[1].relative_to(FIRMWARE)
     copy = tmp_path / "firmware"
     shutil.copytree(FIRMWARE, copy, ignore=shutil.ignore_patterns("build", "__pycache__"))
     shutil.copytree(FIRMWARE / built, copy / built)
@@ -110,10 +115,10 @@ def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
     mistaken = re.sub(pattern, planted, text, count=1)
     assert mistaken != text
     (copy / file).write_text(mistaken)
-    argv = ["make", "-C", str(copy), "explore", f"ROBOT={built.name}", f"ROBOTS={built}", f"BUILD={built}"]
+    argv = ["make", "-C", str(copy), "model-check", f"ROBOT={built.name}", f"ROBOTS={built}", f"BUILD={built}"]
     made = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    ran = explore(copy / built / "host" / "explore", "4")
+    ran = check(copy / built / "host" / "check_sequences", "4")
     assert ran.returncode == 1
     assert re.search(f"VIOLATED: .*({found})", ran.stdout), ran.stdout
 

@@ -1,4 +1,4 @@
-"""A minute of random faults in lockstep: no promise is broken, and the same seed gives the same minute."""
+"""A minute of random faults in lockstep violates no invariant, and the same seed gives the same minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from firmware_library import ROOT, HostFirmware, bench, require
 
-from firmware_bridge.lockstep.invariants import BrokenPromiseError, Watch
+from firmware_bridge.lockstep.invariants import InvariantChecker, InvariantViolationError
 from firmware_bridge.lockstep.soak import FAULTS, Soak, Tally
 from pi0_edge.protos.serial_link import State, Telemetry, TickFlag
 
@@ -21,7 +21,7 @@ def soaked(seed: int, ticks: int) -> Tally:
     return tally
 
 
-def test_a_minute_of_faults_breaks_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_minute_of_faults_violates_no_invariant(capsys: pytest.CaptureFixture[str]) -> None:
     tally = soaked(seed=3, ticks=3000)
     assert tally.ticks == sum(tally.states.values()) == 3000
     assert set(tally.states) == {state.name for state in State}
@@ -39,25 +39,25 @@ def test_a_seed_gives_the_same_minute_again_bit_for_bit() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_hour_of_faults_breaks_no_promise(seed: int) -> None:
+def test_an_hour_of_faults_violates_no_invariant(seed: int) -> None:
     require("make", "gcc")
     *_, tally = Soak(bench(), seed).run(180_000)
     assert tally.ticks == 180_000
 
 
-def test_the_command_prints_what_the_hour_held() -> None:
+def test_the_command_prints_the_tally_of_the_run() -> None:
     require("make", "gcc")
     argv = [sys.executable, "-m", "firmware_bridge.lockstep.soak", "--robot", "so101", "--ticks", "200"]
     ran = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "robot so101, seed 1: no promise broken" in ran.stdout
+    assert "robot so101, seed 1: no invariant violated" in ran.stdout
 
 
 STEP, CHANGE = 8.0 / 250, 250.0 / 250**2
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "state", "promise"),
+    ("before", "after", "state", "violation"),
     [
         ((0.0, 0.0), (4.0, 0.0), State.RUNNING, "position"),
         ((0.0, STEP), (0.0, 1.01 * STEP), State.RUNNING, "velocity"),
@@ -66,30 +66,30 @@ STEP, CHANGE = 8.0 / 250, 250.0 / 250**2
         ((0.0, 0.0), (float("nan"), 0.0), State.RUNNING, "position"),
     ],
 )
-def test_the_watch_sees_a_step_beyond_a_limit(
-    before: tuple[float, float], after: tuple[float, float], state: State, promise: str
+def test_the_checker_finds_a_step_beyond_a_limit(
+    before: tuple[float, float], after: tuple[float, float], state: State, violation: str
 ) -> None:
-    watch = Watch(bench())
+    checker = InvariantChecker(bench())
     motion = np.array([[joint.home, 0.0] for joint in bench().joints])
     motion[0] = before
-    watch.check_step(motion, State.RUNNING, evenly=True)
+    checker.check_step(motion, State.RUNNING, evenly=True)
     motion[0] = after
-    with pytest.raises(BrokenPromiseError, match=promise):
-        watch.check_step(motion, state, evenly=True)
+    with pytest.raises(InvariantViolationError, match=violation):
+        checker.check_step(motion, state, evenly=True)
 
 
 def report(state: State, flags: int = 0) -> Telemetry:
     return dataclasses.replace(HostFirmware().tick(), state=state, flags=flags)
 
 
-def test_the_watch_sees_a_state_that_must_not_be() -> None:
-    watch = Watch(bench())
-    with pytest.raises(BrokenPromiseError, match="without CLEAR"):
-        watch.check_tick(State.SAFE, report(State.DISARMED), cleared=False, silent_ticks=0)
-    with pytest.raises(BrokenPromiseError, match="heartbeat"):
-        watch.check_tick(State.RUNNING, report(State.RUNNING, TickFlag.EXECUTED), cleared=False, silent_ticks=10)
-    with pytest.raises(BrokenPromiseError, match="RUNNING"):
-        watch.check_tick(State.ARMED, report(State.ARMED, TickFlag.EXECUTED), cleared=False, silent_ticks=0)
-    with pytest.raises(BrokenPromiseError, match="e-stop"):
-        watch.check_estop(State.RUNNING)
-    watch.check_tick(State.SAFE, report(State.DISARMED), cleared=True, silent_ticks=0)
+def test_the_checker_finds_a_wrong_state() -> None:
+    checker = InvariantChecker(bench())
+    with pytest.raises(InvariantViolationError, match="without CLEAR"):
+        checker.check_tick(State.SAFE, report(State.DISARMED), cleared=False, silent_ticks=0)
+    with pytest.raises(InvariantViolationError, match="heartbeat"):
+        checker.check_tick(State.RUNNING, report(State.RUNNING, TickFlag.EXECUTED), cleared=False, silent_ticks=10)
+    with pytest.raises(InvariantViolationError, match="RUNNING"):
+        checker.check_tick(State.ARMED, report(State.ARMED, TickFlag.EXECUTED), cleared=False, silent_ticks=0)
+    with pytest.raises(InvariantViolationError, match="e-stop"):
+        checker.check_estop(State.RUNNING)
+    checker.check_tick(State.SAFE, report(State.DISARMED), cleared=True, silent_ticks=0)

@@ -1,0 +1,147 @@
+#include "model_invariants.h"
+
+#include "host_board.h"
+
+/* The limits of docs/safety.md, stated here once more so that a wrong constant of the core is found. */
+enum { HEARTBEAT_LIMIT_MS = 200, STARVATION_LIMIT_MS = 100 };
+
+static const float ROUNDING = 2.4e-7f; /* float32 at the largest position of the joints: one unit in the last place */
+
+bool model_transitions_seen[SAFETY_EVENTS][SAFETY_STATES];
+
+static uint32_t ticks_of(uint32_t ms)
+{
+    return ms * host_control()->table->control_hz / 1000u;
+}
+
+uint32_t model_heartbeat_limit(void)
+{
+    return ticks_of(HEARTBEAT_LIMIT_MS);
+}
+
+static float magnitude(float value)
+{
+    return value < 0.0f ? -value : value;
+}
+
+bool model_is_active(uint8_t state)
+{
+    return state == LINK_STATE_ARMED || state == LINK_STATE_RUNNING || state == LINK_STATE_STARVED;
+}
+
+float model_steps_to_rest(void)
+{
+    const struct control *control = host_control();
+    float longest = 0.0f;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const float steps = control->limits[i].max_step / control->limits[i].max_change + 2.0f;
+        longest = steps > longest ? steps : longest;
+    }
+    return longest;
+}
+
+const char *model_check_step(struct model *model, const struct joint_motion *before, bool evenly)
+{
+    const struct control *control = host_control();
+    const bool braking = !model_is_active((uint8_t)control->safety.state);
+    const float longest = model_steps_to_rest();
+    model->braking_steps = braking ? model->braking_steps + 1u : 0u;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct motion_limits *limits = &control->limits[i];
+        const struct joint_motion *motion = &control->motion[i];
+        const float speed = magnitude(motion->velocity);
+        if (!(motion->position >= limits->minimum && motion->position <= limits->maximum)) {
+            return "a joint left its position limits";
+        }
+        if (!(speed <= limits->max_step + ROUNDING)) {
+            return "a joint exceeded its velocity limit";
+        }
+        if (evenly && !(magnitude(motion->velocity - before[i].velocity) <= limits->max_change + 2.0f * ROUNDING)) {
+            return "a joint exceeded its acceleration limit";
+        }
+        const float slower = magnitude(before[i].velocity) - limits->max_change;
+        if (evenly && braking && speed > (slower > 0.0f ? slower : 0.0f) + ROUNDING) {
+            return "a joint did not brake where it must";
+        }
+        if ((float)model->braking_steps > longest && speed > 0.0f) {
+            return "a joint is not at rest in time";
+        }
+    }
+    return NULL;
+}
+
+static void record_transition(enum safety_event event, uint8_t from)
+{
+    model_transitions_seen[event][from] = true;
+}
+
+/* Whether the table leads from one state to the other by this event; if so, records the entry. */
+static bool matches_table(uint8_t from, uint8_t to, enum safety_event event)
+{
+    const bool matches = safety_transitions[event][from] == to;
+    if (matches) {
+        record_transition(event, from);
+    }
+    return matches;
+}
+
+const char *model_check_command(enum safety_event event, uint8_t from)
+{
+    const uint8_t to = (uint8_t)host_control()->safety.state;
+    const uint8_t next = safety_transitions[event][from];
+    const bool guarded = event == SAFETY_EVENT_ARM || event == SAFETY_EVENT_CLEAR;
+    if (host_control()->answered.result != LINK_COMMAND_RESULT_OK) {
+        return from == to && (guarded || next == SAFETY_NO_TRANSITION) ? NULL : "a command was refused although the table allows it";
+    }
+    if (next == SAFETY_NO_TRANSITION || next != to) {
+        return "a command led to a state that the table does not name";
+    }
+    record_transition(event, from);
+    return NULL;
+}
+
+const char *model_check_transition(uint8_t from, uint16_t faults_before, bool first, bool due)
+{
+    const struct safety *safety = &host_control()->safety;
+    const uint8_t to = (uint8_t)safety->state;
+    const unsigned faults = safety->faults & ~(unsigned)faults_before;
+    const struct {
+        unsigned fault;
+        enum safety_event event;
+    } kinds[] = {{LINK_FAULT_ESTOP_PIN, SAFETY_EVENT_ESTOP_PIN},
+                 {LINK_FAULT_HEARTBEAT, SAFETY_EVENT_HEARTBEAT},
+                 {LINK_FAULT_TICK_OVERRUN, SAFETY_EVENT_TICK_OVERRUN},
+                 {LINK_FAULT_LIMIT_SATURATION, SAFETY_EVENT_LIMIT_SATURATION},
+                 {LINK_FAULT_STARVATION, SAFETY_EVENT_STARVATION}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if ((faults & kinds[i].fault) != 0) {
+            return matches_table(from, to, kinds[i].event) ? NULL : "a fault led to a state that the table does not name";
+        }
+    }
+    if (from == to && !first) {
+        return NULL;
+    }
+    const bool matches = first && matches_table(from, to, due ? SAFETY_EVENT_SETPOINT : SAFETY_EVENT_NO_SETPOINT);
+    return matches || from == to ? NULL : "a servo step led to a state that the table does not name";
+}
+
+const char *model_check_history(struct model *model, bool due)
+{
+    const struct control *control = host_control();
+    const uint8_t state = (uint8_t)control->safety.state;
+    if (model_is_active(state) && model->silent_ticks >= model_heartbeat_limit()) {
+        return "the arm stayed active without a heartbeat";
+    }
+    const bool starving = state == LINK_STATE_STARVED && !due && control_is_at_rest(control);
+    model->resting_ticks = starving ? model->resting_ticks + 1u : 0u;
+    if (model->resting_ticks > ticks_of(STARVATION_LIMIT_MS)) {
+        return "the arm stayed active without setpoints";
+    }
+    if (!model_is_active(state)) {
+        model->accepted = false;
+    }
+    if (control->following && !model->accepted) {
+        return "the arm followed setpoints that were not sent since ARM";
+    }
+    return NULL;
+}

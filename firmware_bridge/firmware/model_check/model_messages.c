@@ -1,0 +1,87 @@
+#include "model_messages.h"
+
+#include "frame_encoder.h"
+#include "host_board.h"
+
+enum { SMOOTH_STEPS = 5, JUMP_STEPS = 24, JUMP_HOLD = 6, LEAD_TICKS = 2 };
+
+void model_poll(void)
+{
+    static uint8_t output[1 << 16];
+    host_poll();
+    (void)host_take_sent(output, sizeof output);
+}
+
+static void send(struct model *model, uint8_t type, const uint8_t *payload, size_t size)
+{
+    uint8_t wire[FRAME_WIRE_SIZE];
+    host_receive(wire, frame_encode(type, model->seq, payload, size, wire));
+    model->seq++;
+    model_poll();
+}
+
+void model_send_hello(struct model *model, uint32_t schema_hash)
+{
+    const struct link_hello hello = {.schema_hash = schema_hash};
+    uint8_t payload[8];
+    send(model, LINK_HELLO_ID, payload, link_pack_hello(&hello, payload));
+}
+
+void model_send_ping(struct model *model)
+{
+    const struct link_ping ping = {.ping_id = 1};
+    uint8_t payload[16];
+    send(model, LINK_PING_ID, payload, link_pack_ping(&ping, payload));
+}
+
+void model_send_command(struct model *model, uint8_t command)
+{
+    const struct link_command_request request = {.nonce = ++model->nonce, .command = command};
+    uint8_t payload[8];
+    send(model, LINK_COMMAND_REQUEST_ID, payload, link_pack_command_request(&request, payload));
+}
+
+static int16_t smooth_counts(const struct control *control, uint8_t joint, uint8_t step)
+{
+    const struct joint *j = &control->table->joints[joint];
+    const float here = control->motion[joint].position;
+    const float way = 0.8f * j->velocity / (float)control->table->control_hz * (float)(step + 1);
+    return (int16_t)((here > j->home ? here - way : here + way) / j->resolution);
+}
+
+static int16_t jump_counts(const struct control *control, uint8_t joint, uint8_t step)
+{
+    const struct joint *j = &control->table->joints[joint];
+    return (int16_t)((step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum) / j->resolution);
+}
+
+static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
+{
+    const struct control *control = host_control();
+    const uint8_t joints = control->table->count;
+    struct link_fragment fragment = {.chunk_id = ++model->chunk_id,
+                                     .first_tick = model->tick + LEAD_TICKS,
+                                     .step_count = steps,
+                                     .fragment_count = 1,
+                                     .steps = steps,
+                                     .joints = joints};
+    for (uint8_t step = 0; step < steps; step++) {
+        for (uint8_t joint = 0; joint < joints; joint++) {
+            fragment.values[step * joints + joint] = counts(control, joint, step);
+        }
+    }
+    const uint32_t before = control->counters.chunks_accepted;
+    uint8_t payload[LINK_MAX_PAYLOAD];
+    send(model, LINK_FRAGMENT_ID, payload, link_pack_fragment(&fragment, payload));
+    model->accepted = model->accepted || control->counters.chunks_accepted != before;
+}
+
+void model_send_smooth_chunk(struct model *model)
+{
+    send_chunk(model, SMOOTH_STEPS, smooth_counts);
+}
+
+void model_send_jump_chunk(struct model *model)
+{
+    send_chunk(model, JUMP_STEPS, jump_counts);
+}

@@ -1,0 +1,20 @@
+/* The messages of the host to the core: each function sends one frame and lets the main loop run once. */
+#ifndef MODEL_MESSAGES_H
+#define MODEL_MESSAGES_H
+
+#include "model.h"
+
+void model_send_hello(struct model *model, uint32_t schema_hash);
+void model_send_ping(struct model *model);
+void model_send_command(struct model *model, uint8_t command);
+
+/* A chunk within the limits: each joint moves toward home and beyond it at four fifths of its velocity limit. */
+void model_send_smooth_chunk(struct model *model);
+
+/* A chunk whose setpoints jump between the ends of each joint's range. */
+void model_send_jump_chunk(struct model *model);
+
+/* Lets the main loop run once and discards what the core sends. */
+void model_poll(void);
+
+#endif
