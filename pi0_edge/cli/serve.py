@@ -46,7 +46,7 @@ def serve(
     record_limit: Annotated[int, typer.Option(min=1, help="MiB that this folder may hold.")] = 4096,
     stale_prefix: Annotated[
         float | None,
-        typer.Option(help="With --engine cuda: plan from pictures up to so many ms older than the observation."),
+        typer.Option(help="With --engine cuda: plan from images up to so many ms older than the observation."),
     ] = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
@@ -57,6 +57,7 @@ def serve(
     SIGINT or SIGTERM ends it.
     """
     from pi0_edge.cli.loading import load_policy
+    from pi0_edge.engine import find_engine
     from pi0_edge.errors import ConfigError
     from pi0_edge.protos.rpc.json_log import log_as_json
     from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
@@ -68,7 +69,7 @@ def serve(
     output = Output(as_json)
     # Before the weights are read, which may take minutes.
     listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
-    if stale_prefix is not None and engine != "cuda":
+    if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(

@@ -192,7 +192,7 @@ def test_garbage_instead_of_a_message_is_refused(server):
     assert "Traceback" not in str(refused.value.details())  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class GatedEngine:
+class GatedEngine(Engine):
     """An engine that waits for its gate, and fails or spoils its actions when told to; otherwise the real one."""
 
     def __init__(self, engine: Engine) -> None:
@@ -201,7 +201,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self.factor, self.takes_frames, self.prefix_age_s = 1.0, False, 0.0
+        self.factor = 1.0
         self.calls = self.running = self.most_at_once = 0
 
     def infer(self, inputs: ModelInputs, noise: torch.Tensor, continuation: Continuation | None = None) -> torch.Tensor:
@@ -253,7 +253,7 @@ class Crowd:
                 self.outcomes.append(error)
 
 
-def test_a_chunk_tells_how_old_its_pictures_are(gated):
+def test_a_chunk_says_how_old_its_images_are(gated):
     engine, address = gated
     with PolicyClient(address) as client:
         assert client.infer(observation(), 1, 1).prefix_age_ms == 0
@@ -261,20 +261,20 @@ def test_a_chunk_tells_how_old_its_pictures_are(gated):
         assert client.infer(observation(), 2, 2).prefix_age_ms == pytest.approx(33)
 
 
-def test_nobody_is_answered_from_the_pictures_of_another_robot(gated, monkeypatch):
+def test_the_prefix_is_reset_when_another_robot_asks(gated, monkeypatch):
     _, address = gated
     order = []
     infer = Policy.infer
-    monkeypatch.setattr(Policy, "forget_pictures", lambda _: order.append("forget"))
+    monkeypatch.setattr(Policy, "reset_prefix", lambda _: order.append("reset"))
     monkeypatch.setattr(Policy, "infer", lambda self, *given: order.append("infer") or infer(self, *given))
     with PolicyClient(address) as one, PolicyClient(address) as other:
         for client in (one, one, other, other, one):
             client.infer(observation(), 1, 1)
-    assert " ".join(order) == "forget infer infer forget infer infer forget infer"
+    assert " ".join(order) == "reset infer infer reset infer infer reset infer"
 
 
 def test_an_engine_without_two_streams_has_no_stale_prefix(policy):
-    with pytest.raises(EngineError, match="the engine reference has no stale prefix; use --engine cuda"):
+    with pytest.raises(EngineError, match=r'engine="reference" has no stale prefix of 0\.1 s; use engine="cuda"'):
         policy.allow_stale_prefix(0.1)
     assert policy.overrides == ()
 

@@ -204,7 +204,7 @@ def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
     return bias, then.gate, then.frozen, then.residual, then.out_scale, then.activation, then.dtype
 
 
-def check_rule(rule: Rule) -> None:
+def check_cuda_rule(rule: Rule) -> None:
     """Raises `EngineError` where no kernel multiplies as the rule says."""
     formats = (rule.weights.kind, rule.activations)
     known = (("int8", INT8_TOKEN), ("int8", BF16), ("e4m3", BF16), ("e4m3", E4M3_STATIC))
@@ -241,7 +241,7 @@ def product_of(
     forms = {(layer.rule.weights, layer.rule.activations, layer.rotation) for layer in quantized}
     if len(quantized) != len(linears) or len(forms) > 1:
         raise EngineError("linears that read the same tokens must have the same rule in the CUDA engine")
-    check_rule(rule)
+    check_cuda_rule(rule)
     join = _alternating if gate_and_up else _stacked
     # Bytes are moved as int8: torch does not index every type of 8 bits.
     values = join([None if layer.values is None else layer.values.view(torch.int8) for layer in quantized])
