@@ -44,8 +44,8 @@ class Engine(ABC):
     config: Pi0Config
     times: Tensor
 
-    @classmethod
-    def check(cls, scheme: Scheme) -> None:  # noqa: B027 - most engines refuse nothing
+    @classmethod  # noqa: B027 - an engine may run everything
+    def check(cls, scheme: Scheme) -> None:
         """Returns if this machine can run the scheme on this engine.
 
         Raises:
