@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated_kernels import CUDA, FLAGS, EmulatedLibrary
+from emulated_kernels import CUDA, EMULATED_GPU, FLAGS, EmulatedLibrary
 
 from pi0_edge.errors import KernelError
 
@@ -66,8 +66,8 @@ PI0_API int pi0_shuffle(float *out, int64_t whole, int64_t stream) {
 @cache
 def compiled_probes(folder: Path) -> Path:
     (folder / "probes.cu").write_text(PROBES)
-    sources = [folder / "probes.cu", CUDA / "library.cu", CUDA / "emulation.cpp"]
-    command = ["g++", *FLAGS, f"-I{CUDA}", "-shared", "-x", "c++", *map(str, sources), "-o", str(folder / "probes.so")]
+    sources = [folder / "probes.cu", CUDA / "library.cu", EMULATED_GPU / "emulation.cpp"]
+    command = ["g++", *FLAGS, "-shared", "-x", "c++", *map(str, sources), "-o", str(folder / "probes.so")]
     subprocess.run([*command, "-ldl"], check=True)
     return folder / "probes.so"
 
