@@ -169,7 +169,7 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
         with Count() as counted:
             network.integrate(noise[0].clone(), cache, tables, NONE_FROZEN)
     layers, steps = model.config.expert.depth, EULER_STEPS
-    per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
+    per_layer = {"norm": 2, "gemm": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
     assert counted.names == {**expected, "embed_actions": steps, "euler_update": steps}
 

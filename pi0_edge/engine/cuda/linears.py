@@ -8,7 +8,7 @@ one product: their weights stand below each other, or alternate where a GeGLU fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.geglu import geglu
-from pi0_edge.kernels.gemm import gemm_fp8, gemm_int8, gemm_weight_only
+from pi0_edge.kernels.gemm import gemm
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.norm import norm, norm_quant
@@ -133,7 +133,7 @@ class Int8Product:
         """As `Product`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm_int8(rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
+        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class WeightOnlyProduct:
 
     def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_weight_only(rows.values, self.packed, self.fp8, self.scale, *_arguments(then, self.bias))
+        format = "fp8-weights" if self.fp8 else "int8-weights"
+        return gemm(format, rows.values, self.packed, None, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -196,12 +197,12 @@ class Fp8Product:
 
     def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_fp8(rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
+        return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
 
 
 def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
-    """An epilogue with a bias, in the order of the operators."""
-    return bias, then.gate, then.frozen, then.residual, then.out_scale, then.activation, then.dtype
+    """An epilogue with a bias, as the last arguments of `gemm`."""
+    return tuple(vars(replace(then, bias=bias)).values())
 
 
 def check_cuda_rule(rule: Rule) -> None:
