@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.gpu_limits import Limits, measure_limits, milliseconds
 from benchmarks.random_network import random_observation, random_parameters
 from pi0_edge.engine import build_engine
-from pi0_edge.engine.cuda.engine import CudaEngine, check_scheme
+from pi0_edge.engine.cuda.engine import CudaEngine, check_cuda_scheme
 from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import EngineError
 from pi0_edge.estimation.work import Chunk, kernels
@@ -124,7 +124,7 @@ def main() -> None:
     for name in given.schemes:
         scheme = find_scheme(name)
         try:
-            check_scheme(scheme, torch.cuda.get_device_capability())
+            check_cuda_scheme(scheme, torch.cuda.get_device_capability())
         except EngineError as refusal:
             print(json.dumps({"scheme": name, "refused": str(refusal)}), flush=True)
             continue

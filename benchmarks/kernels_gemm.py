@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
+from pi0_edge.kernels.gemm import gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
 from pi0_edge.kernels.gemm_plan import (
@@ -139,10 +139,10 @@ def one_byte_product(library: KernelLibrary, linear: Linear, fp8: bool) -> Produ
     epilogue = Epilogue(torch.bfloat16, activation)
     out = torch.empty(m, epilogue.columns(n), dtype=torch.bfloat16, device="cuda")
     expected = epilogue.before_rounding(a.double() @ weights[0].double().t(), a_scale, scale)
-    into = gemm_fp8_into if fp8 else gemm_int8_into
+    format = "fp8" if fp8 else "int8"
 
     def enqueue(copy: int, plan: Plan) -> None:
-        into(library, out, workspace(product, plan), a, weights[copy], a_scale, scale, epilogue, plan)
+        gemm_into(format, library, out, workspace(product, plan), a, weights[copy], a_scale, scale, epilogue, plan)
 
     product = Product(linear, weights, out, expected, enqueue)
     return product
@@ -157,14 +157,14 @@ def weight_only_product(library: KernelLibrary, linear: Linear, fp8: bool) -> Pr
     packed = [pack_weights(weight).clone() for _ in range(copies_of(n, k))]
     a = torch.randn(m, k, generator=generator, device="cuda").bfloat16()
     scale = torch.full((n,), 1e-2 / k**0.5, device="cuda")
+    format = "fp8-weights" if fp8 else "int8-weights"
     epilogue = Epilogue(torch.bfloat16, activation)
     out = torch.empty(m, epilogue.columns(n), dtype=torch.bfloat16, device="cuda")
     expected = epilogue.before_rounding(a.double() @ weight.double().t(), None, scale)
 
     def enqueue(copy: int, plan: Plan) -> None:
-        gemm_weight_only_into(
-            library, out, workspace(product, plan), a, packed[copy], fp8, scale, epilogue, plan
-        )  # fmt: skip
+        memory = workspace(product, plan)
+        gemm_into(format, library, out, memory, a, packed[copy], None, scale, epilogue, plan)
 
     product = Product(linear, packed, out, expected, enqueue)
     return product

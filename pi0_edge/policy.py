@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
-from pi0_edge.engine.cuda.engine import CudaEngine
 from pi0_edge.errors import BundleError, EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
-from pi0_edge.quant import Scheme
+from pi0_edge.quant import Scheme, find_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class PolicyChunk:
         preprocess_ms: Observation to model inputs.
         infer_ms: Model inputs to normalized actions.
         postprocess_ms: Normalized actions to physical units.
-        prefix_age_ms: How much older than the observation the pictures are that it was planned from; 0 unless
+        prefix_age_ms: How much older than the observation the images are that it was planned from; 0 unless
             `Policy.allow_stale_prefix`.
     """
 
@@ -51,10 +50,10 @@ class Policy:
 
     Attributes:
         engine: Runs the network.
-        processor: Between the robot and the network.
-        checkpoint_sha256: Of the weights of the checkpoint, or of the one the bundle was made from.
-        bundle: Where it was loaded from one.
-        overrides: Names of the rules that its user overrode; empty in normal service.
+        processor: Converts between the units of the robot and those of the network.
+        checkpoint_sha256: Hash of the weights of the checkpoint, or of the one that the bundle was made from.
+        bundle: The bundle that it was loaded from, if any.
+        overrides: Names of the rules that the user overrode; empty in normal service.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class Policy:
     @classmethod
     def load(
         cls,
-        checkpoint: Path,
+        checkpoint: str | Path,
         engine: str = "cpu",
-        scheme: Scheme | None = None,
+        scheme: Scheme | str | None = None,
         robot: str | None = None,
-        tokenizer: Path | None = None,
+        tokenizer: str | Path | None = None,
         sizes: dict[str, object] | None = None,
     ) -> Policy:
         """Loads a checkpoint of any known layout.
@@ -87,21 +86,24 @@ class Policy:
         Args:
             checkpoint: File or folder, see `pi0_edge.checkpoints`.
             engine: Name in `pi0_edge.engine.ENGINES`.
-            scheme: How to quantize it, without calibration; the engine's own default where None.
+            scheme: How to quantize it, without calibration, by name or as data; the default of the engine where None.
             robot: Robot layout by name or YAML path; needed where the checkpoint does not name one.
             tokenizer: tokenizer.model or tokenizer.json; needed where the checkpoint does not hold one.
-            sizes: Sizes that the checkpoint does not tell.
+            sizes: Sizes that the checkpoint does not state.
 
         Raises:
             CheckpointError: If the checkpoint does not load.
             ConfigError: If robot, tokenizer or a size is missing or unknown.
             EngineError: If there is no such engine, or it cannot run the scheme.
-            QuantizationError: If the scheme needs calibration.
+            QuantizationError: If there is no such scheme, or it needs calibration.
         """
+        scheme = find_scheme(scheme) if isinstance(scheme, str) else scheme
         check_engine(engine, scheme)  # before gigabytes are read
-        opened = open_checkpoint(checkpoint)
+        opened = open_checkpoint(Path(checkpoint))
         config = opened.infer_config(sizes)
-        processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
+        processor = load_processor(
+            opened.folder, config, robot=robot, tokenizer=None if tokenizer is None else Path(tokenizer)
+        )
         shapes = parameter_shapes(config)
         opened.check(shapes)
         built = assemble_engine(engine, config, opened.tensors(shapes), scheme)
@@ -109,22 +111,26 @@ class Policy:
 
     @classmethod
     def from_bundle(
-        cls, folder: Path, engine: str = "cpu", public_key: Path | None = None, accept_failed_gate: bool = False
+        cls,
+        folder: str | Path,
+        engine: str = "cpu",
+        public_key: str | Path | None = None,
+        accept_failed_gate: bool = False,
     ) -> Policy:
         """Loads a bundle: network, robot, tokenizer and normalization, every byte verified before it is used.
 
         Args:
-            folder: Of the bundle, see `pi0_edge.bundle`.
+            folder: The bundle, see `pi0_edge.bundle`.
             engine: Name in `pi0_edge.engine.ENGINES`.
-            public_key: Whose signature is required.
+            public_key: PEM file of the key whose signature is required; None requires none.
             accept_failed_gate: Whether the user takes responsibility for a bundle whose accuracy gate failed or is
-                missing. It then says so in its log, its metadata and with every chunk.
+                missing. The policy then says so in its log, its metadata and every chunk.
 
         Raises:
-            BundleError: If the bundle is refused, or its gate did not pass and nobody takes responsibility.
+            BundleError: If the bundle is refused, or its gate did not pass and `accept_failed_gate` is not set.
             EngineError: If there is no such engine, or it cannot run the scheme of the bundle.
         """
-        bundle = open_bundle(folder, public_key=public_key)
+        bundle = open_bundle(Path(folder), public_key=None if public_key is None else Path(public_key))
         overrides = bundle.overrides_in_force(accept_failed_gate)
         check_engine(engine, bundle.scheme)
         if overrides:
@@ -137,23 +143,20 @@ class Policy:
         return cls(built, processor, bundle.manifest.source_sha256, bundle, overrides)
 
     def allow_stale_prefix(self, limit_s: float) -> None:
-        """From now on, chunks may be planned from pictures up to `limit_s` seconds older than their observation.
+        """From now on, chunks may be planned from images up to `limit_s` seconds older than their observation.
 
-        An approximation for robots that ask more often than the pictures can be attended to: see docs/kernels.md. Every
-        chunk tells how old its pictures are, and the name stands among the overrides.
+        An approximation for robots that ask for chunks faster than the prefix is computed: see docs/kernels.md. Every
+        chunk says how old its images are, and `stale-prefix` is among the overrides.
 
         Raises:
             EngineError: If the engine or the network cannot do that.
         """
-        if not isinstance(self.engine, CudaEngine):
-            raise EngineError(f"the engine {self.engine.name} has no stale prefix; use --engine cuda")
         self.engine.allow_stale_prefix(limit_s)
         self.overrides = (*self.overrides, "stale-prefix")
 
-    def forget_pictures(self) -> None:
-        """Another robot asks from now on: its chunks are not planned from pictures of the one before."""
-        if isinstance(self.engine, CudaEngine):
-            self.engine.forget_pictures()
+    def reset_prefix(self) -> None:
+        """The next chunk is planned from its own images: another robot asks from now on."""
+        self.engine.reset_prefix()
 
     def noise(self, seed: int | None = None) -> torch.Tensor:
         """Initial noise, float32 [1, horizon, action_dim]; the same for the same seed on every machine."""

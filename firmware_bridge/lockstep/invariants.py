@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.firmware.joint_table import JointTable
+from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.protos.serial_link import State, Telemetry, TickFlag
 
-ACTIVE = (State.ARMED, State.RUNNING, State.STARVED)
 _HEARTBEAT_LIMIT_MS = 200
 
 
@@ -49,7 +49,7 @@ class InvariantChecker:
         if evenly and self._velocity is not None:
             change = np.abs(velocity - self._velocity)
             _require(np.all(change <= self._max_change + self._rounding), "a joint exceeded its acceleration limit")
-            if state not in ACTIVE:
+            if state not in ACTIVE_STATES:
                 slower = np.maximum(np.abs(self._velocity) - self._max_change, 0.0)
                 _require(np.all(speed <= slower + self._rounding), "a joint did not brake where it must")
         self._velocity = velocity.copy()
@@ -67,7 +67,7 @@ class InvariantChecker:
         latched = before in (State.SAFE, State.ESTOP)
         _require(not latched or state in (before, State.ESTOP) or cleared, "a latched state was left without CLEAR")
         in_time = silent_ticks < self._heartbeat_limit
-        _require(state not in ACTIVE or in_time, "the arm stayed active without a heartbeat")
+        _require(state not in ACTIVE_STATES or in_time, "the arm stayed active without a heartbeat")
         executed = bool(report.flags & TickFlag.EXECUTED)
         _require(executed == (state == State.RUNNING), "setpoints were executed in another state than RUNNING")
 

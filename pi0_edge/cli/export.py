@@ -74,11 +74,11 @@ def _from_bundle(
 ) -> tuple[Pi0, Scheme, dict[str, Any]]:
     from pi0_edge.bundle import open_bundle
     from pi0_edge.engine.loading import blank_model, restore_model
-    from pi0_edge.tensorrt.qdq import check_scheme
+    from pi0_edge.tensorrt.qdq import check_tensorrt_scheme
 
     opened = open_bundle(folder, public_key=public_key)
     overrides = opened.overrides_in_force(accept_failed_gate)
-    check_scheme(opened.scheme, capability)
+    check_tensorrt_scheme(opened.scheme, capability)
     model = blank_model(opened.config, opened.scheme)
     restore_model(model, opened.tensors(), opened.scheme, pack=False)
     return model, opened.scheme, {"bundle_sha256": opened.sha256, "overrides": list(overrides)}
@@ -94,10 +94,10 @@ def _from_checkpoint(
     from pi0_edge.policy import combined_hash
     from pi0_edge.quant.scheme_files import load_scheme
     from pi0_edge.quant.schemes import BF16_POLICY
-    from pi0_edge.tensorrt.qdq import check_scheme
+    from pi0_edge.tensorrt.qdq import check_tensorrt_scheme
 
     chosen = BF16_POLICY if scheme is None else load_scheme(scheme)
-    check_scheme(chosen, capability)
+    check_tensorrt_scheme(chosen, capability)
     opened = open_checkpoint(checkpoint_or_shipped(checkpoint))
     config = opened.infer_config(read_sizes(sizes))
     shapes = parameter_shapes(config)

@@ -57,6 +57,7 @@ def serve(
     SIGINT or SIGTERM ends it.
     """
     from pi0_edge.cli.loading import load_policy
+    from pi0_edge.engine import find_engine
     from pi0_edge.errors import ConfigError, EndpointError
     from pi0_edge.protos.rpc.json_log import log_as_json
     from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
@@ -71,7 +72,7 @@ def serve(
         listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
     except EndpointError as error:
         raise EndpointError(f"{error}. --tls takes certificates; --insecure-allow-remote opens it without") from error
-    if stale_prefix is not None and engine != "cuda":
+    if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     policy = load_policy(

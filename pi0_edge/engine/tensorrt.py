@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pi0_edge.engine.engine import Engine
 from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
@@ -31,32 +32,30 @@ from pi0_edge.tensorrt.programs import (
     input_names,
     sample_actions,
 )
-from pi0_edge.tensorrt.qdq import check_scheme, write_out_quantization
+from pi0_edge.tensorrt.qdq import check_tensorrt_scheme, write_out_quantization
 from pi0_edge.tensorrt.releases import advice, installed_tensorrt
 from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
 
 logger = logging.getLogger(__name__)
 
 
-class TensorRtEngine:
+class TensorRtEngine(Engine):
     """The network as plans of TensorRT, under the formats of its scheme."""
 
     name = "tensorrt"
     default_scheme = BF16_POLICY
-    takes_frames = False
-    prefix_age_s = 0.0
 
     def __init__(self, model: Pi0, scheme: Scheme = BF16_POLICY) -> None:
-        """Writes out the quantization of `model`, in place: it cannot be saved afterwards.
+        """Writes out the quantization of `model`, in place.
 
         Args:
             model: Quantized under `scheme`, not packed.
-            scheme: How.
+            scheme: The scheme of its layers.
 
         Raises:
             EngineError: If there is no GPU, no TensorRT, or none that runs this scheme.
         """
-        require_tensorrt(scheme)
+        self.check(scheme)
         self._trt, self._builder, self._versions = installed_tensorrt()
         self._model = write_out_quantization(model.eval())
         self._digest = network_digest(model, scheme)
@@ -69,18 +68,35 @@ class TensorRtEngine:
         self.scheme = scheme.name
         self.times = euler_times(EULER_STEPS)
 
+    @classmethod
+    def check(cls, scheme: Scheme) -> None:
+        """As `Engine`.
+
+        Raises:
+            EngineError: If there is no GPU, no TensorRT, or none that runs this scheme.
+            MissingDependencyError: If plans are built from ONNX here, and the packages that write it are not installed.
+        """
+        if not torch.cuda.is_available():
+            build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+            raise EngineError(
+                f"the TensorRT engine needs a CUDA device, and torch ({build}) sees none: {advice()}; "
+                'here use engine="cpu", or write ONNX for the board with `pi0-edge export`'
+            )
+        _, builder, _ = installed_tensorrt()
+        check_tensorrt_scheme(scheme, torch.cuda.get_device_capability())
+        if builder == "ONNX":
+            require_onnx()
+
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
-        """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
-
-        Rows of a batch are run one after the other: a robot has one.
+        """As `Engine`. Rows of a batch are run one after the other: a robot has one.
 
         Raises:
             EngineError: If an action is NaN or infinite, or the continuation is not guidance.
         """
         if continuation is not None and not isinstance(continuation, Guidance):
             raise EngineError(
-                "the TensorRT engine continues a chunk by guidance only; use --splice rtc, or --engine cpu"
+                'the TensorRT engine continues a chunk by guidance (splice rtc) only; use that, or engine="cpu"'
             )
         with torch.cuda.stream(self._stream):
             rows = [self._infer_row(inputs, row, noise[row], continuation) for row in range(inputs.batch)]
@@ -131,22 +147,3 @@ class TensorRtEngine:
         attend, velocity = self.plans(Shape(len(images), len(tokens)))
         x = noise.to(self._device)
         return sample_actions(attend, velocity, observation, x, self._conditioning(), self.times, guidance)
-
-
-def require_tensorrt(scheme: Scheme) -> None:
-    """Checks that this machine can run the scheme with TensorRT.
-
-    Raises:
-        EngineError: If it cannot.
-        MissingDependencyError: If plans are built from ONNX here, and the packages that write it are not installed.
-    """
-    if not torch.cuda.is_available():
-        build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
-        raise EngineError(
-            f"the TensorRT engine needs a CUDA device, and torch ({build}) sees none: {advice()}; "
-            "here use --engine cpu, or write ONNX for the board with `pi0-edge export`"
-        )
-    _, builder, _ = installed_tensorrt()
-    check_scheme(scheme, torch.cuda.get_device_capability())
-    if builder == "ONNX":
-        require_onnx()

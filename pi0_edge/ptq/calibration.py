@@ -125,7 +125,7 @@ def calibrate_policy(
         ObservationError: If one of them does not fit the policy.
         QuantizationError: If an activation is NaN or infinite, or the interrupted run was another one.
     """
-    if not isinstance(policy.engine, ReferenceEngine):
+    if type(policy.engine) is not ReferenceEngine:
         raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
     found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES)
     source = CalibrationSource(

@@ -68,7 +68,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     def _infer(self, request: policy_pb2.Observation, peer: str) -> policy_pb2.Chunk:
         if peer != self._peer:
-            self._policy.forget_pictures()
+            self._policy.reset_prefix()
             self._peer = peer
         seed = request.noise_seed if request.HasField("noise_seed") else None
         action_dim = self._policy.processor.robot.action_dim

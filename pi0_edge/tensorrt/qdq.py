@@ -67,7 +67,7 @@ def _dequantize(values: Tensor, scale: Tensor) -> Tensor:
     return values.float() * (scale[:, None] if scale.ndim else scale)
 
 
-FP8_CAPABILITY = (8, 9)
+TENSORRT_FP8_CAPABILITY = (8, 9)
 """The first compute capability with FP8 tensor cores: Ada, then Hopper and Thor. TensorRT refuses FP8 anywhere else."""
 
 
@@ -116,7 +116,7 @@ def write_out_quantization(model: Pi0) -> Pi0:
     return model
 
 
-def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
+def check_tensorrt_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
     """Raises `EngineError` where TensorRT cannot run the scheme on a GPU of this compute capability, and names another.
 
     Args:
@@ -124,16 +124,16 @@ def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
         capability: Major and minor, such as (8, 7) for Orin.
     """
     for rule in scheme.rules:
-        _check_rule(scheme.name, rule)
+        _check_tensorrt_rule(scheme.name, rule)
         eight_bit = [rule.weights.kind] + ([] if rule.activations is None else [rule.activations.kind])
-        if "e4m3" in eight_bit and capability < FP8_CAPABILITY:
+        if "e4m3" in eight_bit and capability < TENSORRT_FP8_CAPABILITY:
             raise EngineError(
                 f"{scheme.name} holds FP8 values, which TensorRT takes from compute capability 8.9 on (Ada, Hopper, "
                 f"Thor), and this is for {capability[0]}.{capability[1]}; use int8-w8a8-static"
             )
 
 
-def _check_rule(scheme: str, rule: Rule) -> None:
+def _check_tensorrt_rule(scheme: str, rule: Rule) -> None:
     if rule.library is not None:
         raise EngineError(f"{scheme} leaves layers to {rule.library}, unknown to TensorRT; use int8-w8a8-static")
     if rule.activations is not None and rule.activations.scaled and not rule.activations.static:

@@ -48,8 +48,9 @@ def installed_tensorrt() -> tuple[ModuleType, Builder, str]:
     Raises:
         EngineError: If TensorRT is not installed, or something of it does not load.
     """
-    if importlib.util.find_spec("tensorrt") is None:
-        raise EngineError(f"the TensorRT engine needs the Python package tensorrt: {advice()}; or use --engine cpu")
+    found = importlib.util.find_spec("tensorrt")
+    if found is None or found.origin is None:  # a folder of this name on the path is no package
+        raise EngineError(f'the TensorRT engine needs the Python package tensorrt: {advice()}; or use engine="cpu"')
     trt = _load("tensorrt")
     if importlib.util.find_spec("torch_tensorrt") is None:
         return trt, "ONNX", f"tensorrt {trt.__version__} onnx"

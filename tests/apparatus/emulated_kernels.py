@@ -1,4 +1,4 @@
-"""The kernels, compiled for the CPU and run by the emulated GPU of `pi0_edge/kernels/cuda/emulation.h`."""
+"""The kernels, compiled for the CPU and run by the emulated GPU of `tests/emulated_gpu`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ import pytest
 from pi0_edge.kernels.library import BUILD, KernelLibrary
 
 CUDA = BUILD.parent / "cuda"
+EMULATED_GPU = Path(__file__).parents[1] / "emulated_gpu"
 FLAGS = [
     "-std=c++17",
     "-O2",
     "-fPIC",
     "-DPI0_EMULATION",
+    f"-I{CUDA}",
+    f"-I{EMULATED_GPU}",
     "-Wall",
     "-Wextra",
     "-Werror",
@@ -85,9 +88,9 @@ def emulated_library() -> EmulatedLibrary:
 def built() -> tuple[Path | None, str]:
     """The library file, or none and what the compiler said."""
     folder = BUILD / "emulation"
-    headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
+    headers = b"".join(path.read_bytes() for path in sorted([*CUDA.glob("*.*h"), *EMULATED_GPU.glob("*.h")]))
     with ThreadPoolExecutor(2) as pool:
-        sources = [*sorted(CUDA.glob("*.cu")), CUDA / "emulation.cpp"]
+        sources = [*sorted(CUDA.glob("*.cu")), EMULATED_GPU / "emulation.cpp"]
         objects, said = zip(*pool.map(lambda source: compiled(source, headers, folder), sources), strict=True)
     if any(said):
         return None, "".join(said)[-4000:]

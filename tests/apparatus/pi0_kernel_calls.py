@@ -11,7 +11,7 @@ from torch import Tensor
 from pi0_edge.kernels.attention import attention_into, rope_attention_into
 from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
 from pi0_edge.kernels.geglu import geglu_into
-from pi0_edge.kernels.gemm import gemm_fp8_into, gemm_int8_into, gemm_weight_only_into
+from pi0_edge.kernels.gemm import gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
 from pi0_edge.kernels.library import KernelLibrary
@@ -127,24 +127,26 @@ def calls() -> Iterator[tuple[str, Call]]:
 def products() -> Iterator[tuple[str, Call]]:
     """The linears of one layer of each kind, planned for Orin."""
     for use, (m, n, k, activation) in LINEARS.items():
-        yield f"{use}, INT8", partial(one_byte_product, gemm_int8_into, False, m, n, k, activation)
-        yield f"{use}, FP8", partial(one_byte_product, gemm_fp8_into, True, m, n, k, activation)
+        yield f"{use}, INT8", partial(one_byte_product, "int8", m, n, k, activation)
+        yield f"{use}, FP8", partial(one_byte_product, "fp8", m, n, k, activation)
     for use, (m, n, k, activation) in EXPERT_LINEARS.items():
         for fp8, kind in ((False, "INT8"), (True, "FP8")):
             yield f"{use}, {kind} weights", partial(weight_only_product, fp8, m, n, k, activation)
 
 
-def one_byte_product(into: Callable, fp8: bool, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
-    epilogue, plan = Epilogue(torch.bfloat16, activation), plan_bytes(m, n, k, ORIN, fp8)
+def one_byte_product(format: str, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
+    epilogue, plan = Epilogue(torch.bfloat16, activation), plan_bytes(m, n, k, ORIN, format == "fp8")
     (a, a_scale), (weight, scale) = quantized(m, k), quantized(n, k)
-    into(to, half(m, epilogue.columns(n)), workspace(plan), a, weight, a_scale, scale.flatten(), epilogue, plan)
+    out = half(m, epilogue.columns(n))
+    gemm_into(format, to, out, workspace(plan), a, weight, a_scale, scale.flatten(), epilogue, plan)
 
 
 def weight_only_product(fp8: bool, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
     epilogue, plan = Epilogue(torch.bfloat16, activation), plan_weight_only(m, n, k, ORIN)
     packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
     out = half(m, epilogue.columns(n))
-    gemm_weight_only_into(to, out, workspace(plan), half(m, k), packed, fp8, single(n), epilogue, plan)
+    format = "fp8-weights" if fp8 else "int8-weights"
+    gemm_into(format, to, out, workspace(plan), half(m, k), packed, None, single(n), epilogue, plan)
 
 
 def workspace(plan: Plan) -> Tensor:

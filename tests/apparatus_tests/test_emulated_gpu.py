@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated_kernels import CUDA, FLAGS, EmulatedLibrary
+from emulated_kernels import CUDA, EMULATED_GPU, FLAGS, EmulatedLibrary
 
 from pi0_edge.errors import KernelError
+from pi0_edge.kernels.library import F32, I32, SIZE
 
 PROBES = r"""
 #include "device.cuh"
@@ -63,11 +64,19 @@ PI0_API int pi0_shuffle(float *out, int64_t whole, int64_t stream) {
 """
 
 
+PROBE_FUNCTIONS = {
+    "neighbour": (I32, SIZE),
+    "overwrite": (F32, SIZE),
+    "copy": (F32, F32, SIZE),
+    "shuffle": (F32, SIZE),
+}
+
+
 @cache
 def compiled_probes(folder: Path) -> Path:
     (folder / "probes.cu").write_text(PROBES)
-    sources = [folder / "probes.cu", CUDA / "library.cu", CUDA / "emulation.cpp"]
-    command = ["g++", *FLAGS, f"-I{CUDA}", "-shared", "-x", "c++", *map(str, sources), "-o", str(folder / "probes.so")]
+    sources = [folder / "probes.cu", CUDA / "library.cu", EMULATED_GPU / "emulation.cpp"]
+    command = ["g++", *FLAGS, "-shared", "-x", "c++", *map(str, sources), "-o", str(folder / "probes.so")]
     subprocess.run([*command, "-ldl"], check=True)
     return folder / "probes.so"
 
@@ -76,7 +85,7 @@ def compiled_probes(folder: Path) -> Path:
 def probes(tmp_path_factory: pytest.TempPathFactory) -> EmulatedLibrary:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the kernels cannot be run on the CPU")
-    return EmulatedLibrary(compiled_probes(tmp_path_factory.getbasetemp()))
+    return EmulatedLibrary(compiled_probes(tmp_path_factory.getbasetemp()), PROBE_FUNCTIONS)
 
 
 def neighbours(probes: EmulatedLibrary, barrier: bool, order: int) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pi0_edge.engine import build_engine
-from pi0_edge.engine.cuda.engine import check_scheme, check_sizes
+from pi0_edge.engine.cuda.engine import check_cuda_scheme, check_sizes
 from pi0_edge.engine.cuda.graphs import LoopStage
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.errors import EngineError
@@ -173,7 +173,7 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
         with Count() as counted:
             network.integrate(noise[0].clone(), cache, tables, NONE_FROZEN)
     layers, steps = model.config.expert.depth, EULER_STEPS
-    per_layer = {"norm": 2, "gemm_weight_only": 4, "rope_attention": 1}
+    per_layer = {"norm": 2, "gemm": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
     assert counted.names == {**expected, "embed_actions": steps, "euler_update": steps}
 
@@ -243,19 +243,19 @@ def test_the_loop_changes_neither_weights_nor_cache():
 
 def test_fp8_arithmetic_is_refused_on_orin_with_the_alternative():
     with pytest.raises(EngineError, match=r"fp8-w8a8 needs FP8 .* sm_87; use fp8-w8a16 .* or orin"):
-        check_scheme(find_scheme("fp8-w8a8"), (8, 7))
-    check_scheme(find_scheme("fp8-w8a8"), (9, 0))
+        check_cuda_scheme(find_scheme("fp8-w8a8"), (8, 7))
+    check_cuda_scheme(find_scheme("fp8-w8a8"), (9, 0))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_orin_runs_every_other_scheme(scheme: str):
-    check_scheme(find_scheme(scheme), (8, 7))
+    check_cuda_scheme(find_scheme(scheme), (8, 7))
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8-w8a8-static", "bnb-int8", "int4-per-tensor"])
 def test_schemes_without_kernels_are_refused(scheme: str):
     with pytest.raises(EngineError, match="use"):
-        check_scheme(find_scheme(scheme), (9, 0))
+        check_cuda_scheme(find_scheme(scheme), (9, 0))
 
 
 def test_sizes_without_kernels_are_refused():
@@ -277,4 +277,4 @@ def test_without_a_gpu_infer_says_so_in_one_line(tmp_path: Path):
     Image.new("RGB", (64, 48)).save(tmp_path / "top.png")
     ran = run("infer", "--engine", "cuda", "--image", f"top={tmp_path / 'top.png'}", "--state", " ".join(["0"] * 14))
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "the CUDA engine needs a CUDA device" in ran.err and "use --engine cpu" in ran.err
+    assert "the CUDA engine needs a CUDA device" in ran.err and 'use engine="cpu"' in ran.err

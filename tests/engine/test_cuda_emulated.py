@@ -20,7 +20,7 @@ from pi0_edge.quant import compare_actions, find_scheme
 STEPS = 2
 ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
 OPERATORS = {
-    cuda_products: ("geglu", "gemm_int8", "gemm_fp8", "gemm_weight_only", "norm", "norm_quant", "quantize"),
+    cuda_products: ("geglu", "gemm", "norm", "norm_quant", "quantize"),
     cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
 }
 

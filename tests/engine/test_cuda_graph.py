@@ -14,7 +14,6 @@ from emulated_streams import EmulatedDevice, EmulatedStream
 from engine_cases import CPU, SCHEMES, quantized, random_case
 
 from pi0_edge.engine import build_engine
-from pi0_edge.engine import registry as base
 from pi0_edge.engine.cuda import engine as cuda
 from pi0_edge.engine.cuda.engine import CudaEngine
 from pi0_edge.engine.cuda.network import CudaNetwork
@@ -36,8 +35,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Where engines run."""
     if request.param == "emulated":
         device = EmulatedDevice(seed=0)
-        for module in (cuda, base):
-            monkeypatch.setattr(module, "require_cuda", lambda _: None)
+        monkeypatch.setattr(CudaEngine, "check", staticmethod(lambda _: None))
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(cuda, "CudaNetwork", lambda model, _: CudaNetwork(model, CPU))
         monkeypatch.setattr(cuda, "CudaStream", lambda _, urgent=False: EmulatedStream(device))

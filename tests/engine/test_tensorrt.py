@@ -15,7 +15,7 @@ from PIL import Image
 from tensorrt_cases import first_row, make_case
 
 from pi0_edge.engine import build_engine
-from pi0_edge.engine.tensorrt import require_tensorrt
+from pi0_edge.engine.tensorrt import TensorRtEngine
 from pi0_edge.errors import EngineError, MissingDependencyError
 from pi0_edge.quant import compare_actions, find_scheme
 from pi0_edge.tensorrt.plan_cache import PlanCache, PlanKey, default_folder, network_digest
@@ -32,7 +32,7 @@ def test_without_a_gpu_infer_says_so_in_one_line(tmp_path: Path):
     picture = f"top={tmp_path / 'top.png'}"
     ran = run("infer", "--engine", "tensorrt", "--image", picture, "--state", " ".join(["0"] * 14))
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "the TensorRT engine needs a CUDA device" in ran.err and "use --engine cpu" in ran.err
+    assert "the TensorRT engine needs a CUDA device" in ran.err and 'use engine="cpu"' in ran.err
     for release in RELEASES:
         assert f"{release.machine} has TensorRT {release.tensorrt}" in ran.err
 
@@ -56,7 +56,7 @@ def test_without_tensorrt_it_says_which_version_goes_with_which_board():
     if "tensorrt" in sys.modules:
         pytest.skip("TensorRT is installed here")
     with pytest.raises(EngineError, match=r"needs the Python package tensorrt: JetPack 6\.2 .* 2\.8, JetPack 7\.2"):
-        require_tensorrt(BF16)
+        TensorRtEngine.check(BF16)
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -66,7 +66,7 @@ def test_a_tensorrt_that_does_not_load_is_named_with_its_reason(tmp_path: Path, 
     with pytest.raises(
         EngineError, match=r"^the Python package tensorrt is installed and does not load \(Could not"
     ) as it:
-        require_tensorrt(BF16)
+        TensorRtEngine.check(BF16)
     assert "\n" not in str(it.value)
 
 
@@ -75,7 +75,7 @@ def test_a_torch_tensorrt_that_does_not_load_is_no_reason_to_go_on_without_it(tm
     put_package(tmp_path, "tensorrt", "__version__ = '10.3.0'", monkeypatch)
     put_package(tmp_path, "torch_tensorrt", "import missing_library_of_it", monkeypatch)
     with pytest.raises(EngineError, match="package torch_tensorrt is installed and does not load"):
-        require_tensorrt(BF16)
+        TensorRtEngine.check(BF16)
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -84,7 +84,7 @@ def test_a_board_without_torch_tensorrt_needs_onnx_and_is_told_so(tmp_path: Path
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else find(name))
     with pytest.raises(MissingDependencyError, match=r"needs the package onnx: pip install 'pi0-edge\[tensorrt\]'"):
-        require_tensorrt(BF16)
+        TensorRtEngine.check(BF16)
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -92,8 +92,8 @@ def test_fp8_is_refused_on_orin_with_the_alternative(tmp_path: Path, monkeypatch
     put_package(tmp_path, "tensorrt", "__version__ = '10.3.0'", monkeypatch)
     put_package(tmp_path, "torch_tensorrt", "__version__ = '2.8.0'", monkeypatch)
     with pytest.raises(EngineError, match=r"fp8-w8a8 holds FP8 values, .* this is for 8\.7; use int8-w8a8-static"):
-        require_tensorrt(find_scheme("fp8-w8a8"))
-    require_tensorrt(find_scheme("int8-w8a8-static"))
+        TensorRtEngine.check(find_scheme("fp8-w8a8"))
+    TensorRtEngine.check(find_scheme("int8-w8a8-static"))
 
 
 def test_a_plan_that_was_stored_is_loaded(tmp_path: Path):

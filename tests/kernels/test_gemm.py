@@ -9,15 +9,7 @@ from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, runner, unit
 from torch import Tensor
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.gemm import (
-    gemm_fp8,
-    gemm_fp8_into,
-    gemm_int8,
-    gemm_int8_into,
-    gemm_weight_only,
-    gemm_weight_only_into,
-    int8_sums,
-)
+from pi0_edge.kernels.gemm import gemm, gemm_into, int8_sums
 from pi0_edge.kernels.gemm_epilogue import ACTIVATIONS, Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
 from pi0_edge.kernels.gemm_plan import TILES, Plan, Tile, workspace_bytes
@@ -106,7 +98,7 @@ def test_int8_sums_are_exact_and_the_epilogue_is_float64_rounded(runner: Runner,
     row_scale, column_scale = scales(m, 1, seed=seed, size=1e-2), scales(n, seed=seed, size=1e-2 / k**0.5)
     out, workspace = runner.poisoned(m, epilogue.columns(n), dtype=epilogue.dtype), zeros(runner, plan)
     on_device = runner(a, weight, row_scale, column_scale)
-    gemm_int8_into(runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
+    gemm_into("int8", runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
     exact = epilogue.before_rounding(a.double() @ weight.double().t(), row_scale, column_scale)
     assert_epilogue(out, epilogue, exact)
     expected = epilogue.apply(int8_sums(a, weight), row_scale, column_scale)
@@ -127,9 +119,9 @@ def test_a_second_launch_finds_the_workspace_ready(runner: Runner, case):
     )
     workspace = zeros(runner, plan)
     first, second = (runner.poisoned(m, n, dtype=torch.float32) for _ in range(2))
-    gemm_int8_into(runner.library, first, workspace, *on_device, epilogue=epilogue, plan=plan)
+    gemm_into("int8", runner.library, first, workspace, *on_device, epilogue=epilogue, plan=plan)
     workspace[-(-tile_count(m, n, TILES[plan.tile]) * 4 // 256) * 256 :] = 0xFF  # parts may hold anything
-    gemm_int8_into(runner.library, second, workspace, *on_device, epilogue=epilogue, plan=plan)
+    gemm_into("int8", runner.library, second, workspace, *on_device, epilogue=epilogue, plan=plan)
     assert torch.equal(first, second)
 
 
@@ -145,8 +137,15 @@ def test_the_longest_sums_of_extremes_are_exact(runner: Runner, tile: Tile, sign
     plan = Plan(tile.number, tiles := tile_count(m, n, tile), workspace_bytes(tiles, tiles, 0))
     out = runner.poisoned(m, n, dtype=torch.float32)
     ones = runner(torch.ones(m, 1), torch.ones(n))
-    gemm_int8_into(
-        runner.library, out, zeros(runner, plan), *runner(a, weight), *ones, epilogue=Epilogue(torch.float32), plan=plan
+    gemm_into(
+        "int8",
+        runner.library,
+        out,
+        zeros(runner, plan),
+        *runner(a, weight),
+        *ones,
+        epilogue=Epilogue(torch.float32),
+        plan=plan,
     )
     assert out[0, 0].item() == sign * 127 * 127 * k
     assert torch.equal(out.cpu(), int8_sums(a, weight).float())
@@ -175,12 +174,13 @@ def test_weight_only_products_are_float64_rounded(runner: Runner, case):
     column_scale = scales(n, seed=seed, size=(1.0 if fp8 else 1e-2) / k**0.5)
     out, workspace = runner.poisoned(m, epilogue.columns(n), dtype=epilogue.dtype), zeros(runner, plan)
     on_device = runner(a, pack_weights(weight))
-    gemm_weight_only_into(
+    gemm_into(
+        "fp8-weights" if fp8 else "int8-weights",
         runner.library,
         out,
         workspace,
         *on_device,
-        fp8=fp8,
+        a_scale=None,
         column_scale=runner(column_scale)[0],
         epilogue=there(runner, epilogue),
         plan=plan,
@@ -217,12 +217,13 @@ def test_every_weight_value_is_unpacked_exactly(runner: Runner, dtype: torch.dty
     typed = weight.view(E4M3 if fp8 else torch.int8)
     out = runner.poisoned(k, n, dtype=torch.float32)
     plan = Plan(0, 2, 0)
-    gemm_weight_only_into(
+    gemm_into(
+        "fp8-weights" if fp8 else "int8-weights",
         runner.library,
         out,
         zeros(runner, plan),
         *runner(torch.eye(k, dtype=dtype), pack_weights(typed)),
-        fp8=fp8,
+        a_scale=None,
         column_scale=runner(torch.ones(n))[0],
         epilogue=Epilogue(torch.float32),
         plan=plan,
@@ -240,7 +241,7 @@ def test_fp8_products_are_float64_rounded_or_refused(runner: Runner, case):
 
     def call() -> None:
         on_device = runner(a, weight, a_scale, column_scale)
-        gemm_fp8_into(runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
+        gemm_into("fp8", runner.library, out, workspace, *on_device, epilogue=there(runner, epilogue), plan=plan)
 
     if runner.device == "cuda" and torch.cuda.get_device_capability() not in [(9, 0), (11, 0)]:
         with pytest.raises(KernelError, match="no FP8"):
@@ -260,12 +261,13 @@ def test_shared_tiles_add_up_in_the_same_order_whoever_comes_last(runner: Runner
         if runner.device == "cpu":
             runner.library.order(order)  # type: ignore[attr-defined]
         out = runner.poisoned(50, 256, dtype=torch.float32)
-        gemm_weight_only_into(
+        gemm_into(
+            "int8-weights",
             runner.library,
             out,
             zeros(runner, plan),
             *runner(a, weight),
-            fp8=False,
+            a_scale=None,
             column_scale=runner(torch.ones(256))[0],
             epilogue=Epilogue(torch.float32),
             plan=plan,
@@ -280,12 +282,13 @@ def test_nan_in_an_activation_reaches_its_row_and_no_other(runner: Runner):
     out = runner.poisoned(20, 32, dtype=torch.bfloat16)
     weight = pack_weights(integers(32, 64, seed=1))
     plan = Plan(0, 1, 0)
-    gemm_weight_only_into(
+    gemm_into(
+        "int8-weights",
         runner.library,
         out,
         zeros(runner, plan),
         *runner(a, weight),
-        fp8=False,
+        a_scale=None,
         column_scale=runner(torch.ones(32))[0],
         epilogue=Epilogue(torch.bfloat16),
         plan=plan,
@@ -313,7 +316,7 @@ def test_impossible_products_are_refused_before_anything_is_launched(runner: Run
     workspace = torch.zeros(chosen["workspace"], dtype=torch.uint8, device=runner.device)
     with pytest.raises(KernelError, match="gemm_int8: invalid argument"):
         plan = Plan(chosen["tile"], chosen["blocks"], chosen["workspace"])
-        gemm_int8_into(runner.library, out, workspace, *on_device, epilogue=Epilogue(torch.float32), plan=plan)
+        gemm_into("int8", runner.library, out, workspace, *on_device, epilogue=Epilogue(torch.float32), plan=plan)
     assert out.isnan().all()
 
 
@@ -321,7 +324,9 @@ def test_an_int8_output_without_its_scale_is_refused(runner: Runner):
     out, plan = runner.poisoned(8, 16, dtype=torch.int8), Plan(0, 1, 0)
     on_device = runner(integers(8, 16, seed=0), integers(16, 16, seed=1), torch.ones(8, 1), torch.ones(16))
     with pytest.raises(KernelError, match="invalid argument"):
-        gemm_int8_into(runner.library, out, zeros(runner, plan), *on_device, epilogue=Epilogue(torch.int8), plan=plan)
+        gemm_into(
+            "int8", runner.library, out, zeros(runner, plan), *on_device, epilogue=Epilogue(torch.int8), plan=plan
+        )
 
 
 def test_an_unknown_activation_is_named():
@@ -337,17 +342,27 @@ def test_reading_matrices_never_waits_for_a_bank(runner: Runner):
     for tile in TILES:
         plan = Plan(tile.number, 1, 0)
         out = runner.poisoned(200, 144, dtype=torch.float32)
-        gemm_int8_into(
-            runner.library, out, zeros(runner, plan), a, weight, ones, torch.ones(144), Epilogue(torch.float32), plan
+        gemm_into(
+            "int8",
+            runner.library,
+            out,
+            zeros(runner, plan),
+            a,
+            weight,
+            ones,
+            torch.ones(144),
+            Epilogue(torch.float32),
+            plan,
         )
     out, plan = runner.poisoned(200, 144, dtype=torch.float32), Plan(0, 1, 0)
-    gemm_weight_only_into(
+    gemm_into(
+        "int8-weights",
         runner.library,
         out,
         zeros(runner, plan),
         values(200, 208, seed=0, dtype=torch.float16),
         pack_weights(weight),
-        False,
+        None,
         torch.ones(144),
         Epilogue(torch.float32),
         plan,
@@ -358,27 +373,27 @@ def test_reading_matrices_never_waits_for_a_bank(runner: Runner):
 def test_the_operators_on_the_cpu_are_near_float64_and_pass_the_checks_of_torch():
     a, weight = integers(5, 32, seed=0), integers(48, 32, seed=1)
     scale, bias = scales(48, seed=2, size=1e-3), values(48, seed=3)
-    rest = (bias, None, None, None, None, "geglu", torch.bfloat16)
+    rest = (torch.bfloat16, "geglu", bias)
     epilogue = Epilogue(torch.bfloat16, "geglu", bias)
     rows = scales(5, 1, seed=4, size=1e-2)
     assert_near(
-        gemm_int8(a, weight, rows, scale, *rest),
+        gemm("int8", a, weight, rows, scale, *rest),
         epilogue.before_rounding(a.double() @ weight.double().t(), rows, scale),
         1.02,
     )
-    torch.library.opcheck(gemm_int8, (a, weight, rows, scale, *rest))
+    torch.library.opcheck(gemm, ("int8", a, weight, rows, scale, *rest))
     x = values(5, 32, seed=5, dtype=torch.bfloat16)
     assert_near(
-        gemm_weight_only(x, pack_weights(weight), False, scale, *rest),
+        gemm("int8-weights", x, pack_weights(weight), None, scale, *rest),
         epilogue.before_rounding(x.double() @ weight.double().t(), None, scale),
         1.02,
     )
-    torch.library.opcheck(gemm_weight_only, (x, pack_weights(weight), False, scale, *rest))
+    torch.library.opcheck(gemm, ("int8-weights", x, pack_weights(weight), None, scale, *rest))
     one, fp8 = torch.ones(1), weight.float().div(32).to(E4M3)
     assert_near(
-        gemm_fp8(x.to(E4M3), fp8, one, scale, *rest),
+        gemm("fp8", x.to(E4M3), fp8, one, scale, *rest),
         epilogue.before_rounding(x.to(E4M3).double() @ fp8.double().t(), one, scale),
         1.02,
     )
-    arguments = (x.to(E4M3), fp8, one, scale, *rest)
-    torch.library.opcheck(gemm_fp8, arguments, test_utils="test_faketensor")  # the others multiply E4M3 in torch
+    arguments = ("fp8", x.to(E4M3), fp8, one, scale, *rest)
+    torch.library.opcheck(gemm, arguments, test_utils="test_faketensor")  # the others multiply E4M3 in torch

@@ -16,7 +16,7 @@ from torch import empty, float32, int8, uint8, zeros
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels import gemm
 from pi0_edge.kernels import gemm_plan as gemm_tuned
-from pi0_edge.kernels.gemm import gemm_int8_into
+from pi0_edge.kernels.gemm import gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_plan import (
     MACS_PER_CYCLE,
@@ -46,7 +46,7 @@ def launched(plan: Plan, m: int, n: int, k: int) -> None:
         a, weight = empty(m, k, dtype=int8), empty(n, k, dtype=int8)
         out, workspace = empty(m, n, dtype=float32), empty(plan.workspace_bytes, dtype=uint8)
         rows, columns = scales(m, 1, seed=0, size=1), scales(n, seed=0, size=1)
-        gemm_int8_into(library, out, workspace, a, weight, rows, columns, Epilogue(float32), plan)
+        gemm_into("int8", library, out, workspace, a, weight, rows, columns, Epilogue(float32), plan)
     finally:
         library.only_record(False)
 
@@ -130,11 +130,11 @@ def test_the_operator_launches_what_the_benchmark_wrote(plans: Path, monkeypatch
     monkeypatch.setattr(gemm, "kernel_library", lambda: library)
     monkeypatch.setattr(gemm, "workspace", lambda _, plan: zeros(plan.workspace_bytes, dtype=uint8))
     a, weight = zeros(100, 512, dtype=int8), zeros(256, 512, dtype=int8)
-    arguments = (a, weight, zeros(100, 1), zeros(256), None, None, None, None, None, "linear", float32)
+    arguments = ("int8", a, weight, zeros(100, 1), zeros(256), float32)
 
     def launched_blocks() -> int:
         library.launches()
-        gemm.gemm_int8._init_fn(*arguments)  # pyright: ignore[reportAttributeAccessIssue]
+        gemm.gemm._init_fn(*arguments)  # pyright: ignore[reportAttributeAccessIssue]
         return library.launches()[0].grid[0]
 
     chosen = plan_bytes(100, 256, 512, ORIN)

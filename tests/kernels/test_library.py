@@ -1,5 +1,6 @@
 """The compiled library: what it needs, what it says without a GPU, and that it is built for other machines."""
 
+import ctypes
 import platform
 import re
 import shutil
@@ -12,7 +13,22 @@ from emulated_kernels import CUDA, emulated_library
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels import library
-from pi0_edge.kernels.library import KernelLibrary, kernel_library
+from pi0_edge.kernels.library import (
+    ANY,
+    F32,
+    FLOAT,
+    FUNCTIONS,
+    GEMM,
+    I8,
+    I32,
+    SIZE,
+    TYPE,
+    U8,
+    GemmArguments,
+    KernelLibrary,
+    Kind,
+    kernel_library,
+)
 
 ROOT = Path(__file__).parents[2]
 C_FUNCTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8}
@@ -62,10 +78,64 @@ def test_header_and_module_agree():
 
 def test_arguments_that_no_kernel_takes_are_refused():
     there = emulated_library()
-    with pytest.raises(KernelError, match=r"norm: a tensor of shape \[4, 2\] is not contiguous"):
-        there.call("norm", torch.empty(2, 4).t())
-    with pytest.raises(KernelError, match=r"norm: torch.float64 is not a type of any kernel; expected one of bfloat16"):
-        there.call("norm", torch.empty(1), torch.float64)
+    with pytest.raises(KernelError, match=r"quantize: a tensor of shape \[4, 2\] is not contiguous"):
+        there.call("quantize", torch.empty(2, 4).t(), *quantize_arguments()[1:])
+    with pytest.raises(
+        KernelError, match=r"quantize: torch.float64 is not a type of any kernel; expected one of bfloat16"
+    ):
+        there.call("quantize", *quantize_arguments()[:-1], torch.float64)
+
+
+def quantize_arguments() -> tuple:
+    x = torch.zeros(1, 8, dtype=torch.bfloat16)
+    return x, torch.zeros(1, 8, dtype=torch.int8), torch.zeros(1), 1, 8, 1, x.dtype
+
+
+@pytest.mark.parametrize(
+    ("place", "argument", "said"),
+    [
+        (1, torch.zeros(1), r"expected torch.int8, found a torch.float32 tensor"),
+        (3, torch.zeros(1), r"expected int64_t, found a torch.float32 tensor"),
+        (3, 1.0, r"expected int64_t, found 1.0"),
+        (6, 0, r"expected pi0_type, found 0"),
+    ],
+)
+def test_an_argument_of_another_kind_than_the_c_function_takes_is_refused(place: int, argument, said: str):
+    arguments = list(quantize_arguments())
+    arguments[place] = argument
+    with pytest.raises(KernelError, match=f"quantize: {said}"):
+        emulated_library().call("quantize", *arguments)
+
+
+KINDS = {"void *": ANY, "float *": F32, "int *": I32, "uint8_t *": U8, "int8_t *": I8, "float": FLOAT, "int64_t": SIZE}
+
+
+def kind(parameter: str) -> Kind:
+    declared, name = re.fullmatch(r"(.*?)(\w+)", parameter.strip().removeprefix("const ")).groups()
+    if declared.strip() == "struct pi0_gemm *":
+        return GEMM
+    return TYPE if name.endswith("type") else KINDS[declared.strip()]
+
+
+def test_every_c_function_is_declared_as_in_the_table_of_ctypes():
+    header = (CUDA / "pi0_kernels.h").read_text()
+    declared = {
+        name: tuple(map(kind, parameters.split(",")[:-1]))
+        for name, parameters in re.findall(r"PI0_API int pi0_(\w+)\(([^)]*int64_t stream)\);", header)
+    }
+    assert declared == FUNCTIONS
+
+
+def test_the_fields_of_a_gemm_are_those_of_the_c_struct():
+    struct = re.search(r"struct pi0_gemm \{(.*?)\n\};", (CUDA / "pi0_kernels.h").read_text(), re.S)
+    assert struct is not None
+    lines = [line.split(";")[0] for line in struct[1].splitlines() if line.strip()]
+    fields = [
+        (name.strip(" *"), ctypes.c_void_p if "*" in line else ctypes.c_int64)
+        for line in lines
+        for name in re.sub(r"^\s*(const )?\w+ ", "", line).split(",")
+    ]
+    assert fields == list(GemmArguments._fields_)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import torch
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 
+from pi0_edge.engine import Engine
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.model import Pi0
@@ -116,10 +117,11 @@ def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoi
     policy = Policy.load(checkpoint, "reference")
     run = policy.engine
 
-    class Opaque:
+    class Opaque(Engine):
         name, scheme, config, times = "opaque", "fp32", run.config, run.times
-        takes_frames, prefix_age_s = False, 0.0
-        infer = staticmethod(run.infer)
+
+        def infer(self, inputs, noise, continuation=None):
+            return run.infer(inputs, noise, continuation)
 
     opaque = Policy(Opaque(), policy.processor)
     report = compare(reference_trace, trace(opaque, SEEN, DRAWS), JOINTS, THRESHOLDS)

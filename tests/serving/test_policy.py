@@ -192,7 +192,7 @@ def test_garbage_instead_of_a_message_is_refused(server):
     assert "Traceback" not in str(refused.value.details())  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class GatedEngine:
+class GatedEngine(Engine):
     """An engine that waits for its gate, and fails or spoils its actions on request; otherwise the real one."""
 
     def __init__(self, engine: Engine) -> None:
@@ -201,7 +201,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self.factor, self.takes_frames, self.prefix_age_s = 1.0, False, 0.0
+        self.factor = 1.0
         self.calls = self.running = self.most_at_once = 0
 
     def infer(self, inputs: ModelInputs, noise: torch.Tensor, continuation: Continuation | None = None) -> torch.Tensor:
@@ -265,16 +265,16 @@ def test_server_resets_the_stale_prefix_when_the_peer_changes(gated, monkeypatch
     _, address = gated
     order = []
     infer = Policy.infer
-    monkeypatch.setattr(Policy, "forget_pictures", lambda _: order.append("forget"))
+    monkeypatch.setattr(Policy, "reset_prefix", lambda _: order.append("reset"))
     monkeypatch.setattr(Policy, "infer", lambda self, *given: order.append("infer") or infer(self, *given))
     with PolicyClient(address) as one, PolicyClient(address) as other:
         for client in (one, one, other, other, one):
             client.infer(observation(), 1, 1)
-    assert " ".join(order) == "forget infer infer forget infer infer forget infer"
+    assert " ".join(order) == "reset infer infer reset infer infer reset infer"
 
 
 def test_an_engine_without_two_streams_has_no_stale_prefix(policy):
-    with pytest.raises(EngineError, match="the engine reference has no stale prefix; use --engine cuda"):
+    with pytest.raises(EngineError, match=r'engine="reference" has no stale prefix of 0\.1 s; use engine="cuda"'):
         policy.allow_stale_prefix(0.1)
     assert policy.overrides == ()
 

@@ -76,7 +76,7 @@ def test_in_fp32_they_are_four_bytes(tmp_path: Path):
 
 @pytest.mark.parametrize("rule", ["e4m3 static", "e4m3 weights"])
 def test_the_builder_itself_refuses_fp8_for_ampere(rule: str, tmp_path: Path):
-    """So `check_scheme`, which refuses it before anything is computed, refuses nothing that would have worked."""
+    """So `check_tensorrt_scheme` refuses only what the builder would refuse later."""
     path = one_product(RULES[rule], tmp_path)
     with pytest.raises(EngineError, match=r"cannot build .*HW-specific datatypes: fp8_e4m3"):
         build_from_onnx(path, trt, AMPERE)

@@ -18,7 +18,7 @@ from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, E4M3_STATIC, INT8_STATIC
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import SCHEMES, Scheme
 from pi0_edge.tensorrt.programs import conditioning_table, sample_actions
-from pi0_edge.tensorrt.qdq import ExplicitLinear, check_scheme
+from pi0_edge.tensorrt.qdq import ExplicitLinear, check_tensorrt_scheme
 
 VARIANTS = ("pi0", "pi05")
 RUNS = ("fp32", "bf16", "int8-w8a8-static", "int8-w8a16", "fp8-w8a16", "fp8-w8a8")
@@ -149,22 +149,22 @@ def test_packed_weights_are_refused():
 @pytest.mark.parametrize("scheme", ["orin", "int8-w8a8", "int4-per-tensor", "bnb-int8", "bnb-nf4"])
 def test_what_explicit_quantization_cannot_say_is_refused_with_the_scheme_to_choose(scheme: str):
     with pytest.raises(EngineError, match=f"^{scheme} .*use int8-w8a8-static"):
-        check_scheme(find_scheme(scheme), (11, 0))
+        check_tensorrt_scheme(find_scheme(scheme), (11, 0))
 
 
 @pytest.mark.parametrize("scheme", ["fp8-w8a8", "fp8-w8a16"])
 def test_fp8_is_refused_on_ampere_with_the_alternative(scheme: str):
     for capability in ((8, 0), (8, 6), (8, 7)):
         with pytest.raises(EngineError, match=r"FP8 .* 8\.9 .* this is for 8\.\d; use int8-w8a8-static"):
-            check_scheme(find_scheme(scheme), capability)
-    check_scheme(find_scheme(scheme), (8, 9))
-    check_scheme(find_scheme(scheme), (11, 0))
+            check_tensorrt_scheme(find_scheme(scheme), capability)
+    check_tensorrt_scheme(find_scheme(scheme), (8, 9))
+    check_tensorrt_scheme(find_scheme(scheme), (11, 0))
 
 
 def test_every_scheme_is_run_or_refused():
     def taken(scheme: Scheme) -> bool:
         try:
-            check_scheme(scheme, (11, 0))
+            check_tensorrt_scheme(scheme, (11, 0))
         except EngineError:
             return False
         return True

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pi0_edge.engine.cuda.graphs import CapturedChunk, CudaStream, LoopStage, PrefixStage, max_weight
-from pi0_edge.engine.cuda.linears import check_rule
+from pi0_edge.engine.cuda.linears import check_cuda_rule
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables, step_tables
 from pi0_edge.engine.cuda.stale_prefix import Replanning, Source
+from pi0_edge.engine.engine import Engine
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.library import kernel_library
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
@@ -26,11 +27,11 @@ from pi0_edge.quant.schemes import FP32, ORIN, Scheme
 
 HEAD_DIMS, VISION_HEAD_DIMS = (256, 32), (72, 32)
 """Of prefix and expert, and of vision, that the attention kernel is compiled for: π0 and the shipped policy."""
-FP8_CAPABILITY = (9, 0)
+FP8_GEMM_CAPABILITY = (9, 0)
 """The first GPU that our FP8 product is compiled for: Hopper, then Thor."""
 
 
-class CudaEngine:
+class CudaEngine(Engine):
     """The network on a GPU, in 16 bits where the scheme leaves it alone.
 
     Attributes:
@@ -42,18 +43,19 @@ class CudaEngine:
     name = "cuda"
     default_scheme = ORIN
     takes_frames = True
+    has_stale_prefix = True
 
     def __init__(self, model: Pi0, scheme: Scheme = ORIN) -> None:
-        """Moves the weights of `model` to the GPU; it cannot be used or saved afterwards.
+        """Moves the weights of `model` to the GPU and deletes its layers.
 
         Args:
             model: Quantized under `scheme`, not packed.
-            scheme: How.
+            scheme: The scheme of its layers.
 
         Raises:
             EngineError: If there is no GPU, or none that runs this scheme or this network.
         """
-        require_cuda(scheme)
+        self.check(scheme)
         check_sizes(model.config)
         self._model = model.eval()  # what depends on time alone stays in it
         self.config = model.config
@@ -68,8 +70,17 @@ class CudaEngine:
         self._captured: dict[tuple[object, ...], CapturedChunk] = {}
         self._replanning: dict[tuple[object, ...], Replanning] = {}
 
+    @classmethod
+    def check(cls, scheme: Scheme) -> None:
+        """As `Engine`."""
+        if not torch.cuda.is_available():
+            build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+            raise EngineError(f'the CUDA engine needs a CUDA device, and torch ({build}) sees none; use engine="cpu"')
+        kernel_library().require_device()
+        check_cuda_scheme(scheme, torch.cuda.get_device_capability())
+
     def allow_stale_prefix(self, limit_s: float) -> None:
-        """From now on a chunk may be planned from pictures up to `limit_s` seconds older than its observation.
+        """As `Engine`.
 
         Raises:
             EngineError: If the limit is not positive, or the network has its state in the prompt (π0.5).
@@ -77,16 +88,14 @@ class CudaEngine:
         check_stale_prefix(self.config, limit_s)
         self.stale_prefix_s = limit_s
 
-    def forget_pictures(self) -> None:
-        """The next chunk is planned from its own pictures, as another robot asks or the last chunk failed."""
+    def reset_prefix(self) -> None:
+        """As `Engine`: another robot asks, or the last chunk failed."""
         for replanning in self._replanning.values():
             replanning.forget()
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
-        """Normalized actions, float32 [batch, horizon, action_dim], from noise of the same shape.
-
-        Rows of a batch are run one after the other: a robot has one.
+        """As `Engine`. Rows of a batch are run one after the other: a robot has one.
 
         Raises:
             EngineError: If an action is NaN or infinite, the continuation is of another kind, or a batch comes where a
@@ -100,7 +109,7 @@ class CudaEngine:
         rows = [self._infer_row(inputs, row, noise[row], continuation, arrived_s) for row in range(inputs.batch)]
         actions = torch.stack(rows)
         if not torch.isfinite(actions).all():
-            self.forget_pictures()
+            self.reset_prefix()
             raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
         return actions
 
@@ -141,22 +150,13 @@ class CudaEngine:
         return self._tables[times]
 
 
-def require_cuda(scheme: Scheme) -> None:
-    """Raises `EngineError` where this machine has no GPU that runs the scheme."""
-    if not torch.cuda.is_available():
-        build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
-        raise EngineError(f"the CUDA engine needs a CUDA device, and torch ({build}) sees none; use --engine cpu")
-    kernel_library().require_device()
-    check_scheme(scheme, torch.cuda.get_device_capability())
-
-
-def check_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
+def check_cuda_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
     """Raises `EngineError` where a GPU of this compute capability cannot run the scheme, and names one that it can."""
     if scheme == FP32:
-        raise EngineError("the CUDA engine computes in 16 bits, not fp32; use the scheme bf16 or --engine reference")
+        raise EngineError('the CUDA engine computes in 16 bits, not fp32; use scheme="bf16" or engine="reference"')
     for rule in scheme.rules:
-        check_rule(rule)
-        if rule.activations is not None and rule.activations.kind == "e4m3" and capability < FP8_CAPABILITY:
+        check_cuda_rule(rule)
+        if rule.activations is not None and rule.activations.kind == "e4m3" and capability < FP8_GEMM_CAPABILITY:
             raise EngineError(
                 f"{scheme.name} needs FP8 tensor cores of Hopper or Thor, and this GPU is sm_{capability[0]}"
                 f"{capability[1]}; use fp8-w8a16 (the same weights, 16-bit activations) or orin"
@@ -169,7 +169,7 @@ def check_sizes(config: Pi0Config) -> None:
     if head_dim not in HEAD_DIMS or vision_head_dim not in VISION_HEAD_DIMS:
         raise EngineError(
             f"the CUDA kernels are made for heads of {_either(HEAD_DIMS)} and vision heads of "
-            f"{_either(VISION_HEAD_DIMS)}, and this policy has {head_dim} and {vision_head_dim}; use --engine cpu"
+            f'{_either(VISION_HEAD_DIMS)}, and this policy has {head_dim} and {vision_head_dim}; use engine="cpu"'
         )
 
 

@@ -8,7 +8,7 @@ one product: their weights stand below each other, or alternate where a GeGLU fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.geglu import geglu
-from pi0_edge.kernels.gemm import gemm_fp8, gemm_int8, gemm_weight_only
+from pi0_edge.kernels.gemm import gemm
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.norm import norm, norm_quant
@@ -133,7 +133,7 @@ class Int8Product:
         """As `Product`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm_int8(rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
+        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class WeightOnlyProduct:
 
     def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_weight_only(rows.values, self.packed, self.fp8, self.scale, *_arguments(then, self.bias))
+        format = "fp8-weights" if self.fp8 else "int8-weights"
+        return gemm(format, rows.values, self.packed, None, self.scale, *_arguments(then, self.bias))
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,15 @@ class Fp8Product:
 
     def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
         """As `Product`."""
-        return gemm_fp8(rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
+        return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
 
 
 def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
-    """An epilogue with a bias, in the order of the operators."""
-    return bias, then.gate, then.frozen, then.residual, then.out_scale, then.activation, then.dtype
+    """An epilogue with a bias, as the last arguments of `gemm`."""
+    return tuple(vars(replace(then, bias=bias)).values())
 
 
-def check_rule(rule: Rule) -> None:
+def check_cuda_rule(rule: Rule) -> None:
     """Raises `EngineError` where no kernel multiplies as the rule says."""
     formats = (rule.weights.kind, rule.activations)
     known = (("int8", INT8_TOKEN), ("int8", BF16), ("e4m3", BF16), ("e4m3", E4M3_STATIC))
@@ -241,7 +242,7 @@ def product_of(
     forms = {(layer.rule.weights, layer.rule.activations, layer.rotation) for layer in quantized}
     if len(quantized) != len(linears) or len(forms) > 1:
         raise EngineError("linears that read the same tokens must have the same rule in the CUDA engine")
-    check_rule(rule)
+    check_cuda_rule(rule)
     join = _alternating if gate_and_up else _stacked
     # Bytes are moved as int8: torch does not index every type of 8 bits.
     values = join([None if layer.values is None else layer.values.view(torch.int8) for layer in quantized])

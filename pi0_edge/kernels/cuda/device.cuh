@@ -1,7 +1,7 @@
 // The vocabulary that the kernels are written in: number types, warp reductions, asynchronous copies, tensor cores.
 //
-// Everything below that is not plain C++ exists twice: here for the GPU, and in emulation.h for the CPU, where the tests
-// run the same sources. A kernel therefore uses no inline assembly of its own, takes shared memory only through
+// Everything below that is not plain C++ exists twice: here for the GPU, and in tests/emulated_gpu/emulation.h for the CPU, where the
+// tests run the same sources. A kernel therefore uses no inline assembly of its own, takes shared memory only through
 // `shared_memory`, and lets whole warps take part in every warp-wide function.
 #pragma once
 

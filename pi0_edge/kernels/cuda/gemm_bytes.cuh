@@ -130,22 +130,28 @@ template <class Function> int with_tile(int64_t number, Function function) {
   }
 }
 
-template <class Element> int launch_bytes(BytesArguments arguments, int64_t m, int64_t n, int64_t k, int64_t tile,
-                                          int64_t blocks, int64_t workspace_bytes, int64_t stream) {
+// `a_scale_step`: 1 for a scale per row of a, 0 for one scale for all of it.
+template <class Element> int launch_bytes(const pi0_gemm &gemm, int a_scale_step, int64_t stream) {
   constexpr int64_t longest = 1 << 20;
+  BytesArguments arguments{};
+  arguments.a = static_cast<const uint8_t *>(gemm.a);
+  arguments.weight = static_cast<const uint8_t *>(gemm.weight);
+  arguments.epilogue = epilogue_of(gemm, a_scale_step);
+  arguments.workspace.tickets = static_cast<unsigned *>(gemm.workspace);
+  const int64_t m = gemm.m, n = gemm.n, k = gemm.k;
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > 65536 || n % 16 || k % 16 ||
       !arguments.epilogue.possible())
     return cudaErrorInvalidValue;
   arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
-  return with_tile(tile, [&](auto shape) -> int {
+  return with_tile(gemm.tile, [&](auto shape) -> int {
     using Shape = decltype(shape);
     if constexpr (Shape::warp_rows > Element::most_warp_rows) {
       return cudaErrorInvalidValue;
     } else {
       using Product = BytesProduct<Element, Shape>;
       arguments.work = {divide_up(m, Product::rows), divide_up(n, Product::columns), divide_up(k, Product::depth)};
-      if (!set_workspace<Product>(arguments, blocks, workspace_bytes)) return cudaErrorInvalidValue;
-      return launch(bytes_kernel<Element, Shape>, dim3(static_cast<unsigned>(blocks)), dim3(Product::threads),
+      if (!set_workspace<Product>(arguments, gemm.blocks, gemm.workspace_bytes)) return cudaErrorInvalidValue;
+      return launch(bytes_kernel<Element, Shape>, dim3(static_cast<unsigned>(gemm.blocks)), dim3(Product::threads),
                     sizeof(typename Product::Shared), stream, arguments);
     }
   });

@@ -38,6 +38,12 @@ struct Epilogue {
   }
 };
 
+// That of a product; row_scale_step as above.
+inline Epilogue epilogue_of(const pi0_gemm &gemm, int row_scale_step) {
+  return {gemm.a_scale, row_scale_step, gemm.column_scale, gemm.bias, gemm.gate, gemm.frozen, gemm.residual,
+          gemm.out_scale, gemm.out, static_cast<pi0_type>(gemm.type), static_cast<Activation>(gemm.activation)};
+}
+
 // `count` neighbours of a row of float parameters, from a column that is a multiple of `count`.
 template <int count> struct Floats {
   float at[count];

@@ -22,20 +22,8 @@ int has_fp8() {
 
 }  // namespace
 
-PI0_API int pi0_gemm_fp8(const uint8_t *a, const uint8_t *weight, const float *a_scale, const float *column_scale,
-                         const float *bias, const float *gate, const int *frozen, const void *residual,
-                         const float *out_scale, void *out, void *workspace, int64_t workspace_bytes, int64_t m,
-                         int64_t n, int64_t k, int64_t type, int64_t activation, int64_t tile, int64_t blocks,
-                         int64_t stream) {
-  using namespace pi0::gemm;
+PI0_API int pi0_gemm_fp8(const pi0_gemm *gemm, int64_t stream) {
   const int missing = has_fp8();
   if (missing != cudaSuccess) return missing;
-  BytesArguments arguments{};
-  arguments.a = a;
-  arguments.weight = weight;
-  arguments.epilogue = {a_scale, 0, column_scale, bias, gate, frozen, residual, out_scale, out,
-                        static_cast<pi0_type>(type), static_cast<Activation>(activation)};
-  arguments.workspace.tickets = static_cast<unsigned *>(workspace);
-  if (a_scale == nullptr) return cudaErrorInvalidValue;
-  return launch_bytes<Fp8>(arguments, m, n, k, tile, blocks, workspace_bytes, stream);
+  return gemm->a_scale == nullptr ? cudaErrorInvalidValue : pi0::gemm::launch_bytes<pi0::gemm::Fp8>(*gemm, 0, stream);
 }

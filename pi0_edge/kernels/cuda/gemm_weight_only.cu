@@ -135,31 +135,28 @@ int launch_weight_only(WeightOnlyArguments arguments, int64_t blocks, int64_t wo
 
 }  // namespace pi0::gemm
 
-// a [m, k] in `a_type`, bfloat16 or float16; weight as gemm_packing.py packs it, E4M3 where fp8 is not 0.
-PI0_API int pi0_gemm_weight_only(const void *a, const uint8_t *weight, const float *column_scale, const float *bias,
-                                 const float *gate, const int *frozen, const void *residual, const float *out_scale,
-                                 void *out, void *workspace, int64_t workspace_bytes, int64_t m, int64_t n, int64_t k,
-                                 int64_t a_type, int64_t type, int64_t fp8, int64_t activation, int64_t blocks,
-                                 int64_t stream) {
+PI0_API int pi0_gemm_weight_only(const pi0_gemm *gemm, int64_t stream) {
   using namespace pi0::gemm;
   constexpr int64_t longest = 1 << 20;
+  const int64_t m = gemm->m, n = gemm->n, k = gemm->k;
   WeightOnlyArguments arguments{};
-  arguments.a = a;
-  arguments.weight = weight;
-  arguments.epilogue = {nullptr, 0, column_scale, bias, gate, frozen, residual, out_scale, out,
-                        static_cast<pi0_type>(type), static_cast<Activation>(activation)};
-  arguments.workspace.tickets = static_cast<unsigned *>(workspace);
+  arguments.a = gemm->a;
+  arguments.weight = static_cast<const uint8_t *>(gemm->weight);
+  arguments.epilogue = epilogue_of(*gemm, 0);
+  arguments.workspace.tickets = static_cast<unsigned *>(gemm->workspace);
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > longest || n % 16 || k % 16 ||
-      !arguments.epilogue.possible())
+      gemm->a_scale != nullptr || !arguments.epilogue.possible())
     return cudaErrorInvalidValue;
   arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
   arguments.work = {pi0::divide_up(m, 64), pi0::divide_up(n, packed_columns),
                     pi0::divide_up(k, packed_depth)};
-  if (a_type == PI0_BF16)
-    return fp8 ? launch_weight_only<Fp8Weights, pi0::bf16>(arguments, blocks, workspace_bytes, stream)
-               : launch_weight_only<Int8Weights, pi0::bf16>(arguments, blocks, workspace_bytes, stream);
-  if (a_type == PI0_FP16)
-    return fp8 ? launch_weight_only<Fp8Weights, pi0::fp16>(arguments, blocks, workspace_bytes, stream)
-               : launch_weight_only<Int8Weights, pi0::fp16>(arguments, blocks, workspace_bytes, stream);
+  const auto launch_with = [&](auto activations) {
+    using Activations = decltype(activations);
+    return gemm->fp8_weights
+               ? launch_weight_only<Fp8Weights, Activations>(arguments, gemm->blocks, gemm->workspace_bytes, stream)
+               : launch_weight_only<Int8Weights, Activations>(arguments, gemm->blocks, gemm->workspace_bytes, stream);
+  };
+  if (gemm->a_type == PI0_BF16) return launch_with(pi0::bf16());
+  if (gemm->a_type == PI0_FP16) return launch_with(pi0::fp16());
   return cudaErrorInvalidValue;
 }

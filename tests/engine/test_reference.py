@@ -7,7 +7,7 @@ import pytest
 
 COUNT_FAULTS = """
 import ctypes, resource, sys
-from pi0_edge.engine.freed_memory import keep_freed_memory
+from pi0_edge.engine.reference import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(3)
 libc = ctypes.CDLL(None)

@@ -1,0 +1,77 @@
+"""The interface of every engine.
+
+An engine runs a network: model inputs go in, normalized actions come out. It knows nothing of robots, files or
+connections. All engines start from the same noise, so that any two can be compared action by action.
+
+An engine takes ownership of the model that it is made from: it may pack, move, rewrite or delete the layers. Save or
+use a model before it goes into an engine, not afterwards.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from pi0_edge.errors import EngineError
+from pi0_edge.model import Continuation, ModelInputs, Pi0Config
+from pi0_edge.quant.schemes import Scheme
+
+
+class Engine(ABC):
+    """A network that is ready to run. The constructor of an engine takes a quantized model and its scheme.
+
+    Attributes:
+        name: The key in `pi0_edge.engine.ENGINES`.
+        default_scheme: The scheme where the user names none.
+        packs_weights: Whether quantized layers are packed for the CPU as soon as they are complete.
+        takes_frames: Whether it scales camera images itself, see `ModelInputs.images`; it takes scaled ones as well.
+        has_stale_prefix: Whether the class implements `allow_stale_prefix`.
+        prefix_age_s: By how many seconds the images that the last chunk was planned from were older than its inputs;
+            0 unless `allow_stale_prefix` was called.
+        scheme: Name of the scheme of its layers.
+        config: Sizes of the network.
+        times: float32 [steps], the times of the Euler steps; openpi's schedule unless replaced.
+    """
+
+    name: str
+    default_scheme: Scheme
+    packs_weights: bool = False
+    takes_frames: bool = False
+    has_stale_prefix: bool = False
+    prefix_age_s: float = 0.0
+    scheme: str
+    config: Pi0Config
+    times: Tensor
+
+    @classmethod  # noqa: B027 - an engine may run everything
+    def check(cls, scheme: Scheme) -> None:
+        """Returns if this machine can run the scheme on this engine.
+
+        Raises:
+            EngineError: If the machine or the scheme does not fit the engine.
+        """
+
+    @abstractmethod
+    def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
+        """Runs the network once.
+
+        Args:
+            inputs: A batch of observations.
+            noise: float32 [batch, horizon, action_dim], the start of the Euler integration.
+            continuation: The chunk that the actions continue (real-time chunking).
+
+        Returns:
+            Normalized actions, float32 of the shape of `noise`.
+        """
+
+    def allow_stale_prefix(self, limit_s: float) -> None:
+        """From now on a chunk may be planned from images up to `limit_s` seconds older than its observation.
+
+        Raises:
+            EngineError: If the engine or the network cannot do that, or the limit is not positive.
+        """
+        raise EngineError(f'engine="{self.name}" has no stale prefix of {limit_s:g} s; use engine="cuda"')
+
+    def reset_prefix(self) -> None:  # noqa: B027 - most engines keep no prefix
+        """The next chunk is planned from its own images, whatever prefix the engine has kept."""
