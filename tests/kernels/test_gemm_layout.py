@@ -17,7 +17,8 @@ from pi0_edge.kernels.gemm_packing import COLUMNS, DEPTH, pack_weights
 from pi0_edge.kernels.gemm_plan import TILES
 
 SOURCE = Path(__file__).with_name("gemm_layout.cpp")
-HEADERS = Path(__file__).parents[2] / "pi0_edge" / "kernels" / "cuda"
+ROOT = Path(__file__).parents[2]
+INCLUDES = (ROOT / "pi0_edge" / "kernels" / "cuda", ROOT / "tests" / "emulated_gpu")
 LANES = range(32)
 
 
@@ -26,7 +27,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the index arithmetic cannot be compiled")
     target = tmp_path_factory.mktemp("gemm") / "layout.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-DPI0_EMULATION", "-Wall", "-Wextra", "-Werror", f"-I{HEADERS}"]
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-DPI0_EMULATION", "-Wall", "-Wextra", "-Werror"]
+    flags += [f"-I{folder}" for folder in INCLUDES]
     built = subprocess.run(["g++", *flags, str(SOURCE), "-o", str(target)], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(target))

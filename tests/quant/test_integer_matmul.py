@@ -47,7 +47,10 @@ def test_product_is_chosen_by_size():
     [pytest.param("DEFAULT", marks=pytest.mark.slow), "AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.slow)],
 )
 def test_layers_are_right_on_older_processors(isa: str):
-    """oneDNN is told to use older instructions, with which its sums of two products saturate at 16 bits."""
+    """With older instructions oneDNN's sums of two products saturate at 16 bits; another product must be chosen then.
+
+    Which one depends on the processor: torch's own is exact on some that have no integer dot product.
+    """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", PROBE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
@@ -56,5 +59,5 @@ def test_layers_are_right_on_older_processors(isa: str):
     matmul, right = result.stdout.split()
     assert right == "True"
     if isa != "DEFAULT":
-        assert matmul == "Int32Matmul"
-        assert "slower than fp32" in result.stderr
+        assert matmul != "OneDnnMatmul"
+    assert (matmul == "Int32Matmul") is ("slower than fp32" in result.stderr)
