@@ -22,12 +22,10 @@ from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.norm import norm, norm_quant
 from pi0_edge.kernels.quantize import quantize
-from pi0_edge.kernels.rows import of_rows
-from pi0_edge.quant.formats import BF16, E4M3_STATIC, INT8_TOKEN
+from pi0_edge.kernels.rows import select_rows
+from pi0_edge.quant.formats import BF16, E4M3_MAX, E4M3_STATIC, INT8_TOKEN
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import Rule
-
-E4M3_MAX = 448.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class HalfProduct:
             return geglu(out, 1, then.dtype)
         if then.activation == "gelu":
             return F.gelu(out, approximate="tanh")
-        out = out if then.gate is None else out * of_rows(then.gate, then.frozen, len(out))
+        out = out if then.gate is None else out * select_rows(then.gate, then.frozen, len(out))
         return (out if residual is None else residual + out).to(then.dtype)
 
 
