@@ -12,8 +12,8 @@ older than its own; the state is always its own, so that relative actions start 
 prompt is never used. Where nothing that is finished fits, the loop waits for a prefix that does.
 
 The prefix stage writes keys and values of its own (`_pending`), the loop reads a copy (`_active`): a prefix may be
-written while a loop runs. Two marks order the streams: a copy waits for its prefix, and a prefix for the loop before it, which
-also has its copy then and is not slowed down.
+written while a loop runs. Two marks order the streams: a copy waits for its prefix, and a prefix for the loop before
+it, which also has its copy then and is not slowed down.
 """
 
 from __future__ import annotations
