@@ -35,7 +35,8 @@ NOT_FINITE = (
     "check the inputs of the network, then its weights"
 )
 
-_LARGEST = {"int8": 127.0, "int4": 7.0, "e4m3": 448.0}
+INT8_MAX, E4M3_MAX = 127.0, 448.0
+_LARGEST = {"int8": INT8_MAX, "int4": 7.0, "e4m3": E4M3_MAX}
 _DTYPES = {"int8": torch.int8, "int4": torch.int8, "e4m3": torch.float8_e4m3fn, "bf16": torch.bfloat16}
 
 
@@ -63,6 +64,11 @@ class Format:
     def dtype(self) -> torch.dtype:
         """In which the values are held; int4 is held in int8."""
         return _DTYPES[self.kind]
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Of memory, as the values are held."""
+        return self.dtype.itemsize
 
     @property
     def is_integer(self) -> bool:

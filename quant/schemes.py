@@ -29,6 +29,7 @@ from pi0_edge.quant.formats import (
 )
 
 Library = Literal["bnb-int8", "bnb-nf4"]
+_LIBRARY_BYTES: dict[Library, float] = {"bnb-int8": 1.0, "bnb-nf4": 0.5}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Rule:
     def fits(self, path: str) -> bool:
         """Whether the layer at `path` falls under this rule."""
         return any(fnmatchcase(path, pattern) for pattern in self.layers)
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Of memory, without scales."""
+        return self.weights.bytes_per_value if self.library is None else _LIBRARY_BYTES[self.library]
 
     @property
     def static(self) -> bool:

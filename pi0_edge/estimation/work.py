@@ -209,4 +209,4 @@ def _unit(rule: Rule | None) -> Unit:
 def _weight_bytes(rule: Rule) -> float:
     if rule.library is not None or rule.weights.kind == "int4":
         raise ConfigError("a library's layers and int4 have no kernels here; expected a scheme such as orin or bf16")
-    return 1.0
+    return rule.bytes_per_weight

@@ -11,10 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.norm import normalized
-from pi0_edge.kernels.rows import of_rows
-
-EPSILON = 1e-6
+from pi0_edge.kernels.norm import EPSILON, normalized
+from pi0_edge.kernels.rows import select_rows
 
 
 def fold_front(
@@ -86,7 +84,7 @@ def embed_actions(
 
 @embed_actions.register_kernel("cpu")
 def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
-    hidden = F.linear(x, weight) + of_rows(bias, frozen, len(x))
+    hidden = F.linear(x, weight) + select_rows(bias, frozen, len(x))
     if out_weight is None:
         return hidden.to(out_dtype)
     hidden = F.silu(hidden).to(out_weight.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.rows import of_rows
+from pi0_edge.kernels.rows import INT8_MAX, select_rows
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
 """Their numbers in the C interface are their places here; GELU is the tanh approximation."""
@@ -69,7 +69,7 @@ class Epilogue:
         value = self.before_rounding(sums, row_scale, column_scale)
         if self.out_scale is None:
             return value.to(self.dtype)
-        return (value / self.out_scale).clamp(-127, 127).round().to(torch.int8)
+        return (value / self.out_scale).clamp(-INT8_MAX, INT8_MAX).round().to(torch.int8)
 
     def before_rounding(self, sums: Tensor, row_scale: Tensor | None, column_scale: Tensor) -> Tensor:
         """What `apply` rounds: float32, or float64 for sums in float64."""
@@ -80,5 +80,5 @@ class Epilogue:
             value = gelu(value, approximate="tanh")
         elif self.activation == "geglu":
             value = gelu(value[:, ::2], approximate="tanh") * value[:, 1::2]
-        value = value if self.gate is None else value * of_rows(self.gate, self.frozen, len(value))
+        value = value if self.gate is None else value * select_rows(self.gate, self.frozen, len(value))
         return value if self.residual is None else value + self.residual.to(value.dtype)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.rows import empty_quantized, hadamard, of_rows, quantize_rows
+from pi0_edge.kernels.rows import empty_quantized, hadamard, quantize_rows, select_rows
 
 EPSILON = 1e-6
 
@@ -102,8 +102,8 @@ def normalized(
     if centred:
         y = y - y.mean(-1, keepdim=True)
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
-    y = y if scale is None else y * of_rows(scale, frozen, len(y))
-    y = y if shift is None else y + of_rows(shift, frozen, len(y))
+    y = y if scale is None else y * select_rows(scale, frozen, len(y))
+    y = y if shift is None else y + select_rows(shift, frozen, len(y))
     return hadamard(y, hadamard_block)
 
 

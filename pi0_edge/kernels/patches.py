@@ -1,7 +1,7 @@
 """Camera frames to rows of the patch embedding, on the device: resize with padding, [-1, 1], patches.
 
 Bit for bit what `pi0_edge.processing.images` does with Pillow: an antialiased bilinear filter on 8-bit values with
-weights of 22 bits, first along rows, then along columns. Upright pictures may differ by one level of 255: recent Pillow
+weights of 22 bits, first along rows, then along columns. Upright images may differ by one level of 255: recent Pillow
 takes some of them the other way round. The filter of a frame size is a small table (`resize_plan`), made once.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
 
 WEIGHT_BITS = 22
-"""Of Pillow's filter weights for 8-bit pictures (`PRECISION_BITS`)."""
+"""Of Pillow's filter weights for 8-bit images (`PRECISION_BITS`)."""
 
 
 @dataclass(frozen=True)

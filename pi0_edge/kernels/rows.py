@@ -1,9 +1,8 @@
-"""What norms and GeGLU end with, written in torch: block Hadamard transform, then INT8 with one scale per row.
+"""What kernels do with rows, written in torch: vectors per row, block Hadamard transform, INT8 with one scale per row.
 
-MERGED: Chunks that continue another one: their first actions are given, and the network sees those at time 0.
-
-A vector that depends on time is then two, [2, width]: of this step, and of time 0. How many rows are frozen is an int32
-[1] on the device, because a graph that was captured once serves every count.
+Where a chunk continues another one, its first actions are frozen and the network sees them at time 0. A vector that
+depends on time is then two, [2, width]: of this step, and of time 0. How many rows are frozen is an int32 [1] on the
+device, because a graph that was captured once serves every count.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+INT8_MAX = 127
+SMALLEST_SCALE = 1e-30
 
-def of_rows(vectors: Tensor, frozen: Tensor | None, rows: int) -> Tensor:
+
+def select_rows(vectors: Tensor, frozen: Tensor | None, rows: int) -> Tensor:
     """What each row takes: [rows, width] of vectors [2, width], or, where nothing is frozen, the one vector [width]."""
     if frozen is None:
         return vectors
     return vectors[(torch.arange(rows, device=vectors.device) < frozen).long()]
-
-
-INT8_MAX = 127
-SMALLEST_SCALE = 1e-30
 
 
 def hadamard(x: Tensor, block: int) -> Tensor:

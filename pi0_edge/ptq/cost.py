@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pi0_edge.estimation.devices import find_device
 from pi0_edge.quant.schemes import Rule
 
-BYTES_PER_WEIGHT = {"int8": 1.0, "e4m3": 1.0, "int4": 0.5, "bnb-int8": 1.0, "bnb-nf4": 0.5}
+DEVICE = "orin-agx-64"
 BYTES_UNTOUCHED = 2.0
 """Of a weight that no rule covers: 16 bits on the robot."""
-
-# Jetson AGX Orin 64 GB, dense, at 1.3 GHz: 2048 int8 multiply-accumulates per multiprocessor and clock on 16 of them.
-INT8_OPS_PER_MS = 85.2e9
-BF16_OPS_PER_MS = 42.6e9
-BYTES_PER_MS = 173e6  # read stream as measured; the data sheet says 204.8e6
 
 
 @dataclass(frozen=True)
@@ -35,14 +31,16 @@ class LayerWork:
 
 def weight_bytes(work: LayerWork, rule: Rule | None) -> float:
     """Bytes of the stored weight."""
-    per_weight = BYTES_UNTOUCHED if rule is None else BYTES_PER_WEIGHT[rule.library or rule.weights.kind]
+    per_weight = BYTES_UNTOUCHED if rule is None else rule.bytes_per_weight
     return work.shape[0] * work.shape[1] * per_weight
 
 
 def milliseconds(work: LayerWork, rule: Rule | None) -> float:
     """Of all its calls for one chunk, on the roofline."""
-    rate = INT8_OPS_PER_MS if rule is not None and is_integer(rule) else BF16_OPS_PER_MS
-    streaming = weight_bytes(work, rule) / BYTES_PER_MS
+    device = find_device(DEVICE)
+    unit = "int8" if rule is not None and is_integer(rule) else "bf16"
+    rate = device.sheet[unit] * 1e9  # tera per second to operations per millisecond
+    streaming = weight_bytes(work, rule) / (device.reached["gb_s"].value * 1e6)
     operations = 2.0 * work.shape[0] * work.shape[1]
     return sum(max(rows * operations / rate, streaming) for rows in work.rows)
 

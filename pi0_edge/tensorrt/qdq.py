@@ -6,11 +6,10 @@
 
 Values and scales are those of `pi0_edge.quant.quantized_linear`, byte by byte: nothing is quantized anew.
 
-MERGED: Quantize and dequantize as two operators that survive every compiler: what TensorRT calls explicit Q/DQ.
-
-They mean what `QuantizeLinear` and `DequantizeLinear` of ONNX mean, with a zero point of 0. Written in plain torch, a
-dequantized weight is a constant, and torch-tensorrt folds it to float32 without a word: the plan is four times as large
-and nothing runs in INT8. Its folding leaves alone what is tagged as depending on a seed, so both operators are.
+Quantize and dequantize are operators of their own, which TensorRT calls explicit Q/DQ. They mean what `QuantizeLinear`
+and `DequantizeLinear` of ONNX mean, with a zero point of 0. Written in plain torch, a dequantized weight is a constant,
+and torch-tensorrt folds it to float32 silently: the plan is four times as large and nothing runs in INT8. Its folding
+leaves alone what is tagged as depending on a seed, so both operators have that tag.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from torch.nn import functional as F
 
 from pi0_edge.errors import EngineError
 from pi0_edge.model import Pi0
+from pi0_edge.quant.formats import E4M3_MAX
 from pi0_edge.quant.hadamard import rotate
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import Rule, Scheme
-
-E4M3_MAX = 448.0
 
 _KEEP = (torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag)
 

@@ -55,6 +55,7 @@ ALLOWED = {
         *ABOVE_POLICY,
         "pi0_edge.bundle",
         "pi0_edge.datasets",
+        "pi0_edge.estimation",
         "pi0_edge.evaluation",
         "pi0_edge.sim",
         "pi0_edge.quant",

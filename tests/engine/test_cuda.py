@@ -21,17 +21,20 @@ from policy_builders import observation, write_checkpoint
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import pi0_edge.kernels.norm as norm
+import pi0_edge.kernels.rope as rope
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.engine import check_cuda_scheme, check_sizes
 from pi0_edge.engine.cuda.graphs import LoopStage
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.errors import EngineError
-from pi0_edge.model import PRESETS, ModelInputs, Pi0
+from pi0_edge.kernels import rows
+from pi0_edge.model import PRESETS, ModelInputs, Pi0, gemma, siglip
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.rtc import FrozenPrefix, Guidance
 from pi0_edge.policy import Policy
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
-from pi0_edge.quant import INT8_W8A8, ORIN, compare_actions, find_scheme
+from pi0_edge.quant import INT8_W8A8, ORIN, compare_actions, find_scheme, formats
 
 TIMES = euler_times(EULER_STEPS)
 """Small, but every size as the kernels take it: heads of 256 and 72, 32 actions, MLPs that are no powers of two."""
@@ -278,3 +281,9 @@ def test_without_a_gpu_infer_says_so_in_one_line(tmp_path: Path):
     ran = run("infer", "--engine", "cuda", "--image", f"top={tmp_path / 'top.png'}", "--state", " ".join(["0"] * 14))
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "the CUDA engine needs a CUDA device" in ran.err and 'use engine="cpu"' in ran.err
+
+
+def test_the_kernels_have_the_constants_of_the_model_and_the_formats():
+    """They import neither, so that they run without the rest of the package."""
+    assert (norm.EPSILON, rope.ROPE_BASE, rows.INT8_MAX) == (gemma.RMS_NORM_EPS, gemma.ROPE_BASE, formats.INT8_MAX)
+    assert (siglip.LAYER_NORM_EPS, rows.SMALLEST_SCALE) == (norm.EPSILON, formats.SMALLEST_SCALE)

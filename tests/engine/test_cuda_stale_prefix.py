@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pi0_edge.engine.cuda.engine import check_stale_prefix
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables, step_tables
-from pi0_edge.engine.cuda.stale_prefix import Replanning, Source
+from pi0_edge.engine.cuda.stale_prefix import PrefixSource, StalePrefixRunner
 from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs
 from pi0_edge.model.flow import euler_times
@@ -63,23 +63,23 @@ def noise(call: int) -> Tensor:
     return torch.randn(KERNEL_SIZES.horizon, 32, generator=torch.Generator().manual_seed(100 + call))
 
 
-def replanning(device: EmulatedDevice, prefix_speed: float = 1.0, waits: bool = True) -> Replanning:
+def replanning(device: EmulatedDevice, prefix_speed: float = 1.0, waits: bool = True) -> StalePrefixRunner:
     network = network_and_tables()[0]
     streams = EmulatedStream(device, prefix_speed, waits), EmulatedStream(device, 1.0, waits)
     with torch.inference_mode():
-        return Replanning(network, observations()[0].images[0], TOKENS, *streams)
+        return StalePrefixRunner(network, observations()[0].images[0], TOKENS, *streams)
 
 
 @torch.inference_mode()
-def call(running: Replanning, number: int, limit_s: float, tokens: Tensor | None = None) -> tuple[Tensor, int]:
+def call(running: StalePrefixRunner, number: int, limit_s: float, tokens: Tensor | None = None) -> tuple[Tensor, int]:
     """The chunk of a call, and the number of the observation whose pictures it names."""
     inputs = observations()[number]
-    source = Source(inputs.images[0], inputs.tokens[0] if tokens is None else tokens, number * PERIOD_S)
+    source = PrefixSource(inputs.images[0], inputs.tokens[0] if tokens is None else tokens, number * PERIOD_S)
     actions, named = running.infer(source, inputs.state[0], noise(number), limit_s, network_and_tables()[1])
     return actions, round(named.arrived_s / PERIOD_S)
 
 
-def wrong_chunks(running: Replanning) -> int:
+def wrong_chunks(running: StalePrefixRunner) -> int:
     """Of some calls, as many as are not what they name."""
     wrong = 0
     for number in range(CALLS):
@@ -138,7 +138,7 @@ def test_after_a_failure_nothing_old_is_used():
     running = replanning(EmulatedDevice(0))
     for number in range(3):
         call(running, number, limit_s=10)
-    running.forget()
+    running.reset()
     actions, pictures = call(running, 3, limit_s=10)
     assert pictures == 3 and torch.equal(actions, expected(3, 3))
 

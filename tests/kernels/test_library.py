@@ -111,9 +111,9 @@ KINDS = {"void *": ANY, "float *": F32, "int *": I32, "uint8_t *": U8, "int8_t *
 
 
 def kind(parameter: str) -> Kind:
-    matched = re.fullmatch(r"(.*?)(\w+)", parameter.strip().removeprefix("const "))
-    assert matched is not None, parameter
-    declared, name = matched.groups()
+    parts = re.fullmatch(r"(.*?)(\w+)", parameter.strip().removeprefix("const "))
+    assert parts is not None, parameter
+    declared, name = parts.groups()
     if declared.strip() == "struct pi0_gemm *":
         return GEMM
     return TYPE if name.endswith("type") else KINDS[declared.strip()]

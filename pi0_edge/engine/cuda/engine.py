@@ -1,9 +1,9 @@
-"""The CUDA engine: one graph from the observation to the actions, per number and size of pictures and number of tokens.
+"""The CUDA engine: one graph from the observation to the actions, per number and size of images and number of tokens.
 
-A graph holds pictures, prompt, state and noise in buffers of its own, and behind them the whole sequence of
-`cuda_network`: vision, prefix and all Euler steps. It is captured when a shape first appears, which takes about a
+A graph holds images, prompt, state and noise in buffers of its own, and behind them the whole sequence of
+`network`: vision, prefix and all Euler steps. It is captured when a shape first appears, which takes about a
 second, and replayed ever after: no allocation and no Python between the inputs and the actions. Where an old prefix is
-allowed, it is two graphs on two streams instead (`cuda_replanning`).
+allowed, it is two graphs on two streams instead (`stale_prefix`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from pi0_edge.engine.cuda.graphs import CapturedChunk, CudaStream, LoopStage, PrefixStage, max_weight
 from pi0_edge.engine.cuda.linears import check_cuda_rule
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables, step_tables
-from pi0_edge.engine.cuda.stale_prefix import Replanning, Source
+from pi0_edge.engine.cuda.stale_prefix import PrefixSource, StalePrefixRunner
 from pi0_edge.engine.engine import Engine
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.library import kernel_library
@@ -35,8 +35,8 @@ class CudaEngine(Engine):
     """The network on a GPU, in 16 bits where the scheme leaves it alone.
 
     Attributes:
-        stale_prefix_s: 0, or by how many seconds the pictures that a chunk is planned from may be older than its
-            observation, so that it need not wait for its own: see `cuda_replanning`. Set by `allow_stale_prefix`.
+        stale_prefix_s: 0, or by how many seconds the images that a chunk is planned from may be older than its
+            observation, so that it need not wait for its own: see `stale_prefix`. Set by `allow_stale_prefix`.
         prefix_age_s: How much older they were for the last chunk.
     """
 
@@ -68,7 +68,7 @@ class CudaEngine(Engine):
         self._loop_stream = CudaStream(self._network.device, urgent=True)
         self._tables: dict[tuple[float, ...], StepTables] = {}
         self._captured: dict[tuple[object, ...], CapturedChunk] = {}
-        self._replanning: dict[tuple[object, ...], Replanning] = {}
+        self._stale_prefix: dict[tuple[object, ...], StalePrefixRunner] = {}
 
     @classmethod
     def check(cls, scheme: Scheme) -> None:
@@ -90,8 +90,8 @@ class CudaEngine(Engine):
 
     def reset_prefix(self) -> None:
         """As `Engine`: another robot asks, or the last chunk failed."""
-        for replanning in self._replanning.values():
-            replanning.forget()
+        for replanning in self._stale_prefix.values():
+            replanning.reset()
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
@@ -115,7 +115,7 @@ class CudaEngine(Engine):
 
     @torch.inference_mode()
     def captured(self, images: Tensor, tokens: int, limit: float | None = None) -> CapturedChunk:
-        """The graph for such pictures and so many tokens, with guidance up to a limit; captured now if it is new."""
+        """The graph for such images and so many tokens, with guidance up to a limit; captured now if it is new."""
         tables = self._step_tables()
         shape = (images.shape, images.dtype, tokens, tables, limit)
         if shape not in self._captured:
@@ -134,11 +134,16 @@ class CudaEngine(Engine):
             captured = self.captured(images, len(tokens), max_weight(continuation))
             return captured.replay(images, tokens, state, noise, continuation)
         shape = (images.shape, images.dtype, len(tokens))
-        if shape not in self._replanning:
+        if shape not in self._stale_prefix:
             streams = self._prefix_stream, self._loop_stream
-            self._replanning[shape] = Replanning(self._network, images, len(tokens), *streams)
-        actions, source = self._replanning[shape].infer(
-            Source(images, tokens, arrived_s), state, noise, self.stale_prefix_s, self._step_tables(), continuation
+            self._stale_prefix[shape] = StalePrefixRunner(self._network, images, len(tokens), *streams)
+        actions, source = self._stale_prefix[shape].infer(
+            PrefixSource(images, tokens, arrived_s),
+            state,
+            noise,
+            self.stale_prefix_s,
+            self._step_tables(),
+            continuation,
         )
         self.prefix_age_s = arrived_s - source.arrived_s
         return actions
@@ -178,7 +183,7 @@ def _either(sizes: tuple[int, int]) -> str:
 
 
 def check_stale_prefix(config: Pi0Config, limit_s: float) -> None:
-    """Raises `EngineError` where chunks cannot be planned from older pictures."""
+    """Raises `EngineError` where chunks cannot be planned from older images."""
     if not 0 < limit_s < float("inf"):
         raise EngineError(f"a stale prefix of {limit_s:g} s was allowed; expected a positive number of seconds")
     if config.variant != "pi0":

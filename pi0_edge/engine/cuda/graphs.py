@@ -1,12 +1,10 @@
-"""The two stages of a chunk with the buffers that a graph of them reads and writes, and the graph of both.
+"""Streams, graphs, and the two stages of a chunk that are captured in graphs.
 
-A graph knows addresses, not tensors: what changes from chunk to chunk is copied into these buffers (`load`), and what
-is captured (`run`) reads nothing else.
+Work of one stream runs in order, work of two streams in any order except where one waits for a mark of the other.
+`Stream` is a small interface, so that tests can replace it by streams that interleave at random on a CPU.
 
-MERGED: What the engine asks of a CUDA stream, and the stream that answers.
-
-Work of one stream runs in order, work of two streams in any order but where one waits for a mark of the other. The
-small interface is there so that tests can put streams in its place that interleave at random on a CPU.
+A graph reads and writes fixed addresses: what changes from chunk to chunk is copied into the buffers of a stage
+(`load`), and what is captured (`run`) reads nothing else.
 """
 
 from __future__ import annotations
@@ -134,7 +132,7 @@ class CudaStream:
 
 
 class PrefixStage:
-    """Vision and prefix of one shape: pictures and prompt to keys and values.
+    """Vision and prefix of one shape: images and prompt to keys and values.
 
     Attributes:
         cache: Where these go.
@@ -145,7 +143,7 @@ class PrefixStage:
 
         Args:
             network: The weights.
-            images: Pictures as they will come, in number, size and type: see `CudaNetwork.attend`.
+            images: Images as they will come, in number, size and type: see `CudaNetwork.attend`.
             tokens: Of the prompt.
 
         Raises:

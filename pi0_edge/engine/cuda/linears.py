@@ -1,8 +1,8 @@
 """The linears of the network as the CUDA engine multiplies them: one class per kind of operands.
 
-Each says how the norm before it must leave the tokens (`after_norm`, one launch), what it does with tokens that come
-from no norm (`takes`), and multiplies with everything that follows fused into it. Linears that read the same tokens are
-one product: their weights stand below each other, or alternate where a GeGLU follows.
+Each normalizes tokens and leaves them in the form that its product reads (`norm_and_quantize`, one launch), converts
+tokens that come from no norm (`quantize_input`), and multiplies with the epilogue fused into the product. Linears that
+read the same tokens are one product: their weights stand below each other, or alternate where a GeGLU follows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.norm import norm, norm_quant
 from pi0_edge.kernels.quantize import quantize
-from pi0_edge.kernels.rows import of_rows
-from pi0_edge.quant.formats import BF16, E4M3_STATIC, INT8_TOKEN
+from pi0_edge.kernels.rows import select_rows
+from pi0_edge.quant.formats import BF16, E4M3_MAX, E4M3_STATIC, INT8_TOKEN
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import Rule
-
-E4M3_MAX = 448.0
 
 
 @dataclass(frozen=True)
@@ -55,24 +53,24 @@ class Norm:
     centred: bool = False
 
 
-class Product(Protocol):
+class Linear(Protocol):
     """out = after(rows · weightᵀ + bias); see the module."""
 
-    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """Normalized tokens in the form that this product reads; x is [tokens, width], `frozen` as in `norm_into`."""
         ...
 
-    def takes(self, x: Tensor) -> Rows:
+    def quantize_input(self, x: Tensor) -> Rows:
         """16-bit tokens [tokens, width] in the form that this product reads."""
         ...
 
-    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
         """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own."""
         ...
 
 
 @dataclass(frozen=True)
-class HalfProduct:
+class Bf16Linear:
     """Weights in 16 bits, by the product of torch (cuBLAS); gate stands above up.
 
     Attributes:
@@ -83,30 +81,30 @@ class HalfProduct:
     weight: Tensor
     bias: Tensor | None
 
-    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Product`."""
+    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Linear`."""
         return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.weight.dtype))
 
-    def takes(self, x: Tensor) -> Rows:
-        """As `Product`."""
+    def quantize_input(self, x: Tensor) -> Rows:
+        """As `Linear`."""
         return Rows(x)
 
-    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
-        """As `Product`."""
-        residual = then.residual
-        if residual is not None and then.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
+    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+        """As `Linear`."""
+        residual = epilogue.residual
+        if residual is not None and epilogue.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
             return torch.addmm(residual, rows.values, self.weight.t())
         out = F.linear(rows.values, self.weight, self.bias)
-        if then.activation == "geglu":
-            return geglu(out, 1, then.dtype)
-        if then.activation == "gelu":
+        if epilogue.activation == "geglu":
+            return geglu(out, 1, epilogue.dtype)
+        if epilogue.activation == "gelu":
             return F.gelu(out, approximate="tanh")
-        out = out if then.gate is None else out * of_rows(then.gate, then.frozen, len(out))
-        return (out if residual is None else residual + out).to(then.dtype)
+        out = out if epilogue.gate is None else out * select_rows(epilogue.gate, epilogue.frozen, len(out))
+        return (out if residual is None else residual + out).to(epilogue.dtype)
 
 
 @dataclass(frozen=True)
-class Int8Product:
+class Int8Linear:
     """INT8 weights per channel and INT8 activations per token, exact in int32.
 
     Attributes:
@@ -121,23 +119,23 @@ class Int8Product:
     bias: Tensor | None
     hadamard_block: int
 
-    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Product`."""
+    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Linear`."""
         return Rows(*norm_quant(x, before.scale, before.shift, frozen, before.centred, self.hadamard_block))
 
-    def takes(self, x: Tensor) -> Rows:
-        """As `Product`: one more launch."""
+    def quantize_input(self, x: Tensor) -> Rows:
+        """As `Linear`: one more launch."""
         return Rows(*quantize(x, self.hadamard_block))
 
-    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
-        """As `Product`."""
+    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+        """As `Linear`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, *_arguments(then, self.bias))
+        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, *_arguments(epilogue, self.bias))
 
 
 @dataclass(frozen=True)
-class WeightOnlyProduct:
+class WeightOnlyLinear:
     """INT8 or E4M3 weights per channel, 16-bit activations.
 
     Attributes:
@@ -154,22 +152,22 @@ class WeightOnlyProduct:
     bias: Tensor | None
     dtype: torch.dtype
 
-    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Product`."""
+    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Linear`."""
         return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
 
-    def takes(self, x: Tensor) -> Rows:
-        """As `Product`."""
+    def quantize_input(self, x: Tensor) -> Rows:
+        """As `Linear`."""
         return Rows(x)
 
-    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
-        """As `Product`."""
+    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+        """As `Linear`."""
         format = "fp8-weights" if self.fp8 else "int8-weights"
-        return gemm(format, rows.values, self.packed, None, self.scale, *_arguments(then, self.bias))
+        return gemm(format, rows.values, self.packed, None, self.scale, *_arguments(epilogue, self.bias))
 
 
 @dataclass(frozen=True)
-class Fp8Product:
+class Fp8Linear:
     """E4M3 weights per channel and E4M3 activations with one calibrated scale.
 
     Attributes:
@@ -186,23 +184,23 @@ class Fp8Product:
     input_scale: Tensor
     dtype: torch.dtype
 
-    def after_norm(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Product`, in more than one launch: the norm has no E4M3 output yet."""
-        return self.takes(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
+    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
+        """As `Linear`, in more than one launch: the norm has no E4M3 output yet."""
+        return self.quantize_input(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
 
-    def takes(self, x: Tensor) -> Rows:
-        """As `Product`, by torch."""
+    def quantize_input(self, x: Tensor) -> Rows:
+        """As `Linear`, by torch."""
         scaled = (x.float() / self.input_scale).clamp(-E4M3_MAX, E4M3_MAX)
         return Rows(scaled.to(torch.float8_e4m3fn), self.input_scale)
 
-    def __call__(self, rows: Rows, then: Epilogue) -> Tensor:
-        """As `Product`."""
-        return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(then, self.bias))
+    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+        """As `Linear`."""
+        return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(epilogue, self.bias))
 
 
-def _arguments(then: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
+def _arguments(epilogue: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
     """An epilogue with a bias, as the last arguments of `gemm`."""
-    return tuple(vars(replace(then, bias=bias)).values())
+    return tuple(vars(replace(epilogue, bias=bias)).values())
 
 
 def check_cuda_rule(rule: Rule) -> None:
@@ -217,9 +215,9 @@ def check_cuda_rule(rule: Rule) -> None:
         raise EngineError("the CUDA engine rotates INT8 activations only; leave hadamard out of the other rules")
 
 
-def product_of(
+def join_linears(
     linears: Sequence[nn.Module], device: torch.device, dtype: torch.dtype, gate_and_up: bool = False
-) -> Product:
+) -> Linear:
     """One product of linears that read the same tokens.
 
     Args:
@@ -237,7 +235,7 @@ def product_of(
         weight, bias = _stacked([layer.weight for layer in plain]), _stacked([layer.bias for layer in plain])
         if weight is None:
             raise EngineError(f"the CUDA engine has no kernels for {type(linears[0]).__name__}")
-        return HalfProduct(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
+        return Bf16Linear(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
     rule = quantized[0].rule
     forms = {(layer.rule.weights, layer.rule.activations, layer.rotation) for layer in quantized}
     if len(quantized) != len(linears) or len(forms) > 1:
@@ -252,11 +250,11 @@ def product_of(
     weight, scale = values.contiguous().view(rule.weights.dtype), scale.float().to(device)
     bias = None if bias is None else bias.float().to(device)
     if rule.activations == INT8_TOKEN:
-        return Int8Product(weight.to(device), scale, bias, quantized[0].rotation or 1)
+        return Int8Linear(weight.to(device), scale, bias, quantized[0].rotation or 1)
     fp8 = rule.weights.kind == "e4m3"
     if rule.activations == BF16:
-        return WeightOnlyProduct(pack_weights(weight).to(device), fp8, scale, bias, dtype)
-    return Fp8Product(weight.to(device), scale, bias, _shared_scale(quantized).to(device), dtype)
+        return WeightOnlyLinear(pack_weights(weight).to(device), fp8, scale, bias, dtype)
+    return Fp8Linear(weight.to(device), scale, bias, _shared_scale(quantized).to(device), dtype)
 
 
 def _shared_scale(linears: Sequence[QuantizedLinear]) -> Tensor:

@@ -3,7 +3,7 @@
 Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
 how it is compared with the reference where there is no GPU. Three calls make a chunk:
 
-    attend        pictures and prompt -> keys and values of every layer      once
+    attend        images and prompt -> keys and values of every layer      once
     attend_state  state -> one more row of them                              once
     integrate     noise -> actions, in place                                 all Euler steps
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi0_edge.engine.cuda.linears import Norm, Product, product_of
+from pi0_edge.engine.cuda.linears import Linear, Norm, join_linears
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front
@@ -108,10 +108,10 @@ ACTION_STREAM = torch.float32
 class Layer:
     """One transformer layer: products, and norms where they do not change with time."""
 
-    qkv: Product
-    out: Product
-    up: Product
-    down: Product
+    qkv: Linear
+    out: Linear
+    up: Linear
+    down: Linear
     norms: tuple[Norm, Norm] | None
 
 
@@ -172,19 +172,19 @@ class CudaNetwork:
         return Cache(*torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0))
 
     def attend(self, images: Tensor, tokens: Tensor, cache: Cache) -> None:
-        """Puts keys and values of pictures and prompt into a cache.
+        """Puts keys and values of images and prompt into a cache.
 
         Args:
             images: uint8 frames [cameras, height, width, 3], or float32 [cameras, 3, size, size] in [-1, 1].
             tokens: int64 [tokens], no padding.
             cache: From `blank_cache`.
         """
-        seen = self._see(images)
+        seen = self._vision(images)
         words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
         x = torch.cat((seen, words.to(self.dtype)))
         for i, layer in enumerate(self.prefix):
             x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
-        last = self.last_kv.after_norm(x, self.last_norm)
+        last = self.last_kv.norm_and_quantize(x, self.last_norm)
         rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
 
     def attend_state(self, state: Tensor, cache: Cache) -> None:
@@ -231,9 +231,9 @@ class CudaNetwork:
         `frozen` is there where the norms are adaptive.
         """
         first, second = norms
-        qkv = layer.qkv(layer.qkv.after_norm(x, first, frozen), Epilogue(self.dtype))
+        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first, frozen), Epilogue(self.dtype))
         mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
-        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
+        x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
         return self._mlp(layer, x, second, "geglu", frozen)
 
     def _attend_layer(
@@ -248,33 +248,35 @@ class CudaNetwork:
     ) -> Tensor:
         """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
         before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
-        qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
+        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, before), Epilogue(self.dtype))
         q = rope(qkv, self.table, keys, values, first_row)
         if keys_only:
             return x
         rows = first_row + len(x)
         mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
-        x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
+        x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
         return self._mlp(layer, x, between, "geglu")
 
     def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
-        hidden = layer.up(layer.up.after_norm(x, before, frozen), Epilogue(self.dtype, activation))
-        return layer.down(layer.down.takes(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x))
+        hidden = layer.up(layer.up.norm_and_quantize(x, before, frozen), Epilogue(self.dtype, activation))
+        return layer.down(
+            layer.down.quantize_input(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x)
+        )
 
-    def _see(self, images: Tensor) -> Tensor:
+    def _vision(self, images: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
         vision, cameras = self.config.vision, len(images)
-        x = (F.linear(self._cut(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
+        x = (F.linear(self._patchify(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
         for layer in self.vision:
             before, between = cast("tuple[Norm, Norm]", layer.norms)
-            qkv = layer.qkv(layer.qkv.after_norm(x, before), Epilogue(self.dtype))
+            qkv = layer.qkv(layer.qkv.norm_and_quantize(x, before), Epilogue(self.dtype))
             q, k, v = qkv.view(cameras, vision.tokens, 3, vision.heads, -1).unbind(2)
             mixed = attention(q, k, v).view(len(x), -1)
-            x = layer.out(layer.out.takes(mixed), Epilogue(x.dtype, residual=x))
+            x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
             x = self._mlp(layer, x, between, "gelu")
-        return self.projector(self.projector.after_norm(x, self.vision_norm), Epilogue(self.dtype))
+        return self.projector(self.projector.norm_and_quantize(x, self.vision_norm), Epilogue(self.dtype))
 
-    def _cut(self, images: Tensor) -> Tensor:
+    def _patchify(self, images: Tensor) -> Tensor:
         """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""
         side, patch = self.config.vision.image_size, self.config.vision.patch_size
         if images.dtype == torch.uint8:
@@ -297,7 +299,7 @@ class CudaNetwork:
         self.positions = tower.position_embedding.detach().float().to(to)
         self.vision = [self._vision_layer(layer) for layer in tower.layers]
         self.vision_norm = plain_norm(tower.final_norm, to)
-        self.projector = product_of([model.projector], to, self.dtype)
+        self.projector = join_linears([model.projector], to, self.dtype)
         del model.vision, model.projector
 
     def _take_prefix(self, model: Pi0) -> None:
@@ -308,7 +310,7 @@ class CudaNetwork:
         layers = list(model.prefix.layers)
         self.prefix = [self._gemma_layer(layer) for layer in layers[:-1]]
         last = cast(KeyValueLayer, layers[-1])
-        self.last_kv = product_of([last.attention.k, last.attention.v], self.device, self.dtype)
+        self.last_kv = join_linears([last.attention.k, last.attention.v], self.device, self.dtype)
         self.last_norm = plain_norm(last.attention_norm, self.device)
         del model.prefix, model.token_embedding
 
@@ -317,10 +319,10 @@ class CudaNetwork:
         own, mlp = layer.attention, layer.mlp
         adaptive = hasattr(layer.attention_norm, "modulation")
         return Layer(
-            product_of([own.q, own.k, own.v], to, self.dtype),
-            product_of([own.o], to, self.dtype),
-            product_of([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True),
-            product_of([mlp.down], to, self.dtype),
+            join_linears([own.q, own.k, own.v], to, self.dtype),
+            join_linears([own.o], to, self.dtype),
+            join_linears([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True),
+            join_linears([mlp.down], to, self.dtype),
             None if adaptive else (plain_norm(layer.attention_norm, to), plain_norm(layer.mlp_norm, to)),
         )
 
@@ -328,10 +330,10 @@ class CudaNetwork:
         layer, to = cast(VisionLayer, module), self.device
         own = layer.attention
         return Layer(
-            product_of([own.q, own.k, own.v], to, self.dtype),
-            product_of([own.out], to, self.dtype),
-            product_of([layer.mlp.fc1], to, self.dtype),
-            product_of([layer.mlp.fc2], to, self.dtype),
+            join_linears([own.q, own.k, own.v], to, self.dtype),
+            join_linears([own.out], to, self.dtype),
+            join_linears([layer.mlp.fc1], to, self.dtype),
+            join_linears([layer.mlp.fc2], to, self.dtype),
             (plain_norm(layer.norm1, to), plain_norm(layer.norm2, to)),
         )
 

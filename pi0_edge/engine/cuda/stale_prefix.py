@@ -1,19 +1,19 @@
-"""Re-planning on an old prefix: a named approximation that takes the pictures out of the time of a chunk.
+"""Re-planning on an old prefix: a named approximation that takes the images out of the time of a chunk.
 
 Vision and prefix are most of a chunk's time, and what they see changes slowly. So the Euler loop answers at once, on
 the newest prefix that is finished, and the prefix of this observation is made after it, beside whatever comes next:
 
     loop     │ (waits for 1) chunk 1 │        │ chunk 2 │     │ chunk 3 │      │ chunk 4 │ …   own state, own noise
                 ▲ copy                           │               ▲ copy            ▲ copy
-    prefix   │ pictures 1                        └► pictures 2 ──┘     └► pictures 3┘  …
+    prefix   │ images 1                        └► images 2 ──┘     └► images 3┘  …
 
-What is old is named and bounded. Pictures and prompt of a chunk are those of one earlier observation, at most `limit_s`
+What is old is named and bounded. Images and prompt of a chunk are those of one earlier observation, at most `limit_s`
 older than its own; the state is always its own, so that relative actions start where the arm is. A prefix of another
 prompt is never used. Where nothing that is finished fits, the loop waits for a prefix that does.
 
-The prefix stage writes keys and values of its own (`coming`), the loop reads a copy (`kept`): a prefix may be written
-while a loop runs. Two marks order the streams: a copy waits for its prefix, and a prefix for the loop before it, which
-also has its copy then and is not slowed down.
+The prefix stage writes keys and values of its own (`_pending`), the loop reads a copy (`_active`): a prefix may be
+written while a loop runs. Two marks order the streams: a copy waits for its prefix, and a prefix for the loop before
+it, which also has its copy then and is not slowed down.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from pi0_edge.model.rtc import Continuation
 
 
 @dataclass(frozen=True)
-class Source:
+class PrefixSource:
     """The observation that a prefix is made from: images and prompt as in `PrefixStage.load`, and when it arrived."""
 
     images: Tensor
     tokens: Tensor
     arrived_s: float
 
-    def serves(self, other: Source, limit_s: float) -> bool:
+    def is_usable_for(self, other: PrefixSource, limit_s: float) -> bool:
         """Whether its prefix may stand for that of a later observation."""
         return self.tokens.equal(other.tokens) and other.arrived_s - self.arrived_s <= limit_s
 
 
-class Replanning:
+class StalePrefixRunner:
     """Prefix and Euler loop of one shape on two streams."""
 
     def __init__(
@@ -50,35 +50,35 @@ class Replanning:
 
         Args:
             network: The weights.
-            images: Pictures as they will come, in number, size and type: see `CudaNetwork.attend`.
+            images: Images as they will come, in number, size and type: see `CudaNetwork.attend`.
             tokens: Of the prompt.
-            prefix_stream: For pictures and prompt.
+            prefix_stream: For images and prompt.
             loop_stream: For everything else.
         """
         self._network, self._prefix_stream, self._loop_stream = network, prefix_stream, loop_stream
         self._prefix = PrefixStage(network, images, tokens)
         self._attend = prefix_stream.capture(self._prefix.run)
-        self._kept_cache = network.blank_cache(len(images), tokens)
-        self._coming: tuple[Source, Mark] | None = None
-        self._kept: Source | None = None
+        self._active_cache = network.blank_cache(len(images), tokens)
+        self._pending: tuple[PrefixSource, Mark] | None = None
+        self._active: PrefixSource | None = None
         self._loops: dict[tuple[StepTables, float | None], tuple[LoopStage, Graph]] = {}
 
     def infer(
         self,
-        observation: Source,
+        observation: PrefixSource,
         state: Tensor,
         noise: Tensor,
         limit_s: float,
         tables: StepTables,
         continuation: Continuation | None = None,
-    ) -> tuple[Tensor, Source]:
-        """A chunk for an observation, and the one whose pictures it was planned from.
+    ) -> tuple[Tensor, PrefixSource]:
+        """A chunk for an observation, and the one whose images it was planned from.
 
         Args:
             observation: The newest; times never run backwards.
             state: Its state, float32 [action_dim].
             noise: float32 [horizon, action_dim].
-            limit_s: How much older the pictures may be.
+            limit_s: How much older the images may be.
             tables: Of the times of the steps, the same object for the same times.
             continuation: What the chunk continues.
 
@@ -89,42 +89,42 @@ class Replanning:
         loop, graph = self._loop(tables, max_weight(continuation))
         self._loop_stream.enqueue(lambda: loop.load(state, noise, continuation))
         self._loop_stream.enqueue(graph.replay)
-        if source is not observation and self._coming is None:
+        if source is not observation and self._pending is None:
             self._start(observation)
         return self._loop_stream.fetch(loop.actions), source
 
-    def forget(self) -> None:
-        """The next chunk waits for its own pictures."""
-        self._coming = self._kept = None
+    def reset(self) -> None:
+        """The next chunk waits for its own images."""
+        self._pending = self._active = None
 
     def _loop(self, tables: StepTables, limit: float | None) -> tuple[LoopStage, Graph]:
         if (tables, limit) not in self._loops:
-            loop = LoopStage(self._network, tables, self._kept_cache, limit)
+            loop = LoopStage(self._network, tables, self._active_cache, limit)
             self._loops[tables, limit] = loop, self._loop_stream.capture(loop.run)
         return self._loops[tables, limit]
 
-    def _choose(self, observation: Source, limit_s: float) -> Source:
+    def _choose(self, observation: PrefixSource, limit_s: float) -> PrefixSource:
         """Sees to it that the loop's keys and values are of a source that serves; enqueues only, waits for nothing."""
-        if self._coming is not None and self._coming[1].query():
-            self._take(self._coming)
-        if self._kept is not None and self._kept.serves(observation, limit_s):
-            return self._kept
-        if self._coming is not None and self._coming[0].serves(observation, limit_s):
-            return self._take(self._coming)
+        if self._pending is not None and self._pending[1].query():
+            self._take(self._pending)
+        if self._active is not None and self._active.is_usable_for(observation, limit_s):
+            return self._active
+        if self._pending is not None and self._pending[0].is_usable_for(observation, limit_s):
+            return self._take(self._pending)
         return self._take(self._start(observation))
 
-    def _start(self, observation: Source) -> tuple[Source, Mark]:
-        """A prefix begins after everything that the loop was given so far; its pictures are on their way before."""
+    def _start(self, observation: PrefixSource) -> tuple[PrefixSource, Mark]:
+        """A prefix begins after everything that the loop was given so far; its images are on their way before."""
         self._prefix_stream.enqueue(lambda: self._prefix.load(observation.images, observation.tokens))
         self._prefix_stream.wait(self._loop_stream.mark())
         self._prefix_stream.enqueue(self._attend.replay)
-        self._coming = observation, self._prefix_stream.mark()
-        return self._coming
+        self._pending = observation, self._prefix_stream.mark()
+        return self._pending
 
-    def _take(self, coming: tuple[Source, Mark]) -> Source:
+    def _take(self, pending: tuple[PrefixSource, Mark]) -> PrefixSource:
         """The loops from now on read this prefix, as soon as it is there."""
-        self._kept, attended = coming
+        self._active, attended = pending
         self._loop_stream.wait(attended)
-        self._loop_stream.enqueue(lambda: self._kept_cache.copy_(self._prefix.cache))
-        self._coming = None
-        return self._kept
+        self._loop_stream.enqueue(lambda: self._active_cache.copy_(self._prefix.cache))
+        self._pending = None
+        return self._active
