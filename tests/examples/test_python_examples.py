@@ -16,6 +16,8 @@ from firmware_bridge.emulator.board import EmulatedBoard
 from pi0_edge import Policy, PolicyServer
 from pi0_edge.shipped import shipped_checkpoint
 
+pytestmark = pytest.mark.real_time
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "python"
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pi0_edge.quant.integer_matmul import (
+    EXACT_DEPTH,
     SMALL_WEIGHT,
-    Int32Matmul,
+    FloatMatmul,
     OneDnnMatmul,
     TorchIntMatmul,
     choose_matmul,
@@ -31,8 +32,15 @@ print(layer.arithmetic, torch.allclose(layer(x).double(), reference_linear(layer
 """
 
 
-def test_plain_integer_product_is_exact_everywhere():
-    assert is_exact(Int32Matmul)
+@pytest.mark.parametrize("depth", [1, EXACT_DEPTH, EXACT_DEPTH + 1, 16384])
+def test_product_in_fp32_is_exact_at_every_depth(depth: int):
+    assert is_exact(FloatMatmul)
+    assert EXACT_DEPTH * 127 * 127 < 2**24
+    for extreme in (127, -127):
+        tokens = torch.full((3, depth), extreme, dtype=torch.int8)
+        weight = torch.full((5, depth), 127, dtype=torch.int8)
+        expected = torch.tensor(extreme * 127 * depth, dtype=torch.int32) * torch.ones(5)
+        assert torch.equal(FloatMatmul(weight, torch.ones(5))(tokens), expected.expand(3, 5))
 
 
 @pytest.mark.skipif(not (is_exact(OneDnnMatmul) and is_exact(TorchIntMatmul)), reason="no exact fast product here")
@@ -47,10 +55,7 @@ def test_product_is_chosen_by_size():
     [pytest.param("DEFAULT", marks=pytest.mark.slow), "AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.slow)],
 )
 def test_layers_are_right_on_older_processors(isa: str):
-    """With older instructions oneDNN's sums of two products saturate at 16 bits; another product must be chosen then.
-
-    Which one depends on the processor: torch's own is exact on some that have no integer dot product.
-    """
+    """With older instructions oneDNN's sums of two products saturate at 16 bits: the product in fp32 is chosen then."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", PROBE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
@@ -59,5 +64,5 @@ def test_layers_are_right_on_older_processors(isa: str):
     matmul, right = result.stdout.split()
     assert right == "True"
     if isa != "DEFAULT":
-        assert matmul != "OneDnnMatmul"
-    assert (matmul == "Int32Matmul") is ("slower than fp32" in result.stderr)
+        assert matmul == "FloatMatmul"
+    assert (matmul == "FloatMatmul") is ("not be faster than fp32" in result.stderr)
