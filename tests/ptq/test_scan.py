@@ -133,7 +133,7 @@ def test_a_level_that_cannot_be_measured_leaves_the_network_as_it_was(reference)
 
 
 def test_a_scheme_from_the_search_has_the_measured_error(checkpoint, reference, scan, choices):
-    limits = Thresholds(cosine_mean=0.99995, cosine_worst=0.9999, executed=4)
+    limits = Thresholds(cosine_mean=0.999999, cosine_worst=0.9999, executed=4)
     mix = scan.cheapest_passing(choices, JOINTS, limits)
     assert mix is not None
     assert 0 < mix.taken < mix.steps  # some are quantized and some are not, or the thresholds test nothing
