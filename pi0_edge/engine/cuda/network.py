@@ -7,11 +7,9 @@ how it is compared with the reference where there is no GPU. Three calls make a 
     attend_state  state -> one more row of them                              once
     integrate     noise -> actions, in place                                 all Euler steps
 
-Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps).
-
-MERGED: Everything in the Euler loop that depends on time alone, as tables with a row per step.
-
-Frozen actions are at time 0 in every step: what they take stands beside what the others take (`kernels.frozen_rows`).
+Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps). What
+depends on time alone is computed once, as tables with a row per Euler step; frozen actions are at time 0 in every step,
+and their rows stand beside those of the others (`kernels.rows`).
 """
 
 from __future__ import annotations
