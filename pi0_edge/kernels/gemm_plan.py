@@ -5,10 +5,11 @@ A product out[m, n] = a[m, k] · weight[n, k]ᵀ is cut into tiles, and the step
 with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 12 % of the work would be padding, but
 3.9 tiles of 144; and 36 tiles on 32 places take two rounds for the work of little more than one.
 
-The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured.
-Plans that a GPU has measured take precedence over it. One file per kind of GPU, `plans/sm_<capability>_<multiprocessors>.json` beside this module: two boards of the same
-architecture and of different size want different plans. `python -m benchmarks.kernels_gemm --tune` writes the file of
-the GPU that it runs on, the operators of `gemm` read it, and where there is none the model chooses.
+The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured. Plans
+that a GPU has measured take precedence over it. One file per kind of GPU,
+`plans/sm_<capability>_<multiprocessors>.json` beside this module: two boards of the same architecture and of different
+size want different plans. `python -m benchmarks.kernels_gemm --tune` writes the file of the GPU that it runs on, the
+operators of `gemm` read it, and where there is none the model chooses.
 """
 
 from __future__ import annotations
