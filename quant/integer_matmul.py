@@ -112,7 +112,7 @@ class FloatMatmul:
 def choose_matmul(weight: Tensor) -> type[IntegerMatmul]:
     """The fastest way to multiply by `weight` that is exact on this machine."""
     if not is_exact(OneDnnMatmul):  # then torch's own product is exact or not, but in any case slow
-        _warn_slow()
+        _log_slow()
         return FloatMatmul
     small = weight.numel() <= SMALL_WEIGHT
     return TorchIntMatmul if small and is_exact(TorchIntMatmul) else OneDnnMatmul
@@ -141,5 +141,5 @@ def _extremes(rows: int, seed: int) -> Tensor:
 
 
 @functools.cache
-def _warn_slow() -> None:
-    log.warning("this CPU has no exact fast int8 product (VNNI or similar): INT8 layers will not be faster than fp32")
+def _log_slow() -> None:
+    log.info("this CPU has no exact fast int8 product (VNNI or similar): INT8 layers will not be faster than fp32")
