@@ -14,6 +14,7 @@ from pathlib import Path
 from pi0_edge.bundle.files import MISSING, read_small_file
 from pi0_edge.bundle.keys import check_signature, make_signature
 from pi0_edge.errors import BundleError
+from pi0_edge.synced_files import replace_synced, write_synced
 
 MANIFEST = "manifest.json"
 SUMS = "manifest.sha256"
@@ -79,8 +80,5 @@ def _read(folder: Path, name: str) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     partial = path.parent.with_name(f".{path.parent.name}.{path.name}.partial")  # outside: a bundle has no other file
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_synced(partial, content)
+    replace_synced(partial, path)

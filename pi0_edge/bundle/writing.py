@@ -31,6 +31,7 @@ from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.norm_stats import save_norm_stats
 from pi0_edge.quant.schemes import Scheme
+from pi0_edge.synced_files import sync_folder, write_synced
 
 _TOOLS = ("pi0-edge", "torch", "safetensors", "numpy")
 
@@ -100,7 +101,7 @@ def write_bundle(
         )
         content = manifest.to_bytes()
         parsed = parse_manifest(content)  # what could not be loaded is not written
-        _write_synced(partial / MANIFEST, content)
+        write_synced(partial / MANIFEST, content)
         write_checksums(partial, content, private_key)
     return parsed
 
@@ -128,9 +129,9 @@ def _appearing(folder: Path, replace: bool) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         yield partial
-        _sync_folder(partial)
+        sync_folder(partial)
         _put_in_place(partial, folder, replace)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise BundleError(f"the bundle {folder} cannot be written: {error.strerror or error}") from error
     finally:
@@ -165,7 +166,7 @@ def _copy_tokenizer(source: Path, folder: Path) -> str:
     name = f"tokenizer{source.suffix}"
     if name not in TOKENIZERS or not source.is_file():
         raise BundleError(f"the tokenizer {source} is not a .model or .json file; a bundle needs one of these")
-    _write_synced(folder / name, source.read_bytes())
+    write_synced(folder / name, source.read_bytes())
     return name
 
 
@@ -173,24 +174,9 @@ def _copy_report(source: Path, folder: Path) -> None:
     content = source.read_bytes()
     if b"<script" in content.lower():
         raise BundleError(f"the report {source} contains a script; nothing in a bundle is executable")
-    _write_synced(folder / GATE_REPORT, content)
+    write_synced(folder / GATE_REPORT, content)
 
 
 def _record(path: Path) -> FileRecord:
     content = path.read_bytes()
     return FileRecord(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

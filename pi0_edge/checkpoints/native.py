@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from pi0_edge.checkpoints.sizes import FORMAT
 from pi0_edge.errors import ConfigError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.description import ProcessingDescription
+from pi0_edge.synced_files import replace_synced, write_synced
 
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
@@ -86,11 +86,11 @@ def save_checkpoint(
 def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     partial = path.with_suffix(".tmp")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
-    os.replace(partial, path)
+    replace_synced(partial, path)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_synced(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:

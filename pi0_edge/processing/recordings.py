@@ -16,7 +16,6 @@ memory. Nothing is pickled.
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from pi0_edge.errors import ObservationError
 from pi0_edge.processing.observation import Observation
+from pi0_edge.synced_files import replace_synced
 
 IMAGES = "images."
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -50,9 +50,7 @@ def write_observation_archive(path: Path, observation: Observation, tick: int, c
     try:
         with temporary.open("wb") as file:
             np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_synced(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -11,7 +11,6 @@ with a description of the run, which a resumed run must repeat.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from pi0_edge.ptq.activation_recorder import ActivationRecorder, LayerRecord
 from pi0_edge.quant import QuantizationError
 from pi0_edge.quant.activation_statistics import ActivationStatistics
+from pi0_edge.synced_files import replace_synced
 
 KIND = "calibration"
 VERSION = 1
@@ -160,7 +160,7 @@ def write_statistics(path: Path, tensors: Mapping[str, Tensor], description: Map
     try:
         # Copies, because layers that share an input share its statistics, which safetensors refuses to write.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, {_DESCRIPTION: text})
-        os.replace(temporary, path)
+        replace_synced(temporary, path)
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path} ({error}); is there such a folder, and space?") from error
 

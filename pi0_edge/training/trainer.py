@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import sample_training_times
 from pi0_edge.model.rtc import frozen_actions
+from pi0_edge.synced_files import replace_synced
 from pi0_edge.training.samples import SampleBatches
 
 
@@ -154,7 +154,7 @@ class Trainer:
             tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
         metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.state))}
         save_file(tensors, self.folder / "state.tmp", metadata=metadata)
-        os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
+        replace_synced(self.folder / "state.tmp", self.folder / STATE_FILE)
 
     def _resume(self) -> None:
         if not has_state(self.folder):

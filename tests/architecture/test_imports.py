@@ -29,6 +29,7 @@ BOTTOM = (
     "pi0_edge.json_files",
     "pi0_edge.json_values",
     "pi0_edge.output_paths",
+    "pi0_edge.synced_files",
     "pi0_edge.robots",
 )
 """Small modules that every other place may import, the bridge included; they import nothing but each other."""
