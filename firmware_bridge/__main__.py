@@ -13,7 +13,7 @@ from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 
 
 def main() -> int:
-    """Runs the bridge until it is told to stop; returns 1 after an error, which it prints."""
+    """Runs the bridge until SIGINT or SIGTERM; returns 1 after an error, which it prints."""
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge", description="Bridge from gRPC to the firmware.")
     parser.add_argument("--port", required=True, help="serial device, pseudo-terminal or socket://host:port")
     parser.add_argument("--listen", default=BRIDGE_LISTEN, help="host:port (default: %(default)s)")

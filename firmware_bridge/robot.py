@@ -83,8 +83,8 @@ def check_joint_names(names: Sequence[str], robot: RobotJoints) -> None:
         return
     if not found:
         raise StateError(
-            "joint_names is empty; name what each action of your chunks commands, in order. The joints of "
-            f"{robot.name} are {', '.join(robot.names)}"
+            "joint_names is empty; name what each action of your chunks commands, in order. Serve a policy whose robot "
+            f"names no actions with a robot file that does. The joints of {robot.name} are {', '.join(robot.names)}"
         )
     pairs = itertools.zip_longest(found, robot.names, fillvalue="nothing")
     place, (theirs, ours) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])

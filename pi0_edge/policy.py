@@ -18,7 +18,8 @@ from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
 from pi0_edge.errors import BundleError, EngineError
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
-from pi0_edge.quant import Scheme, find_scheme
+from pi0_edge.quant import Scheme
+from pi0_edge.quant.scheme_files import load_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class Policy:
         Args:
             checkpoint: File or folder, see `pi0_edge.checkpoints`.
             engine: Name in `pi0_edge.engine.ENGINES`.
-            scheme: How to quantize it, without calibration, by name or as data; the default of the engine where None.
+            scheme: How to quantize it, without calibration: a scheme, a name in `SCHEMES` or a .yaml file; the default
+                of the engine where None.
             robot: Robot layout by name or YAML path; needed where the checkpoint does not name one.
             tokenizer: tokenizer.model or tokenizer.json; needed where the checkpoint does not hold one.
             sizes: Sizes that the checkpoint does not state.
@@ -97,7 +99,7 @@ class Policy:
             EngineError: If there is no such engine, or it cannot run the scheme.
             QuantizationError: If there is no such scheme, or it needs calibration.
         """
-        scheme = find_scheme(scheme) if isinstance(scheme, str) else scheme
+        scheme = None if scheme is None else load_scheme(scheme)
         check_engine(engine, scheme)  # before gigabytes are read
         opened = open_checkpoint(Path(checkpoint))
         config = opened.infer_config(sizes)
@@ -170,7 +172,7 @@ class Policy:
         """Answers one observation with one chunk.
 
         Args:
-            observation: What the robot sees and feels.
+            observation: Camera images, joint positions and prompt.
             noise_seed: Fixes the initial noise.
             plan: What the arm executes meanwhile; the chunk then continues it (real-time chunking).
 

@@ -111,7 +111,7 @@ class FloatMatmul:
 
 def choose_matmul(weight: Tensor) -> type[IntegerMatmul]:
     """The fastest way to multiply by `weight` that is exact on this machine."""
-    if not is_exact(OneDnnMatmul):  # then torch's own product is exact or not, but in any case slow
+    if not is_exact(OneDnnMatmul):  # torch's own product has no fast instructions either then
         _log_slow()
         return FloatMatmul
     small = weight.numel() <= SMALL_WEIGHT

@@ -14,12 +14,12 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from pi0_edge.errors import EngineError
-from pi0_edge.model import Continuation, ModelInputs, Pi0Config
+from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Scheme
 
 
 class Engine(ABC):
-    """A network that is ready to run. The constructor of an engine takes a quantized model and its scheme.
+    """A network that is ready to run.
 
     Attributes:
         name: The key in `pi0_edge.engine.ENGINES`.
@@ -43,6 +43,15 @@ class Engine(ABC):
     scheme: str
     config: Pi0Config
     times: Tensor
+
+    @abstractmethod
+    def __init__(self, model: Pi0, scheme: Scheme) -> None:
+        """Takes ownership of a model.
+
+        Args:
+            model: Complete, and quantized under `scheme`.
+            scheme: The scheme of its layers.
+        """
 
     @classmethod  # noqa: B027 - an engine may run everything
     def check(cls, scheme: Scheme) -> None:

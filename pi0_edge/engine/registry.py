@@ -18,14 +18,12 @@ from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.quant.quantize import quantize_model
 from pi0_edge.quant.schemes import Scheme
 
-EngineType = type[ReferenceEngine] | type[CpuEngine] | type[CudaEngine] | type[TensorRtEngine]
-
-ENGINES: dict[str, EngineType] = {
+ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine, TensorRtEngine)
 }
 
 
-def find_engine(name: str) -> EngineType:
+def find_engine(name: str) -> type[Engine]:
     """The class of the engine called `name`.
 
     Raises:
@@ -109,7 +107,7 @@ def restore_engine(name: str, config: Pi0Config, tensors: Iterable[tuple[str, Te
     return engine(model, chosen)
 
 
-def _checked(name: str, scheme: Scheme | None) -> tuple[EngineType, Scheme]:
+def _checked(name: str, scheme: Scheme | None) -> tuple[type[Engine], Scheme]:
     engine = find_engine(name)
     chosen = scheme or engine.default_scheme
     engine.check(chosen)

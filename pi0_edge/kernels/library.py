@@ -39,7 +39,7 @@ _ERROR_HINTS = {
 
 @dataclass(frozen=True)
 class Strided:
-    """A tensor whose strides the kernel is told: `KernelLibrary.call` passes its address as it is."""
+    """A tensor whose strides are arguments of their own: `KernelLibrary.call` passes its address as it is."""
 
     tensor: Tensor
 

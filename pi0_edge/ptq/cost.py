@@ -1,6 +1,6 @@
 """What a layer costs in a format: bytes of weights, and a time from the roofline of a Jetson AGX Orin.
 
-The time is a proxy for ranking, never a promise: per call the larger of arithmetic and weight traffic. It knows that
+The time is a proxy for ranking, not an expectation: per call the larger of arithmetic and weight traffic. It knows that
 the ten Euler steps stream the same weights again and again, and that the prefix is bound by arithmetic.
 """
 

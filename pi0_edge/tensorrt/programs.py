@@ -1,6 +1,6 @@
 """The two programs that TensorRT runs, and the Euler loop around them.
 
-    attend    pictures, words, state                  -> keys and values of every layer     once per chunk
+    attend    images, words, state                    -> keys and values of every layer     once per chunk
     velocity  x, conditioning, keys and values        -> velocity of x                      once per Euler step
 
 Both are the model as it stands, for one robot: nothing has a batch, the prompt has its exact length, missing cameras
@@ -33,7 +33,7 @@ Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a program is compiled for: pictures of an observation, and tokens of its prompt without padding."""
+    """What a program is compiled for: images of an observation, and tokens of its prompt without padding."""
 
     cameras: int
     tokens: int
@@ -184,7 +184,7 @@ def sample_actions(
     Args:
         attend: Runs `AttendProgram`.
         velocity: Runs `VelocityProgram`.
-        observation: Its pictures, words and, in π0, state, as `AttendProgram` takes them.
+        observation: Its images, words and, in π0, state, as `AttendProgram` takes them.
         noise: float32 [horizon, action_dim].
         conditioning: From `conditioning_table` for `times`.
         times: float32 [steps].

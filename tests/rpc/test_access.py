@@ -127,7 +127,7 @@ def test_every_role_may_stop_the_arm_and_only_a_commander_may_go_on(
 @pytest.mark.parametrize("peer", REFUSED)
 def test_a_bad_certificate_ends_the_handshake(address: str, peers: dict[str, Path], peer: str):
     with BridgeClient(address, peer, peers[peer]) as client:
-        for call in (client.estop, client.status, client.clear):
+        for call in (client.estop, client.status, lambda: client.arm(ALOHA.names)):
             with pytest.raises(LinkError, match="accepts no connection: it may ask for certificates"):
                 call()
 

@@ -1,8 +1,8 @@
 // Camera frames to the rows of the patch embedding's product: resize, pad with black, scale to [-1, 1], cut into patches.
 //
-// Bit for bit Pillow's antialiased bilinear resize of 8-bit pictures: fixed-point weights (22 bits), first along rows,
+// Bit for bit Pillow's antialiased bilinear resize of 8-bit images: fixed-point weights (22 bits), first along rows,
 // rounded to 8 bits, then along columns. Each thread makes one output pixel from all its input pixels; the few that
-// neighbours share come from the cache, and no picture in between is written.
+// neighbours share come from the cache, and no image in between is written.
 #include "device.cuh"
 
 namespace pi0 {
@@ -35,7 +35,7 @@ patches_kernel(const uint8_t *frames, Taps rows, Taps columns, float *out, int h
     const uint8_t *frame = frames + static_cast<int64_t>(blockIdx.y) * height * width * channels;
     for (int i = 0; i < rows.taps; i++) {
       const int row_weight = rows.weights[row * rows.taps + i];
-      if (row_weight == 0) continue;  // beyond the last row of the picture, too
+      if (row_weight == 0) continue;  // beyond the last row of the image, too
       const uint8_t *line = frame + static_cast<int64_t>(rows.first[row] + i) * width * channels;
       int along[channels] = {};
       for (int j = 0; j < columns.taps; j++) {
