@@ -47,8 +47,8 @@ static inline void restore_interrupts(uint32_t primask)
     __asm volatile("msr primask, %0" ::"r"(primask) : "memory");
 }
 
-/* The NVIC: one bit for each interrupt in a register of 32, and one byte of priority. Cortex-M0+ allows only accesses of
- * whole words. */
+/* The NVIC: one bit for each interrupt in a register of 32, and one byte of priority. Cortex-M0+ accesses only whole
+ * words. */
 #define NVIC_REGISTER(address) (*(volatile uint32_t *)(address))
 #define NVIC_ENABLE(irq) NVIC_REGISTER(0xE000E100u + 4u * ((irq) / 32u))
 #define NVIC_DISABLE(irq) NVIC_REGISTER(0xE000E180u + 4u * ((irq) / 32u))

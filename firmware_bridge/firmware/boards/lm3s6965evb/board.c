@@ -1,8 +1,8 @@
 /* Luminary LM3S6965 evaluation board, real or in QEMU.
  *
  * The core runs at 25 MHz. SysTick is the free-running counter: of QEMU's timers of this chip it is the only one that
- * can be read. It has 24 bits and wraps after 0.67 s; every servo step reads it, and the watchdog resets the board where
- * no step comes for 0.5 s. Timer 0 is the alarm of the servo step; it counts down once. */
+ * can be read. It has 24 bits and wraps after 0.67 s; every servo step reads it, and the watchdog resets the
+ * board if no step comes for 0.5 s. Timer 0 is the alarm of the servo step; it counts down once. */
 #include "board.h"
 
 #include "cortex_m.h"
