@@ -45,7 +45,9 @@ class Board:
 
 
 BOARDS = (
-    Board("lm3s6965evb", "LM3S6965 (QEMU)", 256, 64, (("servo_alarm_handler",), ("uart0_handler",), ("watchdog_handler",))),
+    Board(
+        "lm3s6965evb", "LM3S6965 (QEMU)", 256, 64, (("servo_alarm_handler",), ("uart0_handler",), ("watchdog_handler",))
+    ),
     Board("rp2040", "RP2040 (Raspberry Pi Pico)", 2048, 256, (("servo_alarm_handler",), ("uart0_handler",))),
     Board(
         "stm32f4",
