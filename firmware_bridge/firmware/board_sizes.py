@@ -45,14 +45,16 @@ class Board:
 
 
 BOARDS = (
-    Board("lm3s6965evb", "LM3S6965 (QEMU)", 256, 64, (("timer0a_handler",), ("uart0_handler",), ("watchdog_handler",))),
-    Board("rp2040", "RP2040 (Raspberry Pi Pico)", 2048, 256, (("timer0_handler",), ("uart0_handler",))),
+    Board(
+        "lm3s6965evb", "LM3S6965 (QEMU)", 256, 64, (("servo_alarm_handler",), ("uart0_handler",), ("watchdog_handler",))
+    ),
+    Board("rp2040", "RP2040 (Raspberry Pi Pico)", 2048, 256, (("servo_alarm_handler",), ("uart0_handler",))),
     Board(
         "stm32f4",
         "STM32F446 (Nucleo)",
         512,
         128,
-        (("tim5_handler",), ("usart2_handler", "dma1_stream5_handler")),
+        (("servo_alarm_handler",), ("usart2_handler", "dma1_stream5_handler")),
         _SAVED_WITH_FPU + _ALIGNMENT,
     ),
 )

@@ -147,17 +147,17 @@ static void every_second_fragment_and_every_gap_is_acknowledged(void **state)
     struct link_fragment part = fragment(9, 0);
     part.fragment_count = 8;
     const uint8_t order[] = {0, 1, 2, 4, 5, 6, 3};
-    const uint32_t told[] = {0, 0x03, 0, 0x17, 0, 0x77, 0}; /* 0: nothing */
+    const uint32_t confirmed[] = {0, 0x03, 0, 0x17, 0, 0x77, 0}; /* 0: nothing */
     for (size_t i = 0; i < sizeof order; i++) {
         part.fragment_index = order[i];
-        assert_int_equal(add(&part, 50), told[i] != 0 ? ASSEMBLY_REPLY : ASSEMBLY_QUIET);
-        if (told[i] != 0) {
-            assert_int_equal(reply.received, told[i]);
+        assert_int_equal(add(&part, 50), confirmed[i] != 0 ? ASSEMBLY_REPLY : ASSEMBLY_QUIET);
+        if (confirmed[i] != 0) {
+            assert_int_equal(reply.received, confirmed[i]);
         }
     }
 }
 
-static void the_result_is_told_again_when_a_fragment_is_repeated(void **state)
+static void the_result_is_sent_again_when_a_fragment_is_repeated(void **state)
 {
     (void)state;
     (void)add_part(9, 0, 50);
@@ -245,7 +245,7 @@ int main(void)
         cmocka_unit_test_setup(ticks_and_chunk_numbers_may_wrap_around, setup),
         cmocka_unit_test_setup(fragments_in_any_order_make_the_chunk, setup),
         cmocka_unit_test_setup(every_second_fragment_and_every_gap_is_acknowledged, setup),
-        cmocka_unit_test_setup(the_result_is_told_again_when_a_fragment_is_repeated, setup),
+        cmocka_unit_test_setup(the_result_is_sent_again_when_a_fragment_is_repeated, setup),
         cmocka_unit_test_setup(a_quiet_line_is_reminded_once, setup),
         cmocka_unit_test_setup(a_newer_chunk_drops_an_unfinished_one, setup),
         cmocka_unit_test_setup(impossible_fragments_are_refused, setup),

@@ -1,4 +1,4 @@
-"""The motion limiter keeps its promises for any targets, and leaves a motion within the limits alone."""
+"""The motion limiter keeps its limits for any targets, and does not change a motion within the limits."""
 
 from __future__ import annotations
 

@@ -261,15 +261,15 @@ def test_a_second_interrupt_in_the_same_tick_executes_nothing() -> None:
     assert only(Telemetry, firmware.poll()) == []
 
 
-class Watch:
-    """Checks the promises that hold in every tick, whatever happens."""
+class InvariantChecker:
+    """Checks the invariants of every tick, whatever the host sends."""
 
     def __init__(self) -> None:
         self.last: Telemetry | None = None
         self.steps: list[float] = []
         self.state = State.ARMED
 
-    def see(self, report: Telemetry, elapsed: int) -> None:
+    def check(self, report: Telemetry, elapsed: int) -> None:
         before = self.last.executed if self.last else report.executed
         steps = [now - then for now, then in zip(report.executed, before, strict=True)]
         for joint, position, step in zip(bench().joints, report.executed, steps, strict=True):
@@ -290,8 +290,8 @@ ACTIONS = st.sampled_from(["chunk", "chunk", "chunk", "tick", "quiet", "skip", "
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject) -> None:
-    firmware, watch = HostFirmware().armed(), Watch()
+def test_no_sequence_of_events_violates_an_invariant(data: st.DataObject) -> None:
+    firmware, checker = HostFirmware().armed(), InvariantChecker()
     commands = {"arm": Command.ARM, "disarm": Command.DISARM, "clear": Command.CLEAR, "estop": Command.ESTOP}
     for action in data.draw(st.lists(ACTIONS, max_size=40)):
         elapsed, ticks = 1, data.draw(st.integers(1, 6))
@@ -303,9 +303,9 @@ def test_no_sequence_of_events_breaks_a_promise(data: st.DataObject) -> None:
             elapsed, ticks = data.draw(st.integers(2, 40)), 1
         elif action in commands:
             reply = firmware.command(commands[action])
-            watch.state = State(reply.state)
+            checker.state = State(reply.state)
         for _ in range(ticks):
-            watch.see(firmware.tick(elapsed, heartbeat=action != "quiet"), elapsed)
+            checker.check(firmware.tick(elapsed, heartbeat=action != "quiet"), elapsed)
 
 
 def test_home_is_whole_counts() -> None:

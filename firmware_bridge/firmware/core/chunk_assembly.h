@@ -17,7 +17,7 @@ struct chunk_assembly {
     uint32_t received;      /* bit k: fragment k arrived */
     uint64_t steps_present; /* bit k: step k arrived */
     uint8_t expected;       /* index after the highest that arrived */
-    uint8_t unacknowledged; /* fragments that the host was not told of yet */
+    uint8_t unacknowledged; /* fragments that no reply has confirmed yet */
     bool open;              /* fragments are missing */
     bool reminded;          /* of missing fragments, since the last one arrived */
     uint32_t last_tick;     /* when a fragment last arrived */

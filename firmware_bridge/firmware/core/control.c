@@ -39,13 +39,13 @@ bool control_is_at_rest(const struct control *control)
     return true;
 }
 
-void control_forget_plan(struct control *control)
+void control_clear_setpoints(struct control *control)
 {
     setpoint_ring_clear(&control->ring);
     control->following = false;
 }
 
-static void slow_down(struct control *control)
+static void brake_joints(struct control *control)
 {
     for (uint8_t i = 0; i < control->table->count; i++) {
         motion_stop(&control->limits[i], &control->motion[i]);
@@ -53,7 +53,7 @@ static void slow_down(struct control *control)
 }
 
 /* Moves a joint one step along its curve, `here` ticks after the last setpoint; returns its flags. */
-static uint8_t follow_curve(struct control *control, uint8_t joint, float here)
+static uint8_t track_curve(struct control *control, uint8_t joint, float here)
 {
     const struct setpoint_curve *curve = &control->curves[joint];
     const float step = control->servo_step_ticks;
@@ -73,22 +73,22 @@ static uint8_t follow_curve(struct control *control, uint8_t joint, float here)
 }
 
 /* Moves one step along the curves; returns the flags of all joints together. */
-static uint8_t follow(struct control *control)
+static uint8_t track_curves(struct control *control)
 {
     const float here = (float)control->servo_step / (float)control->servo_steps;
     unsigned flags = 0;
     for (uint8_t i = 0; i < control->table->count; i++) {
-        flags |= follow_curve(control, i, here);
+        flags |= track_curve(control, i, here);
     }
     return (uint8_t)flags;
 }
 
-static uint8_t move(struct control *control)
+static uint8_t execute_servo_step(struct control *control)
 {
     if (control->following) {
-        return follow(control);
+        return track_curves(control);
     }
-    slow_down(control);
+    brake_joints(control);
     return 0;
 }
 
@@ -97,9 +97,9 @@ static float position_of(const struct setpoint *setpoint, uint8_t joint, float r
     return setpoint != NULL ? (float)setpoint->counts[joint] * resolution : otherwise;
 }
 
-/* Draws the curves from this setpoint to the next, going on with the velocity of the last curves, or of the joints
- * where nothing was followed before. Where the plan ends the curves go straight on. */
-static void draw_curves(struct control *control, const struct setpoint *setpoint)
+/* Computes the curves from this setpoint to the next. They start with the velocity of the last curves, or of the joints
+ * if there were none, and are straight where no setpoint follows. */
+static void compute_curves(struct control *control, const struct setpoint *setpoint)
 {
     const struct setpoint *next = setpoint_ring_at(&control->ring, setpoint->tick + 1u);
     const struct setpoint *after = next != NULL ? setpoint_ring_at(&control->ring, setpoint->tick + 2u) : NULL;
@@ -115,46 +115,46 @@ static void draw_curves(struct control *control, const struct setpoint *setpoint
     }
 }
 
-/* Executes the first step of a tick, with its setpoint or without. Where the next tick has none, the joints slow down
- * from the second step on: there is no way to follow. */
+/* Executes the first step of a tick, with its setpoint or without. Where the next tick has none, there is no curve, and
+ * the joints brake from the second step on. */
 static uint8_t begin_tick(struct control *control, const struct setpoint *setpoint)
 {
     control->servo_step = 0;
     if (setpoint != NULL) {
-        draw_curves(control, setpoint);
+        compute_curves(control, setpoint);
     }
     control->following = setpoint != NULL;
-    const uint8_t flags = move(control);
+    const uint8_t flags = execute_servo_step(control);
     control->following = setpoint != NULL && setpoint_ring_at(&control->ring, setpoint->tick + 1u) != NULL;
     return flags;
 }
 
 /* Executes the steps of the current tick up to `last`. */
-static void go_on(struct control *control, uint32_t last)
+static void run_servo_steps(struct control *control, uint32_t last)
 {
     while (control->servo_step < last) {
         control->servo_step++;
-        control->limited |= move(control);
+        control->limited |= execute_servo_step(control);
     }
 }
 
-/* Passes through the last ticks that the interrupt missed, so that the arm is where it would have been. Of a longer
+/* Executes the last ticks that the interrupt missed, so that the arm is where it would have been. Of a longer
  * pause only CONTROL_REPLAYED_TICKS count, which bounds how far one interrupt can move. */
 static void replay_missed(struct control *control, uint32_t tick, uint32_t missed)
 {
     uint32_t replayed = missed;
     if (missed > CONTROL_REPLAYED_TICKS) {
         replayed = CONTROL_REPLAYED_TICKS;
-        control->following = false; /* the curves lead elsewhere */
+        control->following = false; /* the curves belong to an earlier tick */
     }
     for (; replayed > 0; replayed--) {
         const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick - replayed);
         control->limited |= begin_tick(control, safety_is_active(&control->safety) ? setpoint : NULL);
-        go_on(control, control->servo_steps - 1u);
+        run_servo_steps(control, control->servo_steps - 1u);
     }
 }
 
-static bool decide(struct control *control, const struct setpoint *setpoint, uint32_t elapsed)
+static bool advance_state(struct control *control, const struct setpoint *setpoint, uint32_t elapsed)
 {
     const struct safety_inputs inputs = {
         .elapsed = elapsed,
@@ -167,7 +167,7 @@ static bool decide(struct control *control, const struct setpoint *setpoint, uin
     const bool was_active = safety_is_active(&control->safety);
     const bool following = safety_tick(&control->safety, &inputs);
     if (was_active && !safety_is_active(&control->safety)) {
-        control_forget_plan(control);
+        control_clear_setpoints(control);
     }
     return following;
 }
@@ -191,7 +191,7 @@ static void report(struct control *control, uint64_t counter, const struct setpo
     outbox_add_telemetry(&control->outbox, &telemetry);
 }
 
-static uint8_t execute(struct control *control, const struct setpoint *setpoint)
+static uint8_t execute_first_step(struct control *control, const struct setpoint *setpoint)
 {
     const uint8_t held_back = begin_tick(control, setpoint);
     const unsigned saturating = LINK_TICK_FLAG_VELOCITY_LIMITED | LINK_TICK_FLAG_ACCELERATION_LIMITED;
@@ -213,9 +213,9 @@ static void execute_tick(struct control *control, uint32_t tick, uint32_t elapse
     control->counters.missed_ticks += missed;
     replay_missed(control, tick, missed);
     const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick);
-    const bool following = decide(control, setpoint, elapsed);
+    const bool following = advance_state(control, setpoint, elapsed);
     const struct setpoint *followed = following ? setpoint : NULL;
-    unsigned flags = execute(control, followed);
+    unsigned flags = execute_first_step(control, followed);
     flags |= missed != 0 ? LINK_TICK_FLAG_TICKS_MISSED : 0u;
     control->tick = tick;
     report(control, counter, followed, (uint8_t)flags);
@@ -226,7 +226,7 @@ static void press_estop(struct control *control)
     const bool was_active = safety_is_active(&control->safety);
     safety_press_estop(&control->safety);
     if (was_active) {
-        control_forget_plan(control);
+        control_clear_setpoints(control);
     }
 }
 
@@ -243,10 +243,10 @@ void control_servo(struct control *control, uint64_t counter, bool estop_pressed
         press_estop(control);
     }
     if (elapsed > 0) {
-        go_on(control, control->servo_steps - 1u);
+        run_servo_steps(control, control->servo_steps - 1u);
         execute_tick(control, tick, (uint32_t)elapsed, counter);
     }
-    go_on(control, servo_step);
+    run_servo_steps(control, servo_step);
 }
 
 void control_receive_byte(struct control *control, uint8_t byte)

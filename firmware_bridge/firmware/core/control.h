@@ -1,13 +1,13 @@
-/* The whole controller: bytes of the host in, one setpoint per tick and the smooth way between setpoints out.
+/* The whole controller: reads the bytes of the host and computes the position of every joint at every servo step.
  *
- * A tick is `servo_steps` steps of the servo interrupt. The first step of a tick takes the decisions of the tick: it
- * advances the states, looks up the setpoint, and reports. Every step moves each joint along its curve, within its
- * limits, and heeds the e-stop.
+ * A tick is `servo_steps` steps of the servo interrupt. The first step of a tick advances the
+ * state, looks up the setpoint, and reports. Every step moves each joint along its curve, within its
+ * limits, and reads the e-stop.
  *
- * Who touches what:
+ * Which context uses what:
  *   UART interrupt   `received` (writing end), `receive_overruns`
  *   servo interrupt  `motion`, `curves`, `following`, `safety`, `ring` (looking up), telemetry into `outbox`, `tick`
- *   main loop        everything else. It touches what the servo interrupt does only with that masked; it reads `tick`
+ *   main loop        everything else. It uses data of the servo interrupt only while that is masked; it reads `tick`
  *                    freely and sets `heartbeat_heard`, both one aligned word. */
 #ifndef CONTROL_H
 #define CONTROL_H
@@ -67,15 +67,15 @@ struct control {
 void control_init(struct control *control, const struct joint_table *table, enum link_reset_cause cause,
                   uint32_t counter_hz);
 
-/* Says at which counter value tick 0 is; before the first step. */
+/* Sets the counter value of tick 0; before the first step. */
 void control_set_epoch(struct control *control, uint64_t epoch);
 
 /* Executes the servo step that `counter` falls into, and those that the interrupt came too late for. Called by the
  * servo interrupt. A second call within the same step changes nothing. */
 void control_servo(struct control *control, uint64_t counter, bool estop_pressed);
 
-/* Forgets all setpoints; the joints slow down to rest. */
-void control_forget_plan(struct control *control);
+/* Removes all setpoints; the joints brake to rest. */
+void control_clear_setpoints(struct control *control);
 
 /* Whether every joint is at rest. */
 bool control_is_at_rest(const struct control *control);

@@ -18,7 +18,7 @@ static void send_counters(struct control *control)
     outbox_add_reply(&control->outbox, LINK_COUNTERS_ID, payload, link_pack_counters(&counters, payload));
 }
 
-static bool on_hello(struct control *control, const struct frame *frame)
+static bool handle_hello(struct control *control, const struct frame *frame)
 {
     struct link_hello hello;
     if (!link_unpack_hello(&hello, frame->payload, frame->size)) {
@@ -42,7 +42,7 @@ static bool on_hello(struct control *control, const struct frame *frame)
     return true;
 }
 
-static bool on_ping(struct control *control, const struct frame *frame)
+static bool handle_ping(struct control *control, const struct frame *frame)
 {
     struct link_ping ping;
     if (!link_unpack_ping(&ping, frame->payload, frame->size)) {
@@ -60,7 +60,7 @@ static bool on_ping(struct control *control, const struct frame *frame)
     return true;
 }
 
-/* Executes a command under the mask; what it stops or starts forgets the plan of before. */
+/* Executes a command with the servo interrupt masked. A command that starts or stops the arm removes all setpoints. */
 static uint8_t execute_command(struct control *control, uint8_t command)
 {
     const uint32_t masked = board_mask_servo();
@@ -70,7 +70,7 @@ static uint8_t execute_command(struct control *control, uint8_t command)
         safety_command(&control->safety, command, at_rest, board_estop_pressed());
     const bool changed = was_active != safety_is_active(&control->safety);
     if (changed) {
-        control_forget_plan(control);
+        control_clear_setpoints(control);
     }
     board_unmask_servo(masked);
     if (changed) {
@@ -79,15 +79,15 @@ static uint8_t execute_command(struct control *control, uint8_t command)
     return (uint8_t)result;
 }
 
-/* A command that is sent again because its reply was lost is answered again, not executed again; also where the host
- * had to shake hands in between. Hosts begin to count nonces anywhere. */
+/* A command that is sent again because its reply was lost is answered again, not executed again; also after
+ * another HELLO. The first nonce of a host may be any number. */
 static bool is_answered(const struct answered_command *answered, const struct link_command_request *request)
 {
     return answered->valid && answered->nonce == request->nonce && answered->command == request->command &&
            request->command != LINK_COMMAND_ESTOP;
 }
 
-static bool on_command(struct control *control, const struct frame *frame)
+static bool handle_command(struct control *control, const struct frame *frame)
 {
     struct link_command_request request;
     if (!link_unpack_command_request(&request, frame->payload, frame->size)) {
@@ -157,7 +157,7 @@ static void count_result(struct control *control, enum link_chunk_result result)
     }
 }
 
-static bool on_fragment(struct control *control, const struct frame *frame)
+static bool handle_fragment(struct control *control, const struct frame *frame)
 {
     struct link_fragment fragment;
     struct link_chunk_reply reply = {.result = LINK_CHUNK_RESULT_NOT_ARMED};
@@ -182,24 +182,24 @@ static bool on_fragment(struct control *control, const struct frame *frame)
 
 static void dispatch(struct control *control, const struct frame *frame)
 {
-    bool understood = false;
+    bool handled = false;
     switch (frame->type) {
     case LINK_HELLO_ID:
-        understood = on_hello(control, frame);
+        handled = handle_hello(control, frame);
         break;
     case LINK_PING_ID:
-        understood = on_ping(control, frame);
+        handled = handle_ping(control, frame);
         break;
     case LINK_COMMAND_REQUEST_ID:
-        understood = on_command(control, frame);
+        handled = handle_command(control, frame);
         break;
     case LINK_FRAGMENT_ID:
-        understood = on_fragment(control, frame);
+        handled = handle_fragment(control, frame);
         break;
     default:
         break;
     }
-    if (!understood) {
+    if (!handled) {
         control->counters.framing_errors++;
     }
 }
@@ -207,7 +207,7 @@ static void dispatch(struct control *control, const struct frame *frame)
 static void receive_frame(struct control *control, const struct frame *frame)
 {
     if (frame->type == LINK_HELLO_ID) {
-        sequence_window_restart(&control->window); /* a host that starts anew counts anew */
+        sequence_window_restart(&control->window); /* a host that starts counts from any number */
     }
     if (sequence_window_accept(&control->window, frame->seq)) {
         control->counters.frames_received++;

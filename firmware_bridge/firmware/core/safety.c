@@ -47,8 +47,8 @@ bool safety_is_active(const struct safety *safety)
            safety->state == LINK_STATE_STARVED;
 }
 
-/* Goes where the table says; returns false where it says nothing. */
-static bool happen(struct safety *safety, enum safety_event event)
+/* Changes the state as the table says; returns false where the table has no entry. */
+static bool apply_event(struct safety *safety, enum safety_event event)
 {
     const uint8_t next = safety_transitions[event][safety->state];
     if (next == SAFETY_NO_TRANSITION) {
@@ -60,7 +60,7 @@ static bool happen(struct safety *safety, enum safety_event event)
 
 static void latch(struct safety *safety, enum safety_event event, unsigned fault)
 {
-    if (happen(safety, event)) {
+    if (apply_event(safety, event)) {
         safety->faults = (uint16_t)(safety->faults | fault);
     }
 }
@@ -101,7 +101,7 @@ static void check_faults(struct safety *safety, const struct safety_inputs *inpu
 
 static void miss_setpoint(struct safety *safety, bool at_rest)
 {
-    if (happen(safety, SAFETY_EVENT_NO_SETPOINT)) {
+    if (apply_event(safety, SAFETY_EVENT_NO_SETPOINT)) {
         safety->starved_ticks++;
     }
     if (safety->starved_ticks >= safety_ticks(safety, SAFETY_STARVED_MS) && at_rest) {
@@ -117,7 +117,7 @@ bool safety_tick(struct safety *safety, const struct safety_inputs *inputs)
         miss_setpoint(safety, inputs->at_rest);
         return false;
     }
-    const bool following = happen(safety, SAFETY_EVENT_SETPOINT);
+    const bool following = apply_event(safety, SAFETY_EVENT_SETPOINT);
     if (following) {
         safety->starved_ticks = 0;
     }
@@ -135,13 +135,13 @@ static enum link_command_result arm(struct safety *safety)
     }
     safety->starved_ticks = 0;
     safety->saturated_ticks = 0;
-    (void)happen(safety, SAFETY_EVENT_ARM);
+    (void)apply_event(safety, SAFETY_EVENT_ARM);
     return LINK_COMMAND_RESULT_OK;
 }
 
 static bool clear(struct safety *safety, bool at_rest, bool estop_pressed)
 {
-    if (!at_rest || estop_pressed || !happen(safety, SAFETY_EVENT_CLEAR)) {
+    if (!at_rest || estop_pressed || !apply_event(safety, SAFETY_EVENT_CLEAR)) {
         return false;
     }
     safety->faults = 0;
@@ -159,7 +159,7 @@ enum link_command_result safety_command(struct safety *safety, uint8_t command, 
     case LINK_COMMAND_ARM:
         return arm(safety);
     case LINK_COMMAND_DISARM:
-        return result_of(happen(safety, SAFETY_EVENT_DISARM));
+        return result_of(apply_event(safety, SAFETY_EVENT_DISARM));
     case LINK_COMMAND_CLEAR:
         return result_of(clear(safety, at_rest, estop_pressed));
     case LINK_COMMAND_ESTOP:

@@ -1,7 +1,7 @@
 /* Applies every sequence of events up to a length to the compiled core, from every state of the arm.
  *
- *   check_sequences LENGTH           checks all sequences and prints counts; exits with 1 at the first violated invariant,
- *                                    or if an entry of the table of transitions never occurred
+ *   check_sequences LENGTH           checks all sequences and prints counts; exits with 1 at the first violated
+ *                                    invariant, or if an entry of the table of transitions never occurred
  *   check_sequences replay SEQUENCE  applies one sequence after power on and prints each tick
  *
  * The search is breadth first. It continues only one of the sequences that lead to the same state of the model, so that

@@ -1,8 +1,8 @@
 /* Luminary LM3S6965 evaluation board, real or in QEMU.
  *
  * The core runs at 25 MHz. SysTick is the free-running counter: of QEMU's timers of this chip it is the only one that
- * can be read. It has 24 bits and wraps after 0.67 s; every servo step reads it, and the watchdog ends a silence of 0.5 s.
- * Timer 0 is an alarm, set anew for each step from the counter, so that the two never drift apart. */
+ * can be read. It has 24 bits and wraps after 0.67 s; every servo step reads it, and the watchdog resets the
+ * board if no step comes for 0.5 s. Timer 0 is the alarm of the servo step; it counts down once. */
 #include "board.h"
 
 #include "cortex_m.h"
@@ -15,26 +15,23 @@ enum {
     ALARM_MARGIN = 25, /* counts after the step begins, so that rounding never makes the interrupt early */
     PRIORITY_WATCHDOG = 0x00,
     PRIORITY_UART = 0x20,
-    PRIORITY_SERVO = 0x60, /* lower in urgency than the UART */
-    PLL_PATIENCE = 100000,
+    PLL_LOCK_LOOPS = 100000, /* after these the board starts without the lock */
 };
 
 static const uint32_t WATCHDOG_MARK = 0x57444F47u;
 
-/* Survives a reset. The reset cause register of the real chip tells a watchdog reset; QEMU's does not. */
+/* Survives a reset. The reset cause register of the real chip shows a watchdog reset; that of QEMU does not. */
 __attribute__((section(".noinit"))) static volatile uint32_t watchdog_mark;
 
 static uint64_t counter_total;
 static uint32_t counter_last;
-static uint64_t servo_epoch;
-static uint32_t servo_period;
 
 static void start_clock(void)
 {
     const uint32_t divider = SYSCTL_RCC_DIVIDE_BY_8 | SYSCTL_RCC_USE_DIVIDER | SYSCTL_RCC_CRYSTAL_8_MHZ;
     SYSCTL_RCC = divider | SYSCTL_RCC_BYPASS | SYSCTL_RCC_PLL_OFF;
     SYSCTL_RCC = divider | SYSCTL_RCC_BYPASS;
-    for (uint32_t i = 0; i < PLL_PATIENCE && (SYSCTL_RIS & SYSCTL_RIS_PLL_LOCKED) == 0; i++) {
+    for (uint32_t i = 0; i < PLL_LOCK_LOOPS && (SYSCTL_RIS & SYSCTL_RIS_PLL_LOCKED) == 0; i++) {
     }
     SYSCTL_RCC = divider;
     SYSCTL_RCGC0 = SYSCTL_RCGC0_WATCHDOG;
@@ -52,6 +49,13 @@ static void start_counter(void)
     counter_last = SYSTICK_VALUE & COUNTER_MASK;
 }
 
+static void start_alarm(void)
+{
+    TIMER0_CFG = TIMER_CFG_32_BIT;
+    TIMER0_TAMR = TIMER_TAMR_ONE_SHOT;
+    TIMER0_IMR = TIMER_TIMEOUT;
+}
+
 static void start_pins(void)
 {
     GPIOA_AFSEL = 3u;
@@ -64,12 +68,12 @@ void board_init(void)
 {
     start_clock();
     start_counter();
+    start_alarm();
     start_pins();
-    NVIC_PRIORITY(IRQ_WATCHDOG) = PRIORITY_WATCHDOG;
-    NVIC_PRIORITY(IRQ_UART0) = PRIORITY_UART;
-    NVIC_PRIORITY(IRQ_TIMER0A) = PRIORITY_SERVO;
+    set_interrupt_priority(IRQ_WATCHDOG, PRIORITY_WATCHDOG);
+    set_interrupt_priority(IRQ_UART0, PRIORITY_UART);
     pl011_start(CORE_HZ);
-    NVIC_ENABLE = (1u << IRQ_UART0) | (1u << IRQ_TIMER0A);
+    enable_interrupt(IRQ_UART0);
 }
 
 enum link_reset_cause board_reset_cause(void)
@@ -103,42 +107,17 @@ uint32_t board_counter_hz(void)
     return CORE_HZ;
 }
 
-static void set_alarm(void)
+void servo_alarm_set(uint64_t at)
 {
     const uint64_t now = board_counter();
-    const uint64_t next = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
-    TIMER0_TAILR = (uint32_t)(next - now) + ALARM_MARGIN;
+    TIMER0_CTL = 0;
+    TIMER0_TAILR = (at > now ? (uint32_t)(at - now) : 0u) + ALARM_MARGIN;
     TIMER0_CTL = TIMER_ENABLE;
 }
 
-void board_servo_start(uint64_t epoch, uint32_t period)
-{
-    servo_epoch = epoch;
-    servo_period = period;
-    TIMER0_CFG = TIMER_CFG_32_BIT;
-    TIMER0_TAMR = TIMER_TAMR_ONE_SHOT;
-    TIMER0_IMR = TIMER_TIMEOUT;
-    set_alarm();
-}
-
-void timer0a_handler(void);
-void timer0a_handler(void)
+void servo_alarm_acknowledge(void)
 {
     TIMER0_ICR = TIMER_TIMEOUT;
-    application_servo();
-    set_alarm();
-}
-
-uint32_t board_mask_servo(void)
-{
-    uint32_t masked;
-    __asm volatile("mrs %0, basepri\n\tmsr basepri, %1" : "=&r"(masked) : "r"(PRIORITY_SERVO) : "memory");
-    return masked;
-}
-
-void board_unmask_servo(uint32_t masked)
-{
-    __asm volatile("msr basepri, %0" ::"r"(masked) : "memory");
 }
 
 void board_watchdog_start(uint32_t limit_ms)
@@ -146,7 +125,7 @@ void board_watchdog_start(uint32_t limit_ms)
     WATCHDOG_LOAD = CORE_HZ / 1000u * limit_ms;
     WATCHDOG_CTL = WATCHDOG_CTL_INTERRUPT;
     WATCHDOG_CTL = WATCHDOG_CTL_INTERRUPT | WATCHDOG_CTL_RESET;
-    NVIC_ENABLE = 1u << IRQ_WATCHDOG;
+    enable_interrupt(IRQ_WATCHDOG);
 }
 
 void board_watchdog_kick(void)
@@ -154,8 +133,8 @@ void board_watchdog_kick(void)
     WATCHDOG_ICR = 1u;
 }
 
-/* The first timeout leaves word for the next boot and resets. Where not even this can run, the hardware resets with
- * the second one, after as long again. */
+/* The first timeout marks RAM for the next boot and resets. If the processor cannot run even this, the hardware resets
+ * it at the second timeout, after the same time again. */
 void watchdog_handler(void);
 void watchdog_handler(void)
 {

@@ -79,13 +79,13 @@
 #define SYSTICK_LOAD REGISTER(0xE000E014u)
 #define SYSTICK_VALUE REGISTER(0xE000E018u)
 #define SYSTICK_CTRL_RUN_ON_CORE_CLOCK ((1u << 0) | (1u << 2))
-#define NVIC_ENABLE REGISTER(0xE000E100u)
 #define SCB_AIRCR REGISTER(0xE000ED0Cu)
 #define SCB_AIRCR_RESET (0x05FA0000u | (1u << 2))
-#define NVIC_PRIORITY(irq) (*(volatile uint8_t *)(0xE000E400u + (irq)))
 
 #define IRQ_UART0 5u
 #define IRQ_WATCHDOG 18u
 #define IRQ_TIMER0A 19u
+#define IRQ_SERVO IRQ_TIMER0A
+#define PRIORITY_SERVO 0x60u /* less urgent than the UART */
 
 #endif

@@ -6,11 +6,10 @@ extern uint32_t __stack_top[];
 
 void uart0_handler(void);
 void watchdog_handler(void);
-void timer0a_handler(void);
 
 __attribute__((section(".vectors"), used)) const struct vector_table vectors = {
     .stack_top = __stack_top,
     .system = {reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, 0, 0, 0, 0,
                fault_handler, fault_handler, 0, fault_handler, fault_handler},
-    .interrupts = {[IRQ_UART0] = uart0_handler, [IRQ_WATCHDOG] = watchdog_handler, [IRQ_TIMER0A] = timer0a_handler},
+    .interrupts = {[IRQ_UART0] = uart0_handler, [IRQ_WATCHDOG] = watchdog_handler, [IRQ_SERVO] = servo_alarm_handler},
 };

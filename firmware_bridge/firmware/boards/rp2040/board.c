@@ -1,8 +1,7 @@
 /* Raspberry Pi Pico (RP2040).
  *
- * The core runs at 125 MHz from the crystal. The timer counts microseconds in 64 bits; its alarm 0 is set anew for each
- * servo step from the counter, so that the two never drift apart. A Cortex-M0+ cannot mask by priority: the servo
- * interrupt is kept away by disabling it alone, and the UART stays on. */
+ * The core runs at 125 MHz from the crystal. The timer counts microseconds in 64 bits; its alarm 0 is the alarm of the
+ * servo step. */
 #include "board.h"
 
 #include "cortex_m.h"
@@ -14,15 +13,11 @@ enum {
     CRYSTAL_MHZ = 12,
     COUNTER_HZ = 1000000,
     ALARM_MARGIN = 1, /* counts after the step begins, so that rounding never makes the interrupt early */
-    PRIORITY_SERVO = 0x80, /* of 0x00, 0x40, 0x80, 0xC0; the UART keeps 0x00, the most urgent */
-    CRYSTAL_STARTUP = 47,  /* in 256 cycles of the crystal: 1 ms */
+    CRYSTAL_STARTUP = 47, /* in 256 cycles of the crystal: 1 ms */
     PIN_UART_SEND = 0,
     PIN_UART_RECEIVE = 1,
     PIN_ESTOP = 15,
 };
-
-static uint64_t servo_epoch;
-static uint32_t servo_period;
 
 static void start_crystal(void)
 {
@@ -78,10 +73,10 @@ void board_init(void)
     start_core_clock();
     WATCHDOG_TICK = WATCHDOG_TICK_ENABLE | CRYSTAL_MHZ;
     release(RESET_IO_BANK0 | RESET_PADS_BANK0 | RESET_TIMER | RESET_UART0);
+    TIMER_INTE = TIMER_ALARM0_BIT;
     start_pins();
-    NVIC_PRIORITY(IRQ_TIMER0 / 4u) = PRIORITY_SERVO;
     pl011_start(CORE_HZ);
-    NVIC_ENABLE = (1u << IRQ_UART0) | (1u << IRQ_TIMER0);
+    enable_interrupt(IRQ_UART0);
 }
 
 enum link_reset_cause board_reset_cause(void)
@@ -114,46 +109,14 @@ uint32_t board_counter_hz(void)
     return COUNTER_HZ;
 }
 
-/* An alarm that is already past would only come an hour later. */
-static void set_alarm(void)
+void servo_alarm_set(uint64_t at)
 {
-    const uint64_t now = board_counter();
-    const uint64_t begin = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
-    const uint64_t next = begin + ALARM_MARGIN;
-    TIMER_ALARM0 = (uint32_t)next;
-    if (board_counter() >= next) {
-        NVIC_SET_PENDING = 1u << IRQ_TIMER0;
-    }
+    TIMER_ALARM0 = (uint32_t)at + ALARM_MARGIN;
 }
 
-void board_servo_start(uint64_t epoch, uint32_t period)
-{
-    servo_epoch = epoch;
-    servo_period = period;
-    TIMER_INTE = TIMER_ALARM0_BIT;
-    set_alarm();
-}
-
-void timer0_handler(void);
-void timer0_handler(void)
+void servo_alarm_acknowledge(void)
 {
     TIMER_INTR = TIMER_ALARM0_BIT;
-    application_servo();
-    set_alarm();
-}
-
-uint32_t board_mask_servo(void)
-{
-    const uint32_t enabled = NVIC_ENABLE & (1u << IRQ_TIMER0);
-    NVIC_DISABLE = 1u << IRQ_TIMER0;
-    __asm volatile("dsb\n\tisb" ::: "memory");
-    return enabled;
-}
-
-void board_unmask_servo(uint32_t masked)
-{
-    __asm volatile("" ::: "memory");
-    NVIC_ENABLE = masked;
 }
 
 /* The watchdog counts down twice per microsecond (erratum RP2040-E1). */

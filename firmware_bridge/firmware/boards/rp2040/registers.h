@@ -125,12 +125,9 @@
 #define WATCHDOG_TICK_ENABLE (1u << 9)
 
 /* Cortex-M0+. */
-#define NVIC_ENABLE REGISTER(0xE000E100u)
-#define NVIC_DISABLE REGISTER(0xE000E180u)
-#define NVIC_SET_PENDING REGISTER(0xE000E200u)
-#define NVIC_PRIORITY(group) REGISTER(0xE000E400u + 4u * (group)) /* four interrupts each */
-
 #define IRQ_TIMER0 0u
 #define IRQ_UART0 20u
+#define IRQ_SERVO IRQ_TIMER0
+#define PRIORITY_SERVO 0x80u /* of 0x00, 0x40, 0x80, 0xC0; the UART keeps 0x00, the most urgent */
 
 #endif

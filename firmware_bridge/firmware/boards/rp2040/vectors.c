@@ -4,12 +4,11 @@
 
 extern uint32_t __stack_top[];
 
-void timer0_handler(void);
 void uart0_handler(void);
 
 __attribute__((section(".vectors"), used)) const struct vector_table vectors = {
     .stack_top = __stack_top,
     .system = {reset_handler, fault_handler, fault_handler, 0, 0, 0, 0, 0, 0, 0, fault_handler, 0, 0, fault_handler,
                fault_handler},
-    .interrupts = {[IRQ_TIMER0] = timer0_handler, [IRQ_UART0] = uart0_handler, [25] = 0},
+    .interrupts = {[IRQ_SERVO] = servo_alarm_handler, [IRQ_UART0] = uart0_handler, [25] = 0},
 };

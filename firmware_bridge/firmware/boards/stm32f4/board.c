@@ -1,8 +1,8 @@
 /* Nucleo-F446RE (STM32F446).
  *
  * The core runs at 144 MHz from the 8 MHz that the board's ST-LINK provides, which gives the UART 36 MHz: of the clocks
- * near the maximum the one that comes closest to 921600 baud (39 periods, 0.16 % fast). Timer 5 counts microseconds;
- * its compare register is the alarm of the servo step, set anew each time from the counter. */
+ * near the maximum the one that comes closest to 921600 baud (39 periods, 0.16 % fast). Timer 5 counts microseconds
+ * in 32 bits; its compare register 1 is the alarm of the servo step. */
 #include "board.h"
 
 #include "cortex_m.h"
@@ -14,7 +14,6 @@ enum {
     APB1_TIMER_MHZ = 72, /* timers run at twice the divided bus clock */
     COUNTER_HZ = 1000000,
     PRIORITY_UART = 0x20,
-    PRIORITY_SERVO = 0x60, /* lower in urgency than the UART */
     PIN_UART_SEND = 2,
     PIN_UART_RECEIVE = 3,
     PIN_ESTOP = 10,
@@ -22,8 +21,6 @@ enum {
 
 static uint64_t counter_total;
 static uint32_t counter_last;
-static uint64_t servo_epoch;
-static uint32_t servo_period;
 
 static void start_clock(void)
 {
@@ -50,6 +47,7 @@ static void start_counter(void)
     TIM5_ARR = UINT32_MAX;
     TIM5_EGR = TIM_UPDATE; /* takes over the prescaler */
     TIM5_SR = 0;
+    TIM5_DIER = TIM_COMPARE_1;
     TIM5_CR1 = TIM_ENABLE;
 }
 
@@ -67,13 +65,11 @@ void board_init(void)
     start_clock();
     start_counter();
     start_pins();
-    NVIC_PRIORITY(IRQ_DMA1_STREAM5) = PRIORITY_UART;
-    NVIC_PRIORITY(IRQ_USART2) = PRIORITY_UART;
-    NVIC_PRIORITY(IRQ_TIM5) = PRIORITY_SERVO;
+    set_interrupt_priority(IRQ_DMA1_STREAM5, PRIORITY_UART);
+    set_interrupt_priority(IRQ_USART2, PRIORITY_UART);
     uart_start(APB1_HZ);
-    NVIC_ENABLE(IRQ_DMA1_STREAM5);
-    NVIC_ENABLE(IRQ_USART2);
-    NVIC_ENABLE(IRQ_TIM5);
+    enable_interrupt(IRQ_DMA1_STREAM5);
+    enable_interrupt(IRQ_USART2);
 }
 
 enum link_reset_cause board_reset_cause(void)
@@ -106,47 +102,18 @@ uint32_t board_counter_hz(void)
     return COUNTER_HZ;
 }
 
-/* A compare value that is already past would only match 71 minutes later. */
-static void set_alarm(void)
+/* The lowest 32 bits of board_counter are those of the timer. */
+void servo_alarm_set(uint64_t at)
 {
-    const uint64_t now = board_counter();
-    const uint64_t next = servo_epoch + ((now - servo_epoch) / servo_period + 1u) * servo_period;
-    TIM5_CCR1 = TIM5_CNT + (uint32_t)(next - now);
-    if (board_counter() >= next) {
-        NVIC_SET_PENDING(IRQ_TIM5);
-    }
+    TIM5_CCR1 = (uint32_t)at;
 }
 
-void board_servo_start(uint64_t epoch, uint32_t period)
-{
-    servo_epoch = epoch;
-    servo_period = period;
-    set_alarm();
-    TIM5_SR = 0;
-    TIM5_DIER = TIM_COMPARE_1;
-}
-
-void tim5_handler(void);
-void tim5_handler(void)
+void servo_alarm_acknowledge(void)
 {
     TIM5_SR = 0;
-    application_servo();
-    set_alarm();
 }
 
-uint32_t board_mask_servo(void)
-{
-    uint32_t masked;
-    __asm volatile("mrs %0, basepri\n\tmsr basepri, %1" : "=&r"(masked) : "r"(PRIORITY_SERVO) : "memory");
-    return masked;
-}
-
-void board_unmask_servo(uint32_t masked)
-{
-    __asm volatile("msr basepri, %0" ::"r"(masked) : "memory");
-}
-
-/* The oscillator of the watchdog may run at 17 to 47 kHz: it bites after 0.7 to 1.9 times the limit. */
+/* The oscillator of the watchdog may run at 17 to 47 kHz: it resets after 0.7 to 1.9 times the limit. */
 void board_watchdog_start(uint32_t limit_ms)
 {
     IWDG_KR = IWDG_START;

@@ -98,14 +98,13 @@
 #define IWDG_BY_32 3u
 
 /* Cortex-M4. */
-#define NVIC_ENABLE(irq) (REGISTER(0xE000E100u + 4u * ((irq) / 32u)) = 1u << ((irq) % 32u))
-#define NVIC_SET_PENDING(irq) (REGISTER(0xE000E200u + 4u * ((irq) / 32u)) = 1u << ((irq) % 32u))
-#define NVIC_PRIORITY(irq) (*(volatile uint8_t *)(0xE000E400u + (irq)))
 #define SCB_CPACR REGISTER(0xE000ED88u)
 #define SCB_CPACR_FPU (0xFu << 20)
 
 #define IRQ_DMA1_STREAM5 16u
 #define IRQ_USART2 38u
 #define IRQ_TIM5 50u
+#define IRQ_SERVO IRQ_TIM5
+#define PRIORITY_SERVO 0x60u /* less urgent than the UART */
 
 #endif

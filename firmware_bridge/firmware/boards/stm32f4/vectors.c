@@ -6,7 +6,6 @@ extern uint32_t __stack_top[];
 
 void dma1_stream5_handler(void);
 void usart2_handler(void);
-void tim5_handler(void);
 
 __attribute__((section(".vectors"), used)) const struct vector_table vectors = {
     .stack_top = __stack_top,
@@ -14,6 +13,6 @@ __attribute__((section(".vectors"), used)) const struct vector_table vectors = {
                fault_handler, fault_handler, 0, fault_handler, fault_handler},
     .interrupts = {[IRQ_DMA1_STREAM5] = dma1_stream5_handler,
                    [IRQ_USART2] = usart2_handler,
-                   [IRQ_TIM5] = tim5_handler,
+                   [IRQ_SERVO] = servo_alarm_handler,
                    [96] = 0},
 };
