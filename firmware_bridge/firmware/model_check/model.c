@@ -69,11 +69,12 @@ static const char *run_tick(struct model *model, uint32_t elapsed)
 {
     const struct control *control = host_control();
     const char *violated = NULL;
-    for (uint32_t step = control->servo_step + 1u; elapsed == 1 && step < control->servo_steps && violated == NULL; step++) {
+    uint32_t step = control->servo_step + 1u;
+    for (; elapsed == 1 && step < control->servo_steps && violated == NULL; step++) {
         violated = run_step(model, model->tick, step, true);
     }
     model->tick += elapsed;
-    for (uint32_t step = 0; step <= control->servo_steps / 2u && violated == NULL; step++) {
+    for (step = 0; step <= control->servo_steps / 2u && violated == NULL; step++) {
         violated = run_step(model, model->tick, step, elapsed == 1 || step > 0);
     }
     model_poll();
@@ -98,7 +99,10 @@ static const char *apply_tick(struct model *model, uint32_t elapsed, bool heartb
 static const char *apply_estop(struct model *model)
 {
     const char *violated = apply_command(model, LINK_COMMAND_ESTOP, SAFETY_EVENT_ESTOP_COMMAND);
-    return violated != NULL || host_control()->safety.state == LINK_STATE_ESTOP ? violated : "ESTOP did not act at once";
+    if (violated == NULL && host_control()->safety.state != LINK_STATE_ESTOP) {
+        violated = "ESTOP did not act at once";
+    }
+    return violated;
 }
 
 static void reset_board(struct model *model, enum link_reset_cause cause)

@@ -91,7 +91,8 @@ const char *model_check_command(enum safety_event event, uint8_t from)
     const uint8_t next = safety_transitions[event][from];
     const bool guarded = event == SAFETY_EVENT_ARM || event == SAFETY_EVENT_CLEAR;
     if (host_control()->answered.result != LINK_COMMAND_RESULT_OK) {
-        return from == to && (guarded || next == SAFETY_NO_TRANSITION) ? NULL : "a command was refused although the table allows it";
+        const bool may_refuse = from == to && (guarded || next == SAFETY_NO_TRANSITION);
+        return may_refuse ? NULL : "a command was refused although the table allows it";
     }
     if (next == SAFETY_NO_TRANSITION || next != to) {
         return "a command led to a state that the table does not name";
@@ -115,7 +116,8 @@ const char *model_check_transition(uint8_t from, uint16_t faults_before, bool fi
                  {LINK_FAULT_STARVATION, SAFETY_EVENT_STARVATION}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if ((faults & kinds[i].fault) != 0) {
-            return matches_table(from, to, kinds[i].event) ? NULL : "a fault led to a state that the table does not name";
+            const bool named = matches_table(from, to, kinds[i].event);
+            return named ? NULL : "a fault led to a state that the table does not name";
         }
     }
     if (from == to && !first) {
