@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from firmware_bridge.emulator.line_direction import FaultInjector, LineFaults
-from firmware_bridge.errors import BridgeError
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.lockstep.invariants import InvariantChecker, InvariantViolationError
+from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.protos.serial_link import (
     SCHEMA_HASH,
     Command,
@@ -224,7 +224,7 @@ def describe(tally: Tally) -> str:
 def main() -> int:
     """Runs an hour, or as the command line says; returns 1 where an invariant is violated."""
     parser = argparse.ArgumentParser(prog="soak", description="Random faults on the compiled core, tick by tick.")
-    parser.add_argument("--robot", default="aloha", help="joint table of this package (default aloha)")
+    parser.add_argument("--robot", default="aloha", help="robot by name, or the path of its file (default aloha)")
     parser.add_argument("--seed", type=int, default=1, help="decides everything that happens (default 1)")
     parser.add_argument("--ticks", type=int, default=180_000, help="default 180000, an hour at 50 Hz")
     options = parser.parse_args()
@@ -236,7 +236,7 @@ def main() -> int:
         options_again = f"--robot {options.robot} --seed {options.seed} --ticks {options.ticks}"
         sys.stdout.write(f"VIOLATED at {error}\nreproduce: python -m firmware_bridge.lockstep.soak {options_again}\n")
         return 1
-    except BridgeError as error:
+    except Pi0EdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stdout.write(f"robot {options.robot}, seed {options.seed}: no invariant violated\n{describe(soak.tally)}\n")

@@ -44,10 +44,13 @@ def check(file: RobotArgument, as_json: JsonOption = False) -> None:
     refusal = why_not_in_firmware(found)
     output.table(
         f"joints of {found.name}",
-        ("joint", "unit", "minimum", "maximum", "velocity", "acceleration", "home", "closed", "open"),
+        ("joint", "unit", "position", "velocity", "acceleration", "home"),
         [_row(joint) for joint in found.joints],
     )
     output.print(f"control rate: {_rate(found)} Hz; {found.servo_hz} servo steps a second")
+    for joint in found.joints:
+        if joint.closed is not None:
+            output.print(f"{joint.name}: {joint.closed:g} closed, {joint.open:g} open")
     for camera, slot in found.cameras.items():
         output.print(f"camera {camera}: {slot}")
     output.print(f"actions: {', '.join(found.action_labels)}")
@@ -66,9 +69,9 @@ def _rate(found: Robot) -> str:
 
 
 def _row(joint: Joint) -> tuple[object, ...]:
-    lowest, highest = joint.position or (None, None)
-    numbers = (lowest, highest, joint.velocity, joint.acceleration, joint.home, joint.closed, joint.open)
-    return (joint.name, joint.unit, *("-" if number is None else number for number in numbers))
+    position = "-" if joint.position is None else f"{joint.position[0]:g} to {joint.position[1]:g}"
+    numbers = (joint.velocity, joint.acceleration, joint.home)
+    return (joint.name, joint.unit, position, *("-" if number is None else number for number in numbers))
 
 
 def _relative(found: Robot) -> str:

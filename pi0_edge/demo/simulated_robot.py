@@ -246,7 +246,7 @@ def main() -> int:
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     try:
         run(options.bridge, options.policy, seeds, options.splice, options.execute, options.output)
-    except (BridgeError, Pi0EdgeError) as error:
+    except Pi0EdgeError as error:
         _say(error=str(error))
         return 1
     return 0

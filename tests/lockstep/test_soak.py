@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from firmware_library import ROOT, HostFirmware, bench, require
 
+from firmware_bridge.lockstep import soak as soak_module
 from firmware_bridge.lockstep.invariants import InvariantChecker, InvariantViolationError
 from firmware_bridge.lockstep.soak import FAULTS, Soak, Tally
 from pi0_edge.protos.serial_link import State, Telemetry, TickFlag
@@ -93,3 +94,9 @@ def test_the_checker_finds_a_wrong_state() -> None:
     with pytest.raises(InvariantViolationError, match="e-stop"):
         checker.check_estop(State.RUNNING)
     checker.check_tick(State.SAFE, report(State.DISARMED), cleared=True, silent_ticks=0)
+
+
+def test_an_unknown_robot_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["soak", "--robot", "kuka"])
+    assert soak_module.main() == 2
+    assert capsys.readouterr().err.startswith("error: robot 'kuka' is not known")
