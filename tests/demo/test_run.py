@@ -24,27 +24,32 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
 ]
 
+EPISODES = 2
+"""Of one alone, the noise of the policy may leave few ticks in which no joint is at a limit."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, firmware_image) -> Path:
     output = tmp_path_factory.mktemp("demo")
-    run_demo(output, episodes=1, first_seed=0, choice=PolicyChoice())
+    run_demo(output, episodes=EPISODES, first_seed=0, choice=PolicyChoice())
     return output
 
 
 def test_the_firmware_executed_the_chunks_of_the_policy(folder):
     run = RunRecord.load(folder / "record.npz")
-    during = run.tick_episode == 0
-    assert (run.chunk_first_tick > 0).sum() >= 3
-    assert (run.tick_flags[during] & TickFlag.EXECUTED.value > 0).sum() > 100
-    robot = load_joints("aloha")
-    _, wanted = run.commanded(0)
-    difference = np.abs(run.executed[during] - np.clip(wanted, robot.lower, robot.upper)).max(1)
+    robot, unlimited = load_joints("aloha"), []
+    for episode in range(EPISODES):
+        during = run.tick_episode == episode
+        assert (run.chunk_first_tick[run.chunk_episode == episode] > 0).sum() >= 3
+        assert (run.tick_flags[during] & TickFlag.EXECUTED.value > 0).sum() > 100
+        _, wanted = run.commanded(episode)
+        difference = np.abs(run.executed[during] - np.clip(wanted, robot.lower, robot.upper)).max(1)
+        limited = run.tick_flags[during] & (TickFlag.VELOCITY_LIMITED | TickFlag.ACCELERATION_LIMITED).value > 0
+        unlimited.append(difference[~limited & np.isfinite(difference)])
     # Where no joint is held back by its limits, what is executed is what was commanded, to half a count of 1e-4.
-    limited = run.tick_flags[during] & (TickFlag.VELOCITY_LIMITED | TickFlag.ACCELERATION_LIMITED).value > 0
-    free = ~limited & np.isfinite(difference)
-    assert free.sum() > 50
-    assert np.median(difference[free]) < 1e-4
+    differences = np.concatenate(unlimited)
+    assert len(differences) > 50
+    assert np.median(differences) < 1e-4
 
 
 def test_executed_setpoints_stay_within_the_limits_of_the_firmware(folder):

@@ -120,6 +120,9 @@ def test_an_engine_without_a_torch_model_is_judged_by_its_actions_alone(checkpoi
     class Opaque(Engine):
         name, scheme, config, times = "opaque", "fp32", run.config, run.times
 
+        def __init__(self):
+            """Owns no model."""
+
         def infer(self, inputs, noise, continuation=None):
             return run.infer(inputs, noise, continuation)
 
