@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.link.framing import FrameDecoder
 from firmware_bridge.robot import RobotJoints, load_joints
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
@@ -16,6 +17,7 @@ TICK_S = 0.02
 SWING_RATE = 5.0  # rad/s
 SWING = 0.8 * min(ALOHA.velocity[0] / SWING_RATE, ALOHA.acceleration[0] / SWING_RATE**2)
 _ROUNDING = 1e-5
+_WATCHDOG_FREEZES = 8
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 3.0) -> bool:
@@ -26,6 +28,20 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 3.0) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def freeze_until_watchdog_resets(board: EmulatedBoard, has_reset: Callable[[], bool]) -> None:
+    """Freezes the board for longer than the watchdog's limit, again where the firmware won the race of the thaw.
+
+    A processor that was not asleep when it froze may feed the watchdog before QEMU looks at the timers that expired
+    meanwhile: 4 of 25 freezes ended without a reset.
+    """
+    for _ in range(_WATCHDOG_FREEZES):
+        with board.frozen():
+            time.sleep(0.8)
+        if wait_until(has_reset, 0.5):
+            return
+    raise AssertionError(f"no reset by the watchdog in {_WATCHDOG_FREEZES} freezes of 0.8 s")
 
 
 def fast_swing(ticks: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import serial
+from motion_audit import freeze_until_watchdog_resets
 
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.firmware.joint_table import load_joint_table
@@ -107,10 +108,14 @@ def test_coalesced_ticks_are_counted_and_the_tick_number_follows_the_counter(lin
 
 
 def test_a_processor_that_hangs_is_reset_and_says_so(line: Line) -> None:
-    with line.board.frozen():
-        time.sleep(0.8)
-    report = line.until(lambda m: isinstance(m, Telemetry) and m.tick < 5)[-1]
-    assert (report.state, report.faults) == (State.DISARMED, Fault.WATCHDOG_RESET)
+    reports = line.ticks(1)
+
+    def has_reset() -> bool:
+        reports.extend(line.ticks(1))
+        return reports[-1].tick < reports[-2].tick
+
+    freeze_until_watchdog_resets(line.board, has_reset)
+    assert (reports[-1].state, reports[-1].faults) == (State.DISARMED, Fault.WATCHDOG_RESET)
     assert line.hello().reset_cause == ResetCause.WATCHDOG
 
 
