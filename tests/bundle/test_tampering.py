@@ -30,6 +30,8 @@ FILES = [
     "tokenizer.json",
     "weights-i8-00000.safetensors",
 ]
+LARGE = ["norm_stats.json", "weights-i8-00000.safetensors"]
+"""Files whose every byte takes seconds; the default suite draws some of their bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,9 @@ def test_the_original_has_every_kind_of_file_and_opens(original, keys):
     open_bundle(original, public_key=keys[1])
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FILES]
+)
 def test_every_single_flipped_byte_is_refused(bundle, name):
     """One bit of each byte, one after the other; the next test draws all other changes."""
     path = bundle / name

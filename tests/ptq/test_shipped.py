@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 FRAMES = ["--calibration-frames", "16", "--held-out", "24", "--draws", "1", "--threads", "1", "--json"]
 
 
-@pytest.mark.parametrize("scheme", ["orin", "int8-w8a8"])
+@pytest.mark.parametrize("scheme", ["orin", pytest.param("int8-w8a8", marks=pytest.mark.slow)])
 def test_recommended_schemes_pass_with_room(scheme):
     ran = run("quantize", "--scheme", scheme, *FRAMES)
     assert ran.code == 0, ran.err

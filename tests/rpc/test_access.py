@@ -103,7 +103,7 @@ def test_a_stolen_observer_certificate_cannot_move_the_arm(
     assert (status.state, status.owner) == (State.ARMED, "commander")
     assert commander.disarm() == State.DISARMED
     seen = [tick.executed for tick in executed_ticks(board.record) if tick.tick >= begun]
-    assert len(seen) > 20
+    assert len(seen) > 10
     np.testing.assert_array_equal(seen, np.tile(seen[0], (len(seen), 1)))
 
 

@@ -20,6 +20,7 @@ except MissingDependencyError as error:
 SEED = 100_002
 
 
+@pytest.mark.slow
 def test_worker_processes_record_what_one_process_would(tmp_path):
     reports = []
     report = record(tmp_path / "cube", 2, first_seed=SEED, workers=2, on_progress=reports.append)

@@ -55,7 +55,7 @@ def actions(case: Case, onnx_file: OnnxFile) -> Tensor:
     return sample_actions(attend, velocity, case.observation, case.noise, table, TIMES)
 
 
-@pytest.mark.parametrize("variant", ["pi0", pytest.param("pi05", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", [pytest.param(variant, marks=pytest.mark.slow) for variant in ("pi0", "pi05")])
 def test_in_fp32_the_files_are_the_reference(variant: str, onnx_file: OnnxFile):
     case = make_case(variant, "fp32")
     error = (actions(case, onnx_file) - case.truth).abs().max().item()
