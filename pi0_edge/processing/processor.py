@@ -24,6 +24,7 @@ from pi0_edge.processing.normalization import Normalization, Normalizer
 from pi0_edge.processing.observation import Observation, checked_images, checked_prompt, checked_state
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.tokenizer import Tokenizer
+from pi0_edge.processing.trained_range import TrainedRange, UnfitState
 from pi0_edge.robots import Robot
 
 
@@ -62,6 +63,15 @@ class ObservationProcessor:
         self._delta = delta_mask(robot.delta_actions)
         self._check_cameras()
         self._check_widths()
+        self._trained_range = TrainedRange(robot, normalization.state)
+
+    def unfit_state(self, observation: Observation) -> UnfitState | None:
+        """What of the state is outside of all that the policy was trained on, or None where nothing is.
+
+        Raises:
+            ObservationError: If the state is not a vector of `state_dim` finite numbers.
+        """
+        return self._trained_range.misfit(checked_state(observation, self.robot))
 
     def to_model_inputs(self, observation: Observation, as_frames: bool = False) -> ModelInputs:
         """Checks one observation and converts it into a batch of one.

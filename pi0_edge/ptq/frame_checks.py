@@ -6,7 +6,7 @@
 | a camera that is black in more than a tenth of the frames    | its lens is covered, or it was not connected        |
 | a camera that shows one and the same image in all of them  | it is frozen                                        |
 | frames with different cameras                                | a camera dropped out                                |
-| a state far outside the policy's statistics                  | wrong units, joint order, robot or statistics       |
+| a state far outside the policy's statistics                  | see `pi0_edge.processing.trained_range`             |
 | anything else that the policy would refuse at run time       | NaN, wrong shapes, an over-long prompt              |
 
 Two images are the same where no cell of a 16 x 16 grid differs by more than four of 255 levels: an arm that moves
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pi0_edge.errors import DatasetError, ObservationError
-from pi0_edge.processing import Mode, Observation, ObservationProcessor
+from pi0_edge.processing import Observation, ObservationProcessor
 from pi0_edge.ptq.frames import Frames
 
 BLACK_MEAN = 4.0
@@ -32,12 +32,6 @@ BLACK_MEAN = 4.0
 BLACK_SHARE = 0.1
 GRID = 16
 SAME_LEVELS = 4
-
-STANDARD_DEVIATIONS = 10.0
-"""How far from the mean a state may be, for z-score statistics."""
-
-RANGE_WIDTHS = 1.0
-"""How far outside [q01, q99] (or [min, max]) a state may be, in widths of that range."""
 
 
 @dataclass(frozen=True)
@@ -127,29 +121,12 @@ def _check_distinct(source: str, frames: list[Grid], minimum: int) -> None:
 def _check_observation(name: str, observation: Observation, processor: ObservationProcessor) -> None:
     """Refuses what the policy itself would refuse, and a state far from all that it was trained on."""
     try:
-        inputs = processor.to_model_inputs(observation)
+        processor.to_model_inputs(observation)
     except ObservationError as error:
         raise ObservationError(f"{name}: {error}") from error
-    robot, normalizer = processor.robot, processor.normalization.state
-    if normalizer.mode is Mode.IDENTITY:
-        return
-    limit = STANDARD_DEVIATIONS if normalizer.is_z_score else 1.0 + 2.0 * RANGE_WIDTHS
-    state = inputs.state[0, : robot.state_dim].double().numpy()
-    worst = int(np.abs(state).argmax())
-    if abs(state[worst]) <= limit:
-        return
-    # In the units of the statistics: the robot's own, but for a joint convention.
-    value, low, high = (
-        normalizer.inverse(row)[worst] for row in (state, np.full_like(state, -limit), np.full_like(state, limit))
-    )
-    joints = robot.action_names if robot.state_dim == robot.action_dim else ()
-    joint = joints[worst] if joints else f"{worst}"
-    z_score, wide = f"{limit:g} standard deviations around the mean", "the range and its width on either side"
-    raise ObservationError(
-        f"{name}: the state of joint {joint} is {value:.4g}, expected {low:.4g} to {high:.4g} "
-        f"({z_score if normalizer.is_z_score else wide} in the policy's statistics); "
-        "check units, joint order and whose statistics these are"
-    )
+    unfit = processor.unfit_state(observation)
+    if unfit is not None:
+        raise ObservationError(f"{name}: {unfit}")
 
 
 def _update_hash(hasher: hashlib._Hash, observation: Observation) -> None:
