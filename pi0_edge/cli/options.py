@@ -21,6 +21,9 @@ SchemeOption = Annotated[
 FramesOption = Annotated[
     Path | None, typer.Option(help="LeRobotDataset, recording of `serve --record`, or .npz; else the simulation.")
 ]
+SkipUnfitOption = Annotated[
+    int, typer.Option(min=0, help="Leave out up to N frames that do not fit the policy or are damaged, and list them.")
+]
 BundleOption = Annotated[
     Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
 ]

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 HEIGHT, WIDTH = 48, 96
 SPEED = 30.0
 """Of the square, pixels per second."""
-TASK = "Follow the square"
+TASK = "Transfer cube"
 TIME_BASE = Fraction(1, 12800)
 CAMERA = "observation.images.cam"
 
