@@ -54,9 +54,7 @@ def _outcome(check: Callable[[], Check]) -> Check:
         return check()
     except Exception as error:  # of whatever package is broken here
         name = check.__name__.replace("_", " ")
-        fix = (
-            foreign_fault(error) or "python -c 'import torch, serial, google.protobuf' names the package that is broken"
-        )
+        fix = foreign_fault(error) or "pip check"
         return Check(name, "fail", f"{type(error).__name__}: {error}", fix)
 
 
