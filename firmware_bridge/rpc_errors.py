@@ -57,11 +57,13 @@ def translated(error: grpc.RpcError, address: str) -> BridgeError:
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (size := too_large(details)):
         if is_answer(details):
             return BridgeError(f"the answer of the server at {address} has {size}; is it a bridge of this version?")
-        return ChunkError(f"the request has {size}, which is the limit of the bridge at {address}; send a shorter chunk")
+        return ChunkError(
+            f"the request has {size}, which is the limit of the bridge at {address}; send a shorter chunk"
+        )
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return BridgeError(
-            f"the server at {address} does not know this call ({details}); it may be an older bridge, or no bridge: see "
-            "`pi0-edge bridge`"
+            f"the server at {address} does not know this call ({details}); it may be an older bridge, or no bridge: "
+            "see `pi0-edge bridge`"
         )
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return LinkError(f"the bridge at {address} did not answer in time; is it running?")

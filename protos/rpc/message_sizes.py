@@ -13,8 +13,8 @@ def too_large(details: str) -> str:
 
 def is_answer(details: str) -> bool:
     """Whether it was the answer that was too large, which the client itself refuses."""
-    return details.startswith("CLIENT: Received")
+    return "CLIENT: Received" in details
 
 
 def _mebibytes(digits: str) -> str:
-    return f"{int(digits) / 2**20:.4g}"
+    return f"{int(digits) / 2**20:.3g}"

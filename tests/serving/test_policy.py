@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from dataclasses import replace
 
 import grpc
@@ -21,6 +22,7 @@ from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
+from pi0_edge.serving import policy_client
 from pi0_edge.serving.policy_client import SERVICE, PolicyClient, write_observation
 from pi0_edge.serving.policy_server import MESSAGE_LIMIT, PolicyServer
 
@@ -182,6 +184,34 @@ def test_a_message_over_the_cap_is_refused(stub):
         stub.Infer(request(images=[image("top", side, side, 3 * side * side)]), timeout=30)
     assert 3 * side * side > MESSAGE_LIMIT
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_observation_over_the_cap_is_not_reported_as_a_busy_server(client):
+    images = {camera: np.zeros((2160, 3840, 3), np.uint8) for camera in ("top", "left_wrist", "right_wrist")}
+    with pytest.raises(ObservationError, match=r"has 71\.2 MiB, expected at most 32 MiB, .* scale its images down"):
+        client.infer(Observation(images, np.zeros(DIMS), PROMPT), 0, 0)
+
+
+def test_an_answer_over_the_client_s_cap_is_no_busy_server_either(server, monkeypatch):
+    options = [("grpc.max_receive_message_length", 64), ("grpc.use_local_subchannel_pool", 1)]
+    monkeypatch.setattr(policy_client, "_CHANNEL_OPTIONS", options)
+    refused = pytest.raises(ServingError, match=r"the answer of the server at .* MiB, expected at most")
+    with PolicyClient(server.address) as connected, refused as found:
+        connected.infer(observation(), 1, 1)
+    assert type(found.value) is ServingError
+
+
+def test_a_server_without_the_call_is_told_from_one_that_failed():
+    other = grpc.server(futures.ThreadPoolExecutor(1))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    try:
+        with PolicyClient(f"127.0.0.1:{port}") as connected:
+            for call in (connected.metadata, lambda: connected.infer(observation(), 1, 1)):
+                with pytest.raises(ServingError, match=r"does not know this call .* older policy server, or no policy"):
+                    call()
+    finally:
+        other.stop(0)
 
 
 def test_garbage_instead_of_a_message_is_refused(server):
