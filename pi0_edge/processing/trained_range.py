@@ -136,7 +136,7 @@ class TrainedRange:
             return None
         places = sorted(np.flatnonzero(unfit), key=lambda place: (self.still[place], -abs(normalized[place])))
         bounds = np.sort([self._recorded(sign * self._limit) for sign in (-1.0, 1.0)], axis=0)
-        centre = self._recorded(0.0 if self._normalizer.is_z_score else -1.0)
+        centre = self._recorded(self._normalizer.normalized_centre)
         return UnfitState(tuple(self._joint(int(k), state, normalized, bounds, centre) for k in places))
 
     def _joint(

@@ -27,6 +27,7 @@ from pi0_edge.processing import (
 )
 from pi0_edge.processing.lerobot_files import lerobot_robot, load_lerobot_normalization
 from pi0_edge.processing.prompts import PromptStyle
+from pi0_edge.processing.settings import ProcessingSettings
 
 LEROBOT = DATA / "lerobot_main_pi0_ckpt"
 OBSERVATION = Observation({"cam_high": np.full((30, 40, 3), 7, np.uint8)}, np.linspace(0, 1, 14), "fold the towel")
@@ -60,13 +61,12 @@ def assert_same_behaviour(found, expected):
 @pytest.mark.parametrize("style", [PromptStyle.TEXT, PromptStyle.TEXT_AND_STATE])
 def test_our_own_folder_round_trip(tmp_path, style):
     config = tiny_config(max_prompt_tokens=200)
-    saved = ObservationProcessor(
-        load_robot("aloha"), character_tokenizer(tmp_path), z_scores(14, 14), config, prompt_style=style
-    )
+    chosen = ProcessingSettings(prompt_style=style)
+    saved = ObservationProcessor(load_robot("aloha"), character_tokenizer(tmp_path), z_scores(14, 14), config, chosen)
     save_checkpoint(tmp_path / "policy", Pi0(config).state_dict(), config, saved.description())
     checkpoint = open_checkpoint(tmp_path / "policy")
     loaded = load_processor(checkpoint.folder, checkpoint.infer_config())
-    assert (loaded.robot, loaded.prompt_style) == (load_robot("aloha"), style)
+    assert (loaded.robot, loaded.settings.prompt_style) == (load_robot("aloha"), style)
     assert loaded.tokenizer.source == tmp_path / "policy" / "tokenizer.json"
     assert_same_behaviour(loaded, saved)
 
@@ -197,7 +197,8 @@ def test_given_statistics_go_before_those_of_the_folder(tmp_path, lerobot):
     save_norm_stats(tmp_path / "mine.json", stats)
     tokenizer = character_tokenizer(tmp_path).source
     loaded = load_processor(lerobot, tiny_config(), tokenizer=tokenizer, norm_stats=tmp_path / "mine.json")
-    assert loaded.normalization.state.mode is Mode.OPENPI_ZSCORE
+    assert loaded.normalization.state.mode is Mode.LEROBOT_MEAN_STD, "the formula is that of the pipeline"
+    assert loaded.normalization.actions.stats["std"].tolist() == [1.0] * 14
 
 
 def test_a_folder_without_statistics(tmp_path):
