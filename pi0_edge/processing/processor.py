@@ -75,6 +75,10 @@ class ObservationProcessor:
         """
         return self._trained_range.misfit(checked_state(observation, self.robot))
 
+    def trained_state(self) -> NDArray[np.float64]:
+        """A state as the policy was trained on, float64 [state_dim] in the robot's units: the middle of its range."""
+        return self._trained_range.middle
+
     def to_model_inputs(self, observation: Observation, as_frames: bool = False) -> ModelInputs:
         """Checks one observation and converts it into a batch of one.
 

@@ -118,6 +118,11 @@ class TrainedRange:
         known = normalizer.still[: robot.state_dim]
         self.still = np.concatenate((known, np.zeros(robot.state_dim - len(known), np.bool_)))
 
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """The middle of the range, float64 [state_dim], in the robot's own units and joint convention."""
+        return self._recorded(0.0)
+
     def misfit(self, state: NDArray[np.float64]) -> UnfitState | None:
         """What of a state the policy cannot know, or None where it can.
 

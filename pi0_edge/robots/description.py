@@ -192,9 +192,11 @@ class Robot:
         return None
 
     def camera(self, name: str) -> str | None:
-        """The camera that `name` means, its own name or another one, or None where there is no such camera."""
-        known = self.camera_aliases.get(name, name)
-        return known if known in self.cameras else None
+        """The camera that `name` means: its own name, another one, or its slot. None where there is no such camera."""
+        if name in self.cameras:
+            return name
+        of_slot = {slot: camera for camera, slot in self.cameras.items()}
+        return self.camera_aliases.get(name, of_slot.get(name))
 
     def _mistakes(self) -> Iterator[str]:
         for name in ("name", "description"):
