@@ -98,6 +98,11 @@ class Normalizer:
         return self.mode in _ZSCORES
 
     @property
+    def normalized_centre(self) -> float:
+        """What `forward` makes of the mean, or of the lower end of a range: the place of a joint that did not move."""
+        return 0.0 if self.is_z_score else -1.0
+
+    @property
     def still(self) -> NDArray[np.bool_]:
         """Which dimensions did not move in training, bool [dims]; none for the identity."""
         if self.mode is Mode.IDENTITY:

@@ -53,7 +53,7 @@ class UnfitJoint:
         trained: Where it stood in training, if it did not move then; else None.
         normalized: What the network would be given.
         rule: How `low` and `high` follow from the statistics.
-        likely: The likely cause, if another unit would fit; else None.
+        likely: The likely cause, if another unit would do; else None.
     """
 
     name: str
@@ -85,7 +85,7 @@ class UnfitState:
     """A state that the policy cannot know.
 
     Attributes:
-        joints: Those that do not fit, the most telling one first: joints that moved in training, the farthest off.
+        joints: Those that do not fit, the most telling one first.
     """
 
     joints: tuple[UnfitJoint, ...]
@@ -118,6 +118,11 @@ class TrainedRange:
         known = normalizer.still[: robot.state_dim]
         self.still = np.concatenate((known, np.zeros(robot.state_dim - len(known), np.bool_)))
 
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """The middle of the range, float64 [state_dim], in the robot's own units and joint convention."""
+        return self._recorded(0.0)
+
     def misfit(self, state: NDArray[np.float64]) -> UnfitState | None:
         """What of a state the policy cannot know, or None where it can.
 
@@ -134,10 +139,11 @@ class TrainedRange:
             unfit &= ~self.still
         if not unfit.any():
             return None
-        places = sorted(np.flatnonzero(unfit), key=lambda place: (self.still[place], -abs(normalized[place])))
         bounds = np.sort([self._recorded(sign * self._limit) for sign in (-1.0, 1.0)], axis=0)
-        centre = self._recorded(0.0 if self._normalizer.is_z_score else -1.0)
-        return UnfitState(tuple(self._joint(int(k), state, normalized, bounds, centre) for k in places))
+        centre = self._recorded(self._normalizer.normalized_centre)
+        joints = [self._joint(int(place), state, normalized, bounds, centre) for place in np.flatnonzero(unfit)]
+        joints.sort(key=lambda joint: (joint.trained is not None, joint.likely is None, -abs(joint.normalized)))
+        return UnfitState(tuple(joints))
 
     def _joint(
         self,
@@ -165,6 +171,8 @@ class TrainedRange:
         for factor, meant, given in units:
             if bounds[0] <= factor * value <= bounds[1]:
                 return f"{meant} it would be {factor * value:.4g}, which fits: are these {given}?"
+        if units is _UNITS["rad"] and 2 * np.pi < abs(value) <= 720:
+            return "that is more than a full turn: are these degrees?"
         return None
 
     def _name(self, place: int) -> str:

@@ -52,6 +52,7 @@ def calibrate(
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
+    norm_stats: str | Path | None = None,
     calibration_frames: int = 64,
     seed: int = 0,
     resume_path: str | Path | None = None,
@@ -67,7 +68,8 @@ def calibrate(
             takes the simulated cube transfer. Half of the episodes are used; the other half stays for the gate.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
-        sizes: Sizes that the checkpoint does not tell.
+        sizes: Sizes and settings that the checkpoint does not tell.
+        norm_stats: A norm_stats.json, instead of the statistics of the checkpoint.
         calibration_frames: How many observations to use at most; at least 16 are needed.
         seed: Fixes the choice of episodes and frames, and the noise.
         resume_path: File that keeps an interrupted run. It is removed at the end. None keeps nothing.
@@ -91,7 +93,8 @@ def calibrate(
         "reference",
         robot=None if robot is None else str(robot),
         tokenizer=None if tokenizer is None else Path(tokenizer),
-        sizes=None if sizes is None else dict(sizes),
+        sizes=sizes,
+        norm_stats=norm_stats,
     )
     source = open_frames(frames, policy, calibration_frames, on_progress)
     chosen = split_frames(source, calibration_frames, 0, seed).calibration

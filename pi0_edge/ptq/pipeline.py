@@ -163,6 +163,7 @@ def quantize(
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
+    norm_stats: str | Path | None = None,
     calibration: Calibration | str | Path | None = None,
     calibration_frames: int = 64,
     held_out: int = 100,
@@ -184,7 +185,8 @@ def quantize(
             takes the simulated cube transfer, which suits policies of the simulated ALOHA only.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
-        sizes: Sizes that the checkpoint does not tell.
+        sizes: Sizes and settings that the checkpoint does not tell.
+        norm_stats: A norm_stats.json, instead of the statistics of the checkpoint.
         calibration: Of this checkpoint, or its file; None calibrates where a scheme needs it.
         calibration_frames: How many observations to calibrate on, from half of the episodes.
         held_out: How many observations to judge on, from the other half; at least 4.
@@ -221,7 +223,8 @@ def quantize(
         "reference",
         robot=None if robot is None else str(robot),
         tokenizer=None if tokenizer is None else Path(tokenizer),
-        sizes=None if sizes is None else dict(sizes),
+        sizes=sizes,
+        norm_stats=norm_stats,
     )
     check_calibration(statistics, checkpoint, reference.checkpoint_sha256)
     joints = reference.processor.robot.action_labels
@@ -251,7 +254,9 @@ def quantize(
     reference_rollouts = _roll_out(reference, episodes, thresholds, on_progress)
     del reference  # a full-size network must leave memory before the next one enters it
 
-    candidate = quantize_checkpoint(checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes)
+    candidate = quantize_checkpoint(
+        checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes, norm_stats=norm_stats
+    )
     candidate_trace = _trace(candidate.policy, observations, draws, on_progress)
     candidate_rollouts = _roll_out(candidate.policy, episodes, thresholds, on_progress)
     success = pair(reference_rollouts, candidate_rollouts) if episodes else None

@@ -119,7 +119,7 @@ def test_the_range_is_told_in_the_robots_own_joint_convention():
     assert unfit is not None
     assert (unfit.joints[0].value, unfit.joints[0].name) == (30.0, "left_shoulder")
     assert unfit.joints[0].low == pytest.approx(-1, abs=1e-3) and unfit.joints[0].high == pytest.approx(0, abs=1e-3)
-    assert "are these degrees?" not in str(unfit), "30 degrees are 0.52 rad, which does not fit either"
+    assert "more than a full turn: are these degrees?" in str(unfit), "0.52 rad would not fit either"
 
 
 def test_a_gripper_in_percent_is_noticed_although_its_angle_is_cut_off():

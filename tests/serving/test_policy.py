@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -171,6 +172,59 @@ def test_a_bad_observation_is_refused_by_name_and_the_server_goes_on(name, stub)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # pyright: ignore[reportAttributeAccessIssue]
     assert "Traceback" not in str(refused.value.details())  # pyright: ignore[reportAttributeAccessIssue]
     assert len(stub.Infer(request(), timeout=10).actions) == CONFIG.horizon * DIMS
+
+
+DEGREES = [0.0, 90.0, -45.0, 0.0, 120.0, 0.0, 90.0] * 2
+IN_DEGREES = r"joint left_shoulder is 90, expected -1.731 to 0.8846 .* are these degrees\?"
+
+
+def unfit_states(server: PolicyServer, joint: str) -> float:
+    return server.registry.get_sample_value("pi0_edge_unfit_states_total", {"joint": joint}) or 0.0
+
+
+def test_a_state_that_the_policy_was_not_trained_on_is_warned_of_once_and_counted(policy, caplog):
+    watched = Policy(policy.engine, policy.processor)
+    running = PolicyServer(watched, "127.0.0.1:0")
+    running.start()
+    try:
+        assert caplog.text == "", "not of the state that warms it up"
+        with PolicyClient(running.address) as client:
+            for _ in range(3):
+                client.infer(Observation(observation().images, np.array(DEGREES), PROMPT), 1, 1)
+            client.infer(observation(), 1, 1)
+    finally:
+        running.stop()
+    assert unfit_states(running, "left_wrist_angle") == 3
+    assert unfit_states(running, "left_waist") == 0
+    warnings = [record.getMessage() for record in caplog.records if "the state of joint" in record.getMessage()]
+    assert len(warnings) == 1
+    assert re.search(IN_DEGREES, warnings[0])
+
+
+def test_a_state_that_the_policy_was_not_trained_on_may_be_refused(policy):
+    strict = Policy(policy.engine, policy.processor)
+    strict.refuse_unfit_state = True
+    running = PolicyServer(strict, "127.0.0.1:0")
+    running.start()
+    try:
+        with PolicyClient(running.address) as client:
+            with pytest.raises(ObservationError, match=IN_DEGREES):
+                client.infer(Observation(observation().images, np.array(DEGREES), PROMPT), 1, 1)
+            assert client.infer(observation(), 1, 1).horizon == CONFIG.horizon
+    finally:
+        running.stop()
+    assert unfit_states(running, "left_wrist_angle") == 1
+
+
+def test_another_joint_is_warned_of_although_one_was_already(policy, caplog):
+    watched = Policy(policy.engine, policy.processor)
+    state = policy.processor.trained_state()
+    for joint in (3, 3, 5):
+        state[joint] = 1e3
+        chunk = watched.infer(Observation(observation().images, state, PROMPT), 1)
+        assert chunk.unfit_state is not None
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" is ")[0].split()[-1] for line in lines] == ["left_forearm_roll", "left_wrist_rotate"]
 
 
 def test_the_client_raises_the_error_that_the_server_meant(client):
