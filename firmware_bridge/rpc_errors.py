@@ -12,6 +12,7 @@ import grpc
 
 from firmware_bridge.errors import AccessError, BridgeError, ChunkError, LeaseError, LinkError, StateError
 from pi0_edge.errors import ConfigError
+from pi0_edge.protos.rpc.message_sizes import is_answer, too_large
 from pi0_edge.protos.rpc.tls import connection_advice
 
 _ERRORS = {
@@ -53,6 +54,17 @@ def translated(error: grpc.RpcError, address: str) -> BridgeError:
         return LinkError(f"the bridge at {address} accepts no connection: {advice}")
     if code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
         return LinkError(f"no bridge answers at {address}; start one with `pi0-edge bridge`")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (size := too_large(details)):
+        if is_answer(details):
+            return BridgeError(f"the answer of the server at {address} has {size}; is it a bridge of this version?")
+        return ChunkError(
+            f"the request has {size}, which is the limit of the bridge at {address}; send a shorter chunk"
+        )
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return BridgeError(
+            f"the server at {address} does not know this call ({details}); it may be an older bridge, or no bridge: "
+            "see `pi0-edge bridge`"
+        )
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return LinkError(f"the bridge at {address} did not answer in time; is it running?")
     return _ERRORS.get(code, BridgeError)(details)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from pi0_edge.errors import CheckpointError
+from pi0_edge.installed_packages import foreign_fault, numpy_advice, pyserial_advice, upgrade, version_conflicts
 from pi0_edge.shipped import shipped_checkpoint
 
 Status = Literal["pass", "warn", "fail"]
@@ -44,8 +45,17 @@ class Check:
 
 
 def examine() -> Iterator[Check]:
-    """Runs all checks and yields each as it finishes."""
-    return (check() for check in _CHECKS)
+    """Runs all checks and yields each as it finishes; one that ends in an error has failed."""
+    return map(_outcome, _CHECKS)
+
+
+def _outcome(check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except Exception as error:  # of whatever package is broken here
+        name = check.__name__.replace("_", " ")
+        fix = foreign_fault(error) or "pip check"
+        return Check(name, "fail", f"{type(error).__name__}: {error}", fix)
 
 
 def apt(*packages: str) -> str:
@@ -82,6 +92,15 @@ def python() -> Check:
     if sys.version_info < (3, 10):  # noqa: UP036
         return Check("Python", "fail", f"{found}; expected 3.10 or newer", apt("python3", "python3-venv"))
     return Check("Python", "pass", found)
+
+
+def packages() -> Check:
+    """Whether the Python packages that are installed have versions that fit."""
+    conflicts = version_conflicts()
+    if not conflicts:
+        return Check("Python packages", "pass", "those that are installed have versions that fit")
+    status: Status = "fail" if any(conflict.for_users for conflict in conflicts) else "warn"
+    return Check("Python packages", status, "; ".join(map(str, conflicts)), upgrade(conflicts))
 
 
 def processor() -> Check:
@@ -143,8 +162,14 @@ def torch_build() -> Check:
     """Whether torch is installed, without which no network runs."""
     if importlib.util.find_spec("torch") is None:
         return Check("torch", "fail", "not installed (only the bridge works without it)", pip("policy"))
-    import torch
+    try:
+        import torch
 
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        return Check("torch", "fail", str(error), numpy_advice())
+    except (ImportError, OSError) as error:
+        return Check("torch", "fail", f"it cannot be imported: {error}", "pip install --force-reinstall torch")
     return Check("torch", "pass", f"{torch.__version__}, {torch.get_num_threads()} threads")
 
 
@@ -289,8 +314,10 @@ def serial_ports() -> Check:
     """Serial ports of this machine, and whether this user may open them."""
     if importlib.util.find_spec("serial") is None:
         return Check("serial ports", "warn", "pyserial is not installed", pip("bridge"))
-    from serial.tools import list_ports
-
+    try:
+        from serial.tools import list_ports
+    except ImportError:
+        return Check("serial ports", "fail", "the Python package `serial` is not pyserial", pyserial_advice())
     ports = sorted(port.device for port in list_ports.comports())
     if not ports:
         return Check("serial ports", "warn", "none; the demo needs none, a robot does", "ls -l /dev/tty*")
@@ -325,6 +352,7 @@ def locked_memory() -> Check:
 
 _CHECKS: tuple[Callable[[], Check], ...] = (
     python,
+    packages,
     processor,
     memory,
     disk,

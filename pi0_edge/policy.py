@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
-from pi0_edge.errors import BundleError, EngineError
+from pi0_edge.errors import BundleError, EngineError, ObservationError
+from pi0_edge.model.flow import euler_times
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
+from pi0_edge.processing.settings import settings_in
+from pi0_edge.processing.trained_range import UnfitState
 from pi0_edge.quant import Scheme
 from pi0_edge.quant.scheme_files import load_scheme
 
 logger = logging.getLogger(__name__)
+
+WARN_EVERY_S = 60.0
+"""How often it is said of a joint that its state is not one that the policy was trained on."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class PolicyChunk:
         postprocess_ms: Normalized actions to physical units.
         prefix_age_ms: How much older than the observation the images are that it was planned from; 0 unless
             `Policy.allow_stale_prefix`.
+        unfit_state: What of the observed state is outside of all that the policy was trained on; None where nothing is.
     """
 
     actions: NDArray[np.float64]
@@ -44,6 +51,7 @@ class PolicyChunk:
     infer_ms: float
     postprocess_ms: float
     prefix_age_ms: float = 0.0
+    unfit_state: UnfitState | None = None
 
 
 class Policy:
@@ -55,6 +63,8 @@ class Policy:
         checkpoint_sha256: Hash of the weights of the checkpoint, or of the one that the bundle was made from.
         bundle: The bundle that it was loaded from, if any.
         overrides: Names of the rules that the user overrode; empty in normal service.
+        refuse_unfit_state: Whether a state outside of all that the policy was trained on is refused; else it is
+            answered with a warning, at most one a minute for each joint.
     """
 
     def __init__(
@@ -70,6 +80,10 @@ class Policy:
         self.checkpoint_sha256 = checkpoint_sha256
         self.bundle = bundle
         self.overrides = overrides
+        self.refuse_unfit_state = False
+        self._warned_s: dict[str, float] = {}
+        settings = processor.settings
+        engine.times = euler_times(settings.euler_steps, settings.euler_times.value)
         self._seeds = np.random.default_rng()
 
     @classmethod
@@ -80,7 +94,8 @@ class Policy:
         scheme: Scheme | str | None = None,
         robot: str | None = None,
         tokenizer: str | Path | None = None,
-        sizes: dict[str, object] | None = None,
+        sizes: Mapping[str, object] | None = None,
+        norm_stats: str | Path | None = None,
     ) -> Policy:
         """Loads a checkpoint of any known layout.
 
@@ -91,11 +106,13 @@ class Policy:
                 of the engine where None.
             robot: Robot layout by name or YAML path; needed where the checkpoint does not name one.
             tokenizer: tokenizer.model or tokenizer.json; needed where the checkpoint does not hold one.
-            sizes: Sizes that the checkpoint does not state.
+            sizes: Sizes and settings that the checkpoint does not state: names of `pi0_edge.checkpoints.sizes` and
+                `pi0_edge.processing.settings`.
+            norm_stats: A norm_stats.json, instead of the checkpoint's own statistics.
 
         Raises:
             CheckpointError: If the checkpoint does not load.
-            ConfigError: If robot, tokenizer or a size is missing or unknown.
+            ConfigError: If robot, tokenizer, statistics or a size is missing or unknown.
             EngineError: If there is no such engine, or it cannot run the scheme.
             QuantizationError: If there is no such scheme, or it needs calibration.
         """
@@ -104,7 +121,12 @@ class Policy:
         opened = open_checkpoint(Path(checkpoint))
         config = opened.infer_config(sizes)
         processor = load_processor(
-            opened.folder, config, robot=robot, tokenizer=None if tokenizer is None else Path(tokenizer)
+            opened.folder,
+            config,
+            robot=robot,
+            tokenizer=tokenizer,
+            norm_stats=norm_stats,
+            settings=settings_in(sizes),
         )
         shapes = parameter_shapes(config)
         opened.check(shapes)
@@ -177,10 +199,14 @@ class Policy:
             plan: What the arm executes meanwhile; the chunk then continues it (real-time chunking).
 
         Raises:
-            ObservationError: If observation or plan do not fit the robot layout.
+            ObservationError: If observation or plan do not fit the robot layout, or the state is not one that the
+                policy was trained on and `refuse_unfit_state` is set.
             ConfigError: If the checkpoint was not trained to continue a plan in this way.
         """
         started = time.perf_counter()
+        unfit = self.processor.unfit_state(observation)
+        if unfit is not None:
+            self._tell(unfit)
         inputs = self.processor.to_model_inputs(observation, as_frames=self.engine.takes_frames)
         continued = None if plan is None else continuation(plan, observation, self.processor)
         prepared = time.perf_counter()
@@ -195,7 +221,18 @@ class Policy:
             infer_ms=1e3 * (inferred - prepared),
             postprocess_ms=1e3 * (finished - inferred),
             prefix_age_ms=1e3 * self.engine.prefix_age_s,
+            unfit_state=unfit,
         )
+
+    def _tell(self, unfit: UnfitState) -> None:
+        """Raises, or warns of each joint once in a while: a control loop asks many times a second."""
+        if self.refuse_unfit_state:
+            raise ObservationError(str(unfit))
+        now = time.monotonic()
+        due = [joint for joint in unfit.joints if now - self._warned_s.get(joint.name, -np.inf) >= WARN_EVERY_S]
+        if due:
+            logger.warning("%s", UnfitState(tuple(due)))
+            self._warned_s |= dict.fromkeys((joint.name for joint in due), now)
 
 
 def combined_hash(hashes: Mapping[str, str]) -> str:

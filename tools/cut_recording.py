@@ -53,7 +53,8 @@ def cut_dataset(source: Path, target: Path, episodes: list[int], frames: int) ->
         for key in (name for name, feature in info["features"].items() if feature["dtype"] == "video"):
             video = _video(target, info, key, new)
             _cut_video(_video(source, info, key, old), video, frames)
-            images = np.stack(list(read_frames(video, 0.0, frames, info["fps"])))
+            times, rows = np.arange(frames) / info["fps"], [f"row {row} of episode {new}" for row in range(frames)]
+            images = np.stack(list(read_frames(video, times.tolist(), 0.5 / info["fps"], rows)))
             statistics[key] = image_statistics(image_histogram(images), frames)
         lengths.append({"episode_index": new, "tasks": tasks[old], "length": frames})
         stats.append({"episode_index": new, "stats": {key: _as_lists(found) for key, found in statistics.items()}})

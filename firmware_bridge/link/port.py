@@ -10,10 +10,15 @@ import select
 import stat
 import time
 
-import serial
-from serial.tools import list_ports
-
 from firmware_bridge.errors import LinkError, PortError
+from pi0_edge.errors import MissingDependencyError
+from pi0_edge.installed_packages import pyserial_advice
+
+try:
+    import serial
+    from serial.tools import list_ports
+except ImportError as error:  # also where another package of that name is installed
+    raise MissingDependencyError(pyserial_advice()) from error
 
 _READ_SIZE = 4096
 

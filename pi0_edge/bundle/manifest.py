@@ -38,6 +38,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "robot": (dict,),
     "normalization": (dict,),
     "prompt_style": (str,),
+    "settings": (dict,),
     "tokenizer": (str,),
     "weights": (dict,),
     "gate": (dict, NoneType),
@@ -97,7 +98,7 @@ class Manifest:
     Attributes:
         config: Sizes of the network.
         scheme: How its layers are quantized, as `pi0_edge.quant.schemes.Scheme.to_dict` gives it.
-        processing: Robot, normalization and prompt style, as `ObservationProcessor.description` gives them.
+        processing: Robot, normalization and settings, as `ObservationProcessor.description` gives them.
         tokenizer: Name of its file.
         gate: Verdict and report of the accuracy gate; None without a gate.
         calibration: What the activations were measured on; None where the scheme needs no calibration.
@@ -160,6 +161,7 @@ def parse_manifest(content: bytes) -> Manifest:
     found = plain.get("format_version")
     if type(found) is int and found > FORMAT_VERSION:
         raise BundleError(f"the bundle has format version {found}, this pi0-edge reads {FORMAT_VERSION}: update it")
+    plain.setdefault("settings", {})  # bundles made before there was a choice
     _check(plain, "the manifest", _FIELDS)
     if found != FORMAT_VERSION:
         raise BundleError(f"the bundle has format version {found}, expected {FORMAT_VERSION}: build it again")
@@ -178,7 +180,7 @@ def parse_manifest(content: bytes) -> Manifest:
     return Manifest(
         config=_parse_config(Pi0Config, plain["model"], "model"),
         scheme=plain["scheme"],
-        processing=ProcessingDescription(plain["robot"], plain["normalization"], plain["prompt_style"]),
+        processing=ProcessingDescription.from_dict(plain, "the manifest"),
         tokenizer=plain["tokenizer"],
         gate=None if plain["gate"] is None else GateRecord.from_dict(plain["gate"]),
         calibration=plain["calibration"],

@@ -17,6 +17,8 @@ A SIZES file (YAML or JSON) gives any of these, nested or joined by a dot or an 
     max_prompt_tokens: 48
     trained_delay: 0        # longest frozen prefix of training-time RTC
 
+and any setting of `pi0_edge.processing.settings`, such as `discrete_state_input: false`, which is handed on.
+
 The names of other projects are understood as well (`siglip`, `paligemma`, `num_heads`, `intermediate_size`,
 `action_horizon`, `chunk_size`, …); an unknown name is an error that offers the nearest known one. At the top level,
 `depth`, `heads`, `kv_heads` and `head_dim` apply to both experts, `patch_size` and `image_size` to the vision tower.
@@ -40,6 +42,7 @@ from pi0_edge.checkpoints.layout import StoredParameters
 from pi0_edge.errors import CheckpointError, ConfigError
 from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, Variant, VisionConfig
+from pi0_edge.processing.settings import parse_settings, setting_names, settings_in, sizes_in
 
 _log = logging.getLogger(__name__)
 
@@ -106,8 +109,11 @@ _ASSUMED_HORIZON = (
 )
 
 
-def load_sizes(path: Path) -> Sizes:
+def load_sizes(path: Path) -> dict[str, Any]:
     """Reads a SIZES file.
+
+    Returns:
+        Its sizes as `parse_sizes` gives them, and its settings of the processing as they are written.
 
     Raises:
         ConfigError: If the file is missing, is not a mapping, or has an unknown name or an impossible value.
@@ -118,21 +124,23 @@ def load_sizes(path: Path) -> Sizes:
         raise ConfigError(f"{path} cannot be read as YAML ({error}); expected a mapping of sizes") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, expected a mapping such as vision: {{heads: 16}}")
-    return parse_sizes(content, str(path))
+    settings = settings_in(content)
+    parse_settings(settings, str(path))
+    return {**parse_sizes(content, str(path)), **settings}
 
 
 def parse_sizes(content: Mapping[str, Any], origin: str = "the given sizes") -> Sizes:
     """Flattens a nested or flat mapping into canonical names.
 
     Args:
-        content: As described at the top of this module.
+        content: As described at the top of this module; settings of the processing are left out.
         origin: Named in errors.
 
     Raises:
         ConfigError: For an unknown name, a name given twice with two values, or a value that is not a positive integer.
     """
     sizes: Sizes = {}
-    for name, value in _leaves(content):
+    for name, value in _leaves(sizes_in(content)):
         for key in _canonical(name, origin):
             checked = _checked(key, name, value, origin)
             if sizes.setdefault(key, checked) != checked:
@@ -261,8 +269,9 @@ def _canonical(name: str, origin: str) -> list[str]:
     for form in (lowered, lowered.replace(".", "_")):
         if form in known:
             return known[form]
-    near = difflib.get_close_matches(lowered.replace(".", "_"), known, n=1, cutoff=0.0)
-    raise ConfigError(f"{origin}: {name!r} is not a size; did you mean {' and '.join(known[near[0]])}?")
+    meant = {**known, **{setting: [setting] for setting in setting_names()}}
+    near = difflib.get_close_matches(lowered.replace(".", "_"), meant, n=1, cutoff=0.0)
+    raise ConfigError(f"{origin}: {name!r} is not a size; did you mean {' and '.join(meant[near[0]])}?")
 
 
 def _known_names() -> dict[str, list[str]]:

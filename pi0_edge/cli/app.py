@@ -37,6 +37,7 @@ from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
 from pi0_edge.errors import Pi0EdgeError
+from pi0_edge.installed_packages import foreign_fault
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -99,6 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return write_error(_missing_module(error), given, BAD_INPUT)
     except _UsageError as error:
         return write_error(_usage(error), given, BAD_INPUT)
+    except Exception as error:
+        if (fault := foreign_fault(error)) is None:
+            raise
+        logging.getLogger(__name__).debug("what another package said", exc_info=error)
+        return write_error(fault, given, BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code themselves

@@ -11,8 +11,10 @@ from pi0_edge.cli.options import (
     CheckpointOption,
     FramesOption,
     JsonOption,
+    NormStatsOption,
     RobotOption,
     SizesOption,
+    SkipUnfitOption,
     ThreadsOption,
     TokenizerOption,
 )
@@ -30,10 +32,12 @@ def calibrate(
     dataset: FramesOption = None,
     frames: Annotated[int, typer.Option(min=1, help="Observations, from half of the episodes.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the choice of episodes and frames, and the noise.")] = 0,
+    skip_unfit: SkipUnfitOption = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted calibration.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also plot the outliers there (.svg or .png).")] = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
+    norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -60,10 +64,12 @@ def calibrate(
                 robot=robot,
                 tokenizer=tokenizer,
                 sizes=read_sizes(sizes),
+                norm_stats=norm_stats,
                 calibration_frames=frames,
                 seed=seed,
                 resume_path=resume_path,
                 resume=resume,
+                skip_unfit=skip_unfit,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
@@ -98,6 +104,8 @@ def _show(out: Output, calibration: Calibration) -> None:
     source = calibration.source
     out.print("outlier ratio: amax over the median of the channels' own; Euler steps: smallest and largest amax of one")
     out.print(f"{source.frames} frames of {source.name}, SHA-256 {source.sha256}")
+    for frame in source.left_out:
+        out.print(f"left out as unfit: {frame}")
     if source.missing_cameras:
         missing = ", ".join(source.missing_cameras)
         out.print(f"not in them: {missing} of the robot; calibrate again before they are connected")

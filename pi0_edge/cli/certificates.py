@@ -10,11 +10,10 @@ import typer
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 from pi0_edge.errors import ConfigError
-from pi0_edge.protos.rpc.roles import Role
 
 certificates = typer.Typer(no_args_is_help=True, help="Make and show certificates: who may reach a robot, and as what.")
 
-_ROLES = {role.name.lower(): role for role in Role}
+_ROLES = ("estop", "observe", "command")
 
 AuthorityArgument = Annotated[Path, typer.Argument(help="Folder of the authority.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder to make; it goes to that machine, and only there.")]
@@ -67,11 +66,12 @@ def client(
 ) -> None:
     """Make the folder of a client."""
     from pi0_edge.certificates import issue_client
+    from pi0_edge.protos.rpc.roles import Role
 
     out = Output(as_json)
     if role not in _ROLES:
         raise ConfigError(f"role {role!r} is not known; expected one of {', '.join(_ROLES)}")
-    issue_client(authority, folder, name or folder.name, _ROLES[role], days)
+    issue_client(authority, folder, name or folder.name, Role[role.upper()], days)
     out.print(f"{folder} is a client with the role {role} for {days} days")
     out.finish({"folder": folder, "name": name or folder.name, "role": role, "days": days})
 

@@ -13,7 +13,9 @@ from pi0_edge.cli.options import (
     CheckpointOption,
     EngineOption,
     JsonOption,
+    NormStatsOption,
     PublicKeyOption,
+    RefuseUnfitStateOption,
     RobotOption,
     SchemeOption,
     SizesOption,
@@ -38,9 +40,11 @@ def infer(
     scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
+    norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
     public_key: PublicKeyOption = None,
     accept_failed_gate: AcceptFailedGateOption = False,
+    refuse_unfit_state: RefuseUnfitStateOption = False,
     noise_seed: Annotated[int | None, typer.Option(min=0, help="Fixes the initial noise.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the chunk there as .npz or .json.")] = None,
     threads: ThreadsOption = None,
@@ -64,6 +68,8 @@ def infer(
         public_key=public_key,
         accept_failed_gate=accept_failed_gate,
         threads=threads,
+        norm_stats=norm_stats,
+        refuse_unfit_state=refuse_unfit_state,
     )
     chunk = policy.infer(observation, noise_seed)
     names = policy.processor.robot.action_labels
@@ -79,6 +85,7 @@ def infer(
             "engine": engine,
             "scheme": policy.engine.scheme,
             "overrides": list(policy.overrides),
+            "unfit_state": None if chunk.unfit_state is None else str(chunk.unfit_state),
             "output": output,
             **timing,
         }

@@ -21,6 +21,8 @@ def load_policy(
     public_key: Path | None = None,
     accept_failed_gate: bool = False,
     threads: int | None = None,
+    norm_stats: Path | None = None,
+    refuse_unfit_state: bool = False,
 ) -> Policy:
     """The policy of a bundle or of a checkpoint, the shipped one where neither is given; each argument is a flag.
 
@@ -36,21 +38,27 @@ def load_policy(
     use_threads(threads)
     if bundle is not None:
         own = {"checkpoint": checkpoint, "scheme": scheme, "robot": robot, "tokenizer": tokenizer, "config": sizes}
+        own |= {"norm-stats": norm_stats}
         if given := [name for name, value in own.items() if value is not None]:
             raise ConfigError(f"--bundle brings its own {given[0]}; leave --{given[0]} out")
-        return Policy.from_bundle(bundle, engine, public_key, accept_failed_gate)
+        policy = Policy.from_bundle(bundle, engine, public_key, accept_failed_gate)
+        policy.refuse_unfit_state = refuse_unfit_state
+        return policy
     if public_key is not None or accept_failed_gate:
         raise ConfigError("--public-key and --accept-failed-gate are about a bundle; give --bundle with them")
     if checkpoint is not None and (checkpoint / MANIFEST).is_file():
         raise ConfigError(f"{checkpoint} is a bundle, not a checkpoint; give it as --bundle")
-    return Policy.load(
+    policy = Policy.load(
         checkpoint_or_shipped(checkpoint),
         engine,
         None if scheme is None else load_scheme(scheme),
         robot,
         tokenizer,
         read_sizes(sizes),
+        norm_stats,
     )
+    policy.refuse_unfit_state = refuse_unfit_state
+    return policy
 
 
 def checkpoint_or_shipped(checkpoint: Path | None) -> Path:
@@ -65,7 +73,7 @@ def checkpoint_or_shipped(checkpoint: Path | None) -> Path:
 
 
 def read_sizes(sizes: Path | None) -> dict[str, object] | None:
-    """What the flag --config gives.
+    """What the flag --config gives: sizes and settings.
 
     Raises:
         ConfigError: If the file is no SIZES file.

@@ -21,6 +21,9 @@ SchemeOption = Annotated[
 FramesOption = Annotated[
     Path | None, typer.Option(help="LeRobotDataset, recording of `serve --record`, or .npz; else the simulation.")
 ]
+SkipUnfitOption = Annotated[
+    int, typer.Option(min=0, help="Leave out up to N frames that do not fit the policy or are damaged, and list them.")
+]
 BundleOption = Annotated[
     Path | None, typer.Option(help="Bundle folder, instead of a checkpoint; robot and tokenizer come with it.")
 ]
@@ -32,7 +35,15 @@ RobotOption = Annotated[str | None, typer.Option(help="Robot layout, name or .ya
 TokenizerOption = Annotated[
     Path | None, typer.Option(help="tokenizer.model or tokenizer.json, where the checkpoint holds none.")
 ]
-SizesOption = Annotated[Path | None, typer.Option("--config", help="SIZES.yaml with what the weights do not tell.")]
+SizesOption = Annotated[
+    Path | None, typer.Option("--config", help="SIZES.yaml: sizes and settings that the checkpoint does not tell.")
+]
+NormStatsOption = Annotated[
+    Path | None, typer.Option(help="norm_stats.json, instead of the checkpoint's own statistics.")
+]
+RefuseUnfitStateOption = Annotated[
+    bool, typer.Option("--refuse-unfit-state", help="Refuse a state far from all that the policy was trained on.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; else torch's default.")]
 TlsOption = Annotated[
     Path | None, typer.Option(help="Folder from `pi0-edge certificates`: ask every client for a certificate.")

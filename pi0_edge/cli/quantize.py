@@ -11,8 +11,10 @@ from pi0_edge.cli.options import (
     CheckpointOption,
     FramesOption,
     JsonOption,
+    NormStatsOption,
     RobotOption,
     SizesOption,
+    SkipUnfitOption,
     ThreadsOption,
     TokenizerOption,
 )
@@ -35,6 +37,7 @@ def quantize(
     held_out: Annotated[int, typer.Option(min=1, help="Other observations, that the gate judges on.")] = 100,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per held-out observation.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the choice of episodes and frames.")] = 0,
+    skip_unfit: SkipUnfitOption = 0,
     episodes: Annotated[int, typer.Option(min=0, help="Simulated episodes of either policy, same seeds.")] = 0,
     executed: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
     cosine_mean: Annotated[float, typer.Option(help="Least mean cosine that passes.")] = 0.999,
@@ -55,6 +58,7 @@ def quantize(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there already.")] = False,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
+    norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -84,6 +88,7 @@ def quantize(
             robot=robot,
             tokenizer=tokenizer,
             sizes=read_sizes(sizes),
+            norm_stats=norm_stats,
             calibration=calibration,
             calibration_frames=calibration_frames,
             held_out=held_out,
@@ -93,6 +98,7 @@ def quantize(
             thresholds=Thresholds(cosine_mean, cosine_worst, executed, success_loss=success_loss),
             scan=options if scan or search else None,
             search=search,
+            skip_unfit=skip_unfit,
             on_progress=on_progress,
         )
     if report is not None:
@@ -109,6 +115,7 @@ def quantize(
             "facts": dict(quantized.facts),
             "gate": quantized.gate.to_dict(),
             "ranking": quantized.ranking,
+            "left_out": list(quantized.left_out),
             "bundle": output,
             "report": report,
         }
@@ -138,6 +145,8 @@ def _show(out: Output, quantized: QuantizedPolicy) -> None:
 
 def _conclude(out: Output, quantized: QuantizedPolicy, bundle: Path | None, report: Path | None) -> None:
     """The verdict in the last lines."""
+    for frame in quantized.left_out:
+        out.print(f"left out as unfit: {frame}")
     if report is not None:
         out.print(f"report: {report}")
     if bundle is not None:

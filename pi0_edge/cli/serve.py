@@ -15,7 +15,9 @@ from pi0_edge.cli.options import (
     JsonOption,
     LogJsonOption,
     MetricsPortOption,
+    NormStatsOption,
     PublicKeyOption,
+    RefuseUnfitStateOption,
     RobotOption,
     SchemeOption,
     SizesOption,
@@ -34,9 +36,11 @@ def serve(
     scheme: SchemeOption = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
+    norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
     public_key: PublicKeyOption = None,
     accept_failed_gate: AcceptFailedGateOption = False,
+    refuse_unfit_state: RefuseUnfitStateOption = False,
     threads: ThreadsOption = None,
     tls: TlsOption = None,
     insecure_allow_remote: Annotated[
@@ -86,6 +90,8 @@ def serve(
         public_key=public_key,
         accept_failed_gate=accept_failed_gate,
         threads=threads,
+        norm_stats=norm_stats,
+        refuse_unfit_state=refuse_unfit_state,
     )
     if stale_prefix is not None:
         policy.allow_stale_prefix(stale_prefix / 1e3)

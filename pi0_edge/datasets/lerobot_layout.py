@@ -2,7 +2,7 @@
 
 A v3.0 folder holds ``meta/info.json``, ``meta/stats.json``, ``meta/tasks.parquet``, one row per episode in
 ``meta/episodes/``, one row per frame in ``data/`` and images in ``videos/<feature>/``; files of the last three
-hold many episodes each. A v2.1 folder has one data file and one video per episode and keeps its metadata in
+hold many episodes each. A v2.0 or v2.1 folder has one data file and one video per episode and keeps its metadata in
 ``.jsonl`` files. Field names are LeRobot's (lerobot 0.4, ``lerobot/datasets``).
 """
 
@@ -24,7 +24,12 @@ CHUNK_SIZE = 1000
 """Most files per ``chunk-`` folder."""
 
 STATE, ACTION = "observation.state", "action"
+OTHER_NAMES = {STATE: "state", ACTION: "actions"}
+"""What openpi's example converters call them where a dataset has no feature of LeRobot's name."""
 CAMERA_PREFIX = "observation.images."
+VIDEO, IMAGE = "video", "image"
+"""``dtype`` of a camera whose images are in video files, and of one whose images are in the rows."""
+TIMESTAMP = "timestamp"
 
 INDEX_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},

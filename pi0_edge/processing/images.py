@@ -1,8 +1,8 @@
 """Images to network input: resize with padding on uint8, then [-1, 1].
 
-Bit for bit what openpi's policy path does: Pillow's antialiased bilinear filter on 8-bit values. Other resizers differ
-visibly (torch's bilinear without antialiasing by up to 0.35 in [-1, 1] on a 640x480 image). There is only this one,
-also for checkpoints of LeRobot, which resizes with torch: their policies get slightly smoother images here.
+By default bit for bit what openpi's policy path does: Pillow's antialiased bilinear filter on 8-bit values, then black
+beside the image. LeRobot scales floats with torch's bilinear filter, not antialiased, which differs by up to 0.35 in
+[-1, 1] on a 640x480 image, and its 0.4 put -3 beside it: `network_image` does either, as the policy was trained.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from pi0_edge.errors import ObservationError
+from pi0_edge.processing.settings import ProcessingSettings, ResizeFilter
 
 
 def resize_with_pad(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -66,6 +68,46 @@ def to_unit_range(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [height, width, 3] -> float32 [3, height, width] in [-1, 1]: x / 255 * 2 - 1, rounded as openpi does."""
     scaled = image.astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def network_image(image: NDArray[np.uint8], size: int, settings: ProcessingSettings) -> NDArray[np.float32]:
+    """An image as the network is given it.
+
+    Args:
+        image: uint8 [height, width, 3], RGB.
+        size: Side of the network's images in pixels.
+        settings: Which filter scales it, and what is beside it.
+
+    Returns:
+        float32 [3, size, size], the image itself in [-1, 1].
+
+    Raises:
+        ObservationError: As `resize_with_pad`.
+    """
+    height, width = image.shape[:2]
+    if settings.an_engine_may_scale or (height, width) == (size, size):
+        return to_unit_range(resize_with_pad(image, size))
+    fitted = _fitted(height, width, size)
+    if settings.resize_filter is ResizeFilter.TORCH:
+        scaled = _scaled_by_torch(image, *fitted)
+    else:
+        scaled = to_unit_range(resize_with_pad(image, size))[_inside(*fitted, size)]
+    padded = np.full((3, size, size), settings.padding_value, np.float32)
+    padded[_inside(*fitted, size)] = scaled
+    return padded
+
+
+def _scaled_by_torch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
+    """LeRobot's: a float image in [0, 1], bilinear, corners not aligned, not antialiased; then to [-1, 1]."""
+    unit = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255))
+    scaled = torch.nn.functional.interpolate(unit, size=(height, width), mode="bilinear", align_corners=False)
+    return (scaled.clamp(-1.0, 1.0) * 2.0 - 1.0)[0].numpy()
+
+
+def _inside(height: int, width: int, size: int) -> tuple[slice, slice, slice]:
+    """Where an image that was scaled to height and width is in its square of [3, size, size]."""
+    top, left = (size - height) // 2, (size - width) // 2
+    return slice(None), slice(top, top + height), slice(left, left + width)
 
 
 def _fitted(height: int, width: int, size: int) -> tuple[int, int]:

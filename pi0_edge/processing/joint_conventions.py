@@ -37,12 +37,14 @@ class JointConvention:
     Attributes:
         dims: How many dimensions state and actions must have at least.
         state_to_pi: Robot state to π0's.
+        state_to_robot: π0's state to the robot's; its inverse within what a gripper can open.
         actions_to_robot: π0's actions to commands.
         actions_to_pi: Commands to π0's actions (for training).
     """
 
     dims: int
     state_to_pi: Callable[[Array], Array]
+    state_to_robot: Callable[[Array], Array]
     actions_to_robot: Callable[[Array], Array]
     actions_to_pi: Callable[[Array], Array]
 
@@ -65,6 +67,12 @@ def _opening_to_angle(opening: Array) -> Array:
     return (np.arcsin(np.clip(sine, -1.0, 1.0)) - _ANGLE[0]) / (_ANGLE[1] - _ANGLE[0])
 
 
+def _angle_to_opening(value: Array) -> Array:
+    angle = np.clip(value * (_ANGLE[1] - _ANGLE[0]) + _ANGLE[0], -np.pi / 2, np.pi / 2)
+    metres = _HORN * np.sin(angle) + np.sqrt(_ARM**2 - (_HORN * np.cos(angle)) ** 2)
+    return (metres - _OPENING[0]) / (_OPENING[1] - _OPENING[0])
+
+
 def _angle_to_command(value: Array) -> Array:
     return (value + _ANGLE[0] - _COMMAND[0]) / (_COMMAND[1] - _COMMAND[0])
 
@@ -74,10 +82,11 @@ def _command_to_angle(command: Array) -> Array:
 
 
 CONVENTIONS = {
-    "none": JointConvention(0, _unchanged, _unchanged, _unchanged),
+    "none": JointConvention(0, _unchanged, _unchanged, _unchanged, _unchanged),
     "aloha_to_pi": JointConvention(
         dims=14,
         state_to_pi=lambda state: _converted(state, _opening_to_angle),
+        state_to_robot=lambda state: _converted(state, _angle_to_opening),
         actions_to_robot=lambda actions: _converted(actions, _angle_to_command),
         actions_to_pi=lambda actions: _converted(actions, _command_to_angle),
     ),

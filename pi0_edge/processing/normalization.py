@@ -32,6 +32,10 @@ Array = NDArray[np.float64]
 OPENPI_EPS = 1e-6
 LEROBOT_EPS = 1e-8
 
+STILL = (1e-5, 1e-6)
+"""A dimension whose width is at most the first (finer than any encoder of a joint), plus the second times its centre
+(what float32 rounds off), did not move in training."""
+
 
 class Mode(str, Enum):
     """Whose formula, see the table above."""
@@ -93,6 +97,18 @@ class Normalizer:
         """Whether it divides by a standard deviation, not by a range."""
         return self.mode in _ZSCORES
 
+    @property
+    def normalized_centre(self) -> float:
+        """What `forward` makes of the mean, or of the lower end of a range: the place of a joint that did not move."""
+        return 0.0 if self.is_z_score else -1.0
+
+    @property
+    def still(self) -> NDArray[np.bool_]:
+        """Which dimensions did not move in training, bool [dims]; none for the identity."""
+        if self.mode is Mode.IDENTITY:
+            return np.zeros(0, np.bool_)
+        return self._width() <= STILL[0] + STILL[1] * np.abs(self._center())
+
     def forward(self, x: ArrayLike) -> Array:
         """Physical -> normalized, [..., dims].
 
@@ -107,6 +123,18 @@ class Normalizer:
         dims = x.shape[-1]
         scaled = (x - self._center()[:dims]) / self._divisor()[:dims]
         return scaled if self.mode in _ZSCORES else scaled * 2.0 - 1.0
+
+    def preimage(self, y: ArrayLike) -> Array:
+        """The physical values that `forward` turns into `y`, [..., dims]; at most as many dims as the statistics have.
+
+        Not the same as `inverse`: LeRobot's mean/std leaves its eps out there.
+        """
+        y = np.asarray(y, np.float64)
+        if self.dims is None:
+            return y
+        dims = y.shape[-1]
+        scaled = y if self.mode in _ZSCORES else (y + 1.0) / 2.0
+        return scaled * self._divisor()[:dims] + self._center()[:dims]
 
     def inverse(self, y: ArrayLike) -> Array:
         """Normalized -> physical, [..., dims]."""

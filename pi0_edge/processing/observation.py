@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pi0_edge.errors import ObservationError
-from pi0_edge.robots import SLOTS, Robot
+from pi0_edge.robots import Robot, place_of_slot
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,18 @@ def checked_images(observation: Observation, robot: Robot) -> dict[str, NDArray[
         ObservationError: For an unknown camera, none at all, or an image of the wrong type or shape.
     """
     known = ", ".join(robot.cameras)
-    for name in observation.images:
-        if name not in robot.cameras:
-            raise ObservationError(f"images has the camera {name!r}, which {robot.name} does not have; known: {known}")
     if not observation.images:
         raise ObservationError(f"images is empty; expected at least one of the cameras of {robot.name}: {known}")
-    by_slot = {robot.cameras[name]: _checked_image(name, image) for name, image in observation.images.items()}
-    return {slot: by_slot[slot] for slot in SLOTS if slot in by_slot}
+    by_slot: dict[str, NDArray[np.uint8]] = {}
+    for name, image in observation.images.items():
+        camera = robot.camera(name)
+        if camera is None:
+            raise ObservationError(f"images has the camera {name!r}, which {robot.name} does not have; known: {known}")
+        slot = robot.cameras[camera]
+        if slot in by_slot:
+            raise ObservationError(f"images has the camera {camera!r} of {robot.name} under two names; keep one")
+        by_slot[slot] = _checked_image(name, image)
+    return dict(sorted(by_slot.items(), key=lambda item: place_of_slot(item[0]) or 0))
 
 
 def checked_state(observation: Observation, robot: Robot) -> NDArray[np.float64]:
@@ -75,8 +80,11 @@ def checked_prompt(observation: Observation, robot: Robot) -> str:
         ObservationError: If there is neither, or it is blank.
     """
     prompt = observation.prompt if observation.prompt is not None else robot.default_prompt
+    if prompt is None:
+        raise ObservationError(f"prompt is None, expected a sentence; {robot.name} has no default prompt to use")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ObservationError(f"prompt is {prompt!r}, expected a sentence; {robot.name} has no default prompt to use")
+        default = f"; None means {robot.default_prompt!r}, the default of {robot.name}" if robot.default_prompt else ""
+        raise ObservationError(f"prompt is {prompt!r:.80}, expected a sentence{default}")
     return prompt
 
 
@@ -95,5 +103,12 @@ def _checked_image(name: str, image: object) -> NDArray[np.uint8]:
             "transpose(1, 2, 0)"
         )
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ObservationError(f"images[{name!r}] has shape {list(image.shape)}, expected [height, width, 3] in RGB")
+        advice = ""
+        if image.ndim == 2 or image.shape[2:] == (1,):
+            advice = "; repeat the one channel three times, if the policy was trained on grey images"
+        elif image.shape[2:] == (4,):
+            advice = "; leave the fourth channel out"
+        raise ObservationError(
+            f"images[{name!r}] has shape {list(image.shape)}, expected [height, width, 3] in RGB{advice}"
+        )
     return image

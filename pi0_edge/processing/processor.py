@@ -17,13 +17,15 @@ from pi0_edge.model.config import Pi0Config
 from pi0_edge.model.inputs import ModelInputs
 from pi0_edge.processing.actions import delta_mask, to_absolute, to_delta
 from pi0_edge.processing.description import ProcessingDescription
-from pi0_edge.processing.images import frames_of_one_size, resize_with_pad, to_unit_range
+from pi0_edge.processing.images import frames_of_one_size, network_image
 from pi0_edge.processing.joint_conventions import CONVENTIONS
 from pi0_edge.processing.norm_stats import to_json
 from pi0_edge.processing.normalization import Normalization, Normalizer
 from pi0_edge.processing.observation import Observation, checked_images, checked_prompt, checked_state
-from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.processing.prompts import prompt_tokens
+from pi0_edge.processing.settings import ProcessingSettings, StillJoints
 from pi0_edge.processing.tokenizer import Tokenizer
+from pi0_edge.processing.trained_range import TrainedRange, UnfitState
 from pi0_edge.robots import Robot
 
 
@@ -35,7 +37,7 @@ class ObservationProcessor:
         tokenizer: The policy's tokenizer.
         normalization: The policy's statistics.
         config: Sizes of the network.
-        prompt_style: What the prompt contains; by default what the variant was trained with.
+        settings: Choices that weights do not show; openpi's for the variant where None.
         truncate_prompts: Whether an over-long prompt is cut, as openpi does, instead of refused.
 
     Raises:
@@ -48,20 +50,34 @@ class ObservationProcessor:
         tokenizer: Tokenizer,
         normalization: Normalization,
         config: Pi0Config,
-        prompt_style: PromptStyle | None = None,
+        settings: ProcessingSettings | None = None,
         truncate_prompts: bool = False,
     ) -> None:
         self.robot = robot
         self.tokenizer = tokenizer
         self.normalization = normalization
         self.config = config
-        by_variant = PromptStyle.TEXT if config.variant == "pi0" else PromptStyle.TEXT_AND_STATE
-        self.prompt_style = by_variant if prompt_style is None else prompt_style
+        self.settings = ProcessingSettings.of_openpi(config.variant) if settings is None else settings
         self.truncate_prompts = truncate_prompts
         self._convention = CONVENTIONS[robot.joint_convention]
         self._delta = delta_mask(robot.delta_actions)
         self._check_cameras()
         self._check_widths()
+        self._trained_range = TrainedRange(
+            robot, normalization.state, still_as_trained=self.settings.still_joints is StillJoints.AS_TRAINED
+        )
+
+    def unfit_state(self, observation: Observation) -> UnfitState | None:
+        """What of the state is outside of all that the policy was trained on, or None where nothing is.
+
+        Raises:
+            ObservationError: If the state is not a vector of `state_dim` finite numbers.
+        """
+        return self._trained_range.misfit(checked_state(observation, self.robot))
+
+    def trained_state(self) -> NDArray[np.float64]:
+        """A state as the policy was trained on, float64 [state_dim] in the robot's units: the middle of its range."""
+        return self._trained_range.middle
 
     def to_model_inputs(self, observation: Observation, as_frames: bool = False) -> ModelInputs:
         """Checks one observation and converts it into a batch of one.
@@ -70,7 +86,8 @@ class ObservationProcessor:
 
         Args:
             observation: Images, joint state and prompt.
-            as_frames: For an engine that takes frames, see `ModelInputs.images`.
+            as_frames: For an engine that takes frames, see `ModelInputs.images`. It gets finished images nevertheless
+                where the settings are not what it does to frames.
 
         Raises:
             ObservationError: If anything in it has the wrong type, shape, name or value.
@@ -79,10 +96,10 @@ class ObservationProcessor:
         state = self._normalized_state(observation)
         tokens = self._tokens(checked_prompt(observation, self.robot), state)
         size = self.config.vision.image_size
-        if as_frames:
+        if as_frames and self.settings.an_engine_may_scale:
             images = frames_of_one_size(list(frames), size)
         else:
-            images = np.stack([to_unit_range(resize_with_pad(frame, size)) for frame in frames])
+            images = np.stack([network_image(frame, size, self.settings) for frame in frames])
         return ModelInputs(
             images=torch.from_numpy(images)[None],
             image_mask=torch.ones(1, len(images), dtype=torch.bool),
@@ -138,20 +155,28 @@ class ObservationProcessor:
     def description(self) -> ProcessingDescription:
         """What `save_checkpoint` and `write_bundle` record, and `restore_processor` reads."""
         normalizers = {"state": self.normalization.state, "actions": self.normalization.actions}
+        settings = self.settings.to_dict()
         return ProcessingDescription(
             robot=dataclasses.asdict(self.robot),
             normalization={n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},
-            prompt_style=self.prompt_style.value,
+            prompt_style=settings.pop("prompt_style"),
+            settings=settings,
             norm_stats=to_json({name: normalizer.stats for name, normalizer in normalizers.items()}),
             tokenizer=self.tokenizer.source,
         )
 
     def _normalized_state(self, observation: Observation) -> NDArray[np.float64]:
         state = self._convention.state_to_pi(checked_state(observation, self.robot))
-        return self.normalization.state.forward(state)
+        normalized = self.normalization.state.forward(state)
+        if self.settings.still_joints is StillJoints.AS_TRAINED:
+            normalized[self._trained_range.still] = self.normalization.state.normalized_centre
+        return normalized
 
     def _tokens(self, prompt: str, state: NDArray[np.float64]) -> list[int]:
-        tokens = prompt_tokens(self.tokenizer, prompt, state, self.prompt_style)
+        settings = self.settings
+        if settings.prompt_state_padded:
+            state = np.pad(state, (0, self.config.action_dim - len(state)))
+        tokens = prompt_tokens(self.tokenizer, prompt, state, settings.prompt_style, settings.prompt_cleaning)
         limit = self.config.max_prompt_tokens
         if len(tokens) > limit and not self.truncate_prompts:
             raise ObservationError(

@@ -3,8 +3,8 @@ r"""The prompt as π0 and π0.5 were trained to read it (formats of openpi).
     π0     "{text}\n", the newline as a piece of its own
     π0.5   "Task: {text}, State: {b0 b1 …};\nAction: ", with the normalized state in 256 bins over [-1, 1]
 
-The text is cleaned first: outer blanks off, underscores and newlines to blanks. LeRobot's π0 does not clean; the two
-agree on every prompt that needs no cleaning.
+The text is cleaned first: outer blanks off, underscores and newlines to blanks. LeRobot's π0 and transformers do not
+clean, and only see to a newline at the end; the two agree on every prompt that needs no cleaning.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ def prompt_with_state(text: str, state: NDArray[np.float64]) -> str:
     return f"Task: {clean(text)}, State: {' '.join(map(str, state_bins(state)))};\nAction: "
 
 
-def prompt_tokens(tokenizer: Tokenizer, text: str, state: NDArray[np.float64], style: PromptStyle) -> list[int]:
-    """Token ids of a prompt, with BOS."""
+def prompt_tokens(
+    tokenizer: Tokenizer, text: str, state: NDArray[np.float64], style: PromptStyle, cleaned: bool = True
+) -> list[int]:
+    """Token ids of a prompt, with BOS; `cleaned` is about text alone: with the state it always is."""
     if style is PromptStyle.TEXT_AND_STATE:
         return tokenizer.encode(prompt_with_state(text, state))
+    if not cleaned:
+        return tokenizer.encode(text if text.endswith("\n") else f"{text}\n")
     return tokenizer.encode(clean(text)) + tokenizer.pieces("\n")

@@ -35,7 +35,7 @@ from pi0_edge.ptq.calibration_file import (
     load_interrupted,
     save_interrupted,
 )
-from pi0_edge.ptq.frame_checks import inspect_frames
+from pi0_edge.ptq.frame_checks import UnfitFrames, inspect_frames
 from pi0_edge.ptq.frames import Frames, ObservationSource, split_frames
 from pi0_edge.ptq.sources import open_frames
 
@@ -52,10 +52,12 @@ def calibrate(
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
+    norm_stats: str | Path | None = None,
     calibration_frames: int = 64,
     seed: int = 0,
     resume_path: str | Path | None = None,
     resume: bool = False,
+    skip_unfit: int = 0,
     on_progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Runs a policy in fp32 on real observations and collects statistics of what enters its linears.
@@ -66,19 +68,22 @@ def calibrate(
             takes the simulated cube transfer. Half of the episodes are used; the other half stays for the gate.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
-        sizes: Sizes that the checkpoint does not tell.
+        sizes: Sizes and settings that the checkpoint does not tell.
+        norm_stats: A norm_stats.json, instead of the statistics of the checkpoint.
         calibration_frames: How many observations to use at most; at least 16 are needed.
         seed: Fixes the choice of episodes and frames, and the noise.
         resume_path: File that keeps an interrupted run. It is removed at the end. None keeps nothing.
         resume: Whether to go on with the run in `resume_path`.
+        skip_unfit: How many frames may be left out that do not fit the policy or are damaged; those that are stand in
+            the calibration.
         on_progress: Is called after every frame.
 
     Raises:
         CheckpointError: If the checkpoint does not load.
         ConfigError: If there is an interrupted run and `resume` is False, or none and it is True; or if robot,
             tokenizer or a size is missing.
-        DatasetError: If the frames are too few, black or identical.
-        ObservationError: If one of them does not fit the policy.
+        DatasetError: If the frames are too few, black or identical, or more than `skip_unfit` are unfit.
+        ObservationError: If one of them does not fit the policy and `skip_unfit` is 0.
         QuantizationError: If an activation is NaN or infinite, or the interrupted run was another one.
     """
     resume_path = None if resume_path is None else Path(resume_path)
@@ -88,11 +93,12 @@ def calibrate(
         "reference",
         robot=None if robot is None else str(robot),
         tokenizer=None if tokenizer is None else Path(tokenizer),
-        sizes=None if sizes is None else dict(sizes),
+        sizes=sizes,
+        norm_stats=norm_stats,
     )
     source = open_frames(frames, policy, calibration_frames, on_progress)
     chosen = split_frames(source, calibration_frames, 0, seed).calibration
-    return calibrate_policy(policy, chosen, seed, resume_path, on_progress)
+    return calibrate_policy(policy, chosen, seed, resume_path, on_progress, UnfitFrames(skip_unfit))
 
 
 def _check_resume(resume_path: Path | None, resume: bool) -> None:
@@ -109,6 +115,7 @@ def calibrate_policy(
     seed: int,
     resume_path: Path | None = None,
     on_progress: ProgressCallback | None = None,
+    unfit: UnfitFrames | None = None,
 ) -> Calibration:
     """Checks the frames, then collects statistics of every linear of a policy.
 
@@ -118,16 +125,17 @@ def calibrate_policy(
         seed: That of `split_frames`; it fixes the noise as well.
         resume_path: File that keeps an interrupted run. One that is there already goes on.
         on_progress: Is called after every frame.
+        unfit: Takes frames that do not fit the policy or are damaged; None allows none.
 
     Raises:
         EngineError: If it is on another engine, whose layers may be quantized already.
-        DatasetError: If the frames are too few, black or identical.
-        ObservationError: If one of them does not fit the policy.
+        DatasetError: If the frames are too few, black or identical, or too many are unfit.
+        ObservationError: If one of them does not fit the policy, and none may be left out.
         QuantizationError: If an activation is NaN or infinite, or the interrupted run was another one.
     """
     if type(policy.engine) is not ReferenceEngine:
         raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
-    found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES)
+    found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES, unfit)
     source = CalibrationSource(
         kind=frames.source.kind,
         path=frames.source.path,
@@ -137,8 +145,9 @@ def calibrate_policy(
         cameras=found.cameras,
         checkpoint_sha256=policy.checkpoint_sha256,
         missing_cameras=tuple(camera for camera in policy.processor.robot.cameras if camera not in found.cameras),
+        left_out=found.left_out,
     )
-    samples = map(policy.processor.to_model_inputs, frames)
+    samples = map(policy.processor.to_model_inputs, found.fit)
     return collect(policy.engine.model, samples, policy.engine.times, source, resume_path, on_progress)
 
 

@@ -46,6 +46,7 @@ class CalibrationSource:
         cameras: Cameras of the observations.
         checkpoint_sha256: Of the policy that ran.
         missing_cameras: Cameras of the robot that the observations lack.
+        left_out: Frames that were not used, each with its place and what is wrong with it.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class CalibrationSource:
     cameras: tuple[str, ...] = ()
     checkpoint_sha256: str = ""
     missing_cameras: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,7 +66,8 @@ class CalibrationSource:
 
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has."""
-        return {**asdict(self), "cameras": list(self.cameras), "missing_cameras": list(self.missing_cameras)}
+        fields = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CalibrationSource:

@@ -20,6 +20,7 @@ from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import ConfigError
 from pi0_edge.policy import Policy, combined_hash
 from pi0_edge.processing import load_processor
+from pi0_edge.processing.settings import settings_in
 from pi0_edge.ptq.calibration_file import Calibration
 from pi0_edge.quant import QuantizationReport, Scheme
 
@@ -49,6 +50,7 @@ def quantize_checkpoint(
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
+    norm_stats: str | Path | None = None,
 ) -> Candidate:
     """Reads a checkpoint and quantizes each layer as it comes.
 
@@ -58,7 +60,8 @@ def quantize_checkpoint(
         calibration: Of this checkpoint; needed where the scheme needs one.
         robot: Robot layout, where the checkpoint names none.
         tokenizer: Where the checkpoint holds none.
-        sizes: Sizes that the checkpoint does not tell.
+        sizes: Sizes and settings that the checkpoint does not tell.
+        norm_stats: A norm_stats.json, instead of the statistics of the checkpoint.
 
     Raises:
         CheckpointError: If the checkpoint does not load.
@@ -66,8 +69,15 @@ def quantize_checkpoint(
         QuantizationError: If calibration is missing, or a weight is NaN or infinite.
     """
     opened = open_checkpoint(Path(checkpoint))
-    config = opened.infer_config(None if sizes is None else dict(sizes))
-    processor = load_processor(opened.folder, config, robot=robot, tokenizer=tokenizer)
+    config = opened.infer_config(sizes)
+    processor = load_processor(
+        opened.folder,
+        config,
+        robot=robot,
+        tokenizer=tokenizer,
+        norm_stats=norm_stats,
+        settings=settings_in(sizes),
+    )
     shapes = parameter_shapes(config)
     opened.check(shapes)
     sha256 = combined_hash(opened.source_hashes())

@@ -6,8 +6,10 @@
 | a camera that is black in more than a tenth of the frames    | its lens is covered, or it was not connected        |
 | a camera that shows one and the same image in all of them  | it is frozen                                        |
 | frames with different cameras                                | a camera dropped out                                |
-| a state far outside the policy's statistics                  | wrong units, joint order, robot or statistics       |
+| a state far outside the policy's statistics                  | see `pi0_edge.processing.trained_range`             |
 | anything else that the policy would refuse at run time       | NaN, wrong shapes, an over-long prompt              |
+
+A frame that is wrong in itself (the last three rows) may be left out: `UnfitFrames` says how many of them.
 
 Two images are the same where no cell of a 16 x 16 grid differs by more than four of 255 levels: an arm that moves
 changes a cell by more, noise of camera and video codec by less.
@@ -16,15 +18,16 @@ changes a cell by more, noise of camera and video codec by less.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pi0_edge.errors import DatasetError, ObservationError
-from pi0_edge.processing import Mode, Observation, ObservationProcessor
-from pi0_edge.ptq.frames import Frames
+from pi0_edge.errors import ConfigError, DatasetError, ObservationError, Pi0EdgeError
+from pi0_edge.processing import Observation, ObservationProcessor
+from pi0_edge.ptq.frames import Frames, Place
 
 BLACK_MEAN = 4.0
 """Mean level of 255 below which a image is black."""
@@ -33,11 +36,54 @@ BLACK_SHARE = 0.1
 GRID = 16
 SAME_LEVELS = 4
 
-STANDARD_DEVIATIONS = 10.0
-"""How far from the mean a state may be, for z-score statistics."""
 
-RANGE_WIDTHS = 1.0
-"""How far outside [q01, q99] (or [min, max]) a state may be, in widths of that range."""
+class UnfitFrames:
+    """Frames that are left out for what is wrong with them, and how many these may be.
+
+    Attributes:
+        most: How many may be left out.
+        reasons: What is wrong with each that was, by place.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        """Allows `most` frames to be left out, over all calls that share this.
+
+        Raises:
+            ConfigError: If that is less than none.
+        """
+        if most < 0:
+            raise ConfigError(f"skip_unfit is {most}; expected 0 or more")
+        self.most = most
+        self.reasons: dict[Place, str] = {}
+
+    def leave_out(self, place: Place, source: str, error: DatasetError | ObservationError) -> None:
+        """Notes a frame, or refuses all where there are too many.
+
+        Raises:
+            DatasetError: If more than one may be left out, and this is one too many.
+            ObservationError: If it is wrong in itself, and none may be left out.
+        """
+        if place in self.reasons:
+            return
+        if not self.most:
+            raise type(error)(
+                f"{source}, {place}: {error}. To leave out up to N such frames, give skip_unfit=N (--skip-unfit N)"
+            ) from error
+        if len(self.reasons) == self.most:
+            raise DatasetError(
+                f"{source} has more unfit frames than skip_unfit allows to leave out ({self.most}): "
+                f"{self.listing(self.reasons)}; {place}: {error}"
+            ) from error
+        self.reasons[place] = str(error)
+
+    def among(self, frames: Frames) -> tuple[str, ...]:
+        """Those of `frames` that were left out, each with its reason."""
+        return tuple(f"{place}: {self.reasons[place]}" for place in frames.places if place in self.reasons)
+
+    @staticmethod
+    def listing(reasons: Mapping[Place, str]) -> str:
+        """All of them in one line."""
+        return "; ".join(f"{place}: {reason}" for place, reason in reasons.items())
 
 
 @dataclass(frozen=True)
@@ -48,47 +94,82 @@ class Inspection:
         frames: How many.
         cameras: Those that all of them have.
         sha256: Over the images, states and prompts of all, in order.
+        fit: Those frames.
+        left_out: The others, each with its reason.
     """
 
     frames: int
     cameras: tuple[str, ...]
     sha256: str
+    fit: Frames
+    left_out: tuple[str, ...]
 
 
-def inspect_frames(frames: Frames, processor: ObservationProcessor, minimum: int) -> Inspection:
+def inspect_frames(
+    frames: Frames, processor: ObservationProcessor, minimum: int, unfit: UnfitFrames | None = None
+) -> Inspection:
     """Reads all frames once.
 
     Args:
         frames: From `split_frames`.
         processor: Of the policy that will get them.
-        minimum: How many there must be, and how many must differ from each other.
+        minimum: How many there must be, and how many must differ from each other, without those that are left out.
+        unfit: Takes those that are wrong in themselves; None allows none.
 
     Raises:
-        DatasetError: If there are too few, or they are black, identical or of changing cameras.
+        DatasetError: If there are too few, or they are black, identical or of changing cameras; or if too many are
+            unfit.
         ObservationError: If one of them is not what the policy expects, or its state is out of range.
     """
-    source = f"the {frames.source.kind} {frames.source.path}".strip()
-    if len(frames) < minimum:
-        raise DatasetError(f"{source} has {len(frames)} frames for this purpose, expected at least {minimum}")
+    unfit = UnfitFrames() if unfit is None else unfit
+    source = _name(frames)
+    _check_enough(source, len(frames), minimum)
     hasher = hashlib.sha256()
+    places: list[Place] = []
     cameras = frames.source.cameras
     grids: dict[str, list[Grid]] = {camera: [] for camera in cameras}
     black = dict.fromkeys(cameras, 0)
-    for place, observation in zip(frames.places, frames, strict=True):
-        if tuple(sorted(observation.images)) != tuple(sorted(cameras)):
-            raise DatasetError(
-                f"{source}, {place}, has the cameras {', '.join(observation.images) or 'none'}, "
-                f"others have {', '.join(cameras)}; expected the same in every frame"
-            )
-        _check_observation(f"{source}, {place}", observation, processor)
+    for place, observation in fit_frames(frames, processor, unfit):
+        places.append(place)
         for camera in cameras:
             grids[camera].append(_grid(observation.images[camera]))
             black[camera] += bool(observation.images[camera].mean() < BLACK_MEAN)
         _update_hash(hasher, observation)
+    _check_enough(source, len(places), minimum)
     for camera in cameras:
         _check_camera(f"the camera {camera} of {source}", grids[camera], black[camera])
     _check_distinct(source, [np.stack(views) for views in zip(*grids.values(), strict=True)], minimum)
-    return Inspection(len(frames), tuple(cameras), hasher.hexdigest())
+    fit = Frames(frames.source, tuple(places))
+    return Inspection(len(fit), tuple(cameras), hasher.hexdigest(), fit, unfit.among(frames))
+
+
+def fit_frames(
+    frames: Frames, processor: ObservationProcessor, unfit: UnfitFrames
+) -> Iterator[tuple[Place, Observation]]:
+    """The frames that are not wrong in themselves, each with its place; `unfit` takes the others.
+
+    Raises:
+        DatasetError: If one is damaged, or if too many are unfit.
+        ObservationError: If one is not what the policy expects, or its state is out of range, and none may be.
+    """
+    for place, observation in frames.attempts():
+        try:
+            if isinstance(observation, Pi0EdgeError):
+                raise observation
+            _check_observation(observation, frames.source.cameras, processor)
+        except (DatasetError, ObservationError) as error:
+            unfit.leave_out(place, _name(frames), error)
+            continue
+        yield place, observation
+
+
+def _name(frames: Frames) -> str:
+    return f"the {frames.source.kind} {frames.source.path}".strip()
+
+
+def _check_enough(source: str, found: int, minimum: int) -> None:
+    if found < minimum:
+        raise DatasetError(f"{source} has {found} frames for this purpose, expected at least {minimum}")
 
 
 Grid = NDArray[np.int16]
@@ -124,32 +205,17 @@ def _check_distinct(source: str, frames: list[Grid], minimum: int) -> None:
     )
 
 
-def _check_observation(name: str, observation: Observation, processor: ObservationProcessor) -> None:
+def _check_observation(observation: Observation, cameras: Sequence[str], processor: ObservationProcessor) -> None:
     """Refuses what the policy itself would refuse, and a state far from all that it was trained on."""
-    try:
-        inputs = processor.to_model_inputs(observation)
-    except ObservationError as error:
-        raise ObservationError(f"{name}: {error}") from error
-    robot, normalizer = processor.robot, processor.normalization.state
-    if normalizer.mode is Mode.IDENTITY:
-        return
-    limit = STANDARD_DEVIATIONS if normalizer.is_z_score else 1.0 + 2.0 * RANGE_WIDTHS
-    state = inputs.state[0, : robot.state_dim].double().numpy()
-    worst = int(np.abs(state).argmax())
-    if abs(state[worst]) <= limit:
-        return
-    # In the units of the statistics: the robot's own, but for a joint convention.
-    value, low, high = (
-        normalizer.inverse(row)[worst] for row in (state, np.full_like(state, -limit), np.full_like(state, limit))
-    )
-    joints = robot.action_names if robot.state_dim == robot.action_dim else ()
-    joint = joints[worst] if joints else f"{worst}"
-    z_score, wide = f"{limit:g} standard deviations around the mean", "the range and its width on either side"
-    raise ObservationError(
-        f"{name}: the state of joint {joint} is {value:.4g}, expected {low:.4g} to {high:.4g} "
-        f"({z_score if normalizer.is_z_score else wide} in the policy's statistics); "
-        "check units, joint order and whose statistics these are"
-    )
+    if sorted(observation.images) != sorted(cameras):
+        raise DatasetError(
+            f"it has the cameras {', '.join(observation.images) or 'none'}, others have {', '.join(cameras)}; "
+            "expected the same in every frame"
+        )
+    processor.to_model_inputs(observation)
+    unfit = processor.unfit_state(observation)
+    if unfit is not None:
+        raise ObservationError(str(unfit))
 
 
 def _update_hash(hasher: hashlib._Hash, observation: Observation) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pi0_edge.errors import DatasetError, ObservationError, Pi0EdgeError
 from pi0_edge.processing import Observation
 
 BLOCKS = 10
@@ -76,8 +77,28 @@ class Frames:
         return len(self.places)
 
     def __iter__(self) -> Iterator[Observation]:
+        for _, observation in self.attempts():
+            if isinstance(observation, Pi0EdgeError):
+                raise observation
+            yield observation
+
+    def attempts(self) -> Iterator[tuple[Place, Observation | DatasetError | ObservationError]]:
+        """Each place with its observation, or with what is wrong with it; the others are read nevertheless.
+
+        Raises:
+            DatasetError: If the source ends before the last place.
+        """
         for episode in sorted({place.episode for place in self.places}):
-            yield from self.source.read(episode, [place.frame for place in self.places if place.episode == episode])
+            waiting = [place for place in self.places if place.episode == episode]
+            while waiting:
+                try:
+                    for observation in self.source.read(episode, [place.frame for place in waiting]):
+                        yield waiting.pop(0), observation
+                except (DatasetError, ObservationError) as error:
+                    yield waiting.pop(0), error
+                else:
+                    if waiting:
+                        raise DatasetError(f"the {self.source.kind} {self.source.path} ends before {waiting[0]}")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.calibration import calibrate_policy
 from pi0_edge.ptq.calibration_file import Calibration
 from pi0_edge.ptq.candidate import channel_amax, check_calibration, quantize_checkpoint
-from pi0_edge.ptq.frame_checks import inspect_frames
+from pi0_edge.ptq.frame_checks import UnfitFrames, fit_frames, inspect_frames
 from pi0_edge.ptq.frames import ObservationSource, split_frames
 from pi0_edge.ptq.gate import GateReport, compare
 from pi0_edge.ptq.layer_groups import Granularity
@@ -82,6 +82,7 @@ class QuantizedPolicy:
         ranking: Damage of each group of layers to the actions, worst first; empty where nothing was scanned.
         mix: What a search found; None without a search.
         state: The quantized network's tensors by name, as a bundle stores them.
+        left_out: Frames that neither calibrated nor judged, each with its place and what is wrong with it.
     """
 
     policy: Policy
@@ -93,6 +94,7 @@ class QuantizedPolicy:
     ranking: tuple[Choice, ...] = ()
     mix: Mix | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    left_out: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> GateVerdict:
@@ -107,7 +109,8 @@ class QuantizedPolicy:
     def report_html(self) -> str:
         """The gate report as one self-contained page; the same text for the same numbers."""
         source = {} if self.calibration is None else self.calibration.source.to_dict()
-        calibration = [(name, str(value)) for name, value in source.items() if value not in ("", None, [])]
+        words = {name: "; ".join(value) if isinstance(value, list) else str(value) for name, value in source.items()}
+        calibration = [(name.replace("_", " "), value) for name, value in words.items() if value]
         damages = [(f"{choice.group} · {choice.level}", choice.damage) for choice in self.ranking]
         return render(ReportPage(self.gate, self.scheme.to_dict(), self.facts, calibration, damages))
 
@@ -160,6 +163,7 @@ def quantize(
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
+    norm_stats: str | Path | None = None,
     calibration: Calibration | str | Path | None = None,
     calibration_frames: int = 64,
     held_out: int = 100,
@@ -169,6 +173,7 @@ def quantize(
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     scan: ScanOptions | None = None,
     search: str | Path | None = None,
+    skip_unfit: int = 0,
     on_progress: ProgressCallback | None = None,
 ) -> QuantizedPolicy:
     """Quantizes a checkpoint and judges the result against fp32 on held-out frames.
@@ -180,7 +185,8 @@ def quantize(
             takes the simulated cube transfer, which suits policies of the simulated ALOHA only.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
-        sizes: Sizes that the checkpoint does not tell.
+        sizes: Sizes and settings that the checkpoint does not tell.
+        norm_stats: A norm_stats.json, instead of the statistics of the checkpoint.
         calibration: Of this checkpoint, or its file; None calibrates where a scheme needs it.
         calibration_frames: How many observations to calibrate on, from half of the episodes.
         held_out: How many observations to judge on, from the other half; at least 4.
@@ -191,6 +197,8 @@ def quantize(
         scan: Ranks groups of layers by their damage to the actions; None does not, unless `search` is given.
         search: File (.yaml) for the cheapest mix of `scheme` and `scan.levels` that passes on the scan's frames. It is
             written as soon as it is found, and then quantized and judged instead of `scheme`.
+        skip_unfit: How many frames, of both halves together, may be left out that do not fit the policy or are damaged;
+            those that are stand in the report.
         on_progress: Is called after every step of every stage.
 
     Returns:
@@ -200,8 +208,8 @@ def quantize(
         CheckpointError: If the checkpoint does not load.
         ConfigError: If the calibration is of another checkpoint, `search` cannot be written, the scan finds nothing to
             quantize, not even fp32 passes the search; or robot, tokenizer or a size is missing.
-        DatasetError: If the frames are too few, black or identical.
-        ObservationError: If a frame does not fit the policy.
+        DatasetError: If the frames are too few, black or identical, or more than `skip_unfit` are unfit.
+        ObservationError: If a frame does not fit the policy and `skip_unfit` is 0.
         QuantizationError: If there is no such scheme, a calibration is damaged, or a weight or activation is NaN.
     """
     chosen = load_scheme(scheme)
@@ -215,20 +223,23 @@ def quantize(
         "reference",
         robot=None if robot is None else str(robot),
         tokenizer=None if tokenizer is None else Path(tokenizer),
-        sizes=None if sizes is None else dict(sizes),
+        sizes=sizes,
+        norm_stats=norm_stats,
     )
     check_calibration(statistics, checkpoint, reference.checkpoint_sha256)
     joints = reference.processor.robot.action_labels
     least = max(calibration_frames, held_out, options.frames if options else 0)
     source = open_frames(frames, reference, least, on_progress)
     split = split_frames(source, calibration_frames, held_out, seed)
-    inspection = inspect_frames(split.held_out, reference.processor, LEAST_HELD_OUT)
+    unfit = UnfitFrames(skip_unfit)
+    inspection = inspect_frames(split.held_out, reference.processor, LEAST_HELD_OUT, unfit)
     if statistics is None and any(level.needs_calibration for level in levels):
-        statistics = calibrate_policy(reference, split.calibration, seed, on_progress=on_progress)
+        statistics = calibrate_policy(reference, split.calibration, seed, on_progress=on_progress, unfit=unfit)
 
     ranking, mix = (), None
     if options is not None:
-        scanned = list(split_frames(source, options.frames, 0, seed).calibration)
+        to_scan = split_frames(source, options.frames, 0, seed).calibration
+        scanned = [observation for _, observation in fit_frames(to_scan, reference.processor, unfit)]
         layers = LayerScan(reference, levels, scanned, options.by, channel_amax(statistics))
         choices = layers.choices(Stage("scanning", layers.measurements, on_progress).advance)
         ranking = tuple(choice for choice in ranked(choices) if choice.level != UNTOUCHED)
@@ -238,27 +249,30 @@ def quantize(
             save_scheme(chosen, search)
         del layers
 
-    observations = list(split.held_out)
+    observations = list(inspection.fit)
     reference_trace = _trace(reference, observations, draws, on_progress)
     reference_rollouts = _roll_out(reference, episodes, thresholds, on_progress)
     del reference  # a full-size network must leave memory before the next one enters it
 
-    candidate = quantize_checkpoint(checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes)
+    candidate = quantize_checkpoint(
+        checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes, norm_stats=norm_stats
+    )
     candidate_trace = _trace(candidate.policy, observations, draws, on_progress)
     candidate_rollouts = _roll_out(candidate.policy, episodes, thresholds, on_progress)
     success = pair(reference_rollouts, candidate_rollouts) if episodes else None
-    names = [str(place) for place in split.held_out.places]
+    names = [str(place) for place in inspection.fit.places]
     gate = compare(reference_trace, candidate_trace, joints, thresholds, names, success)
     return QuantizedPolicy(
         policy=candidate.policy,
         scheme=chosen,
         gate=gate,
         quantization=candidate.report,
-        facts=facts_about(candidate, checkpoint, split.held_out, inspection, draws),
+        facts=facts_about(candidate, checkpoint, inspection, draws),
         calibration=statistics,
         ranking=ranking,
         mix=mix,
         state=candidate.state,
+        left_out=tuple(f"{place}: {reason}" for place, reason in unfit.reasons.items()),
     )
 
 

@@ -14,7 +14,6 @@ import yaml
 from pi0_edge.ptq import figures
 from pi0_edge.ptq.candidate import Candidate
 from pi0_edge.ptq.frame_checks import Inspection
-from pi0_edge.ptq.frames import Frames
 from pi0_edge.ptq.gate import GateReport, JointError
 
 
@@ -38,10 +37,10 @@ class ReportPage:
 
 
 def facts_about(
-    candidate: Candidate, checkpoint: str | Path, frames: Frames, inspection: Inspection, draws: int
+    candidate: Candidate, checkpoint: str | Path, inspection: Inspection, draws: int
 ) -> tuple[tuple[str, str], ...]:
     """What was judged and on what, as (name, value) in words."""
-    policy, report, source = candidate.policy, candidate.report, frames.source
+    policy, report, source = candidate.policy, candidate.report, inspection.fit.source
     before, after = report.bytes_before / 1e6, report.bytes_after / 1e6
     return (
         ("checkpoint", f"{Path(checkpoint).name}, SHA-256 {policy.checkpoint_sha256[:16]}"),
@@ -51,6 +50,7 @@ def facts_about(
         ("weights", f"{after:.4g} MB, {after / before:.0%} of the {before:.4g} MB before"),
         ("held-out frames", f"{inspection.frames} of {f'{source.kind} {source.path}'.strip()}"),
         ("their SHA-256", inspection.sha256[:16]),
+        *([("left out of them", "; ".join(inspection.left_out))] if inspection.left_out else []),
         ("cameras", ", ".join(inspection.cameras)),
         ("noise", f"{draws} draws per frame, the same for fp32"),
     )

@@ -19,7 +19,7 @@ from pi0_edge.progress import ProgressCallback
 from pi0_edge.ptq.frames import ObservationSource
 
 if TYPE_CHECKING:
-    from pi0_edge.datasets.lerobot_metadata import EpisodeInfo
+    from pi0_edge.datasets.lerobot_metadata import Clip, EpisodeInfo
 
 
 def open_frames(
@@ -117,7 +117,7 @@ class LeRobotObservations:
     """The episodes whose files are there, with the cameras that the robot has.
 
     Attributes:
-        kind: "lerobot v2.1" or "lerobot v3.0".
+        kind: "lerobot v2.0", "lerobot v2.1" or "lerobot v3.0".
         path: The folder.
         lengths: Frames of each episode.
         cameras: Those of the robot that are recorded.
@@ -135,11 +135,14 @@ class LeRobotObservations:
         self.cameras = tuple(camera for camera in self._dataset.cameras if camera in robot.cameras)
         self._episodes = [episode for episode in self._dataset.episodes if self._is_complete(episode)]
         self.lengths = tuple(episode.length for episode in self._episodes)
-        if not self.cameras or not self._episodes:
+        if not self.cameras:
             raise DatasetError(
-                f"{root} has {len(self._episodes)} episodes with all their files and the cameras "
-                f"{', '.join(self._dataset.cameras) or 'none'}; expected at least one of the cameras of {robot.name}: "
-                f"{', '.join(robot.cameras)}"
+                f"{root} has the cameras {', '.join(self._dataset.cameras) or 'none'}; expected at least one of the "
+                f"cameras of {robot.name}: {', '.join(robot.cameras)}"
+            )
+        if not self._episodes:
+            raise DatasetError(
+                f"{root} names {len(self._dataset.episodes)} episodes, but none has all its files; fetch it again"
             )
 
     def read(self, episode: int, frames: Sequence[int]) -> Iterator[Observation]:
@@ -149,17 +152,15 @@ class LeRobotObservations:
             DatasetError: If the episode is damaged.
         """
         info = self._episodes[episode]
-        states = self._dataset.episode(info.index).state
-        prompt = info.tasks[0] if info.tasks else None
-        videos = [self._dataset.frames(info.index, camera) for camera in self.cameras]
-        wanted = set(frames)
-        for frame, images in enumerate(zip(*videos, strict=True)):
-            if frame in wanted:
-                yield Observation(dict(zip(self.cameras, images, strict=True)), states[frame], prompt)
-            if frame == frames[-1]:
-                return
+        states, prompts = self._dataset.states(info.index), self._dataset.prompts(info.index)
+        views = [self._dataset.frames(info.index, camera, frames) for camera in self.cameras]
+        for frame, images in zip(frames, zip(*views, strict=True), strict=True):
+            yield Observation(dict(zip(self.cameras, images, strict=True)), states[frame], prompts[frame])
 
     def _is_complete(self, episode: EpisodeInfo) -> bool:
         """Whether all its files exist: a dataset may have been fetched in part."""
-        videos = [episode.clips[CAMERA_PREFIX + camera].path for camera in self.cameras]
-        return all(path.is_file() for path in (episode.data, *videos))
+        return all(path.is_file() for path in (episode.data, *(clip.path for clip in self._clips(episode))))
+
+    def _clips(self, episode: EpisodeInfo) -> Iterator[Clip]:
+        """The videos of the robot's cameras; those with their images in the rows have none."""
+        return (clip for key, clip in episode.clips.items() if key.removeprefix(CAMERA_PREFIX) in self.cameras)

@@ -5,7 +5,16 @@ The policy reads cameras, dimensions and processing from it; the bridge and the 
 documents every field. Nothing here needs numpy or torch.
 """
 
-from pi0_edge.robots.description import CONVENTION_DIMS, MAX_DIM, SLOTS, UNITS, Joint, Robot
+from pi0_edge.robots.description import (
+    CONVENTION_DIMS,
+    MAX_DIM,
+    SLOTS,
+    UNITS,
+    Joint,
+    Robot,
+    place_of_slot,
+    slot_of_place,
+)
 from pi0_edge.robots.files import load_robot, parse_robot, robot_file, robot_names
 
 __all__ = [
@@ -17,6 +26,8 @@ __all__ = [
     "Robot",
     "load_robot",
     "parse_robot",
+    "place_of_slot",
     "robot_file",
     "robot_names",
+    "slot_of_place",
 ]

@@ -12,7 +12,8 @@ A robot is a YAML file with these fields::
       - {name: gripper, unit: ratio, position: [0, 1], velocity: 5.0, acceleration: 100.0, home: 0.0,
          resolution: 1.0e-4, closed: 0, open: 1}
     cameras: {front: base_0_rgb, wrist: left_wrist_0_rgb}  # camera -> slot of π0; a policy needs at least one camera
-    state_dim: 2                  # optional where joints are listed; 1 to 32, padded with zeros to the network's width
+    camera_aliases: {top: front}  # optional: other name -> camera; an observation may have either
+    state_dim: 2                  # optional where joints are listed; padded with zeros to the network's width, 32 in π0
     action_dim: 2                 # optional where joints are listed
     action_names: [...]           # optional: one per action dimension; default the names of the joints
     delta_actions: [1, -1]        # optional: one dimension relative to the state, one absolute; default all absolute
@@ -24,28 +25,49 @@ A robot is a YAML file with these fields::
 in unit/s, `acceleration` in unit/s². One count of a setpoint on the serial link is `resolution`. `closed` and `open`
 say which end of a gripper's range is which. The limits of a joint are given together or not at all: without them a
 policy can use the robot, and the bridge refuses it.
+
+π0 was pretrained with three cameras, which have the slots base_0_rgb, left_wrist_0_rgb and right_wrist_0_rgb. A policy
+that was fine-tuned with more takes them in the slots camera_3, camera_4 and so on, counted from 0: each is 256 more
+image tokens, in this order. How many dimensions there may be depends on the checkpoint: as its action projection has.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pi0_edge.errors import ConfigError
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
-"""π0's three camera slots, in the order of their image tokens."""
+"""π0's three camera slots, in the order of their image tokens; `slot_of_place` names further ones."""
 
 MAX_DIM = 32
-"""Widest state and action: the width of π0's action projection, and of a setpoint on the serial link."""
+"""Most actions of a robot that a bridge drives: a setpoint on the serial link has no room for more."""
 
 UNITS = ("rad", "m", "ratio")
 
 CONVENTION_DIMS = {"none": 0, "aloha_to_pi": 14}
 """Joint conventions by name, and how many dimensions state and actions must have at least."""
 
+_FURTHER_SLOT = re.compile(r"camera_(\d{1,2})")
+
 _LIMITS = ("position", "velocity", "acceleration", "home", "resolution")
+
+
+def slot_of_place(place: int) -> str:
+    """The slot at a place in the order of the image tokens, counted from 0: one of `SLOTS`, or a further one."""
+    return SLOTS[place] if place < len(SLOTS) else f"camera_{place}"
+
+
+def place_of_slot(slot: object) -> int | None:
+    """The inverse of `slot_of_place`; None for what is no slot."""
+    if slot in SLOTS:
+        return SLOTS.index(str(slot))
+    further = _FURTHER_SLOT.fullmatch(slot) if isinstance(slot, str) else None
+    place = -1 if further is None else int(further[1])
+    return place if place >= len(SLOTS) and slot == slot_of_place(place) else None
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,7 @@ class Robot:
     action_names: tuple[str, ...] = ()
     joints: tuple[Joint, ...] = ()
     servo_hz: int = 250
+    camera_aliases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.joints and not self.action_names:
@@ -164,7 +187,16 @@ class Robot:
             return f"no limits are given for {', '.join(unlimited)}"
         if self.control_hz is None:
             return "its control_hz is not known"
+        if self.action_dim > MAX_DIM:
+            return f"it has {self.action_dim} actions, and a setpoint on the serial link holds at most {MAX_DIM}"
         return None
+
+    def camera(self, name: str) -> str | None:
+        """The camera that `name` means: its own name, another one, or its slot. None where there is no such camera."""
+        if name in self.cameras:
+            return name
+        of_slot = {slot: camera for camera, slot in self.cameras.items()}
+        return self.camera_aliases.get(name, of_slot.get(name))
 
     def _mistakes(self) -> Iterator[str]:
         for name in ("name", "description"):
@@ -190,7 +222,7 @@ class Robot:
 
     def _mistakes_in_dims(self) -> Iterator[str]:
         wrong = self._wrong_dims()
-        yield from (self._mistake(name, f"a whole number from 1 to {MAX_DIM}") for name in wrong)
+        yield from (self._mistake(name, "a whole number from 1 on") for name in wrong)
         if self.control_hz is not None and not (_is_number(self.control_hz) and self.control_hz > 0):
             yield self._mistake("control_hz", "actions per second, > 0")
         if type(self.servo_hz) is not int or self.servo_hz <= 0:
@@ -204,14 +236,19 @@ class Robot:
 
     def _mistakes_in_cameras(self) -> Iterator[str]:
         slots = list(self.cameras.values())
-        if not (slots or self.joints) or not all(slot in SLOTS for slot in slots):
-            yield self._mistake("cameras", f"names mapped to slots of {', '.join(SLOTS)}")
+        if not (slots or self.joints) or any(place_of_slot(slot) is None for slot in slots):
+            yield self._mistake("cameras", f"names mapped to slots of {', '.join(SLOTS)}, camera_3, camera_4 …")
         elif len(set(slots)) != len(slots):
             yield self._mistake("cameras", "a slot of its own for each camera")
+        aliases = self.camera_aliases
+        if not isinstance(aliases, dict) or not all(name in list(self.cameras) for name in aliases.values()):
+            yield self._mistake("camera_aliases", "other names mapped to cameras of the robot")
+        elif any(name in self.cameras for name in aliases):
+            yield self._mistake("camera_aliases", "names that no camera has")
 
     def _wrong_dims(self) -> list[str]:
         dims = ("state_dim", "action_dim")
-        return [name for name in dims if type(value := getattr(self, name)) is not int or not 1 <= value <= MAX_DIM]
+        return [name for name in dims if type(value := getattr(self, name)) is not int or value < 1]
 
     def _mistake(self, name: str, expected: str) -> str:
         return f"{name} is {getattr(self, name)!r}, expected {expected}"

@@ -19,6 +19,7 @@ _REQUIRED = ("name", "control_hz")
 _DIMS = ("state_dim", "action_dim")
 _KINDS = {
     "cameras": (dict, "a mapping"),
+    "camera_aliases": (dict, "a mapping"),
     "delta_actions": (list, "a list"),
     "action_names": (list, "a list"),
     "joints": (list, "a list of joints, or the name of a robot whose joints they are"),

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pi0_edge.errors import BusyError, DeadlineError, ObservationError, Pi0EdgeError, ServingError
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
+from pi0_edge.protos.rpc.message_sizes import is_answer, too_large
 from pi0_edge.protos.rpc.tls import connection_advice, open_channel
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class PolicyClient:
             continuation: What the arm executes meanwhile; the chunk then continues it.
 
         Raises:
-            ObservationError: If the server refuses the observation.
+            ObservationError: If the server refuses the observation, or it is larger than the server takes.
             BusyError: If too many others wait already.
             DeadlineError: If there was no chunk within the client's deadline.
             ServingError: If the server cannot be reached or failed.
@@ -148,10 +149,27 @@ def write_observation(
 
 def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:
     """The error for a failed call."""
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (size := too_large(details)):
+        return _of_size(size, is_answer(details), address)
     if code == grpc.StatusCode.UNAVAILABLE and (advice := connection_advice(details)):
         return ServingError(f"the policy server at {address} accepts no connection: {advice}")
     if code == grpc.StatusCode.UNAVAILABLE:
         return ServingError(f"no policy server answers at {address} ({details}); start one with `pi0-edge serve`")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"the policy server at {address} did not answer in time ({details}); is it running?")
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return ServingError(
+            f"the server at {address} does not know this call ({details}); it may be an older policy server, or no "
+            "policy server: see `pi0-edge serve`"
+        )
     return _ERRORS.get(code, ServingError)(details)
+
+
+def _of_size(size: str, of_answer: bool, address: str) -> Pi0EdgeError:
+    """The error for a message that is too large, however often it is sent."""
+    if of_answer:
+        return ServingError(f"the answer of the server at {address} has {size}; is it a policy server of this version?")
+    return ObservationError(
+        f"the observation has {size}, which is the limit of the policy server at {address}; scale its images down, as "
+        "the policy does anyway"
+    )

@@ -68,9 +68,9 @@ class PolicyServer:
             listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=allow_remote
         )
         self.address = listen
-        self.service = PolicyService(policy, recorder)
-        self._policy = policy
         self.registry = CollectorRegistry()
+        self.service = PolicyService(policy, recorder, self.registry)
+        self._policy = policy
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
@@ -119,7 +119,8 @@ def warm_up(policy: Policy) -> None:
     robot, size = policy.processor.robot, policy.engine.config.vision.image_size
     black = np.zeros((size, size, 3), np.uint8)
     prompt = robot.default_prompt or "wait"
-    policy.infer(Observation(dict.fromkeys(robot.cameras, black), np.zeros(robot.state_dim), prompt), noise_seed=0)
+    state = policy.processor.trained_state()
+    policy.infer(Observation(dict.fromkeys(robot.cameras, black), state, prompt), noise_seed=0)
 
 
 def serve_policy(

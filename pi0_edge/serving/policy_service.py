@@ -8,7 +8,8 @@
 | the client's deadline passed                 | DEADLINE_EXCEEDED   |
 | the network gave no usable chunk, or a bug   | INTERNAL            |
 
-A peer gets the message of an error that is meant for people, never a stack trace; that goes to this machine's log.
+A state that the policy was not trained on is counted by joint, and refused where the policy refuses it. A peer gets the
+of an error that is meant for people, never a stack trace; that goes to this machine's log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
+from prometheus_client import CollectorRegistry, Counter
 
 from pi0_edge.errors import BusyError, ConfigError, DeadlineError, ObservationError, Pi0EdgeError
 from pi0_edge.policy import Policy
@@ -43,12 +45,20 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         chunks: How many chunks were made.
     """
 
-    def __init__(self, policy: Policy, recorder: ObservationRecorder | None = None) -> None:
+    def __init__(
+        self, policy: Policy, recorder: ObservationRecorder | None = None, registry: CollectorRegistry | None = None
+    ) -> None:
         self.chunks = 0
         self._recorder = recorder
         self._policy = policy
         self._queue = InferenceQueue()
         self._peer = ""
+        self._unfit = Counter(
+            "pi0_edge_unfit_states",
+            "Observations whose state the policy was not trained on, by joint.",
+            ("joint",),
+            registry=registry,
+        )
 
     def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
         """Answers one observation with one chunk."""
@@ -74,6 +84,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         action_dim = self._policy.processor.robot.action_dim
         plan = read_plan(request.continuation, action_dim) if request.HasField("continuation") else None
         observation = read_observation(request)
+        unfit = self._policy.processor.unfit_state(observation)
+        for joint in () if unfit is None else unfit.joints:
+            self._unfit.labels(joint.name).inc()
         chunk = self._policy.infer(observation, seed, plan)
         self.chunks += 1
         if self._recorder is not None:

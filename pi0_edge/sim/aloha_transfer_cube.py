@@ -18,8 +18,6 @@ It deliberately does not wrap gymnasium: there is one task, one action space and
 from __future__ import annotations
 
 import atexit
-import ctypes
-import os
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -29,25 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
-
-os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported
-
-_NO_OPENGL = f"mujoco found no off-screen OpenGL for MUJOCO_GL={os.environ['MUJOCO_GL']}"
+from pi0_edge.sim.opengl import opengl_errors
 
 try:
-    import mujoco
-    from dm_control import mujoco as dm_mujoco
-    from dm_control.rl import control
-    from gym_aloha.constants import ASSETS_DIR, DT, START_ARM_POSE, normalize_puppet_gripper_position
-    from gym_aloha.tasks import sim as gym_aloha_sim
-    from gym_aloha.utils import sample_box_pose
+    with opengl_errors():
+        import mujoco
+        from dm_control import mujoco as dm_mujoco
+        from dm_control.rl import control
+        from gym_aloha.constants import ASSETS_DIR, DT, START_ARM_POSE, normalize_puppet_gripper_position
+        from gym_aloha.tasks import sim as gym_aloha_sim
+        from gym_aloha.utils import sample_box_pose
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
         f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
     ) from error
-except (ImportError, AttributeError, OSError, ctypes.ArgumentError) as error:
-    # What PyOpenGL raises depends on which library is missing.
-    raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1 libgl1-mesa-dri") from error
 
 CONTROL_HZ = round(1 / DT)
 """Ticks per second: one setpoint is executed per tick."""
@@ -100,11 +93,16 @@ class _BlindTransferCube(gym_aloha_sim.TransferCubeTask):
         return OrderedDict()
 
 
+class _Renderer(mujoco.Renderer):
+    """A renderer that can be thrown away where its construction failed."""
+
+    _gl_context = None
+    _mjr_context = None
+
+
 def _open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    try:
-        renderer = mujoco.Renderer(model, height, width)
-    except (RuntimeError, mujoco.FatalError) as error:
-        raise MissingDependencyError(f"{_NO_OPENGL} ({error}): apt install libegl1 libgl1 libgl1-mesa-dri") from error
+    with opengl_errors():
+        renderer = _Renderer(model, height, width)
     atexit.unregister(_close_environments)  # the first renderer registers mujoco's own clean-up; run before it
     atexit.register(_close_environments)
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0

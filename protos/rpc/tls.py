@@ -38,6 +38,8 @@ def open_channel(address: str, tls: Path | None = None, options: Sequence[tuple[
 
 def connection_advice(details: str) -> str:
     """What a person may do about a connection that ended with these details; empty where it was not for want of TLS."""
+    if "wrong_version_number" in details.lower():
+        return "it does not speak TLS; leave --tls out, or start it with --tls"
     refused = ("handshake", "verification", "socket closed", "connection reset", "broken pipe")
     if not any(word in details.lower() for word in refused):
         return ""

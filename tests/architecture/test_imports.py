@@ -25,6 +25,7 @@ ABOVE_POLICY = ["pi0_edge.policy", *POLICY_STACK]
 
 BOTTOM = (
     "pi0_edge.errors",
+    "pi0_edge.installed_packages",
     "pi0_edge.progress",
     "pi0_edge.json_files",
     "pi0_edge.json_values",

@@ -1,15 +1,21 @@
 """`pi0-edge calibrate`, from a recording to a file, and what it says when it cannot."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from cli_runner import run
 from observation_sources import moving_images, states, write_npz
+from PIL import Image
 from policy_builders import write_checkpoint
 
 from pi0_edge.errors import MissingDependencyError
+from pi0_edge.processing import load_robot
 from pi0_edge.ptq import calibration as calibration_of_policies
 from pi0_edge.ptq.calibration_file import Calibration
+from pi0_edge.ptq.frames import split_frames
+from pi0_edge.ptq.sources import open_source
 
 torch.set_num_threads(1)
 FRAMES = 16
@@ -117,3 +123,79 @@ def test_too_few_frames_and_bad_paths_are_refused(options, tmp_path):
     ):
         ran = run("calibrate", *options, *extra)
         assert ran.code == 2 and message in ran.err
+
+
+def test_unfit_frames_are_left_out_up_to_the_number_given(checkpoint, tmp_path):
+    values = states(40)
+    values[[place.frame for place in chosen_places(checkpoint)][5]] = 57.3
+    recording = write_npz(tmp_path / "a.npz", 40, state=values, prompt="Transfer cube")
+    common = ["--checkpoint", checkpoint, "--dataset", recording, "--frames", 17, "--json"]
+    refused = run("calibrate", "--output", tmp_path / "out", *common)
+    assert refused.code == 2 and "give skip_unfit=N (--skip-unfit N)" in refused.result["error"]
+    ran = run("calibrate", "--output", tmp_path / "out", *common, "--skip-unfit", 1)
+    assert ran.code == 0, ran.err
+    (reason,) = ran.result["source"]["left_out"]
+    assert "the state of joint" in reason and f"left out as unfit: {reason[:20]}" in ran.err
+    source = Calibration.load(tmp_path / "out").source
+    assert (source.frames, source.left_out) == (16, (reason,))
+
+
+def chosen_places(checkpoint):
+    source = open_source(write_npz(checkpoint.parent / "any.npz", 40), load_robot("aloha_sim"))
+    return split_frames(source, 17, 0, 0).calibration.places
+
+
+DATASETS = {
+    "channels first": {"camera": {"shape": [3, 48, 96], "names": ["channels", "height", "width"]}},
+    "v2.0": {"info": {"codebase_version": "v2.0"}},
+    "twice the rate": {"video_times": np.arange(120) / 60},
+}
+
+
+@pytest.mark.parametrize("changes", DATASETS.values(), ids=DATASETS)
+def test_datasets_of_many_kinds_are_calibrated_on(checkpoint, tmp_path, changes):
+    builders = dataset_builders()
+    robot = robot_file(tmp_path)
+    root = builders.write_dataset(tmp_path / "ds", np.arange(60) / 30, dims=14, **changes)
+    ran = run("calibrate", "--output", tmp_path / "out", "--dataset", root, *of_robot(checkpoint, robot))
+    assert ran.code == 0, ran.err
+
+
+def test_images_in_the_rows_are_calibrated_on(checkpoint, tmp_path):
+    builders = dataset_builders()
+    stored = [{"bytes": png(builders.picture(row / 30)), "path": None} for row in range(60)]
+    root = builders.write_dataset(tmp_path / "ds", np.arange(60) / 30, dims=14, stored=stored)
+    ran = run("calibrate", "--output", tmp_path / "out", "--dataset", root, *of_robot(checkpoint, robot_file(tmp_path)))
+    assert ran.code == 0, ran.err
+
+
+def test_a_dataset_whose_video_has_other_moments_is_refused_by_file_row_and_times(checkpoint, tmp_path):
+    builders = dataset_builders()
+    times = np.arange(60) / 30
+    root = builders.write_dataset(tmp_path / "ds", times, dims=14, video_times=times / 2)
+    ran = run("calibrate", "--output", tmp_path / "out", "--dataset", root, *of_robot(checkpoint, robot_file(tmp_path)))
+    assert ran.code == 2
+    assert "the nearest image is of 0.983" in " ".join(ran.err.split()), ran.err
+
+
+def dataset_builders():
+    pytest.importorskip("pi0_edge.datasets.lerobot_reader", reason="datasets need pyarrow and av")
+    import dataset_builders
+
+    return dataset_builders
+
+
+def png(picture):
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def robot_file(folder):
+    path = folder / "bot.yaml"
+    path.write_text("name: bot\nstate_dim: 14\naction_dim: 14\ncameras: {cam: base_0_rgb}\ncontrol_hz: 50\n")
+    return path
+
+
+def of_robot(checkpoint, robot):
+    return ["--checkpoint", checkpoint, "--robot", robot, "--frames", 20]

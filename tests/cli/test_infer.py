@@ -100,6 +100,44 @@ def test_bad_states_are_refused_by_name(infer, state, message):
     assert message in ran.result["error"]
 
 
+DEGREES = "0 90 -45 0 120 0 90 0 90 -45 0 120 0 90"
+
+
+def test_degrees_for_radians_are_warned_of(infer, caplog):
+    ran = infer("--json", state=DEGREES)
+    assert ran.code == 0
+    assert "the state of joint" in caplog.text and "are these degrees?" in caplog.text
+    assert "are these degrees?" in ran.result["unfit_state"]
+    assert infer("--json").result["unfit_state"] is None
+
+
+def test_degrees_for_radians_may_be_refused(infer):
+    ran = infer("--json", "--refuse-unfit-state", state=DEGREES)
+    assert ran.code == 2
+    assert "are these degrees?" in ran.result["error"]
+    assert infer("--json", "--refuse-unfit-state").code == 0
+
+
+def test_statistics_of_ones_own(infer, tmp_path, checkpoint):
+    stats = json.loads((checkpoint / "norm_stats.json").read_text())
+    stats["norm_stats"]["actions"]["mean"] = [5.0] * DIMS
+    (tmp_path / "mine.json").write_text(json.dumps(stats))
+    own = infer("--json", "--norm-stats", tmp_path / "mine.json").result["actions"]
+    shift = 5.0 - np.linspace(-0.5, 0.5, DIMS)
+    np.testing.assert_allclose(own, infer("--json").result["actions"] + shift, atol=1e-6)
+    refused = run("infer", "--json", "--bundle", "b", "--norm-stats", "n", "--image", "top=x", "--state", STATE)
+    assert (refused.code, "nowhere" in infer("--norm-stats", "nowhere.json").err) == (2, True)
+
+
+def test_settings_in_a_sizes_file_reach_the_policy(infer, tmp_path):
+    (tmp_path / "sizes.yaml").write_text("padding_value: -3\neuler_steps: 3\n")
+    changed = infer("--json", "--config", tmp_path / "sizes.yaml")
+    assert changed.code == 0, changed.err
+    assert changed.result["actions"] != infer("--json").result["actions"]
+    (tmp_path / "sizes.yaml").write_text("padding_valu: -3\n")
+    assert "did you mean padding_value?" in infer("--config", tmp_path / "sizes.yaml").err
+
+
 def test_a_pickled_state_is_never_opened(infer, tmp_path):
     np.save(tmp_path / "s.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     ran = infer("--json", state=str(tmp_path / "s.npy"))

@@ -105,7 +105,7 @@ def test_a_robot_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"state_dim": 33}, r"state_dim is 33, expected a whole number from 1 to 32"),
+        ({"state_dim": -1}, r"state_dim is -1, expected a whole number from 1 on"),
         ({"action_dim": 0}, r"action_dim is 0"),
         ({"action_dim": "7"}, r"action_dim is '7'"),
         ({"control_hz": -1}, r"control_hz is -1, expected actions per second"),

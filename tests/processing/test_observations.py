@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,41 @@ def test_golden_observation_of_openpis_client(tmp_path):
     assert torch.equal(inputs.images, torch.full((1, 1, 3, 224, 224), -1.0))
     expected = ([0.0, 1.0, 2.0] - stats["state"]["mean"]) / (stats["state"]["std"] + 1e-6)
     np.testing.assert_array_equal(inputs.state.numpy()[0, :3], expected.astype(np.float32))
+
+
+def test_a_robot_of_more_dimensions_than_a_setpoint_holds(tmp_path):
+    """A humanoid of 44 joints, four cameras; the network is as wide as its checkpoint says."""
+    cameras = {"head": "base_0_rgb", "left": "left_wrist_0_rgb", "right": "right_wrist_0_rgb", "chest": "camera_3"}
+    robot = Robot("humanoid", 44, 44, cameras, 30, delta_actions=(40, -4), default_prompt="walk")
+    config = dataclasses.replace(tiny_config(), action_dim=48)
+    made = ObservationProcessor(robot, character_tokenizer(tmp_path), z_scores(44, 44), config)
+    observed = Observation({name: random_image(3) for name in cameras}, np.linspace(-1, 1, 44))
+    inputs = made.to_model_inputs(observed)
+    assert inputs.images.shape[:2] == (1, 4) and inputs.state.shape == (1, 48)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        chunk = Pi0(config).eval().sample_actions(inputs, torch.randn(1, 50, 48), euler_times(1))
+    commands = made.to_physical(chunk[0].numpy(), observed)
+    assert commands.shape == (50, 44) and np.isfinite(commands).all()
+    np.testing.assert_allclose(made.to_normalized(commands, observed)[:, :44], chunk[0, :, :44], atol=1e-5)
+    with pytest.raises(ConfigError, match=r"humanoid has 44 state, the network at most 32"):
+        ObservationProcessor(robot, character_tokenizer(tmp_path), z_scores(44, 44), tiny_config())
+
+
+def test_a_slot_names_a_camera_too(tmp_path):
+    aloha = processor(tmp_path)
+    by_slot = aloha_observation(images={"right_wrist_0_rgb": random_image(1), "base_0_rgb": random_image(2)})
+    found = [aloha.to_model_inputs(each).images for each in (by_slot, aloha_observation())]
+    assert torch.equal(*found)
+
+
+def test_a_state_of_the_training_fits(tmp_path):
+    for name in ("aloha", "aloha_sim", "ur5e", "libero"):
+        made = processor(tmp_path, name)
+        assert made.unfit_state(Observation({}, made.trained_state(), "x")) is None
+
+
+def test_a_blank_prompt_is_told_of_the_default(tmp_path):
+    sim = processor(tmp_path, "aloha_sim")
+    with pytest.raises(ObservationError, match=r"prompt is '', expected a sentence; None means 'Transfer cube'"):
+        sim.to_model_inputs(Observation({"top": random_image()}, np.zeros(14), ""))

@@ -7,12 +7,12 @@ import pytest
 from observation_sources import moving_images, states, write_npz
 from policy_builders import DIMS, PROMPT, write_checkpoint
 
-from pi0_edge.errors import DatasetError, ObservationError
+from pi0_edge.errors import ConfigError, DatasetError, ObservationError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Mode, Normalization, Normalizer, ObservationProcessor
 from pi0_edge.processing.observation import Observation
 from pi0_edge.processing.recordings import write_observation_archive
-from pi0_edge.ptq.frame_checks import inspect_frames
+from pi0_edge.ptq.frame_checks import UnfitFrames, inspect_frames
 from pi0_edge.ptq.frames import Frames, Place
 from pi0_edge.ptq.sources import open_source
 
@@ -25,10 +25,10 @@ def processor(tmp_path_factory) -> ObservationProcessor:
     return Policy.load(write_checkpoint(tmp_path_factory.mktemp("checks") / "policy"), "reference").processor
 
 
-def inspect(path, processor, frames=FRAMES):
+def inspect(path, processor, frames=FRAMES, unfit=None):
     source = open_source(path, processor.robot)
     places = tuple(Place(0, frame) for frame in range(frames))
-    return inspect_frames(Frames(source, places), processor, MINIMUM)
+    return inspect_frames(Frames(source, places), processor, MINIMUM, unfit)
 
 
 def changed(values: np.ndarray, place: Any, value: Any) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_a_camera_that_drops_out_is_named(tmp_path, processor):
         if number == 20:
             del images["left_wrist"]
         write_observation_archive(tmp_path / f"{number:06d}.npz", Observation(images, values[number], PROMPT), 0, 0)
-    with pytest.raises(DatasetError, match="frame 20, has the cameras top, others have top, left_wrist"):
+    with pytest.raises(DatasetError, match="frame 20: it has the cameras top, others have top, left_wrist"):
         inspect(tmp_path, processor)
 
 
@@ -142,3 +142,47 @@ def test_without_statistics_any_state_is_in_range(tmp_path, processor):
     )
     path = write_npz(tmp_path / "a.npz", FRAMES, state=changed(states(FRAMES), (4, 6), 1e6))
     assert inspect(path, free).frames == FRAMES
+
+
+def test_as_many_unfit_frames_as_allowed_are_left_out_and_named(tmp_path, processor):
+    values = changed(changed(states(FRAMES), (7, 3), np.nan), (9, 8), 57.3)
+    path, unfit = write_npz(tmp_path / "a.npz", FRAMES, state=values), UnfitFrames(2)
+    found = inspect(path, processor, unfit=unfit)
+    assert (found.frames, len(found.fit), len(list(found.fit))) == (FRAMES - 2,) * 3
+    assert not {Place(0, 7), Place(0, 9)} & set(found.fit.places)
+    first, second = found.left_out
+    assert first.startswith("episode 0, frame 7: state has nan at index 3")
+    assert second.startswith("episode 0, frame 9: the state of joint right_shoulder is 57.3")
+    assert list(unfit.reasons) == [Place(0, 7), Place(0, 9)]
+    others = np.delete(np.arange(FRAMES), [7, 9])
+    clean = write_npz(
+        tmp_path / "clean.npz", FRAMES - 2, **{"images.top": moving_images(FRAMES)[others], "state": values[others]}
+    )
+    assert inspect(clean, processor, FRAMES - 2).sha256 == found.sha256
+    assert inspect(path, processor, unfit=unfit).left_out == found.left_out, "the same frames do not count twice"
+    with pytest.raises(
+        DatasetError, match=r"more unfit frames than .* \(1\): episode 0, frame 7: .*; episode 0, frame 9:"
+    ):
+        inspect(path, processor, unfit=UnfitFrames(1))
+    with pytest.raises(ObservationError, match=r"frame 7: state has nan .* give skip_unfit=N"):
+        inspect(path, processor, unfit=UnfitFrames(0))
+
+
+def test_a_camera_that_drops_out_may_be_left_out(tmp_path, processor):
+    pictures, values = moving_images(FRAMES), states(FRAMES)
+    for number in range(FRAMES):
+        images = {"top": pictures[number], **({"left_wrist": pictures[-number]} if number != 20 else {})}
+        write_observation_archive(tmp_path / f"{number:06d}.npz", Observation(images, values[number], PROMPT), 0, 0)
+    found = inspect(tmp_path, processor, unfit=UnfitFrames(1))
+    assert found.frames == FRAMES - 1 and "frame 20: it has the cameras top" in found.left_out[0]
+
+
+def test_what_remains_must_be_enough(tmp_path, processor):
+    path = write_npz(tmp_path / "a.npz", 17, state=changed(states(17), ([1, 2], 0), np.inf))
+    with pytest.raises(DatasetError, match="has 15 frames for this purpose, expected at least 16"):
+        inspect(path, processor, 17, UnfitFrames(5))
+
+
+def test_less_than_no_unfit_frames_is_refused():
+    with pytest.raises(ConfigError, match="skip_unfit is -1; expected 0 or more"):
+        UnfitFrames(-1)

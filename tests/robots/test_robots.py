@@ -185,3 +185,38 @@ def test_robot_check_explains_a_file(tmp_path):
 
 def test_robot_list_shows_every_robot():
     assert [robot["name"] for robot in run("robot", "list", "--json").result["robots"]] == robot_names()
+
+
+def test_a_robot_too_wide_for_the_serial_link_is_one_for_a_policy_alone():
+    joints = [{**ARM["joints"][0], "name": f"joint_{place}"} for place in range(33)]
+    wide = parse_robot(changed(joints=joints), "wide")
+    assert wide.why_not_playable == "it has 33 actions, and a setpoint on the serial link holds at most 32"
+    assert "33 actions" in str(why_not_in_firmware(wide))
+    assert parse_robot(changed(joints=joints[:32]), "fits").why_not_playable is None
+
+
+def test_further_camera_slots():
+    cameras = {"a": "base_0_rgb", "b": "camera_3", "c": "camera_12"}
+    robot = parse_robot(changed(cameras=cameras, camera_aliases={"top": "a"}), "many")
+    assert robot.cameras == cameras
+    assert [robot.camera(name) for name in ("a", "top", "camera_3", "camera_4", "d")] == ["a", "a", "b", None, None]
+
+
+@pytest.mark.parametrize("slot", ["camera_2", "camera_03", "camera_", "camera_-3", "camera_100", "base_1_rgb", 3])
+def test_a_slot_that_is_none(slot):
+    with pytest.raises(ConfigError, match=r"expected names mapped to slots of base_0_rgb, .*, camera_3, camera_4"):
+        parse_robot(changed(cameras={"front": slot}), "arm")
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"),
+    [
+        ({"top": "nowhere"}, "other names mapped to cameras of the robot"),
+        ({"front": "front"}, "names that no camera has"),
+        (["front"], "expected a mapping"),
+        ({"top": ["front"]}, "other names mapped to cameras of the robot"),
+    ],
+)
+def test_wrong_camera_aliases(aliases, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_robot(changed(camera_aliases=aliases), "arm")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from dataclasses import replace
 
 import grpc
@@ -21,6 +23,7 @@ from pi0_edge.model import Continuation, ModelInputs
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
+from pi0_edge.serving import policy_client
 from pi0_edge.serving.policy_client import SERVICE, PolicyClient, write_observation
 from pi0_edge.serving.policy_server import MESSAGE_LIMIT, PolicyServer
 
@@ -171,6 +174,59 @@ def test_a_bad_observation_is_refused_by_name_and_the_server_goes_on(name, stub)
     assert len(stub.Infer(request(), timeout=10).actions) == CONFIG.horizon * DIMS
 
 
+DEGREES = [0.0, 90.0, -45.0, 0.0, 120.0, 0.0, 90.0] * 2
+IN_DEGREES = r"joint left_shoulder is 90, expected -1.731 to 0.8846 .* are these degrees\?"
+
+
+def unfit_states(server: PolicyServer, joint: str) -> float:
+    return server.registry.get_sample_value("pi0_edge_unfit_states_total", {"joint": joint}) or 0.0
+
+
+def test_a_state_that_the_policy_was_not_trained_on_is_warned_of_once_and_counted(policy, caplog):
+    watched = Policy(policy.engine, policy.processor)
+    running = PolicyServer(watched, "127.0.0.1:0")
+    running.start()
+    try:
+        assert caplog.text == "", "not of the state that warms it up"
+        with PolicyClient(running.address) as client:
+            for _ in range(3):
+                client.infer(Observation(observation().images, np.array(DEGREES), PROMPT), 1, 1)
+            client.infer(observation(), 1, 1)
+    finally:
+        running.stop()
+    assert unfit_states(running, "left_wrist_angle") == 3
+    assert unfit_states(running, "left_waist") == 0
+    warnings = [record.getMessage() for record in caplog.records if "the state of joint" in record.getMessage()]
+    assert len(warnings) == 1
+    assert re.search(IN_DEGREES, warnings[0])
+
+
+def test_a_state_that_the_policy_was_not_trained_on_may_be_refused(policy):
+    strict = Policy(policy.engine, policy.processor)
+    strict.refuse_unfit_state = True
+    running = PolicyServer(strict, "127.0.0.1:0")
+    running.start()
+    try:
+        with PolicyClient(running.address) as client:
+            with pytest.raises(ObservationError, match=IN_DEGREES):
+                client.infer(Observation(observation().images, np.array(DEGREES), PROMPT), 1, 1)
+            assert client.infer(observation(), 1, 1).horizon == CONFIG.horizon
+    finally:
+        running.stop()
+    assert unfit_states(running, "left_wrist_angle") == 1
+
+
+def test_another_joint_is_warned_of_although_one_was_already(policy, caplog):
+    watched = Policy(policy.engine, policy.processor)
+    state = policy.processor.trained_state()
+    for joint in (3, 3, 5):
+        state[joint] = 1e3
+        chunk = watched.infer(Observation(observation().images, state, PROMPT), 1)
+        assert chunk.unfit_state is not None
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" is ")[0].split()[-1] for line in lines] == ["left_forearm_roll", "left_wrist_rotate"]
+
+
 def test_the_client_raises_the_error_that_the_server_meant(client):
     with pytest.raises(ObservationError, match="expected 14"):
         client.infer(Observation(observation().images, np.zeros(3), PROMPT), 1, 1)
@@ -182,6 +238,34 @@ def test_a_message_over_the_cap_is_refused(stub):
         stub.Infer(request(images=[image("top", side, side, 3 * side * side)]), timeout=30)
     assert 3 * side * side > MESSAGE_LIMIT
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_observation_over_the_cap_is_not_reported_as_a_busy_server(client):
+    images = {camera: np.zeros((2160, 3840, 3), np.uint8) for camera in ("top", "left_wrist", "right_wrist")}
+    with pytest.raises(ObservationError, match=r"has 71\.2 MiB, expected at most 32 MiB, .* scale its images down"):
+        client.infer(Observation(images, np.zeros(DIMS), PROMPT), 0, 0)
+
+
+def test_an_answer_over_the_client_s_cap_is_no_busy_server_either(server, monkeypatch):
+    options = [("grpc.max_receive_message_length", 64), ("grpc.use_local_subchannel_pool", 1)]
+    monkeypatch.setattr(policy_client, "_CHANNEL_OPTIONS", options)
+    refused = pytest.raises(ServingError, match=r"the answer of the server at .* MiB, expected at most")
+    with PolicyClient(server.address) as connected, refused as found:
+        connected.infer(observation(), 1, 1)
+    assert type(found.value) is ServingError
+
+
+def test_a_server_without_the_call_is_told_from_one_that_failed():
+    other = grpc.server(futures.ThreadPoolExecutor(1))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    try:
+        with PolicyClient(f"127.0.0.1:{port}") as connected:
+            for call in (connected.metadata, lambda: connected.infer(observation(), 1, 1)):
+                with pytest.raises(ServingError, match=r"does not know this call .* older policy server, or no policy"):
+                    call()
+    finally:
+        other.stop(0)
 
 
 def test_garbage_instead_of_a_message_is_refused(server):

@@ -1,6 +1,7 @@
 """The simulated ALOHA and its scripted expert: seeds, setpoints, images, errors, success."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ try:
     from pi0_edge.sim.aloha_transfer_cube import CAMERAS, HOME, JOINT_NAMES, AlohaTransferCube
     from pi0_edge.sim.demonstration import demonstrate, disturbance_of, smooth_disturbance
     from pi0_edge.sim.expert import EPISODE_TICKS, TransferCubeExpert, Waypoint, minimum_jerk
+    from pi0_edge.sim.opengl import opengl_errors
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -184,12 +186,53 @@ def test_disturbance_is_smooth_has_the_asked_size_and_spares_the_grippers():
     np.testing.assert_array_equal(disturbance_of(5, 100), disturbance_of(5, 100))
 
 
-def test_missing_opengl_is_named_with_its_packages():
+RENDER = """
+import sys
+from pi0_edge.errors import Pi0EdgeError
+try:
+    from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+    environment = AlohaTransferCube()
+    environment.reset(0)
+    environment.render()
+    environment.close()
+except Pi0EdgeError as error:
+    sys.exit(f"{error}")
+"""
+NO_DISPLAY = {"DISPLAY": None, "WAYLAND_DISPLAY": None}
+INHERITED = {
+    "glfw": ({"MUJOCO_GL": "glfw", **NO_DISPLAY}, "unset MUJOCO_GL or set it to egl"),
+    "glfw, dead display": ({"MUJOCO_GL": "glfw", **NO_DISPLAY, "DISPLAY": ":987"}, "unset MUJOCO_GL or set it to egl"),
+    "unknown": ({"MUJOCO_GL": "bogus"}, "MUJOCO_GL='bogus' .*: unset MUJOCO_GL or set it to egl"),
+    "capitals": ({"MUJOCO_GL": "EGL"}, "unset MUJOCO_GL or set it to egl"),
+    "empty": ({"MUJOCO_GL": "", **NO_DISPLAY}, "MUJOCO_GL='' .*: unset MUJOCO_GL or set it to egl"),
+    "off": ({"MUJOCO_GL": "off"}, "unset MUJOCO_GL or set it to egl"),
+    "glx": ({"MUJOCO_GL": "glx", **NO_DISPLAY}, "unset MUJOCO_GL or set it to egl"),
+    "platform": ({"PYOPENGL_PLATFORM": "glx"}, "PYOPENGL_PLATFORM='glx' .*: unset PYOPENGL_PLATFORM"),
+    "device": ({"MUJOCO_EGL_DEVICE_ID": "99"}, "MUJOCO_EGL_DEVICE_ID='99' .*: unset MUJOCO_EGL_DEVICE_ID"),
+    "no number": ({"MUJOCO_EGL_DEVICE_ID": "x"}, "MUJOCO_EGL_DEVICE_ID='x' .*: unset MUJOCO_EGL_DEVICE_ID"),
+}
+OPENGL = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")
+
+
+@pytest.mark.parametrize(("variables", "advice"), INHERITED.values(), ids=INHERITED)
+def test_what_another_project_asked_of_opengl_is_one_line(variables, advice):
+    kept = {name: value for name, value in os.environ.items() if name not in OPENGL}
+    changed = {**kept, **variables}
     result = subprocess.run(
-        [sys.executable, "-c", "import pi0_edge.sim.aloha_transfer_cube"],
-        env={**os.environ, "MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"},
+        [sys.executable, "-c", RENDER],
+        env={name: value for name, value in changed.items() if value is not None},
         capture_output=True,
         text=True,
     )
-    assert result.returncode == 1
-    assert "MissingDependencyError" in result.stderr and "apt install libegl1 libgl1 libgl1-mesa-dri" in result.stderr
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert re.search(rf"{advice}$", line), line
+
+
+def test_missing_opengl_is_named_with_its_packages(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    for name in OPENGL[1:]:
+        monkeypatch.delenv(name, raising=False)
+    message = r"no off-screen OpenGL .* apt install libegl1 libgl1 libgl1-mesa-dri$"
+    with pytest.raises(MissingDependencyError, match=message), opengl_errors():
+        raise OSError("libEGL.so.1: cannot open shared object file")
