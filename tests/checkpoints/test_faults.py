@@ -206,6 +206,49 @@ def test_path_without_checkpoint_is_refused(tmp_path):
         open_checkpoint(tmp_path / "notes.txt")
 
 
+@pytest.mark.parametrize(
+    ("given", "places", "meant"),
+    [
+        ("exp", ["exp/20000", "exp/5000"], ["exp/20000", "exp/5000"]),
+        ("out", ["out/checkpoints/020000/pretrained_model"], ["out/checkpoints/020000"]),
+        ("out/checkpoints", ["out/checkpoints/last/pretrained_model", "out/checkpoints/090000/pretrained_model"], None),
+        ("models--x--y", ["models--x--y/snapshots/0a1b"], ["models--x--y/snapshots/0a1b"]),
+    ],
+    ids=["openpi", "LeRobot", "LeRobot, last", "cache of the hub"],
+)
+def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places, meant):
+    for place in places:
+        write_safetensors(tmp_path / place, {"a": torch.zeros(1)})
+    meant = meant or ["out/checkpoints/last", "out/checkpoints/090000"]
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path / given)
+    expected = " or ".join(str(tmp_path / place) for place in meant)
+    assert str(error.value) == f"{tmp_path / given} holds no weights; did you mean {expected}?"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("lerobot/pi0_base", r"hf download lerobot/pi0_base --local-dir pi0_base"),
+        ("gs://openpi-assets/checkpoints/pi0_base", r"gsutil -m cp -r gs://openpi-assets/checkpoints/pi0_base"),
+        ("some/where/else", r"expected a \.safetensors file"),
+    ],
+)
+def test_a_model_that_is_not_on_this_machine(given, advice):
+    with pytest.raises(CheckpointError, match=rf"^{given} does not exist; .*{advice}"):
+        open_checkpoint(given)
+
+
+def test_weights_that_are_nearly_a_checkpoint(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "ema.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors, but ema\.safetensors; give that"):
+        open_checkpoint(tmp_path)
+    for shard in (1, 2):
+        save_file({"a": torch.zeros(1)}, tmp_path / f"model-0000{shard}-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"shards \(model-00001.* and 1 more\) without model.*index\.json"):
+        open_checkpoint(tmp_path)
+
+
 def test_index_that_names_a_missing_shard_or_tensor_is_refused(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
