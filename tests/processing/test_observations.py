@@ -24,6 +24,7 @@ from pi0_edge.processing import (
     load_robot,
 )
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
+from pi0_edge.processing.settings import ProcessingSettings
 
 
 def random_image(seed=0, shape=(48, 64, 3)):
@@ -160,12 +161,18 @@ def test_a_prompt_of_exactly_the_limit_passes(tmp_path):
     assert inputs.tokens.shape == (1, 48)
 
 
-def test_truncation_as_openpi_only_on_request(tmp_path):
+def test_truncation_as_openpi_only_on_request(tmp_path, caplog):
     robot = load_robot("aloha")
     tokenizer = character_tokenizer(tmp_path)
-    cutting = ObservationProcessor(robot, tokenizer, z_scores(14, 14), tiny_config(), truncate_prompts=True)
+    settings = ProcessingSettings(truncate_prompts=True)
+    cutting = ObservationProcessor(robot, tokenizer, z_scores(14, 14), tiny_config(), settings)
+    assert not caplog.records
+    cutting.to_model_inputs(aloha_observation(prompt="x" * 60))
     tokens = cutting.to_model_inputs(aloha_observation(prompt="x" * 60)).tokens.tolist()[0]
     assert tokens == [2, *[200 + ord("x")] * 47], "the newline is lost, as in openpi"
+    (warned,) = caplog.messages
+    assert warned.startswith("the last 14 of 62 tokens are cut off from the prompt 'xxx"), "once per prompt"
+    assert cutting.description().settings["truncate_prompts"] is True
 
 
 def test_chunks_with_wrong_shape_or_values_are_refused(tmp_path):

@@ -45,6 +45,7 @@ UNLIKE_OPENPI = ProcessingSettings(
     PromptStyle.TEXT_AND_STATE,
     prompt_cleaning=False,
     prompt_state_padded=True,
+    truncate_prompts=True,
     resize_filter=ResizeFilter.TORCH,
     padding_value=-3.0,
     still_joints=StillJoints.AS_TRAINED,
