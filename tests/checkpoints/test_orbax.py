@@ -129,19 +129,19 @@ def test_lora_factors_are_merged_as_openpi_applies_them(tmp_path, caplog):
     def ours(name: str, values: np.ndarray) -> np.ndarray:
         return values @ found[f"expert.layers.1.{name}.weight"].numpy().T
 
-    close = {"rtol": 1e-4, "atol": 1e-4}
+    def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
     query = applied(f"{attn}.q_einsum_1", "TD,NDH->TNH", x)
-    np.testing.assert_allclose(ours("attention.q", x), query.reshape(5, -1), **close)
+    assert_near(ours("attention.q", x), query.reshape(5, -1))
     keys = applied(f"{attn}.kv_einsum_1", "TD,CKDH->CTKH", x)
-    np.testing.assert_allclose(ours("attention.v", x), keys[1].reshape(5, -1), **close)
-    np.testing.assert_allclose(
-        ours("attention.o", query.reshape(5, -1)), applied(f"{attn}.attn_vec_einsum_1", "TNH,NHD->TD", query), **close
-    )
+    assert_near(ours("attention.v", x), keys[1].reshape(5, -1))
+    assert_near(ours("attention.o", query.reshape(5, -1)), applied(f"{attn}.attn_vec_einsum_1", "TNH,NHD->TD", query))
     mlp = "PaliGemma.llm.layers.mlp_1"
     for place, name in enumerate(("gate", "up")):
         a, b = factors[f"{mlp}.gating_einsum_lora_a"][1, place], factors[f"{mlp}.gating_einsum_lora_b"][1, place]
         expected = x @ arrays[f"{mlp}.gating_einsum"][1, place] + x @ a @ b
-        np.testing.assert_allclose(ours(f"mlp.{name}", x), expected, **close)
+        assert_near(ours(f"mlp.{name}", x), expected)
     merged = {name for name in found if not torch.equal(found[name], state[name])}
     assert all(name.startswith(("prefix.layers.", "expert.layers.")) and "norm" not in name for name in merged)
     last = ("prefix.layers.2.attention.k.weight", "expert.layers.2.mlp.down.weight")

@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cameras = dict(zip(("image.base_0_rgb", "image.left_wrist_0_rgb"), images[0].permute(0, 2, 3, 1), strict=True))
     recorded = {name: image[None].numpy() for name, image in cameras.items()}
     recorded |= {"tokens": tokens.numpy(), "token_mask": np.ones((1, 6), bool)}
-    np.savez(folder / "inputs.npz", **recorded, state=state.numpy(), noise=noise.numpy())
+    recorded |= {"state": state.numpy(), "noise": noise.numpy()}
+    np.savez(folder / "inputs.npz", allow_pickle=False, **recorded)
     times = euler_times(10, "exact")[:, None].contiguous()
     save_file({"actions": actions.contiguous(), "t": times}, folder / "expected.safetensors")
     return folder
