@@ -66,16 +66,30 @@ def load_processor(
     folder = Path(folder)
     recorded = _recorded(folder)
     layout = load_robot(robot) if robot is not None else _robot(folder, recorded)
-    given = parse_settings(settings or {})
-    mode = given.pop("normalization", None)
-    found = _settings(folder, recorded, config, given)
+    mode = parse_settings(settings or {}).get("normalization")
     return ObservationProcessor(
         robot=layout,
         tokenizer=load_tokenizer(tokenizer if tokenizer is not None else _tokenizer(folder)),
         normalization=_normalization(folder, recorded, config, layout, norm_stats, asset_id, mode),
         config=config,
-        settings=dataclasses.replace(found, **given),
+        settings=load_settings(folder, config, settings),
     )
+
+
+def load_settings(folder: Path, config: Pi0Config, given: Mapping[str, Any] | None = None) -> ProcessingSettings:
+    """The settings of a policy; a warning is logged for each that is neither recorded nor given.
+
+    Args:
+        folder: `Checkpoint.folder`.
+        config: Sizes of the network.
+        given: Settings by name, instead of what the folder records.
+
+    Raises:
+        ConfigError: If a setting is not known, or the folder records one that cannot be had here.
+    """
+    parsed = parse_settings(given or {})
+    parsed.pop("normalization", None)
+    return dataclasses.replace(_settings(folder, _recorded(folder), config, parsed), **parsed)
 
 
 def restore_processor(folder: Path, recorded: ProcessingDescription, config: Pi0Config) -> ObservationProcessor:
@@ -95,7 +109,7 @@ def restore_processor(folder: Path, recorded: ProcessingDescription, config: Pi0
         tokenizer=load_tokenizer(recorded.tokenizer or _tokenizer(folder)),
         normalization=_native_normalization(folder, recorded.normalization, "the description"),
         config=config,
-        settings=_recorded_settings(recorded, "the description"),
+        settings=restore_settings(recorded),
     )
 
 
@@ -107,7 +121,12 @@ def _recorded(folder: Path) -> ProcessingDescription | None:
     return ProcessingDescription.from_dict(processing, str(path)) if processing else None
 
 
-def _recorded_settings(recorded: ProcessingDescription, origin: str) -> ProcessingSettings:
+def restore_settings(recorded: ProcessingDescription, origin: str = "the description") -> ProcessingSettings:
+    """The settings in a description; `origin` is its file, for error messages.
+
+    Raises:
+        ConfigError: If one of them is unknown.
+    """
     found = parse_settings({"prompt_style": recorded.prompt_style, **recorded.settings}, origin)
     return dataclasses.replace(ProcessingSettings(), **found)
 
@@ -117,7 +136,7 @@ def _settings(
 ) -> ProcessingSettings:
     """What the folder records, with a warning for each setting that it does not record and the user does not give."""
     if recorded is not None:
-        return _recorded_settings(recorded, f"{folder}/config.json")
+        return restore_settings(recorded, f"{folder}/config.json")
     if (folder / PREPROCESSOR).is_file():
         return lerobot_settings(folder, config.variant, given)
     of_openpi = ProcessingSettings.of_openpi(config.variant)
