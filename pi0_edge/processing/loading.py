@@ -128,6 +128,10 @@ def restore_settings(recorded: ProcessingDescription, origin: str = "the descrip
         ConfigError: If one of them is unknown.
     """
     found = parse_settings({"prompt_style": recorded.prompt_style, **recorded.settings}, origin)
+    if "normalization" in found:
+        raise ConfigError(
+            f"{origin} records the normalization among the settings, expected it beside them; save it again"
+        )
     return dataclasses.replace(ProcessingSettings(), **found)
 
 
