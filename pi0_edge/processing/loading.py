@@ -26,6 +26,7 @@ from pi0_edge.processing.lerobot_files import (
     lerobot_robot,
     lerobot_settings,
     load_lerobot_normalization,
+    recorded_euler_steps,
 )
 from pi0_edge.processing.norm_stats import FieldStats, find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
@@ -130,7 +131,7 @@ def restore_settings(recorded: ProcessingDescription, origin: str = "the descrip
     found = parse_settings({"prompt_style": recorded.prompt_style, **recorded.settings}, origin)
     if "normalization" in found:
         raise ConfigError(
-            f"{origin} records the normalization among the settings, expected it beside them; save it again"
+            f"{origin} records a normalization among the settings, expected it beside them; save it again"
         )
     return dataclasses.replace(ProcessingSettings(), **found)
 
@@ -141,7 +142,8 @@ def _settings(
     """What the folder records, with a warning for each setting that it does not record and the user does not give."""
     if recorded is not None:
         return restore_settings(recorded, f"{folder}/config.json")
-    if (folder / PREPROCESSOR).is_file():
+    content = read_json_object(folder / "config.json", ConfigError) if (folder / "config.json").is_file() else {}
+    if "input_features" in content:
         return lerobot_settings(folder, config.variant, given)
     of_openpi = ProcessingSettings.of_openpi(config.variant)
     if config.variant == "pi05" and "prompt_style" not in given:
@@ -150,10 +152,13 @@ def _settings(
             "π0.5 (pi05_libero was trained without: give discrete_state_input: false in a SIZES file)",
             folder,
         )
-    if not _is_of_transformers(folder):
+    if "model_type" not in content:  # which transformers alone writes
         return of_openpi
     unsaid = [name for name in ("prompt_cleaning", "resize_filter", "padding_value") if name not in given]
-    of_transformers = dataclasses.replace(of_openpi, prompt_cleaning=False, euler_times=EulerTimes.EXACT)
+    steps = recorded_euler_steps(folder / "config.json")
+    of_transformers = dataclasses.replace(
+        of_openpi, prompt_cleaning=False, euler_steps=steps, euler_times=EulerTimes.EXACT
+    )
     if unsaid:
         taken = of_transformers.to_dict()
         logger.warning(
@@ -163,11 +168,6 @@ def _settings(
             ", ".join(f"{name}: {str(taken[name]).lower()}" for name in unsaid),
         )
     return of_transformers
-
-
-def _is_of_transformers(folder: Path) -> bool:
-    path = folder / "config.json"
-    return path.is_file() and "model_type" in read_json_object(path, ConfigError)
 
 
 def _robot(folder: Path, recorded: ProcessingDescription | None) -> Robot:
