@@ -18,7 +18,7 @@ from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
 from pi0_edge.checkpoints.orbax_source import OrbaxSource
 from pi0_edge.checkpoints.recorded_config import RecordedConfig, read_config
 from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
-from pi0_edge.checkpoints.torch_layout import torch_layout
+from pi0_edge.checkpoints.torch_layout import MERGE_ADAPTERS, torch_layout
 from pi0_edge.errors import CheckpointError
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -48,10 +48,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         folder = params.parent if params.name == "params" else params
         source = merged_source(OrbaxSource(params))
         return Checkpoint(path, folder, source, OrbaxLayout(source.entries), read_config(folder).sizes)
-    _explain_folder(path)
-    below = checkpoints_below(path)
-    advice = f"did you mean {' or '.join(map(str, below))}?" if below else f"expected {_EXPECTED}"
-    raise CheckpointError(f"{path} holds no weights; {advice}")
+    _explain_weights(path)
+    if below := checkpoints_below(path):
+        raise CheckpointError(f"{path} holds no weights; did you mean {' or '.join(map(str, below))}?")
+    _refuse_pickled_files(path)
+    raise CheckpointError(f"{path} holds no weights; expected {_EXPECTED}")
 
 
 def _layout(source: SafetensorsSource, path: Path, writer: str | None) -> Layout:
@@ -77,10 +78,10 @@ def _refuse_pickled(path: Path) -> None:
         raise CheckpointError(f"{path} is not a checkpoint; expected {_EXPECTED}")
 
 
-def _explain_folder(path: Path) -> None:
-    """Names the reason where a folder holds something that looks like weights."""
+def _explain_weights(path: Path) -> None:
+    """Names the reason where a folder holds .safetensors files that are no checkpoint."""
     if (path / "adapter_model.safetensors").is_file():
-        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: merge them and save it")
+        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: {MERGE_ADAPTERS}")
     shards = sorted(path.glob("*-of-*.safetensors"))
     if shards:
         raise CheckpointError(
@@ -92,6 +93,9 @@ def _explain_folder(path: Path) -> None:
         raise CheckpointError(
             f"{path} holds no {WEIGHTS}, but {others[0].name}; give that file itself if it is the one"
         )
+
+
+def _refuse_pickled_files(path: Path) -> None:
     pickled = sorted(file for file in path.iterdir() if file.suffix in _PICKLED)
     if pickled:
         _refuse_pickled(pickled[0])

@@ -16,7 +16,8 @@ _DEPTH = 4
 
 _FOLDERS = 2000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_URI = re.compile(r"[a-z0-9]+://.+")
+_URI = re.compile(r"([a-z0-9]+):/+(.+)")
+"""With one slash where the text has been a `Path`."""
 
 
 def find_safetensors(path: Path) -> Path | None:
@@ -52,14 +53,14 @@ def checkpoints_below(folder: Path) -> list[Path]:
 
 def how_to_fetch(given: str) -> str | None:
     """How to download what looks like a model on Hugging Face or in openpi's bucket; None for any other text."""
-    if _HUB_ID.fullmatch(given):
+    if _HUB_ID.fullmatch(given) and not Path(given).parent.exists():
         folder = given.split("/")[1]
         return (
             f"if it is a model on Hugging Face, fetch it and give the folder: hf download {given} --local-dir {folder} "
             "(pip install huggingface_hub)"
         )
-    if _URI.fullmatch(given):
-        return f"expected a path on this machine: download it first, for example gsutil -m cp -r {given} ."
+    if uri := _URI.fullmatch(given):
+        return f"expected a path on this machine: download it first, for example gsutil -m cp -r {uri[1]}://{uri[2]} ."
     return None
 
 

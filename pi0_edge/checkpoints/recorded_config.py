@@ -90,6 +90,7 @@ def _of_training(path: Path) -> RecordedConfig:
 def _lerobot_sizes(config: Mapping[str, Any], path: Path) -> Sizes:
     if config["type"] not in _POLICIES:
         raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
+    _refuse_two_widths(config, path)
     return parse_sizes({key: config[key] for key in _LEROBOT_SIZES if config.get(key) is not None}, str(path))
 
 
@@ -97,6 +98,7 @@ def _transformers_sizes(config: dict[str, Any], path: Path) -> Sizes:
     if config["model_type"] not in _POLICIES:
         raise CheckpointError(f"{path}: the model_type is {config['model_type']!r}, expected pi0 or pi05")
     _refuse_other_constants(config, path)
+    _refuse_two_widths(config, path)
     found: dict[str, Any] = {"variant": config["model_type"]}
     found |= {key: config[key] for key in ("chunk_size", "max_action_dim") if config.get(key) is not None}
     for part, levels in _PARTS.items():
@@ -107,6 +109,15 @@ def _transformers_sizes(config: dict[str, Any], path: Path) -> Sizes:
             names = _VISION if part == "vision" else _GEMMA
             found[part] = {name: inner[name] for name in names if inner.get(name) is not None}
     return parse_sizes(found, str(path))
+
+
+def _refuse_two_widths(config: Mapping[str, Any], path: Path) -> None:
+    state, action = config.get("max_state_dim"), config.get("max_action_dim")
+    if None not in (state, action) and state != action:
+        raise CheckpointError(
+            f"{path}: max_state_dim is {state} and max_action_dim {action}; expected one width for both, as in "
+            "openpi: train it with the larger of them"
+        )
 
 
 def _refuse_other_constants(config: Mapping[str, Any], path: Path, above: str = "") -> None:

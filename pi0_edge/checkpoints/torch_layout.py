@@ -46,6 +46,10 @@ _GEMMA = {
     "mlp.up": "mlp.up_proj",
     "mlp.down": "mlp.down_proj",
 }
+MERGE_ADAPTERS = (
+    "merge them with PEFT (PeftModel.from_pretrained(policy, folder).merge_and_unload()) and save the policy"
+)
+
 _LAYER = re.compile(r"(vision|prefix|expert)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _DEAD_IN_LAST_LAYER = ("self_attn.q_proj", "self_attn.o_proj", "mlp.", "post_attention_layernorm")
 
@@ -140,7 +144,7 @@ def torch_layout(entries: Mapping[str, Entry], path: Path, writer: str | None) -
             "(python -m lerobot.processor.migrate_policy_normalization --pretrained-path <folder>)"
         )
     if any("lora_A" in key or "lora_B" in key for key in stored):
-        raise CheckpointError(f"{path} holds LoRA adapters; expected merged weights: call merge_and_unload() and save")
+        raise CheckpointError(f"{path} holds LoRA adapters; expected merged weights: {MERGE_ADAPTERS}")
     parts = find_parts({name: entries[key] for name, key in stored.items()}, path)
     return None if parts is None else TorchLayout(_family(parts, stored, writer), parts, stored)
 

@@ -75,7 +75,7 @@ class ArchivedObservations:
         kind: "npz" for a file, "recording" for a folder.
         path: The file or folder.
         lengths: Frames of each episode.
-        cameras: Those of the robot that are recorded.
+        cameras: Those of the robot that are recorded, as they are called there.
 
     Raises:
         DatasetError: If there is no file, or none of the robot's cameras.
@@ -92,7 +92,7 @@ class ArchivedObservations:
         self._episodes = list(episodes.values())
         self.lengths = tuple(sum(archive.frames for archive in episode) for episode in self._episodes)
         found = {camera for episode in self._episodes for archive in episode for camera in archive.cameras}
-        self.cameras = tuple(camera for camera in robot.cameras if camera in found)
+        self.cameras = tuple(name for name in sorted(found) if robot.camera(name) is not None)
         if not self.cameras:
             raise DatasetError(
                 f"{path} has the cameras {', '.join(sorted(found)) or 'none'}; expected at least one of the cameras of "
@@ -120,7 +120,7 @@ class LeRobotObservations:
         kind: "lerobot v2.0", "lerobot v2.1" or "lerobot v3.0".
         path: The folder.
         lengths: Frames of each episode.
-        cameras: Those of the robot that are recorded.
+        cameras: Those of the robot that are recorded, as they are called there.
 
     Raises:
         DatasetError: If there is no such episode or camera.
@@ -132,7 +132,7 @@ class LeRobotObservations:
         self._dataset = LeRobotDataset(root)
         self.kind = f"lerobot {self._dataset.version}"
         self.path = str(root)
-        self.cameras = tuple(camera for camera in self._dataset.cameras if camera in robot.cameras)
+        self.cameras = tuple(name for name in self._dataset.cameras if robot.camera(name) is not None)
         self._episodes = [episode for episode in self._dataset.episodes if self._is_complete(episode)]
         self.lengths = tuple(episode.length for episode in self._episodes)
         if not self.cameras:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_adapters_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"only adapter weights.*merge"):
         open_checkpoint(tmp_path)
     key = "base_model.model.paligemma_with_expert.gemma_expert.model.layers.0.self_attn.q_proj.lora_A.weight"
-    with pytest.raises(CheckpointError, match=r"LoRA adapters.*merge"):
+    with pytest.raises(CheckpointError, match=r"LoRA adapters.*merge_and_unload"):
         open_checkpoint(write_safetensors(tmp_path, {key: torch.zeros(1, 2)}))
 
 
@@ -219,6 +220,7 @@ def test_path_without_checkpoint_is_refused(tmp_path):
 def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places, meant):
     for place in places:
         write_safetensors(tmp_path / place, {"a": torch.zeros(1)})
+    (tmp_path / given / "optimizer.pt").touch()
     meant = meant or ["out/checkpoints/last", "out/checkpoints/090000"]
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path / given)
@@ -237,6 +239,23 @@ def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places,
 def test_a_model_that_is_not_on_this_machine(given, advice):
     with pytest.raises(CheckpointError, match=rf"^{given} does not exist; .*{advice}"):
         open_checkpoint(given)
+
+
+def test_a_uri_that_has_been_a_path_and_a_mistyped_folder(tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"gsutil -m cp -r gs://bucket/pi0_base \."):
+        open_checkpoint(Path("gs://bucket/pi0_base"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    with pytest.raises(CheckpointError, match=r"^exp/2000 does not exist; expected a"):
+        open_checkpoint("exp/2000")
+
+
+def test_a_state_wider_than_the_actions_is_refused(tmp_path):
+    config = {**lerobot_config(), "max_state_dim": 40}
+    with pytest.raises(
+        CheckpointError, match=r"max_state_dim is 40 and max_action_dim 32; expected one width for both"
+    ):
+        open_checkpoint(write_safetensors(tmp_path, golden_tensors("pi0"), config))
 
 
 def test_weights_that_are_nearly_a_checkpoint(tmp_path):

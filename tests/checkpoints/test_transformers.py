@@ -108,6 +108,6 @@ def test_another_network_than_ours_is_refused(tmp_path: Path):
 def test_a_config_that_contradicts_the_weights_is_refused(tmp_path: Path):
     saved(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "max_action_dim": 32}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_action_dim": 32, "max_state_dim": 32}))
     with pytest.raises(ConfigError, match=r"action_dim is given as 32, but .* has 24"):
         open_checkpoint(tmp_path).infer_config()
