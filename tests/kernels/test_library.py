@@ -168,9 +168,10 @@ int main(int count, char **arguments) {
   void *library = dlopen(arguments[count - 1], RTLD_NOW);
   if (!library) return puts(dlerror()), 1;
   int (*version)(void) = (int (*)(void))dlsym(library, "pi0_library_version");
-  int (*ready)(void) = (int (*)(void))dlsym(library, "pi0_device_ready");
+  int (*ready)(long *, long *) = (int (*)(long *, long *))dlsym(library, "pi0_device_ready");
+  long needed, found;
   const char *(*said)(int) = (const char *(*)(int))dlsym(library, "pi0_error_string");
-  printf("version %d: %s\\n", version(), said(ready()));
+  printf("version %d: %s\\n", version(), said(ready(&needed, &found)));
   return 0;
 }
 """
