@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from emulated_kernels import CUDA, emulated_library
+from kernel_resources import recorded_launches
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels import library
@@ -154,6 +155,31 @@ def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
     for attempt in (there.require_device, lambda: there.call("norm", *norm_arguments())):
         with pytest.raises(KernelError, match="no CUDA device: CUDA driver version is insufficient"):
             attempt()
+
+
+def test_a_gpu_with_too_little_shared_memory_is_refused_in_words():
+    """GeForce RTX 30, 40 and 50 give a block 99 KB: every chunk would end in "attention: invalid argument"."""
+    emulated = emulated_library()
+    emulated.require_device()
+    try:
+        emulated.shared_memory(101_376)
+        with pytest.raises(KernelError, match=r"needs 159744 bytes of shared memory, .*gives it 101376; .*RTX 30, 40"):
+            emulated.require_device()
+    finally:
+        emulated.shared_memory()
+
+
+def test_the_shared_memory_that_is_asked_for_is_that_of_the_largest_kernel():
+    emulated = emulated_library()
+    launches = [launch.shared for _, launch in recorded_launches(emulated)]
+    try:
+        emulated.shared_memory(max(launches))
+        emulated.require_device()
+        emulated.shared_memory(max(launches) - 1)
+        with pytest.raises(KernelError, match=f"needs {max(launches)} bytes"):
+            emulated.require_device()
+    finally:
+        emulated.shared_memory()
 
 
 def norm_arguments() -> tuple:

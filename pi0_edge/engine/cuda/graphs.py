@@ -154,7 +154,7 @@ class CudaStream:
 
 @contextmanager
 def exact_sums() -> Iterator[None]:
-    """Products of torch add their partial sums in float32, whatever the process has chosen; then its choice holds again.
+    """Products of torch add their partial sums in float32, whatever the process chose; its choice then holds again.
 
     cuBLAS may otherwise add the parts of a long sum in 16 bits. A graph keeps what held when it was captured.
     """
