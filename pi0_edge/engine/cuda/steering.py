@@ -39,7 +39,7 @@ class Steering:
             self.weights.zero_()
             return
         strength = guidance_weight(torch.tensor(times)[:, None, None], guidance.max_weight) / len(times)
-        self.previous.copy_(guidance.previous.view_as(self.previous), non_blocking=True)
+        self.previous.copy_(guidance.previous.reshape(self.previous.shape), non_blocking=True)
         self.weights.copy_(strength * guidance.weights.cpu(), non_blocking=True)
 
     def correct(self, before: Tensor, after: Tensor, step: int, times: tuple[float, ...]) -> None:
