@@ -31,7 +31,7 @@ from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
 from pi0_edge.quant.schemes import BF16_POLICY, FP32, Scheme
-from pi0_edge.robots import SLOTS
+from pi0_edge.robots import SLOTS, place_of_slot, slot_of_place
 
 AXES = {
     "tokens": ("batch", "tokens"),
@@ -128,9 +128,13 @@ def _check_axes(arrays: dict[str, Tensor], path: Path) -> None:
 
 def _stack_cameras(arrays: dict[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
     """Images [batch, cameras, 3, size, size] and their mask [batch, cameras], in slot order."""
-    cameras = [camera for camera in SLOTS if f"image.{camera}" in arrays]
-    if not cameras:
-        raise ObservationError(f"{path} has no image.<camera>; known cameras are {', '.join(SLOTS)}")
+    names = [name.removeprefix("image.") for name in arrays if name.startswith("image.")]
+    places = {name: place for name in names if (place := place_of_slot(name)) is not None}
+    if not names or len(places) < len(names):
+        unknown = [name for name in names if name not in places]
+        found = f"image.{unknown[0]}, which is no slot for a camera" if unknown else "no image.<camera>"
+        raise ObservationError(f"{path} has {found}; known are {', '.join(SLOTS)}, then {slot_of_place(len(SLOTS))} …")
+    cameras = sorted(names, key=places.__getitem__)
     shapes = {camera: list(arrays[f"image.{camera}"].shape) for camera in cameras}
     if any(shape != shapes[cameras[0]] or len(shape) != 4 for shape in shapes.values()):
         raise ObservationError(f"{path}: images have shapes {shapes}, expected one [batch, size, size, 3] for all")

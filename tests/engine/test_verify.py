@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pi0_edge.errors import CheckpointError, ConfigError, ObservationError
 from pi0_edge.quant.schemes import BF16_POLICY, INT8_W8A8, Scheme
-from pi0_edge.verification import Difference, verify
+from pi0_edge.verification import Difference, read_inputs, verify
 
 EXACT = {"loss": 5e-5}
 """Rounding alone: 1e-5 where values are up to 5, more for losses, which are squares up to 60."""
@@ -158,6 +158,21 @@ def test_inputs_that_do_not_fit_are_named(small, array, change, message):
     small.inputs[array] = change(small.inputs[array]).contiguous()
     with pytest.raises((ObservationError, ConfigError), match=message):
         small.verify()
+
+
+def test_a_camera_in_no_slot_of_the_network_is_named(small):
+    small.inputs["image.wrist_0_rgb"] = small.inputs["image.base_0_rgb"].clone()
+    with pytest.raises(ObservationError, match=r"image\.wrist_0_rgb, which is no slot .*right_wrist_0_rgb, then camera_3"):
+        small.verify()
+
+
+def test_a_fourth_camera_is_read_behind_the_others(small, tmp_path):
+    fourth = small.inputs["image.base_0_rgb"] / 2
+    small.inputs |= {"image.camera_3": fourth, "image_mask.camera_3": torch.ones(3, dtype=torch.bool)}
+    np.savez(tmp_path / "four.npz", **{name: array.numpy() for name, array in small.inputs.items()})
+    images = read_inputs(tmp_path / "four.npz").inputs.images
+    assert images.shape[1] == 4
+    torch.testing.assert_close(images[:, 3], fourth.permute(0, 3, 1, 2))
 
 
 def test_what_stands_in_masked_places_is_never_looked_at(small):
