@@ -141,7 +141,7 @@ def test_no_plan_is_overshot_by_more_than_an_even_acceleration_bulges(runs: list
 
 
 @pytest.mark.parametrize("late", range(2, 26, 3))
-def test_a_swing_that_is_under_way_is_caught_up_with_and_not_passed(late: int) -> None:
+def test_a_moving_sinusoidal_plan_is_reached_from_rest_without_overshoot(late: int) -> None:
     """From rest; the swing takes four fifths of the velocity, so 25 ticks are little more than what the limits need."""
     swing = np.rint(12800 * (1 - np.cos(0.1 * np.arange(late, late + 50)))).astype(int)  # up to 6.4 rad/s, 32 rad/s^2
     reports, _ = walk(started([moved(offset) for offset in swing.tolist()]), 48)
