@@ -149,7 +149,7 @@ static void run_ticks(struct script *script)
     }
 }
 
-static void obey(struct script *script)
+static void apply_next_action(struct script *script)
 {
     switch (next_byte(script) % 10u) {
     case 0:
@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     frame_decoder_init(&host_decoder);
     host_reset(next_byte(&script) % 4u);
     while (script.at < script.end) {
-        obey(&script);
+        apply_next_action(&script);
         host_poll();
         take_sent();
     }
