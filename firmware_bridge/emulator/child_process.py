@@ -1,4 +1,4 @@
-"""Starts helper processes that never outlive the process that started them.
+"""Starts helper processes that end with the process that started them.
 
 Run as a script, this file is the launcher that asks the kernel for that, then becomes the helper. The request is
 made after `exec` and not in a forked copy of the caller, because a caller that uses gRPC does not survive being
@@ -29,7 +29,7 @@ def start_child(
     urgent: bool = False,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that dies with the calling thread.
+    """Starts a process that is killed when the calling thread ends.
 
     Args:
         argv: Program and arguments.
