@@ -1,8 +1,8 @@
-"""Plays chunks: checks them, splices them into what the arm executes, sends them, and reports how each ended.
+"""Plays chunks: checks them, splices them into the plan, sends them, and reports the result of each.
 
-Nothing of a chunk takes effect in the firmware before all of it has arrived and was checked. A policy that answers new
+A chunk takes effect in the firmware only when all of it has arrived and was checked. A policy that answers new
 observations with the same moving chunk is refused: a network that samples noise never gives the same floats twice. A
-chunk that holds still may come as often as the policy likes.
+chunk in which no joint moves may repeat without limit.
 """
 
 import math

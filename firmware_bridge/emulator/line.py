@@ -4,8 +4,8 @@ QEMU models no baud rate, and it stops the board, its counter included, while no
 This process therefore always reads QEMU's socket, forwards both directions at the baud rate, and
 gives the host a pseudo-terminal that behaves like a device: bytes for a port that nobody has open are lost.
 Faults are injected at run time (see `line_control`). On start it prints one JSON line with the path of the
-pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not know
-what the bytes mean.
+pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not
+interpret the bytes.
 """
 
 import argparse

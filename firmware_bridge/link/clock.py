@@ -6,8 +6,8 @@ Each ping is answered with the counter of the board. Where the ping took as long
 counter was read in the middle of the round trip; it was read between its ends in any case. An exponentially weighted
 linear regression over these middles gives the counter at every host time and, as its slope, the drift of the board's
 crystal against the host's. It differs from Klipper, which asks once a second and regresses over the time of sending, in
-three points: the middle of the round trip stands for the reading, the weights decay with time instead of with every
-answer, and the drift is held to zero by a prior until the answers say more.
+three points: the middle of the round trip is the time of the reading, the weights decay with time instead of with
+every answer, and a prior with mean zero limits the drift while there are few answers.
 
 The error: a constant difference between the two delays shifts the line by half that difference, which
 no exchange of messages over the same line can measure; it is never more than half a round trip. `ClockRegression` is
@@ -43,9 +43,9 @@ _RESTARTED = "the counter of the microcontroller fell back: it has restarted"
 class Verdict(Enum):
     """How one round trip was used.
 
-    USED: it moved the line. REJECTED: it was too long, or too far from the line. STEPPED: it contradicts the line, and
-    the line begins anew with it: the counter ran on while the host's clock stood still (a suspended host), or the
-    first answers had been slow. RESTARTED: the counter has fallen back; the board began to count anew.
+    USED: the fit uses it. REJECTED: it was too long, or too far from the line. STEPPED: it contradicts the line, and a
+    new fit begins with it: the counter ran on while the host's clock stood still (a suspended host), or the first
+    answers had been slow. RESTARTED: the counter is smaller than before; the board was restarted.
     """
 
     USED = 0
@@ -238,7 +238,7 @@ class TickClock:
         """Takes the counter value that answers a ping sent and answered at these host times.
 
         Raises:
-            LinkError: The counter fell back, which it does only when the board restarts.
+            LinkError: The counter is smaller than before, which happens only when the board restarts.
         """
         with self._lock:
             verdict = self._regression.add(sent_ns, received_ns, counter)
@@ -250,7 +250,7 @@ class TickClock:
         """Takes the counter value at which the interrupt of a tick ran; ticks come in order.
 
         Raises:
-            LinkError: The counter fell back, which it does only when the board restarts.
+            LinkError: The counter is smaller than before, which happens only when the board restarts.
         """
         with self._lock:
             if counter < self._last_counter:
@@ -274,7 +274,7 @@ class TickClock:
         """The tick at a host time, with its fraction.
 
         Raises:
-            LinkError: Nothing is known of the board's clock yet.
+            LinkError: No estimate of the board's clock exists yet.
         """
         with self._lock:
             return (self._regression.counter_at(host_ns) - self._known_epoch()) / self._period
@@ -283,7 +283,7 @@ class TickClock:
         """The host time at which a tick begins or began.
 
         Raises:
-            LinkError: Nothing is known of the board's clock yet.
+            LinkError: No estimate of the board's clock exists yet.
         """
         with self._lock:
             return self._regression.host_ns_at(self._known_epoch() + tick * self._period)

@@ -1,9 +1,9 @@
 """The link to one microcontroller: reading, heartbeat, commands, and recovery after a loss.
 
-Two threads. The reader owns the port: it opens it, does the handshake, dispatches what arrives, and begins again when
-the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
-reader runs and receives answers. The firmware stops the arm by itself when pings stay away: nothing has to be done
-here for a host that died, and a host that receives nothing must not keep the arm moving.
+Two threads. The reader owns the port: it opens it, does the handshake, dispatches messages, and begins again when
+the port disappears, the board restarts or its answers do not arrive. The heartbeat sends a ping every 50 ms while the
+reader runs and receives answers. The firmware stops the arm by itself when pings do not arrive. So a killed
+host needs no action here, and a host that receives nothing must not keep the arm moving.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ class FirmwareLink:
             time.sleep(0.005)
 
     def close(self) -> None:
-        """Ends both threads and closes the port. The firmware stops the arm when its pings fail to come."""
+        """Ends both threads and closes the port. The firmware stops the arm when no pings arrive."""
         self._stop.set()
         for thread in (self._heart, self._reader):
             if thread.is_alive():

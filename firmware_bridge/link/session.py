@@ -1,6 +1,6 @@
-"""Messages over one open port: numbers and frames what is sent, checks and unpacks what arrives.
+"""Messages over one open port: numbers and encodes sent messages, checks and decodes received ones.
 
-One thread receives; any thread may send. What cannot be read is counted in `counters`, never raised.
+One thread receives; any thread may send. Invalid frames are counted in `counters`; they raise no error.
 A session begins with the handshake (Hello, Welcome): host and firmware must have the same messages and the same joint
 table before anything moves.
 """

@@ -7,12 +7,12 @@ before that one and did not arrive is lost and is sent again at once; what is no
 
 At most `limit` bytes are unacknowledged at any time, over all chunks. It never exceeds the receive queue of the
 firmware, which therefore cannot overflow. Within that it begins small, grows with every acknowledgement, and is halved
-by one that took long, because every heartbeat waits behind what is in flight: also a line or a board that turns out
-slower than its baud rate says must not hold a heartbeat back until the firmware stops the arm.
+by one that took long. Every heartbeat waits behind the bytes in flight: on a line or a board that is slower than its
+baud rate, this wait must not become so long that the firmware stops the arm.
 
-A newer chunk supersedes older ones: of those nothing is sent any more, and one that was not yet sent to its end has
-failed. One that was still waits for its answer, so that chunks follow each other without a pause. Where a newer one
-waits behind an older one (`yield_to_newer`), the older is sent to its end, but no fragment twice.
+A newer chunk supersedes older ones: no fragment of those is sent any more. One that was not yet sent to its end has
+failed; one that was sent to its end waits for its answer, so that chunks follow each other without a pause. Where a
+newer one waits behind an older one (`yield_to_newer`), the older is sent to its end, but no fragment twice.
 
 The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 
@@ -21,8 +21,8 @@ The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 Only answers to what was sent once are samples (Karn's rule); every timeout doubles the next one.
 
 `RoundTripTimer` and `TransferWindow` are pure logic: times are arguments, in seconds of any clock, and neither is safe
-for several threads. `ChunkSender` is: the thread that brings a chunk also sends it, so that nothing is sent for a
-caller that has gone, and the reader thread passes on what the firmware answers.
+for several threads. `ChunkSender` is safe: the caller's thread sends the chunk, so that sending ends with the call;
+the reader thread passes the firmware's answers to it.
 """
 
 import logging
