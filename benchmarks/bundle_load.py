@@ -121,7 +121,7 @@ def load(folder: Path) -> dict[str, float]:
     policy = Policy(engine, processor, bundle=bundle)
     robot, size = processor.robot, bundle.config.vision.image_size
     black = dict.fromkeys(robot.cameras, np.zeros((size, size, 3), np.uint8))
-    policy.infer(Observation(black, np.zeros(robot.state_dim), robot.default_prompt or "wait"), noise_seed=0)
+    policy.infer(Observation(black, policy.processor.trained_state(), robot.default_prompt or "wait"), noise_seed=0)
     lap("first_chunk")
     for unit in ("s", "cpu_s"):
         figures[f"ready_{unit}"] = round(sum(figures[f"{lap}_{unit}"] for lap in READY), 2)

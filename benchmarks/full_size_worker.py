@@ -62,13 +62,16 @@ def load_transformers(
     """Transformers' PI0 with the same parameters, which are of `dtype`; inputs and actions are on the device."""
     transformers = importlib.import_module("transformers")  # a peer to compare with, not a requirement
 
+    from pi0_edge.checkpoints.layout import Entry
     from pi0_edge.checkpoints.torch_layout import torch_layout
 
     with torch.device("meta"):
         model = transformers.PI0ForConditionalGeneration(transformers.PI0Config()).eval()
     model.to_empty(device="cpu")
     parameters = dict(model.named_parameters())
-    layout = torch_layout(list(parameters), Path("transformers"), lerobot=False)
+    where = Path("transformers")
+    entries = {name: Entry(tuple(parameter.shape), dtype, where) for name, parameter in parameters.items()}
+    layout = torch_layout(entries, where, "transformers")
     assert layout is not None
     with torch.no_grad():
         for name, parameter in parameters.items():

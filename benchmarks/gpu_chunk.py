@@ -24,10 +24,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmarks.gpu_clock import describe_clock, ramp_clock
 from benchmarks.gpu_limits import Limits, measure_limits, milliseconds
 from benchmarks.random_network import random_observation, random_parameters
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.engine import CudaEngine, check_cuda_scheme
+from pi0_edge.engine.cuda.graphs import Graph
 from pi0_edge.engine.loading import blank_model, fill_model
 from pi0_edge.errors import EngineError
 from pi0_edge.estimation.work import Chunk, kernels
@@ -70,10 +72,11 @@ def measured(engine: CudaEngine, truth: dict[int, Tensor], tokens: int, limits: 
         inputs, noise = random_observation(CONFIG, cameras, tokens)
         engine.times = euler_times(EULER_STEPS)
         found = compare_actions(truth[cameras], engine.infer(inputs, noise))
-        captured = engine.captured(inputs.images[0], tokens)
-        replay = milliseconds(captured.graph.replay, CALLS)
+        ramp_clock()
+        graph = captured_graph(engine, cameras, tokens)
+        replay = milliseconds(graph.replay, CALLS)
         engine.times = euler_times(1)
-        once = statistics.median(milliseconds(engine.captured(inputs.images[0], tokens).graph.replay, CALLS))
+        once = statistics.median(milliseconds(captured_graph(engine, cameras, tokens).replay, CALLS))
         engine.times = euler_times(EULER_STEPS)
         engine.allow_stale_prefix(limit_s=10)
         stale = statistics.median(wall(engine, inputs, noise, pause_s=0.1))
@@ -91,8 +94,15 @@ def measured(engine: CudaEngine, truth: dict[int, Tensor], tokens: int, limits: 
             "infer_ms": statistics.median(wall(engine, inputs, noise)),
             "loop_ms": loop,
             "loop_share_of_memory_limit": streamed / limits.read / (loop * 1e-3),
-            "nodes": captured.graph.nodes,
+            "nodes": graph.nodes,
+            **describe_clock(),
         }
+
+
+def captured_graph(engine: CudaEngine, cameras: int, tokens: int) -> Graph:
+    graph = engine.captured(cameras, tokens).graph
+    assert graph is not None
+    return graph
 
 
 def wall(engine: CudaEngine, inputs: ModelInputs, noise: Tensor, pause_s: float = 0.0) -> list[float]:
@@ -114,6 +124,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="Where the reference's actions go, for benchmarks.gpu_transformers.")
     given = parser.parse_args()
     limits = measure_limits()
+    print(json.dumps({"device": torch.cuda.get_device_name(), **describe_clock()}), flush=True)
     torch.cuda.empty_cache()
     model = blank_model(CONFIG)
     fill_model(model, random_parameters(CONFIG))

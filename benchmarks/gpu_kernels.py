@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_clock import describe_clock
 from benchmarks.gpu_limits import Limits, measure_limits, milliseconds
 from pi0_edge.kernels.attention import attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20)
     given = parser.parse_args()
     limits = measure_limits()
-    print(f"{torch.cuda.get_device_name()}: {limits}")
+    print(f"{torch.cuda.get_device_name()}: {limits}, {describe_clock()}")
     for kernel in timed_kernels(given.cameras, given.tokens):
         us = microseconds(kernel.call)
         bound, reached = share(kernel, limits, us)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from benchmarks.gpu_clock import describe_clock, ramp_clock
+
 SIDE = 8192
 READ_BYTES = 2**32
 REPLAYS = 20
@@ -50,7 +52,8 @@ def milliseconds(call: Callable[[], object], replays: int = REPLAYS) -> list[flo
 
 
 def measure_limits() -> Limits:
-    """Takes a few seconds and 5 GB."""
+    """Takes a few seconds and 5 GB; the clock is up afterwards."""
+    ramp_clock()
     half = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
     whole = torch.randint(-127, 128, (SIDE, SIDE), device="cuda", dtype=torch.int8)
     bf16 = _operations(lambda: half @ half)
@@ -68,4 +71,4 @@ def _operations(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"device": torch.cuda.get_device_name(), **asdict(measure_limits())}))
+    print(json.dumps({"device": torch.cuda.get_device_name(), **asdict(measure_limits()), **describe_clock()}))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gpu_clock import describe_clock
 from benchmarks.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     command = f"python -m benchmarks.gpu_proof {' '.join(sys.argv[1:] if arguments is None else arguments)}".strip()
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
-    about = {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, **describe_machine()}
+    about = {
+        "device": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        **describe_machine(),
+        **describe_clock(),
+    }
     report = "\n".join([f"$ {command}", f"{now}", *(f"{key}: {value}" for key, value in about.items())]) + "\n\n"
     succeeded = True
     with tempfile.TemporaryDirectory() as shared:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.full_size_worker import load_transformers
 from benchmarks.gpu_chunk import CAMERAS, CONFIG, on_gpu
+from benchmarks.gpu_clock import describe_clock, ramp_clock
 from benchmarks.random_network import random_observation
 from pi0_edge.quant import compare_actions
 
@@ -56,8 +57,9 @@ def main() -> None:
             there, start = on_gpu(inputs), noise.cuda()
             with torch.autocast("cuda", torch.bfloat16):
                 actions = infer(there, start).float().cpu()
+                ramp_clock()
                 times = wall(partial(infer, there, start), CALLS[mode])
-            line: dict[str, object] = {"peer": f"transformers {mode}", "cameras": cameras}
+            line: dict[str, object] = {"peer": f"transformers {mode}", "cameras": cameras, **describe_clock()}
             line |= {"ms": {"p50": statistics.median(times), "p95": times[int(0.95 * len(times))]}}
             if truth:
                 line["cosine"] = compare_actions(truth[str(cameras)], actions).cosine

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_clock import describe_clock, fastest, ramp_clock
 from benchmarks.machine import describe_machine
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.gemm import gemm_into
@@ -196,17 +197,14 @@ def line(name: str, shape: str, seconds: float, rate: str, share: float, rest: s
     return f"{name:<28} {shape:<18} {seconds * 1e6:9.1f} {rate:>12} {share:6.0%}  {rest}"
 
 
-def one_byte_line(product: Product, multiprocessors: int, limit: float, fp8: bool, fastest: list[Measured]) -> str:
+def one_byte_line(product: Product, multiprocessors: int, limit: float, fp8: bool, measured: list[Measured]) -> str:
     """Measures the plan of the model and every other one, and keeps the fastest."""
     name, m, n, k, _ = product.linear
     plan = plan_bytes(m, n, k, multiprocessors, fp8)
-    error, times = checked(product, plan), {plan: product.seconds(plan)}
-    for other in candidates(m, n, k, multiprocessors, fp8):
-        if other not in times:
-            checked(product, other)
-            times[other] = product.seconds(other)
-    best = min(times, key=times.__getitem__)
-    fastest.append(Measured(fp8, m, n, k, best.tile, best.blocks))
+    others = [other for other in candidates(m, n, k, multiprocessors, fp8) if other != plan]
+    error = max(checked(product, each) for each in (plan, *others))
+    best, times = fastest([plan, *others], product.seconds)
+    measured.append(Measured(fp8, m, n, k, best.tile, best.blocks))
     rate = 2 * m * n * k / times[plan]
     plans = " ".join(f"{TILES[p.tile].rows}x{p.blocks}" for p in (plan, best))
     rest = f"{plans} {times[best] / times[plan]:.2f}  {error:.1e}"
@@ -239,18 +237,20 @@ def main() -> None:
     properties = torch.cuda.get_device_properties(0)
     multiprocessors = properties.multi_processor_count
     print(*(f"{name}: {value}" for name, value in describe_machine().items()), sep="\n")
+    ramp_clock()
+    print(*(f"{name}: {value}" for name, value in describe_clock().items()), sep="\n")
     operations, bandwidth = measured_limits()
     print(f"device: {properties.name}, {multiprocessors} multiprocessors")
     print(f"limits: {operations / 1e12:.1f} TOP/s INT8, {bandwidth / 1e9:.0f} GB/s read\n")
     print(f"{'linear':<28} {'m x k x n':<18} {'µs':>9} {'rate':>12} {'limit':>6}  plan, best, its time, error")
 
-    config, fastest = PRESETS["pi0"], []
+    config, tuned = PRESETS["pi0"], []
     for cameras in options.cameras:
         for linear in prefix_linears(config, cameras):
             for fp8 in (False, True):
                 try:
                     product = one_byte_product(library, linear, fp8)
-                    print(one_byte_line(product, multiprocessors, operations, fp8, fastest), flush=True)
+                    print(one_byte_line(product, multiprocessors, operations, fp8, tuned), flush=True)
                 except KernelError as error:  # FP8 where there is none
                     print(f"{linear[0]}, {'FP8' if fp8 else 'INT8'}: {error}", flush=True)
     for linear in gemma_linears("expert", config.horizon, config.expert):
@@ -259,8 +259,8 @@ def main() -> None:
             print(weight_only_line(product, multiprocessors, bandwidth, fp8), flush=True)
     if options.tune:
         path = tuned_path((properties.major, properties.minor), multiprocessors)
-        write_tuned(path, fastest)
-        print(f"\n{len(fastest)} plans are in {path}")
+        write_tuned(path, tuned)
+        print(f"\n{len(tuned)} plans are in {path}")
 
 
 if __name__ == "__main__":

@@ -290,7 +290,8 @@ def rendering() -> Check:
         return Check("EGL rendering", "fail", f"no image within {_RENDER_LIMIT_S} s", apt(*OPENGL_PACKAGES))
     if ran.returncode:
         output = (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
-        return Check("EGL rendering", "fail", output[:200], apt(*OPENGL_PACKAGES))
+        inherited = output.rpartition("): ")[2] if "no image can be drawn with" in output else ""
+        return Check("EGL rendering", "fail", output[:200], inherited or apt(*OPENGL_PACKAGES))
     return Check("EGL rendering", "pass", "the simulated ALOHA renders")
 
 

@@ -6,10 +6,10 @@
     layout                  recognised by                                          names, arrangement
     ======================  =====================================================  ==============================
     ``pi0-edge``            our own parameter names                                `native`
-    ``openpi-pytorch``      ``paligemma_with_expert.``                             `torch_layout`
+    ``openpi-pytorch``      module names of Hugging Face, see `torch_parts`        `torch_layout`
     ``lerobot``             the same, with ``model.`` or a LeRobot config.json     `torch_layout`
-    ``transformers``        ``model.vlm.`` and ``model.dit.``                      `torch_layout`
-    ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_layout`
+    ``transformers``        the same, with its config.json or ``dit.``             `torch_layout`
+    ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_layout`, `lora`
     ======================  =====================================================  ==============================
 
 A *source* reads arrays out of files, a *layout* says where each of our parameters is stored in a source, `Checkpoint`

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from pi0_edge.checkpoints.checkpoint import Checkpoint
 from pi0_edge.checkpoints.layout import Layout
-from pi0_edge.checkpoints.native import WEIGHTS, NativeLayout
+from pi0_edge.checkpoints.locations import checkpoints_below, find_orbax, find_safetensors, how_to_fetch
+from pi0_edge.checkpoints.lora import merged_source
+from pi0_edge.checkpoints.native import WEIGHTS, native_layout
 from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
 from pi0_edge.checkpoints.orbax_source import OrbaxSource
+from pi0_edge.checkpoints.recorded_config import RecordedConfig, read_config
 from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
-from pi0_edge.checkpoints.sizes import RecordedConfig, read_config
-from pi0_edge.checkpoints.torch_layout import torch_layout
+from pi0_edge.checkpoints.torch_layout import MERGE_ADAPTERS, torch_layout
 from pi0_edge.errors import CheckpointError
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -33,43 +35,32 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: If nothing is there, it is pickled, truncated, an adapter, or of no known layout.
         MissingDependencyError: If it is a JAX checkpoint and tensorstore is not installed.
     """
-    path = Path(path)
+    given, path = str(path), Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; expected {_EXPECTED}")
+        raise CheckpointError(f"{given} does not exist; {how_to_fetch(given) or f'expected {_EXPECTED}'}")
     _refuse_pickled(path)
-    if weights := _find_safetensors(path):
+    if weights := find_safetensors(path):
         # A config.json counts only beside a file with the usual name: any other file may be in any folder.
         recorded = read_config(weights.parent) if weights.name in (WEIGHTS, INDEX) else RecordedConfig()
         source = SafetensorsSource(weights)
-        return Checkpoint(path, weights.parent, source, _layout(source, path, recorded.is_lerobot), recorded.sizes)
-    if params := _find_orbax(path):
+        return Checkpoint(path, weights.parent, source, _layout(source, path, recorded.writer), recorded.sizes)
+    if params := find_orbax(path):
         folder = params.parent if params.name == "params" else params
-        source = OrbaxSource(params)
-        return Checkpoint(path, folder, source, OrbaxLayout(source.entries, params), read_config(folder).sizes)
-    _explain_folder(path)
+        source = merged_source(OrbaxSource(params))
+        return Checkpoint(path, folder, source, OrbaxLayout(source.entries), read_config(folder).sizes)
+    _explain_weights(path)
+    if below := checkpoints_below(path):
+        raise CheckpointError(f"{path} holds no weights; did you mean {' or '.join(map(str, below))}?")
+    _refuse_pickled_files(path)
     raise CheckpointError(f"{path} holds no weights; expected {_EXPECTED}")
 
 
-def _find_safetensors(path: Path) -> Path | None:
-    if path.is_file():
-        return path
-    candidates = (folder / name for folder in (path, path / "pretrained_model") for name in (WEIGHTS, INDEX))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
-def _find_orbax(path: Path) -> Path | None:
-    def holds_arrays(folder: Path) -> bool:
-        return (folder / "manifest.ocdbt").is_file() or any(folder.glob("params.*/.zarray"))
-
-    return next((folder for folder in (path / "params", path) if holds_arrays(folder)), None)
-
-
-def _layout(source: SafetensorsSource, path: Path, is_lerobot: bool) -> Layout:
+def _layout(source: SafetensorsSource, path: Path, writer: str | None) -> Layout:
     keys = source.entries.keys()
-    if layout := torch_layout(keys, path, is_lerobot):
+    if native := native_layout(keys):
+        return native
+    if layout := torch_layout(source.entries, path, writer):
         return layout
-    if any(key.startswith("prefix.layers.") for key in keys):
-        return NativeLayout(keys)
     first = ", ".join(sorted(keys)[:3]) or "none"
     raise CheckpointError(
         f"{source.path}: the tensor names are of no known π0 layout (first names: {first}); expected names of openpi, "
@@ -87,10 +78,24 @@ def _refuse_pickled(path: Path) -> None:
         raise CheckpointError(f"{path} is not a checkpoint; expected {_EXPECTED}")
 
 
-def _explain_folder(path: Path) -> None:
-    """Names the reason where a folder holds something that looks like weights."""
+def _explain_weights(path: Path) -> None:
+    """Names the reason where a folder holds .safetensors files that are no checkpoint."""
     if (path / "adapter_model.safetensors").is_file():
-        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: merge them and save it")
+        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: {MERGE_ADAPTERS}")
+    shards = sorted(path.glob("*-of-*.safetensors"))
+    if shards:
+        raise CheckpointError(
+            f"{path} holds shards ({shards[0].name} and {len(shards) - 1} more) without {INDEX}, which lists their "
+            "tensors; expected it beside them: download it from where the shards come from"
+        )
+    others = sorted(path.glob("*.safetensors"))
+    if others:
+        raise CheckpointError(
+            f"{path} holds no {WEIGHTS}, but {others[0].name}; give that file itself if it is the one"
+        )
+
+
+def _refuse_pickled_files(path: Path) -> None:
     pickled = sorted(file for file in path.iterdir() if file.suffix in _PICKLED)
     if pickled:
         _refuse_pickled(pickled[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -29,20 +30,23 @@ from pi0_edge.synced_files import replace_synced, write_synced
 
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
+_PREFIX_LAYER = re.compile(r"((?:.*\.)?)prefix\.layers\.\d+\.(?:attention|mlp)")
 _TOKENIZERS = (".json", ".model")
 
 
 class NativeLayout:
-    """Our own names: every parameter is stored as itself."""
+    """Our own names: every parameter is stored as itself, below one root."""
 
     name = FORMAT
 
-    def __init__(self, keys: Collection[str]) -> None:
+    def __init__(self, keys: Collection[str], root: str = "") -> None:
+        """Root is what a wrapper of torch put before every name, such as "module."."""
         self._keys = keys
+        self._root = root
 
     def locate(self, name: str) -> Location:
-        """The name itself."""
-        return Location(name)
+        """The name below the root."""
+        return Location(self._root + name)
 
     def unused(self, key: str, prefix_depth: int) -> bool:
         """We write nothing that is not needed."""
@@ -50,11 +54,18 @@ class NativeLayout:
 
     def layers(self, tower: str) -> int:
         """How many layers of `tower` are stored."""
-        return count_layers(self._keys, f"{tower}.layers.")
+        return count_layers(self._keys, f"{self._root}{tower}.layers.")
 
     def sizes(self) -> Mapping[str, int | str]:
         """Nothing beyond the shapes; config.json has the rest."""
         return {}
+
+
+def native_layout(keys: Collection[str]) -> NativeLayout | None:
+    """Our layout where all keys are our names below one root, else None."""
+    roots = {match[1] for key in keys if (match := _PREFIX_LAYER.match(key))}
+    found = len(roots) == 1 and all(key.startswith(tuple(roots)) for key in keys)
+    return NativeLayout(keys, roots.pop()) if found else None
 
 
 def save_checkpoint(

@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from torch import Tensor
 
 from pi0_edge.checkpoints.layout import Entry, Location
-from pi0_edge.errors import CheckpointError
 
 Arrange = Callable[[Tensor], Tensor]
 
@@ -130,15 +128,9 @@ class OrbaxLayout:
 
     name = "openpi-jax"
 
-    def __init__(self, entries: Mapping[str, Entry], path: Path) -> None:
-        """Entries are the arrays of an `OrbaxSource`.
-
-        Raises:
-            CheckpointError: If the checkpoint holds unmerged LoRA factors.
-        """
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        """Entries are the arrays of an `OrbaxSource`, LoRA factors merged."""
         self._entries = entries
-        if lora := [key for key in entries if "lora" in key]:
-            raise CheckpointError(f"{path} holds LoRA factors ({lora[0]}); expected merged weights: add a·b to w, save")
 
     def locate(self, name: str) -> Location:
         """Array, layer and rearrangement of one of our parameters."""

@@ -32,7 +32,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ import yaml
 
 from pi0_edge.checkpoints.layout import StoredParameters
 from pi0_edge.errors import CheckpointError, ConfigError
-from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, Variant, VisionConfig
 from pi0_edge.processing.settings import parse_settings, setting_names, settings_in, sizes_in
 
@@ -146,38 +144,6 @@ def parse_sizes(content: Mapping[str, Any], origin: str = "the given sizes") -> 
             if sizes.setdefault(key, checked) != checked:
                 raise ConfigError(f"{origin}: {key} is given twice, as {sizes[key]} and {checked}; keep one")
     return sizes
-
-
-@dataclass(frozen=True)
-class RecordedConfig:
-    """What a config.json records.
-
-    Attributes:
-        sizes: Those that it holds.
-        is_lerobot: Whether LeRobot wrote it.
-    """
-
-    sizes: Sizes = dataclasses.field(default_factory=dict)
-    is_lerobot: bool = False
-
-
-def read_config(folder: Path) -> RecordedConfig:
-    """Reads the config.json of ours, of LeRobot or of openpi; an empty one where there is none.
-
-    Raises:
-        CheckpointError: If it is not a JSON object, or LeRobot's of another policy.
-        ConfigError: If a size in it is not a positive integer.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        return RecordedConfig()
-    config = read_json_object(path, CheckpointError)
-    if config.get("format") == FORMAT:
-        return RecordedConfig(parse_sizes(config.get("config", {}), str(path)))
-    if "type" in config and "input_features" in config:  # openpi writes neither
-        return RecordedConfig(_lerobot_sizes(config, path), is_lerobot=True)
-    openpi = {key: config[key] for key in ("action_dim", "action_horizon") if key in config}
-    return RecordedConfig(parse_sizes(openpi, str(path)))
 
 
 def infer_config(
@@ -307,14 +273,6 @@ def _variant(name: str, value: Any, origin: str) -> str:
     if variant is None:
         raise ConfigError(f"{origin}: {name} is {value!r}, expected pi0 or pi05")
     return variant
-
-
-def _lerobot_sizes(config: dict[str, Any], path: Path) -> Sizes:
-    if config["type"] not in ("pi0", "pi05"):
-        raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
-    names = ("type", "max_action_dim", "chunk_size", "tokenizer_max_length", "image_resolution")
-    names += ("rtc_training_max_delay",)
-    return parse_sizes({key: config[key] for key in names if config.get(key) is not None}, str(path))
 
 
 def _majority(stored: StoredParameters, evidence: tuple[tuple[str, int], ...], depth: int) -> int | None:

@@ -1,6 +1,7 @@
 """Where the PyTorch checkpoints of openpi, LeRobot and transformers keep our parameters.
 
-All three follow Hugging Face's module names inside the towers and differ in the prefix before them. Two rules:
+All three follow Hugging Face's module names inside the parts of the network; `torch_parts` finds what stands before
+them. Two rules:
 
 * The token table is stored as `lm_head`, as `embed_tokens`, or as both. LeRobot since 0.5 stores both, and they can
   diverge after fine-tuning; `embed_tokens` is then the one in use.
@@ -15,11 +16,11 @@ would give a policy that is quietly wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from pi0_edge.checkpoints.layout import TOWERS, Location, count_layers
+from pi0_edge.checkpoints.layout import Entry, Location, count_layers
+from pi0_edge.checkpoints.torch_parts import BUFFERS, PROJECTIONS, Parts, find_parts, without_wrappers
 from pi0_edge.errors import CheckpointError
 
 _VISION = {
@@ -45,82 +46,52 @@ _GEMMA = {
     "mlp.up": "mlp.up_proj",
     "mlp.down": "mlp.down_proj",
 }
-_SINGLE = {
-    "vision.patch_embedding": "{vision}embeddings.patch_embedding",
-    "vision.final_norm": "{vision}post_layernorm",
-    "projector": "{projector}",
-    "expert.final_norm": "{expert}norm",
-    "expert.final_norm.modulation": "{expert}norm.dense",
-    "action_out_proj": "{out}action_out_proj",
-}
+MERGE_ADAPTERS = (
+    "merge them with PEFT (PeftModel.from_pretrained(policy, folder).merge_and_unload()) and save the policy"
+)
+
 _LAYER = re.compile(r"(vision|prefix|expert)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _DEAD_IN_LAST_LAYER = ("self_attn.q_proj", "self_attn.o_proj", "mlp.", "post_attention_layernorm")
-_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
-
-
-@dataclass(frozen=True)
-class Roots:
-    """The prefix of the module names of each part."""
-
-    vision: str
-    projector: str
-    prefix: str
-    expert: str
-    heads: tuple[str, ...]
-    projections: str
-    out: str = ""
-
-
-_PALIGEMMA = "paligemma_with_expert.paligemma."
-_EXPERT = "paligemma_with_expert.gemma_expert."
-OPENPI = Roots(
-    vision=f"{_PALIGEMMA}model.vision_tower.vision_model.",
-    projector=f"{_PALIGEMMA}model.multi_modal_projector.linear",
-    prefix=f"{_PALIGEMMA}model.language_model.",
-    expert=f"{_EXPERT}model.",
-    heads=(f"{_PALIGEMMA}lm_head.weight",),
-    projections="",
-)
-TRANSFORMERS = Roots(
-    vision="model.vlm.vision_tower.vision_model.",
-    projector="model.vlm.multi_modal_projector.linear",
-    prefix="model.vlm.language_model.",
-    expert="model.dit.",
-    heads=("lm_head.weight",),
-    projections="embed_action_time.",
-)
 
 
 class TorchLayout:
-    """Names of one PyTorch checkpoint family."""
+    """The names of one PyTorch checkpoint."""
 
-    def __init__(self, name: str, roots: Roots, keys: Collection[str], strip: str = "") -> None:
-        """Keys are those of the file; `strip` is the prefix of every name of this family ("model." or nothing)."""
+    def __init__(self, name: str, parts: Parts, stored: Mapping[str, str]) -> None:
+        """Takes the roots of its parts, and the stored key by the key without the levels of wrappers."""
         self.name = name
-        self._roots = roots
-        self._strip = strip
-        self._keys = {key.removeprefix(strip) for key in keys}
+        self._parts = parts
+        self._stored = stored
+        self._names = {key: name for name, key in stored.items()}
+        self._single = {
+            "vision.patch_embedding": f"{parts.vision}embeddings.patch_embedding",
+            "vision.final_norm": f"{parts.vision}post_layernorm",
+            "projector": parts.projector.removesuffix("."),
+            "expert.final_norm": f"{parts.expert}norm",
+            "expert.final_norm.modulation": f"{parts.expert}norm.dense",
+        }
 
     def locate(self, name: str) -> Location:
-        """The key of one of our parameters; these layouts store each as an array of its own."""
-        return Location(self._strip + self._key(name))
+        """The key of one of our parameters; these checkpoints store each as an array of its own."""
+        key = self._key(name)
+        return Location(self._stored.get(key, key))
 
     def unused(self, key: str, prefix_depth: int) -> bool:
         """Token heads, prefix final norm, the dead part of the last prefix layer, normalization buffers."""
-        key = key.removeprefix(self._strip)
-        last = f"{self._roots.prefix}layers.{prefix_depth - 1}."
-        heads = {*self._roots.heads, f"{_EXPERT}lm_head.weight", f"{self._roots.expert}embed_tokens.weight"}
+        name = self._names[key]
+        parts = self._parts
+        last = f"{parts.prefix}layers.{prefix_depth - 1}."
         return (
-            key in heads
-            or key == f"{self._roots.prefix}norm.weight"
-            or key.startswith(_BUFFERS)
-            or (key.startswith(last) and key[len(last) :].startswith(_DEAD_IN_LAST_LAYER))
+            name in {*parts.heads, *parts.unused_heads, f"{parts.expert}embed_tokens.weight"}
+            or name == f"{parts.prefix}norm.weight"
+            or name.startswith(BUFFERS)
+            or (name.startswith(last) and name[len(last) :].startswith(_DEAD_IN_LAST_LAYER))
         )
 
     def layers(self, tower: str) -> int:
         """How many layers of `tower` are stored."""
-        root = getattr(self._roots, tower) + ("encoder.layers." if tower == "vision" else "layers.")
-        return count_layers(self._keys, root)
+        root = getattr(self._parts, tower) + ("encoder.layers." if tower == "vision" else "layers.")
+        return count_layers(self._stored, root)
 
     def sizes(self) -> Mapping[str, int | str]:
         """Nothing beyond the shapes."""
@@ -130,55 +101,58 @@ class TorchLayout:
         if name == "token_embedding.weight":
             return self._token_table()
         if name == "vision.position_embedding":
-            return f"{self._roots.vision}embeddings.position_embedding.weight"
-        module, _, leaf = name.rpartition(".")
+            return f"{self._parts.vision}embeddings.position_embedding.weight"
         if match := _LAYER.fullmatch(name):
-            return self._layer_key(match[1], int(match[2]), match[3]) + f".{leaf}"
-        roots = {tower: getattr(self._roots, tower) for tower in TOWERS}
-        template = _SINGLE.get(module, f"{self._roots.projections}{self._projection(module)}")
-        return template.format(**roots, projector=self._roots.projector, out=self._roots.out) + f".{leaf}"
+            return self._layer_key(match[1], int(match[2]), match[3]) + f".{match[4]}"
+        module, _, leaf = name.rpartition(".")
+        return f"{self._single.get(module) or self._projection(module)}.{leaf}"
 
     def _layer_key(self, tower: str, layer: int, module: str) -> str:
         if tower == "vision":
-            return f"{self._roots.vision}encoder.layers.{layer}.{_VISION[module]}"
-        return f"{getattr(self._roots, tower)}layers.{layer}.{_GEMMA[module]}"
+            return f"{self._parts.vision}encoder.layers.{layer}.{_VISION[module]}"
+        return f"{getattr(self._parts, tower)}layers.{layer}.{_GEMMA[module]}"
 
     def _token_table(self) -> str:
-        embedding = f"{self._roots.prefix}embed_tokens.weight"
-        return next((key for key in (embedding, *self._roots.heads) if key in self._keys), embedding)
+        embedding = f"{self._parts.prefix}embed_tokens.weight"
+        return next((key for key in (embedding, *self._parts.heads) if key in self._stored), embedding)
 
     def _projection(self, module: str) -> str:
-        short = module.removeprefix("action_")
-        renamed = module.startswith("action_time_mlp") and f"{module}.weight" not in self._keys
-        return short if renamed and f"{short}.weight" in self._keys else module
+        """π0.5 has `time_mlp_*`, and so may a π0 checkpoint have in place of its `action_time_mlp_*`."""
+        known = module if module in PROJECTIONS else f"action_{module}"
+        root, short = self._parts.projections[known], known.removeprefix("action_")
+        renamed = "time_mlp" in known and f"{root}{known}.weight" not in self._stored
+        return root + (short if renamed and f"{root}{short}.weight" in self._stored else module)
 
 
-def torch_layout(keys: Collection[str], path: Path, lerobot: bool) -> TorchLayout | None:
-    """The PyTorch family that `keys` belong to, or None.
+def torch_layout(entries: Mapping[str, Entry], path: Path, writer: str | None) -> TorchLayout | None:
+    """The layout of a PyTorch checkpoint of π0, or None where these arrays are of another network.
 
     Args:
-        keys: All tensor names.
+        entries: The arrays by their keys.
         path: Of the checkpoint, for messages.
-        lerobot: Whether LeRobot's configuration is in the folder of the weights.
+        writer: Which project wrote the config.json in the folder of the weights, if one is known.
 
     Raises:
-        CheckpointError: If the keys are those of a legacy LeRobot checkpoint or of unmerged adapters.
+        CheckpointError: If the checkpoint is one of legacy LeRobot, holds unmerged adapters, or several networks.
     """
-    if any(".paligemma.language_model.model." in key for key in keys):
+    stored = without_wrappers(entries, path)
+    if any(".paligemma.language_model.model." in key for key in stored):
         raise CheckpointError(
             f"{path} is a legacy LeRobot checkpoint (0.3.3 or older: names contain paligemma.language_model.model), "
             "trained with other image padding and gripper constants; expected one of LeRobot 0.4 or newer. Take the "
             "newer release of the policy, or migrate and fine-tune it with LeRobot "
             "(python -m lerobot.processor.migrate_policy_normalization --pretrained-path <folder>)"
         )
-    if any("lora_A" in key or "lora_B" in key for key in keys):
-        raise CheckpointError(f"{path} holds LoRA adapters; expected merged weights: call merge_and_unload() and save")
-    if any(key.startswith("model.paligemma_with_expert.") for key in keys):
-        return TorchLayout("lerobot", OPENPI, keys, strip="model.")
-    if any(key.startswith("paligemma_with_expert.") for key in keys):
-        return TorchLayout("lerobot" if lerobot else "openpi-pytorch", OPENPI, keys)
-    if any(key.startswith("model.dit.") for key in keys):
-        flat = not any(key.startswith(TRANSFORMERS.vision) for key in keys)  # newer releases leave a level out
-        roots = replace(TRANSFORMERS, vision="model.vlm.vision_tower.") if flat else TRANSFORMERS
-        return TorchLayout("transformers", roots, keys)
-    return None
+    if any("lora_A" in key or "lora_B" in key for key in stored):
+        raise CheckpointError(f"{path} holds LoRA adapters; expected merged weights: {MERGE_ADAPTERS}")
+    parts = find_parts({name: entries[key] for name, key in stored.items()}, path)
+    return None if parts is None else TorchLayout(_family(parts, stored, writer), parts, stored)
+
+
+def _family(parts: Parts, stored: Mapping[str, str], writer: str | None) -> str:
+    """Who wrote it: as its config.json says, else as its names look."""
+    if writer in ("lerobot", "transformers"):
+        return writer
+    if any(key.removeprefix("module.").startswith("model.paligemma_with_expert.") for key in stored):
+        return "lerobot"
+    return "transformers" if ".dit." in f".{parts.expert}" else "openpi-pytorch"

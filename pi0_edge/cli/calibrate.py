@@ -17,6 +17,7 @@ from pi0_edge.cli.options import (
     SkipUnfitOption,
     ThreadsOption,
     TokenizerOption,
+    TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
 
@@ -39,6 +40,7 @@ def calibrate(
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
+    truncate_prompts: TruncatePromptsOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +65,7 @@ def calibrate(
                 dataset,
                 robot=robot,
                 tokenizer=tokenizer,
-                sizes=read_sizes(sizes),
+                sizes=read_sizes(sizes, truncate_prompts),
                 norm_stats=norm_stats,
                 calibration_frames=frames,
                 seed=seed,

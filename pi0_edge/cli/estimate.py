@@ -45,6 +45,7 @@ def estimate(
             "expected_ms": found.expected_ms,
             "memory_bytes": memory,
             "fits": found.fits,
+            "runs_kernels": found.device.runs_kernels,
             "rates": found.device.reached,
             "measured": False,
         }
@@ -52,6 +53,8 @@ def estimate(
 
 
 def _show(out: Output, found: ChunkEstimate, what: str) -> None:
+    from pi0_edge.estimation.devices import KERNELS_SHARED_KB
+
     device = found.device
     rows = [(s.name, s.floor_ms, s.expected_ms, s.bound, s.launches) for s in found.stages]
     rows.append(("chunk", found.floor_ms, found.expected_ms, "", found.stages[-1].launches))
@@ -62,6 +65,11 @@ def _show(out: Output, found: ChunkEstimate, what: str) -> None:
         f"activations and a CUDA context {found.total_bytes / 1e9:.2f} of {device.memory_gb:g} GB: "
         f"{'fits' if found.fits else 'does not fit'}"
     )
+    if not device.runs_kernels:
+        out.print(
+            f"the CUDA engine does not run on this device: its kernels need {KERNELS_SHARED_KB} KB of shared memory "
+            f"per block, and it has {device.shared_kb} KB; the figures are of such kernels made smaller"
+        )
     _show_rates(out, device)
     out.print("floor: nothing can be faster. expected: modelled, at these rates; this software was not timed there.")
 

@@ -17,6 +17,7 @@ from pi0_edge.cli.options import (
     JsonOption,
     PublicKeyOption,
     ThreadsOption,
+    TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
 
@@ -39,6 +40,7 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Demonstrations for the baseline.")] = None,
     require: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 below this success rate.")] = 0.0,
+    truncate_prompts: TruncatePromptsOption = False,
     public_key: PublicKeyOption = None,
     per_seed: Annotated[bool, typer.Option("--per-seed", help="Also list every episode.")] = False,
     threads: ThreadsOption = None,
@@ -66,7 +68,8 @@ def evaluate(
         verified = {"public_key": public_key, "accept_failed_gate": True}
         loaders[bundle.name] = partial(load_policy, bundle=bundle, engine=engine, threads=threads, **verified)
     for name in schemes:
-        loaders[name] = partial(load_policy, checkpoint=checkpoint, engine=engine, scheme=name, threads=threads)
+        of_scheme = {"checkpoint": checkpoint, "scheme": name, "truncate_prompts": truncate_prompts}
+        loaders[name] = partial(load_policy, engine=engine, threads=threads, **of_scheme)
     out = Output(as_json)
     with out.progress() as on_progress:
         evaluations = {

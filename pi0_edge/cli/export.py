@@ -20,6 +20,7 @@ from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from pi0_edge.model import Pi0
+    from pi0_edge.processing.settings import ProcessingSettings
     from pi0_edge.quant import Scheme
 
 
@@ -38,7 +39,7 @@ def export(
 ) -> None:
     """Write a network as two ONNX programs for the TensorRT of a board."""
     from pi0_edge.errors import ConfigError
-    from pi0_edge.model.flow import EULER_STEPS, euler_times
+    from pi0_edge.model.flow import euler_times
     from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx_programs
     from pi0_edge.tensorrt.programs import Shape
     from pi0_edge.tensorrt.qdq import write_out_quantization
@@ -48,11 +49,12 @@ def export(
     if bundle is not None:
         if checkpoint is not None or scheme is not None or sizes is not None:
             raise ConfigError("--bundle brings its own weights, scheme and sizes; leave the other options out")
-        model, chosen, source = _from_bundle(bundle, public_key, accept_failed_gate, target)
+        model, chosen, settings, source = _from_bundle(bundle, public_key, accept_failed_gate, target)
     else:
-        model, chosen, source = _from_checkpoint(checkpoint, scheme, sizes, target)
+        model, chosen, settings, source = _from_checkpoint(checkpoint, scheme, sizes, target)
     about = {"variant": model.config.variant, "scheme": chosen.name, "capability": capability, **source}
-    write_onnx_programs(write_out_quantization(model), Shape(cameras, tokens), euler_times(EULER_STEPS), output, about)
+    times = euler_times(settings.euler_steps, settings.euler_times.value)
+    write_onnx_programs(write_out_quantization(model), Shape(cameras, tokens), times, output, about)
     out = Output(as_json)
     files = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
     out.table(str(output), ("file", "MB"), [(name, size / 1e6) for name, size in files.items()])
@@ -71,9 +73,10 @@ def _capability(text: str) -> tuple[int, int]:
 
 def _from_bundle(
     folder: Path, public_key: Path | None, accept_failed_gate: bool, capability: tuple[int, int]
-) -> tuple[Pi0, Scheme, dict[str, Any]]:
+) -> tuple[Pi0, Scheme, ProcessingSettings, dict[str, Any]]:
     from pi0_edge.bundle import open_bundle
     from pi0_edge.engine.loading import blank_model, restore_model
+    from pi0_edge.processing.loading import restore_settings
     from pi0_edge.tensorrt.qdq import check_tensorrt_scheme
 
     opened = open_bundle(folder, public_key=public_key)
@@ -81,17 +84,20 @@ def _from_bundle(
     check_tensorrt_scheme(opened.scheme, capability)
     model = blank_model(opened.config, opened.scheme)
     restore_model(model, opened.tensors(), opened.scheme, pack=False)
-    return model, opened.scheme, {"bundle_sha256": opened.sha256, "overrides": list(overrides)}
+    settings = restore_settings(opened.manifest.processing)
+    return model, opened.scheme, settings, {"bundle_sha256": opened.sha256, "overrides": list(overrides)}
 
 
 def _from_checkpoint(
     checkpoint: Path | None, scheme: str | None, sizes: Path | None, capability: tuple[int, int]
-) -> tuple[Pi0, Scheme, dict[str, Any]]:
+) -> tuple[Pi0, Scheme, ProcessingSettings, dict[str, Any]]:
     from pi0_edge.checkpoints import open_checkpoint
     from pi0_edge.cli.loading import checkpoint_or_shipped, read_sizes
     from pi0_edge.engine import parameter_shapes
     from pi0_edge.engine.loading import blank_model, fill_model
     from pi0_edge.policy import combined_hash
+    from pi0_edge.processing.loading import load_settings
+    from pi0_edge.processing.settings import settings_in
     from pi0_edge.quant.scheme_files import load_scheme
     from pi0_edge.quant.schemes import BF16_POLICY
     from pi0_edge.tensorrt.qdq import check_tensorrt_scheme
@@ -99,9 +105,11 @@ def _from_checkpoint(
     chosen = BF16_POLICY if scheme is None else load_scheme(scheme)
     check_tensorrt_scheme(chosen, capability)
     opened = open_checkpoint(checkpoint_or_shipped(checkpoint))
-    config = opened.infer_config(read_sizes(sizes))
+    given = read_sizes(sizes)
+    config = opened.infer_config(given)
     shapes = parameter_shapes(config)
     opened.check(shapes)
     model = blank_model(config, chosen)
     fill_model(model, opened.tensors(shapes), chosen)
-    return model, chosen, {"checkpoint_sha256": combined_hash(opened.source_hashes())}
+    settings = load_settings(opened.folder, config, settings_in(given))
+    return model, chosen, settings, {"checkpoint_sha256": combined_hash(opened.source_hashes())}

@@ -21,6 +21,7 @@ from pi0_edge.cli.options import (
     SizesOption,
     ThreadsOption,
     TokenizerOption,
+    TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
 
@@ -42,6 +43,7 @@ def infer(
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
+    truncate_prompts: TruncatePromptsOption = False,
     public_key: PublicKeyOption = None,
     accept_failed_gate: AcceptFailedGateOption = False,
     refuse_unfit_state: RefuseUnfitStateOption = False,
@@ -70,6 +72,7 @@ def infer(
         threads=threads,
         norm_stats=norm_stats,
         refuse_unfit_state=refuse_unfit_state,
+        truncate_prompts=truncate_prompts,
     )
     chunk = policy.infer(observation, noise_seed)
     names = policy.processor.robot.action_labels

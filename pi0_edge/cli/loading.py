@@ -23,6 +23,7 @@ def load_policy(
     threads: int | None = None,
     norm_stats: Path | None = None,
     refuse_unfit_state: bool = False,
+    truncate_prompts: bool = False,
 ) -> Policy:
     """The policy of a bundle or of a checkpoint, the shipped one where neither is given; each argument is a flag.
 
@@ -38,7 +39,7 @@ def load_policy(
     use_threads(threads)
     if bundle is not None:
         own = {"checkpoint": checkpoint, "scheme": scheme, "robot": robot, "tokenizer": tokenizer, "config": sizes}
-        own |= {"norm-stats": norm_stats}
+        own |= {"norm-stats": norm_stats, "truncate-prompts": truncate_prompts or None}
         if given := [name for name, value in own.items() if value is not None]:
             raise ConfigError(f"--bundle brings its own {given[0]}; leave --{given[0]} out")
         policy = Policy.from_bundle(bundle, engine, public_key, accept_failed_gate)
@@ -54,7 +55,7 @@ def load_policy(
         None if scheme is None else load_scheme(scheme),
         robot,
         tokenizer,
-        read_sizes(sizes),
+        read_sizes(sizes, truncate_prompts),
         norm_stats,
     )
     policy.refuse_unfit_state = refuse_unfit_state
@@ -72,15 +73,16 @@ def checkpoint_or_shipped(checkpoint: Path | None) -> Path:
     return shipped_checkpoint() if checkpoint is None else checkpoint
 
 
-def read_sizes(sizes: Path | None) -> dict[str, object] | None:
-    """What the flag --config gives: sizes and settings.
+def read_sizes(sizes: Path | None, truncate_prompts: bool = False) -> dict[str, object] | None:
+    """What the flag --config gives, sizes and settings, with the setting that --truncate-prompts gives.
 
     Raises:
         ConfigError: If the file is no SIZES file.
     """
     from pi0_edge.checkpoints import load_sizes
 
-    return None if sizes is None else dict(load_sizes(sizes))
+    given: dict[str, object] = {"truncate_prompts": True} if truncate_prompts else {}
+    return given or None if sizes is None else {**load_sizes(sizes), **given}
 
 
 def use_threads(threads: int | None) -> None:

@@ -44,6 +44,9 @@ NormStatsOption = Annotated[
 RefuseUnfitStateOption = Annotated[
     bool, typer.Option("--refuse-unfit-state", help="Refuse a state far from all that the policy was trained on.")
 ]
+TruncatePromptsOption = Annotated[
+    bool, typer.Option("--truncate-prompts", help="Cut off the end of an over-long prompt, instead of refusing it.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the network; else torch's default.")]
 TlsOption = Annotated[
     Path | None, typer.Option(help="Folder from `pi0-edge certificates`: ask every client for a certificate.")

@@ -17,6 +17,7 @@ from pi0_edge.cli.options import (
     SkipUnfitOption,
     ThreadsOption,
     TokenizerOption,
+    TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
 
@@ -60,6 +61,7 @@ def quantize(
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
+    truncate_prompts: TruncatePromptsOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +89,7 @@ def quantize(
             dataset,
             robot=robot,
             tokenizer=tokenizer,
-            sizes=read_sizes(sizes),
+            sizes=read_sizes(sizes, truncate_prompts),
             norm_stats=norm_stats,
             calibration=calibration,
             calibration_frames=calibration_frames,

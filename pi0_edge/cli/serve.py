@@ -24,6 +24,7 @@ from pi0_edge.cli.options import (
     ThreadsOption,
     TlsOption,
     TokenizerOption,
+    TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
 
@@ -38,6 +39,7 @@ def serve(
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
     sizes: SizesOption = None,
+    truncate_prompts: TruncatePromptsOption = False,
     public_key: PublicKeyOption = None,
     accept_failed_gate: AcceptFailedGateOption = False,
     refuse_unfit_state: RefuseUnfitStateOption = False,
@@ -92,6 +94,7 @@ def serve(
         threads=threads,
         norm_stats=norm_stats,
         refuse_unfit_state=refuse_unfit_state,
+        truncate_prompts=truncate_prompts,
     )
     if stale_prefix is not None:
         policy.allow_stale_prefix(stale_prefix / 1e3)

@@ -61,6 +61,26 @@ class Engine(ABC):
             EngineError: If the machine or the scheme does not fit the engine.
         """
 
+    @classmethod  # noqa: B027 - an engine may run every network
+    def check_network(cls, config: Pi0Config, scheme: Scheme) -> None:
+        """Returns if the engine can run networks of these sizes under the scheme; asked before weights are read.
+
+        Raises:
+            EngineError: If it cannot, with every reason.
+        """
+
+    def warm_up(self, inputs: ModelInputs, noise: Tensor) -> None:
+        """Makes everything ready that would make a chunk slow which is the first of its kind; then infers once.
+
+        Args:
+            inputs: An observation with all cameras of the robot; its prompt and the size of its images are any.
+            noise: As in `infer`.
+
+        Raises:
+            EngineError: If the engine cannot answer even that.
+        """
+        self.infer(inputs, noise)
+
     @abstractmethod
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
         """Runs the network once.

@@ -56,6 +56,7 @@ def build_engine(name: str, model: Pi0, scheme: Scheme | None = None) -> Engine:
         QuantizationError: If the scheme needs calibration, or a weight is NaN or infinite.
     """
     engine, chosen = _checked(name, scheme)
+    engine.check_network(model.config, chosen)
     if chosen.rest == "bf16":
         apply_bf16_policy(model)
     quantize_model(model, chosen)
@@ -84,6 +85,7 @@ def assemble_engine(
         QuantizationError: If calibration is missing, or a weight is NaN or infinite.
     """
     engine, chosen = _checked(name, scheme)
+    engine.check_network(config, chosen)
     model = blank_model(config, chosen)
     fill_model(model, tensors, chosen, channel_amax)
     return engine(model, chosen)
@@ -102,6 +104,7 @@ def restore_engine(name: str, config: Pi0Config, tensors: Iterable[tuple[str, Te
         EngineError: If there is no such engine, it cannot run the scheme, or the tensors are not those of the scheme.
     """
     engine, chosen = _checked(name, scheme)
+    engine.check_network(config, chosen)
     model = blank_model(config, chosen)
     restore_model(model, tensors, chosen, pack=engine.packs_weights)
     return engine(model, chosen)

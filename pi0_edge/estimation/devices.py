@@ -11,6 +11,8 @@ import yaml
 
 from pi0_edge.errors import ConfigError
 
+KERNELS_SHARED_KB = 156
+"""What `KernelLibrary.require_device` asks of a GPU."""
 _FILE = Path(__file__).parent / "devices.yaml"
 
 
@@ -38,6 +40,7 @@ class Device:
         name: For people.
         memory_gb: That it has, shared with the CPU on a Jetson.
         l2_mb: Of cache.
+        shared_kb: Of shared memory, in KiB, that a block may take.
         sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8), and gb_s.
         sheet_source: Where they stand.
         reached: The same rates as real kernels reach them, and launch_us, of one kernel inside a graph.
@@ -47,9 +50,15 @@ class Device:
     name: str
     memory_gb: float
     l2_mb: float
+    shared_kb: int
     sheet: Mapping[str, float]
     sheet_source: str
     reached: Mapping[str, Figure]
+
+    @property
+    def runs_kernels(self) -> bool:
+        """Whether a block may take as much shared memory as the largest kernel needs."""
+        return self.shared_kb >= KERNELS_SHARED_KB
 
     @property
     def has_fp8(self) -> bool:

@@ -1,5 +1,7 @@
 """The kernels of one chunk, as the CUDA engine launches them: operations, bytes and launches of each.
 
+Launches of torch are among them: what a product in 16 bits, which has no epilogue of ours, needs after it, what makes
+E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
 Everything is computed from the sizes of the network and the scheme. An operation is an addition or a multiplication.
 A weight that no rule covers has 16 bits on a GPU.
 """
@@ -21,6 +23,8 @@ Unit = Literal["bf16", "int8", "fp8"]
 Stage = Literal["vision", "prefix", "state", "Euler loop"]
 STAGES: tuple[Stage, ...] = ("vision", "prefix", "state", "Euler loop")
 
+E4M3_LAUNCHES = 4
+"""To float32, over the scale, into the range, to 8 bits."""
 HALF, SINGLE = 2, 4
 """Bytes of a 16-bit and of a float32 value."""
 
@@ -38,6 +42,7 @@ class Kernel:
         weight_bytes: Read from memory whatever the cache holds: weights, keys and values.
         activation_bytes: Each tensor that enters or leaves, in bytes; those that fit the cache cost nothing.
         launches: How often it runs.
+        fusable: A launch of torch that a product with an epilogue, or a norm with an E4M3 output, would not need.
     """
 
     stage: Stage
@@ -48,6 +53,7 @@ class Kernel:
     weight_bytes: float = 0.0
     activation_bytes: tuple[float, ...] = ()
     launches: int = 1
+    fusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,23 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
     """Every kernel of one chunk, in order."""
     yield from _vision(chunk)
     prefix = chunk.config.prefix
+    embedding = 7 if chunk.scheme.covers("token_embedding") else 3  # rows, scales, √width, 16 bits, behind the images
+    yield _torch("prefix", "token embedding", max(chunk.tokens, 1), prefix.width, embedding)
+    yield _torch("prefix", "lengths", 1, 1, 1)
     for layer in range(prefix.depth - 1):
         yield from _gemma_layer(chunk, "prefix", f"prefix.layers.{layer}", prefix, chunk.prefix, 0)
     last = f"prefix.layers.{prefix.depth - 1}.attention"
     columns = 2 * prefix.kv_heads * prefix.head_dim
     yield _norm("prefix", chunk.prefix, prefix.width)
+    yield from _requantize(chunk, "prefix", f"{last}.k", chunk.prefix, prefix.width)
     yield _product(chunk, "prefix", f"{last}.k", chunk.prefix, columns, prefix.width)
     yield _rope("prefix", chunk.prefix, columns)
     if chunk.config.variant == "pi0":
+        yield _torch("state", "state token", 1, chunk.config.expert.width, 1)
         for layer in range(prefix.depth):
-            yield from _gemma_layer(chunk, "state", f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
+            state = _gemma_layer(chunk, "state", f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
+            yield from state if layer < prefix.depth - 1 else _until(state, "rope")
+    yield _torch("Euler loop", "noise", chunk.config.horizon, chunk.config.action_dim, 1)
     for kernel in _euler_step(chunk):
         yield replace(kernel, launches=kernel.launches * chunk.steps)
 
@@ -121,27 +134,37 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     rows, width = chunk.cameras * vision.tokens, vision.width
     patch = 3 * vision.patch_size**2
     yield Kernel("vision", "patch embedding", rows, 2 * rows * patch * width, "bf16", patch * width * SINGLE)
+    yield _torch("vision", "positions, 16 bits", rows, width, 2)
     for layer in range(vision.depth):
         path = f"vision.layers.{layer}"
         yield _norm("vision", rows, width)
+        yield from _requantize(chunk, "vision", f"{path}.attention.q", rows, width)
         yield _product(chunk, "vision", f"{path}.attention.q", rows, 3 * width, width)
         operations = 4.0 * rows * vision.tokens * width
         touched = (3 * rows * width * HALF, rows * width * HALF)
         yield Kernel("vision", "attention", rows, operations, activation_bytes=touched)
         yield from _quantize(chunk, "vision", f"{path}.attention.out", rows, width)
         yield _product(chunk, "vision", f"{path}.attention.out", rows, width, width)
+        yield from _residual(chunk, "vision", f"{path}.attention.out", rows, width)
         yield _norm("vision", rows, width)
+        yield from _requantize(chunk, "vision", f"{path}.mlp.fc1", rows, width)
         yield _product(chunk, "vision", f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
+        if not chunk.scheme.covers(f"{path}.mlp.fc1"):
+            yield _torch("vision", "GELU", rows, vision.mlp_dim, 1)
         yield from _quantize(chunk, "vision", f"{path}.mlp.fc2", rows, vision.mlp_dim)
         yield _product(chunk, "vision", f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
+        yield from _residual(chunk, "vision", f"{path}.mlp.fc2", rows, width)
     yield _norm("vision", rows, width)
+    yield from _requantize(chunk, "vision", "projector", rows, width)
     yield _product(chunk, "vision", "projector", rows, chunk.config.prefix.width, width)
 
 
 def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, cached: int) -> Iterator[Kernel]:
     """One layer over `rows` tokens that attend to `cached` cached keys and themselves."""
     own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
+    gated = stage == "Euler loop" and chunk.config.variant == "pi05"
     yield _norm(stage, rows, sizes.width)
+    yield from _requantize(chunk, stage, f"{path}.attention.q", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
     if stage != "Euler loop":  # there, rotation happens inside attention
         yield _rope(stage, rows, own + keys)
@@ -157,13 +180,16 @@ def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows
     )
     yield from _quantize(chunk, stage, f"{path}.attention.o", rows, own)
     yield _product(chunk, stage, f"{path}.attention.o", rows, sizes.width, own)
+    yield from _residual(chunk, stage, f"{path}.attention.o", rows, sizes.width, gated)
     yield _norm(stage, rows, sizes.width)
+    yield from _requantize(chunk, stage, f"{path}.mlp.gate", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.mlp.gate", rows, 2 * sizes.mlp_dim, sizes.width)
     if chunk.scheme.rule_for(f"{path}.mlp.gate") is None:  # a product without our epilogue writes both halves
         touched = (2 * rows * sizes.mlp_dim * HALF, rows * sizes.mlp_dim * HALF)
         yield Kernel(stage, "GeGLU", rows, activation_bytes=touched)
     yield from _quantize(chunk, stage, f"{path}.mlp.down", rows, sizes.mlp_dim)
     yield _product(chunk, stage, f"{path}.mlp.down", rows, sizes.width, sizes.mlp_dim)
+    yield from _residual(chunk, stage, f"{path}.mlp.down", rows, sizes.width, gated)
 
 
 def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
@@ -175,6 +201,7 @@ def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
     for layer in range(config.expert.depth):
         yield from _gemma_layer(chunk, "Euler loop", f"expert.layers.{layer}", config.expert, rows, chunk.cached)
     yield Kernel("Euler loop", "Euler update", rows, 2.0 * rows * folded, "bf16", folded * SINGLE)
+    yield _torch("Euler loop", "steering", rows, config.action_dim, 4)
 
 
 def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:
@@ -188,8 +215,37 @@ def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, dep
 
 def _quantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
     """The pass before a product whose input comes from no norm."""
-    if _unit(chunk.scheme.rule_for(path)) != "bf16":
+    unit = _unit(chunk.scheme.rule_for(path))
+    if unit == "int8":
         yield Kernel(stage, "quantize", rows, activation_bytes=(rows * width * HALF, rows * width * 1.0))
+    elif unit == "fp8":
+        yield _torch(stage, "quantize", rows, width, E4M3_LAUNCHES)
+
+
+def _requantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
+    """After a norm, which has an INT8 output and none in E4M3."""
+    if _unit(chunk.scheme.rule_for(path)) == "fp8":
+        yield _torch(stage, "quantize", rows, width, E4M3_LAUNCHES)
+
+
+def _residual(chunk: Chunk, stage: Stage, path: str, rows: int, width: int, gated: bool = False) -> Iterator[Kernel]:
+    """After a product in 16 bits, which has no epilogue of ours: the sum, and an adaptive norm's gate, row by row."""
+    if chunk.scheme.rule_for(path) is None:
+        yield _torch(stage, "residual", rows, width, 6 if gated else 1)
+
+
+def _torch(stage: Stage, name: str, rows: int, width: int, launches: int) -> Kernel:
+    """Launches of torch that read and write each value once."""
+    touched = (float(rows * width * HALF), float(rows * width * HALF))
+    return Kernel(stage, name, rows, activation_bytes=touched, launches=launches, fusable=True)
+
+
+def _until(kernels: Iterator[Kernel], last: str) -> Iterator[Kernel]:
+    """Up to the kernel of this name: the state's last layer makes keys and values alone."""
+    for kernel in kernels:
+        yield kernel
+        if kernel.name == last:
+            return
 
 
 def _norm(stage: Stage, rows: int, width: int) -> Kernel:

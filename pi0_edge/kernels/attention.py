@@ -3,8 +3,8 @@
     out = softmax(q · kᵀ / √head_dim) · v
 
 Every query sees every key. The blockwise mask of π0 needs no mask here, because each block of tokens is run after the
-ones it sees, and no key is padding. The suffix gives the first P + 1 + 50 rows of its caches, whose tail the Euler step
-has just overwritten.
+ones it sees. A cache may be longer than its keys: how many rows are keys is then an int32 [1] on the device (`seen`),
+so that a graph that was captured once serves every length, and what is behind them is not read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pi0_edge.kernels.library import KernelLibrary, Strided, kernel_library
 from pi0_edge.kernels.rope import rope
 
 
-def attention_into(library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
+def attention_into(
+    library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None
+) -> None:
     """Enqueues the kernel: one launch.
 
     Each tensor may be a slice of a wider one, as long as its last two dimensions and its batches are contiguous.
@@ -27,6 +29,7 @@ def attention_into(library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor,
         q: bfloat16 or float16, of the same shape; head_dim 256, 72 or 32.
         keys: [batch, keys, kv_heads, head_dim]; kv_heads divides heads.
         values: As `keys`, with the same strides.
+        seen: int32 [1], from 1 to the rows of `keys`: how many of them there are; None for all.
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
@@ -37,21 +40,27 @@ def attention_into(library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor,
     if keys.stride() != values.stride():
         raise ValueError(f"keys and values have different strides: {keys.stride()} and {values.stride()}")
     strides = [_token_stride(tensor) for tensor in (q, keys, out)]
-    tensors = [Strided(tensor) for tensor in (q, keys, values, out)]
+    tensors = (*map(Strided, (q, keys, values)), seen, Strided(out))
     sizes = (batch, tokens, key_count, heads, kv_heads, head_dim)
     library.call("attention", *tensors, *sizes, *strides, q.dtype)
 
 
 @torch.library.custom_op("pi0::attention", mutates_args=(), device_types="cuda")
-def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None) -> Tensor:
     """[batch, tokens, heads, head_dim] over [batch, keys, kv_heads, head_dim] -> the shape of q, contiguous."""
     out = q.new_empty(q.shape)
-    attention_into(kernel_library(), out, q, keys, values)
+    attention_into(kernel_library(), out, q, keys, values, seen)
     return out
 
 
 def rope_attention_into(
-    library: KernelLibrary, out: Tensor, qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor
+    library: KernelLibrary,
+    out: Tensor,
+    qkv: Tensor,
+    table: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Tensor | None = None,
 ) -> None:
     """Enqueues rotary positions and attention of new tokens over a cache and themselves: one launch.
 
@@ -66,6 +75,7 @@ def rope_attention_into(
         table: float32 [at least cached + tokens, head_dim] from `rope_table`.
         keys: Cache [cached, kv_heads, head_dim], rotated.
         values: As `keys`.
+        seen: int32 [1], up to the rows of the cache: how many of them are keys; None for all.
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
@@ -76,28 +86,28 @@ def rope_attention_into(
     if cached + tokens > len(table):
         raise ValueError(f"{tokens} tokens after {cached} keys need a table of as many rows, found {len(table)}")
     sizes = (tokens, cached, heads, kv_heads, head_dim)
-    library.call("rope_attention", qkv, table, keys, values, out, *sizes, qkv.dtype)
+    library.call("rope_attention", qkv, table, keys, values, seen, out, *sizes, qkv.dtype)
 
 
 @torch.library.custom_op("pi0::rope_attention", mutates_args=(), device_types="cuda")
-def rope_attention(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def rope_attention(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None) -> Tensor:
     """New tokens over a cache and themselves -> [tokens, heads, head_dim]; arguments as in `rope_attention_into`."""
     out = _empty_outputs(qkv, keys)
-    rope_attention_into(kernel_library(), out, qkv, table, keys, values)
+    rope_attention_into(kernel_library(), out, qkv, table, keys, values, seen)
     return out
 
 
 @rope_attention.register_kernel("cpu")
-def _(qkv, table, keys, values):  # noqa: ANN001, ANN202
-    cached, tokens = len(keys), len(qkv)
+def _(qkv, table, keys, values, seen=None):  # noqa: ANN001, ANN202
+    cached, tokens = len(keys) if seen is None else int(seen), len(qkv)
     own = qkv.new_empty(2, cached + tokens, *keys.shape[1:])
-    own[0, :cached], own[1, :cached] = keys, values
+    own[0, :cached], own[1, :cached] = keys[:cached], values[:cached]
     q = rope(qkv, table, own[0], own[1], cached)
     return attention(q[None], own[:1], own[1:])[0]
 
 
 @rope_attention.register_fake
-def _(qkv, table, keys, values):  # noqa: ANN001, ANN202
+def _(qkv, table, keys, values, seen=None):  # noqa: ANN001, ANN202
     return _empty_outputs(qkv, keys)
 
 
@@ -107,7 +117,9 @@ def _empty_outputs(qkv: Tensor, keys: Tensor) -> Tensor:
 
 
 @attention.register_kernel("cpu")
-def _(q, keys, values):  # noqa: ANN001, ANN202
+def _(q, keys, values, seen=None):  # noqa: ANN001, ANN202
+    if seen is not None:
+        keys, values = keys[:, : int(seen)], values[:, : int(seen)]
     # As the kernel: scores and sums in float32, probabilities rounded to 16 bits before they meet the values, and the
     # division by their sum at the very end.
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -120,7 +132,7 @@ def _(q, keys, values):  # noqa: ANN001, ANN202
 
 
 @attention.register_fake
-def _(q, keys, values):  # noqa: ANN001, ANN202
+def _(q, keys, values, seen=None):  # noqa: ANN001, ANN202
     return q.new_empty(q.shape)
 
 

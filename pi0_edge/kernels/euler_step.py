@@ -14,6 +14,11 @@ from pi0_edge.kernels.library import KernelLibrary, kernel_library
 from pi0_edge.kernels.norm import EPSILON, normalized
 from pi0_edge.kernels.rows import select_rows
 
+PIECE_COLUMNS = 32
+"""The kernel multiplies so many columns of the actions at a time: the folded weight is padded to a multiple of it."""
+MOST_WIDTH = 2048
+"""Of action tokens: what both kernels can hold in shared memory."""
+
 
 def fold_front(
     action_in_weight: Tensor, action_in_bias: Tensor, mlp_in_weight: Tensor, time_bias: Tensor
@@ -27,12 +32,18 @@ def fold_front(
         time_bias: [steps, width], the time half of action_time_mlp_in with its bias, for every step.
 
     Returns:
-        weight float32 [width, action_dim] and biases float32 [steps, width].
+        weight float32 [width, action_dim] and biases float32 [steps, width]; `pad_front` gives the weight the columns
+        that the kernel reads.
     """
     action_half = mlp_in_weight[:, : len(action_in_weight)].double()
     weight = action_half @ action_in_weight.double()
     biases = time_bias.double() + action_half @ action_in_bias.double()
     return weight.float().contiguous(), biases.float()
+
+
+def pad_front(weight: Tensor) -> Tensor:
+    """The folded weight [width, action_dim] with columns of zeros up to a multiple of `PIECE_COLUMNS`."""
+    return F.pad(weight, (0, -weight.shape[1] % PIECE_COLUMNS)).contiguous()
 
 
 def embed_actions_into(
@@ -49,10 +60,10 @@ def embed_actions_into(
 
     Args:
         library: Where the kernel is.
-        out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; at most 64 tokens, width
-            a multiple of 8, at most 1024 with an `out_weight`.
-        x: float32 [tokens, 32].
-        weight: float32 [width, 32].
+        out: Action tokens, float32 or the dtype of `out_weight` [tokens, width], overwritten; width a multiple of 8, at
+            most `MOST_WIDTH` with an `out_weight`.
+        x: float32 [tokens, action_dim].
+        weight: float32 [width, action_dim padded to a multiple of 32], from `pad_front`.
         bias: float32 [width], of this step.
         frozen: int32 [1] or None; with it, the bias is [2, width]: see `frozen_rows`.
         out_weight: bfloat16 or float16 [width, width], of action_time_mlp_out; None in π0.5, where the tokens are
@@ -61,9 +72,13 @@ def embed_actions_into(
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
+        ValueError: If the weight has other columns than `pad_front` gives it.
     """
+    _check_front(x, weight)
     dtype = out_weight.dtype if out_weight is not None else torch.bfloat16 if out.dtype == torch.float32 else out.dtype
-    library.call("embed_actions", x, weight, bias, frozen, out_weight, out_bias, out, *out.shape, dtype, out.dtype)
+    library.call(
+        "embed_actions", x, weight, bias, frozen, out_weight, out_bias, out, *out.shape, x.shape[1], dtype, out.dtype
+    )
 
 
 @torch.library.custom_op("pi0::embed_actions", mutates_args=(), device_types="cuda")
@@ -76,7 +91,7 @@ def embed_actions(
     out_bias: Tensor | None,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """Action tokens [tokens, width] of noisy actions x [tokens, 32]; arguments as in `embed_actions_into`."""
+    """Action tokens [tokens, width] of noisy actions x [tokens, action_dim]; arguments as in `embed_actions_into`."""
     out = x.new_empty(len(x), len(weight), dtype=out_dtype)
     embed_actions_into(kernel_library(), out, x, weight, bias, frozen, out_weight, out_bias)
     return out
@@ -84,7 +99,8 @@ def embed_actions(
 
 @embed_actions.register_kernel("cpu")
 def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
-    hidden = F.linear(x, weight) + select_rows(bias, frozen, len(x))
+    _check_front(x, weight)
+    hidden = F.linear(x, weight[:, : x.shape[1]]) + select_rows(bias, frozen, len(x))
     if out_weight is None:
         return hidden.to(out_dtype)
     hidden = F.silu(hidden).to(out_weight.dtype)
@@ -94,6 +110,14 @@ def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001
 @embed_actions.register_fake
 def _(x, weight, bias, frozen, out_weight, out_bias, out_dtype):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], weight.shape[0], dtype=out_dtype)
+
+
+def _check_front(x: Tensor, weight: Tensor) -> None:
+    expected = x.shape[1] + -x.shape[1] % PIECE_COLUMNS
+    if weight.shape[1] != expected:
+        raise ValueError(
+            f"actions of {x.shape[1]} columns need a weight of {expected}, found {weight.shape[1]}; use pad_front"
+        )
 
 
 def euler_update_into(

@@ -3,7 +3,7 @@
 value = sum · row scale · column scale + bias
 value = gelu(value), or gelu(even columns) · odd columns
 value = residual + gate · value
-stored in `dtype`, or divided by `out_scale` and rounded to int8
+stored in `dtype`, or divided by `out_scale` and rounded to int8 in ±127; −128 where it is NaN or infinite
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pi0_edge.kernels.rows import INT8_MAX, select_rows
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
 """Their numbers in the C interface are their places here; GELU is the tanh approximation."""
+NOT_FINITE = -128.0
+"""In an int8 output: NaN and infinity, which no number becomes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Epilogue:
         value = self.before_rounding(sums, row_scale, column_scale)
         if self.out_scale is None:
             return value.to(self.dtype)
-        return (value / self.out_scale).clamp(-INT8_MAX, INT8_MAX).round().to(torch.int8)
+        value = value / self.out_scale
+        rounded = value.nan_to_num().clamp(-INT8_MAX, INT8_MAX).round()
+        return rounded.where(value.isfinite(), NOT_FINITE).to(torch.int8)
 
     def before_rounding(self, sums: Tensor, row_scale: Tensor | None, column_scale: Tensor) -> Tensor:
         """What `apply` rounds: float32, or float64 for sums in float64."""

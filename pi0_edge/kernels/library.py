@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pi0_edge.errors import KernelError
 
-VERSION = 3
+VERSION = 4
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
 TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
@@ -73,15 +73,15 @@ ANY, F32, I32, I8, U8, GEMM, SIZE, TYPE, FLOAT = Kind
 _C_TYPES = {SIZE: ctypes.c_int64, TYPE: ctypes.c_int64, FLOAT: ctypes.c_float, GEMM: ctypes.POINTER(GemmArguments)}
 
 FUNCTIONS: dict[str, tuple[Kind, ...]] = {
-    "attention": (*4 * (ANY,), *9 * (SIZE,), TYPE),
-    "rope_attention": (ANY, F32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
-    "embed_actions": (F32, F32, F32, I32, ANY, F32, ANY, SIZE, SIZE, TYPE, TYPE),
+    "attention": (*3 * (ANY,), I32, ANY, *9 * (SIZE,), TYPE),
+    "rope_attention": (ANY, F32, ANY, ANY, I32, ANY, *5 * (SIZE,), TYPE),
+    "embed_actions": (F32, F32, F32, I32, ANY, F32, ANY, SIZE, SIZE, SIZE, TYPE, TYPE),
     "euler_update": (ANY, I32, F32, F32, F32, F32, F32, SIZE, SIZE, SIZE, FLOAT, FLOAT, TYPE),
     "geglu": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
     "norm": (ANY, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
     "patches": (U8, *4 * (I32,), F32, *9 * (SIZE,)),
     "quantize": (ANY, I8, F32, SIZE, SIZE, SIZE, TYPE),
-    "rope": (ANY, F32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
+    "rope": (ANY, F32, I32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
     "gemm_int8": (GEMM,),
     "gemm_fp8": (GEMM,),
     "gemm_weight_only": (GEMM,),
@@ -129,7 +129,14 @@ class KernelLibrary:
         Raises:
             KernelError: If there is no GPU, or none that these kernels run on.
         """
-        self._check(self._functions.pi0_device_ready(), "the kernels cannot run")
+        needed, found = ctypes.c_int64(), ctypes.c_int64()
+        error = self._functions.pi0_device_ready(ctypes.byref(needed), ctypes.byref(found))
+        self._check(error, "the kernels cannot run")
+        if found.value < needed.value:
+            raise KernelError(
+                f"the kernels cannot run: a block needs {needed.value} bytes of shared memory, and this GPU gives it "
+                f"{found.value}; Orin, Thor, A100, H100, H200 and B200 give enough, GeForce RTX 30, 40 and 50 do not"
+            )
 
     def call(self, name: str, *arguments: Argument, device: torch.device | None = None) -> None:
         """Enqueues one C function on the current stream of a device.

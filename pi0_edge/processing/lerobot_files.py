@@ -122,18 +122,10 @@ def lerobot_settings(folder: Path, variant: Variant, given: Mapping[str, Any]) -
         ConfigError: If the files ask for something that cannot be done here.
     """
     config = read_json_object(folder / "config.json", ConfigError)
-    for name, known in (("min_period", MIN_PERIOD), ("max_period", MAX_PERIOD)):
-        if config.get(name, known) != known:
-            raise ConfigError(
-                f"{folder / 'config.json'}: {name} of the time embedding is {config[name]}, expected {known:g}; "
-                "no other one can be run here"
-            )
-    steps = config.get("num_inference_steps", EULER_STEPS)
-    if type(steps) is not int or steps < 1:
-        raise ConfigError(f"{folder / 'config.json'}: num_inference_steps is {steps!r}, expected a whole number >= 1")
     _warn_of_unknown_steps(folder)
+    pipeline = folder / PREPROCESSOR
     # Earlier versions knew no relative actions.
-    of_later = "use_relative_actions" in config or _step(folder / PREPROCESSOR, *_RELATIVE) is not None
+    of_later = "use_relative_actions" in config or (pipeline.is_file() and _step(pipeline, *_RELATIVE) is not None)
     if not of_later:
         _warn_of_unknown_version(folder, variant, given)
     return ProcessingSettings(
@@ -142,9 +134,28 @@ def lerobot_settings(folder: Path, variant: Variant, given: Mapping[str, Any]) -
         prompt_state_padded=not of_later and variant == "pi05",
         resize_filter=ResizeFilter.TORCH,
         padding_value=BLACK if of_later else LEROBOT_04_PADDING,
-        euler_steps=steps,
+        euler_steps=recorded_euler_steps(folder / "config.json"),
         euler_times=EulerTimes.EXACT,
     )
+
+
+def recorded_euler_steps(path: Path) -> int:
+    """How many Euler steps a config.json of LeRobot or transformers asks for, which name them alike; 10 if it does not.
+
+    Raises:
+        ConfigError: If it is not a whole number, or the time embedding is one that cannot be run here.
+    """
+    config = read_json_object(path, ConfigError)
+    for name, known in (("min_period", MIN_PERIOD), ("max_period", MAX_PERIOD)):
+        if config.get(name, known) != known:
+            raise ConfigError(
+                f"{path}: {name} of the time embedding is {config[name]}, expected {known:g}; "
+                "no other one can be run here"
+            )
+    steps = config.get("num_inference_steps", EULER_STEPS)
+    if type(steps) is not int or steps < 1:
+        raise ConfigError(f"{path}: num_inference_steps is {steps!r}, expected a whole number >= 1")
+    return steps
 
 
 def _warn_of_unknown_version(folder: Path, variant: Variant, given: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from pi0_edge.processing.lerobot_files import (
     lerobot_robot,
     lerobot_settings,
     load_lerobot_normalization,
+    recorded_euler_steps,
 )
 from pi0_edge.processing.norm_stats import FieldStats, find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
@@ -66,16 +67,30 @@ def load_processor(
     folder = Path(folder)
     recorded = _recorded(folder)
     layout = load_robot(robot) if robot is not None else _robot(folder, recorded)
-    given = parse_settings(settings or {})
-    mode = given.pop("normalization", None)
-    found = _settings(folder, recorded, config, given)
+    mode = parse_settings(settings or {}).get("normalization")
     return ObservationProcessor(
         robot=layout,
         tokenizer=load_tokenizer(tokenizer if tokenizer is not None else _tokenizer(folder)),
         normalization=_normalization(folder, recorded, config, layout, norm_stats, asset_id, mode),
         config=config,
-        settings=dataclasses.replace(found, **given),
+        settings=load_settings(folder, config, settings),
     )
+
+
+def load_settings(folder: Path, config: Pi0Config, given: Mapping[str, Any] | None = None) -> ProcessingSettings:
+    """The settings of a policy; a warning is logged for each that is neither recorded nor given.
+
+    Args:
+        folder: `Checkpoint.folder`.
+        config: Sizes of the network.
+        given: Settings by name, instead of what the folder records.
+
+    Raises:
+        ConfigError: If a setting is not known, or the folder records one that cannot be had here.
+    """
+    parsed = parse_settings(given or {})
+    parsed.pop("normalization", None)
+    return dataclasses.replace(_settings(folder, _recorded(folder), config, parsed), **parsed)
 
 
 def restore_processor(folder: Path, recorded: ProcessingDescription, config: Pi0Config) -> ObservationProcessor:
@@ -95,7 +110,7 @@ def restore_processor(folder: Path, recorded: ProcessingDescription, config: Pi0
         tokenizer=load_tokenizer(recorded.tokenizer or _tokenizer(folder)),
         normalization=_native_normalization(folder, recorded.normalization, "the description"),
         config=config,
-        settings=_recorded_settings(recorded, "the description"),
+        settings=restore_settings(recorded),
     )
 
 
@@ -107,8 +122,17 @@ def _recorded(folder: Path) -> ProcessingDescription | None:
     return ProcessingDescription.from_dict(processing, str(path)) if processing else None
 
 
-def _recorded_settings(recorded: ProcessingDescription, origin: str) -> ProcessingSettings:
+def restore_settings(recorded: ProcessingDescription, origin: str = "the description") -> ProcessingSettings:
+    """The settings in a description; `origin` is its file, for error messages.
+
+    Raises:
+        ConfigError: If one of them is unknown.
+    """
     found = parse_settings({"prompt_style": recorded.prompt_style, **recorded.settings}, origin)
+    if "normalization" in found:
+        raise ConfigError(
+            f"{origin} records a normalization among the settings, expected it beside them; save it again"
+        )
     return dataclasses.replace(ProcessingSettings(), **found)
 
 
@@ -117,8 +141,9 @@ def _settings(
 ) -> ProcessingSettings:
     """What the folder records, with a warning for each setting that it does not record and the user does not give."""
     if recorded is not None:
-        return _recorded_settings(recorded, f"{folder}/config.json")
-    if (folder / PREPROCESSOR).is_file():
+        return restore_settings(recorded, f"{folder}/config.json")
+    content = read_json_object(folder / "config.json", ConfigError) if (folder / "config.json").is_file() else {}
+    if "input_features" in content:
         return lerobot_settings(folder, config.variant, given)
     of_openpi = ProcessingSettings.of_openpi(config.variant)
     if config.variant == "pi05" and "prompt_style" not in given:
@@ -127,10 +152,13 @@ def _settings(
             "π0.5 (pi05_libero was trained without: give discrete_state_input: false in a SIZES file)",
             folder,
         )
-    if not _is_of_transformers(folder):
+    if "model_type" not in content:  # which transformers alone writes
         return of_openpi
     unsaid = [name for name in ("prompt_cleaning", "resize_filter", "padding_value") if name not in given]
-    of_transformers = dataclasses.replace(of_openpi, prompt_cleaning=False, euler_times=EulerTimes.EXACT)
+    steps = recorded_euler_steps(folder / "config.json")
+    of_transformers = dataclasses.replace(
+        of_openpi, prompt_cleaning=False, euler_steps=steps, euler_times=EulerTimes.EXACT
+    )
     if unsaid:
         taken = of_transformers.to_dict()
         logger.warning(
@@ -140,11 +168,6 @@ def _settings(
             ", ".join(f"{name}: {str(taken[name]).lower()}" for name in unsaid),
         )
     return of_transformers
-
-
-def _is_of_transformers(folder: Path) -> bool:
-    path = folder / "config.json"
-    return path.is_file() and "model_type" in read_json_object(path, ConfigError)
 
 
 def _robot(folder: Path, recorded: ProcessingDescription | None) -> Robot:

@@ -94,9 +94,9 @@ def _checked_image(name: str, image: object) -> NDArray[np.uint8]:
             f"images[{name!r}] is a {type(image).__name__}, expected an array, uint8 [height, width, 3]"
         )
     if image.dtype != np.uint8:
-        raise ObservationError(
-            f"images[{name!r}] has dtype {image.dtype}, expected uint8 (0 to 255); multiply an image in [0, 1] by 255"
-        )
+        in_unit_range = image.dtype.kind == "f" and image.size and image.min() >= 0 and image.max() <= 1
+        advice = "multiply an image in [0, 1] by 255" if in_unit_range else "levels of 0 to 255 need .astype(np.uint8)"
+        raise ObservationError(f"images[{name!r}] has dtype {image.dtype}, expected uint8 (0 to 255); {advice}")
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
         raise ObservationError(
             f"images[{name!r}] has shape {list(image.shape)}, channels first; expected [height, width, 3]: "

@@ -7,6 +7,7 @@ to the network's width; the way back is the reverse. Padded dimensions are zero,
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ from pi0_edge.processing.tokenizer import Tokenizer
 from pi0_edge.processing.trained_range import TrainedRange, UnfitState
 from pi0_edge.robots import Robot
 
+MOST_WARNINGS = 100
+"""Of different prompts that are cut; whoever asks a server can invent any number of them."""
+
+logger = logging.getLogger(__name__)
+
 
 class ObservationProcessor:
     """Both directions between a robot and the network.
@@ -38,7 +44,6 @@ class ObservationProcessor:
         normalization: The policy's statistics.
         config: Sizes of the network.
         settings: Choices that weights do not show; openpi's for the variant where None.
-        truncate_prompts: Whether an over-long prompt is cut, as openpi does, instead of refused.
 
     Raises:
         ConfigError: If robot, statistics and network do not fit together.
@@ -51,14 +56,13 @@ class ObservationProcessor:
         normalization: Normalization,
         config: Pi0Config,
         settings: ProcessingSettings | None = None,
-        truncate_prompts: bool = False,
     ) -> None:
         self.robot = robot
         self.tokenizer = tokenizer
         self.normalization = normalization
         self.config = config
         self.settings = ProcessingSettings.of_openpi(config.variant) if settings is None else settings
-        self.truncate_prompts = truncate_prompts
+        self._cut_prompts: set[str] = set()
         self._convention = CONVENTIONS[robot.joint_convention]
         self._delta = delta_mask(robot.delta_actions)
         self._check_cameras()
@@ -178,14 +182,25 @@ class ObservationProcessor:
             state = np.pad(state, (0, self.config.action_dim - len(state)))
         tokens = prompt_tokens(self.tokenizer, prompt, state, settings.prompt_style, settings.prompt_cleaning)
         limit = self.config.max_prompt_tokens
-        if len(tokens) > limit and not self.truncate_prompts:
+        if len(tokens) > limit and not settings.truncate_prompts:
             raise ObservationError(
-                f"prompt has {len(tokens)} tokens, expected at most {limit}: {prompt[:60]!r}; shorten it"
+                f"prompt has {len(tokens)} tokens, expected at most {limit}: {prompt[:60]!r}; shorten it, or give the "
+                "setting truncate_prompts (--truncate-prompts), which cuts its end off"
             )
         if max(tokens) >= self.config.vocab_size:
             raise ConfigError(
                 f"{self.tokenizer.source} gives the token {max(tokens)}, expected ids below {self.config.vocab_size}; "
                 "use the tokenizer the policy was trained with"
+            )
+        is_new = prompt not in self._cut_prompts and len(self._cut_prompts) < MOST_WARNINGS
+        if len(tokens) > limit and is_new:
+            self._cut_prompts.add(prompt)
+            logger.warning(
+                "the last %d of %d tokens are cut off from the prompt %r: the policy takes %d",
+                len(tokens) - limit,
+                len(tokens),
+                prompt[:60],
+                limit,
             )
         return tokens[:limit]
 

@@ -6,6 +6,7 @@
     prompt_style         text, or text_and_state: the state is written into the prompt (openpi: discrete_state_input)
     prompt_cleaning      whether outer blanks, underscores and newlines of a text prompt are cleaned
     prompt_state_padded  whether the state in the prompt is padded with zeros to the network's width
+    truncate_prompts     whether the end of an over-long prompt is cut off, with a warning, instead of refused
     resize_filter        pillow (antialiased, 8-bit), or torch (bilinear on floats, not antialiased)
     padding_value        what is beside an image that is not square, where black is -1
     still_joints         as_measured, or as_trained: a joint that stood still in training is shown where it stood then
@@ -68,6 +69,7 @@ class ProcessingSettings:
     prompt_style: PromptStyle = PromptStyle.TEXT
     prompt_cleaning: bool = True
     prompt_state_padded: bool = False
+    truncate_prompts: bool = False
     resize_filter: ResizeFilter = ResizeFilter.PILLOW
     padding_value: float = BLACK
     still_joints: StillJoints = StillJoints.AS_MEASURED
@@ -163,6 +165,7 @@ _READERS: dict[str, _Reader] = {
     "discrete_state_input": ("prompt_style", _discrete_state_input, "true or false"),
     "prompt_cleaning": ("prompt_cleaning", _truth, "true or false"),
     "prompt_state_padded": ("prompt_state_padded", _truth, "true or false"),
+    "truncate_prompts": ("truncate_prompts", _truth, "true or false"),
     "resize_filter": ("resize_filter", ResizeFilter, _one_of(ResizeFilter)),
     "padding_value": ("padding_value", _number, "a number, such as -1 (black) or -3 (LeRobot 0.4)"),
     "still_joints": ("still_joints", StillJoints, _one_of(StillJoints)),

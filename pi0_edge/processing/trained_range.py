@@ -71,7 +71,7 @@ class UnfitJoint:
                 f"the state of joint {self.name} is {self.value:.6g}, but it stood still at {self.trained:.6g} in "
                 f"training: the difference of {self.value - self.trained:.2g} becomes {self.normalized:.2g} in the "
                 "network's units; check joint order and whose statistics these are, or, where this joint may drift, "
-                f"give the setting still_joints: as_trained, which shows the policy {self.trained:.6g} instead"
+                f"give still_joints: as_trained in a SIZES file, which shows the policy {self.trained:.6g} instead"
             )
         advice = self.likely or "check units, joint order and whose statistics these are"
         return (

@@ -136,6 +136,8 @@ def calibrate_policy(
     if type(policy.engine) is not ReferenceEngine:
         raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
     found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES, unfit)
+    robot = policy.processor.robot
+    recorded = {robot.camera(name) for name in found.cameras}
     source = CalibrationSource(
         kind=frames.source.kind,
         path=frames.source.path,
@@ -144,7 +146,7 @@ def calibrate_policy(
         seed=seed,
         cameras=found.cameras,
         checkpoint_sha256=policy.checkpoint_sha256,
-        missing_cameras=tuple(camera for camera in policy.processor.robot.cameras if camera not in found.cameras),
+        missing_cameras=tuple(camera for camera in robot.cameras if camera not in recorded),
         left_out=found.left_out,
     )
     samples = map(policy.processor.to_model_inputs, found.fit)

@@ -6,7 +6,7 @@ source = open_frames(None, policy, 64)      # the simulated cube transfer, long 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ class ArchivedObservations:
         kind: "npz" for a file, "recording" for a folder.
         path: The file or folder.
         lengths: Frames of each episode.
-        cameras: Those of the robot that are recorded.
+        cameras: Those of the robot that are recorded, as they are called there.
 
     Raises:
         DatasetError: If there is no file, or none of the robot's cameras.
@@ -92,7 +92,7 @@ class ArchivedObservations:
         self._episodes = list(episodes.values())
         self.lengths = tuple(sum(archive.frames for archive in episode) for episode in self._episodes)
         found = {camera for episode in self._episodes for archive in episode for camera in archive.cameras}
-        self.cameras = tuple(camera for camera in robot.cameras if camera in found)
+        self.cameras = _cameras_of(robot, found)
         if not self.cameras:
             raise DatasetError(
                 f"{path} has the cameras {', '.join(sorted(found)) or 'none'}; expected at least one of the cameras of "
@@ -120,7 +120,7 @@ class LeRobotObservations:
         kind: "lerobot v2.0", "lerobot v2.1" or "lerobot v3.0".
         path: The folder.
         lengths: Frames of each episode.
-        cameras: Those of the robot that are recorded.
+        cameras: Those of the robot that are recorded, as they are called there.
 
     Raises:
         DatasetError: If there is no such episode or camera.
@@ -132,7 +132,7 @@ class LeRobotObservations:
         self._dataset = LeRobotDataset(root)
         self.kind = f"lerobot {self._dataset.version}"
         self.path = str(root)
-        self.cameras = tuple(camera for camera in self._dataset.cameras if camera in robot.cameras)
+        self.cameras = _cameras_of(robot, self._dataset.cameras)
         self._episodes = [episode for episode in self._dataset.episodes if self._is_complete(episode)]
         self.lengths = tuple(episode.length for episode in self._episodes)
         if not self.cameras:
@@ -164,3 +164,10 @@ class LeRobotObservations:
     def _clips(self, episode: EpisodeInfo) -> Iterator[Clip]:
         """The videos of the robot's cameras; those with their images in the rows have none."""
         return (clip for key, clip in episode.clips.items() if key.removeprefix(CAMERA_PREFIX) in self.cameras)
+
+
+def _cameras_of(robot: Robot, names: Iterable[str]) -> tuple[str, ...]:
+    """The names that mean a camera of the robot, in the order of its cameras."""
+    order = list(robot.cameras)
+    places = [(order.index(camera), name) for name in names if (camera := robot.camera(name)) is not None]
+    return tuple(name for _, name in sorted(places))

@@ -135,10 +135,11 @@ def _mistakes_in_reference(name: str) -> Iterator[str]:
 def _unknown(content: Mapping[str, Any], kind: type[Robot] | type[Joint], where: str) -> Iterator[str]:
     known = [field.name for field in dataclasses.fields(kind)]
     what = "a robot" if kind is Robot else "a joint"
+    elsewhere = "; settings of the policy, such as prompt_style, go into a SIZES file" if kind is Robot else ""
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
+            advice = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}{elsewhere}"
             yield f"{where}{key!r} is not a field of {what}; {advice}"
 
 

@@ -111,7 +111,7 @@ class PolicyServer:
 
 
 def warm_up(policy: Policy) -> None:
-    """One inference on black images of all cameras.
+    """Everything ready for the first chunk, and one inference on black images of all cameras.
 
     Raises:
         Pi0EdgeError: If the policy cannot answer even that.
@@ -119,8 +119,10 @@ def warm_up(policy: Policy) -> None:
     robot, size = policy.processor.robot, policy.engine.config.vision.image_size
     black = np.zeros((size, size, 3), np.uint8)
     prompt = robot.default_prompt or "wait"
-    state = policy.processor.trained_state()
-    policy.infer(Observation(dict.fromkeys(robot.cameras, black), state, prompt), noise_seed=0)
+    observation = Observation(dict.fromkeys(robot.cameras, black), policy.processor.trained_state(), prompt)
+    inputs = policy.processor.to_model_inputs(observation, as_frames=policy.engine.takes_frames)
+    policy.engine.warm_up(inputs, policy.noise(seed=0))
+    policy.infer(observation, noise_seed=0)
 
 
 def serve_policy(

@@ -163,7 +163,8 @@ def train(
     _check_demonstrations(demonstrations, config, layout, options)
     if processor is None:
         processor = _new_processor(options.output / "tokenizer.json", demonstrations, config, layout, prompt)
-    tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT)
+    cleaned = processor.settings.prompt_cleaning
+    tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
     batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
     log.info("training on %d episodes, %d images", len(demonstrations), len(batches))

@@ -18,6 +18,7 @@ from pi0_edge.kernels.library import BUILD, KernelLibrary
 
 CUDA = BUILD.parent / "cuda"
 EMULATED_GPU = Path(__file__).parents[1] / "emulated_gpu"
+ORIN_SHARED_MEMORY = 166_912
 FLAGS = [
     "-std=c++17",
     "-O2",
@@ -50,6 +51,10 @@ class EmulatedLibrary(KernelLibrary):
     def order(self, seed: int) -> None:
         """Order of blocks, and of threads between barriers: 0 ascending, any other number random."""
         self._functions.pi0_emulation_order(ctypes.c_int64(seed))
+
+    def shared_memory(self, bytes_per_block: int = ORIN_SHARED_MEMORY) -> None:
+        """What a block may take from now on; that of Orin unless told."""
+        self._functions.pi0_emulation_shared_memory(ctypes.c_int64(bytes_per_block))
 
     def only_record(self, on: bool) -> None:
         """From now on, record launches instead of running them."""

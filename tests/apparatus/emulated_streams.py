@@ -139,6 +139,46 @@ class EmulatedStream:
             self._device.run_one()
 
 
+class DirectStream:
+    """A stream that does everything at once, and counts what is captured: for tests of many chunks.
+
+    Attributes:
+        captures: Of all such streams, since a test set it to 0.
+    """
+
+    captures = 0
+
+    def capture(self, work: Callable[[], None]) -> EmulatedGraph:
+        """Counted."""
+        DirectStream.captures += 1
+        self.enqueue(work)
+        return EmulatedGraph(work)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Done at once."""
+        with torch.inference_mode():
+            work()
+
+    def mark(self) -> ReachedMark:
+        """Reached."""
+        return ReachedMark()
+
+    def wait(self, mark: Mark) -> None:
+        """For nothing."""
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """A copy."""
+        return tensor.clone()
+
+
+class ReachedMark:
+    """A mark of a stream that does everything at once."""
+
+    def query(self) -> bool:
+        """Reached."""
+        return True
+
+
 class EmulatedDevice:
     """Decides which stream runs next."""
 

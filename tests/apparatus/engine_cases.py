@@ -6,8 +6,10 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pi0_edge.engine.cuda.network import Cache, CudaNetwork
+from pi0_edge.engine.cuda.sizes import prompt_places
 from pi0_edge.model import PRESETS, GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.quant import Scheme, quantize_model
@@ -55,8 +57,10 @@ def random_case(variant: str) -> Case:
 def attended(network: CudaNetwork, inputs: ModelInputs, row: int = 0) -> Cache:
     """Keys and values of one observation, its state included."""
     images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
-    cache = network.blank_cache(len(images), len(tokens))
-    network.attend(images, tokens, cache)
+    places = prompt_places(network.config, len(tokens))
+    cache = network.blank_cache(len(images), places)
+    cache.lengths.copy_(network.lengths(len(images), len(tokens)))
+    network.attend(network.patch_rows(images), F.pad(tokens, (0, places - len(tokens))), cache)
     network.attend_state(inputs.state[row], cache)
     return cache
 

@@ -74,7 +74,7 @@ def calls() -> Iterator[tuple[str, Call]]:
     heads = [part.unflatten(-1, (16, 72)) for part in qkv.chunk(3, dim=-1)]
     yield "vision: attention", lambda to: attention_into(to, half(CAMERAS, VISION_TOKENS, 16, 72), *heads)
 
-    x, caches = half(PREFIX, WIDTH), half(2, KEYS, 1, 256)
+    x, caches, seen = half(PREFIX, WIDTH), half(2, KEYS, 1, 256), torch.empty(1, dtype=torch.int32)
     yield (
         "prefix: norm, Hadamard, quantize",
         lambda to: norm_into(to, *quantized(PREFIX, WIDTH), x, None, None, None, False, WIDTH),
@@ -84,7 +84,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         lambda to: rope_into(to, half(PREFIX, 8, 256), caches[0], caches[1], half(PREFIX, 2560), single(KEYS, 256), 0),
     )
     prefix = caches[:, None, :PREFIX]
-    yield "prefix: attention", lambda to: attention_into(to, half(1, PREFIX, 8, 256), half(1, PREFIX, 8, 256), *prefix)
+    queries = half(1, PREFIX, 8, 256)
+    yield "prefix: attention", lambda to: attention_into(to, queries, queries, prefix[0], prefix[1], seen)
     yield (
         "prefix: GeGLU, Hadamard, quantize",
         lambda to: geglu_into(to, *quantized(PREFIX, MLP), half(PREFIX, 2 * MLP), 2048),
@@ -95,9 +96,12 @@ def calls() -> Iterator[tuple[str, Call]]:
     state = caches[:, None, : PREFIX + 1]
     yield (
         "state: rope",
-        lambda to: rope_into(to, half(1, 8, 256), caches[0], caches[1], half(1, 2560), single(KEYS, 256), PREFIX),
+        lambda to: rope_into(to, half(1, 8, 256), caches[0], caches[1], half(1, 2560), single(KEYS, 256), 0, seen),
     )
-    yield "state: attention", lambda to: attention_into(to, half(1, 1, 8, 256), half(1, 1, 8, 256), *state)
+    yield (
+        "state: attention",
+        lambda to: attention_into(to, half(1, 1, 8, 256), half(1, 1, 8, 256), state[0], state[1], seen),
+    )
 
     noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
     folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
@@ -110,10 +114,12 @@ def calls() -> Iterator[tuple[str, Call]]:
         lambda to: embed_actions_into(to, hidden, noise, folded, time_bias, None, None, None),
     )
     yield "step: norm", lambda to: norm_into(to, hidden.clone(), None, hidden, time_bias, None)
-    seen = caches[:, : PREFIX + 1]
+    cached = caches[:, : PREFIX + 1]
     yield (
         "step: rope and attention",
-        lambda to: rope_attention_into(to, half(ACTIONS, 8, 256), half(ACTIONS, 2560), single(KEYS, 256), *seen),
+        lambda to: rope_attention_into(
+            to, half(ACTIONS, 8, 256), half(ACTIONS, 2560), single(KEYS, 256), cached[0], cached[1], seen
+        ),
     )
     yield (
         "step: Euler update",

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pi0_edge.bundle import open_bundle, sign_bundle, write_bundle, write_key_pair
 from pi0_edge.bundle.checksums import write_checksums
 from pi0_edge.errors import BundleError
+from pi0_edge.processing.settings import ProcessingSettings
 
 torch.set_num_threads(1)
 REFUSED = "is refused: "
@@ -292,7 +293,15 @@ PROCESSING = {
     "an unknown formula": put("normalization/state/mode", "guess"),
     "a normalization that is missing": put("normalization", {}),
     "an unknown prompt style": put("prompt_style", "poem"),
+    "an unknown setting": put("settings/colour", "blue"),
+    "a formula among the settings": put("settings/normalization", "identity"),
+    "a setting that is no number": put("settings/padding_value", "black"),
 }
+
+
+def test_a_bundle_of_before_there_were_settings_has_openpis(bundle):
+    rewrite_manifest(bundle, lambda plain: plain.pop("settings"))
+    assert open_bundle(bundle).processor().settings == ProcessingSettings()
 
 
 @pytest.mark.parametrize("case", PROCESSING)

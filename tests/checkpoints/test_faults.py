@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_adapters_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"only adapter weights.*merge"):
         open_checkpoint(tmp_path)
     key = "base_model.model.paligemma_with_expert.gemma_expert.model.layers.0.self_attn.q_proj.lora_A.weight"
-    with pytest.raises(CheckpointError, match=r"LoRA adapters.*merge"):
+    with pytest.raises(CheckpointError, match=r"LoRA adapters.*merge_and_unload"):
         open_checkpoint(write_safetensors(tmp_path, {key: torch.zeros(1, 2)}))
 
 
@@ -204,6 +205,67 @@ def test_path_without_checkpoint_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match=r"is not a checkpoint"):
         open_checkpoint(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("given", "places", "meant"),
+    [
+        ("exp", ["exp/20000", "exp/5000"], ["exp/20000", "exp/5000"]),
+        ("out", ["out/checkpoints/020000/pretrained_model"], ["out/checkpoints/020000"]),
+        ("out/checkpoints", ["out/checkpoints/last/pretrained_model", "out/checkpoints/090000/pretrained_model"], None),
+        ("models--x--y", ["models--x--y/snapshots/0a1b"], ["models--x--y/snapshots/0a1b"]),
+    ],
+    ids=["openpi", "LeRobot", "LeRobot, last", "cache of the hub"],
+)
+def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places, meant):
+    for place in places:
+        write_safetensors(tmp_path / place, {"a": torch.zeros(1)})
+    (tmp_path / given / "optimizer.pt").touch()
+    meant = meant or ["out/checkpoints/last", "out/checkpoints/090000"]
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path / given)
+    expected = " or ".join(str(tmp_path / place) for place in meant)
+    assert str(error.value) == f"{tmp_path / given} holds no weights; did you mean {expected}?"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("lerobot/pi0_base", r"hf download lerobot/pi0_base --local-dir pi0_base"),
+        ("gs://openpi-assets/checkpoints/pi0_base", r"gsutil -m cp -r gs://openpi-assets/checkpoints/pi0_base"),
+        ("some/where/else", r"expected a \.safetensors file"),
+    ],
+)
+def test_a_model_that_is_not_on_this_machine(given, advice):
+    with pytest.raises(CheckpointError, match=rf"^{given} does not exist; .*{advice}"):
+        open_checkpoint(given)
+
+
+def test_a_uri_that_has_been_a_path_and_a_mistyped_folder(tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"gsutil -m cp -r gs://bucket/pi0_base \."):
+        open_checkpoint(Path("gs://bucket/pi0_base"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    with pytest.raises(CheckpointError, match=r"^exp/2000 does not exist; expected a"):
+        open_checkpoint("exp/2000")
+
+
+def test_a_state_wider_than_the_actions_is_refused(tmp_path):
+    config = {**lerobot_config(), "max_state_dim": 40}
+    with pytest.raises(
+        CheckpointError, match=r"max_state_dim is 40 and max_action_dim 32; expected one width for both"
+    ):
+        open_checkpoint(write_safetensors(tmp_path, golden_tensors("pi0"), config))
+
+
+def test_weights_that_are_nearly_a_checkpoint(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "ema.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors, but ema\.safetensors; give that"):
+        open_checkpoint(tmp_path)
+    for shard in (1, 2):
+        save_file({"a": torch.zeros(1)}, tmp_path / f"model-0000{shard}-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"shards \(model-00001.* and 1 more\) without model.*index\.json"):
+        open_checkpoint(tmp_path)
 
 
 def test_index_that_names_a_missing_shard_or_tensor_is_refused(tmp_path):

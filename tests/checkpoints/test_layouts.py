@@ -20,6 +20,7 @@ from checkpoint_builders import (
 from safetensors.torch import save_file
 
 from pi0_edge.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
+from pi0_edge.errors import CheckpointError
 from pi0_edge.model import Pi0
 
 VARIANTS = ("pi0", "pi05")
@@ -104,6 +105,66 @@ def test_transformers_native(tmp_path, left_out):
     checkpoint = open_checkpoint(write_safetensors(tmp_path, tensors))
     assert checkpoint.layout == "transformers"
     assert_same_parameters(parameters(checkpoint), golden_state("pi0")[0])
+
+
+def renamed(changes: dict[str, str]) -> dict[str, torch.Tensor]:
+    """The golden tensors with parts of their names replaced, in this order."""
+    tensors = golden_tensors("pi0")
+    for old, new in changes.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {".vision_tower.vision_model.": ".vision_tower.", ".language_model.": ".language_model.model."},
+        {".vision_model.": ".", "paligemma_with_expert.paligemma.": "backbone.vlm.", ".gemma_expert.model.": ".dit."},
+        {"paligemma_with_expert.": "", "multi_modal_projector.linear": "multi_modal_projector"},
+        {"paligemma_with_expert.paligemma.": "one.", "paligemma_with_expert.gemma_expert.": "other."},
+        {"action_in_proj": "embed.in.action_in_proj", "state_proj": "state.state_proj"},
+    ],
+    ids=["transformers 5.24", "levels renamed", "levels left out", "no word tells the expert", "projections apart"],
+)
+def test_every_part_is_found_by_its_own_names(tmp_path, changes):
+    checkpoint = open_checkpoint(write_safetensors(tmp_path, renamed(changes)))
+    assert_same_parameters(parameters(checkpoint), golden_state("pi0")[0])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.model.", "policy."])
+def test_what_wrappers_put_before_every_name_is_left_out(tmp_path, variant, prefix):
+    tensors = {prefix + name: tensor for name, tensor in golden_tensors(variant).items()}
+    assert_same_parameters(parameters(open_checkpoint(write_safetensors(tmp_path, tensors))), golden_state(variant)[0])
+
+
+def test_what_wrappers_put_inside_names_is_left_out(tmp_path):
+    changes = {"gemma_expert.": "gemma_expert._orig_mod.", "layers.1.": "layers.1._checkpoint_wrapped_module."}
+    checkpoint = open_checkpoint(write_safetensors(tmp_path, renamed(changes)))
+    assert_same_parameters(parameters(checkpoint), golden_state("pi0")[0])
+
+
+def test_our_own_names_below_one_root(tmp_path):
+    state, config = golden_state("pi0")
+    save_checkpoint(tmp_path, state, config)
+    write_safetensors(tmp_path, {f"module.{name}": tensor for name, tensor in state.items()})
+    assert_same_parameters(parameters(open_checkpoint(tmp_path), None), state)
+
+
+def test_a_second_network_is_not_a_choice_of_ours(tmp_path):
+    both = {**golden_tensors("pi0"), **{f"ema.{name}": tensor for name, tensor in golden_tensors("pi0").items()}}
+    with pytest.raises(CheckpointError, match=r"several state_proj layers, below '' and 'ema'; .*save the one"):
+        open_checkpoint(write_safetensors(tmp_path, both))
+    towers = {**golden_tensors("pi0")}
+    towers |= {f"old.{name}": tensor for name, tensor in towers.items() if "vision_tower" in name}
+    with pytest.raises(CheckpointError, match=r"several vision towers, below 'old\.palig.* and 'palig"):
+        open_checkpoint(write_safetensors(tmp_path, towers))
+    same = {"gemma_expert.model.": "b.", "paligemma.model.language_model.": "a."}
+    tensors = renamed(same)
+    for name in [name for name in tensors if name.endswith("self_attn.k_proj.weight")]:
+        tensors[name] = torch.zeros(16, 64)
+    with pytest.raises(CheckpointError, match=r"neither their names nor their widths tell which one"):
+        open_checkpoint(write_safetensors(tmp_path, tensors))
 
 
 def test_sharded_safetensors(tmp_path):

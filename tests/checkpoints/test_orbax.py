@@ -32,7 +32,7 @@ def test_golden_tree_of_orbax_itself():
         "action_in_proj.bias": (8,),
         "action_in_proj.kernel": (32, 8),
     }
-    layout = OrbaxLayout(source.entries, GOLDEN)
+    layout = OrbaxLayout(source.entries)
     stacked = source.read_rows(Q_EINSUM, 0, 2).numpy()
     query = read(source, layout.locate("prefix.layers.1.attention.q.weight")).numpy()
     x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
@@ -93,11 +93,75 @@ def test_heads_that_contradict_the_arrays(tmp_path):
         checkpoint.infer_config({"horizon": 50, "vision": {"heads": 8}})
 
 
-def test_lora_factors_are_refused(tmp_path):
+def lora_factors(arrays: dict[str, np.ndarray], rank: int = 4) -> dict[str, np.ndarray]:
+    """Random factors for every weight of the Gemmas that openpi's gemma_2b_lora and gemma_300m_lora train."""
+    random, factors = np.random.default_rng(3), {}
+    for key, array in arrays.items():
+        if key.endswith((".w", "gating_einsum", "linear", "gating_einsum_1", "linear_1")) and ".llm.layers." in key:
+            stem = f"{key[:-2]}.lora" if key.endswith(".w") else f"{key}_lora"
+            *leading, rows, columns = array.shape
+            factors[f"{stem}_a"] = random.normal(0, 0.1, (*leading, rows, rank)).astype(np.float32)
+            factors[f"{stem}_b"] = random.normal(0, 0.1, (*leading, rank, columns)).astype(np.float32)
+    return factors
+
+
+def test_lora_factors_are_merged_as_openpi_applies_them(tmp_path, caplog):
     state, config = golden_state("pi0")
-    arrays = {**jax_arrays(state, config), f"{Q_EINSUM[:-2]}.lora_a": np.zeros((3, 8, 96, 4), np.float32)}
-    with pytest.raises(CheckpointError, match=r"LoRA factors .*merged"):
-        open_checkpoint(write_orbax(tmp_path, arrays, True))
+    arrays = jax_arrays(state, config)
+    factors = lora_factors(arrays)
+    assert len(factors) == 2 * 10
+    checkpoint = open_checkpoint(write_orbax(tmp_path, {**arrays, **factors}, True))
+    assert "rank 4 are merged into 10 weights with the scale 1" in caplog.text
+    model = Pi0(checkpoint.infer_config({"horizon": 50}))
+    checkpoint.load_into(model)
+    found, x = model.state_dict(), np.random.default_rng(0).normal(size=(5, config.expert.width)).astype(np.float32)
+    attn = "PaliGemma.llm.layers.attn"
+
+    def applied(key: str, equation: str, values: np.ndarray) -> np.ndarray:
+        """One einsum of openpi with its LoRA, where H, D and so on name the axes of the weight."""
+        left, weight, out = equation.replace("->", ",").split(",")
+        rows, columns = weight[-2], weight[-1]
+        narrow = out.replace(columns, "L")
+        low = np.einsum(f"{left},{weight.replace(columns, 'L')}->{narrow}", values, factors[f"{key}.lora_a"][1])
+        added = np.einsum(f"{narrow},{weight.replace(rows, 'L')}->{out}", low, factors[f"{key}.lora_b"][1])
+        return np.einsum(equation, values, arrays[f"{key}.w"][1]) + added
+
+    def ours(name: str, values: np.ndarray) -> np.ndarray:
+        return values @ found[f"expert.layers.1.{name}.weight"].numpy().T
+
+    def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    query = applied(f"{attn}.q_einsum_1", "TD,NDH->TNH", x)
+    assert_near(ours("attention.q", x), query.reshape(5, -1))
+    keys = applied(f"{attn}.kv_einsum_1", "TD,CKDH->CTKH", x)
+    assert_near(ours("attention.v", x), keys[1].reshape(5, -1))
+    assert_near(ours("attention.o", query.reshape(5, -1)), applied(f"{attn}.attn_vec_einsum_1", "TNH,NHD->TD", query))
+    mlp = "PaliGemma.llm.layers.mlp_1"
+    for place, name in enumerate(("gate", "up")):
+        a, b = factors[f"{mlp}.gating_einsum_lora_a"][1, place], factors[f"{mlp}.gating_einsum_lora_b"][1, place]
+        expected = x @ arrays[f"{mlp}.gating_einsum"][1, place] + x @ a @ b
+        assert_near(ours(f"mlp.{name}", x), expected)
+    merged = {name for name in found if not torch.equal(found[name], state[name])}
+    assert all(name.startswith(("prefix.layers.", "expert.layers.")) and "norm" not in name for name in merged)
+    last = ("prefix.layers.2.attention.k.weight", "expert.layers.2.mlp.down.weight")
+    assert merged.issuperset(last)
+
+
+@pytest.mark.parametrize("damage", ["no partner", "no weight", "shape"])
+def test_lora_factors_that_fit_nothing_are_refused(tmp_path, damage):
+    state, config = golden_state("pi0")
+    arrays = jax_arrays(state, config)
+    factors = lora_factors(arrays)
+    stem = f"{Q_EINSUM[:-2]}.lora"
+    if damage == "no partner":
+        del factors[f"{stem}_a"]
+    elif damage == "no weight":
+        del arrays[Q_EINSUM]
+    else:
+        factors[f"{stem}_b"] = factors[f"{stem}_b"][..., :-1]
+    with pytest.raises(CheckpointError, match=r"LoRA factor.* (lacks|do not fit) "):
+        open_checkpoint(write_orbax(tmp_path, {**arrays, **factors}, True))
 
 
 def test_damaged_store(tmp_path):

@@ -140,6 +140,16 @@ def test_unfit_frames_are_left_out_up_to_the_number_given(checkpoint, tmp_path):
     assert (source.frames, source.left_out) == (16, (reason,))
 
 
+def test_over_long_prompts_are_cut_only_where_that_is_asked_for(checkpoint, tmp_path, caplog):
+    recording = write_npz(tmp_path / "a.npz", 40, prompt="Transfer cube " * 9)
+    common = ["--output", tmp_path / "out", "--checkpoint", checkpoint, "--dataset", recording, "--frames", 16]
+    refused = run("calibrate", *common)
+    assert refused.code == 2 and "prompt has" in refused.err and "--truncate-prompts" in refused.err
+    ran = run("calibrate", *common, "--truncate-prompts")
+    assert ran.code == 0, ran.err
+    assert [text for text in caplog.messages if "tokens are cut off from the prompt 'Transfer cube" in text]
+
+
 def chosen_places(checkpoint):
     source = open_source(write_npz(checkpoint.parent / "any.npz", 40), load_robot("aloha_sim"))
     return split_frames(source, 17, 0, 0).calibration.places

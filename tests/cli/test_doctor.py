@@ -50,6 +50,13 @@ def test_a_program_that_does_not_run_is_not_taken_for_installed(monkeypatch, tmp
     assert doctor.emulator().status == "fail"
 
 
+def test_opengl_of_another_project_is_named_with_its_variable(monkeypatch):
+    pytest.importorskip("mujoco", reason="needs the extra sim")
+    monkeypatch.setenv("MUJOCO_GL", "bogus")
+    found = doctor.rendering()
+    assert (found.status, found.fix) == ("fail", "unset MUJOCO_GL or set it to egl")
+
+
 def test_little_memory_and_disk_are_found(monkeypatch):
     for available, status in ((2**30, "fail"), (5 * 2**30, "warn"), (20 * 2**30, "pass")):
         monkeypatch.setattr(doctor, "_available_memory", lambda size=available: size)

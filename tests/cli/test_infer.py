@@ -129,6 +129,18 @@ def test_statistics_of_ones_own(infer, tmp_path, checkpoint):
     assert (refused.code, "nowhere" in infer("--norm-stats", "nowhere.json").err) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["calibrate", "quantize"])
+def test_calibration_and_quantization_take_statistics_of_ones_own(command, checkpoint, tmp_path):
+    """Of another robot: what is wrong with them is told before any frame is read."""
+    stats = {name: {"mean": [0.0] * 7, "std": [1.0] * 7} for name in ("state", "actions")}
+    (tmp_path / "mine.json").write_text(json.dumps({"norm_stats": stats}))
+    output = tmp_path / ("c.safetensors" if command == "calibrate" else "bundle")
+    given = ["--checkpoint", checkpoint, "--norm-stats", tmp_path / "mine.json", "--output", output]
+    ran = run(command, "--json", *given)
+    assert ran.code == 2
+    assert "the statistics of state (openpi_zscore) have 7 dimensions, but aloha_sim has 14" in ran.result["error"]
+
+
 def test_settings_in_a_sizes_file_reach_the_policy(infer, tmp_path):
     (tmp_path / "sizes.yaml").write_text("padding_value: -3\neuler_steps: 3\n")
     changed = infer("--json", "--config", tmp_path / "sizes.yaml")

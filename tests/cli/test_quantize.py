@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,20 @@ def test_impossible_options_are_refused_in_one_line(quantize, options, message):
     ran = quantize(*options)
     assert ran.code == 2
     assert message in ran.result["error"]
+
+
+def test_cut_prompts_and_left_out_frames_stand_in_bundle_and_report(quantize, recording, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(recording, broken)
+    for file in broken.glob("*/frames.npz"):
+        content = dict(np.load(file))
+        content["state"][:3, 4] = 57.3
+        np.savez(file, **content)
+    files = ["--dataset", broken, "--held-out", 12, "--output", tmp_path / "bundle", "--report", tmp_path / "gate.html"]
+    refused = quantize("--scheme", "int8-w8a8", *files, "--skip-unfit", 1)
+    assert refused.code == 2 and "more unfit frames than" in refused.err
+    ran = quantize("--scheme", "int8-w8a8", *files, "--skip-unfit", 40, "--truncate-prompts")
+    assert ran.code == 0, ran.err
+    assert ran.result["left_out"] and all("57.3" in frame for frame in ran.result["left_out"])
+    assert "left out" in (tmp_path / "gate.html").read_text()
+    assert open_bundle(tmp_path / "bundle").processor().settings.truncate_prompts is True

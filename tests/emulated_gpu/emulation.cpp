@@ -11,6 +11,11 @@ std::string pi0::kernel_name(const void *kernel) {
 // Order of blocks, and of threads between barriers, from now on: 0 ascending, any other number random.
 PI0_API void pi0_emulation_order(int64_t seed) { pi0_emulation::order_seed = static_cast<unsigned>(seed); }
 
+// Bytes of shared memory that a block may take from now on.
+PI0_API void pi0_emulation_shared_memory(int64_t bytes) {
+  pi0_emulation::shared_memory_per_block = static_cast<int>(bytes);
+}
+
 // From now on, launches are only recorded.
 PI0_API void pi0_emulation_only_record(int64_t on) { pi0_emulation::only_record = on != 0; }
 

@@ -37,7 +37,15 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFa
 inline const char *cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : error == cudaErrorInvalidValue ? "invalid argument" : "launch failure";
 }
-inline int cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+namespace pi0_emulation {
+inline int shared_memory_per_block = 166912;  // of Orin, until a test asks for another GPU
+}
+inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int) {
+  return *value = pi0_emulation::shared_memory_per_block, cudaSuccess;
+}
 
 struct dim3 {
   unsigned x, y, z;
@@ -352,7 +360,8 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, 
   namespace gpu = pi0_emulation;
   if (grid.x * grid.y * grid.z == 0) return cudaSuccess;
   gpu::launches.push_back({kernel_name(reinterpret_cast<const void *>(kernel)), grid, block, shared});
-  if (block.x * block.y * block.z % 32 || block.x * block.y * block.z > 1024 || shared > gpu::shared_bytes)
+  if (block.x * block.y * block.z % 32 || block.x * block.y * block.z > 1024 || shared > gpu::shared_bytes ||
+      shared > static_cast<size_t>(gpu::shared_memory_per_block))
     return cudaErrorInvalidValue;
   if (gpu::only_record) return cudaSuccess;
   const auto parameters = std::make_tuple(static_cast<Parameters>(arguments)...);

@@ -24,9 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pi0_edge.kernels.norm as norm
 import pi0_edge.kernels.rope as rope
 from pi0_edge.engine import build_engine
-from pi0_edge.engine.cuda.engine import check_cuda_scheme, check_sizes
+from pi0_edge.engine.cuda.engine import check_cuda_scheme
 from pi0_edge.engine.cuda.graphs import LoopStage
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
+from pi0_edge.engine.cuda.sizes import check_sizes
+from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels import rows
 from pi0_edge.model import PRESETS, ModelInputs, Pi0, gemma, siglip
@@ -193,7 +195,9 @@ def test_a_guided_chunk_is_the_reference_s(variant: str):
         free = model.sample_actions(inputs, noise, TIMES)[0]
         network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
         found = noise[0].clone()
-        network.integrate(found, attended(network, inputs), tables, NONE_FROZEN, guidance)
+        steering = Steering(torch.zeros_like(plan), torch.zeros(EULER_STEPS, *plan.shape))
+        steering.load(guidance, tables.times)
+        network.integrate(found, attended(network, inputs), tables, NONE_FROZEN, steering)
     assert torch.allclose(found, truth, atol=1e-4)
     assert not torch.allclose(free, truth, atol=1e-2)
 
@@ -263,9 +267,10 @@ def test_schemes_without_kernels_are_refused(scheme: str):
 
 def test_sizes_without_kernels_are_refused():
     for config in (KERNEL_SIZES, PRESETS["pi0"], PRESETS["pi05"], PRESETS["pi0-cube"]):
-        check_sizes(config)
-    with pytest.raises(EngineError, match=r"heads of 256 or 32 and vision heads of 72 or 32, .* 16 and 12; use"):
-        check_sizes(golden("pi0")[0].config)
+        for scheme in SCHEMES:
+            check_sizes(config, find_scheme(scheme))
+    with pytest.raises(EngineError, match=r"heads have 16 dim.*256 or 32; vision heads have 12 dim.*72 or 32; .*use"):
+        check_sizes(golden("pi0")[0].config, ORIN)
 
 
 def test_weights_that_were_packed_for_the_cpu_are_refused():

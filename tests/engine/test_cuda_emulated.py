@@ -1,42 +1,20 @@
 """The CUDA engine's whole sequence with the kernels themselves, from their CUDA sources, on the emulated GPU."""
 
 import copy
-import importlib
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from emulated_kernels import emulated_library
+from emulated_operators import emulated_gpu
 from engine_cases import CPU, attended, quantized, random_case
 
-from pi0_edge.engine.cuda import linears as cuda_products
-from pi0_edge.engine.cuda import network as cuda_network
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
-from pi0_edge.kernels import gemm
 from pi0_edge.model.flow import euler_times
 from pi0_edge.quant import compare_actions, find_scheme
 
+assert emulated_gpu
+
 STEPS = 2
-ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
-OPERATORS = {
-    cuda_products: ("geglu", "gemm", "norm", "norm_quant", "quantize"),
-    cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
-}
-
-
-@pytest.fixture
-def emulated_gpu(monkeypatch: pytest.MonkeyPatch):
-    """The operators enqueue their kernels as on a GPU, and the emulated one runs them."""
-    library = emulated_library()
-    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
-        monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
-    monkeypatch.setattr(gemm, "_gpu", lambda _: ORIN)
-    monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
-    for module, names in OPERATORS.items():
-        for name in names:
-            monkeypatch.setattr(module, name, getattr(module, name)._init_fn)
-    return library
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pi0_edge.engine.cuda.engine import check_stale_prefix
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables, step_tables
+from pi0_edge.engine.cuda.sizes import prompt_places
 from pi0_edge.engine.cuda.stale_prefix import PrefixSource, StalePrefixRunner
 from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs
@@ -67,7 +68,8 @@ def replanning(device: EmulatedDevice, prefix_speed: float = 1.0, waits: bool = 
     network = network_and_tables()[0]
     streams = EmulatedStream(device, prefix_speed, waits), EmulatedStream(device, 1.0, waits)
     with torch.inference_mode():
-        return StalePrefixRunner(network, observations()[0].images[0], TOKENS, *streams)
+        places = prompt_places(KERNEL_SIZES, TOKENS)
+        return StalePrefixRunner(network, network_and_tables()[1], 2, places, *streams)
 
 
 @torch.inference_mode()
@@ -75,7 +77,7 @@ def call(running: StalePrefixRunner, number: int, limit_s: float, tokens: Tensor
     """The chunk of a call, and the number of the observation whose pictures it names."""
     inputs = observations()[number]
     source = PrefixSource(inputs.images[0], inputs.tokens[0] if tokens is None else tokens, number * PERIOD_S)
-    actions, named = running.infer(source, inputs.state[0], noise(number), limit_s, network_and_tables()[1])
+    actions, named = running.infer(source, inputs.state[0], noise(number), limit_s)
     return actions, round(named.arrived_s / PERIOD_S)
 
 
@@ -112,7 +114,7 @@ def test_every_chunk_is_of_the_pictures_it_names_and_of_its_own_state(seed: int,
 
 def test_one_buffer_instead_of_two_is_found_out(monkeypatch: pytest.MonkeyPatch):
     network = network_and_tables()[0]
-    only = network.blank_cache(2, TOKENS)
+    only = network.blank_cache(2, prompt_places(KERNEL_SIZES, TOKENS))
     monkeypatch.setattr(network, "blank_cache", lambda *_: only)
     assert sum(wrong_chunks(replanning(EmulatedDevice(seed), prefix_speed=0.2)) for seed in range(2)) > 0
 

@@ -1,24 +1,32 @@
 """The estimate against what others measured, against the network itself, and on the command line."""
 
 import csv
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from cli_runner import run
+from emulated_kernels import emulated_library
+from engine_cases import CPU, quantized, random_case
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pi0_edge.estimation
-from pi0_edge.errors import ConfigError
+from pi0_edge.engine.cuda.graphs import LoopStage, PrefixStage
+from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
+from pi0_edge.errors import ConfigError, KernelError
 from pi0_edge.estimation import ChunkEstimate, devices, estimate_chunk, find_device
 from pi0_edge.estimation.work import Chunk, kernels, network_bytes
 from pi0_edge.model import PRESETS, Pi0
+from pi0_edge.model.flow import euler_times
 from pi0_edge.quant import ORIN, SCHEMES, find_scheme
 from pi0_edge.quant.schemes import BF16_POLICY
 
 with (Path(pi0_edge.estimation.__file__).parent / "published.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 ANCHORS = [row for row in PUBLISHED if row["anchor"]]
+BOTH = ("bf16", "fp8-w8a8")
 TOLERANCE = 0.25
 """How far a measured anchor may lie from the expected time. The anchors are well-made bf16 graphs, whose products come
 from cuBLAS or a tuned Triton; the other rows are of software that is known to leave time on the table."""
@@ -38,13 +46,14 @@ def estimated(row: dict[str, str]) -> ChunkEstimate:
 def test_nobody_is_faster_than_the_floor_or_than_expected(row: dict[str, str]):
     found, measured = estimated(row), float(row["milliseconds"])
     assert measured >= found.floor_ms
-    assert measured >= found.expected_ms, "a published chunk is faster than what we call expected"
-    assert found.expected_ms >= found.floor_ms
+    if row["scheme"] != "fp8-w8a8":  # on Thor theirs are of cuBLAS, and ours emulated
+        assert measured >= found.fused_ms, "a published chunk is faster than what we call expected"
+    assert found.expected_ms >= found.fused_ms >= found.floor_ms
 
 
 @pytest.mark.parametrize("row", ANCHORS, ids=name)
 def test_expected_times_agree_with_the_anchors(row: dict[str, str]):
-    ratio = float(row["milliseconds"]) / estimated(row).expected_ms
+    ratio = float(row["milliseconds"]) / estimated(row).fused_ms
     print(f"{name(row)}: measured / expected = {ratio:.3f}")
     assert abs(ratio - 1) < TOLERANCE
 
@@ -78,7 +87,85 @@ def test_weights_take_what_the_reference_says():
 
 def test_the_launches_are_those_that_the_kernels_page_counts():
     work = kernels(Chunk(PRESETS["pi0"], ORIN, cameras=2, tokens=20, steps=10))
-    assert sum(kernel.launches for kernel in work if kernel.stage == "Euler loop") == 10 * (18 * 7 + 2)
+    assert sum(kernel.launches for kernel in work if kernel.stage == "Euler loop") == 10 * (18 * 7 + 6) + 1
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators that are a launch on a GPU: ours, and of torch all that are no view of memory or new memory."""
+
+    NONE = ("view", "slice", "select", "t", "transpose", "unbind", "split", "split_with_sizes", "expand", "permute")
+    NONE += (
+        "unsqueeze",
+        "squeeze",
+        "_unsafe_view",
+        "empty",
+        "new_empty",
+        "detach",
+        "alias",
+        "as_strided",
+        "empty_like",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.partition(".")[0]
+        if func.namespace == "pi0" or name not in self.NONE:
+            self.count += 1
+        if name == "addmm" and args[0].ndim == 2:  # copies what it adds to before it multiplies
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+@pytest.mark.parametrize("scheme", ["bf16", "orin", "int8-w8a8", "int8-w8a16", "fp8-w8a16", "fp8-w8a8"])
+def test_the_launches_are_those_of_the_engine(variant: str, scheme: str):
+    """Every operator of the stages that a graph is captured from, counted as it runs on the CPU."""
+    model, inputs, _ = random_case(variant)
+    amax = {path: torch.ones(m.in_features) for path, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    chosen, tables = find_scheme(scheme), step_tables(model, euler_times(2), CPU)
+    network, images = CudaNetwork(quantized(model, chosen, amax), CPU), inputs.images[0]
+    with torch.no_grad():  # where torch takes its composite operators apart
+        prefix = PrefixStage(network, len(images), 7)
+        prefix.load(images, inputs.tokens[0])
+        loop = LoopStage(network, tables, prefix.cache)
+        with Launches() as of_prefix:
+            prefix.run()
+        with Launches() as of_loop:
+            loop.run()
+    work = list(kernels(Chunk(model.config, chosen, len(images), tokens=7, steps=2)))
+    expected = Counter[bool]()
+    for kernel in work:
+        expected[kernel.stage in ("vision", "prefix")] += kernel.launches
+    assert (of_prefix.count, of_loop.count) == (expected[True], expected[False])
+
+
+@pytest.mark.parametrize("device", ["thor", "h200"])
+def test_emulated_fp8_is_not_promised_to_beat_16_bits(device: str):
+    """Our FP8 product is taken apart into FP16 ones there (docs/kernels.md), and its activations take more launches."""
+    found = {name: estimate_chunk(find_device(device), PRESETS["pi0"], find_scheme(name), 3, 20) for name in BOTH}
+    assert found["fp8-w8a8"].expected_ms > found["bf16"].expected_ms
+
+
+def test_a_device_that_the_kernels_cannot_run_on_says_so():
+    library = emulated_library()
+    try:
+        for device in devices().values():
+            library.shared_memory(device.shared_kb * 1024)
+            refused = False
+            try:
+                library.require_device()
+            except KernelError:
+                refused = True
+            assert device.runs_kernels is not refused, device.key
+    finally:
+        library.shared_memory()
+    ran = run("estimate", "--device", "rtx-4090", "--json")
+    assert ran.code == 0 and ran.result["runs_kernels"] is False
+    assert "the CUDA engine does not run on this device" in ran.err and "99 KB" in ran.err
+    assert run("estimate", "--json").result["runs_kernels"] is True
 
 
 @pytest.mark.parametrize("device", devices())

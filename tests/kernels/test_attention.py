@@ -67,6 +67,37 @@ def test_keys_after_the_given_ones_are_never_seen(runner: Runner):
     assert_near(out, exact(q, *cache[:, :, :70]), ROUNDINGS)
 
 
+@pytest.mark.parametrize("head_dim", [256, 32])
+@pytest.mark.parametrize("seen", [1, 31, 32, 70, 90])
+def test_how_many_keys_there_are_may_be_an_integer_on_the_device(runner: Runner, head_dim: int, seen: int):
+    """As with so many rows, bit for bit: the rest is never read, and may hold anything."""
+    cache = torch.full((2, 1, 90, 1, head_dim), torch.nan, dtype=torch.bfloat16)
+    cache[:, :, :seen] = values(2, 1, seen, 1, head_dim, seed=0, dtype=torch.bfloat16)
+    q = values(1, 6, 8, head_dim, seed=1, dtype=torch.bfloat16)
+    count = torch.tensor([seen], dtype=torch.int32)
+    found, short = (runner.poisoned(*q.shape, dtype=q.dtype) for _ in range(2))
+    there = runner(q, *cache, count)
+    attention_into(runner.library, found, *there)
+    attention_into(runner.library, short, there[0], there[1][:, :seen], there[2][:, :seen])
+    assert torch.equal(found, short)
+    assert_near(found, exact(q, *cache[:, :, :seen]), ROUNDINGS)
+    assert torch.equal(attention(q, *cache, count), attention(q, *cache[:, :, :seen]))
+
+
+@pytest.mark.parametrize("seen", [0, 1, 33, 128, 150])
+def test_new_tokens_follow_the_keys_that_there_are(runner: Runner, seen: int):
+    """Their positions too come from the integer on the device."""
+    cache = torch.full((2, 150, 1, 256), torch.nan, dtype=torch.bfloat16)
+    cache[:, :seen] = values(2, seen, 1, 256, seed=0, dtype=torch.bfloat16)
+    qkv, table = values(7, 10 * 256, seed=1, dtype=torch.bfloat16), rope_table(157, 256)
+    count = torch.tensor([seen], dtype=torch.int32)
+    found, short = (runner.poisoned(7, 8, 256, dtype=torch.bfloat16) for _ in range(2))
+    rope_attention_into(runner.library, found, *runner(qkv, table, *cache, count))
+    rope_attention_into(runner.library, short, *runner(qkv, table, *cache[:, :seen]))
+    assert torch.isfinite(found).all() and torch.equal(found, short)
+    assert torch.equal(rope_attention(qkv, table, *cache, count), rope_attention(qkv, table, *cache[:, :seen]))
+
+
 def test_slices_of_one_fused_projection(runner: Runner):
     qkv = values(2, 40, 3 * 2 * 72, seed=0, dtype=torch.float16)
     out = runner.poisoned(2, 40, 2, 72, dtype=torch.float16)

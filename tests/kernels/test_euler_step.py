@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from emulated_kernels import EmulatedLibrary
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, check_operator, device, runner, values
@@ -14,6 +15,7 @@ from pi0_edge.kernels.euler_step import (
     euler_update,
     euler_update_into,
     fold_front,
+    pad_front,
 )
 from pi0_edge.kernels.norm import normalized
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config, VisionConfig
@@ -27,18 +29,19 @@ PROJECTION_ERROR = 2**-15
 
 @st.composite
 def fronts(draw: st.DrawFn):
-    width, tokens = draw(st.sampled_from([64, 96, 192, 200])), draw(st.sampled_from([1, 15, 50, 64]))
+    width, tokens = draw(st.sampled_from([64, 96, 192, 200])), draw(st.sampled_from([1, 15, 50, 64, 65, 100, 130]))
+    action_dim = draw(st.sampled_from([32, 7, 16, 24, 33, 40, 44, 64, 70]))
     dtype = draw(st.sampled_from([torch.bfloat16, torch.float16]))
     seed = draw(st.integers(0, 2**31))
-    x, weight = values(tokens, 32, seed=seed), values(width, 32, seed=seed + 1, size=0.1)
+    x, weight = values(tokens, action_dim, seed=seed), values(width, action_dim, seed=seed + 1, size=0.1)
     out_weight = values(width, width, seed=seed + 2, dtype=dtype, size=width**-0.5)
     bias, frozen = by_time(draw, width, tokens, seed + 3)
-    return x, weight, bias, frozen, out_weight, values(width, seed=seed + 4)
+    return x, pad_front(weight), bias, frozen, out_weight, values(width, seed=seed + 4)
 
 
 def exact_front(x, weight, bias, frozen, out_weight, out_bias):
     """In float64, but for the one rounding of the hidden layer that the kernel states."""
-    hidden = F.linear(x.double(), weight.double())
+    hidden = F.linear(x.double(), weight[:, : x.shape[1]].double())
     if frozen is None:
         hidden += bias
     else:
@@ -137,12 +140,37 @@ def test_folding_is_exact():
         assert torch.allclose(F.linear(hidden, mlp_out.weight, mlp_out.bias), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(("tokens", "width"), [(65, 64), (3, 100)])
-def test_an_impossible_front_is_refused(runner: Runner, tokens: int, width: int):
-    out = runner.poisoned(tokens, width, dtype=torch.bfloat16)
-    case = runner(values(tokens, 32, seed=0), values(width, 32, seed=1), values(width, seed=2), None, None, None)
+def test_an_impossible_front_is_refused(runner: Runner):
+    out = runner.poisoned(3, 100, dtype=torch.bfloat16)
+    case = runner(values(3, 32, seed=0), values(100, 32, seed=1), values(100, seed=2), None, None, None)
     with pytest.raises(KernelError, match="embed_actions: invalid argument"):
         embed_actions_into(runner.library, out, *case)
+
+
+@pytest.mark.parametrize(("action_dim", "columns"), [(16, 16), (40, 40), (32, 64), (33, 32)])
+def test_a_weight_that_was_not_padded_is_refused(runner: Runner, action_dim: int, columns: int):
+    """Its rows would be read with another stride than they have."""
+    case = values(3, action_dim, seed=0), values(64, columns, seed=1), values(64, seed=2), None, None, None
+    with pytest.raises(ValueError, match=f"actions of {action_dim} columns need a weight of .*, found {columns}"):
+        embed_actions_into(runner.library, runner.poisoned(3, 64, dtype=torch.bfloat16), *runner(*case))
+    with pytest.raises(ValueError, match="use pad_front"):
+        embed_actions(*case, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("width", "tokens_of_a_block"), [(1024, 64), (1032, 32), (2048, 32)])
+def test_a_wide_expert_takes_fewer_tokens_per_block(runner: Runner, width: int, tokens_of_a_block: int):
+    """What does not fit the shared memory of a block in 64 tokens does in 32, and stays exact."""
+    x, weight = values(70, 32, seed=0), values(width, 32, seed=1, size=0.1)
+    out_weight = values(width, width, seed=2, dtype=torch.bfloat16, size=width**-0.5)
+    case = x, weight, values(width, seed=3), None, out_weight, values(width, seed=4)
+    out = runner.poisoned(70, width, dtype=torch.float32)
+    if isinstance(runner.library, EmulatedLibrary):
+        runner.library.launches()
+    embed_actions_into(runner.library, out, *runner(*case))
+    assert_close(out, exact_front(*case), PROJECTION_ERROR + torch.finfo(torch.bfloat16).eps / 4)
+    if isinstance(runner.library, EmulatedLibrary):
+        (launch,) = runner.library.launches()
+        assert launch.grid == (-(-width // 64), -(-70 // tokens_of_a_block), 1)
 
 
 def test_an_impossible_back_is_refused(runner: Runner):

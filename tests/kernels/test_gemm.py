@@ -12,7 +12,7 @@ from pi0_edge.errors import KernelError
 from pi0_edge.kernels.gemm import gemm, gemm_into, int8_sums
 from pi0_edge.kernels.gemm_epilogue import ACTIVATIONS, Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
-from pi0_edge.kernels.gemm_plan import TILES, Plan, Tile, workspace_bytes
+from pi0_edge.kernels.gemm_plan import TILES, Plan, Tile, plan_bytes, workspace_bytes
 
 assert runner
 
@@ -274,6 +274,26 @@ def test_shared_tiles_add_up_in_the_same_order_whoever_comes_last(runner: Runner
         )
         found.append(out.cpu())
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("activation", ["linear", "gelu", "geglu"])
+def test_an_int8_output_does_not_turn_damage_into_a_number(runner: Runner, damage: float, activation: str):
+    """−128 stands for what is not finite, and for nothing else."""
+    m, n, k = 5, 32, 64
+    a, weight = integers(m, k, seed=0, extreme=True), integers(n, k, seed=1, extreme=True)
+    row_scale, column_scale = torch.full((m, 1), 10.0), torch.full((n,), 0.1)
+    row_scale[3] = damage
+    epilogue = Epilogue(torch.int8, activation, out_scale=torch.tensor([0.5]))
+    plan = plan_bytes(m, n, k, 16, False)
+    out = runner.poisoned(m, epilogue.columns(n), dtype=torch.int8)
+    on_device = runner(a, weight, row_scale, column_scale)
+    gemm_into("int8", runner.library, out, zeros(runner, plan), *on_device, epilogue=there(runner, epilogue), plan=plan)
+    found, beside = out.cpu(), gemm("int8", a, weight, row_scale, column_scale, *vars(epilogue).values())
+    assert torch.equal(found == -128, beside == -128)
+    assert (found[3] == -128).any() and not (found[torch.arange(m) != 3] == -128).any()
+    if torch.tensor(damage).isnan():
+        assert (found[3] == -128).all()
 
 
 def test_nan_in_an_activation_reaches_its_row_and_no_other(runner: Runner):

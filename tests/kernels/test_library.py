@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from emulated_kernels import CUDA, emulated_library
+from kernel_resources import recorded_launches
 
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels import library
@@ -156,6 +157,31 @@ def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
             attempt()
 
 
+def test_a_gpu_with_too_little_shared_memory_is_refused_in_words():
+    """GeForce RTX 30, 40 and 50 give a block 99 KB: every chunk would end in "attention: invalid argument"."""
+    emulated = emulated_library()
+    emulated.require_device()
+    try:
+        emulated.shared_memory(101_376)
+        with pytest.raises(KernelError, match=r"needs 159744 bytes of shared memory, .*gives it 101376; .*RTX 30, 40"):
+            emulated.require_device()
+    finally:
+        emulated.shared_memory()
+
+
+def test_the_shared_memory_that_is_asked_for_is_that_of_the_largest_kernel():
+    emulated = emulated_library()
+    launches = [launch.shared for _, launch in recorded_launches(emulated)]
+    try:
+        emulated.shared_memory(max(launches))
+        emulated.require_device()
+        emulated.shared_memory(max(launches) - 1)
+        with pytest.raises(KernelError, match=f"needs {max(launches)} bytes"):
+            emulated.require_device()
+    finally:
+        emulated.shared_memory()
+
+
 def norm_arguments() -> tuple:
     x = torch.zeros(1, 8, dtype=torch.bfloat16)
     return x, None, None, None, x.clone(), None, 1, 8, 0, 1, 1e-6, x.dtype, x.dtype
@@ -168,9 +194,10 @@ int main(int count, char **arguments) {
   void *library = dlopen(arguments[count - 1], RTLD_NOW);
   if (!library) return puts(dlerror()), 1;
   int (*version)(void) = (int (*)(void))dlsym(library, "pi0_library_version");
-  int (*ready)(void) = (int (*)(void))dlsym(library, "pi0_device_ready");
+  int (*ready)(long *, long *) = (int (*)(long *, long *))dlsym(library, "pi0_device_ready");
+  long needed, found;
   const char *(*said)(int) = (const char *(*)(int))dlsym(library, "pi0_error_string");
-  printf("version %d: %s\\n", version(), said(ready()));
+  printf("version %d: %s\\n", version(), said(ready(&needed, &found)));
   return 0;
 }
 """

@@ -24,6 +24,7 @@ from pi0_edge.processing import (
     load_robot,
 )
 from pi0_edge.processing.images import resize_with_pad, to_unit_range
+from pi0_edge.processing.settings import ProcessingSettings
 
 
 def random_image(seed=0, shape=(48, 64, 3)):
@@ -133,6 +134,9 @@ def test_any_width_from_1_to_32(tmp_path, dims):
         ({"images": {"top": random_image()}}, r"camera 'top', which aloha does not have; known: cam_high, cam_left"),
         ({"images": {"cam_high": random_image() / 255.0}}, r"'cam_high'\] has dtype float64, expected uint8 .* by 255"),
         ({"images": {"cam_high": random_image().astype(np.int32)}}, r"has dtype int32, expected uint8"),
+        ({"images": {"cam_high": random_image() * 1.0}}, r"dtype float64, expected uint8 .* need .astype\(np.uint8\)"),
+        ({"images": {"cam_high": random_image(shape=(48, 64))}}, r"in RGB; repeat the one channel three times"),
+        ({"images": {"cam_high": random_image(shape=(48, 64, 4))}}, r"in RGB; leave the fourth channel out"),
         ({"images": {"cam_high": random_image(shape=(3, 48, 64))}}, r"shape \[3, 48, 64\], channels first; expected"),
         ({"images": {"cam_high": random_image(shape=(48, 64))}}, r"shape \[48, 64\], expected \[height, width, 3\]"),
         ({"images": {"cam_high": random_image(shape=(48, 64, 4))}}, r"shape \[48, 64, 4\], expected"),
@@ -160,12 +164,18 @@ def test_a_prompt_of_exactly_the_limit_passes(tmp_path):
     assert inputs.tokens.shape == (1, 48)
 
 
-def test_truncation_as_openpi_only_on_request(tmp_path):
+def test_truncation_as_openpi_only_on_request(tmp_path, caplog):
     robot = load_robot("aloha")
     tokenizer = character_tokenizer(tmp_path)
-    cutting = ObservationProcessor(robot, tokenizer, z_scores(14, 14), tiny_config(), truncate_prompts=True)
+    settings = ProcessingSettings(truncate_prompts=True)
+    cutting = ObservationProcessor(robot, tokenizer, z_scores(14, 14), tiny_config(), settings)
+    assert not caplog.records
+    cutting.to_model_inputs(aloha_observation(prompt="x" * 60))
     tokens = cutting.to_model_inputs(aloha_observation(prompt="x" * 60)).tokens.tolist()[0]
     assert tokens == [2, *[200 + ord("x")] * 47], "the newline is lost, as in openpi"
+    (warned,) = caplog.messages
+    assert warned.startswith("the last 14 of 62 tokens are cut off from the prompt 'xxx"), "once per prompt"
+    assert cutting.description().settings["truncate_prompts"] is True
 
 
 def test_chunks_with_wrong_shape_or_values_are_refused(tmp_path):

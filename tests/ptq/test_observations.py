@@ -1,5 +1,6 @@
 """Where observations come from, and that what is judged on is never what was calibrated on."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -126,6 +127,10 @@ def test_a_dataset_is_read_frame_by_frame(tmp_path):
         assert np.abs(difference).mean() < 4  # of the video codec
         np.testing.assert_array_equal(observation.state, states(12, 100).astype(np.float32)[frame])
         assert observation.prompt == "Transfer cube"
+    other = dataclasses.replace(ROBOT, cameras={"front": "base_0_rgb"}, camera_aliases={"side": "front"})
+    renamed = open_source(tmp_path / "set", other)
+    assert renamed.cameras == ("side",), "the name that a policy of LeRobot was trained with"
+    assert next(renamed.read(0, [0])).images.keys() == {"side"}
     with pytest.raises(DatasetError, match="cameras top, side; expected at least one of the cameras of g1: cam_high"):
         open_source(tmp_path / "set", load_robot("g1"))
 

@@ -195,6 +195,11 @@ def test_a_robot_too_wide_for_the_serial_link_is_one_for_a_policy_alone():
     assert parse_robot(changed(joints=joints[:32]), "fits").why_not_playable is None
 
 
+def test_a_setting_of_the_policy_is_sent_to_where_it_belongs():
+    with pytest.raises(ConfigError, match=r"'prompt_style' is not a field of a robot; .*prompt_style, go into a SIZES"):
+        parse_robot(changed(prompt_style="text"), "arm")
+
+
 def test_further_camera_slots():
     cameras = {"a": "base_0_rgb", "b": "camera_3", "c": "camera_12"}
     robot = parse_robot(changed(cameras=cameras, camera_aliases={"top": "a"}), "many")

@@ -1,21 +1,29 @@
-"""The CUDA engine: one graph from the observation to the actions, per number and size of images and number of tokens.
+"""The CUDA engine: one graph from the observation to the actions.
 
-A graph holds images, prompt, state and noise in buffers of its own, and behind them the whole sequence of
-`network`: vision, prefix and all Euler steps. It is captured when a shape first appears, which takes about a
-second, and replayed ever after: no allocation and no Python between the inputs and the actions. Where an old prefix is
-allowed, it is two graphs on two streams instead (`stale_prefix`).
+A graph holds patches of images, prompt, state and noise in buffers of its own, and behind them the whole sequence of
+`network`: vision, prefix and all Euler steps. Everything that changes while a robot works is a value in a buffer: the
+camera images, whatever their size; the prompt, up to the places that the graph has for tokens; the state, which π0.5
+has in its prompt; what a chunk continues, by guidance or by a frozen prefix, or nothing. So `warm_up` captures all
+graphs that a robot needs, each takes about a second, and none is captured after that: what still comes with another
+number of cameras is run kernel by kernel, slower but at once. An engine that was not warmed up captures what it is
+asked for.
+
+Where an old prefix is allowed, it is two graphs on two streams instead (`stale_prefix`).
 """
 
 from __future__ import annotations
 
+import logging
 import time
 
 import torch
 from torch import Tensor
 
-from pi0_edge.engine.cuda.graphs import CapturedChunk, CudaStream, LoopStage, PrefixStage, max_weight
+from pi0_edge.engine.cuda.graphs import CudaStream, LoopStage, PrefixStage, WholeChunk
 from pi0_edge.engine.cuda.linears import check_cuda_rule
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables, step_tables
+from pi0_edge.engine.cuda.recent import Recent
+from pi0_edge.engine.cuda.sizes import all_prompt_places, check_sizes, prompt_places
 from pi0_edge.engine.cuda.stale_prefix import PrefixSource, StalePrefixRunner
 from pi0_edge.engine.engine import Engine
 from pi0_edge.errors import EngineError
@@ -25,8 +33,12 @@ from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.model.rtc import Continuation, FrozenPrefix, Guidance
 from pi0_edge.quant.schemes import FP32, ORIN, Scheme
 
-HEAD_DIMS, VISION_HEAD_DIMS = (256, 32), (72, 32)
-"""Of prefix and expert, and of vision, that the attention kernel is compiled for: π0 and the shipped policy."""
+logger = logging.getLogger(__name__)
+
+GRAPHS = 8
+"""Whole chunks that stay captured, and as many prefixes with their loops: the prompts of two numbers of cameras."""
+STEP_TABLES = 4
+"""Sets of times of Euler steps whose tables are kept."""
 FP8_GEMM_CAPABILITY = (9, 0)
 """The first GPU that our FP8 product is compiled for: Hopper, then Thor."""
 
@@ -56,7 +68,7 @@ class CudaEngine(Engine):
             EngineError: If there is no GPU, or none that runs this scheme or this network.
         """
         self.check(scheme)
-        check_sizes(model.config)
+        check_sizes(model.config, scheme)
         self._model = model.eval()  # what depends on time alone stays in it
         self.config = model.config
         self.scheme = scheme.name
@@ -66,9 +78,11 @@ class CudaEngine(Engine):
         # One for whole chunks and two for re-planning: workspaces belong to a stream.
         self._stream, self._prefix_stream = CudaStream(self._network.device), CudaStream(self._network.device)
         self._loop_stream = CudaStream(self._network.device, urgent=True)
-        self._tables: dict[tuple[float, ...], StepTables] = {}
-        self._captured: dict[tuple[object, ...], CapturedChunk] = {}
-        self._stale_prefix: dict[tuple[object, ...], StalePrefixRunner] = {}
+        self._tables: Recent[tuple[float, ...], StepTables] = Recent(STEP_TABLES)
+        self._chunks: Recent[_Shape, WholeChunk] = Recent(GRAPHS)
+        self._stale_prefix: Recent[_Shape, StalePrefixRunner] = Recent(GRAPHS, StalePrefixRunner.finish)
+        self._warm = False
+        self._told: set[tuple[int, int]] = set()
 
     @classmethod
     def check(cls, scheme: Scheme) -> None:
@@ -79,6 +93,11 @@ class CudaEngine(Engine):
         kernel_library().require_device()
         check_cuda_scheme(scheme, torch.cuda.get_device_capability())
 
+    @classmethod
+    def check_network(cls, config: Pi0Config, scheme: Scheme) -> None:
+        """As `Engine`."""
+        check_sizes(config, scheme)
+
     def allow_stale_prefix(self, limit_s: float) -> None:
         """As `Engine`.
 
@@ -86,12 +105,30 @@ class CudaEngine(Engine):
             EngineError: If the limit is not positive, or the network has its state in the prompt (π0.5).
         """
         check_stale_prefix(self.config, limit_s)
+        self._warm = False  # other graphs than before
         self.stale_prefix_s = limit_s
 
     def reset_prefix(self) -> None:
         """As `Engine`: another robot asks, or the last chunk failed."""
         for replanning in self._stale_prefix.values():
             replanning.reset()
+
+    @torch.inference_mode()
+    def warm_up(self, inputs: ModelInputs, noise: Tensor) -> None:
+        """As `Engine`: captures the graphs of this number of cameras for every length of a prompt.
+
+        From then on no graph is captured. Call it after `allow_stale_prefix`, where that is called.
+        """
+        cameras, tables = int(inputs.image_mask[0].sum()), self._step_tables()
+        self._warm = False
+        for places in all_prompt_places(self.config):
+            if self.stale_prefix_s:
+                self._stale_runner((cameras, places, tables))
+            else:
+                self.captured(cameras, places)
+        self.infer(inputs, noise)
+        self.reset_prefix()
+        self._warm = True
 
     @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
@@ -114,45 +151,58 @@ class CudaEngine(Engine):
         return actions
 
     @torch.inference_mode()
-    def captured(self, images: Tensor, tokens: int, limit: float | None = None) -> CapturedChunk:
-        """The graph for such images and so many tokens, with guidance up to a limit; captured now if it is new."""
-        tables = self._step_tables()
-        shape = (images.shape, images.dtype, tokens, tables, limit)
-        if shape not in self._captured:
-            prefix = PrefixStage(self._network, images, tokens)
-            loop = LoopStage(self._network, tables, prefix.cache, limit)
-            self._captured[shape] = CapturedChunk(prefix, loop, self._stream)
-        return self._captured[shape]
+    def captured(self, cameras: int, tokens: int) -> WholeChunk:
+        """The graph for so many cameras and a prompt of so many tokens; captured now if it is new."""
+        shape = cameras, prompt_places(self.config, tokens), self._step_tables()
+        return self._chunks.get(shape, lambda: self._whole_chunk(shape).captured())
 
     def _infer_row(
         self, inputs: ModelInputs, row: int, noise: Tensor, continuation: Continuation | None, arrived_s: float
     ) -> Tensor:
         images = inputs.images[row][inputs.image_mask[row]]
         tokens, state = inputs.tokens[row][inputs.token_mask[row]], inputs.state[row]
+        self.prefix_age_s = 0.0
+        shape = len(images), prompt_places(self.config, len(tokens)), self._step_tables()
+        if self._warm and shape not in (self._stale_prefix if self.stale_prefix_s else self._chunks):
+            self._tell_once(*shape[:2])
+            return self._whole_chunk(shape).infer(images, tokens, state, noise, continuation)
         if not self.stale_prefix_s:
-            self.prefix_age_s = 0.0
-            captured = self.captured(images, len(tokens), max_weight(continuation))
-            return captured.replay(images, tokens, state, noise, continuation)
-        shape = (images.shape, images.dtype, len(tokens))
-        if shape not in self._stale_prefix:
-            streams = self._prefix_stream, self._loop_stream
-            self._stale_prefix[shape] = StalePrefixRunner(self._network, images, len(tokens), *streams)
-        actions, source = self._stale_prefix[shape].infer(
-            PrefixSource(images, tokens, arrived_s),
-            state,
-            noise,
-            self.stale_prefix_s,
-            self._step_tables(),
-            continuation,
-        )
+            return self.captured(*shape[:2]).infer(images, tokens, state, noise, continuation)
+        newest = PrefixSource(images, tokens, arrived_s)
+        actions, source = self._stale_runner(shape).infer(newest, state, noise, self.stale_prefix_s, continuation)
         self.prefix_age_s = arrived_s - source.arrived_s
         return actions
 
+    def _whole_chunk(self, shape: _Shape) -> WholeChunk:
+        cameras, places, tables = shape
+        prefix = PrefixStage(self._network, cameras, places)
+        return WholeChunk(prefix, LoopStage(self._network, tables, prefix.cache), self._stream)
+
+    def _stale_runner(self, shape: _Shape) -> StalePrefixRunner:
+        cameras, places, tables = shape
+        streams = self._prefix_stream, self._loop_stream
+        return self._stale_prefix.get(
+            shape, lambda: StalePrefixRunner(self._network, tables, cameras, places, *streams)
+        )
+
+    def _tell_once(self, cameras: int, places: int) -> None:
+        if (cameras, places) not in self._told:
+            self._told.add((cameras, places))
+            logger.warning(
+                "%d cameras and a prompt of up to %d tokens: no graph was captured for them at start, and none is "
+                "while a robot may move; such chunks are run kernel by kernel, which is slower",
+                cameras,
+                places,
+            )
+
     def _step_tables(self) -> StepTables:
-        times = tuple(self.times.tolist())
-        if times not in self._tables:
-            self._tables[times] = step_tables(self._model, self.times, self._network.device)
-        return self._tables[times]
+        return self._tables.get(
+            tuple(self.times.tolist()), lambda: step_tables(self._model, self.times, self._network.device)
+        )
+
+
+_Shape = tuple[int, int, StepTables]
+"""Cameras, places for tokens of the prompt, times of the Euler steps: what a graph is captured for."""
 
 
 def check_cuda_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
@@ -166,20 +216,6 @@ def check_cuda_scheme(scheme: Scheme, capability: tuple[int, int]) -> None:
                 f"{scheme.name} needs FP8 tensor cores of Hopper or Thor, and this GPU is sm_{capability[0]}"
                 f"{capability[1]}; use fp8-w8a16 (the same weights, 16-bit activations) or orin"
             )
-
-
-def check_sizes(config: Pi0Config) -> None:
-    """Raises `EngineError` where the kernels are not compiled for these sizes."""
-    head_dim, vision_head_dim = config.prefix.head_dim, config.vision.width // config.vision.heads
-    if head_dim not in HEAD_DIMS or vision_head_dim not in VISION_HEAD_DIMS:
-        raise EngineError(
-            f"the CUDA kernels are made for heads of {_either(HEAD_DIMS)} and vision heads of "
-            f'{_either(VISION_HEAD_DIMS)}, and this policy has {head_dim} and {vision_head_dim}; use engine="cpu"'
-        )
-
-
-def _either(sizes: tuple[int, int]) -> str:
-    return f"{sizes[0]} or {sizes[1]}"
 
 
 def check_stale_prefix(config: Pi0Config, limit_s: float) -> None:

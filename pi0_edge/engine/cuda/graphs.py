@@ -10,13 +10,16 @@ A graph reads and writes fixed addresses: what changes from chunk to chunk is co
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pi0_edge.engine.cuda.network import Cache, CudaNetwork, StepTables
+from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
 from pi0_edge.model.rtc import Continuation, Guidance
 
@@ -66,20 +69,31 @@ class Stream(Protocol):
         ...
 
 
-class CudaGraph:
-    """A CUDA graph, kept after it was instantiated, so that its nodes can be counted."""
+KEEPS_GRAPHS = hasattr(torch.cuda.CUDAGraph, "instantiate")
+"""torch from 2.8 on keeps what it captured; an older one only what it made of it, whose nodes cannot be counted."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
-        graph.instantiate()
-        self._graph = graph
+
+class CudaGraph:
+    """A CUDA graph, kept after it was instantiated where torch can, so that its nodes can be counted."""
+
+    def __init__(self, capture: Callable[[torch.cuda.CUDAGraph], None]) -> None:
+        """The graph that `capture` fills."""
+        self._graph = torch.cuda.CUDAGraph(keep_graph=True) if KEEPS_GRAPHS else torch.cuda.CUDAGraph()
+        capture(self._graph)
+        if KEEPS_GRAPHS:
+            self._graph.instantiate()
 
     @property
     def nodes(self) -> int:
         """As `Graph`.
 
         Raises:
-            EngineError: If the driver does not tell.
+            EngineError: If torch or the driver does not tell.
         """
+        if not KEEPS_GRAPHS:
+            raise EngineError(
+                f"torch {torch.__version__} cannot count the nodes of a CUDA graph; use torch 2.8 or newer"
+            )
         count = ctypes.c_size_t()
         driver = ctypes.CDLL("libcuda.so.1")
         error = driver.cuGraphGetNodes(ctypes.c_void_p(self._graph.raw_cuda_graph()), None, ctypes.byref(count))
@@ -97,15 +111,22 @@ class CudaStream:
 
     def __init__(self, device: torch.device, urgent: bool = False) -> None:
         self._stream = torch.cuda.Stream(device, priority=-1 if urgent else 0)
+        # One for all graphs of the stream, which never run at once and leave nothing in it that another one reads.
+        self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """As `Stream`; runs the work once before, which loads kernels and makes their workspaces."""
-        graph = torch.cuda.CUDAGraph(keep_graph=True)
+        """As `Stream`; runs the work once before, which loads kernels and makes their workspaces.
+
+        What other threads ask of CUDA meanwhile (pinned memory, events) does not disturb it: capture is of this thread.
+        """
         self.enqueue(work)
         self._stream.synchronize()
-        with torch.cuda.graph(graph, stream=self._stream):
-            work()
-        return CudaGraph(graph)
+
+        def capture(graph: torch.cuda.CUDAGraph) -> None:
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                work()
+
+        return CudaGraph(capture)
 
     def enqueue(self, work: Callable[[], None]) -> None:
         """As `Stream`; after what the caller's own stream has made for it."""
@@ -131,37 +152,68 @@ class CudaStream:
             return tensor.cpu()
 
 
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """Products of torch add their partial sums in float32, whatever the process chose; its choice then holds again.
+
+    cuBLAS may otherwise add the parts of a long sum in 16 bits. A graph keeps what held when it was captured.
+    """
+    matmul = torch.backends.cuda.matmul
+    chosen = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
+    matmul.allow_bf16_reduced_precision_reduction = matmul.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction = chosen
+
+
 class PrefixStage:
-    """Vision and prefix of one shape: images and prompt to keys and values.
+    """Vision and prefix: images and prompt to keys and values.
 
     Attributes:
         cache: Where these go.
     """
 
-    def __init__(self, network: CudaNetwork, images: Tensor, tokens: int) -> None:
+    def __init__(self, network: CudaNetwork, cameras: int, tokens: int) -> None:
         """Makes the buffers.
 
         Args:
             network: The weights.
-            images: Images as they will come, in number, size and type: see `CudaNetwork.attend`.
-            tokens: Of the prompt.
+            cameras: That deliver images.
+            tokens: Places for tokens of the prompt: as many as the longest has.
 
         Raises:
             EngineError: If there are more tokens than positions.
         """
-        self.cache = network.blank_cache(len(images), tokens)
+        vision, device = network.config.vision, network.device
+        self.cache = network.blank_cache(cameras, tokens)
         self._network = network
-        self._images = torch.zeros_like(images, device=network.device)
-        self._tokens = torch.zeros(tokens, dtype=torch.int64, device=network.device)
+        self._patch_rows = torch.zeros(cameras, vision.tokens, 3 * vision.patch_size**2, device=device)
+        self._tokens = torch.zeros(tokens, dtype=torch.int64, device=device)
+        self._lengths = self.cache.lengths.clone()
 
     def load(self, images: Tensor, tokens: Tensor) -> None:
-        """Takes an observation of this shape."""
-        self._images.copy_(images, non_blocking=True)
-        self._tokens.copy_(tokens, non_blocking=True)
+        """Takes an observation.
+
+        Its images are cut into patches here and not in `run`, so that their size and type are none of a graph.
+
+        Args:
+            images: Of all cameras, see `CudaNetwork.patch_rows`.
+            tokens: int64, at most as many as there are places.
+        """
+        free = len(self._tokens) - len(tokens)
+        if free < 0:
+            raise ValueError(f"a prompt of {len(tokens)} tokens has {len(self._tokens)} places")
+        there = images.to(self._network.device, non_blocking=True)
+        self._patch_rows.copy_(self._network.patch_rows(there))
+        self._tokens.copy_(F.pad(tokens, (0, free)), non_blocking=True)
+        self._lengths.copy_(self._network.lengths(len(images), len(tokens)), non_blocking=True)
 
     def run(self) -> None:
         """Fills the cache, but for the state."""
-        self._network.attend(self._images, self._tokens, self.cache)
+        with exact_sums():
+            self.cache.lengths.copy_(self._lengths)
+            self._network.attend(self._patch_rows, self._tokens, self.cache)
 
 
 class LoopStage:
@@ -171,67 +223,67 @@ class LoopStage:
         actions: float32 [horizon, action_dim].
     """
 
-    def __init__(self, network: CudaNetwork, tables: StepTables, cache: Cache, max_weight: float | None = None) -> None:
+    def __init__(self, network: CudaNetwork, tables: StepTables, cache: Cache) -> None:
         """Makes the buffers.
 
         Args:
             network: The weights.
             tables: Of the times of the steps.
             cache: Of the prefix; this stage writes the row of the state.
-            max_weight: Limit of the guidance of chunks that continue another one by it; None for all others.
         """
         config, device = network.config, network.device
         self._network, self._tables, self._cache = network, tables, cache
         self._state = torch.zeros(config.action_dim, device=device)
-        self._noise, self.actions, previous, weights = torch.zeros(
-            4, config.horizon, config.action_dim, device=device
-        ).unbind(0)
+        shape = config.horizon, config.action_dim
+        self._noise, self.actions, previous = torch.zeros(3, *shape, device=device).unbind(0)
         self._frozen = torch.zeros(1, dtype=torch.int32, device=device)
-        self._guidance = None if max_weight is None else Guidance(previous, weights, max_weight)
+        self._steering = Steering(previous, torch.zeros(tables.steps, *shape, device=device))
 
     def load(self, state: Tensor, noise: Tensor, continuation: Continuation | None = None) -> None:
-        """Takes a state, noise, and guidance exactly where this stage was made with a limit for it."""
+        """Takes a state, noise, and what the chunk continues."""
         self._state.copy_(state, non_blocking=True)
         self._noise.copy_(noise if continuation is None else continuation.start(noise[None])[0], non_blocking=True)
         self._frozen.fill_(0 if continuation is None else continuation.frozen)
-        if self._guidance is not None and isinstance(continuation, Guidance):
-            self._guidance.previous.copy_(continuation.previous.squeeze(0), non_blocking=True)
-            self._guidance.weights.copy_(continuation.weights, non_blocking=True)
+        self._steering.load(continuation if isinstance(continuation, Guidance) else None, self._tables.times)
 
     def run(self) -> None:
         """Makes the actions."""
-        self._network.attend_state(self._state, self._cache)
-        self.actions.copy_(self._noise)
-        self._network.integrate(self.actions, self._cache, self._tables, self._frozen, self._guidance)
+        with exact_sums():
+            self._network.attend_state(self._state, self._cache)
+            self.actions.copy_(self._noise)
+            self._network.integrate(self.actions, self._cache, self._tables, self._frozen, self._steering)
 
 
-class CapturedChunk:
-    """Both stages as one graph.
+class WholeChunk:
+    """Both stages, one after the other on one stream.
 
     Attributes:
-        graph: From the buffers to the actions.
+        graph: Of both, from the buffers to the actions; None until they are captured.
     """
 
     def __init__(self, prefix: PrefixStage, loop: LoopStage, stream: Stream) -> None:
-        """Captures them on the stream on which they will run."""
+        """Captures nothing yet."""
         self._prefix, self._loop, self._stream = prefix, loop, stream
-        self.graph = stream.capture(self._run)
+        self.graph: Graph | None = None
+
+    def captured(self) -> WholeChunk:
+        """Itself, with a graph."""
+        self.graph = self._stream.capture(self._run)
+        return self
 
     @torch.inference_mode()
-    def replay(
+    def infer(
         self, images: Tensor, tokens: Tensor, state: Tensor, noise: Tensor, continuation: Continuation | None = None
     ) -> Tensor:
-        """Actions float32 [horizon, action_dim] on the CPU; arguments as in the `load` of the stages."""
+        """Actions float32 [horizon, action_dim] on the CPU; arguments as in the `load` of the stages.
+
+        From the graph, or where there is none, kernel by kernel: slower, but at once.
+        """
         self._stream.enqueue(lambda: self._prefix.load(images, tokens))
         self._stream.enqueue(lambda: self._loop.load(state, noise, continuation))
-        self._stream.enqueue(self.graph.replay)
+        self._stream.enqueue(self._run if self.graph is None else self.graph.replay)
         return self._stream.fetch(self._loop.actions)
 
     def _run(self) -> None:
         self._prefix.run()
         self._loop.run()
-
-
-def max_weight(continuation: Continuation | None) -> float | None:
-    """The limit of its guidance, where there is any: a constant of the graph, as all else is loaded."""
-    return continuation.max_weight if isinstance(continuation, Guidance) else None

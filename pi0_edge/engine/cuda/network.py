@@ -3,11 +3,14 @@
 Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
 how it is compared with the reference where there is no GPU. Three calls make a chunk:
 
-    attend        images and prompt -> keys and values of every layer      once
+    patch_rows    images -> rows of the patch embedding                      once, before the graph
+    attend        rows and prompt -> keys and values of every layer          once
     attend_state  state -> one more row of them                              once
     integrate     noise -> actions, in place                                 all Euler steps
 
-Nothing depends on the values that pass through: the sequence is fixed by (cameras, tokens, steps). What
+Nothing depends on the values that pass through: the sequence is fixed by (cameras, places for tokens, steps). A prompt
+that is shorter than its places leaves rows behind it that are computed and never read: how many keys there are is an
+integer on the device (`Cache.lengths`), and the state follows the last token of the prompt wherever that is. What
 depends on time alone is computed once, as tables with a row per Euler step; frozen actions are at time 0 in every step,
 and their rows stand beside those of the others (`kernels.rows`).
 """
@@ -23,15 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pi0_edge.engine.cuda.linears import Linear, Norm, join_linears
+from pi0_edge.engine.cuda.recent import Recent
+from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import attention, rope_attention
-from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front
+from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front, pad_front
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
 from pi0_edge.model.gemma import GemmaLayer, KeyValueLayer, RMSNorm
-from pi0_edge.model.rtc import Guidance
 from pi0_edge.model.siglip import VisionLayer
 from pi0_edge.quant.quantized_linear import QuantizedEmbedding
 
@@ -41,14 +45,14 @@ class StepTables:
     """What the Euler loop reads besides weights of the expert; equal only to itself.
 
     Attributes:
-        times: float32 [steps].
-        front: float32 [width, action_dim], folded.
+        times: Of the steps.
+        front: float32 [width, action_dim padded], folded.
         biases: float32 [steps, 2, width].
         norms: Per step, the norms of the layers in the order of `ActionExpert.norms`.
         final_norms: Per step, the one behind the layers; of this step alone, as frozen actions do not move.
     """
 
-    times: Tensor
+    times: tuple[float, ...]
     front: Tensor
     biases: Tensor
     norms: list[list[Norm]]
@@ -80,7 +84,8 @@ def step_tables(model: Pi0, times: Tensor, device: torch.device) -> StepTables:
         *tables, last = [table[:, 0] for table in conditioning.modulations]
         per_step = [[_adaptive_norm(table[[step, -1]], device) for table in tables] for step in steps]
         final_norms = [_adaptive_norm(last[step], device) for step in steps]
-    return StepTables(times.to(device), front.to(device).contiguous(), biases.to(device), per_step, final_norms)
+    padded = pad_front(front).to(device)
+    return StepTables(tuple(times.tolist()), padded, biases.to(device), per_step, final_norms)
 
 
 def plain_norm(norm: torch.nn.Module, device: torch.device) -> Norm:
@@ -100,6 +105,8 @@ POSITIONS = 4096
 """Rows of the table of rotary positions: more cameras than any robot has."""
 ACTION_STREAM = torch.float32
 """The stream of action tokens between layers. It is small, and ten steps add up what it rounds."""
+IMAGE_SIZES = 16
+"""Sizes of camera images whose resize plans are kept."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,33 @@ class Layer:
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values that the action tokens find: [layers, keys, kv_heads, head_dim] each, the state's last."""
+    """Keys and values that the action tokens find.
+
+    Attributes:
+        keys: [layers, rows, kv_heads, head_dim]: images, prompt, the state's (π0), and what a longer prompt would take.
+        values: As keys.
+        lengths: int32 [2], the rows of images and prompt, and those with the state's.
+    """
 
     keys: Tensor
     values: Tensor
+    lengths: Tensor
+
+    @property
+    def prefix_length(self) -> Tensor:
+        """int32 [1]."""
+        return self.lengths[:1]
+
+    @property
+    def length(self) -> Tensor:
+        """int32 [1]."""
+        return self.lengths[1:]
 
     def copy_(self, other: Cache) -> None:
         """Takes over all of another one of this shape."""
         self.keys.copy_(other.keys)
         self.values.copy_(other.values)
+        self.lengths.copy_(other.lengths)
 
 
 class CudaNetwork:
@@ -147,7 +172,7 @@ class CudaNetwork:
         if model.config.variant == "pi0":
             weight, bias = _on(self.device, model.action_time_mlp_out)
             self.mlp_out = (weight.to(dtype), bias)
-        self._resize_plans: dict[tuple[int, int], ResizePlan] = {}
+        self._resize_plans: Recent[tuple[int, int], ResizePlan] = Recent(IMAGE_SIZES)
         self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
         self._take_vision(model)
         self._take_prefix(model)
@@ -158,7 +183,7 @@ class CudaNetwork:
             del layer.attention, layer.mlp
 
     def blank_cache(self, cameras: int, tokens: int) -> Cache:
-        """Memory for the keys and values of so many cameras and prompt tokens, and of the state (π0).
+        """Memory for the keys and values of so many cameras and up to so many prompt tokens, and of the state (π0).
 
         Raises:
             EngineError: If there are more tokens than positions.
@@ -167,36 +192,57 @@ class CudaNetwork:
         if length + 1 + self.config.horizon > POSITIONS:
             raise EngineError(f"a prefix of {length} tokens is too long; expected at most {POSITIONS}")
         shape = (2, sizes.depth, length + (self.state is not None), sizes.kv_heads, sizes.head_dim)
-        return Cache(*torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0))
+        keys, values = torch.zeros(shape, dtype=self.dtype, device=self.device).unbind(0)
+        return Cache(keys, values, self.lengths(cameras, tokens).to(self.device))
 
-    def attend(self, images: Tensor, tokens: Tensor, cache: Cache) -> None:
-        """Puts keys and values of images and prompt into a cache.
+    def lengths(self, cameras: int, tokens: int) -> Tensor:
+        """`Cache.lengths` of so many cameras and prompt tokens, on the CPU."""
+        prefix = cameras * self.config.vision.tokens + tokens
+        return torch.tensor([prefix, prefix + (self.state is not None)], dtype=torch.int32)
+
+    def patch_rows(self, images: Tensor) -> Tensor:
+        """Rows of the patch embedding in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch].
 
         Args:
-            images: uint8 frames [cameras, height, width, 3], or float32 [cameras, 3, size, size] in [-1, 1].
-            tokens: int64 [tokens], no padding.
+            images: On the device; uint8 frames [cameras, height, width, 3] of any size, or float32
+                [cameras, 3, size, size] in [-1, 1].
+        """
+        side, patch = self.config.vision.image_size, self.config.vision.patch_size
+        if images.dtype == torch.uint8:
+            height, width = images.shape[1:3]
+            plan = self._resize_plans.get((height, width), lambda: resize_plan(height, width, side, self.device))
+            return patches(images, **vars(plan), patch=patch)
+        cut = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
+        return cut.flatten(3).flatten(1, 2)
+
+    def attend(self, patch_rows: Tensor, tokens: Tensor, cache: Cache) -> None:
+        """Puts keys and values of images and prompt into a cache, whose `lengths` say how many tokens there are.
+
+        Args:
+            patch_rows: From `patch_rows`.
+            tokens: int64, as many as the cache has places for; any behind the last of the prompt.
             cache: From `blank_cache`.
         """
-        seen = self._vision(images)
+        seen = self._vision(patch_rows)
         words = self._embed(tokens) * math.sqrt(self.config.prefix.width)
         x = torch.cat((seen, words.to(self.dtype)))
         for i, layer in enumerate(self.prefix):
-            x = self._attend_layer(layer, x, cache.keys[i], cache.values[i], 0)
+            x = self._attend_layer(layer, x, cache, i, cache.prefix_length)
         last = self.last_kv.norm_and_quantize(x, self.last_norm)
         rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
 
     def attend_state(self, state: Tensor, cache: Cache) -> None:
-        """Puts the state, float32 [action_dim], into the last row behind a prefix; π0.5 has no such row."""
+        """Puts the state, float32 [action_dim], into the row behind a prefix; π0.5 has no such row."""
         if self.state is None:
             return
-        token, row = F.linear(state[None], *self.state).to(ACTION_STREAM), cache.keys.shape[1] - 1
+        token = F.linear(state[None], *self.state).to(ACTION_STREAM)
         for i, layer in enumerate(self.expert):
             norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
             last = i == len(self.expert) - 1
-            token = self._attend_layer(layer, token, cache.keys[i], cache.values[i], row, norms, last)
+            token = self._attend_layer(layer, token, cache, i, cache.length, cache.prefix_length, norms, last)
 
     def integrate(
-        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, guidance: Guidance | None = None
+        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, steering: Steering | None = None
     ) -> None:
         """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
 
@@ -205,7 +251,7 @@ class CudaNetwork:
             cache: Of prefix and state.
             tables: Of the times of the steps.
             frozen: How many actions at the beginning stay as they are, int32 [1]; the network sees them at time 0.
-            guidance: What the chunk continues, `previous` without a batch; it corrects the step that the kernel took.
+            steering: What the chunk continues; it corrects the step that the kernel took.
         """
         out_weight, out_bias = self.mlp_out or (None, None)
         of_norms = None if self.expert_norms else frozen
@@ -214,23 +260,22 @@ class CudaNetwork:
             hidden = embed_actions(x, tables.front, tables.biases[step], frozen, out_weight, out_bias, ACTION_STREAM)
             for i, layer in enumerate(self.expert):
                 pair = norms[2 * i], norms[2 * i + 1]
-                hidden = self._action_layer(layer, hidden, pair, of_norms, cache.keys[i], cache.values[i])
-            before = None if guidance is None else x.clone()
+                hidden = self._action_layer(layer, hidden, pair, of_norms, cache, i)
+            before = None if steering is None else x.clone()
             euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
-            if guidance is not None and before is not None:
-                velocity = guidance.steer((before - x) * tables.steps, before, tables.times[step])
-                torch.sub(before, velocity / tables.steps, out=x)
+            if steering is not None and before is not None:
+                steering.correct(before, x, step, tables.times)
 
     def _action_layer(
-        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, keys: Tensor, values: Tensor
+        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, cache: Cache, i: int
     ) -> Tensor:
-        """One layer of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
+        """Layer i of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
 
         `frozen` is there where the norms are adaptive.
         """
         first, second = norms
         qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first, frozen), Epilogue(self.dtype))
-        mixed = rope_attention(qkv, self.table, keys, values).flatten(1)
+        mixed = rope_attention(qkv, self.table, cache.keys[i], cache.values[i], cache.length).flatten(1)
         x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
         return self._mlp(layer, x, second, "geglu", frozen)
 
@@ -238,22 +283,26 @@ class CudaNetwork:
         self,
         layer: Layer,
         x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        first_row: int,
+        cache: Cache,
+        i: int,
+        seen: Tensor,
+        before: Tensor | None = None,
         norms: tuple[Norm, Norm] | None = None,
         keys_only: bool = False,
     ) -> Tensor:
-        """One layer over tokens [tokens, width] whose keys and values go into the cache from `first_row`."""
-        before, between = norms or cast("tuple[Norm, Norm]", layer.norms)
-        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, before), Epilogue(self.dtype))
-        q = rope(qkv, self.table, keys, values, first_row)
+        """Layer i over tokens [tokens, width], which see the first `seen` keys of the cache, their own among them.
+
+        Their keys and values go into it behind the first `before` rows.
+        """
+        keys, values = cache.keys[i], cache.values[i]
+        first, second = norms or cast("tuple[Norm, Norm]", layer.norms)
+        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first), Epilogue(self.dtype))
+        q = rope(qkv, self.table, keys, values, 0, before)
         if keys_only:
             return x
-        rows = first_row + len(x)
-        mixed = attention(q[None], keys[None, :rows], values[None, :rows])[0].flatten(1)
+        mixed = attention(q[None], keys[None], values[None], seen)[0].flatten(1)
         x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
-        return self._mlp(layer, x, between, "geglu")
+        return self._mlp(layer, x, second, "geglu")
 
     def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
         hidden = layer.up(layer.up.norm_and_quantize(x, before, frozen), Epilogue(self.dtype, activation))
@@ -261,10 +310,10 @@ class CudaNetwork:
             layer.down.quantize_input(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x)
         )
 
-    def _vision(self, images: Tensor) -> Tensor:
+    def _vision(self, patch_rows: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
-        vision, cameras = self.config.vision, len(images)
-        x = (F.linear(self._patchify(images), *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
+        vision, cameras = self.config.vision, len(patch_rows)
+        x = (F.linear(patch_rows, *self.patch) + self.positions).flatten(0, 1).to(self.dtype)
         for layer in self.vision:
             before, between = cast("tuple[Norm, Norm]", layer.norms)
             qkv = layer.qkv(layer.qkv.norm_and_quantize(x, before), Epilogue(self.dtype))
@@ -273,17 +322,6 @@ class CudaNetwork:
             x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
             x = self._mlp(layer, x, between, "gelu")
         return self.projector(self.projector.norm_and_quantize(x, self.vision_norm), Epilogue(self.dtype))
-
-    def _patchify(self, images: Tensor) -> Tensor:
-        """Patches in the order of their tokens, float32 [cameras, tokens, 3 * patch * patch]."""
-        side, patch = self.config.vision.image_size, self.config.vision.patch_size
-        if images.dtype == torch.uint8:
-            size = (images.shape[1], images.shape[2])
-            if size not in self._resize_plans:
-                self._resize_plans[size] = resize_plan(*size, side, self.device)
-            return patches(images, **vars(self._resize_plans[size]), patch=patch)
-        cut = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
-        return cut.flatten(3).flatten(1, 2)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings [tokens, prefix width], float32 or 16 bits."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pi0_edge.engine.cuda.graphs import Graph, LoopStage, Mark, PrefixStage, Stream, max_weight
+from pi0_edge.engine.cuda.graphs import LoopStage, Mark, PrefixStage, Stream
 from pi0_edge.engine.cuda.network import CudaNetwork, StepTables
 from pi0_edge.model.rtc import Continuation
 
@@ -41,27 +41,35 @@ class PrefixSource:
 
 
 class StalePrefixRunner:
-    """Prefix and Euler loop of one shape on two streams."""
+    """Prefix and Euler loop on two streams, a graph each."""
 
     def __init__(
-        self, network: CudaNetwork, images: Tensor, tokens: int, prefix_stream: Stream, loop_stream: Stream
+        self,
+        network: CudaNetwork,
+        tables: StepTables,
+        cameras: int,
+        tokens: int,
+        prefix_stream: Stream,
+        loop_stream: Stream,
     ) -> None:
-        """Captures the prefix; loops are captured as they are asked for.
+        """Captures both.
 
         Args:
             network: The weights.
-            images: Images as they will come, in number, size and type: see `CudaNetwork.attend`.
-            tokens: Of the prompt.
+            tables: Of the times of the steps.
+            cameras: That deliver images.
+            tokens: Places for tokens of the prompt.
             prefix_stream: For images and prompt.
             loop_stream: For everything else.
         """
-        self._network, self._prefix_stream, self._loop_stream = network, prefix_stream, loop_stream
-        self._prefix = PrefixStage(network, images, tokens)
+        self._prefix_stream, self._loop_stream = prefix_stream, loop_stream
+        self._prefix = PrefixStage(network, cameras, tokens)
         self._attend = prefix_stream.capture(self._prefix.run)
-        self._active_cache = network.blank_cache(len(images), tokens)
+        self._active_cache = network.blank_cache(cameras, tokens)
+        self._loop = LoopStage(network, tables, self._active_cache)
+        self._integrate = loop_stream.capture(self._loop.run)
         self._pending: tuple[PrefixSource, Mark] | None = None
         self._active: PrefixSource | None = None
-        self._loops: dict[tuple[StepTables, float | None], tuple[LoopStage, Graph]] = {}
 
     def infer(
         self,
@@ -69,7 +77,6 @@ class StalePrefixRunner:
         state: Tensor,
         noise: Tensor,
         limit_s: float,
-        tables: StepTables,
         continuation: Continuation | None = None,
     ) -> tuple[Tensor, PrefixSource]:
         """A chunk for an observation, and the one whose images it was planned from.
@@ -79,29 +86,27 @@ class StalePrefixRunner:
             state: Its state, float32 [action_dim].
             noise: float32 [horizon, action_dim].
             limit_s: How much older the images may be.
-            tables: Of the times of the steps, the same object for the same times.
             continuation: What the chunk continues.
 
         Returns:
             Actions float32 [horizon, action_dim] on the CPU, and the source of their prefix.
         """
         source = self._choose(observation, limit_s)
-        loop, graph = self._loop(tables, max_weight(continuation))
-        self._loop_stream.enqueue(lambda: loop.load(state, noise, continuation))
-        self._loop_stream.enqueue(graph.replay)
+        self._loop_stream.enqueue(lambda: self._loop.load(state, noise, continuation))
+        self._loop_stream.enqueue(self._integrate.replay)
         if source is not observation and self._pending is None:
             self._start(observation)
-        return self._loop_stream.fetch(loop.actions), source
+        return self._loop_stream.fetch(self._loop.actions), source
 
     def reset(self) -> None:
         """The next chunk waits for its own images."""
         self._pending = self._active = None
 
-    def _loop(self, tables: StepTables, limit: float | None) -> tuple[LoopStage, Graph]:
-        if (tables, limit) not in self._loops:
-            loop = LoopStage(self._network, tables, self._active_cache, limit)
-            self._loops[tables, limit] = loop, self._loop_stream.capture(loop.run)
-        return self._loops[tables, limit]
+    def finish(self) -> None:
+        """Returns when neither stream has work of this object left, so that its memory may go."""
+        self.reset()
+        self._prefix_stream.fetch(self._prefix.cache.lengths)
+        self._loop_stream.fetch(self._active_cache.lengths)
 
     def _choose(self, observation: PrefixSource, limit_s: float) -> PrefixSource:
         """Sees to it that the loop's keys and values are of a source that serves; enqueues only, waits for nothing."""

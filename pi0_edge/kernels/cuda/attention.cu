@@ -1,5 +1,8 @@
 // Attention over exactly `keys` keys, every query seeing all of them: prefix, suffix and vision tower are this one kernel.
 //
+// A cache may have more rows than keys: how many are keys is then an integer in memory (`seen`), so that a graph that was
+// captured once serves every length. Rows behind them are not read.
+//
 // The query heads that share one key-value head are just more queries (there is no mask that depends on the query), so
 // a block takes row_warps · 16 of the tokens · group queries of one key-value head. Its warps form key_groups groups;
 // group g takes every key_groups-th tile of 32 keys, with its own running maximum, sum and output, and the groups are
@@ -44,11 +47,12 @@ template <int head_dim, int row_warps, int key_groups> struct MergeMemory {
 template <class T> struct Own {
   const T *keys, *values;
   const float *table;  // of rotary positions: cosines, then sines, [rows, head_dim]
-  int cached, stride;  // keys in the cache, elements from one token of the projection to the next
+  int stride;          // elements from one token of the projection to the next
 };
 
 struct AttentionSizes {
   int tokens, keys, group;             // queries per head, keys, query heads per key-value head
+  const int *seen;                     // how many rows of the cache are keys, or null: all of them
   int q_stride, kv_stride, out_stride; // elements from one token to the next
   float scale;                         // of the scores, times log2(e)
 };
@@ -108,14 +112,15 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   const int first_row = blockIdx.x * rows, kv_head = blockIdx.y, queries = sizes.tokens * sizes.group;
   const int64_t batch_token = static_cast<int64_t>(blockIdx.z) * sizes.tokens;
   const int64_t batch_key = static_cast<int64_t>(blockIdx.z) * sizes.keys;
+  const int keys = sizes.seen ? *sizes.seen + (rotating ? sizes.tokens : 0) : sizes.keys, cached = keys - sizes.tokens;
 
   auto query_offset = [&](int row, int stride) {
     return (batch_token + row / sizes.group) * stride + (kv_head * sizes.group + row % sizes.group) * head_dim;
   };
   auto copy_tile = [&](T(*to)[Memory::pitch], const T *from, const T *own_from, int tile) {
-    copy_rows<head_dim, group_threads>(to, tile_keys, tile * tile_keys, sizes.keys, group_thread, [&](int key) {
-      if (rotating && key >= own.cached)
-        return own_from + static_cast<int64_t>(key - own.cached) * own.stride + kv_head * head_dim;
+    copy_rows<head_dim, group_threads>(to, tile_keys, tile * tile_keys, keys, group_thread, [&](int key) {
+      if (rotating && key >= cached)
+        return own_from + static_cast<int64_t>(key - cached) * own.stride + kv_head * head_dim;
       return from + (batch_key + key) * sizes.kv_stride + kv_head * head_dim;
     });
     commit_copies();
@@ -130,23 +135,23 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
     wait_for_copies<1>();
     __syncthreads();  // queries are there
     rotate_rows<head_dim, row_warps * key_groups * warp_size>(memory.queries, rows, own.table, threadIdx.x, [&](int row) {
-      return first_row + row < queries ? own.cached + (first_row + row) / sizes.group : -1;
+      return first_row + row < queries ? cached + (first_row + row) / sizes.group : -1;
     });
   }
 
   float output[dim_tiles][4] = {};
   float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};  // of rows lane / 4 and lane / 4 + 8
 
-  const int tiles = divide_up(sizes.keys, tile_keys), rounds = divide_up(tiles, key_groups);
+  const int tiles = divide_up(keys, tile_keys), rounds = divide_up(tiles, key_groups);
   for (int round = 0; round < rounds; round++) {
     const int number = round * key_groups + group;
     copy_tile(tile.values, v, own.values, number);
     wait_for_copies<1>();
     __syncthreads();  // keys are there
-    if (rotating && (round + 1) * key_groups * tile_keys > own.cached) {
+    if (rotating && (round + 1) * key_groups * tile_keys > cached) {
       rotate_rows<head_dim, group_threads>(tile.keys, tile_keys, own.table, group_thread, [&](int row) {
         const int key = number * tile_keys + row;
-        return own.cached <= key && key < sizes.keys ? key : -1;
+        return cached <= key && key < keys ? key : -1;
       });
       __syncthreads();  // keys are rotated
     }
@@ -174,7 +179,7 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
       for (int i = 0; i < tile_keys / 8; i++)
         for (int j = 0; j < 2; j++) {
           float &score = scores[i][2 * half + j];
-          const bool seen = number * tile_keys + i * 8 + lane % 4 * 2 + j < sizes.keys;
+          const bool seen = number * tile_keys + i * 8 + lane % 4 * 2 + j < keys;
           score = seen ? score * sizes.scale : -INFINITY;
           largest = max_or_nan(largest, score);
         }
@@ -262,23 +267,23 @@ int launch_attention(const T *q, const T *k, const T *v, T *out, int64_t batch, 
                 dim3(row_warps * key_groups * warp_size), sizeof(Memory), stream, q, k, v, out, sizes, own);
 }
 
-inline AttentionSizes attention_sizes(int64_t tokens, int64_t keys, int64_t group, int64_t head_dim, int64_t q_stride,
-                                      int64_t kv_stride, int64_t out_stride) {
+inline AttentionSizes attention_sizes(int64_t tokens, int64_t keys, int64_t group, const int *seen, int64_t head_dim,
+                                      int64_t q_stride, int64_t kv_stride, int64_t out_stride) {
   const auto narrow = [](int64_t x) { return static_cast<int>(x); };
-  return {narrow(tokens),    narrow(keys),       narrow(group), narrow(q_stride),
-          narrow(kv_stride), narrow(out_stride), 1.4426950409f / sqrtf(static_cast<float>(head_dim))};
+  return {narrow(tokens),   narrow(keys),      narrow(group),      seen,
+          narrow(q_stride), narrow(kv_stride), narrow(out_stride), 1.4426950409f / sqrtf(static_cast<float>(head_dim))};
 }
 
 }  // namespace pi0
 
-PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out, int64_t batch, int64_t tokens,
-                          int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t q_stride,
-                          int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream) {
+PI0_API int pi0_attention(const void *q, const void *k, const void *v, const int *seen, void *out, int64_t batch,
+                          int64_t tokens, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                          int64_t q_stride, int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream) {
   using namespace pi0;
   if (batch < 0 || tokens < 0 || keys < 1 || kv_heads < 1 || heads % kv_heads || q_stride % 8 || kv_stride % 8 ||
       out_stride % 2 || (head_dim != 32 && head_dim != 72 && head_dim != 256))
     return cudaErrorInvalidValue;
-  const auto sizes = attention_sizes(tokens, keys, heads / kv_heads, head_dim, q_stride, kv_stride, out_stride);
+  const auto sizes = attention_sizes(tokens, keys, heads / kv_heads, seen, head_dim, q_stride, kv_stride, out_stride);
   return with_16_bit_type(type, [&](auto *none) {
     using T = std::remove_pointer_t<decltype(none)>;
     const auto run = [&](auto launch_it) {
@@ -293,19 +298,19 @@ PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out
   });
 }
 
-PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values, void *out,
-                               int64_t tokens, int64_t cached, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                               int64_t type, int64_t stream) {
+PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values,
+                               const int *seen, void *out, int64_t tokens, int64_t cached, int64_t heads,
+                               int64_t kv_heads, int64_t head_dim, int64_t type, int64_t stream) {
   using namespace pi0;
   if (tokens < 0 || cached < 0 || kv_heads < 1 || heads % kv_heads || (head_dim != 32 && head_dim != 256))
     return cudaErrorInvalidValue;
   const int stride = static_cast<int>((heads + 2 * kv_heads) * head_dim);
-  const auto sizes = attention_sizes(tokens, cached + tokens, heads / kv_heads, head_dim, stride, kv_heads * head_dim,
-                                     heads * head_dim);
+  const auto sizes = attention_sizes(tokens, cached + tokens, heads / kv_heads, seen, head_dim, stride,
+                                     kv_heads * head_dim, heads * head_dim);
   return with_16_bit_type(type, [&](auto *none) {
     using T = std::remove_pointer_t<decltype(none)>;
     const auto *q = static_cast<const T *>(qkv);
-    const Own<T> own{q + heads * head_dim, q + (heads + kv_heads) * head_dim, table, static_cast<int>(cached), stride};
+    const Own<T> own{q + heads * head_dim, q + (heads + kv_heads) * head_dim, table, stride};
     const auto run = [&](auto launch_it) {
       return launch_it(q, static_cast<const T *>(keys), static_cast<const T *>(values), static_cast<T *>(out), 1,
                        kv_heads, sizes, stream, own);

@@ -160,6 +160,13 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+// Bytes of shared memory that a block may take on the current device, where its kernel asks for more than usual.
+inline cudaError_t shared_memory_of_device(int &bytes) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error == cudaSuccess ? cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) : error;
+}
+
 // Calls run(T *) with a null pointer of the 16-bit type that a pi0_type names.
 template <class Run> int with_16_bit_type(int64_t type, Run run) {
   if (type == PI0_BF16) return run(static_cast<bf16 *>(nullptr));

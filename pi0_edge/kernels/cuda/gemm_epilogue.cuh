@@ -3,7 +3,8 @@
 //   value = float(sum) · row scale · column scale + bias
 //   value = gelu(value), or gelu(even columns) · odd columns, which halves the columns
 //   value = residual + gate · value
-//   stored as float32, rounded to bfloat16 or float16, or divided by the output scale and rounded to int8 in ±127
+//   stored as float32, rounded to bfloat16 or float16, or divided by the output scale and rounded to int8 in ±127;
+//   what is not finite becomes −128 there, which no number becomes: a damaged value must not look like a number
 //
 // The choices are uniform branches at run time: they are taken once per tile, after hundreds of steps.
 #pragma once
@@ -83,8 +84,11 @@ template <class T, int count> __device__ __forceinline__ void store_rounded(void
 template <int count> __device__ __forceinline__ void store_int8(void *to, const float (&values)[count], float scale) {
   Vector<int8_t, count> vector;
 #pragma unroll
-  for (int j = 0; j < count; j++)
-    vector.at[j] = static_cast<int8_t>(__float2int_rn(fminf(fmaxf(divided(values[j], scale), -127.0f), 127.0f)));
+  for (int j = 0; j < count; j++) {
+    const float value = divided(values[j], scale);
+    const bool finite = fabsf(value) < INFINITY;  // false for NaN
+    vector.at[j] = finite ? static_cast<int8_t>(__float2int_rn(fminf(fmaxf(value, -127.0f), 127.0f))) : -128;
+  }
   *static_cast<Vector<int8_t, count> *>(to) = vector;
 }
 

@@ -16,7 +16,7 @@
 #define PI0_API extern "C" __attribute__((visibility("default")))
 
 // Grows when a function changes its arguments or its meaning; `library.py` refuses another number.
-#define PI0_LIBRARY_VERSION 3
+#define PI0_LIBRARY_VERSION 4
 
 // What a pointer of changing type points to, passed as an int64_t.
 enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
@@ -24,8 +24,9 @@ enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
 PI0_API int pi0_library_version(void);
 PI0_API const char *pi0_error_string(int error);
 
-// A GPU that can run this library is there: 0; otherwise the error that every other function would answer.
-PI0_API int pi0_device_ready(void);
+// A GPU that can run this library is there: 0; otherwise the error that every other function would answer. Also how many
+// bytes of shared memory a block of the largest kernel needs at the sizes of π0, and how many this GPU gives to one.
+PI0_API int pi0_device_ready(int64_t *shared_needed, int64_t *shared_found);
 
 // A matrix product: out = epilogue(a · weightᵀ), see gemm_epilogue.cuh. `GemmArguments` of library.py has the same fields.
 struct pi0_gemm {
@@ -57,15 +58,15 @@ PI0_API int pi0_gemm_int8(const struct pi0_gemm *gemm, int64_t stream);
 PI0_API int pi0_gemm_fp8(const struct pi0_gemm *gemm, int64_t stream);
 PI0_API int pi0_gemm_weight_only(const struct pi0_gemm *gemm, int64_t stream);
 
-PI0_API int pi0_attention(const void *q, const void *k, const void *v, void *out, int64_t batch, int64_t tokens,
-                          int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t q_stride,
-                          int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream);
-PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values, void *out,
-                               int64_t tokens, int64_t cached, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                               int64_t type, int64_t stream);
+PI0_API int pi0_attention(const void *q, const void *k, const void *v, const int *seen, void *out, int64_t batch,
+                          int64_t tokens, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                          int64_t q_stride, int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream);
+PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values,
+                               const int *seen, void *out, int64_t tokens, int64_t cached, int64_t heads,
+                               int64_t kv_heads, int64_t head_dim, int64_t type, int64_t stream);
 PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *bias, const int *frozen,
                               const void *out_weight, const float *out_bias, void *out, int64_t tokens, int64_t width,
-                              int64_t type, int64_t out_type, int64_t stream);
+                              int64_t action_dim, int64_t type, int64_t out_type, int64_t stream);
 PI0_API int pi0_euler_update(const void *hidden, const int *frozen, const float *scale, const float *shift,
                              const float *weight, const float *bias, float *x, int64_t tokens, int64_t width,
                              int64_t action_dim, float dt, float epsilon, int64_t type, int64_t stream);
@@ -80,6 +81,6 @@ PI0_API int pi0_patches(const uint8_t *frames, const int *row_first, const int *
                         int64_t patch, int64_t stream);
 PI0_API int pi0_quantize(const void *in, int8_t *out, float *out_scale, int64_t rows, int64_t width,
                          int64_t hadamard_block, int64_t in_type, int64_t stream);
-PI0_API int pi0_rope(const void *qkv, const float *table, void *q, void *keys, void *values, int64_t tokens,
-                     int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t first_row, int64_t type,
+PI0_API int pi0_rope(const void *qkv, const float *table, const int *seen, void *q, void *keys, void *values,
+                     int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t first_row, int64_t type,
                      int64_t stream);

@@ -1,0 +1,34 @@
+"""The operators of the CUDA engine, enqueued as on a GPU and run by the emulated one."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from emulated_kernels import EmulatedLibrary, emulated_library
+
+from pi0_edge.engine.cuda import linears as cuda_products
+from pi0_edge.engine.cuda import network as cuda_network
+from pi0_edge.kernels import gemm
+
+ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
+OPERATORS = {
+    cuda_products: ("geglu", "gemm", "norm", "norm_quant", "quantize"),
+    cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
+}
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedLibrary:
+    """The operators enqueue their kernels as on a GPU, and the emulated one runs them."""
+    library = emulated_library()
+    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
+        monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
+    monkeypatch.setattr(gemm, "_gpu", lambda _: ORIN)
+    monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
+    for module, names in OPERATORS.items():
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name)._init_fn)
+    return library
