@@ -1,4 +1,4 @@
-"""What a policy or a tool uses to talk to the bridge: commands, telemetry and a stream of chunks."""
+"""The client of the bridge for a policy or a tool: commands, telemetry and a stream of chunks."""
 
 import queue
 import threading
@@ -23,7 +23,7 @@ _CLOSE_LIMIT_S = 1.0
 
 
 class ChunkStream:
-    """Chunks on their way to the arm; a thread collects the reports."""
+    """A stream of chunks to the bridge; a thread collects the reports."""
 
     def __init__(self, bridge: bridge_pb2_grpc.RobotBridgeStub, lease: str, address: str) -> None:
         self._lease = lease
@@ -55,17 +55,17 @@ class ChunkStream:
         self._requests.put(bridge_pb2.PlayRequest(lease=self._lease, chunk=chunk))
 
     def next_report(self, timeout_s: float) -> bridge_pb2.ChunkReport | None:
-        """What became of the oldest chunk that was not reported yet; None after `timeout_s` seconds.
+        """The result of the oldest chunk without a report; None after `timeout_s` seconds.
 
         Raises:
-            BridgeError: The stream has ended, and why: a malformed chunk, a lost lease, a bridge that is gone.
+            BridgeError: The stream has ended; its message names the cause: malformed chunk, lost lease, no bridge.
         """
         try:
             report = self._reports.get(timeout=timeout_s)
         except queue.Empty:
             return None
         if isinstance(report, BridgeError):
-            self._reports.put(report)  # every later call says the same
+            self._reports.put(report)  # every later call returns the same
             raise report
         return report
 
@@ -118,7 +118,7 @@ class BridgeClient:
 
         Args:
             address: `host:port` of the bridge.
-            name: Shown to others who want the arm.
+            name: Shown to other clients that try to arm.
             tls: Folder with authority, certificate and key, where the bridge asks for a certificate.
 
         Raises:
@@ -156,7 +156,7 @@ class BridgeClient:
             status = self.status()
 
     def arm(self, joint_names: Sequence[str]) -> State:
-        """Takes the arm and arms it.
+        """Arms; this client then owns the arm.
 
         Args:
             joint_names: What each action of the chunks commands, in order: `PolicyMetadata.action_names`, or
@@ -174,12 +174,12 @@ class BridgeClient:
         return State(reply.state)
 
     def disarm(self, reason: str = "") -> State:
-        """Stops and gives the arm back. Errors as `arm`."""
+        """Disarms and ends the lease. Errors as `arm`."""
         with calls(self.address):
             return State(self._bridge.Disarm(self._request(reason), timeout=_CALL_LIMIT_S).state)
 
     def estop(self, reason: str = "") -> State:
-        """Latches the emergency stop, whoever holds the arm. Errors as `arm`."""
+        """Latches the emergency stop, also while another client owns the arm. Errors as `arm`."""
         with calls(self.address):
             return State(self._bridge.EStop(self._request(reason), timeout=_CALL_LIMIT_S).state)
 

@@ -1,7 +1,7 @@
-"""When to observe next, what the policy continues, and what the arm executes meanwhile: a robot's side of chunking.
+"""Replanning on the robot: when to observe next, which plan the policy continues, and what the arm executes.
 
-Inference runs while the chunk before is executed. All times are firmware ticks: a chunk answers the observation of tick
-T, its action k is due at T + 1 + k, and where it enters at tick E its delay was E − T − 1.
+Inference runs while the previous chunk is executed. All times are firmware ticks: a chunk answers the observation of
+tick T, its action k is due at T + 1 + k, and if it enters at tick E, its delay is E − T − 1.
 
     scheduler = ChunkScheduler(RealTimeChunking(), replan_ticks=25)
     every tick:           if scheduler.due(tick): ask the policy with scheduler.observe(tick)
@@ -31,7 +31,7 @@ class DelayWindow:
         self._delays: deque[int] = deque(maxlen=size)
 
     def add(self, delay: int) -> None:
-        """Remembers one, and forgets the oldest of more than `size`."""
+        """Adds one, and removes the oldest of more than `size`."""
         self._delays.append(delay)
 
     def quantile(self, share: float) -> int:
@@ -42,7 +42,7 @@ class DelayWindow:
 
 
 class ChunkScheduler:
-    """The plan of one arm and the rhythm of its inferences.
+    """The plan of one arm and the times of its inferences.
 
     Attributes:
         plan: What the arm executes.
@@ -54,7 +54,7 @@ class ChunkScheduler:
 
         Args:
             splice: How chunks enter.
-            replan_ticks: Ticks between two observations, as far as the policy is fast enough.
+            replan_ticks: Ticks between two observations, if the policy is fast enough.
         """
         self.plan = NOTHING
         self.delays = DelayWindow()
@@ -85,16 +85,16 @@ class ChunkScheduler:
         return tick >= min(self._next, self.plan.last_tick - self.delay)
 
     def observe(self, tick: int) -> Continuation | None:
-        """Notes that the observation of `tick` is being answered, and returns what its chunk is to continue."""
+        """Records that an inference for the observation of `tick` starts; returns the plan that its chunk continues."""
         self._observed, self._next, self._waiting = tick, tick + self._replan_ticks, True
         return self._splice.continuation(self.plan, tick, self.delay)
 
     def entered(self, actions: NDArray[np.floating], first_tick: int) -> None:
-        """Takes over the chunk that was asked for last, [horizon, joints] in physical units.
+        """Enters the last requested chunk into the plan, [horizon, joints] in physical units.
 
         Args:
             actions: The whole chunk.
-            first_tick: Tick from which on it is executed; the plan before stays.
+            first_tick: First tick at which it is executed; earlier setpoints of the plan stay.
         """
         self._waiting = False
         self.delays.add(first_tick - self._observed - 1)
@@ -103,5 +103,5 @@ class ChunkScheduler:
         self.plan = running.followed_by(self._splice.enter(running, chunk, first_tick).since(first_tick))
 
     def lost(self) -> None:
-        """Notes that the chunk that was asked for last will not come; the next observation is due at once."""
+        """Records that the last requested chunk was lost; the next observation is due at once."""
         self._waiting, self._next = False, 0

@@ -1,15 +1,15 @@
 """Splicing: how a new chunk enters the plan that the arm is executing.
 
-Every policy enters a chunk at the action that is due, never at its first. They differ in what they do about the step at
-that border, where two answers to two observations meet:
+Every policy enters a chunk at the action that is due, never at its first. They differ in how they treat the step of the
+setpoints at the border between the old and the new chunk:
 
-| policy              | tells the policy network        | changes the chunk              | source                     |
+| splice policy       | request to the policy contains  | change of the chunk            | source                     |
 |---------------------|---------------------------------|--------------------------------|----------------------------|
-| `hold-swap`         | nothing                         | not at all                     | LeRobot, `latest_only`     |
-| `linear-blend`      | nothing                         | fades from old plan to new     | LeRobot, `average`, faded  |
-| `temporal-ensemble` | nothing                         | averages all chunks of a tick  | ACT, arXiv 2304.13705      |
-| `rtc`               | the plan, as guidance           | not at all                     | RTC, arXiv 2506.07339      |
-| `trained-rtc`       | the plan, as a frozen prefix    | not at all                     | arXiv 2512.05964           |
+| `hold-swap`         | –                               | none                           | LeRobot, `latest_only`     |
+| `linear-blend`      | –                               | fades from old plan to new     | LeRobot, `average`, faded  |
+| `temporal-ensemble` | –                               | averages all chunks of a tick  | ACT, arXiv 2304.13705      |
+| `rtc`               | the plan, as guidance           | none                           | RTC, arXiv 2506.07339      |
+| `trained-rtc`       | the plan, as a frozen prefix    | none                           | arXiv 2512.05964           |
 
 The first three work with any source of chunks. The last two need a policy server that takes a `Continuation`, and their
 chunk continues the plan by itself.
@@ -71,10 +71,10 @@ class Splice(Protocol):
     name: str
 
     def continuation(self, plan: Plan, observed_tick: int, delay: int) -> Continuation | None:
-        """What the policy is asked to continue; None where its chunk is free.
+        """The plan that the policy continues; None for a chunk without constraint.
 
         Args:
-            plan: What the arm executes while the policy thinks.
+            plan: What the arm executes during the inference.
             observed_tick: Tick T of the observation; the new chunk's action k is due at T + 1 + k.
             delay: Ticks from the observation until its chunk is expected to enter.
         """
@@ -92,12 +92,12 @@ class Splice(Protocol):
 
 
 class HoldSwap:
-    """Holds on to the old chunk until the new one is there, and swaps: the step at the border stays as it is."""
+    """Executes the old chunk until the new one enters; the step at the border remains."""
 
     name = "hold-swap"
 
     def continuation(self, plan: Plan, observed_tick: int, delay: int) -> Continuation | None:
-        """Nothing: the new chunk is free."""
+        """None: the new chunk has no constraint."""
         return None
 
     def enter(self, plan: Plan, chunk: Plan, tick: int) -> Plan:
@@ -132,7 +132,7 @@ class LinearBlend(HoldSwap):
 
 @dataclass
 class TemporalEnsemble(HoldSwap):
-    """Averages what all chunks say about a tick, with weights exp(−m·i), the oldest first (Zhao et al., ACT).
+    """Averages the setpoints of all chunks for a tick, weights exp(−m·i), the oldest first (Zhao et al., ACT).
 
     ACT infers at every tick, so that its i counts ticks; here i is the age in ticks between the observations.
 
@@ -147,7 +147,7 @@ class TemporalEnsemble(HoldSwap):
 
     def enter(self, plan: Plan, chunk: Plan, tick: int) -> Plan:
         """The weighted average of all chunks that have a row for a tick."""
-        running = self._chunks if len(plan.setpoints) else []  # after a stop, older chunks mean nothing
+        running = self._chunks if len(plan.setpoints) else []  # after a stop, older chunks are not used
         self._chunks = [*(old for old in running if old.last_tick >= tick), chunk]
         oldest = self._chunks[0].first_tick
         start = tick - chunk.first_tick
@@ -163,7 +163,7 @@ class TemporalEnsemble(HoldSwap):
 
 @dataclass(frozen=True)
 class RealTimeChunking(HoldSwap):
-    """Has the policy guided towards the plan while it makes the chunk.
+    """Guides the policy towards the plan during the inference of the chunk.
 
     Attributes:
         schedule: How the guidance fades behind the delay.
@@ -194,11 +194,11 @@ class RealTimeChunking(HoldSwap):
 
 @dataclass(frozen=True)
 class TrainedRealTimeChunking(HoldSwap):
-    """Gives the policy what will be executed anyway as the fixed beginning of its chunk.
+    """Gives the policy the setpoints within the delay as the frozen prefix of its chunk.
 
     Attributes:
         trained_delay: Longest prefix that the policy was trained with (`PolicyMetadata.trained_delay`); of a longer
-            delay only so many actions are given, and the rest is left to chance.
+            delay only so many actions are given, and the others are not constrained.
     """
 
     trained_delay: int

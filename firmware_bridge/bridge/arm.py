@@ -1,7 +1,7 @@
-"""Arming, disarming, e-stop and clearing on behalf of clients: the firmware decides, the lease follows.
+"""Arm, disarm, e-stop and clear for clients; the lease follows the state that the firmware reports.
 
 One client at a time holds the lease. It begins when telemetry shows the arm ARMED and ends when telemetry shows it
-DISARMED, SAFE or ESTOP, so that the bridge assumes nothing that the firmware has not reported. An owner who plays no
+DISARMED, SAFE or ESTOP, so that the bridge assumes nothing that the firmware has not reported. An owner that plays no
 chunk for a while is disarmed.
 """
 
@@ -27,7 +27,7 @@ class Lease:
 
 
 class LeaseManager:
-    """Gives out the one lease. Safe to use from several threads."""
+    """Grants the lease. Safe to use from several threads."""
 
     def __init__(self, idle_limit_s: float) -> None:
         """Starts without a lease.
@@ -43,7 +43,7 @@ class LeaseManager:
 
     @property
     def owner(self) -> str:
-        """Name of the client that holds the arm, empty where nobody does."""
+        """Name of the client that holds the lease, empty if none does."""
         lease = self._lease
         return lease.owner if lease else ""
 
@@ -61,7 +61,7 @@ class LeaseManager:
             return self._lease
 
     def check(self, token: str) -> None:
-        """Uses the lease; `LeaseError` where the token is not that of the present owner."""
+        """Records a use of the lease; `LeaseError` if the token is not that of the present owner."""
         lease = self._lease
         if lease is not None and token == lease.token:
             self._used_at = time.monotonic()
@@ -71,7 +71,7 @@ class LeaseManager:
         raise LeaseError(f"no client holds the arm: {self._ended}; clear where needed and arm again")
 
     def end(self, reason: str) -> None:
-        """Takes the lease back, if there is one."""
+        """Ends the lease, if there is one."""
         with self._lock:
             if self._lease is not None:
                 self._lease, self._ended = None, reason
@@ -144,7 +144,7 @@ class ArmControl:
             return lease
 
     def disarm(self, token: str) -> State:
-        """Disarms on behalf of the owner, or of anyone where nobody owns the arm.
+        """Disarms for the owner, or for any client if no client owns the arm.
 
         Raises:
             LeaseError: Another client holds the arm.
@@ -170,7 +170,7 @@ class ArmControl:
             return self._await_state(State.DISARMED)
 
     def estop(self, reason: str) -> State:
-        """Latches the emergency stop, whoever asks. Waits for no other command.
+        """Latches the emergency stop for any client. Does not wait for other commands.
 
         Raises:
             LinkError: Not confirmed now; it is repeated with every heartbeat until it is.
@@ -191,7 +191,7 @@ class ArmControl:
             self._leases.end(f"at tick {telemetry.tick} the arm became {describe(telemetry)}")
 
     def disarm_overdue(self) -> None:
-        """Disarms an owner who has gone quiet."""
+        """Disarms an owner that has not used the lease for too long."""
         if self._leases.overdue:
             logger.warning("client %r plays no chunks; disarming", self._leases.owner)
             self.release("its client played no chunk for too long")
@@ -206,7 +206,7 @@ class ArmControl:
             logger.warning("could not disarm: %s", error)
 
     def disarm_ownerless(self) -> None:
-        """Disarms an arm that nobody holds, such as one that another bridge armed before it died."""
+        """Disarms an arm without an owner, such as one that a bridge armed before it was killed."""
         with self._busy:
             telemetry = self._link.telemetry
             if self._leases.owner or not self._link.up or telemetry is None or telemetry.state not in ACTIVE_STATES:
@@ -225,7 +225,7 @@ class ArmControl:
             return state
 
     def _command(self, command: Command, wait_while: Callable[[CommandReply], bool] = _never) -> None:
-        """Has a command carried out; a refusal for a passing reason is tried again for a moment."""
+        """Sends a command; after a refusal for a temporary reason it is sent again for a short time."""
         deadline = time.monotonic() + _CONFIRM_S
         reply = self._link.command(command)
         while wait_while(reply) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The bridge's figures for Prometheus: what became of chunks, faults and stops, and how the link does."""
+"""The bridge's metrics for Prometheus: results of chunks, faults, e-stops, and the state of the link."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from pi0_edge.protos.serial_link import Fault, State, Telemetry
 
 
 class BridgeMetrics:
-    """Counts events as they come; the state of the link is read when somebody asks."""
+    """Counts events when they occur; the state of the link is read at each request for metrics."""
 
     def __init__(self, link: FirmwareLink, registry: CollectorRegistry) -> None:
         """Begins at zero.
@@ -36,7 +36,7 @@ class BridgeMetrics:
         registry.register(_LinkCollector(link))
 
     def on_report(self, report: ChunkReport) -> None:
-        """Counts what became of a chunk."""
+        """Counts the result of a chunk."""
         self._chunks.labels(ChunkReport.Outcome.Name(report.outcome)).inc()
         self._retransmissions.inc(report.retransmissions)
         self._skipped.inc(report.skipped)
@@ -52,7 +52,7 @@ class BridgeMetrics:
 
 
 class _LinkCollector(Collector):
-    """The state of arm and link at the moment of asking."""
+    """The state of arm and link at the time of the request."""
 
     def __init__(self, link: FirmwareLink) -> None:
         self._link = link

@@ -1,8 +1,8 @@
-"""Plays chunks: checks them, splices them into what the arm executes, sends them, and reports how each ended.
+"""Plays chunks: checks them, splices them into the plan, sends them, and reports the result of each.
 
-Nothing of a chunk takes effect in the firmware before all of it has arrived and was checked. A policy that answers new
+A chunk takes effect in the firmware only when all of it has arrived and was checked. A policy that answers new
 observations with the same moving chunk is refused: a network that samples noise never gives the same floats twice. A
-chunk that holds still may come as often as the policy likes.
+chunk in which no joint moves may repeat without limit.
 """
 
 import math
@@ -32,7 +32,7 @@ FROZEN_S = 1.0
 
 
 class FrozenOutput:
-    """The chunk that came last, and the observation that it first answered."""
+    """The last chunk, and the first observation that it answered."""
 
     def __init__(self) -> None:
         self._actions: NDArray[np.floating] | None = None
@@ -65,10 +65,10 @@ _REFUSALS = {
 
 
 class ChunkPlayer:
-    """Fills the firmware's ring of setpoints. One chunk is on its way at a time."""
+    """Fills the firmware's ring of setpoints. One chunk is sent at a time."""
 
     def __init__(self, link: FirmwareLink, splice: Splice | None = None) -> None:
-        """Plays on one link; chunks swap unless another `splice` is given."""
+        """Plays chunks on one link; the splice policy is `hold-swap` unless `splice` is given."""
         self._link = link
         self._splice = HoldSwap() if splice is None else splice
         self._plan = NOTHING
@@ -77,7 +77,7 @@ class ChunkPlayer:
         self._chunk_id = 0
 
     def play(self, actions: NDArray[np.floating], observed_tick: int) -> ChunkReport:
-        """Brings a chunk into the ring at the action that is due now.
+        """Enters a chunk into the ring at the action that is due now.
 
         Args:
             actions: [horizon, joints], physical units.
@@ -112,7 +112,7 @@ class ChunkPlayer:
             return report
 
     def _reset_if_stopped(self) -> None:
-        """Begins anew where the arm has stopped since the last chunk, or never moved."""
+        """Resets the plan if the arm has stopped since the last chunk, or never moved."""
         telemetry = self._link.telemetry
         if telemetry is None or telemetry.state != State.RUNNING:
             self._plan = NOTHING

@@ -1,4 +1,4 @@
-"""When each action of a chunk is due, what of it may still be played, and the fragments that carry it.
+"""When each action of a chunk is due, which actions can still be played, and the fragments of the chunk.
 
 A chunk answers an observation taken at tick T; its action k is due at tick T + 1 + k. A chunk that arrives late
 is entered at the first action that is not past due, never at its first. Pure functions of their arguments.
@@ -23,7 +23,7 @@ _FRAGMENT_HEADER = struct.calcsize(Fragment.LAYOUT)
 
 @dataclass(frozen=True)
 class ScheduledChunk:
-    """What is left of a chunk, in the units of the wire.
+    """The actions of a chunk that are not past due, in the units of the serial messages.
 
     Attributes:
         first_tick: Tick at which row 0 is due.
@@ -96,7 +96,7 @@ def steps_per_fragment(joints: int) -> int:
 def schedule(
     actions: NDArray[np.float64], observed_tick: int, earliest_tick: int, robot: RobotJoints
 ) -> ScheduledChunk | None:
-    """Cuts off what is past due, and quantises the rest.
+    """Removes the actions that are past due, and quantises the others.
 
     Args:
         actions: Checked actions, [horizon, joints], physical units.

@@ -1,4 +1,4 @@
-"""The bridge process: one serial link below, one gRPC server above, on loopback or behind mutual TLS."""
+"""The bridge process: one serial link and one gRPC server, on loopback or behind mutual TLS."""
 
 import logging
 import os
@@ -108,7 +108,7 @@ class BridgeServer:
         logger.info("bridge ready: listening on %s, firmware on %s", self.address, self._serial_port)
 
     def stop(self) -> None:
-        """Drains: refuses new calls but stops, disarms, lets running calls end, closes the port."""
+        """Drains: refuses new calls except `EStop`, disarms, waits for running calls to end, closes the port."""
         self._stopping.set()
         self._server.drain()
         self._arm.release("the bridge was stopped")

@@ -1,4 +1,4 @@
-"""gRPC service RobotBridge: converts between messages and the arm; decides nothing itself.
+"""gRPC service RobotBridge: converts messages to calls of the arm and back; contains no decisions.
 
 A malformed request ends the call, and a stream of chunks with it (see `rpc_errors`); a chunk whose values cannot
 be played is answered by a REJECTED report, and the stream goes on. A stream of
@@ -54,7 +54,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     def Arm(self, request: bridge_pb2.ArmRequest, context: grpc.ServicerContext) -> bridge_pb2.ArmReply:
-        """Takes the arm for a client."""
+        """Arms for a client."""
         with refusals(context):
             if not 1 <= len(request.client) <= _NAME_LIMIT:
                 raise ConfigError(f"client is {request.client[:80]!r}; give a name of 1 to {_NAME_LIMIT} characters")
@@ -63,13 +63,13 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         return bridge_pb2.ArmReply(lease=lease.token, state=self._state())
 
     def Disarm(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
-        """Gives the arm back."""
+        """Disarms and ends the lease."""
         with refusals(context):
             self._arm.disarm(request.lease)
         return bridge_pb2.CommandReply(state=self._state())
 
     def EStop(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
-        """Stops the arm, whoever holds it."""
+        """Latches the emergency stop for any client."""
         with refusals(context):
             self._arm.estop(request.reason[:_REASON_LIMIT])
         return bridge_pb2.CommandReply(state=self._state())
@@ -103,7 +103,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def PlayChunks(
         self, request_iterator: Iterator[bridge_pb2.PlayRequest], context: grpc.ServicerContext
     ) -> Iterator[bridge_pb2.ChunkReport]:
-        """Plays chunks as they come; every chunk is answered by one report."""
+        """Plays chunks in their order; every chunk is answered by one report."""
         if not self._streams.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
         try:
@@ -126,7 +126,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                     yield telemetry
 
     def on_telemetry(self, telemetry: serial_link.Telemetry) -> None:
-        """Hands one tick to the watchers. Called in the link's reader thread."""
+        """Sends one tick to the watchers. Called in the link's reader thread."""
         clock = self._link.clock
         self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
         self._fanout.publish(
@@ -200,7 +200,7 @@ _POLL_S = 0.05
 
 
 class ReadAhead(Generic[Request]):
-    """One request is read ahead; more wait where they come from."""
+    """Reads one request ahead; further requests remain in the stream."""
 
     def __init__(self, requests: Iterator[Request], on_waiting: Callable[[], None]) -> None:
         """Prepares reading; iterate to begin.
@@ -248,7 +248,7 @@ class ReadAhead(Generic[Request]):
             return self._unfinished
 
     def _put(self, request: Request | Exception | None) -> bool:
-        """Whether the reader still listens."""
+        """Whether the iteration has not ended."""
         while not self._left.is_set():
             try:
                 self._waiting.put(request, timeout=_POLL_S)

@@ -1,8 +1,8 @@
 """Telemetry for many watchers, and the age of information of what the arm executes.
 
-Every watcher has a bounded queue of its own: a slow watcher loses the oldest ticks, and nobody waits for it.
+Every watcher has a bounded queue of its own: a slow watcher loses the oldest ticks and does not delay the others.
 
-Age of information is how old the observation was that an executed tick answers. Telemetry names for each tick the chunk
+Age of information is the age of the observation that an executed tick answers. Telemetry names for each tick the chunk
 that its setpoint came from and the tick of the observation behind that chunk. The age is the difference of the two
 ticks: it holds everything between the camera and the motor, the policy, the networks, the wire and the wait in the ring
 of setpoints. Ticks without a setpoint have no age. The figure is the one of Kaul, Yates and Gruteser, "Real-time
@@ -68,7 +68,7 @@ class TelemetryFanout:
 
     @property
     def watchers(self) -> int:
-        """How many watch now."""
+        """Number of watchers."""
         return len(self._watchers)
 
     @contextmanager
@@ -86,7 +86,7 @@ class TelemetryFanout:
                 logger.warning("a watcher of telemetry was too slow and lost %d ticks", watcher.dropped)
 
     def publish(self, telemetry: Telemetry) -> None:
-        """Hands one tick to every watcher."""
+        """Sends one tick to every watcher."""
         with self._lock:
             for watcher in self._watchers:
                 watcher.put(telemetry)
@@ -131,7 +131,7 @@ def ages_s(
 
 
 class AgeWindow:
-    """The running figure over the last executed ticks. One thread adds, others may ask."""
+    """The age over the last executed ticks. One thread adds, others may read."""
 
     def __init__(self, ticks: int = _WINDOW) -> None:
         self._recent: deque[int] = deque(maxlen=ticks)

@@ -1,6 +1,6 @@
 """The microcontroller board in QEMU: `lm3s6965evb` behind a serial line that a host opens like a serial device.
 
-Two child processes, neither of which outlives the caller: QEMU with the firmware image, held to one CPU (across
+Two child processes, which end with the caller: QEMU with the firmware image, bound to one CPU (across
 CPUs each received byte costs a futex round trip), and the line (see `line`), which must be connected before the
 board runs its first instruction. Builds nothing: `make firmware` makes the image.
 """
@@ -27,7 +27,7 @@ from firmware_bridge.errors import EmulatorError
 
 
 class QmpClient:
-    """Commands a running QEMU."""
+    """Sends commands to a running QEMU."""
 
     def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,7 +99,7 @@ class EmulatedBoard:
 
         Args:
             image: Firmware image (ELF).
-            baud: Pace of the line in both directions, bits per second.
+            baud: Bits per second of the line in both directions.
             cpu: The processor that QEMU runs on; the last one of this process where None.
             fault_seed: Seed of the injected line faults.
             record: File that receives everything the board sends, whether or not a host listens.

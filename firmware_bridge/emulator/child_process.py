@@ -1,8 +1,8 @@
-"""Starts helper processes that never outlive the process that started them.
+"""Starts helper processes that end with the process that started them.
 
 Run as a script, this file is the launcher that asks the kernel for that, then becomes the helper. The request is
-made after `exec` and not in a forked copy of the caller, because a caller that uses gRPC does not survive being
-forked. The kernel kills the child when the *thread* that started it ends, so start children from a thread that
+made after `exec` and not in a forked copy of the caller, because a fork of a caller that uses gRPC does not
+work. The kernel kills the child when the *thread* that started it ends, so start children from a thread that
 lives as long as they are needed. A child gets a session of its own: Ctrl-C reaches only the parent, which stops
 its children in order.
 """
@@ -29,7 +29,7 @@ def start_child(
     urgent: bool = False,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that dies with the calling thread.
+    """Starts a process that is killed when the calling thread ends.
 
     Args:
         argv: Program and arguments.

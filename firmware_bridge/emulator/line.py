@@ -1,11 +1,11 @@
 """The serial line between the emulated board and the host: `python -m firmware_bridge.emulator.line`.
 
-QEMU models no baud rate, and a board whose serial socket nobody reads stands still, hardware counter and all.
-This process therefore always drains QEMU's socket, forwards both directions at the pace of the baud rate, and
+QEMU models no baud rate, and it stops the board, its counter included, while no process reads its serial socket.
+This process therefore always reads QEMU's socket, forwards both directions at the baud rate, and
 gives the host a pseudo-terminal that behaves like a device: bytes for a port that nobody has open are lost.
 Faults are injected at run time (see `line_control`). On start it prints one JSON line with the path of the
-pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not know
-what the bytes mean.
+pseudo-terminal. It can record what the board sends, undamaged and whether or not a host listens. It does not
+interpret the bytes.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from firmware_bridge.emulator.line_control import handle_command
 from firmware_bridge.emulator.line_direction import FaultInjector, LineDirection
 
 _READ_SIZE = 4096
-_HOST_BACKLOG = 4096  # as a device's transmit buffer: beyond it the host has to wait
-_STEP_S = 0.001  # while bytes wait for their turn
+_HOST_BACKLOG = 4096  # size of a device's transmit buffer: if it is full, the host has to wait
+_STEP_S = 0.001  # while bytes wait for the baud rate
 _CLOSED_POLL_S = 0.02  # how soon an opened port is noticed
 
 
@@ -111,7 +111,7 @@ class SerialLine:
 
 
 def main() -> None:
-    """Runs one line until the board is gone."""
+    """Runs one line until the board ends."""
     parser = argparse.ArgumentParser(prog="python -m firmware_bridge.emulator.line", description=__doc__)
     parser.add_argument("--board", required=True, help="unix socket of QEMU's serial port")
     parser.add_argument("--control", required=True, type=Path, help="unix socket to listen on for faults")

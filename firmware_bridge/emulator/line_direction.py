@@ -1,4 +1,4 @@
-"""One direction of the emulated serial line: bytes wait for their turn at the baud rate, and faults are injected.
+"""One direction of the emulated serial line: bytes leave at the baud rate, and faults are injected.
 
 Faults are flipped bits, lost and doubled bytes, doubled and swapped frames. The same seed and the same bytes in the
 same portions give the same faults; of frames it is only known that a zero byte ends them. A cut loses the bytes that
@@ -40,12 +40,12 @@ class LineFaults:
 
     @property
     def touches_frames(self) -> bool:
-        """Whether whole frames have to be held back for a moment."""
+        """Whether whole frames have to be buffered."""
         return self.frame_duplicate_rate > 0.0 or self.frame_swap_rate > 0.0
 
 
 class FaultInjector:
-    """Damages the bytes of one direction."""
+    """Applies faults to the bytes of one direction."""
 
     def __init__(self, seed: int, faults: LineFaults | None = None) -> None:
         self.faults = faults or LineFaults()
@@ -99,12 +99,12 @@ class FaultInjector:
 
 
 _BITS_PER_BYTE = 10  # one start bit, eight data bits, one stop bit
-_BURST_S = 0.01  # how far delivery may catch up after the scheduler let the line wait
+_BURST_S = 0.01  # bytes of so long may be sent at once after the scheduler delayed the line
 _CAPACITY = 65536
 
 
 class LineDirection:
-    """Bytes on their way to one end."""
+    """The bytes of one direction that were not delivered yet."""
 
     def __init__(self, baud: int, injector: FaultInjector) -> None:
         self.injector = injector
@@ -154,7 +154,7 @@ class LineDirection:
 
     @property
     def waiting(self) -> int:
-        """How many bytes wait for their turn."""
+        """Number of bytes that were not delivered yet."""
         return len(self._waiting)
 
     def _lose_waiting(self) -> None:

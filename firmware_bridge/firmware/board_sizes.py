@@ -1,9 +1,9 @@
 """How much flash, RAM and stack the image of each board needs: `python -m firmware_bridge.firmware.board_sizes`.
 
-The worst-case stack is computed, not tried: the deepest chain of calls from `main`, and on top of it one interrupt of
-each urgency at its own deepest chain, each with the frame that the processor saves. Frames are those of the compiler
+The worst-case stack is computed, not measured: the deepest chain of calls from `main`, plus one interrupt of each
+priority at its own deepest chain, each with the frame that the processor saves. Frames are those of the compiler
 (`-fcallgraph-info=su`); of the functions of the C library and of libgcc, which it did not compile here, they are read
-from the disassembly. Nothing in the core calls itself, and one call goes through a pointer: to `is_work_waiting`.
+from the disassembly. No function in the core calls itself, and one call goes through a pointer: to `is_work_waiting`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SizesError(BridgeError):
 
 @dataclass(frozen=True)
 class Board:
-    """A board and its interrupts, from the least urgent to the most; those of one urgency cannot interrupt another.
+    """A board and its interrupts, by rising priority; interrupts of one priority cannot interrupt each other.
 
     Attributes:
         saved: Bytes that the processor saves when an interrupt begins.
@@ -77,7 +77,7 @@ class CallGraph:
         if function in above:
             raise SizesError(f"{function} calls itself: its stack has no bound")
         if function not in self.frames:
-            return 0  # not in the image: the compiler took the call back
+            return 0  # not in the image: the compiler removed the call
         below = (self.deepest(called, (*above, function)) for called in self.calls.get(function, ()))
         return self.frames[function] + max(below, default=0)
 

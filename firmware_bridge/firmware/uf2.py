@@ -1,4 +1,4 @@
-"""Makes the file that a Raspberry Pi Pico takes over USB: `python uf2.py firmware.bin firmware.uf2`.
+"""Makes the file that a Raspberry Pi Pico accepts over USB: `python uf2.py firmware.bin firmware.uf2`.
 
 Fills in the CRC of the second boot stage, without which the ROM refuses the image (RP2040 datasheet, 2.8.1.3.1), and
 packs the image into blocks of the UF2 format, 256 bytes of flash each.

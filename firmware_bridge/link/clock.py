@@ -6,10 +6,10 @@ Each ping is answered with the counter of the board. Where the ping took as long
 counter was read in the middle of the round trip; it was read between its ends in any case. An exponentially weighted
 linear regression over these middles gives the counter at every host time and, as its slope, the drift of the board's
 crystal against the host's. It differs from Klipper, which asks once a second and regresses over the time of sending, in
-three points: the middle of the round trip stands for the reading, the weights decay with time instead of with every
-answer, and the drift is held to zero by a prior until the answers say more.
+three points: the middle of the round trip is the time of the reading, the weights decay with time instead of with
+every answer, and a prior with mean zero limits the drift while there are few answers.
 
-What is known of the error: a constant difference between the two delays shifts the line by half that difference, which
+The error: a constant difference between the two delays shifts the line by half that difference, which
 no exchange of messages over the same line can measure; it is never more than half a round trip. `ClockRegression` is
 pure arithmetic: times are arguments.
 
@@ -31,21 +31,21 @@ MEMORY_S = 30.0  # a round trip of so long ago weighs 1/e
 _PRIOR_DRIFT = 100e-6  # standard deviation of crystals, before any answer
 _PRIOR_NOISE_S = 0.5e-3  # of one middle, before any answer
 _OUTLIER_SIGMAS = 5.0
-_OUTLIER_S = 0.5e-3  # nothing nearer to the line is an outlier
-_WINDOW = 64  # round trips that say what is usual, 3.2 seconds of pings
+_OUTLIER_S = 0.5e-3  # a smaller distance from the line is no outlier
+_WINDOW = 64  # round trips that give the usual duration, 3.2 seconds of pings
 _LONG_S = 1e-3  # a round trip longer than the lower quartile by more is not used
-_PATIENCE_S = 10.0  # after so long without a usable round trip, what is usual has changed
+_PATIENCE_S = 10.0  # after so long without a usable round trip, the usual duration has changed
 _RESTART_S = 0.05  # more than any crystal drifts while a link is down for minutes
 _BOUND_SIGMAS = 3.0
 _RESTARTED = "the counter of the microcontroller fell back: it has restarted"
 
 
 class Verdict(Enum):
-    """What one round trip was good for.
+    """How one round trip was used.
 
-    USED: it moved the line. REJECTED: it was too long, or too far from the line. STEPPED: it contradicts the line, and
-    the line begins anew with it: the counter ran on while the host's clock stood still (a suspended host), or the
-    first answers had been slow. RESTARTED: the counter has fallen back; the board began to count anew.
+    USED: the fit uses it. REJECTED: it was too long, or too far from the line. STEPPED: it contradicts the line, and a
+    new fit begins with it: the counter ran on while the host's clock stood still (a suspended host), or the first
+    answers had been slow. RESTARTED: the counter is smaller than before; the board was restarted.
     """
 
     USED = 0
@@ -59,9 +59,9 @@ class ClockRegression:
 
     Attributes:
         counter_hz: Nominal frequency of the counter.
-        used: Round trips that moved the line.
-        rejected: Round trips that did not.
-        steps: How often the line had to begin anew.
+        used: Round trips that the fit uses.
+        rejected: Round trips that it does not use.
+        steps: How often a new fit began.
     """
 
     def __init__(self, counter_hz: int) -> None:
@@ -104,7 +104,7 @@ class ClockRegression:
         """Bound of the error of `counter_at`, in seconds.
 
         Half a mean used round trip, which bounds what unequal delays can do, and three standard errors of the
-        regression. It grows while no answers come.
+        regression. It grows while no answers arrive.
         """
         distance_s = (host_ns - self._origin_ns) * 1e-9 - self._mean_time
         variance = self._variance * (1.0 / max(self._weight, 1.0) + distance_s**2 / self._time_information)
@@ -156,7 +156,7 @@ class ClockRegression:
         return elapsed_s, board_s - elapsed_s * (1.0 + self._base_drift)
 
     def _begin(self, host_ns: int, counter: int) -> None:
-        """Forgets all points; the drift that they showed stays as the slope to deviate from."""
+        """Removes all points; their drift becomes the mean of the prior of the slope."""
         self._origin_ns = host_ns
         self._origin_counter = counter
         self._last_used_s = 0.0
@@ -211,7 +211,7 @@ class ClockEstimate:
         round_trip_s: Median of the last round trips, in seconds.
         used: Round trips that the estimate rests on, all since the board started.
         rejected: Round trips that were too long or too far off.
-        steps: How often the estimate began anew, as after the host was suspended.
+        steps: How often a new fit began, as after the host was suspended.
     """
 
     drift_ppm: float
@@ -238,7 +238,7 @@ class TickClock:
         """Takes the counter value that answers a ping sent and answered at these host times.
 
         Raises:
-            LinkError: The counter fell back, which it does only when the board restarts.
+            LinkError: The counter is smaller than before, which happens only when the board restarts.
         """
         with self._lock:
             verdict = self._regression.add(sent_ns, received_ns, counter)
@@ -250,7 +250,7 @@ class TickClock:
         """Takes the counter value at which the interrupt of a tick ran; ticks come in order.
 
         Raises:
-            LinkError: The counter fell back, which it does only when the board restarts.
+            LinkError: The counter is smaller than before, which happens only when the board restarts.
         """
         with self._lock:
             if counter < self._last_counter:
@@ -274,7 +274,7 @@ class TickClock:
         """The tick at a host time, with its fraction.
 
         Raises:
-            LinkError: Nothing is known of the board's clock yet.
+            LinkError: No estimate of the board's clock exists yet.
         """
         with self._lock:
             return (self._regression.counter_at(host_ns) - self._known_epoch()) / self._period
@@ -283,7 +283,7 @@ class TickClock:
         """The host time at which a tick begins or began.
 
         Raises:
-            LinkError: Nothing is known of the board's clock yet.
+            LinkError: No estimate of the board's clock exists yet.
         """
         with self._lock:
             return self._regression.host_ns_at(self._known_epoch() + tick * self._period)

@@ -1,7 +1,7 @@
 """Frames of the serial link: COBS(header, payload, CRC-32) and one zero byte.
 
-The streaming decoder takes whatever a line delivers, in portions of any size. It never raises: what is not a
-whole, intact frame is counted and dropped, and the next zero byte starts afresh. A frame is at most `MAX_FRAME`
+The streaming decoder accepts any bytes, in portions of any size. It never raises: a damaged or incomplete frame is
+counted and dropped, and decoding restarts at the next zero byte. A frame is at most `MAX_FRAME`
 bytes, shorter than one COBS block of 254, so that COBS adds exactly one byte and its code 255 never occurs.
 COBS: Cheshire and Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM Transactions on Networking, 1999.
 """
@@ -66,7 +66,7 @@ def encode_frame(frame_type: int, seq: int, payload: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Turns bytes into frames and counts what it had to drop. Does not judge the sequence of the frames."""
+    """Decodes bytes to frames and counts dropped ones. Does not check the sequence of the frames."""
 
     def __init__(self, counters: LineCounters | None = None) -> None:
         self.counters = counters or LineCounters()
@@ -100,8 +100,8 @@ class FrameDecoder:
 class SequenceTracker:
     """Drops repeated and overtaken frames, counts lost ones.
 
-    A number up to `_OVERTAKEN` behind the newest is a repetition; one further back means that the sender began
-    to count anew and is taken as the next.
+    A number up to `_OVERTAKEN` behind the newest is a repetition; one further back means that the sender restarted
+    its numbers; the frame is accepted.
     """
 
     _OVERTAKEN = 32
@@ -111,7 +111,7 @@ class SequenceTracker:
         self._expected: int | None = None
 
     def restart(self) -> None:
-        """Takes the next frame whatever its number."""
+        """Accepts the next frame with any number."""
         self._expected = None
 
     def accepts(self, seq: int) -> bool:

@@ -1,9 +1,9 @@
-"""The live link to one microcontroller: reading, heartbeat, commands, and coming back after a loss.
+"""The link to one microcontroller: reading, heartbeat, commands, and recovery after a loss.
 
-Two threads. The reader owns the port: it opens it, does the handshake, dispatches what arrives, and begins again when
-the port vanishes, the board restarts or its answers stay away. The heartbeat sends a ping every 50 ms while the
-reader runs and receives answers. The firmware stops the arm by itself when pings stay away: nothing has to be done
-here for a host that died, and a host that receives nothing must not keep the arm moving.
+Two threads. The reader owns the port: it opens it, does the handshake, dispatches messages, and begins again when
+the port disappears, the board restarts or its answers do not arrive. The heartbeat sends a ping every 50 ms while the
+reader runs and receives answers. The firmware stops the arm by itself when pings do not arrive. So a killed
+host needs no action here, and a host that receives nothing must not keep the arm moving.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ class FirmwareLink:
             time.sleep(0.005)
 
     def close(self) -> None:
-        """Ends both threads and closes the port. The firmware stops the arm when its pings fail to come."""
+        """Ends both threads and closes the port. The firmware stops the arm when no pings arrive."""
         self._stop.set()
         for thread in (self._heart, self._reader):
             if thread.is_alive():
@@ -124,7 +124,7 @@ class FirmwareLink:
 
     @property
     def up(self) -> bool:
-        """Whether the firmware answered a ping lately."""
+        """Whether the firmware answered a ping recently."""
         clock = self._clock
         return self._session is not None and clock is not None and clock.ready and not self._silent
 
@@ -134,7 +134,7 @@ class FirmwareLink:
 
     @property
     def welcome(self) -> Welcome:
-        """What the firmware said of itself at the last handshake."""
+        """The `Welcome` of the last handshake."""
         if self._welcome is None:
             raise LinkError("the firmware has not answered yet")
         return self._welcome
@@ -187,7 +187,7 @@ class FirmwareLink:
         raise LinkError(failure)
 
     def estop(self, timeout_s: float = 1.0) -> CommandReply:
-        """Latches the emergency stop, and goes on trying with each heartbeat where the link is down now.
+        """Latches the emergency stop; while the link is down, the command is sent again with each heartbeat.
 
         Raises:
             LinkError: Not confirmed within `timeout_s` seconds.

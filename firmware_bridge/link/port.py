@@ -80,7 +80,7 @@ def _refusal(path: str, error: serial.SerialException) -> PortError:
 
 
 class SerialStream:
-    """An open port. One thread reads; writers take turns outside."""
+    """An open port. One thread reads; callers must not write at the same time."""
 
     def __init__(self, url: str, port: serial.SerialBase) -> None:
         self.url = url
@@ -91,7 +91,7 @@ class SerialStream:
         """The bytes that have arrived, at least one; empty after `timeout_s` seconds of silence.
 
         Raises:
-            LinkError: The port has gone.
+            LinkError: The port has disappeared.
         """
         try:
             if not select.select([self._fd], [], [], timeout_s)[0]:
@@ -107,7 +107,7 @@ class SerialStream:
         """Hands all bytes to the port.
 
         Raises:
-            LinkError: The port has gone, or did not take the bytes within `timeout_s` seconds.
+            LinkError: The port has disappeared, or did not accept the bytes within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
         rest = memoryview(data)
@@ -125,6 +125,6 @@ class SerialStream:
         raise LinkError(f"serial port {self.url} took no byte in time: the line stands still")
 
     def close(self) -> None:
-        """Closes the port; a reader in another thread sees it as lost."""
+        """Closes the port; a reader in another thread gets `LinkError`."""
         self._fd = -1
         self._port.close()

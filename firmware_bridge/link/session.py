@@ -1,6 +1,6 @@
-"""Messages over one open port: numbers and frames what is sent, checks and unpacks what arrives.
+"""Messages over one open port: numbers and encodes sent messages, checks and decodes received ones.
 
-One thread receives; any thread may send. What cannot be read is counted in `counters`, never raised.
+One thread receives; any thread may send. Invalid frames are counted in `counters`; they raise no error.
 A session begins with the handshake (Hello, Welcome): host and firmware must have the same messages and the same joint
 table before anything moves.
 """
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class LinkSession:
-    """One open port, from opening to loss."""
+    """The messages over one open port."""
 
     def __init__(self, stream: SerialStream, counters: LineCounters) -> None:
         self.counters = counters
@@ -33,13 +33,13 @@ class LinkSession:
         self._sequence = SequenceTracker(counters)
         self._send_lock = threading.Lock()
         self._next_seq = secrets.randbelow(0x10000)  # never just behind what an earlier host sent
-        stream.write(DELIMITER, _WRITE_LIMIT_S)  # ends whatever half frame the board may hold
+        stream.write(DELIMITER, _WRITE_LIMIT_S)  # ends an incomplete frame in the board's decoder
 
     def send(self, message: Message) -> None:
         """Sends one message.
 
         Raises:
-            LinkError: The port has gone or takes no bytes.
+            LinkError: The port has disappeared or accepts no bytes.
         """
         with self._send_lock:
             frame = encode_frame(message.ID, self._next_seq, message.pack())
@@ -50,7 +50,7 @@ class LinkSession:
         """The messages that have arrived; waits at most `timeout_s` seconds for the first bytes.
 
         Raises:
-            LinkError: The port has gone.
+            LinkError: The port has disappeared.
         """
         frames = self._decoder.feed(self._stream.read(timeout_s))
         messages = (self._unpack(frame) for frame in frames)

@@ -1,18 +1,18 @@
-"""Brings chunks to the firmware: which fragment to send next, which are lost, and how long to wait for an answer.
+"""Transfers chunks to the firmware: which fragment is sent next, which are lost, and how long to wait for an answer.
 
-Selective repeat over a line that keeps the order of what it carries. Every transmission gets a number; the firmware's
-answers name the fragments of a chunk that it holds, and so the newest transmission that got through. What was sent
+Selective repeat over a line that keeps the order of bytes. Every transmission gets a number; the firmware's
+answers name the fragments of a chunk that it holds, and so the newest transmission that arrived. What was sent
 before that one and did not arrive is lost and is sent again at once; what is not acknowledged is sent again after
 `RoundTripTimer.wait_s`.
 
 At most `limit` bytes are unacknowledged at any time, over all chunks. It never exceeds the receive queue of the
 firmware, which therefore cannot overflow. Within that it begins small, grows with every acknowledgement, and is halved
-by one that took long, because every heartbeat waits behind what is in flight: also a line or a board that turns out
-slower than its baud rate says must not hold a heartbeat back until the firmware stops the arm.
+by one that took long. Every heartbeat waits behind the bytes in flight: on a line or a board that is slower than its
+baud rate, this wait must not become so long that the firmware stops the arm.
 
-A newer chunk supersedes older ones: of those nothing is sent any more, and one that was not yet sent to its end has
-failed. One that was still waits for its answer, so that chunks follow each other without a pause. Where a newer one
-merely waits behind an older one (`yield_to_newer`), the older is sent to its end, but nothing of it twice.
+A newer chunk supersedes older ones: no fragment of those is sent any more. One that was not yet sent to its end has
+failed; one that was sent to its end waits for its answer, so that chunks follow each other without a pause. Where a
+newer one waits behind an older one (`yield_to_newer`), the older is sent to its end, but no fragment twice.
 
 The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 
@@ -21,8 +21,8 @@ The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 Only answers to what was sent once are samples (Karn's rule); every timeout doubles the next one.
 
 `RoundTripTimer` and `TransferWindow` are pure logic: times are arguments, in seconds of any clock, and neither is safe
-for several threads. `ChunkSender` is: the thread that brings a chunk also sends it, so that nothing is sent for a
-caller that has gone, and the reader thread passes on what the firmware answers.
+for several threads. `ChunkSender` is safe: the caller's thread sends the chunk, so that sending ends with the call;
+the reader thread passes the firmware's answers to it.
 """
 
 import logging
@@ -36,8 +36,8 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.link.framing import ENCODED_OVERHEAD
 from pi0_edge.protos.serial_link import CRC_SIZE, HEADER_SIZE, MAX_FRAME, ChunkReply, ChunkResult, Fragment
 
-SHORTEST_S = 0.025  # as in Klipper; the firmware's loop, the scheduler of the host
-LONGEST_S = 0.25  # a line that is dead for as long has stopped the arm; it is tried often enough to find it back
+SHORTEST_S = 0.025  # as in Klipper; covers the firmware's loop and the host's scheduler
+LONGEST_S = 0.25  # after so long the arm has stopped; still often enough to find a restored line
 _LARGEST_FRAME = MAX_FRAME - HEADER_SIZE - CRC_SIZE + ENCODED_OVERHEAD
 _MIN_WINDOW = 4 * _LARGEST_FRAME  # the firmware acknowledges two at a time, so two more keep the line busy
 _FIRST_ANSWER_S = 0.1  # before any was measured
@@ -102,7 +102,7 @@ class Transmission(NamedTuple):
 
 
 class Transfer:
-    """One chunk on its way.
+    """The transfer of one chunk.
 
     Attributes:
         chunk_id: Of the chunk.
@@ -146,7 +146,7 @@ class Transfer:
 
 
 class TransferWindow:
-    """All chunks on their way to one firmware."""
+    """All chunks that are being sent to one firmware."""
 
     def __init__(self, baud: int) -> None:
         self._baud = baud
@@ -194,19 +194,19 @@ class TransferWindow:
         return transfer
 
     def yield_to_newer(self) -> None:
-        """Marks the chunk on its way as blocking a newer one: it may arrive, but nothing of it is sent again."""
+        """Marks the chunk being sent as blocking a newer one: no fragment of it is sent again."""
         if self._newest is not None:
             self._newest.blocks_newer = True
             self._newest.superseded |= any(index in self._newest.sent for index in self._newest.due)
 
     def end(self, transfer: Transfer) -> None:
-        """Forgets a chunk."""
+        """Removes a chunk."""
         del self._transfers[transfer.chunk_id]
         if self._newest is transfer:
             self._newest = None
 
     def next_fragment(self, transfer: Transfer, now_s: float) -> Fragment | None:
-        """What to send now; None where nothing is due, the window is full or a newer chunk came. It counts as sent."""
+        """The fragment to send now, counted as sent; None if none is due, the window is full or a newer chunk came."""
         if transfer is not self._newest or transfer.ended or not transfer.due:
             return None
         fragment = transfer.fragments[transfer.due[0]]
@@ -267,7 +267,7 @@ class TransferWindow:
         self.timer.sample(taken_s)
         if taken_s <= _LONG_S:
             self.limit = min(self._max_window, self.limit + _LARGEST_FRAME)
-        elif transmission.number >= self._halved_at:  # what was sent before the last halving says nothing of it
+        elif transmission.number >= self._halved_at:  # earlier ones do not show the last halving
             self.limit = min(self._max_window, max(_MIN_WINDOW, self.limit // 2))
             self._halved_at = self._next_number
 
@@ -324,7 +324,7 @@ class ChunkSender:
             self._changed.notify_all()
 
     def yield_to_newer(self) -> None:
-        """Lets a newer chunk pass the one on its way, see `TransferWindow.yield_to_newer`."""
+        """Gives a newer chunk priority over the one being sent, see `TransferWindow.yield_to_newer`."""
         with self._changed:
             self._window.yield_to_newer()
             self._changed.notify_all()
@@ -332,7 +332,7 @@ class ChunkSender:
     def send_chunk(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
         """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due.
 
-        A link that goes down meanwhile is waited for. Several threads may call it, each with a newer chunk.
+        While the link is down, this waits. Several threads may call it, each with a newer chunk.
         """
         with self._changed:
             transfer = self._window.begin(chunk_id, fragments, time.monotonic())

@@ -1,4 +1,4 @@
-"""One boot of the firmware's core, played tick by tick and servo step by servo step."""
+"""One boot of the firmware's core, run tick by tick and servo step by servo step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def only(kind: type[Kind], messages: list[Any]) -> list[Kind]:
 
 
 class HostFirmware:
-    """The controller with a counter, a UART and an e-stop to play on.
+    """The controller with a simulated counter, UART and e-stop.
 
     There is one per joint table and process: a new object is a reset of the board.
 
@@ -58,7 +58,7 @@ class HostFirmware:
         self.reset(cause)
 
     def reset(self, cause: ResetCause = ResetCause.POWER_ON) -> None:
-        """Starts the controller anew, as a reset of the board does."""
+        """Restarts the controller, as a reset of the board does."""
         self.library.host_reset(int(cause))
         self.tick_number = 0
         self._seq = 0

@@ -40,7 +40,7 @@ class InvariantChecker:
         Args:
             motion: Position and displacement of the last step; float64 [joints, 2].
             state: State in which the step was made.
-            evenly: Whether the step came right after the step before.
+            evenly: Whether the step came directly after the previous step.
         """
         position, velocity = motion[:, 0], motion[:, 1]
         speed = np.abs(velocity)

@@ -2,7 +2,7 @@
 
 The one source is `safety_transitions`, read from the compiled core; the names and meanings of the events are those of
 `core/safety.h`. Diagram and table are written between the two marks of the page. `--check` writes nothing and exits
-with 1 where the page is stale.
+with 1 where the page is not current.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_events() -> dict[str, str]:
 
 
 def read_transitions() -> Transitions:
-    """What the compiled core holds: (event, state) to the state after it.
+    """The table of the compiled core: (event, state) to the state after it.
 
     Raises:
         EmulatorError: The core does not compile here.

@@ -1,4 +1,4 @@
-"""Every executed tick names the observation behind it, and its age comes out of a recording."""
+"""Telemetry names the observation behind every executed tick, and its age is computed from a recording."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_age_of_a_recording():
 
 
 @given(observed=st.integers(0, 2**32 - 1), ages=st.lists(st.integers(0, 500), min_size=1, max_size=50))
-def test_running_figure_is_that_of_the_recording_also_where_ticks_wrap(observed: int, ages: list[int]):
+def test_running_age_equals_that_of_the_recording_also_where_ticks_wrap(observed: int, ages: list[int]):
     window = AgeWindow()
     for age in ages:
         window.add((observed + age) & 0xFFFFFFFF, observed, 9)
@@ -76,5 +76,5 @@ def test_running_figure_is_that_of_the_recording_also_where_ticks_wrap(observed:
     assert window.figure(0.02).max_s == pytest.approx(max(ages) * 0.02)
 
 
-def test_nothing_executed_has_no_age():
+def test_without_executed_ticks_there_is_no_age():
     assert AgeWindow().figure(0.02) == AgeOfInformation(0, 0.0, 0.0, 0.0)

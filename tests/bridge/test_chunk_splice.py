@@ -1,4 +1,4 @@
-"""Splice policies: what each makes of the border between two chunks, and what it tells the policy."""
+"""Splice policies: the setpoints around the border between two chunks, and the continuation sent to the policy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ramp(first_tick: int, ticks: int = 50, offset: float = 0.0) -> Plan:
 
 @settings(deadline=None)
 @given(chunks, chunks, st.integers(0, 60), st.integers(0, 49))
-def test_every_policy_changes_nothing_but_the_future_and_stays_between_both_plans(old, new, late, into):
+def test_every_splice_changes_only_future_setpoints_and_stays_between_both_plans(old, new, late, into):
     plan, chunk = Plan(100, old), Plan(100 + late, new)
     tick = chunk.first_tick + min(into, len(new) - 1)
     low, high = np.minimum(old.min(), new.min()), np.maximum(old.max(), new.max())
@@ -48,7 +48,7 @@ def test_every_policy_changes_nothing_but_the_future_and_stays_between_both_plan
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_after_a_stop_a_chunk_enters_as_it_is(make):
+def test_after_a_stop_a_chunk_enters_unchanged(make):
     splice, chunk = make(), ramp(10)
     splice.enter(NOTHING, ramp(0), 3)
     assert np.array_equal(splice.enter(NOTHING, chunk, 15).setpoints, chunk.setpoints)
@@ -69,7 +69,7 @@ def test_the_linear_blend_is_shorter_where_the_old_plan_ends():
     np.testing.assert_allclose(entered.since(125).setpoints[0] - ramp(125).setpoints[0], 1 / 3)
 
 
-def test_the_temporal_ensemble_is_that_of_act():
+def test_the_temporal_ensemble_follows_the_formula_of_act():
     """Chunks of 8 at every tick, as ACT makes them, against its formula over the whole table of predictions."""
     rng, m, horizon = np.random.default_rng(0), 0.1, 8
     splice, plan = TemporalEnsemble(m), NOTHING
@@ -83,23 +83,27 @@ def test_the_temporal_ensemble_is_that_of_act():
         np.testing.assert_allclose(plan.setpoints[0], expected, atol=1e-12)
 
 
-def test_real_time_chunking_tells_the_rest_of_the_plan():
-    told = RealTimeChunking(overlap=20, max_weight=7.0).continuation(ramp(100), observed_tick=124, delay=6)
-    assert told is not None
-    np.testing.assert_allclose(np.reshape(told.actions, (-1, 2)), ramp(125, ticks=25).setpoints, rtol=1e-6)
-    assert (told.method, told.schedule, told.delay) == (Continuation.GUIDED, Continuation.EXP, 6)
-    assert (told.overlap, told.max_weight) == (20, 7.0)
+def test_the_continuation_of_rtc_contains_the_rest_of_the_plan():
+    continuation = RealTimeChunking(overlap=20, max_weight=7.0).continuation(ramp(100), observed_tick=124, delay=6)
+    assert continuation is not None
+    np.testing.assert_allclose(np.reshape(continuation.actions, (-1, 2)), ramp(125, ticks=25).setpoints, rtol=1e-6)
+    assert (continuation.method, continuation.schedule, continuation.delay) == (
+        Continuation.GUIDED,
+        Continuation.EXP,
+        6,
+    )
+    assert (continuation.delay, continuation.overlap, continuation.max_weight) == (6, 20, 7.0)
 
 
-def test_a_frozen_prefix_is_never_longer_than_the_policy_learned():
+def test_a_frozen_prefix_is_never_longer_than_in_training():
     splice = TrainedRealTimeChunking(trained_delay=5)
     delays = [splice.continuation(ramp(100), 110, delay) for delay in (3, 9)]
-    assert [told.delay for told in delays if told is not None] == [3, 5]
+    assert [continuation.delay for continuation in delays if continuation is not None] == [3, 5]
 
 
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("plan", [NOTHING, ramp(100, ticks=10), ramp(140)])
-def test_a_policy_is_told_nothing_where_the_arm_has_no_plan_for_the_next_tick(make, plan):
+def test_there_is_no_continuation_without_a_plan_for_the_next_tick(make, plan):
     assert make().continuation(plan, 120, 4) is None
 
 
@@ -115,7 +119,7 @@ def test_plans_join_where_the_later_one_begins(ticks, gap, later_ticks):
     assert kept == (gap if 0 < gap <= ticks else 0)
 
 
-def test_policies_are_found_by_name():
+def test_splice_policies_are_found_by_name():
     assert [chunk_splice(name).name for name in CHUNK_SPLICES] == ["hold-swap", "linear-blend", "temporal-ensemble"]
     assert client_splice("rtc", 0) == RealTimeChunking()
     assert client_splice("trained-rtc", 8) == TrainedRealTimeChunking(8)

@@ -1,4 +1,4 @@
-"""Faults of the line and of the processes above it: each ends in the documented state, none in unbounded motion.
+"""Faults of the line, of the bridge and of its clients: each ends in the documented state and within the limits.
 
 The wire records what the board reports before the line can damage it, so that every executed tick is checked, also
 while nobody listens.
@@ -45,7 +45,7 @@ SAFE_WITHIN_TICKS = 40  # heartbeat limit, ticks to starve and to stop, and a bu
 
 
 class Arm:
-    """An emulated board and a client that swings it fast, one chunk every tenth of a second."""
+    """An emulated board and a client that moves it fast, one chunk every tenth of a second."""
 
     def __init__(self, board: EmulatedBoard, client: BridgeClient, record: Path) -> None:
         self.board = board
@@ -137,7 +137,7 @@ def assert_was_moving(ticks: list[Telemetry]) -> None:
     ],
     ids=lambda faults: "-".join(faults) + f"-{max(faults.values()):g}",
 )
-def test_damaged_line_costs_retries_never_wrong_motion(arm: Arm, faults: dict[str, float]):
+def test_damaged_line_causes_retransmissions_and_no_wrong_motion(arm: Arm, faults: dict[str, float]):
     arm.swing(0.5)
     arm.board.line.set_faults("both", **faults)
     time.sleep(2.0)
@@ -154,7 +154,7 @@ def test_damaged_line_costs_retries_never_wrong_motion(arm: Arm, faults: dict[st
     np.testing.assert_allclose(positions, commanded, atol=0.51e-4)
 
 
-def test_cut_line_stops_the_arm_and_comes_back(arm: Arm):
+def test_cut_line_stops_the_arm_and_the_link_recovers(arm: Arm):
     arm.swing(0.6)
     cut_at = arm.ticks()[-1].tick
     arm.board.line.cut(1.2)
@@ -183,8 +183,8 @@ def test_line_cut_towards_the_board_only_stops_the_arm(arm: Arm):
     arm.assert_recovers()
 
 
-def test_deaf_host_stops_the_arm(arm: Arm):
-    """The board hears the host, but not the other way round: the arm must not go on unseen."""
+def test_host_that_receives_nothing_stops_the_arm(arm: Arm):
+    """The host receives nothing from the board: the arm must not continue to move."""
     arm.swing(0.6)
     cut_at = arm.ticks()[-1].tick
     arm.board.line.cut(60.0, "to_host")
@@ -196,7 +196,7 @@ def test_deaf_host_stops_the_arm(arm: Arm):
     arm.assert_recovers()
 
 
-def test_watchdog_reset_under_a_running_bridge_ends_disarmed_and_is_told(arm: Arm):
+def test_watchdog_reset_under_a_running_bridge_ends_disarmed_and_is_reported(arm: Arm):
     arm.resets = True
     arm.swing(0.6)
     freeze_until_watchdog_resets(arm.board, lambda: bool(arm.ticks()[-1].faults & Fault.WATCHDOG_RESET))
@@ -219,7 +219,7 @@ def recovers(arm: Arm) -> bool:
         return False
 
 
-def test_stop_ordered_while_the_line_is_cut_is_carried_out_when_it_returns(arm: Arm):
+def test_estop_commanded_while_the_line_is_cut_is_executed_when_it_is_restored(arm: Arm):
     arm.swing(0.3)
     arm.board.line.cut(60.0)
     with pytest.raises(BridgeError, match="repeated until the firmware confirms it"):
@@ -285,7 +285,7 @@ with BridgeClient(sys.argv[1], "doomed policy") as client:
 """
 
 
-def test_killed_policy_leaves_the_arm_safe_and_free(arm: Arm):
+def test_killed_policy_ends_in_safe_and_ends_the_lease(arm: Arm):
     tests = Path(__file__).parents[1]
     paths = os.pathsep.join([str(tests.parent), str(tests / "apparatus")])
     argv = [sys.executable, "-c", POLICY, arm.client.address]
@@ -310,7 +310,7 @@ def test_reset_of_the_board_ends_disarmed(arm: Arm):
     assert wait_until(lambda: can_arm(arm.client))  # once the bridge has shaken hands with the restarted firmware
 
 
-def test_board_that_is_held_up_stays_within_its_limits(arm: Arm):
+def test_board_that_is_paused_stays_within_its_limits(arm: Arm):
     arm.swing(0.6)
     with arm.board.frozen():
         time.sleep(0.3)
@@ -321,7 +321,7 @@ def test_board_that_is_held_up_stays_within_its_limits(arm: Arm):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_killed_or_frozen_bridge_leaves_the_arm_safe(board: EmulatedBoard, tmp_path: Path, number: signal.Signals):
+def test_killed_or_frozen_bridge_ends_in_safe(board: EmulatedBoard, tmp_path: Path, number: signal.Signals):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -351,7 +351,7 @@ def test_killed_or_frozen_bridge_leaves_the_arm_safe(board: EmulatedBoard, tmp_p
     successor.close()
 
 
-def test_garbage_on_the_serial_line_moves_nothing(board: EmulatedBoard, tmp_path: Path):
+def test_random_bytes_on_the_serial_line_move_nothing(board: EmulatedBoard, tmp_path: Path):
     noise = np.random.default_rng(3).integers(0, 256, 20_000, dtype=np.uint8).tobytes()
     descriptor = os.open(board.port, os.O_WRONLY | os.O_NOCTTY)
     os.write(descriptor, noise)

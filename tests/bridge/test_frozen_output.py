@@ -1,4 +1,4 @@
-"""The same moving chunk for ever is refused, whatever else may repeat is not."""
+"""The player refuses a moving chunk that repeats for longer than a second, and no other repetition."""
 
 import numpy as np
 import pytest

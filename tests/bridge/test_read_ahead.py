@@ -1,4 +1,4 @@
-"""A stream that is read ahead keeps its order, its end and its errors, and says when something waits."""
+"""A stream that is read ahead keeps its order, its end and its errors, and reports when a request waits."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ def test_requests_come_in_order_and_end():
     assert list(ReadAhead(iter(range(200)), lambda: None)) == list(range(200))
 
 
-def test_one_that_comes_while_another_is_handled_is_announced():
+def test_a_request_that_arrives_while_another_is_handled_is_reported_as_waiting():
     announced = threading.Event()
     send_second = threading.Event()
 
@@ -31,7 +31,7 @@ def test_one_that_comes_while_another_is_handled_is_announced():
     assert list(stream) == []
 
 
-def test_error_of_the_stream_reaches_the_one_who_iterates():
+def test_error_of_the_stream_is_raised_in_the_iteration():
     def requests() -> Iterator[int]:
         yield 1
         raise RuntimeError("the call was cancelled")
@@ -42,7 +42,7 @@ def test_error_of_the_stream_reaches_the_one_who_iterates():
         next(stream)
 
 
-def test_nothing_is_read_for_one_who_has_left():
+def test_nothing_is_read_after_the_iteration_has_ended():
     before = threading.active_count()
     stream = iter(ReadAhead(itertools.count(), lambda: None))
     assert next(stream) == 0

@@ -1,4 +1,4 @@
-"""The robot's side of chunking, tick by tick: when it observes, what is executed, and that the plan never runs dry."""
+"""Replanning on the robot, tick by tick: when it observes, which setpoints are executed, and no starvation."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_next_inference_starts_early_enough_for_the_slow_ones():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 24), min_size=60, max_size=60), st.integers(1, 60))
-def test_a_plan_never_runs_dry_while_two_delays_fit_in_a_chunk(delays, replan_ticks):
+def test_the_arm_does_not_starve_while_two_delays_fit_in_a_chunk(delays, replan_ticks):
     """Once the longest delay has been seen, nothing starves: the inference starts a p99 before the end of the plan."""
     delays = [24, *delays]
     _, executed = play(ChunkScheduler(HoldSwap(), replan_ticks), delays + [24] * 400, 400)
@@ -70,24 +70,26 @@ def test_a_plan_never_runs_dry_while_two_delays_fit_in_a_chunk(delays, replan_ti
     assert [setpoint[0] for setpoint in executed[24:] if setpoint is not None] == list(range(25, 401))
 
 
-def test_what_is_continued_is_what_will_be_executed_with_the_delay_that_is_likely():
+def test_the_continuation_is_the_plan_that_will_be_executed_with_the_expected_delay():
     scheduler = ChunkScheduler(RealTimeChunking(), replan_ticks=10)
     assert scheduler.due(0) and scheduler.observe(0) is None  # there is no plan yet
     assert not scheduler.due(5)  # one inference at a time
     scheduler.entered(chunk(0), 4)
     assert scheduler.delay == 3 and not scheduler.due(9) and scheduler.due(10)
-    told = scheduler.observe(10)
-    assert told is not None and told.delay == 3
-    np.testing.assert_array_equal(np.reshape(told.actions, (-1, 2)), chunk(0)[10:])
+    continuation = scheduler.observe(10)
+    assert continuation is not None and continuation.delay == 3
+    np.testing.assert_array_equal(np.reshape(continuation.actions, (-1, 2)), chunk(0)[10:])
     scheduler.entered(chunk(10), 18)
     assert scheduler.delay == 7
     # An observation between report and entry still finds what is executed in between.
-    told = scheduler.observe(14)
-    assert told is not None
-    np.testing.assert_array_equal(np.reshape(told.actions, (-1, 2)), np.concatenate([chunk(0)[14:17], chunk(10)[7:]]))
+    continuation = scheduler.observe(14)
+    assert continuation is not None
+    np.testing.assert_array_equal(
+        np.reshape(continuation.actions, (-1, 2)), np.concatenate([chunk(0)[14:17], chunk(10)[7:]])
+    )
 
 
-def test_a_lost_chunk_is_asked_for_again_at_once():
+def test_after_a_lost_chunk_the_next_inference_starts_at_once():
     scheduler = ChunkScheduler(HoldSwap(), replan_ticks=25)
     scheduler.observe(0)
     scheduler.entered(chunk(0), 3)

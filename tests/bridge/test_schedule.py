@@ -58,7 +58,7 @@ def test_fragments_hold_every_step_once_and_fit_a_frame(unit: np.ndarray):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 4.0])
-def test_a_value_that_cannot_be_played_is_named(value: float):
+def test_an_invalid_value_is_named(value: float):
     actions = np.tile(ALOHA.home, (50, 1))
     actions[7, 2] = value
     with pytest.raises(ChunkError, match=r"actions\[7, 2\] \(left_elbow\)") as refusal:
@@ -83,7 +83,7 @@ def test_time_on_the_wire_is_that_of_the_frames():
     assert wire_ticks(50, 14, 921600, 0.02) == pytest.approx((1400 + 8 * 27) * 10 / 921600 / 0.02)
 
 
-def test_thirty_two_joints_leave_most_of_the_line_free():
+def test_chunks_of_thirty_two_joints_use_a_small_part_of_the_line():
     assert wire_ticks(50, 32, 921600, 0.02) * 0.02 < 0.04  # for one second of motion
 
 

@@ -1,4 +1,4 @@
-"""The bridge over gRPC, against the real firmware: one owner, clear refusals, and exactly the commanded motion."""
+"""The bridge over gRPC with the real firmware: one owner, clear refusals, and exactly the commanded motion."""
 
 import contextlib
 import os
@@ -57,7 +57,7 @@ def at_home(horizon: int = 50) -> np.ndarray:
     return np.tile(ALOHA.home, (horizon, 1))
 
 
-def test_status_and_telemetry_say_how_well_the_clock_is_known(client: BridgeClient):
+def test_status_and_telemetry_report_the_uncertainty_of_the_clock(client: BridgeClient):
     clock = client.status().clock
     assert clock.round_trips > 0 and 0.0 < clock.uncertainty_ms < 50.0
     with client.telemetry() as ticks:
@@ -141,7 +141,7 @@ def test_second_client_is_refused_by_the_name_of_the_first(client: BridgeClient,
         assert intruder.disarm() == State.DISARMED
 
 
-def test_anyone_may_stop_and_the_stop_latches(client: BridgeClient, server: BridgeServer):
+def test_any_client_may_command_an_estop_and_it_latches(client: BridgeClient, server: BridgeServer):
     client.arm(ALOHA.names)
     start = client.status().tick
     with client.play() as stream, BridgeClient(server.address, "bystander") as bystander:
@@ -155,7 +155,7 @@ def test_anyone_may_stop_and_the_stop_latches(client: BridgeClient, server: Brid
     assert client.arm(ALOHA.names) == State.ARMED
 
 
-def test_a_confirmed_stop_does_not_outlive_its_clear(client: BridgeClient):
+def test_a_confirmed_estop_is_not_sent_again_after_clear(client: BridgeClient):
     for _ in range(5):
         for _ in range(2):  # the second stops an arm that is stopped already, so that it is confirmed at once
             client.estop()
@@ -163,7 +163,7 @@ def test_a_confirmed_stop_does_not_outlive_its_clear(client: BridgeClient):
         assert not wait_until(lambda: client.status().state != State.DISARMED, 0.12)  # two heartbeats
 
 
-def test_owner_who_plays_nothing_loses_the_arm(client: BridgeClient):
+def test_owner_that_sends_no_chunk_is_disarmed(client: BridgeClient):
     client.arm(ALOHA.names)
     assert wait_until(lambda: client.status().state == State.DISARMED, LEASE_IDLE_S + 2.0)
     assert client.status().owner == ""
@@ -190,7 +190,7 @@ def test_malformed_chunk_ends_the_stream_and_names_the_field(
     assert client.status().state == State.ARMED
 
 
-def test_values_that_cannot_be_played_are_rejected_and_the_stream_goes_on(client: BridgeClient):
+def test_a_chunk_with_invalid_values_is_rejected_and_the_stream_continues(client: BridgeClient):
     client.arm(ALOHA.names)
     poisoned, wild = at_home(), at_home()
     poisoned[3, 5] = np.nan
@@ -229,14 +229,14 @@ def play_for(client: BridgeClient, ticks: int, chunk: Callable[[int], np.ndarray
 
 
 def test_a_policy_whose_output_is_frozen_ends_in_safe(client: BridgeClient):
-    """It answers every observation with the same motion, which the arm must not repeat for ever."""
+    """The policy answers every observation with the same motion; the arm must not repeat it for ever."""
     client.arm(ALOHA.names)
     refused = play_for(client, 200, lambda _: fast_swing(np.arange(50) * 0.5))
     assert refused and all("the same moving chunk since" in reason for reason in refused)
     assert wait_until(lambda: client.status().state == State.SAFE)
 
 
-def test_an_arm_may_be_held_still_for_as_long_as_wanted(client: BridgeClient):
+def test_repeated_chunks_that_hold_still_are_not_refused(client: BridgeClient):
     client.arm(ALOHA.names)
     assert play_for(client, 100, lambda _: at_home()) == []
     assert client.status().state == State.RUNNING
@@ -258,7 +258,7 @@ def test_every_watcher_sees_every_tick_that_the_board_reports(
         assert seen == [tick for tick in reported if seen[0] <= tick <= seen[-1]]
 
 
-def test_garbage_on_the_bridge_port_harms_nobody(client: BridgeClient, server: BridgeServer):
+def test_random_bytes_on_the_bridge_port_do_not_disturb_other_clients(client: BridgeClient, server: BridgeServer):
     host, port = server.address.split(":")
     garbage = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8).tobytes()
     for prefix in (b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
@@ -278,7 +278,7 @@ def test_health_service_answers(client: BridgeClient, server: BridgeServer):
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_status_tells_clock_and_counters(client: BridgeClient):
+def test_status_reports_clock_and_counters(client: BridgeClient):
     assert wait_until(lambda: client.status().counters.frames_received > 0)
     status = client.status()
     assert status.link_up
@@ -305,7 +305,7 @@ def test_absent_bridge_is_named():
         client.status()
 
 
-def test_all_of_it_stayed_within_the_limits(server: BridgeServer, board: EmulatedBoard):
+def test_every_tick_of_the_tests_above_was_within_the_limits(server: BridgeServer, board: EmulatedBoard):
     assert board.record is not None
     ticks = executed_ticks(board.record)
     assert len(ticks) > 100
@@ -317,7 +317,7 @@ def start_bridge(port: str, listen: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
-def test_missing_port_is_one_line_and_no_traceback():
+def test_missing_port_is_reported_in_one_line_without_a_traceback():
     with start_bridge("/dev/ttyNONE", "127.0.0.1:0") as bridge:
         _, errors = bridge.communicate(timeout=20)
     assert bridge.returncode == 1
@@ -345,6 +345,6 @@ def test_signal_disarms_and_ends_without_a_traceback(firmware_image: Path, tmp_p
     assert executed_ticks(record)[-1].state == State.DISARMED
 
 
-def test_reports_are_of_the_bridge_messages():
+def test_chunk_reports_use_the_bridge_messages():
     assert bridge_pb2.STATE_ESTOP == State.ESTOP
     assert [state.value for state in State] == list(bridge_pb2.State.values())

@@ -1,4 +1,4 @@
-"""The bridge splices chunks of any origin: what the real firmware executes at a border."""
+"""The bridge splices chunks of any policy: the setpoints that the real firmware executes at a border."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def test_a_border_is_executed_as_the_splice_policy_says(firmware_image, splice):
             assert step == pytest.approx(min(done + tick - entry, blend + 1), abs=rounding), tick
 
 
-def test_a_splice_policy_that_needs_the_network_is_not_the_bridges():
+def test_the_bridge_refuses_a_splice_policy_that_needs_the_network():
     with pytest.raises(ConfigError, match="'rtc', which is not known here; expected one of hold-swap"):
         BridgeServer("/dev/ttyNONE", "127.0.0.1:0", "aloha", splice="rtc")

@@ -1,4 +1,4 @@
-"""Telemetry for many watchers: nobody waits for a slow one."""
+"""Telemetry for many watchers: a slow watcher does not delay the others."""
 
 import logging
 
@@ -22,7 +22,7 @@ def test_slow_watcher_keeps_the_newest_in_order(published: int, depth: int):
         assert watcher.dropped == published - len(seen)
 
 
-def test_loss_is_told_and_a_watcher_that_left_costs_nothing(caplog: pytest.LogCaptureFixture):
+def test_loss_is_logged_and_a_closed_watcher_is_removed(caplog: pytest.LogCaptureFixture):
     fanout = TelemetryFanout(2)
     with caplog.at_level(logging.WARNING), fanout.watch():
         for tick in range(5):

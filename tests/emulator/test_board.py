@@ -1,4 +1,4 @@
-"""The emulated board runs the real image, keeps time, and says what is missing when it cannot run."""
+"""The emulated board runs the real image in real time, and its errors name what is missing."""
 
 import itertools
 import os
@@ -43,7 +43,7 @@ def test_missing_emulator_names_the_package(tmp_path: Path, monkeypatch: pytest.
         EmulatedBoard(tmp_path / "firmware.elf").start()
 
 
-def test_image_that_is_no_image_is_an_error_and_leaves_nothing(firmware_image: Path, tmp_path: Path):
+def test_invalid_image_is_an_error_and_leaves_no_process(firmware_image: Path, tmp_path: Path):
     image = tmp_path / "firmware.elf"
     image.write_bytes(b"\x7fELF but not really")
     board = EmulatedBoard(image)
@@ -71,7 +71,7 @@ def test_firmware_for_other_joints_is_refused(board: EmulatedBoard):
         FirmwareLink(board.port, load_joints("so101")).start()
 
 
-def test_link_comes_back_after_a_reset_of_the_board(board: EmulatedBoard):
+def test_link_recovers_after_a_reset_of_the_board(board: EmulatedBoard):
     link = FirmwareLink(board.port, ALOHA)
     link.start()
     try:
@@ -118,7 +118,7 @@ def test_qemu_runs_on_one_cpu(board: EmulatedBoard):
     assert emulator.MACHINE == "lm3s6965evb"
 
 
-def test_command_runs_a_board_until_it_is_told_to_stop(firmware_image: Path):
+def test_command_runs_a_board_until_a_signal_stops_it(firmware_image: Path):
     assert firmware_image.is_file()
     argv = [sys.executable, "-m", "firmware_bridge.emulator.board"]
     cwd = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The wire keeps the pace, behaves like a device towards the host, and damages exactly what it is told to."""
+"""The wire process sends at the baud rate, looks like a serial device to the host, and applies only the set faults."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ def test_impossible_faults_are_refused(changes: dict[str, object]):
         LineFaults().updated(changes)
 
 
-def test_bytes_leave_at_the_pace_of_the_baud_rate():
+def test_bytes_leave_at_the_baud_rate():
     direction = LineDirection(BAUD, FaultInjector(0))
     data, now, out = random_bytes(9216), 1.0, b""
     direction.enter(now, data)
@@ -135,7 +135,7 @@ def test_bytes_pass_in_both_directions(bench: Bench):
         assert bench.board.recv(100) == b"\x03\x04 chunk \x00\n"
 
 
-def test_board_is_drained_while_nobody_listens_and_old_bytes_are_lost(bench: Bench):
+def test_board_output_is_read_while_no_client_listens_and_old_bytes_are_dropped(bench: Bench):
     bench.board.sendall(bytes(100_000))  # would block for ever if the wire did not read
     time.sleep(1.2)
     with contextlib.closing(open_stream(bench.port, BAUD)) as host:
@@ -144,7 +144,7 @@ def test_board_is_drained_while_nobody_listens_and_old_bytes_are_lost(bench: Ben
         assert read_for(host, 0.2) == b"fresh"
 
 
-def test_cut_loses_stall_delays(bench: Bench):
+def test_a_cut_loses_bytes_and_a_stall_delays_them(bench: Bench):
     with contextlib.closing(open_stream(bench.port, BAUD)) as host:
         time.sleep(0.05)
         bench.control.cut(60.0)
@@ -158,7 +158,7 @@ def test_cut_loses_stall_delays(bench: Bench):
         assert bench.control.counts()["to_host"]["lost"] == 4
 
 
-def test_orders_that_make_no_sense_are_refused(bench: Bench):
+def test_invalid_control_requests_are_refused(bench: Bench):
     with pytest.raises(EmulatorError, match="unknown line fault 'gremlins'"):
         bench.control.set_faults(gremlins=0.5)
     with pytest.raises(EmulatorError, match="sideways"):

@@ -1,4 +1,4 @@
-/* Positions in the units of servos, and Dynamixel packets against those that the vendor's e-manual prints. */
+/* Positions in the units of servos, and Dynamixel packets against those in the vendor's e-manual. */
 #include <math.h>
 
 #include "cmocka_suite.h"
@@ -19,7 +19,7 @@ static void pulses_span_the_range_of_the_joint(void **state)
     assert_int_equal(servo_pulse_us(&ANGLE, NAN), 1000);
 }
 
-static void goals_are_parts_of_a_turn(void **state)
+static void goals_are_fractions_of_a_turn(void **state)
 {
     (void)state;
     assert_int_equal(dynamixel_goal(&ANGLE, 0.0f), 2048);
@@ -82,7 +82,7 @@ static const uint8_t PING_ANSWER[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x07, 0x00,
 static const uint8_t READ_ANSWER[] = {0xFF, 0xFF, 0xFD, 0x00, 0x01, 0x08, 0x00, 0x55,
                                       0x00, 0xA6, 0x00, 0x00, 0x00, 0x8C, 0xC0};
 
-static void answers_are_those_of_the_manual(void **state)
+static void status_packets_are_those_of_the_manual(void **state)
 {
     (void)state;
     assert_int_equal(feed(PING_ANSWER, sizeof PING_ANSWER), 1);
@@ -95,7 +95,7 @@ static void answers_are_those_of_the_manual(void **state)
     assert_int_equal(status.parameters[0], 0xA6);
 }
 
-static void answers_are_found_between_noise_and_instructions(void **state)
+static void status_packets_are_found_between_noise_and_instructions(void **state)
 {
     (void)state;
     const uint8_t noise[] = {0x00, 0xFF, 0xFD, 0xFF, 0xFF, 0xFF};
@@ -107,7 +107,7 @@ static void answers_are_found_between_noise_and_instructions(void **state)
     assert_int_equal(receiver.damaged, 0);
 }
 
-static void every_flipped_bit_is_seen(void **state)
+static void every_flipped_bit_is_detected(void **state)
 {
     (void)state;
     for (size_t bit = 0; bit < 8 * sizeof READ_ANSWER; bit++) {
@@ -121,7 +121,7 @@ static void every_flipped_bit_is_seen(void **state)
     }
 }
 
-static void what_looks_like_a_start_is_stuffed_and_comes_back(void **state)
+static void parameters_that_contain_a_header_are_stuffed_and_restored(void **state)
 {
     (void)state;
     const uint8_t content[] = {0x00, 0xFF, 0xFF, 0xFD, 0xFF, 0xFF, 0xFD, 0x01};
@@ -137,12 +137,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pulses_span_the_range_of_the_joint),
-        cmocka_unit_test(goals_are_parts_of_a_turn),
+        cmocka_unit_test(goals_are_fractions_of_a_turn),
         cmocka_unit_test(packets_are_those_of_the_manual),
-        cmocka_unit_test_setup(answers_are_those_of_the_manual, setup),
-        cmocka_unit_test_setup(answers_are_found_between_noise_and_instructions, setup),
-        cmocka_unit_test_setup(every_flipped_bit_is_seen, setup),
-        cmocka_unit_test_setup(what_looks_like_a_start_is_stuffed_and_comes_back, setup),
+        cmocka_unit_test_setup(status_packets_are_those_of_the_manual, setup),
+        cmocka_unit_test_setup(status_packets_are_found_between_noise_and_instructions, setup),
+        cmocka_unit_test_setup(every_flipped_bit_is_detected, setup),
+        cmocka_unit_test_setup(parameters_that_contain_a_header_are_stuffed_and_restored, setup),
     };
     return cmocka_run_group_tests_name("actuators", tests, NULL, NULL);
 }

@@ -27,7 +27,7 @@ def image_with(actuators: str) -> Path:
 
 
 def counts(step: int) -> list[int]:
-    """The joints spread out slowly, each to another place."""
+    """Each joint moves slowly to a different position."""
     return [round(j.home / j.resolution) + 40 * step * (number + 1) for number, j in enumerate(JOINTS)]
 
 

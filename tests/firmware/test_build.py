@@ -1,4 +1,4 @@
-"""The firmware builds without a warning, its C tests pass under sanitizers, and what is generated is current."""
+"""The firmware builds without a warning, its C tests pass under sanitizers, and generated files are current."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_joint_tables_are_current(table: JointTable) -> None:
     assert generate_joints.is_current(table), "run: python -m firmware_bridge.firmware.generate_joints"
 
 
-def test_python_and_c_hash_the_table_alike() -> None:
+def test_python_and_c_compute_the_same_hash_of_the_table() -> None:
     library = load_library()
     table = ctypes.addressof(ctypes.c_char.in_dll(library, "joint_table"))
     assert library.joint_table_hash(ctypes.c_void_p(table)) == bench().limits_hash
 
 
-def test_the_hash_notices_every_change(tmp_path: Path) -> None:
+def test_every_change_of_the_table_changes_its_hash(tmp_path: Path) -> None:
     text = BENCH.read_text()
     hashes = {bench().limits_hash}
     for old, new in [

@@ -1,4 +1,4 @@
-/* Fragments become a chunk, chunks become setpoints in the ring. */
+/* The assembly of fragments to chunks, and the ring of setpoints. */
 #include "chunk_assembly.h"
 #include "cmocka_suite.h"
 #include "setpoint_ring.h"
@@ -43,7 +43,7 @@ static void setpoints_are_found_by_their_tick(void **state)
     assert_int_equal(setpoint_ring_level(&ring, 1003), 6);
 }
 
-static void a_newer_chunk_keeps_the_guard_and_replaces_the_rest(void **state)
+static void a_newer_chunk_replaces_all_setpoints_after_the_guard(void **state)
 {
     (void)state;
     assert_int_equal(commit(1, 100, 50, 98), LINK_CHUNK_RESULT_ACCEPTED);
@@ -56,7 +56,7 @@ static void a_newer_chunk_keeps_the_guard_and_replaces_the_rest(void **state)
     assert_int_equal(setpoint_ring_level(&ring, 110), 14);
 }
 
-static void the_old_plan_goes_on_until_a_later_chunk_begins(void **state)
+static void the_old_plan_continues_until_a_later_chunk_begins(void **state)
 {
     (void)state;
     assert_int_equal(commit(1, 100, 50, 98), LINK_CHUNK_RESULT_ACCEPTED);
@@ -134,7 +134,7 @@ static void fragments_in_any_order_make_the_chunk(void **state)
     assert_int_equal(reply.result, LINK_CHUNK_RESULT_INCOMPLETE);
     assert_int_equal(reply.received, 4);
     assert_int_equal(add_part(9, 0, 50), ASSEMBLY_QUIET);
-    assert_int_equal(add_part(9, 0, 50), ASSEMBLY_REPLY); /* a repetition: the host may not have heard */
+    assert_int_equal(add_part(9, 0, 50), ASSEMBLY_REPLY); /* a repetition: the host may have missed the reply */
     assert_int_equal(reply.received, 5);
     assert_int_equal(add_part(9, 1, 51), ASSEMBLY_COMPLETE);
     assert_int_equal(assembly.chunk.counts[4][1], 1003);
@@ -174,7 +174,7 @@ static void the_result_is_sent_again_when_a_fragment_is_repeated(void **state)
     assert_int_equal(reply.chunk_id, 8);
 }
 
-static void a_quiet_line_is_reminded_once(void **state)
+static void missing_fragments_are_reported_once_on_a_quiet_line(void **state)
 {
     (void)state;
     (void)add_part(9, 0, 50);
@@ -186,7 +186,7 @@ static void a_quiet_line_is_reminded_once(void **state)
     assert_true(chunk_assembly_remind(&assembly, 70, &reply));
 }
 
-static void a_newer_chunk_drops_an_unfinished_one(void **state)
+static void a_newer_chunk_replaces_an_incomplete_one(void **state)
 {
     (void)state;
     (void)add_part(9, 0, 50);
@@ -238,16 +238,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(setpoints_are_found_by_their_tick, setup),
-        cmocka_unit_test_setup(a_newer_chunk_keeps_the_guard_and_replaces_the_rest, setup),
-        cmocka_unit_test_setup(the_old_plan_goes_on_until_a_later_chunk_begins, setup),
+        cmocka_unit_test_setup(a_newer_chunk_replaces_all_setpoints_after_the_guard, setup),
+        cmocka_unit_test_setup(the_old_plan_continues_until_a_later_chunk_begins, setup),
         cmocka_unit_test_setup(older_chunks_never_replace_newer_ones, setup),
         cmocka_unit_test_setup(late_and_far_chunks_change_nothing, setup),
         cmocka_unit_test_setup(ticks_and_chunk_numbers_may_wrap_around, setup),
         cmocka_unit_test_setup(fragments_in_any_order_make_the_chunk, setup),
         cmocka_unit_test_setup(every_second_fragment_and_every_gap_is_acknowledged, setup),
         cmocka_unit_test_setup(the_result_is_sent_again_when_a_fragment_is_repeated, setup),
-        cmocka_unit_test_setup(a_quiet_line_is_reminded_once, setup),
-        cmocka_unit_test_setup(a_newer_chunk_drops_an_unfinished_one, setup),
+        cmocka_unit_test_setup(missing_fragments_are_reported_once_on_a_quiet_line, setup),
+        cmocka_unit_test_setup(a_newer_chunk_replaces_an_incomplete_one, setup),
         cmocka_unit_test_setup(impossible_fragments_are_refused, setup),
         cmocka_unit_test_setup(fragments_that_contradict_each_other_are_refused, setup),
     };

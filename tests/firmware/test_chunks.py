@@ -1,4 +1,4 @@
-"""Chunks enter the ring as a whole or not at all, whatever the line does to their fragments."""
+"""A chunk enters the ring completely or not at all, for any loss, repetition and order of its fragments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_incomplete_chunk_is_never_executed_and_what_is_missing_is_named() ->
     assert [firmware.tick().state for _ in range(20)] == [State.ARMED] * 20
 
 
-def test_when_the_last_fragment_is_lost_the_firmware_asks_by_itself() -> None:
+def test_when_the_last_fragment_is_lost_the_firmware_reports_it_unasked() -> None:
     firmware = ready()
     messages: list[Any] = firmware.send(*firmware.fragments(firmware.tick_number + 30, ROWS)[:-1])
     for _ in range(6):
@@ -43,7 +43,7 @@ def test_when_the_last_fragment_is_lost_the_firmware_asks_by_itself() -> None:
 
 
 def deliver(firmware: HostFirmware, fragments: list[Fragment], chooser: random.Random) -> list[ChunkReply]:
-    """Send with losses, repetitions and in any order; then whatever the firmware says is missing, until it is whole."""
+    """Sends with losses, repetitions and in any order; then sends those that the firmware reports missing."""
     replies: list[ChunkReply] = []
     missing = set(range(len(fragments)))
     while missing:
@@ -105,14 +105,14 @@ def test_a_newer_chunk_takes_over_at_the_guard() -> None:
         (5, [[0] * 13], ChunkResult.WRONG_SHAPE),
     ],
 )
-def test_every_chunk_gets_its_verdict(first: int, rows: list[list[int]], result: ChunkResult) -> None:
+def test_every_chunk_gets_a_reply_with_its_result(first: int, rows: list[list[int]], result: ChunkResult) -> None:
     firmware = ready()
     for _ in range(60):
         firmware.tick()
     assert firmware.play(firmware.tick_number + first, rows).result == result
 
 
-def test_an_older_chunk_is_stale() -> None:
+def test_an_older_chunk_is_reported_stale() -> None:
     firmware = ready()
     old = firmware.fragments(firmware.tick_number + 5, ROWS)
     assert firmware.play(firmware.tick_number + 5, ROWS).result == ChunkResult.ACCEPTED

@@ -53,7 +53,7 @@ static void cobs_matches_the_examples_of_the_paper(void **state)
     }
 }
 
-static void every_size_of_payload_comes_back(void **state)
+static void payloads_of_every_size_are_decoded_unchanged(void **state)
 {
     (void)state;
     uint8_t payload[LINK_MAX_PAYLOAD + 1];
@@ -73,7 +73,7 @@ static void every_size_of_payload_comes_back(void **state)
     assert_int_equal(frame_encode(0x42, 0, payload, sizeof payload, wire), 0);
 }
 
-static void damage_is_counted_and_the_next_frame_is_whole(void **state)
+static void damage_is_counted_and_the_next_frame_is_decoded(void **state)
 {
     (void)state;
     uint8_t wire[FRAME_WIRE_SIZE];
@@ -109,7 +109,7 @@ static void an_idle_line_is_no_error(void **state)
     assert_int_equal(decoder.framing_errors + decoder.crc_errors, 0);
 }
 
-static void repeated_numbers_are_refused_once_seen(void **state)
+static void repeated_sequence_numbers_are_refused(void **state)
 {
     (void)state;
     struct sequence_window window = {0};
@@ -126,7 +126,7 @@ static void repeated_numbers_are_refused_once_seen(void **state)
     assert_int_equal(window.gaps, 2);
 }
 
-static void a_sender_that_counts_anew_is_heard(void **state)
+static void a_sender_that_restarts_its_sequence_is_accepted(void **state)
 {
     (void)state;
     struct sequence_window window = {0};
@@ -144,12 +144,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc_has_the_published_check_value),
         cmocka_unit_test(cobs_matches_the_examples_of_the_paper),
-        cmocka_unit_test_setup(every_size_of_payload_comes_back, setup),
-        cmocka_unit_test_setup(damage_is_counted_and_the_next_frame_is_whole, setup),
+        cmocka_unit_test_setup(payloads_of_every_size_are_decoded_unchanged, setup),
+        cmocka_unit_test_setup(damage_is_counted_and_the_next_frame_is_decoded, setup),
         cmocka_unit_test_setup(an_endless_frame_is_one_framing_error, setup),
         cmocka_unit_test_setup(an_idle_line_is_no_error, setup),
-        cmocka_unit_test(repeated_numbers_are_refused_once_seen),
-        cmocka_unit_test(a_sender_that_counts_anew_is_heard),
+        cmocka_unit_test(repeated_sequence_numbers_are_refused),
+        cmocka_unit_test(a_sender_that_restarts_its_sequence_is_accepted),
     };
     return cmocka_run_group_tests_name("frames", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-"""The C codec agrees with zlib and with the Python messages, and takes no damaged frame."""
+"""The C codec agrees with zlib and with the Python messages, and accepts no damaged frame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_crc_is_that_of_zlib(data: bytes, split: int) -> None:
 
 
 @given(data=st.binary(max_size=253) | st.lists(st.sampled_from([0, 1, 255]), max_size=253).map(bytes))
-def test_cobs_is_undone_by_python(data: bytes) -> None:
+def test_python_decodes_cobs_of_the_firmware(data: bytes) -> None:
     out = ctypes.create_string_buffer(260)
     size = load_library().cobs_encode(data, ctypes.c_size_t(len(data)), out)
     coded = out.raw[:size]
@@ -79,7 +79,7 @@ def test_only_sent_pings_are_answered_on_a_damaged_line(data: st.DataObject) -> 
     assert len({pong.ping_id for pong in pongs}) == len(pongs) >= 1
 
 
-def test_everything_that_is_wrong_is_counted() -> None:
+def test_every_kind_of_wrong_frame_is_counted() -> None:
     firmware = HostFirmware()
     first, second, fourth = (encode_frame(Ping.ID, seq, Ping(seq, 0).pack()) for seq in (1, 2, 4))
     corrupt = bytearray(second)
@@ -106,7 +106,7 @@ def test_a_payload_of_the_wrong_size_is_no_message(payload: bytes) -> None:
     assert counters(firmware).framing_errors == 1
 
 
-def test_hello_starts_the_sequence_anew() -> None:
+def test_hello_resets_the_sequence_number() -> None:
     firmware = HostFirmware()
     for _ in range(2):
         firmware.receive(encode_frame(Hello.ID, 0, Hello(SCHEMA_HASH).pack()))

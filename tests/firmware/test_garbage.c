@@ -1,4 +1,4 @@
-/* The whole controller under sanitizers, fed with garbage: random bytes, and intact frames of random content. */
+/* The whole controller under sanitizers, with random bytes, and with valid frames of random content. */
 #include "cmocka_suite.h"
 #include "frame_encoder.h"
 #include "host_board.h"
@@ -46,7 +46,7 @@ static void tick_and_poll(uint32_t tick)
     (void)host_take_sent(sent, sizeof sent);
 }
 
-static void random_bytes_are_survived(void **state)
+static void random_bytes_leave_the_controller_working(void **state)
 {
     (void)state;
     for (uint32_t round = 1; round <= ROUNDS; round++) {
@@ -93,7 +93,7 @@ static size_t random_payload(uint8_t type, uint32_t tick, uint8_t *payload)
     return size;
 }
 
-static void intact_frames_of_random_content_never_break_a_limit(void **state)
+static void valid_frames_of_random_content_never_break_a_limit(void **state)
 {
     (void)state;
     const uint8_t types[] = {LINK_HELLO_ID, LINK_PING_ID, LINK_PING_ID, LINK_COMMAND_REQUEST_ID,
@@ -108,7 +108,7 @@ static void intact_frames_of_random_content_never_break_a_limit(void **state)
         tick_and_poll(round);
         running += host_control()->safety.state == LINK_STATE_RUNNING ? 1u : 0u;
     }
-    assert_true(running > 100); /* or this test has shown nothing */
+    assert_true(running > 100); /* otherwise this test checks nothing */
 }
 
 static void a_blocked_uart_drops_the_oldest_telemetry_and_keeps_replies(void **state)
@@ -155,8 +155,8 @@ static void a_blocked_uart_drops_the_oldest_telemetry_and_keeps_replies(void **s
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(random_bytes_are_survived, setup),
-        cmocka_unit_test_setup(intact_frames_of_random_content_never_break_a_limit, setup),
+        cmocka_unit_test_setup(random_bytes_leave_the_controller_working, setup),
+        cmocka_unit_test_setup(valid_frames_of_random_content_never_break_a_limit, setup),
         cmocka_unit_test_setup(a_blocked_uart_drops_the_oldest_telemetry_and_keeps_replies, setup),
     };
     return cmocka_run_group_tests_name("garbage", tests, NULL, NULL);

@@ -1,4 +1,4 @@
-"""The image on the emulated board: what only hardware can show, which is watchdog, e-stop pin and coalesced ticks."""
+"""The image on the emulated board: watchdog, e-stop pin and coalesced ticks, which the host library does not have."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Line:
         self._port.close()
 
     def until(self, wanted: Callable[[Any], bool], limit_s: float = 8.0) -> list[Any]:
-        """Read until a message is as wanted; that one is the last of the list."""
+        """Reads until a message satisfies the condition; that message is the last of the list."""
         seen: list[Any] = []
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
@@ -107,7 +107,7 @@ def test_coalesced_ticks_are_counted_and_the_tick_number_follows_the_counter(lin
     assert not after.flags and after.state == State.DISARMED
 
 
-def test_a_processor_that_hangs_is_reset_and_says_so(line: Line) -> None:
+def test_a_processor_that_hangs_is_reset_and_reports_it(line: Line) -> None:
     reports = line.ticks(1)
 
     def has_reset() -> bool:

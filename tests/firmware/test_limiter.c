@@ -56,7 +56,7 @@ static void a_resting_target_is_reached_without_overshoot(void **state)
     assert_true(motion.velocity == 0.0f);
 }
 
-static void a_moving_target_is_caught_up_with_and_then_followed_exactly(void **state)
+static void a_moving_target_is_reached_and_then_followed_exactly(void **state)
 {
     (void)state;
     struct joint_motion motion = {-0.5f, 0.0f};
@@ -71,7 +71,7 @@ static void a_moving_target_is_caught_up_with_and_then_followed_exactly(void **s
     assert_true(motion.position == target);
 }
 
-static void a_motion_within_limits_comes_out_unchanged(void **state)
+static void a_motion_within_limits_is_not_changed(void **state)
 {
     (void)state;
     struct joint_motion motion = {0.0f, 0.0f};
@@ -90,7 +90,7 @@ static void a_corner_where_the_target_will_stop_is_not_passed(void **state)
     struct motion_target target = {-0.5f, 0.08f, 0.0f};
     struct joint_motion motion = {-0.5f, 0.08f};
     for (unsigned tick = 0; tick < 10; tick++) {
-        target.position += target.velocity; /* as far as the corner, and on: the limiter must not follow */
+        target.position += target.velocity; /* beyond the corner: the limiter must not follow */
         (void)motion_track(&limits, &motion, &target, &corner);
         assert_true(motion.position <= 0.3f);
         assert_true(tick >= 5 || motion.position == target.position); /* nor slow down before it must */
@@ -113,7 +113,7 @@ static void full_speed_at_a_position_limit_stops_before_it(void **state)
     assert_true(motion.velocity == 0.0f);
 }
 
-static void stopping_takes_the_shortest_way_and_rests(void **state)
+static void stopping_takes_the_shortest_distance_and_ends_at_rest(void **state)
 {
     (void)state;
     struct joint_motion motion = {0.0f, 0.1f};
@@ -127,7 +127,7 @@ static void stopping_takes_the_shortest_way_and_rests(void **state)
     assert_true(fabsf(motion.position - 0.45f) < 10 * SLACK);
 }
 
-static void no_number_at_all_stops_the_joint(void **state)
+static void a_target_that_is_not_a_number_stops_the_joint(void **state)
 {
     (void)state;
     const float garbage[][2] = {{NAN, 0.0f}, {0.0f, NAN}, {INFINITY, -INFINITY}, {-INFINITY, NAN}};
@@ -142,12 +142,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits_are_per_tick),
         cmocka_unit_test(a_resting_target_is_reached_without_overshoot),
-        cmocka_unit_test(a_moving_target_is_caught_up_with_and_then_followed_exactly),
-        cmocka_unit_test(a_motion_within_limits_comes_out_unchanged),
+        cmocka_unit_test(a_moving_target_is_reached_and_then_followed_exactly),
+        cmocka_unit_test(a_motion_within_limits_is_not_changed),
         cmocka_unit_test(a_corner_where_the_target_will_stop_is_not_passed),
         cmocka_unit_test(full_speed_at_a_position_limit_stops_before_it),
-        cmocka_unit_test(stopping_takes_the_shortest_way_and_rests),
-        cmocka_unit_test(no_number_at_all_stops_the_joint),
+        cmocka_unit_test(stopping_takes_the_shortest_distance_and_ends_at_rest),
+        cmocka_unit_test(a_target_that_is_not_a_number_stops_the_joint),
     };
     return cmocka_run_group_tests_name("limiter", tests, setup, NULL);
 }

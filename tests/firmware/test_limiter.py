@@ -53,7 +53,7 @@ class Limiter:
         assert self._room() >= stopping_way(abs(self.motion.velocity), self.limits.max_change) - 1e-5
 
     def _room(self) -> float:
-        """The way to the limit that the joint moves towards."""
+        """The distance to the position limit in the direction of motion."""
         ahead = self.motion.position if self.motion.velocity > 0 else -self.motion.position
         return 1.0 - ahead
 

@@ -1,4 +1,4 @@
-"""The unmodified image of the Raspberry Pi Pico, instruction by instruction: always the same, and as on the host."""
+"""The unmodified image of the Raspberry Pi Pico in rp2040js: its output is reproducible and equals that of the host."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def image() -> Path:
 
 
 def rows(steps: int, jump: float = 0.0) -> list[list[int]]:
-    """A swing of all joints, and from its middle on one that no limit allows."""
+    """A sinusoidal motion of all joints; in its second half it exceeds the limits."""
     swing = [0.2 * (1 - math.cos(0.12 * step)) + (jump if step > steps // 2 else 0.0) for step in range(steps)]
     return [
         [round((j.home + share * 0.4 * (j.maximum - j.home)) / j.resolution) for j in ALOHA.joints] for share in swing
@@ -103,7 +103,7 @@ def test_ticks_keep_the_period(image: Path) -> None:
 
 
 def flooded(image: Path) -> tuple[int, list[ChunkReply], Counters | None]:
-    """The line is full for half a second while the arm moves: chunk after chunk at 921600 baud."""
+    """Chunks without a pause for half a second at 921600 baud while the arm moves."""
     script = playing_script(rows(60))
     for number in range(28):
         script.send(FIRST + number, *fragments(FIRST + number + 8, rows(55), chunk_id=number + 2))
@@ -122,7 +122,7 @@ def test_a_full_line_at_921600_baud_loses_no_byte(image: Path) -> None:
 
 @pytest.mark.slow
 def test_a_uart_that_cannot_interrupt_the_servo_loses_bytes(tmp_path: Path) -> None:
-    """Shows that the emulator would show it: the same flood, with both interrupts equally urgent."""
+    """Shows that rp2040js can detect the loss: the same flood, with equal priority of both interrupts."""
     require_emulator()
     copy = tmp_path / "firmware"
     shutil.copytree(FIRMWARE, copy, ignore=shutil.ignore_patterns("build", "__pycache__", "node_modules"))
@@ -136,7 +136,7 @@ def test_a_uart_that_cannot_interrupt_the_servo_loses_bytes(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("part", ["main", "servo"])
-def test_the_watchdog_bites_when_either_loop_or_interrupt_hangs(image: Path, part: str) -> None:
+def test_the_watchdog_resets_the_board_when_loop_or_interrupt_hangs(image: Path, part: str) -> None:
     run = Script().event(15, hang=part).run(image, 60)
     assert 15 * 20 + 480 <= run.figures["watchdog_ms"] <= 15 * 20 + 520
 
@@ -149,7 +149,7 @@ def test_the_estop_pin_acts_in_the_next_tick(image: Path) -> None:
     assert run.ticks[-1].executed == run.ticks[-2].executed
 
 
-def test_the_figures_of_the_image(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_servo_interrupt_and_stack_stay_within_their_budgets(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = playing_script(rows(40, jump=0.5)).run(image, 75)
     cycles, stack = run.figures["worst_servo_cycles"], run.figures["deepest_stack"]
     with capsys.disabled():

@@ -56,7 +56,7 @@ static void commands_are_accepted_only_where_the_table_says(void **state)
     assert_int_equal(command(99), LINK_COMMAND_RESULT_UNKNOWN_COMMAND);
 }
 
-static void arming_needs_a_known_host_that_was_just_heard(void **state)
+static void arming_needs_a_known_host_and_a_recent_heartbeat(void **state)
 {
     (void)state;
     safety_init(&safety, LINK_RESET_CAUSE_POWER_ON, TICK_HZ);
@@ -105,7 +105,7 @@ static void starvation_waits_for_rest(void **state)
     assert_int_equal(safety.state, LINK_STATE_SAFE);
 }
 
-static void silence_stops_in_every_active_state(void **state)
+static void a_missing_heartbeat_stops_the_arm_in_every_active_state(void **state)
 {
     (void)state;
     const enum link_state active[] = {LINK_STATE_ARMED, LINK_STATE_RUNNING, LINK_STATE_STARVED};
@@ -126,7 +126,7 @@ static void silence_stops_in_every_active_state(void **state)
     }
 }
 
-static void coalesced_ticks_are_not_the_hosts_silence(void **state)
+static void coalesced_ticks_do_not_count_as_missing_heartbeats(void **state)
 {
     (void)state;
     struct safety_inputs inputs = CALM;
@@ -141,7 +141,7 @@ static void coalesced_ticks_are_not_the_hosts_silence(void **state)
     assert_int_equal(safety.faults, LINK_FAULT_TICK_OVERRUN);
 }
 
-static void endless_saturation_latches(void **state)
+static void long_saturation_latches(void **state)
 {
     (void)state;
     struct safety_inputs inputs = CALM;
@@ -155,7 +155,7 @@ static void endless_saturation_latches(void **state)
     assert_int_equal(safety.faults, LINK_FAULT_LIMIT_SATURATION);
 }
 
-static void the_estop_pin_latches_in_any_state_and_holds_off_clear(void **state)
+static void the_estop_pin_latches_in_any_state_and_prevents_clear(void **state)
 {
     (void)state;
     struct safety_inputs inputs = CALM;
@@ -174,7 +174,7 @@ static void the_estop_pin_latches_in_any_state_and_holds_off_clear(void **state)
     assert_int_equal(safety.faults, 0);
 }
 
-static void limits_of_time_are_ticks_of_the_control_rate(void **state)
+static void time_limits_are_converted_to_ticks_of_the_control_rate(void **state)
 {
     (void)state;
     const struct {
@@ -205,14 +205,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(commands_are_accepted_only_where_the_table_says, setup),
-        cmocka_unit_test_setup(arming_needs_a_known_host_that_was_just_heard, setup),
+        cmocka_unit_test_setup(arming_needs_a_known_host_and_a_recent_heartbeat, setup),
         cmocka_unit_test_setup(starvation_returns_to_running_or_latches, setup),
         cmocka_unit_test_setup(starvation_waits_for_rest, setup),
-        cmocka_unit_test_setup(silence_stops_in_every_active_state, setup),
-        cmocka_unit_test_setup(coalesced_ticks_are_not_the_hosts_silence, setup),
-        cmocka_unit_test_setup(endless_saturation_latches, setup),
-        cmocka_unit_test_setup(the_estop_pin_latches_in_any_state_and_holds_off_clear, setup),
-        cmocka_unit_test(limits_of_time_are_ticks_of_the_control_rate),
+        cmocka_unit_test_setup(a_missing_heartbeat_stops_the_arm_in_every_active_state, setup),
+        cmocka_unit_test_setup(coalesced_ticks_do_not_count_as_missing_heartbeats, setup),
+        cmocka_unit_test_setup(long_saturation_latches, setup),
+        cmocka_unit_test_setup(the_estop_pin_latches_in_any_state_and_prevents_clear, setup),
+        cmocka_unit_test(time_limits_are_converted_to_ticks_of_the_control_rate),
         cmocka_unit_test_setup(a_watchdog_reset_must_be_cleared_before_arming, setup),
     };
     return cmocka_run_group_tests_name("safety", tests, NULL, NULL);

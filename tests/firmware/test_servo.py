@@ -122,7 +122,7 @@ def test_a_plan_that_ends_in_motion_brakes_from_its_last_setpoint_on() -> None:
 @pytest.mark.parametrize("speed", [700, 900, 1300, 1600])  # 3.5 to 8 rad/s, the limit
 @pytest.mark.parametrize("ticks", [3, 5, 14])
 def test_an_abrupt_stop_is_not_overshot_between_ticks_either(speed: int, ticks: int) -> None:
-    """The joint starts and stops within a tick, which no acceleration limit allows: it arrives late, and from below."""
+    """The plan starts and stops within a tick, beyond the acceleration limit: the joint arrives late, no overshoot."""
     rows = [moved(0)] + [moved(speed * tick) for tick in range(1, ticks + 1)]
     _, path = walk(started(rows + [rows[-1]] * 12), ticks + 10)
     assert path[:, 0].max() == path[-1, 0] == pytest.approx(rows[-1][0] * 1e-4, abs=1e-6)
@@ -130,8 +130,8 @@ def test_an_abrupt_stop_is_not_overshot_between_ticks_either(speed: int, ticks: 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1000, 1000), st.sampled_from([1, 1, 2, 3, 8])), min_size=1, max_size=12))
-def test_no_plan_is_overshot_by_more_than_an_even_acceleration_bulges(runs: list[tuple[int, int]]) -> None:
-    """Any jumps of the velocity up to 5 rad/s; half a parabola through two equal setpoints is an eighth of a turn."""
+def test_overshoot_of_any_plan_is_bounded_by_the_acceleration_limit(runs: list[tuple[int, int]]) -> None:
+    """Any velocity steps up to 5 rad/s; with equal setpoints, constant acceleration A moves by at most A tick^2 / 8."""
     ways = [way for way, ticks in runs for _ in range(ticks)][:30]
     offsets = [0, 0, *accumulate(ways)]
     _, path = walk(started([moved(offset) for offset in offsets + [offsets[-1]] * 15]), len(offsets) + 13)
@@ -141,8 +141,8 @@ def test_no_plan_is_overshot_by_more_than_an_even_acceleration_bulges(runs: list
 
 
 @pytest.mark.parametrize("late", range(2, 26, 3))
-def test_a_swing_that_is_under_way_is_caught_up_with_and_not_passed(late: int) -> None:
-    """From rest; the swing takes four fifths of the velocity, so 25 ticks are little more than what the limits need."""
+def test_a_moving_sinusoidal_plan_is_reached_from_rest_without_overshoot(late: int) -> None:
+    """From rest; the plan needs four fifths of the velocity limit, so 25 ticks are little more than the minimum."""
     swing = np.rint(12800 * (1 - np.cos(0.1 * np.arange(late, late + 50)))).astype(int)  # up to 6.4 rad/s, 32 rad/s^2
     reports, _ = walk(started([moved(offset) for offset in swing.tolist()]), 48)
     behind = swing[:48] - np.array([report.executed[0] for report in reports]) * 1e4

@@ -50,14 +50,14 @@ def steps(reports: list[Telemetry]) -> list[float]:
     return [b.executed[0] - a.executed[0] for a, b in pairwise(reports)]
 
 
-def test_welcome_tells_what_the_firmware_is() -> None:
+def test_welcome_describes_the_firmware() -> None:
     (welcome,) = only(Welcome, HostFirmware(ResetCause.SOFTWARE).send(Hello(SCHEMA_HASH)))
     assert (welcome.schema_hash, welcome.limits_hash) == (SCHEMA_HASH, bench().limits_hash)
     assert (welcome.tick_period_us, welcome.counter_hz, welcome.ring_depth) == (20_000, 25_000_000, RING_DEPTH)
     assert (welcome.joints, welcome.reset_cause) == (14, ResetCause.SOFTWARE)
 
 
-def test_it_boots_disarmed_at_home() -> None:
+def test_the_firmware_boots_disarmed_at_home() -> None:
     report = HostFirmware().tick()
     assert (report.state, report.faults, report.flags) == (State.DISARMED, 0, 0)
     assert report.executed == tuple(joint.home for joint in bench().joints)
@@ -178,7 +178,7 @@ def test_disarm_slows_down_within_the_limits() -> None:
     assert steps(reports)[3:] == pytest.approx([0.072, 0.0024, 0.0, 0.0], abs=1e-5)
 
 
-def test_disarm_forgets_the_plan_even_when_armed_again_at_once() -> None:
+def test_disarm_discards_the_plan_even_when_armed_again_at_once() -> None:
     firmware = running(SPRINT)
     firmware.tick()
     firmware.command(Command.DISARM)
@@ -308,5 +308,5 @@ def test_no_sequence_of_events_violates_an_invariant(data: st.DataObject) -> Non
             checker.check(firmware.tick(elapsed, heartbeat=action != "quiet"), elapsed)
 
 
-def test_home_is_whole_counts() -> None:
+def test_home_positions_are_whole_counts() -> None:
     assert [value * 1e-4 for value in home()] == pytest.approx([joint.home for joint in bench().joints], abs=1e-6)

@@ -1,4 +1,4 @@
-/* The decoder against any bytes: what it takes is a frame that the encoder gives back byte for byte. */
+/* The decoder against any bytes: the encoder reproduces every accepted frame byte for byte. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +16,7 @@ static void check_is_what_was_sent(const struct frame *frame, const uint8_t *sen
     require(again_size == size && memcmp(again, sent, size) == 0);
 }
 
-/* The input itself, and, because no fuzzer guesses a CRC, the input as the body of a frame whose CRC is right. */
+/* The input itself, and, because a fuzzer does not find a CRC, the input as the body of a frame with a correct CRC. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static uint8_t line[8192];

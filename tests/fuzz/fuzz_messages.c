@@ -1,8 +1,8 @@
-/* The whole core against any conversation: frames with the right CRC and any content, raw bytes, ticks that come late,
- * a line that takes no bytes, the e-stop pin.
+/* The whole core against any conversation: frames with the right CRC and any content, raw bytes, late ticks,
+ * a UART that accepts no bytes, the e-stop pin.
  *
- * The input is a list of orders, one byte each, followed by what the order needs. Whatever happens, everything that
- * the firmware sends is intact, every position lies within its limits, and only RUNNING executes a chunk. */
+ * The input is a list of actions, one byte each, followed by the data of the action. For any input, every frame that
+ * the firmware sends is valid, every position is within its limits, and only RUNNING executes a chunk. */
 #include <string.h>
 
 #include "frame_encoder.h"
@@ -140,16 +140,16 @@ static void send_raw(struct script *script)
 
 static void run_ticks(struct script *script)
 {
-    const uint8_t order = next_byte(script);
-    const uint32_t late = order >= 0xF0u ? order - 0xEFu : 1u;
-    for (uint8_t i = 0; i <= order % 4u; i++) {
+    const uint8_t how = next_byte(script);
+    const uint32_t late = how >= 0xF0u ? how - 0xEFu : 1u;
+    for (uint8_t i = 0; i <= how % 4u; i++) {
         tick += late;
         host_tick(tick);
         host_poll();
     }
 }
 
-static void obey(struct script *script)
+static void apply_next_action(struct script *script)
 {
     switch (next_byte(script) % 10u) {
     case 0:
@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     frame_decoder_init(&host_decoder);
     host_reset(next_byte(&script) % 4u);
     while (script.at < script.end) {
-        obey(&script);
+        apply_next_action(&script);
         host_poll();
         take_sent();
     }

@@ -1,4 +1,4 @@
-/* What every fuzz target offers, and how it says that something is wrong. */
+/* The entry point of every fuzz target, and the function that reports a fault. */
 #ifndef FUZZ_TARGET_H
 #define FUZZ_TARGET_H
 

@@ -24,7 +24,7 @@ KEPT_BYTES = 24_000  # of inputs in one corpus
 
 
 def command_of(target: str) -> list[str]:
-    """The program of a target, built where it has to be."""
+    """The program of a target; it is built if it is needed."""
     if target == "framing" and importlib.util.find_spec("atheris") is None:
         sys.exit("atheris is missing: pip install 'pi0-edge[fuzz]'")
     if target == "framing":
@@ -42,14 +42,14 @@ def read_corpus(target: str) -> list[bytes]:
 
 
 def unpack(inputs: list[bytes], folder: Path) -> None:
-    """One file for each input, as libFuzzer wants them."""
+    """Writes one file for each input, as libFuzzer needs them."""
     folder.mkdir()
     for number, data in enumerate(inputs):
         (folder / f"{number:04}").write_bytes(data)
 
 
 def keep(command: list[str], target: str, found: Path, folder: Path) -> None:
-    """Writes the smallest inputs that reach what the found ones reach, up to `KEPT_BYTES`."""
+    """Writes the smallest inputs with the same coverage as those found, up to `KEPT_BYTES`."""
     merged = folder / "merged"
     merged.mkdir()
     subprocess.run([*command, "-merge=1", str(merged), str(found)], check=True, stderr=subprocess.DEVNULL)
@@ -64,7 +64,7 @@ def keep(command: list[str], target: str, found: Path, folder: Path) -> None:
 
 
 def fuzz(target: str, seconds: int, keep_found: bool) -> bool:
-    """Runs one target; whether nothing broke."""
+    """Runs one target; returns whether it found no fault."""
     command = command_of(target)
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-"))
     found = folder / "corpus"
@@ -84,7 +84,7 @@ def fuzz(target: str, seconds: int, keep_found: bool) -> bool:
 
 
 def main() -> int:
-    """Runs the targets in turn; 1 where one broke."""
+    """Runs the targets in turn; returns 1 if one found a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", choices=sorted(LONGEST_INPUT), action="append")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")

@@ -1,4 +1,4 @@
-"""No damage of the line passes for a frame, none outlives the next frame, and a conversation may break off anywhere."""
+"""Decoders refuse each damaged frame and recover by the next one; a conversation may stop after any byte."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ ROWS = [moved(20 * k) for k in range(50)]
 
 
 def greeting(firmware: HostFirmware, seq: int) -> list[object]:
-    """What a host sends first; it ends whatever half frame the board may hold."""
+    """The first bytes that a host sends; they end an incomplete frame in the board's decoder."""
     firmware.receive(b"\0" + encode_frame(Hello.ID, seq, Hello(SCHEMA_HASH).pack()))
     return firmware.poll()
 
 
 def conversation(firmware: HostFirmware) -> bytes:
-    """Armed already: two pings and a chunk that is due soon."""
+    """With the arm armed: two pings and a chunk that is due soon."""
     fragments = firmware.fragments(firmware.tick_number + 8, ROWS)
     return b"".join(firmware.frame(message) for message in (Ping(1, 1), *fragments[:4], Ping(2, 2), *fragments[4:]))
 
@@ -131,7 +131,7 @@ LENGTH = len(conversation(HostFirmware()))
 
 
 @pytest.mark.parametrize("start", range(0, LENGTH, LENGTH // 8))
-def test_line_may_be_cut_and_the_host_begin_anew_after_any_byte(start: int):
+def test_host_may_restart_after_any_byte_of_a_conversation(start: int):
     for cut in range(start, min(start + LENGTH // 8, LENGTH)):
         firmware = HostFirmware().armed()
         firmware.receive(conversation(firmware)[:cut])
@@ -148,7 +148,7 @@ def test_line_may_be_cut_and_the_host_begin_anew_after_any_byte(start: int):
         assert [[round(value * 1e4) for value in row] for row in executed] == ROWS[:9]
 
 
-def test_answers_may_be_cut_after_any_byte():
+def test_answers_may_be_truncated_after_any_byte():
     firmware = HostFirmware()
     first = b"".join(encode_frame(Pong.ID, seq, Pong(seq, 1, 2, 3).pack()) for seq in range(3))
     second = encode_frame(Welcome.ID, 0, only(Welcome, greeting(firmware, 0))[0].pack())
@@ -166,7 +166,7 @@ def frame_starts(stream: bytes) -> list[int]:
     return [0, *(at + 1 for at, byte in enumerate(stream) if byte == 0)]
 
 
-def test_half_a_chunk_of_a_host_that_died_is_never_executed():
+def test_incomplete_chunk_of_a_killed_host_is_never_executed():
     firmware = HostFirmware().armed()
     old = firmware.fragments(firmware.tick_number + 8, ROWS)
     firmware.send(*old[:4])
@@ -176,8 +176,8 @@ def test_half_a_chunk_of_a_host_that_died_is_never_executed():
     assert {firmware.tick().chunk_id for _ in range(40)} == {0}
 
 
-def test_restarted_board_takes_nothing_of_before():
-    """The host goes on in the middle of a chunk, as it does until it sees the counter fall back."""
+def test_restarted_board_executes_nothing_sent_before_the_restart():
+    """The host continues in the middle of a chunk, as it does until it receives a smaller counter."""
     firmware = HostFirmware().armed()
     fragments = firmware.fragments(firmware.tick_number + 8, ROWS)
     firmware.send(*fragments[:5])
@@ -204,7 +204,7 @@ def test_command_repeated_across_a_handshake_is_carried_out_once():
 
 
 @pytest.mark.parametrize("cause", [ResetCause.POWER_ON, ResetCause.WATCHDOG])
-def test_replayed_commands_of_before_a_restart_move_nothing(cause: ResetCause):
+def test_replayed_commands_from_before_a_restart_move_nothing(cause: ResetCause):
     firmware = HostFirmware(cause)
     firmware.receive(encode_frame(CommandRequest.ID, 77, CommandRequest(5, Command.ARM).pack()) * 3)
     messages = firmware.poll()

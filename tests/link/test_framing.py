@@ -1,4 +1,4 @@
-"""Frames survive any cutting of the stream, and no damage passes for a frame."""
+"""Frames are decoded from a stream in any portions, and no damaged frame is accepted."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def test_cobs_removes_every_zero_and_adds_one_byte(data: bytes):
 
 
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 10_000), max_size=8))
-def test_frames_come_back_however_the_stream_is_cut(sent: list[tuple[int, int, bytes]], cuts: list[int]):
+def test_frames_are_decoded_from_a_stream_in_any_portions(sent: list[tuple[int, int, bytes]], cuts: list[int]):
     stream = b"".join(encode_frame(*frame) for frame in sent)
     decoder = FrameDecoder()
     received = [frame for portion in portions(stream, cuts) for frame in decoder.feed(portion)]
@@ -42,7 +42,7 @@ def test_frames_come_back_however_the_stream_is_cut(sent: list[tuple[int, int, b
 
 
 @given(frames, st.data())
-def test_one_flipped_bit_never_passes(frame: tuple[int, int, bytes], data: st.DataObject):
+def test_a_frame_with_one_flipped_bit_is_never_accepted(frame: tuple[int, int, bytes], data: st.DataObject):
     stream = bytearray(encode_frame(*frame))
     bit = data.draw(st.integers(0, 8 * len(stream) - 1))
     stream[bit // 8] ^= 1 << bit % 8
@@ -63,7 +63,7 @@ def test_truncated_frame_is_counted_and_the_next_one_arrives(frame: tuple[int, i
 
 @given(st.lists(st.binary(max_size=2 * MAX_FRAME), max_size=8))
 @settings(max_examples=200)
-def test_garbage_never_raises_and_never_hides_the_next_frame(garbage: list[bytes]):
+def test_random_bytes_raise_no_error_and_the_next_frame_is_decoded(garbage: list[bytes]):
     decoder = FrameDecoder()
     for portion in garbage:
         assert decoder.feed(portion) == []
@@ -71,7 +71,7 @@ def test_garbage_never_raises_and_never_hides_the_next_frame(garbage: list[bytes
     assert [tuple(frame) for frame in decoder.feed(encode_frame(7, 8, b"after"))] == [(7, 8, b"after")]
 
 
-def test_endless_frame_is_one_error_and_no_memory():
+def test_endless_frame_is_one_error_and_needs_no_memory():
     decoder = FrameDecoder()
     for _ in range(1000):
         assert decoder.feed(b"\x05" * 300) == []
@@ -101,7 +101,7 @@ def test_repeated_and_overtaken_frames_are_dropped(newest: int, behind: int):
     assert counters.duplicate_frames == 1
 
 
-def test_sender_that_begins_anew_is_followed():
+def test_decoder_follows_a_sender_that_restarts():
     tracker = SequenceTracker(LineCounters())
     tracker.accepts(5000)
     assert tracker.accepts(3)

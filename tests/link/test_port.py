@@ -1,4 +1,4 @@
-"""A port that cannot be used says why, and what to do."""
+"""The error of an unusable port gives the cause and the remedy."""
 
 import os
 import pty
@@ -71,7 +71,7 @@ def test_port_that_vanishes_is_an_error():
     stream.close()
 
 
-def test_line_that_stands_still_does_not_block_for_ever():
+def test_stalled_line_does_not_block_for_ever():
     _, slave = pty.openpty()
     stream = open_stream(os.ttyname(slave), 921600)
     started = time.monotonic()

@@ -42,7 +42,7 @@ def ns(seconds: float) -> int:
 def exchange(
     clock: TickClock, board: Board, start_s: float, seconds: float, out: Delay, back: Delay, seed: int = 0
 ) -> Iterator[float]:
-    """Pings and ticks for so long, over a line that keeps their order; yields the host time after each."""
+    """Simulates pings and ticks for a duration, over a line that keeps their order; yields the host time after each."""
     chooser = random.Random(seed)
     read, received, reported = start_s, start_s, 0
     for number in range(round(seconds / PING_S)):
@@ -66,7 +66,7 @@ def jittery(least_s: float, mean_s: float) -> Delay:
 
 
 def heavy_tailed(least_s: float) -> Delay:
-    """A Pareto tail of index 1.2: no variance, now and then a second."""
+    """Delays with a Pareto tail of index 1.2: infinite variance, sometimes a second."""
     return lambda chooser: min(1.0, least_s * chooser.paretovariate(1.2))
 
 
@@ -97,7 +97,7 @@ def test_exact_round_trip_gives_the_exact_tick():
 
 
 @pytest.mark.parametrize("drift_ppm", [-200.0, -37.0, 0.0, 200.0])
-def test_drift_is_learnt(drift_ppm: float):
+def test_drift_is_estimated(drift_ppm: float):
     board = Board(drift_ppm)
     clock, now = synchronized(board, 60.0, jittery(0.2e-3, 0.1e-3), jittery(0.2e-3, 0.1e-3))
     assert clock.estimate(ns(now)).drift_ppm == pytest.approx(drift_ppm, abs=1.0)
@@ -126,7 +126,7 @@ def test_error_stays_within_the_reported_uncertainty(
 
 
 @pytest.mark.parametrize(("out_s", "back_s"), [(0.2e-3, 6.2e-3), (6.2e-3, 0.2e-3), (3e-3, 3e-3)])
-def test_constant_asymmetry_costs_half_of_itself_and_no_more(out_s: float, back_s: float):
+def test_constant_asymmetry_shifts_the_tick_by_half_of_itself(out_s: float, back_s: float):
     board = Board(50.0)
     clock, now = synchronized(board, 30.0, steady(out_s), steady(back_s))
     assert error_s(clock, board, now) == pytest.approx((out_s - back_s) / 2, abs=20e-6)
@@ -134,7 +134,7 @@ def test_constant_asymmetry_costs_half_of_itself_and_no_more(out_s: float, back_
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_heavy_tails_do_not_move_the_clock(seed: int):
+def test_heavy_tailed_delays_do_not_shift_the_clock(seed: int):
     board = Board(120.0)
     clock, now = synchronized(board, 60.0, heavy_tailed(0.2e-3), heavy_tailed(0.2e-3), seed)
     estimate = clock.estimate(ns(now))
@@ -143,7 +143,7 @@ def test_heavy_tails_do_not_move_the_clock(seed: int):
     assert estimate.drift_ppm == pytest.approx(120.0, abs=5.0)
 
 
-def test_line_that_carries_chunks_delays_pings_and_not_the_clock():
+def test_load_on_the_line_delays_pings_but_does_not_shift_the_clock():
     """Every fifth ping waits up to 17 ms behind fragments."""
     board = Board(-80.0)
 
@@ -185,7 +185,7 @@ def test_one_slow_round_trip_is_no_restart():
 
 
 def test_pause_of_the_whole_machine_is_no_restart():
-    """One answer takes 34 s, because everything but the board's clock stood still."""
+    """One answer takes 34 s, because host and line were suspended while the board's clock ran."""
     board = Board(60.0)
     clock, now = synchronized(board, 20.0, steady(0.3e-3), steady(0.3e-3))
     assert clock.add_round_trip(ns(now), ns(now + 34.0), board.counter(now + 0.3e-3)) is Verdict.REJECTED
@@ -203,8 +203,8 @@ def test_slow_first_answer_is_corrected_by_the_next_and_is_no_restart(read_after
 
 
 @pytest.mark.parametrize("suspended_s", [0.03, 0.3, 60.0])
-def test_suspended_host_finds_the_tick_with_its_first_ping(suspended_s: float):
-    """The monotonic clock of the host stands while the board counts on."""
+def test_first_ping_after_a_suspend_corrects_the_tick(suspended_s: float):
+    """The monotonic clock of the host stands still while the counter of the board runs."""
     board = Board(150.0)
     clock, now = synchronized(board, 60.0, jittery(0.2e-3, 0.1e-3), jittery(0.2e-3, 0.1e-3))
     board.booted_s -= suspended_s
@@ -215,21 +215,21 @@ def test_suspended_host_finds_the_tick_with_its_first_ping(suspended_s: float):
         assert clock.estimate(ns(woken)).drift_ppm == pytest.approx(150.0, abs=2.0)  # not forgotten
 
 
-def test_host_time_of_a_tick_is_where_the_tick_is():
+def test_host_time_of_a_tick_agrees_with_the_tick_at_that_time():
     clock, now = synchronized(Board(-170.0), 20.0, jittery(0.2e-3, 0.1e-3), jittery(0.2e-3, 0.1e-3))
     tick = round(clock.tick_at(ns(now)))
     for due in (tick - 100, tick, tick + 100_000):
         assert clock.tick_at(clock.host_ns_at(due)) == pytest.approx(due, abs=1e-5)
 
 
-def test_silence_makes_the_clock_less_certain():
+def test_uncertainty_grows_while_no_answers_arrive():
     clock, now = synchronized(Board(), 2.0, steady(0.5e-3), steady(0.5e-3))
     assert uncertainty_s(clock, now) < uncertainty_s(clock, now + 10) < uncertainty_s(clock, now + 100)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**10), st.integers(0, 10**10), st.integers(0, 2**64 - 1)), max_size=60))
-def test_no_answer_whatever_it_holds_breaks_the_arithmetic(answers: list[tuple[int, int, int]]):
+def test_answers_of_any_content_raise_no_error(answers: list[tuple[int, int, int]]):
     line = ClockRegression(HZ)
     now = 0
     for wait, duration, counter in answers:

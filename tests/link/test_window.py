@@ -1,4 +1,4 @@
-"""Chunks go through the window whole and once, whatever the line does, and the window never overruns the firmware."""
+"""On any line, chunks arrive complete and once, and the send window never exceeds the firmware's receive window."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def lose_once(line: SimulatedLine, dropped: Fragment):
     return lossy
 
 
-def test_silence_is_waited_out_for_longer_and_longer():
+def test_timeout_grows_while_no_reply_arrives():
     line = connected(faults=Faults(lost=1.0))
     begin(line)
     line.run(3.0)
@@ -119,7 +119,7 @@ def test_newer_chunk_does_not_wait_for_an_older_one():
     assert older.ended
 
 
-def test_older_chunk_that_was_not_sent_to_its_end_is_given_up_at_once():
+def test_older_chunk_that_was_not_sent_to_its_end_is_abandoned_at_once():
     line = connected(115200)
     older = begin(line)
     line._send_what_fits()
@@ -150,7 +150,7 @@ def test_chunk_that_a_newer_one_waits_for_is_finished_on_a_good_line():
     assert result(older) == ChunkResult.ACCEPTED
 
 
-def test_chunk_that_a_newer_one_waits_for_is_given_up_with_its_first_loss():
+def test_chunk_that_a_newer_one_waits_for_is_abandoned_after_its_first_loss():
     line = connected()
     line.play(begin(line))
     older = begin(line)
@@ -195,7 +195,7 @@ def test_small_receive_window_is_respected():
 
 
 @given(st.lists(st.floats(1e-4, 2.0), min_size=1, max_size=50))
-def test_timer_waits_longer_than_usual_and_stays_in_its_bounds(samples: list[float]):
+def test_timeout_exceeds_the_usual_round_trip_and_stays_in_its_bounds(samples: list[float]):
     timer = RoundTripTimer(0.1)
     for sample in samples:
         timer.sample(sample)
@@ -205,7 +205,7 @@ def test_timer_waits_longer_than_usual_and_stays_in_its_bounds(samples: list[flo
     assert timer.wait_s == pytest.approx(min(LONGEST_S, 2 * before))
 
 
-def test_timer_follows_rfc_6298():
+def test_timeout_follows_rfc_6298():
     timer = RoundTripTimer(0.1)
     timer.sample(0.04)
     assert timer.wait_s == pytest.approx(0.04 + 4 * 0.02)

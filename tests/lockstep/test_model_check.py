@@ -1,4 +1,4 @@
-"""Every short sequence of events keeps the invariants, and the model check finds each mistake planted in the core."""
+"""Every short sequence of events keeps the invariants, and the model check finds each mistake put into the core."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_planted_mistake_is_found(name: str, tmp_path: Path) -> None:
+def test_the_model_check_finds_each_mistake_in_the_core(name: str, tmp_path: Path) -> None:
     require("make", "gcc")
     file, pattern, planted, found = MISTAKES[name]
     built = build_program().parents[1].relative_to(FIRMWARE)

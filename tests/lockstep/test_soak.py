@@ -32,7 +32,7 @@ def test_a_minute_of_faults_violates_no_invariant(capsys: pytest.CaptureFixture[
         print(f"\nsoak: {tally.ticks} ticks, {sum(tally.faults.values())} faults")
 
 
-def test_a_seed_gives_the_same_minute_again_bit_for_bit() -> None:
+def test_a_seed_reproduces_the_same_minute_bit_for_bit() -> None:
     first, again, other = soaked(5, 600), soaked(5, 600), soaked(6, 600)
     assert first == again
     assert first.digest != other.digest
@@ -46,7 +46,7 @@ def test_an_hour_of_faults_violates_no_invariant(seed: int) -> None:
     assert tally.ticks == 180_000
 
 
-def test_the_command_prints_the_tally_of_the_run() -> None:
+def test_the_command_prints_the_event_counts_of_the_run() -> None:
     require("make", "gcc")
     argv = [sys.executable, "-m", "firmware_bridge.lockstep.soak", "--robot", "so101", "--ticks", "200"]
     ran = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -96,7 +96,7 @@ def test_the_checker_finds_a_wrong_state() -> None:
     checker.check_tick(State.SAFE, report(State.DISARMED), cleared=True, silent_ticks=0)
 
 
-def test_an_unknown_robot_is_one_line(capsys, monkeypatch):
+def test_an_unknown_robot_is_reported_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["soak", "--robot", "kuka"])
     assert soak_module.main() == 2
     assert capsys.readouterr().err.startswith("error: robot 'kuka' is not known")

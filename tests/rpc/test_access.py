@@ -1,4 +1,4 @@
-"""Who may do what: the bridge behind mutual TLS, over real connections, with the real firmware below."""
+"""The calls that each role may make: the bridge behind mutual TLS, over real connections, with the real firmware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pi0-edge certificates`: folders as TLS needs them, and one line for every mistake. Both servers with real ones."""
+"""`pi0-edge certificates`: folders that TLS accepts, one line for each mistake; both servers with certificates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_certificates_of_the_commands_connect(home: Path, tmp_path: Path):
         server.stop(0)
 
 
-def test_a_certificate_says_what_it_is(home: Path, tmp_path: Path):
+def test_a_certificate_contains_its_name_role_and_dates(home: Path, tmp_path: Path):
     run("certificates", "client", home, tmp_path / "planner", "--role", "command", "--days", "30")
     shown = run("certificates", "show", tmp_path / "planner", "--json").result
     assert {name: shown[name] for name in ("name", "kind", "role", "hosts", "authority")} == {
@@ -72,7 +72,7 @@ def test_keys_are_for_their_owner_only(home: Path, tmp_path: Path):
     assert not (tmp_path / "planner" / "authority.key.pem").exists()
 
 
-def test_another_tool_finds_the_chain_valid(home: Path, tmp_path: Path):
+def test_openssl_accepts_the_chain(home: Path, tmp_path: Path):
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     run("certificates", "server", home, tmp_path / "robot", "--host", "robot.local")
@@ -83,7 +83,7 @@ def test_another_tool_finds_the_chain_valid(home: Path, tmp_path: Path):
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_mistakes_in_certificate_commands_are_one_line(home: Path, tmp_path: Path):
+def test_mistakes_in_certificate_commands_are_reported_in_one_line(home: Path, tmp_path: Path):
     planner = tmp_path / "planner"
     run("certificates", "client", home, planner, "--role", "command")
     cases = {

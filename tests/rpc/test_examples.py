@@ -1,4 +1,4 @@
-"""The example clients, in Python and in C++, against the real bridge with the real firmware below."""
+"""The example clients in Python and in C++ with the real bridge and the real firmware."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def board(firmware_image: Path) -> Iterator[EmulatedBoard]:
 
 @pytest.fixture(params=[False, True], ids=["loopback", "tls"])
 def where(request: pytest.FixtureRequest, board: EmulatedBoard, peers: dict[str, Path]) -> Iterator[list[str]]:
-    """What the examples are told: an address, and with TLS a folder."""
+    """The arguments of the examples: an address, and with TLS a folder."""
     server = BridgeServer(board.port, "127.0.0.1:0", "aloha", tls=peers["server"] if request.param else None)
     server.start()
     yield [server.address, *(["--tls", str(peers["command"])] if request.param else [])]

@@ -1,4 +1,4 @@
-"""The interceptor of every call: limits of a peer, a stop that always passes, draining, metrics and logs."""
+"""The interceptor of every call: limits of a peer, e-stops that are never limited, draining, metrics and logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREAMS = 2
 
 
 class Arm(bridge_pb2_grpc.RobotBridgeServicer):
-    """Enough of a bridge to see what passes the gate."""
+    """A minimal bridge service that records the calls that pass the gate."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -174,7 +174,7 @@ def test_observers_together_leave_room_for_a_commander(gated: Gated, bridge):
         other.close()
 
 
-def test_a_stop_waits_for_no_thread_that_others_hold(gated: Gated):
+def test_an_estop_does_not_wait_for_threads_of_other_calls(gated: Gated):
     channels = [grpc.insecure_channel(gated.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(4)]
     stubs = [bridge_pb2_grpc.RobotBridgeStub(channel) for channel in channels]
     waiting = [stubs[number % 4].Clear.future(COMMAND, timeout=20) for number in range(36)]  # more than threads
@@ -210,7 +210,7 @@ def test_while_it_drains_running_calls_end_and_only_stops_begin(gated: Gated, br
     assert running.code() == grpc.StatusCode.OK
 
 
-def test_a_mistake_in_a_service_is_counted_as_one(gated: Gated, bridge):
+def test_an_exception_in_a_service_is_counted_as_an_error(gated: Gated, bridge):
     assert code_of(lambda: bridge.Disarm(COMMAND, timeout=5)) == grpc.StatusCode.UNKNOWN
     assert gated.count("Disarm", "UNKNOWN") == 1
 
@@ -249,7 +249,7 @@ def test_a_log_line_is_one_object_with_the_fields_of_the_call(bridge, caplog: py
     }
 
 
-def test_an_exception_stays_on_the_line():
+def test_an_exception_is_logged_in_one_line():
     try:
         raise ValueError("first\nsecond")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a client says of a server that refuses for good: too large, another service, no TLS."""
+"""The client's errors when a server refuses every retry: message too large, another service, no TLS."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_certificate_for_a_bridge_that_asks_for_none_is_named(peers: dict[str,
         ("4 streams of chunks are open already", BridgeError, "4 streams of chunks"),
     ],
 )
-def test_a_message_that_is_too_large_is_told_from_too_many_calls(details: str, kind: type, message: str):
+def test_a_message_that_is_too_large_and_too_many_calls_give_different_errors(details: str, kind: type, message: str):
     class Failed(grpc.RpcError):
         def code(self) -> grpc.StatusCode:
             return grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -50,7 +50,7 @@ def policy_address(peers: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     server.stop()
 
 
-def test_a_policy_beyond_loopback_answers_commanders_only(policy_address: str, peers: dict[str, Path]):
+def test_a_remote_policy_server_answers_only_the_command_role(policy_address: str, peers: dict[str, Path]):
     with PolicyClient(policy_address, tls=peers["command"]) as client:
         client.wait_ready(10)
         assert client.infer(observation(), 7, 8).clock.tick == 7
@@ -63,7 +63,7 @@ def test_a_policy_beyond_loopback_answers_commanders_only(policy_address: str, p
 
 
 @pytest.mark.parametrize("peer", [*REFUSED, None])
-def test_a_policy_refuses_whoever_shows_no_good_certificate(
+def test_a_policy_server_refuses_clients_without_a_valid_certificate(
     policy_address: str, peers: dict[str, Path], peer: str | None
 ):
     refused = pytest.raises(ServingError, match="accepts no connection: it may ask for certificates")
@@ -73,7 +73,7 @@ def test_a_policy_refuses_whoever_shows_no_good_certificate(
 
 @contextmanager
 def bridge_process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[dict[str, object]]]]:
-    """A bridge, and what it has logged up to its ready line."""
+    """A bridge, and its log up to the line that reports it ready."""
     argv = [sys.executable, "-m", "firmware_bridge", "--log-json", *arguments]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT) as process:
         assert process.stderr is not None

@@ -12,7 +12,7 @@ void actuators_start(const struct joint_table *table)
     board_bus_start(BUS_BAUD);
 }
 
-/* Where the bus is still busy with the last step this one is skipped: the next will say more. */
+/* If the bus is still sending the last step, this step is skipped; the next one contains newer goals. */
 void actuators_command(const struct joint_table *table, const struct joint_motion *motion)
 {
     uint32_t goals[LINK_MAX_JOINTS];

@@ -82,7 +82,7 @@ static size_t length_of(const uint8_t *packet)
     return (size_t)packet[AT_LENGTH] | ((size_t)packet[AT_LENGTH + 1] << 8);
 }
 
-/* Begins anew; a byte that cannot belong to this packet may be the first of the next. */
+/* Restarts the parser; a byte that cannot belong to this packet may be the first of the next. */
 static void begin_with(struct dynamixel_receiver *receiver, uint8_t byte)
 {
     receiver->packet[0] = byte;

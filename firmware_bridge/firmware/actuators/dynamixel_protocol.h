@@ -38,7 +38,7 @@ size_t dynamixel_packet(uint8_t id, uint8_t instruction, const uint8_t *paramete
 size_t dynamixel_sync_write(uint16_t address, const uint32_t *values, uint8_t count,
                             uint8_t packet[DYNAMIXEL_LONGEST]);
 
-/* An answer; `error` is 0 where all is well, its highest bit is the servo's hardware alert. */
+/* A status packet; `error` is 0 without an error, its highest bit is the servo's hardware alert. */
 struct dynamixel_status {
     uint8_t id;
     uint8_t error;
@@ -52,7 +52,7 @@ struct dynamixel_receiver {
     uint32_t damaged; /* packets with a wrong CRC or an impossible length */
 };
 
-/* Takes one byte from the bus; returns true where it completes an intact answer. Instructions are passed over. */
+/* Takes one byte from the bus; returns true where it completes a valid status packet. Instructions are ignored. */
 bool dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte, struct dynamixel_status *status);
 
 #endif

@@ -4,7 +4,7 @@
 
 static const float COUNTS_PER_RADIAN = 651.8986469f; /* 4096 / 2 pi */
 
-/* `value` rounded, or the nearer of the two ends. */
+/* `value` rounded, or the nearer of the two limits. */
 static uint32_t rounded_within(float value, uint32_t low, uint32_t high)
 {
     if (!(value > (float)low)) {

@@ -1,4 +1,4 @@
-/* What positions are in the units of servos. Whatever the position, the result is within the servo's range. */
+/* What positions are in the units of servos. For any position, the result is within the servo's range. */
 #ifndef SERVO_UNITS_H
 #define SERVO_UNITS_H
 

@@ -1,12 +1,12 @@
 /* Where the command of each servo step goes. One back end is linked into an image: actuators/NAME.c with
  * `make ACTUATORS=NAME`.
  *
- *   simulated  nowhere: the joints are where they were commanded, as telemetry says
+ *   simulated  no output: the joints are assumed at their commanded positions
  *   pwm_servo  hobby servos, a pulse of 1 to 2 ms per joint (boards with board_pwm_write)
  *   dynamixel  a bus of Dynamixel servos, protocol 2.0 (boards with board_bus_write)
  *
- * None of them switches servos on: the firmware takes every joint to be at its home after a reset, so bring the arm
- * there before it gets power. */
+ * None of them enables the torque of servos: after a reset the firmware assumes every joint at its home position, so
+ * move the arm there before the servos get power. */
 #ifndef ACTUATORS_H
 #define ACTUATORS_H
 

@@ -6,7 +6,7 @@
 enum { WATCHDOG_MS = 500 };
 
 static struct control control;
-static volatile uint32_t servo_runs; /* counts interrupts, only to show that they still come */
+static volatile uint32_t servo_runs; /* counts interrupts, to detect that they stopped */
 
 void application_servo(void)
 {
@@ -30,7 +30,7 @@ static bool is_work_waiting(void)
     return !byte_queue_is_empty(&control.received);
 }
 
-/* Only the main loop kicks, and only when the servo interrupt ran since the last time: both must be alive. */
+/* Only the main loop reloads the watchdog, and only if the servo interrupt ran since the last reload. */
 static void kick_watchdog(void)
 {
     static uint32_t runs_seen;

@@ -1,4 +1,4 @@
-/* What a board offers the core, and what the core offers the board. No hardware header beyond this line.
+/* The interface between a board and the core. The core includes no hardware header.
  *
  * Three contexts run: the UART interrupt (highest priority; calls application_receive), the servo interrupt (calls
  * application_servo) and the main loop. The UART interrupt must be able to interrupt the servo's, or bytes are lost. */
@@ -19,11 +19,11 @@ enum link_reset_cause board_reset_cause(void);
 uint64_t board_counter(void);
 uint32_t board_counter_hz(void);
 
-/* Calls application_servo at `epoch` + k * `period` of the counter, or as soon after as it can. Calls that were
- * missed are not made up for. */
+/* Calls application_servo at `epoch` + k * `period` of the counter, or as soon after as it can. Missed
+ * calls are not repeated. */
 void board_servo_start(uint64_t epoch, uint32_t period);
 
-/* Keeps the servo interrupt away while the main loop changes what both use; returns what _unmask_servo takes. The UART
+/* Masks the servo interrupt while the main loop changes shared data; returns what _unmask_servo takes. The UART
  * interrupt stays on where the processor can do that. */
 uint32_t board_mask_servo(void);
 void board_unmask_servo(uint32_t masked);
@@ -31,10 +31,10 @@ void board_unmask_servo(uint32_t masked);
 /* Sleeps until an interrupt, unless `is_work_waiting` (asked with all interrupts off) says there is work. */
 void board_sleep_unless(bool (*is_work_waiting)(void));
 
-/* Takes bytes to send; returns how many, which may be none. Never waits. */
+/* Accepts bytes to send; returns how many, which may be 0. Never waits. */
 size_t board_uart_write(const uint8_t *data, size_t size);
 
-/* Resets the processor unless kicked within `limit_ms`. */
+/* Resets the processor unless reloaded within `limit_ms`. */
 void board_watchdog_start(uint32_t limit_ms);
 void board_watchdog_kick(void);
 

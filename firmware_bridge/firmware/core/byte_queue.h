@@ -7,7 +7,7 @@
 
 #define BYTE_QUEUE_SIZE 4096u /* a power of two; 44 ms of a full line at 921600 baud */
 
-/* Of these bytes, fragments may fill so many; the rest is for pings and commands, which nobody holds back. */
+/* Of these bytes, fragments may fill so many; the rest is for pings and commands, which have no flow control. */
 #define BYTE_QUEUE_WINDOW (BYTE_QUEUE_SIZE - 512u)
 
 struct byte_queue {

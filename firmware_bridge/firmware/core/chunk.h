@@ -16,7 +16,7 @@ struct chunk {
     int16_t counts[LINK_MAX_HORIZON][LINK_MAX_JOINTS];
 };
 
-/* Numbers of chunks and ticks wrap around; "later" is by the shorter way. */
+/* Numbers of chunks and ticks wrap around; "later" means a difference below half the range. */
 static inline int32_t wrapped_difference(uint32_t a, uint32_t b)
 {
     const uint32_t difference = a - b;

@@ -1,8 +1,8 @@
 /* Collects the fragments of one chunk, the newest. Belongs to the main loop.
  *
- * Nothing of a chunk is visible before all of it is here. Fragments may come in any order and more than once. The
- * host hears which have arrived after every CHUNK_ACKNOWLEDGED_TOGETHER of them, at once where one came while others
- * before it are missing, when the last one arrives, when one is repeated, and once after CHUNK_QUIET_TICKS without. */
+ * A chunk takes effect only when all of its fragments have arrived. Fragments may come in any order and more than once.
+ * The firmware reports which have arrived after every CHUNK_ACKNOWLEDGED_TOGETHER of them, at once if an earlier one is
+ * missing, when the last one arrives, when one is repeated, and once after CHUNK_QUIET_TICKS without a fragment. */
 #ifndef CHUNK_ASSEMBLY_H
 #define CHUNK_ASSEMBLY_H
 

@@ -50,7 +50,7 @@ struct control {
     struct joint_motion motion[LINK_MAX_JOINTS];
     struct setpoint_curve curves[LINK_MAX_JOINTS];
     bool following;        /* `curves` lead from the setpoint of this tick to that of the next */
-    uint8_t limited;       /* bits of LINK_TICK_FLAG: what held the joints back since the last report */
+    uint8_t limited;       /* bits of LINK_TICK_FLAG: the limits that acted since the last report */
     bool saturated;        /* velocity or acceleration limits kept the last tick from its setpoint */
     struct safety safety;
     struct setpoint_ring ring;
@@ -70,7 +70,7 @@ void control_init(struct control *control, const struct joint_table *table, enum
 /* Sets the counter value of tick 0; before the first step. */
 void control_set_epoch(struct control *control, uint64_t epoch);
 
-/* Executes the servo step that `counter` falls into, and those that the interrupt came too late for. Called by the
+/* Executes the servo step that `counter` falls into, and those that the late interrupt missed. Called by the
  * servo interrupt. A second call within the same step changes nothing. */
 void control_servo(struct control *control, uint64_t counter, bool estop_pressed);
 

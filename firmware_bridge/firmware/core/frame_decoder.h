@@ -1,7 +1,7 @@
-/* Turns the bytes of the line into frames, one byte at a time, without ever copying a frame.
+/* Decodes the bytes of the line to frames, one byte at a time, without copying a frame.
  *
- * COBS is undone while bytes arrive; the CRC decides at the zero byte that ends a frame. What is not a whole,
- * intact frame is counted and dropped, and the next zero byte starts afresh. */
+ * COBS is decoded while bytes arrive; the CRC is checked at the zero byte that ends a frame. A damaged or incomplete
+ * frame is counted and dropped, and decoding restarts at the next zero byte. */
 #ifndef FRAME_DECODER_H
 #define FRAME_DECODER_H
 
@@ -24,7 +24,7 @@ struct frame_decoder {
     uint8_t block_left; /* bytes of the COBS block that are still to come */
     bool zero_due;      /* the block before this one ended in a zero byte that COBS had removed */
     bool started;
-    bool broken; /* too long, or a block that cannot be: skip to the next zero byte */
+    bool broken; /* too long, or an impossible block: skip to the next zero byte */
     uint32_t crc_errors;
     uint32_t framing_errors;
 };

@@ -9,7 +9,7 @@ enum { MOST_STEPS = 4096 }; /* the highest bit of the steps that stopping within
 /* Stopping is planned with this part of max_change, which leaves room for the rounding of float32. */
 static const float PLANNED = 0.9995f;
 
-/* A target that slows down by more than this part of max_change is left to run ahead. */
+/* The joint does not brake together with a target that slows down by more than this part of max_change. */
 static const float MOST_SLOWING = 0.9f;
 
 struct motion_limits motion_limits_of(const struct joint *joint, float servo_hz)
@@ -70,8 +70,8 @@ static float behind(const struct joint_motion *motion, const struct motion_targe
     return target->position - motion->position - target->velocity;
 }
 
-/* The velocity that closes the gap to a target without running past it. While the target slows down the joint has to
- * slow down with it, and only what is left of its change of velocity stops it ahead of the target. */
+/* The velocity that closes the gap to a target without overshoot. While the target slows down, the joint has to slow
+ * down with it; only the remaining change of velocity is available to close the gap. */
 static float approach(const struct motion_limits *limits, float gap, const struct motion_target *target)
 {
     const float slowing = gap < 0.0f ? target->change : -target->change;

@@ -1,10 +1,10 @@
-/* Keeps one joint within its position, velocity and acceleration limits, whatever it is asked to do.
+/* Keeps one joint within its position, velocity and acceleration limits, for any targets.
  *
  * Works per servo step: velocities are displacements per step, accelerations changes of them per step. Whatever the
  * sequence of targets, after each step |velocity| <= max_step, it changed by at most max_change, the position is
  * inside [minimum, maximum], and the joint can still stop inside (all but the position up to float32 rounding).
  *
- * Stopping from velocity u in steps that shrink by a = max_change takes D = u + (u - a) + (u - 2a) + ... of way.
+ * Stopping from velocity u in steps that shrink by a = max_change takes the distance D = u + (u - a) + (u - 2a) + ...
  * Solved for u with d = D / a: m = floor((sqrt(8 d + 1) - 1) / 2), u = a (d + m (m + 1) / 2) / (m + 1), the largest
  * velocity that may be chosen now if D is left. The same function slows the joint down ahead of its target. */
 #ifndef MOTION_LIMITER_H
@@ -36,10 +36,10 @@ struct motion_target {
 };
 
 /* Moves one step towards `target`. Returns bits of LINK_TICK_FLAG; none where the target was reached exactly, which it
- * is whenever the limits allow. A target that is no number slows the joint down.
+ * is whenever the limits allow. A target that is not a number slows the joint down.
  *
- * `corner`, or NULL, is a second target that the first will turn into before long, seen straight back from there: the
- * joint follows the first and slows down in time not to run past the second. */
+ * `corner`, or NULL, is a second target, the straight line after the next setpoint, extended backwards: the joint
+ * follows the first target and slows down in time so that it does not overshoot the second. */
 uint8_t motion_track(const struct motion_limits *limits, struct joint_motion *motion,
                      const struct motion_target *target, const struct motion_target *corner);
 

@@ -1,4 +1,4 @@
-/* What waits to be sent: replies first, then telemetry, of which the oldest is dropped when the line is full.
+/* The frames that wait to be sent: replies first, then telemetry, of which the oldest is dropped when the line is full.
  *
  * The servo interrupt adds telemetry; replies and sending belong to the main loop. A frame gets its sequence number
  * when it is made, so that dropped telemetry leaves no gap; the tick numbers show it. */
@@ -30,13 +30,13 @@ struct outbox {
 
 void outbox_init(struct outbox *outbox);
 
-/* Queues a reply; where too many wait it is dropped, and the host will ask again. */
+/* Queues a reply; if too many wait it is dropped, and the host repeats its request. */
 void outbox_add_reply(struct outbox *outbox, uint8_t type, const uint8_t *payload, size_t size);
 
 /* Adds telemetry; called by the servo interrupt. */
 void outbox_add_telemetry(struct outbox *outbox, const struct link_telemetry *telemetry);
 
-/* Writes as much to the UART as it takes. */
+/* Writes as much to the UART as it accepts. */
 void outbox_send(struct outbox *outbox);
 
 #endif

@@ -1,7 +1,7 @@
-/* The states of the arm and what takes it from one to the other. Knows nothing of joints, frames or clocks.
+/* The states of the arm and their transitions, independent of joints, frames and clocks.
  *
- * `safety_transitions` is the whole truth: docs/safety.md shows the same table, with a diagram, and
- * firmware_bridge/lockstep/model_check.py tries it out. In every state but ARMED, RUNNING and STARVED the arm slows
+ * `safety_transitions` holds all transitions: docs/safety.md shows the same table, with a diagram, and
+ * firmware_bridge/lockstep/model_check.py checks it. In every state but ARMED, RUNNING and STARVED the arm slows
  * down to rest within its limits and holds. */
 #ifndef SAFETY_H
 #define SAFETY_H
@@ -43,13 +43,13 @@ struct safety {
     uint32_t silent_ticks;    /* since the last heartbeat */
     uint32_t starved_ticks;   /* in a row */
     uint32_t saturated_ticks; /* in a row */
-    bool peer_known;          /* the host speaks this version of the messages */
+    bool peer_known;          /* the host has the same schema of messages */
 };
 
-/* What one tick knows. */
+/* The inputs of one tick. */
 struct safety_inputs {
     uint32_t elapsed; /* ticks since the last one that was executed, normally 1 */
-    bool heartbeat;   /* the host was heard since the last tick */
+    bool heartbeat;   /* a heartbeat arrived since the last tick */
     bool setpoint_due;
     bool at_rest;   /* after the last tick */
     bool saturated; /* in the last tick */

@@ -1,7 +1,7 @@
-/* Tells new frames from repeated ones, and counts those that never came.
+/* Detects repeated frames, and counts missing ones.
  *
- * The 32 newest numbers are remembered. A frame that was overtaken is taken if it is new; one that is further
- * back means that the sender began to count anew. */
+ * The 32 newest numbers are stored. A frame that arrives after later ones is accepted if it is new; one that is
+ * further back means that the sender restarted its numbers. */
 #ifndef SEQUENCE_WINDOW_H
 #define SEQUENCE_WINDOW_H
 
@@ -15,7 +15,7 @@ struct sequence_window {
     uint32_t gaps; /* numbers skipped; a frame that arrives late was counted here before */
 };
 
-/* Takes the next frame whatever its number; the counters stay. */
+/* Accepts the next frame with any number; the counters stay. */
 void sequence_window_restart(struct sequence_window *window);
 
 /* Returns whether the frame is new. */

@@ -5,7 +5,7 @@ static float magnitude(float value)
     return value < 0.0f ? -value : value;
 }
 
-/* The slope between two ways of opposite sign is 0, of the same sign the smaller one. */
+/* The slope between two displacements of opposite sign is 0, of the same sign the smaller one. */
 static float slower_of(float way, float next_way)
 {
     if ((way < 0.0f) != (next_way < 0.0f)) {

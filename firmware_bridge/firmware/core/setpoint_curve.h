@@ -1,18 +1,18 @@
-/* The way of one joint from the setpoint of one tick to that of the next: a cubic that the servo steps follow.
+/* The curve of one joint from the setpoint of one tick to that of the next: a cubic that the servo steps follow.
  *
  * With the time s since the tick, in ticks (0 <= s < 1), u = next - here, and the slopes m0 and m1 at both ends, in
  * units per tick, the cubic Hermite polynomial is
  *
  *     target(s) = here + s (m0 + s ((3 u - 2 m0 - m1) + s (m0 + m1 - 2 u)))
  *
- * The slope at a setpoint is half the way from the setpoint before it to the one after it (Catmull-Rom): an even
+ * The slope at a setpoint is half the difference of the setpoints after and before it (Catmull-Rom): a constant
  * acceleration is reproduced exactly, and the curve passes through every setpoint in its tick. It leaves the range of
  * its two setpoints by at most (|m0| + |m1|) 4/27. Monotone slopes (Fritsch-Carlson) would not leave it, but need up
- * to 10/3 of the acceleration where a smooth motion turns around.
+ * to 10/3 of the acceleration where a smooth motion changes direction.
  *
  * Where the velocity of that curve would change faster than the joint's can, the plan has a corner: straight on to the
- * next setpoint, and from there with the slope of the slower side, or none where the plan turns around (minmod). The
- * joint follows the one and does not run past the other, so it slows down ahead of the corner.
+ * next setpoint, and from there with the smaller of the two slopes, or 0 where the plan changes direction
+ * (minmod). The joint follows the first line and does not overshoot the second, so it slows down before the corner.
  *
  * There is no delay. The curve looks ahead to the next setpoint, which no chunk may change any more (SETPOINT_GUARD),
  * and to the one after, of which only the slope at the end depends. That slope is kept as the first one of the next

@@ -1,8 +1,8 @@
 /* The setpoints ahead, keyed by the absolute tick at which each is due.
  *
  * The main loop enters whole chunks while the servo interrupt is masked; the interrupt only looks up. A newer chunk
- * replaces what an older one had planned from SETPOINT_GUARD ticks ahead on, and takes back what the older one had
- * planned after the newer one's end. */
+ * replaces the setpoints of an older one from SETPOINT_GUARD ticks ahead on, and removes the setpoints of the older one
+ * after its own end. */
 #ifndef SETPOINT_RING_H
 #define SETPOINT_RING_H
 
@@ -22,7 +22,7 @@ struct setpoint_ring {
     uint32_t newest_chunk; /* 0: none */
 };
 
-/* Forgets every setpoint and which chunk was the newest. */
+/* Removes every setpoint and the number of the newest chunk. */
 void setpoint_ring_clear(struct setpoint_ring *ring);
 
 /* Returns the setpoint due at `tick`, or a null pointer. */

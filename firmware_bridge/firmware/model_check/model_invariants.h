@@ -1,4 +1,4 @@
-/* What must hold, whatever the host, the pin and the clock do: the invariants of docs/safety.md.
+/* The invariants of docs/safety.md, for any behaviour of the host, the pin and the clock.
  *
  * The checks use the limits and the state that the core reports, but measure every time and every motion themselves.
  * Each returns the violated invariant, or a null pointer. */

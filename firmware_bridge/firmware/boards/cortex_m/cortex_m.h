@@ -3,21 +3,21 @@
  * A new board provides board.c (the functions of core/board.h that this folder does not define), vectors.c, memory.ld,
  * and registers.h, which defines IRQ_SERVO and PRIORITY_SERVO.
  *
- * The servo interrupt is the part that a new board most easily gets wrong. servo_alarm.c therefore defines
+ * The servo interrupt is the part in which a mistake in a new board is most likely. servo_alarm.c therefore defines
  * board_servo_start, board_mask_servo and board_unmask_servo for all boards, and the board only sets and acknowledges
  * an alarm, by the two hooks below. These rules hold:
  *
  *   - The steps begin at epoch + k * period of the free-running counter, board_counter. The alarm is set anew for each
  *     step from that counter, never from the alarm before: a periodic timer beside the counter would drift from it.
- *   - The interrupt must not come before its step begins: control_servo would find itself in the step before, do
- *     nothing, and skip the step. A board whose alarm may round down adds a margin.
+ *   - The interrupt must not come before its step begins: control_servo would compute the previous step, do
+ *     nothing, and skip this one. A board whose alarm may round down adds a margin.
  *   - A compare register that is set to a time already past matches only after the counter has wrapped, up to an hour
  *     later. servo_alarm.c reads the counter once more after it set the alarm, and makes the interrupt pending itself
  *     where the time is past. An additional interrupt within a step changes nothing.
  *   - The interrupt is enabled in the NVIC only by board_servo_start. Until then a match of the compare register
  *     (at 0, when the counter starts) stays without effect.
- *   - The UART interrupt is more urgent (a lower number) than PRIORITY_SERVO, and the mask keeps only the servo
- *     interrupt away. Cortex-M3 and later mask by priority (BASEPRI); Cortex-M0+ has no BASEPRI and disables that one
+ *   - The UART interrupt has a higher priority (a lower number) than PRIORITY_SERVO, and the mask disables only the
+ *     servo interrupt. Cortex-M3 and later mask by priority (BASEPRI); Cortex-M0+ has no BASEPRI and disables that one
  *     interrupt in the NVIC. */
 #ifndef CORTEX_M_H
 #define CORTEX_M_H

@@ -6,7 +6,7 @@
 
 enum { HOST_COUNTER_HZ = 25000000 };
 
-/* Starts the controller anew, as a reset with this cause does. */
+/* Restarts the controller, as a reset with this cause does. */
 void host_reset(uint8_t cause);
 
 /* The controller, for tests in C; and how its joints move, for tests in Python. */
@@ -27,7 +27,7 @@ void host_poll(void);
 /* Takes what was sent: returns the bytes copied to `out`. */
 size_t host_take_sent(uint8_t *out, size_t capacity);
 
-/* How many bytes the UART takes before it is full, until host_take_sent empties it. */
+/* How many bytes the UART accepts before it is full, until host_take_sent empties it. */
 void host_limit_sending(size_t capacity);
 
 #endif

@@ -63,7 +63,7 @@ size_t board_uart_write(const uint8_t *data, size_t size)
         ring[ring_written % RING_SIZE] = data[taken++];
         ring_written++;
     }
-    transmit(); /* fills the FIFO: the interrupt only tells that it has emptied */
+    transmit(); /* fills the FIFO: the interrupt comes only when the FIFO empties */
     if (ring_sent != ring_written) {
         UART0_IM = UART_IM_RECEIVE | UART_IM_TRANSMIT;
     }

@@ -1,7 +1,7 @@
 /* The PL011 of two boards with its FIFOs and a ring of bytes to send. The board's registers.h says where it is.
  *
- * Its interrupt is the most urgent one. It comes while a FIFO still has room for many bytes (UART_IFLS_EARLY), so that
- * only a processor that keeps interrupts off for longer loses any; what is lost is counted. */
+ * Its interrupt has the highest priority. It comes while a FIFO still has room for many bytes (UART_IFLS_EARLY), so
+ * that bytes are lost only if the processor disables interrupts for longer; lost bytes are counted. */
 #ifndef PL011_H
 #define PL011_H
 

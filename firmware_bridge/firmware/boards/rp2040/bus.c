@@ -1,4 +1,4 @@
-/* The servo bus of the Pico: UART 1 on pin 8, behind a driver that turns itself round; sent by DMA. */
+/* The servo bus of the Pico: UART 1 on pin 8, behind a driver that switches its direction itself; sent by DMA. */
 #include <string.h>
 
 #include "board.h"

@@ -5,7 +5,7 @@
 
 enum { BAUD = 921600, RECEIVED_SIZE = 256, SENT_SIZE = 512 };
 
-/* The DMA writes, the interrupts read: when half of it is full, when all is, and when the line falls silent. */
+/* The DMA writes, the interrupts read: when half of it is full, when all is, and when the line is idle. */
 static uint8_t received[RECEIVED_SIZE];
 static uint32_t received_read;
 
