@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """On a worker beside real-time tests, the others take the processor time that those leave."""
     if WORKER and not is_real_time(item.path) and os.nice(0) < BACKGROUND:
         os.nice(BACKGROUND)
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_in_every_run() -> None:
+    """A test that draws from torch's own generator fails every time or never."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
