@@ -162,7 +162,9 @@ def test_inputs_that_do_not_fit_are_named(small, array, change, message):
 
 def test_a_camera_in_no_slot_of_the_network_is_named(small):
     small.inputs["image.wrist_0_rgb"] = small.inputs["image.base_0_rgb"].clone()
-    with pytest.raises(ObservationError, match=r"image\.wrist_0_rgb, which is no slot .*right_wrist_0_rgb, then camera_3"):
+    with pytest.raises(
+        ObservationError, match=r"image\.wrist_0_rgb, which is no slot .*right_wrist_0_rgb, then camera_3"
+    ):
         small.verify()
 
 
