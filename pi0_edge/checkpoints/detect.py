@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pi0_edge.checkpoints.checkpoint import Checkpoint
 from pi0_edge.checkpoints.layout import Layout
-from pi0_edge.checkpoints.locations import checkpoints_below, find_orbax, find_safetensors, how_to_fetch
+from pi0_edge.checkpoints.locations import advice_on, checkpoints_below, find_orbax, find_safetensors
 from pi0_edge.checkpoints.lora import merged_source
 from pi0_edge.checkpoints.native import WEIGHTS, native_layout
 from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
@@ -37,7 +37,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     given, path = str(path), Path(path)
     if not path.exists():
-        raise CheckpointError(f"{given} does not exist; {how_to_fetch(given) or f'expected {_EXPECTED}'}")
+        raise CheckpointError(f"{given} does not exist; {advice_on(given, _EXPECTED)}")
     _refuse_pickled(path)
     if weights := find_safetensors(path):
         # A config.json counts only beside a file with the usual name: any other file may be in any folder.

@@ -51,17 +51,20 @@ def checkpoints_below(folder: Path) -> list[Path]:
     return sorted(found, key=_step, reverse=True)[:LISTED]
 
 
-def how_to_fetch(given: str) -> str | None:
-    """How to download what looks like a model on Hugging Face or in openpi's bucket; None for any other text."""
-    if _HUB_ID.fullmatch(given) and not Path(given).parent.exists():
-        folder = given.split("/")[1]
-        return (
-            f"if it is a model on Hugging Face, fetch it and give the folder: hf download {given} --local-dir {folder} "
-            "(pip install huggingface_hub)"
-        )
+def advice_on(given: str, expected: str) -> str:
+    """What to do about a path that does not exist: a checkpoint near it, a download, or what is expected of a path."""
+    path = Path(given)
+    near = checkpoints_below(path.parent) if path.parent != Path() and path.parent.is_dir() else []
+    if near:
+        return f"did you mean {' or '.join(map(str, near))}?"
     if uri := _URI.fullmatch(given):
         return f"expected a path on this machine: download it first, for example gsutil -m cp -r {uri[1]}://{uri[2]} ."
-    return None
+    if _HUB_ID.fullmatch(given):
+        return (
+            f"expected {expected}. If it is a model on Hugging Face, fetch it and give the folder: hf download {given} "
+            f"--local-dir {path.name} (pip install huggingface_hub)"
+        )
+    return f"expected {expected}"
 
 
 def _folders(parent: Path) -> list[Path]:

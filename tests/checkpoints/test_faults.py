@@ -245,8 +245,11 @@ def test_a_uri_that_has_been_a_path_and_a_mistyped_folder(tmp_path, monkeypatch)
     with pytest.raises(CheckpointError, match=r"gsutil -m cp -r gs://bucket/pi0_base \."):
         open_checkpoint(Path("gs://bucket/pi0_base"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp").mkdir()
-    with pytest.raises(CheckpointError, match=r"^exp/2000 does not exist; expected a"):
+    (tmp_path / "lerobot").mkdir()  # of the project's own source
+    with pytest.raises(CheckpointError, match=r"^lerobot/pi0_base does not exist; .*hf download lerobot"):
+        open_checkpoint("lerobot/pi0_base")
+    write_safetensors(tmp_path / "exp" / "20000", {"a": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"^exp/2000 does not exist; did you mean exp/20000\?"):
         open_checkpoint("exp/2000")
 
 
