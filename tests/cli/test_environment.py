@@ -130,7 +130,14 @@ def test_an_error_of_another_package_is_explained_where_a_version_explains_it(tm
     assert said.endswith("(AttributeError: module 'torch' has no attribute 'x')")
 
 
-@pytest.mark.parametrize("content", ["from future import x\n", "", "raise ImportError('python 2')\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "raise ImportError('python 2')\n",
+        pytest.param("from future import x\n", marks=pytest.mark.slow),
+        pytest.param("", marks=pytest.mark.slow),
+    ],
+)
 def test_another_package_named_serial_is_not_taken_for_pyserial(tmp_path, content):
     """Such as PyPI's `serial`, which is no driver of serial ports."""
     (tmp_path / "serial").mkdir()

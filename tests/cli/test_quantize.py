@@ -109,6 +109,7 @@ def test_thresholds_decide(quantize):
     assert quantize("--scheme", "int4-per-tensor", "--cosine-mean", "-1", "--cosine-worst", "-1").code == 0
 
 
+@pytest.mark.slow
 def test_scan_and_search_end_in_a_scheme_that_the_command_takes(quantize, tmp_path):
     options = ["--scheme", "int8-w8a16", "--search", tmp_path / "mix.yaml", "--scan-frames", "4", "--scan-by", "part"]
     ran = quantize(*options, "--level", "int4-per-tensor", "--report", tmp_path / "gate.html")

@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("served") / "checkpoint")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_serves_until_it_is_told_to_stop(checkpoint, stop):
     argv = [sys.executable, "-m", "pi0_edge.cli", "serve", "--checkpoint", str(checkpoint), "--listen", "127.0.0.1:0"]
     process = subprocess.Popen([*argv, "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -90,6 +90,7 @@ def test_every_stage_reports_each_step_and_prints_nothing(checkpoint, recording,
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_calibration_is_taken_as_a_file_or_an_object(checkpoint, recording, tmp_path):
     calibration = calibrate(str(checkpoint), str(recording), calibration_frames=16)
     calibration.save(str(tmp_path / "calibration"))

@@ -25,6 +25,7 @@ def test_recommended_schemes_pass_with_room(scheme):
     assert min(ran.result["gate"]["cosine_whole"]) > 0.999
 
 
+@pytest.mark.slow
 def test_four_bits_per_tensor_fail_and_are_not_served(tmp_path):
     ran = run("quantize", "--scheme", "int4-per-tensor", "--output", tmp_path / "bundle", *FRAMES)
     assert ran.code == 1

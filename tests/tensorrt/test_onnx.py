@@ -63,6 +63,7 @@ def test_in_fp32_the_files_are_the_reference(variant: str, onnx_file: OnnxFile):
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_static_int8_is_the_cpu_engine_within_rounding(onnx_file: OnnxFile):
     case = make_case("pi0", "int8-w8a8-static")
     compared = compare_actions(case.cpu, actions(case, onnx_file))

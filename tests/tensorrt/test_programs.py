@@ -39,7 +39,7 @@ def test_in_fp32_the_exported_programs_are_the_reference(variant: str):
         pytest.param("pi0", "int8-w8a8-static", marks=pytest.mark.slow),
         pytest.param("pi0", "int8-w8a16", marks=pytest.mark.slow),
         ("pi0", "fp8-w8a8"),
-        ("pi05", "int8-w8a8-static"),
+        pytest.param("pi05", "int8-w8a8-static", marks=pytest.mark.slow),
     ],
 )
 def test_under_a_scheme_they_are_the_cpu_engine_within_rounding(variant: str, scheme: str):

@@ -23,7 +23,7 @@ def rows(what: str) -> set[str]:
     return {row["name"] for row in csv.DictReader(lines) if row["what"] == what}
 
 
-QUICK = [("pi0", "bf16"), ("pi0", "int8-w8a8-static"), ("pi05", "int8-w8a8-static")]
+QUICK = [("pi0", "int8-w8a8-static")]
 
 
 @pytest.mark.parametrize(
