@@ -13,15 +13,16 @@ the release they are named after, as the vendors of boards build torch as 2.5.0a
 
 from __future__ import annotations
 
-import operator
-import platform
 import re
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from itertools import zip_longest
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from pi0_edge.errors import MissingDependencyError
 
@@ -29,10 +30,7 @@ DISTRIBUTION = "pi0-edge"
 DEVELOPMENT = ("dev", "docs", "fuzz")
 """Extras that only who changes pi0-edge needs."""
 
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
-_CLAUSE = re.compile(r"""\s*(\w+)\s*(==|!=|<=|>=|<|>)\s*["']([^"']*)["']\s*""")
-_SPECIFIER = re.compile(r"\s*(~=|===?|!=|<=|>=|<|>)\s*([^\s]+?)\s*")
-_COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_EXTRA = re.compile(r"""extra == ["']([^"']+)["']""")
 
 
 @dataclass(frozen=True)
@@ -153,38 +151,10 @@ def pyserial_advice() -> str:
 
 def fits(version: str, versions: str) -> bool:
     """Whether a version is one of `versions`, such as ">=6.31.1,<8"; empty allows all."""
-    return all(_fits_one(version, specifier) for specifier in versions.split(",") if specifier.strip())
-
-
-def _fits_one(version: str, specifier: str) -> bool:
-    match = _SPECIFIER.fullmatch(specifier)
-    if match is None:
+    try:
+        return SpecifierSet(versions).contains(Version(version).base_version, prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
         return True
-    comparison, wanted = match.groups()
-    if comparison in ("==", "===", "!="):
-        is_equal = _starts_with(version, wanted[:-2]) if wanted.endswith(".*") else _order(version, wanted) == 0
-        return is_equal != (comparison == "!=")
-    if comparison == "~=":
-        return _order(version, wanted) >= 0 and _starts_with(version, wanted.rpartition(".")[0])
-    return bool(_COMPARISONS[comparison](_order(version, wanted), 0))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    digits = re.match(r"v?(?:\d+!)?(\d+(?:\.\d+)*)", version.strip())
-    return tuple(map(int, digits[1].split("."))) if digits else (0,)
-
-
-def _order(one: str, other: str) -> int:
-    """-1, 0 or 1 as one version is older than, as old as, or newer than another."""
-    for ours, theirs in zip_longest(_release(one), _release(other), fillvalue=0):
-        if ours != theirs:
-            return -1 if ours < theirs else 1
-    return 0
-
-
-def _starts_with(version: str, prefix: str) -> bool:
-    parts = _release(prefix)
-    return (*_release(version), *(0,) * len(parts))[: len(parts)] == parts
 
 
 def _installed(name: str) -> str | None:
@@ -201,38 +171,11 @@ def _requirements(distribution: str) -> Iterator[_Requirement]:
     except metadata.PackageNotFoundError:
         return
     for text in declared:
-        match = _REQUIREMENT.fullmatch(text.strip())
-        if match is None:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
             continue
-        name, versions, marker = match.groups()
-        applies, extra = _applies(marker or "")
-        if applies:
-            yield _Requirement(name.lower().replace("_", "-"), versions.strip(), extra)
-
-
-def _applies(marker: str) -> tuple[bool, str]:
-    """Whether a marker holds here, and the extra that it names; one that is not understood does not hold."""
-    here = {
-        "python_version": ".".join(platform.python_version_tuple()[:2]),
-        "python_full_version": platform.python_version(),
-        "sys_platform": sys.platform,
-        "platform_system": platform.system(),
-        "platform_machine": platform.machine(),
-        "platform_python_implementation": platform.python_implementation(),
-    }
-    extra = ""
-    for clause in re.split(r"\band\b", marker) if marker.strip() else ():
-        match = _CLAUSE.fullmatch(clause)
-        if match is None:
-            return False, ""
-        name, comparison, wanted = match.groups()
-        if name == "extra":
-            extra = wanted
-        elif name not in here:
-            return False, ""
-        elif name.startswith("python"):
-            if not _fits_one(here[name], f"{comparison}{wanted}"):
-                return False, ""
-        elif (here[name] == wanted) != (comparison == "=="):
-            return False, ""
-    return True, extra
+        extra = _EXTRA.search(str(requirement.marker or ""))
+        named = "" if extra is None else extra[1]
+        if requirement.marker is None or requirement.marker.evaluate({"extra": named}):
+            yield _Requirement(canonicalize_name(requirement.name), str(requirement.specifier), named)
