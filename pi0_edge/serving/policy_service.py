@@ -8,8 +8,8 @@
 | the client's deadline passed                 | DEADLINE_EXCEEDED   |
 | the network gave no usable chunk, or a bug   | INTERNAL            |
 
-A state that the policy was not trained on is counted by joint, and refused where the policy refuses it. A peer gets the
-of an error that is meant for people, never a stack trace; that goes to this machine's log.
+A state that the policy was not trained on is counted by joint, and refused where the policy refuses it. A peer gets
+the message of an error that is meant for people, never a stack trace; that goes to this machine's log.
 """
 
 from __future__ import annotations
