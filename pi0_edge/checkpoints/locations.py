@@ -19,6 +19,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _URI = re.compile(r"([a-z0-9]+):/+(.+)")
 """With one slash where the text has been a `Path`."""
 
+_DOWNLOADS = {"gs": ", for example gsutil -m cp -r {} .", "s3": ", for example aws s3 cp --recursive {} ."}
+
 
 def find_safetensors(path: Path) -> Path | None:
     """The .safetensors file or index of a checkpoint: itself, in the folder, or in LeRobot's `pretrained_model`."""
@@ -57,13 +59,16 @@ def advice_on(given: str, expected: str) -> str:
     near = checkpoints_below(path.parent) if path.parent != Path() and path.parent.is_dir() else []
     if near:
         return f"did you mean {' or '.join(map(str, near))}?"
-    if uri := _URI.fullmatch(given):
-        return f"expected a path on this machine: download it first, for example gsutil -m cp -r {uri[1]}://{uri[2]} ."
-    if _HUB_ID.fullmatch(given):
+    uri = _URI.fullmatch(given)
+    scheme, rest = ("", given) if uri is None else (uri[1], uri[2])
+    if _HUB_ID.fullmatch(rest) and scheme in ("", "hf"):
         return (
-            f"expected {expected}. If it is a model on Hugging Face, fetch it and give the folder: hf download {given} "
+            f"expected {expected}. If it is a model on Hugging Face, fetch it and give the folder: hf download {rest} "
             f"--local-dir {path.name} (pip install huggingface_hub)"
         )
+    if scheme:
+        download = _DOWNLOADS.get(scheme, "").format(f"{scheme}://{rest}")
+        return f"expected a path on this machine: download it first{download}"
     return f"expected {expected}"
 
 

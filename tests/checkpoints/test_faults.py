@@ -233,6 +233,9 @@ def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places,
     [
         ("lerobot/pi0_base", r"hf download lerobot/pi0_base --local-dir pi0_base"),
         ("gs://openpi-assets/checkpoints/pi0_base", r"gsutil -m cp -r gs://openpi-assets/checkpoints/pi0_base"),
+        ("s3://bucket/pi0_base", r"aws s3 cp --recursive s3://bucket/pi0_base \."),
+        ("hf://lerobot/pi0_base", r"hf download lerobot/pi0_base --local-dir pi0_base"),
+        ("https://somewhere.org/pi0.safetensors", r"expected a path on this machine: download it first$"),
         ("some/where/else", r"expected a \.safetensors file"),
     ],
 )
