@@ -120,14 +120,7 @@ class Policy:
         check_engine(engine, scheme)  # before gigabytes are read
         opened = open_checkpoint(Path(checkpoint))
         config = opened.infer_config(sizes)
-        processor = load_processor(
-            opened.folder,
-            config,
-            robot=robot,
-            tokenizer=tokenizer,
-            norm_stats=norm_stats,
-            settings=settings_in(sizes),
-        )
+        processor = load_processor(opened.folder, config, robot, tokenizer, norm_stats, settings=settings_in(sizes))
         shapes = parameter_shapes(config)
         opened.check(shapes)
         built = assemble_engine(engine, config, opened.tensors(shapes), scheme)

@@ -70,14 +70,7 @@ def quantize_checkpoint(
     """
     opened = open_checkpoint(Path(checkpoint))
     config = opened.infer_config(sizes)
-    processor = load_processor(
-        opened.folder,
-        config,
-        robot=robot,
-        tokenizer=tokenizer,
-        norm_stats=norm_stats,
-        settings=settings_in(sizes),
-    )
+    processor = load_processor(opened.folder, config, robot, tokenizer, norm_stats, settings=settings_in(sizes))
     shapes = parameter_shapes(config)
     opened.check(shapes)
     sha256 = combined_hash(opened.source_hashes())
