@@ -75,9 +75,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """On a worker beside real-time tests, the others take the processor time that those leave."""
+    """On a worker beside real-time tests, the others take the processor time that those leave; no GPU, no GPU test."""
     if WORKER and not is_real_time(item.path) and os.nice(0) < BACKGROUND:
         os.nice(BACKGROUND)
+    if item.get_closest_marker("gpu") is not None and not has_gpu():
+        pytest.skip("torch sees no CUDA device")
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(autouse=True)
