@@ -42,6 +42,7 @@ def test_serves_until_it_is_told_to_stop(checkpoint, stop):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_with_json_the_last_line_counts_the_chunks(checkpoint):
     argv = [sys.executable, "-m", "pi0_edge.cli", "serve", "--checkpoint", str(checkpoint), "--listen", "127.0.0.1:0"]
     process = subprocess.Popen([*argv, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -75,6 +75,7 @@ def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):
     assert list(ran.result["schemes"]) == ["fp32", "replay"]
 
 
+@pytest.mark.slow
 def test_quantize_judges_on_a_dataset_and_in_closed_loop(checkpoint, dataset):
     options = ["--dataset", dataset, "--held-out", "8", "--draws", "3", "--episodes", "1"]
     ran = run("quantize", "--checkpoint", checkpoint, "--scheme", "int8-w8a8", *options, "--json")

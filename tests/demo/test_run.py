@@ -77,6 +77,7 @@ def test_summary_and_plots_are_written(folder):
     assert {"summary.json", "episode.png", "joints.png", "record.npz"} <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_behind(tmp_path, firmware_image):
     argv = [sys.executable, "-m", "pi0_edge.cli", "demo", "--episodes", "9", "--output", str(tmp_path)]
     demo = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)

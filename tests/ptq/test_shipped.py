@@ -13,19 +13,19 @@ try:
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
 FRAMES = ["--calibration-frames", "16", "--held-out", "24", "--draws", "1", "--threads", "1", "--json"]
 
 
-@pytest.mark.parametrize("scheme", ["orin", pytest.param("int8-w8a8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["orin", "int8-w8a8"])
 def test_recommended_schemes_pass_with_room(scheme):
     ran = run("quantize", "--scheme", scheme, *FRAMES)
     assert ran.code == 0, ran.err
     assert min(ran.result["gate"]["cosine_whole"]) > 0.999
 
 
-@pytest.mark.slow
 def test_four_bits_per_tensor_fail_and_are_not_served(tmp_path):
     ran = run("quantize", "--scheme", "int4-per-tensor", "--output", tmp_path / "bundle", *FRAMES)
     assert ran.code == 1

@@ -160,6 +160,7 @@ def test_policy_image_locates_the_cube(env):
     assert np.abs(np.array(centres) @ fit - np.array(places)).max() < 0.006
 
 
+@pytest.mark.slow
 def test_demonstration_stores_clean_actions_beside_disturbed_states(env, expert):
     clean = next(seed for seed in range(4000, 4100) if not disturbance_of(seed, 340).any())
     shaken = next(seed for seed in range(4000, 4100) if disturbance_of(seed, 340).std() > 0.008)

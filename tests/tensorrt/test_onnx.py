@@ -103,6 +103,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):
 INT8_WEIGHTS = Scheme("int8-weights", "for this test", (Rule(("token_embedding",)), Rule(("*.attention.*", "*.mlp.*"))))
 
 
+@pytest.mark.slow
 def test_the_files_of_an_export_are_all_it_takes(tmp_path: Path):
     """A bundle is exported; what its files alone make of an observation are the actions of the CPU engine."""
     write_bundle(tmp_path / "bundle", **{**bundle_inputs(tmp_path, INT8_WEIGHTS), "gate": PASSED})

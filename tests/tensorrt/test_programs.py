@@ -32,14 +32,15 @@ def test_in_fp32_the_exported_programs_are_the_reference(variant: str):
     assert not torch.equal(case.truth, case.noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "scheme"),
     [
-        pytest.param("pi0", "bf16", marks=pytest.mark.slow),
-        pytest.param("pi0", "int8-w8a8-static", marks=pytest.mark.slow),
-        pytest.param("pi0", "int8-w8a16", marks=pytest.mark.slow),
+        ("pi0", "bf16"),
+        ("pi0", "int8-w8a8-static"),
+        ("pi0", "int8-w8a16"),
         ("pi0", "fp8-w8a8"),
-        pytest.param("pi05", "int8-w8a8-static", marks=pytest.mark.slow),
+        ("pi05", "int8-w8a8-static"),
     ],
 )
 def test_under_a_scheme_they_are_the_cpu_engine_within_rounding(variant: str, scheme: str):
