@@ -9,8 +9,8 @@ openpi stores beside a weight two factors of a low rank r (its `models/lora.py`;
 
 A merged weight is w + s a b. In `attn_vec_einsum` the einsum of openpi sums a and b over the heads each by itself, so
 that what is added to the weight of a head is its own a times the sum of b over all heads. The scale s = alpha / r is
-not stored; it is 1 in openpi's variants gemma_2b_lora (16 / 16) and gemma_300m_lora (32 / 32), and the MLP of openpi
-knows no other.
+not stored; it is 1 in openpi's variants gemma_2b_lora (16 / 16) and gemma_300m_lora (32 / 32), and openpi's MLP always
+adds a b without a scale.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _CONSTANTS: dict[str, tuple[object, ...]] = {
     "min_period": (MIN_PERIOD,),
     "max_period": (MAX_PERIOD,),
 }
-"""What transformers lets one choose and our network has built in."""
+"""What LeRobot and transformers let one choose and our network has built in."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def _of_training(path: Path) -> RecordedConfig:
 def _lerobot_sizes(config: Mapping[str, Any], path: Path) -> Sizes:
     if config["type"] not in _POLICIES:
         raise CheckpointError(f"{path}: the policy type is {config['type']!r}, expected pi0 or pi05")
+    _refuse_other_constants(config, path)
     _refuse_two_widths(config, path)
     return parse_sizes({key: config[key] for key in _LEROBOT_SIZES if config.get(key) is not None}, str(path))
 

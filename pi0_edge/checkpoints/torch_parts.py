@@ -1,9 +1,9 @@
 """Where the parts of the network are in a PyTorch checkpoint, found by the names inside each part.
 
 Projects and their releases put the same modules below different ones (`paligemma_with_expert.paligemma.model.`,
-`model.vlm.`, `module.`) and add or drop levels (`vision_model.`, `language_model.model.`). The names inside a part have
-stayed: a vision tower has `encoder.layers.0.layer_norm1`, a Gemma has `layers.0.mlp.gate_proj`, a projection is called
-`action_in_proj`. What stands before them is the *root* of the part.
+`model.vlm.`, `module.`) and add or drop levels (`vision_model.`, `language_model.model.`). The names inside a part are
+the same in all of them: a vision tower has `encoder.layers.0.layer_norm1`, a Gemma has `layers.0.mlp.gate_proj`, a
+projection is called `action_in_proj`. What stands before them is the *root* of the part.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _projection_root(name: str, entries: Iterable[str], path: Path) -> str | Non
 
 
 def _only(roots: Counter[str], what: str, path: Path, default: str) -> str:
-    """The root with the most keys; a stray array elsewhere is surplus, as much again is a second part."""
+    """The root with the most keys, or an error where another one has more than half as many: a second such part."""
     ranked = roots.most_common()
     if not ranked:
         return default

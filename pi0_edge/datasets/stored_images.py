@@ -23,6 +23,8 @@ except ImportError as error:
     raise MissingDependencyError(f"stored images need Pillow ({error}): pip install 'pi0-edge[policy]'") from error
 
 _ROWS_AT_A_TIME = 32
+_FORMATS = ("PNG", "JPEG")
+"""What datasets store; Pillow would start another program for some formats that it knows."""
 _COLOUR_MODES = ("RGB", "RGBA", "P", "L", "YCbCr", "CMYK")
 """Of Pillow; the others hold depth or more than eight bits."""
 
@@ -68,7 +70,7 @@ def decode_stored(value: Any, root: Path, name: str) -> NDArray[np.uint8]:
     """
     content = _content(value, root, name)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             mode = image.mode
             pixels = np.asarray(image.convert("RGB")) if mode in _COLOUR_MODES else None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

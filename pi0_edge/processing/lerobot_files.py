@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from pi0_edge.errors import ConfigError
 from pi0_edge.json_files import read_json_object
 from pi0_edge.model.config import Variant
-from pi0_edge.model.flow import EULER_STEPS, MAX_PERIOD, MIN_PERIOD
+from pi0_edge.model.flow import EULER_STEPS
 from pi0_edge.processing.norm_stats import FieldStats, find_norm_stats, load_norm_stats
 from pi0_edge.processing.normalization import LEROBOT_EPS, Mode, Normalization, Normalizer
 from pi0_edge.processing.prompts import PromptStyle
@@ -143,15 +143,9 @@ def recorded_euler_steps(path: Path) -> int:
     """How many Euler steps a config.json of LeRobot or transformers asks for, which name them alike; 10 if it does not.
 
     Raises:
-        ConfigError: If it is not a whole number, or the time embedding is one that cannot be run here.
+        ConfigError: If it is not a whole number above 0.
     """
     config = read_json_object(path, ConfigError)
-    for name, known in (("min_period", MIN_PERIOD), ("max_period", MAX_PERIOD)):
-        if config.get(name, known) != known:
-            raise ConfigError(
-                f"{path}: {name} of the time embedding is {config[name]}, expected {known:g}; "
-                "no other one can be run here"
-            )
     steps = config.get("num_inference_steps", EULER_STEPS)
     if type(steps) is not int or steps < 1:
         raise ConfigError(f"{path}: num_inference_steps is {steps!r}, expected a whole number >= 1")

@@ -31,9 +31,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 3.0) -> bool:
 
 
 def freeze_until_watchdog_resets(board: EmulatedBoard, has_reset: Callable[[], bool]) -> None:
-    """Freezes the board for longer than the watchdog's limit, again where the firmware won the race of the thaw.
+    """Freezes the board for longer than the watchdog's limit, and again where that did not reset it.
 
-    A processor that was not asleep when it froze may feed the watchdog before QEMU looks at the timers that expired
+    A processor that was not asleep when it froze may reload the watchdog before QEMU looks at the timers that expired
     meanwhile: 4 of 25 freezes ended without a reset.
     """
     for _ in range(_WATCHDOG_FREEZES):

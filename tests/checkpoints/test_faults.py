@@ -256,6 +256,12 @@ def test_a_uri_that_has_been_a_path_and_a_mistyped_folder(tmp_path, monkeypatch)
         open_checkpoint("exp/2000")
 
 
+@pytest.mark.parametrize(("name", "value"), [("min_period", 1e-3), ("max_period", 8.0)])
+def test_a_lerobot_policy_of_another_time_embedding_is_refused(tmp_path, name, value):
+    with pytest.raises(CheckpointError, match=rf"{name} is {value}, expected .*its actions would be wrong"):
+        open_checkpoint(write_safetensors(tmp_path, golden_tensors("pi0"), {**lerobot_config(), name: value}))
+
+
 def test_a_state_wider_than_the_actions_is_refused(tmp_path):
     config = {**lerobot_config(), "max_state_dim": 40}
     with pytest.raises(

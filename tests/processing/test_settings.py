@@ -172,8 +172,8 @@ def test_lerobots_steps_and_their_times_are_read(lerobot):
     edit(lerobot / "config.json", lambda config: config.update(num_inference_steps=5))
     settings = load_processor(lerobot, tiny_config()).settings
     assert (settings.euler_steps, settings.euler_times) == (5, EulerTimes.EXACT)
-    edit(lerobot / "config.json", lambda config: config.update(min_period=1e-3))
-    with pytest.raises(ConfigError, match=r"min_period of the time embedding is 0.001, expected 0.004"):
+    edit(lerobot / "config.json", lambda config: config.update(num_inference_steps=0))
+    with pytest.raises(ConfigError, match=r"num_inference_steps is 0, expected a whole number >= 1"):
         load_processor(lerobot, tiny_config())
 
 
