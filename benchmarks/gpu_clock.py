@@ -1,7 +1,7 @@
 """The clock of a GPU: brought up before anything is timed, and named in every report.
 
-An idle GPU runs slowly and takes seconds to reach its clock: the same product read 28 TOP/s on a cold Orin and 61 after
-3 s. A Jetson has power modes besides (nvpmodel), which cap it: a time without them says nothing.
+An idle GPU runs slowly and takes seconds to reach its clock. A Jetson has power modes besides (nvpmodel), which limit
+it: a time without clock and power mode cannot be compared with another one.
 """
 
 from __future__ import annotations
