@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import ClassVar
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 240
 MAX_JOINTS = 32
 MAX_HORIZON = 64
 RING_DEPTH = 128
+NO_JOINT = 255
 HEADER_SIZE = 3
 CRC_SIZE = 4
 MAX_PAYLOAD = 233
-SCHEMA_HASH = 0x07856865
+SCHEMA_HASH = 0x47358503
 
 
 def _pack(name: str, layout: str, values: tuple[float, ...]) -> bytes:
@@ -69,6 +70,8 @@ class CommandResult(IntEnum):
     WRONG_STATE = 1
     NO_HEARTBEAT = 2
     UNKNOWN_COMMAND = 3
+    NOT_MEASURED = 4
+    OUTSIDE_LIMITS = 5
 
 
 class ChunkResult(IntEnum):
@@ -82,6 +85,7 @@ class ChunkResult(IntEnum):
     NOT_ARMED = 5
     WRONG_SHAPE = 6
     OUT_OF_RANGE = 7
+    OUT_OF_REACH = 8
 
 
 class Command(IntEnum):
@@ -91,6 +95,22 @@ class Command(IntEnum):
     DISARM = 2
     CLEAR = 3
     ESTOP = 4
+    RELEASE = 5
+
+
+class MeasuredRow(IntEnum):
+    """`MeasuredRow` of the schema."""
+
+    POSITION = 0
+    CURRENT = 1
+    CONDITION = 2
+
+
+class HealthRow(IntEnum):
+    """`HealthRow` of the schema."""
+
+    TEMPERATURE = 0
+    VOLTAGE = 1
 
 
 class ResetCause(IntEnum):
@@ -112,6 +132,12 @@ class Fault(IntFlag):
     ESTOP_PIN = 16
     WATCHDOG_RESET = 32
     TICK_OVERRUN = 64
+    FOLLOWING_ERROR = 128
+    CONTACT = 256
+    TEMPERATURE = 512
+    VOLTAGE = 1024
+    BUS_SILENT = 2048
+    SERVO_ERROR = 4096
 
 
 class TickFlag(IntFlag):
@@ -123,6 +149,18 @@ class TickFlag(IntFlag):
     VELOCITY_LIMITED = 8
     ACCELERATION_LIMITED = 16
     TICKS_MISSED = 32
+
+
+class JointFlag(IntFlag):
+    """`JointFlag` of the schema."""
+
+    MEASURED = 1
+    TORQUE = 2
+    VOLTAGE = 4
+    OVERHEATED = 8
+    OVERLOADED = 16
+    ENCODER = 32
+    RESTARTED = 64
 
 
 @dataclass(frozen=True)
@@ -317,16 +355,17 @@ class CommandReply:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x83
-    LAYOUT: ClassVar[str] = "<IBBB"
+    LAYOUT: ClassVar[str] = "<IBBBB"
 
     nonce: int
     command: int
     result: int
     state: int
+    joint: int
 
     def pack(self) -> bytes:
         """Return the payload; `ValueError` where a field does not fit its type."""
-        values = (self.nonce, self.command, self.result, self.state)
+        values = (self.nonce, self.command, self.result, self.state, self.joint)
         return _pack("CommandReply", self.LAYOUT, values)
 
     @classmethod
@@ -340,16 +379,17 @@ class ChunkReply:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x84
-    LAYOUT: ClassVar[str] = "<IIIB"
+    LAYOUT: ClassVar[str] = "<IIIBB"
 
     chunk_id: int
     received: int
     tick: int
     result: int
+    joint: int
 
     def pack(self) -> bytes:
         """Return the payload; `ValueError` where a field does not fit its type."""
-        values = (self.chunk_id, self.received, self.tick, self.result)
+        values = (self.chunk_id, self.received, self.tick, self.result, self.joint)
         return _pack("ChunkReply", self.LAYOUT, values)
 
     @classmethod
@@ -363,7 +403,7 @@ class Telemetry:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x85
-    LAYOUT: ClassVar[str] = "<IQIIHHBBB"
+    LAYOUT: ClassVar[str] = "<IQIIHHBBBB"
     CAPACITY: ClassVar[int] = 51
 
     tick: int
@@ -374,6 +414,7 @@ class Telemetry:
     ring_level: int
     state: int
     flags: int
+    fault_joint: int
     joints: int
     executed: tuple[float, ...]
 
@@ -389,6 +430,7 @@ class Telemetry:
             self.ring_level,
             self.state,
             self.flags,
+            self.fault_joint,
             self.joints,
         )
         tail = _pack("Telemetry", f"<{len(self.executed)}f", self.executed)
@@ -398,10 +440,70 @@ class Telemetry:
     def unpack(cls, payload: bytes) -> Telemetry:
         """Read a payload; `ValueError` where its size does not agree with its own counts."""
         head, body = _split("Telemetry", cls.LAYOUT, payload)
-        count = head[8]
+        count = head[9]
         tail = _unpack("Telemetry.executed", f"<{count}f", body)
         _check_count("Telemetry", "executed", len(tail), count, cls.CAPACITY)
         return cls(*head, executed=tail)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """From microcontroller to host."""
+
+    ID: ClassVar[int] = 0x87
+    LAYOUT: ClassVar[str] = "<IBB"
+    CAPACITY: ClassVar[int] = 113
+
+    tick: int
+    rows: int
+    joints: int
+    values: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        """Return the payload; `ValueError` where a field does not fit or the tail has the wrong length."""
+        _check_count("Measured", "values", len(self.values), self.rows * self.joints, self.CAPACITY)
+        values = (self.tick, self.rows, self.joints)
+        tail = _pack("Measured", f"<{len(self.values)}h", self.values)
+        return _pack("Measured", self.LAYOUT, values) + tail
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Measured:
+        """Read a payload; `ValueError` where its size does not agree with its own counts."""
+        head, body = _split("Measured", cls.LAYOUT, payload)
+        count = head[1] * head[2]
+        tail = _unpack("Measured.values", f"<{count}h", body)
+        _check_count("Measured", "values", len(tail), count, cls.CAPACITY)
+        return cls(*head, values=tail)
+
+
+@dataclass(frozen=True)
+class Health:
+    """From microcontroller to host."""
+
+    ID: ClassVar[int] = 0x88
+    LAYOUT: ClassVar[str] = "<IBB"
+    CAPACITY: ClassVar[int] = 227
+
+    tick: int
+    rows: int
+    joints: int
+    values: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        """Return the payload; `ValueError` where a field does not fit or the tail has the wrong length."""
+        _check_count("Health", "values", len(self.values), self.rows * self.joints, self.CAPACITY)
+        values = (self.tick, self.rows, self.joints)
+        tail = _pack("Health", f"<{len(self.values)}B", self.values)
+        return _pack("Health", self.LAYOUT, values) + tail
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Health:
+        """Read a payload; `ValueError` where its size does not agree with its own counts."""
+        head, body = _split("Health", cls.LAYOUT, payload)
+        count = head[1] * head[2]
+        tail = _unpack("Health.values", f"<{count}B", body)
+        _check_count("Health", "values", len(tail), count, cls.CAPACITY)
+        return cls(*head, values=tail)
 
 
 @dataclass(frozen=True)
@@ -409,7 +511,7 @@ class Counters:
     """From microcontroller to host."""
 
     ID: ClassVar[int] = 0x86
-    LAYOUT: ClassVar[str] = "<IIIIIIIIIII"
+    LAYOUT: ClassVar[str] = "<IIIIIIIIIIII"
 
     frames_received: int
     crc_errors: int
@@ -422,6 +524,7 @@ class Counters:
     starved_ticks: int
     limited_ticks: int
     missed_ticks: int
+    bus_errors: int
 
     def pack(self) -> bytes:
         """Return the payload; `ValueError` where a field does not fit its type."""
@@ -437,6 +540,7 @@ class Counters:
             self.starved_ticks,
             self.limited_ticks,
             self.missed_ticks,
+            self.bus_errors,
         )
         return _pack("Counters", self.LAYOUT, values)
 
@@ -446,7 +550,7 @@ class Counters:
         return cls(*_unpack("Counters", cls.LAYOUT, payload))
 
 
-Message = Hello | Ping | CommandRequest | Fragment | Welcome | Pong | CommandReply | ChunkReply | Telemetry | Counters
+Message = Hello | Ping | CommandRequest | Fragment | Welcome | Pong | CommandReply | ChunkReply | Telemetry | Measured | Health | Counters
 
 MESSAGES: dict[int, type[Message]] = {
     Hello.ID: Hello,
@@ -458,5 +562,7 @@ MESSAGES: dict[int, type[Message]] = {
     CommandReply.ID: CommandReply,
     ChunkReply.ID: ChunkReply,
     Telemetry.ID: Telemetry,
+    Measured.ID: Measured,
+    Health.ID: Health,
     Counters.ID: Counters,
 }

@@ -17,7 +17,7 @@ import yaml
 
 SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i16": 2, "f32": 4}
 CRC_SIZE = 4
-CONSTANTS = ("version", "max_frame", "max_joints", "max_horizon", "ring_depth")
+CONSTANTS = ("version", "max_frame", "max_joints", "max_horizon", "ring_depth", "no_joint")
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,16 @@ ALLOWED = {
     ],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.protos"],
     "pi0_edge.certificates": ["pi0_edge.protos"],
+    "pi0_edge.cameras": [],
+    "pi0_edge.run": [
+        *ABOVE_POLICY,
+        "pi0_edge.bundle",
+        "pi0_edge.cameras",
+        "pi0_edge.datasets",
+        "pi0_edge.protos",
+        "pi0_edge.serving",
+        "firmware_bridge",
+    ],
     "pi0_edge.doctor": ["pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
@@ -88,6 +98,8 @@ FORBIDDEN = {
     "pi0_edge.training": OTHER_WORK,
     "pi0_edge.sim": {"torch", "grpc", "serial"},
     "pi0_edge.datasets": {"torch", "grpc", "serial"},
+    "pi0_edge.cameras": {"torch", *OTHER_WORK},
+    "pi0_edge.run": {"serial", "mujoco"},
     "pi0_edge.serving": {"serial", "mujoco"},
 }
 """Third-party packages that a place does without: it runs where they are missing, or they are not its subject."""

@@ -41,12 +41,16 @@ void board_watchdog_kick(void);
 /* The e-stop input. A board wires it so that a broken wire reads as pressed. */
 bool board_estop_pressed(void);
 
-/* Offered by boards with such outputs, for the actuators of the same kind: PWM outputs whose pulse of so many
- * microseconds comes every 20 ms, and a bus of servos. A bus that is still sending takes nothing and returns false. */
+/* Offered by boards with PWM outputs: the pulse of so many microseconds comes every 20 ms. */
 void board_pwm_start(uint8_t channels);
 void board_pwm_write(uint8_t channel, uint32_t pulse_us);
-void board_bus_start(uint32_t baud);
-bool board_bus_write(const uint8_t *data, size_t size);
+
+/* Offered by boards with servo buses, BOARD_BUSES of them (set in the Makefile), numbered from 0; half duplex, 8N1. Never
+ * wait. A bus that is still sending takes nothing and returns false. Reading takes the bytes that came since; bytes that
+ * the board itself sent may be among them. */
+void board_bus_start(uint8_t bus, uint32_t baud);
+bool board_bus_write(uint8_t bus, const uint8_t *data, size_t size);
+size_t board_bus_read(uint8_t bus, uint8_t *data, size_t size);
 
 /* Offered by the application. */
 void application_servo(void);

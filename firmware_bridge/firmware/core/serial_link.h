@@ -10,15 +10,16 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LINK_VERSION 1u
+#define LINK_VERSION 2u
 #define LINK_MAX_FRAME 240u
 #define LINK_MAX_JOINTS 32u
 #define LINK_MAX_HORIZON 64u
 #define LINK_RING_DEPTH 128u
+#define LINK_NO_JOINT 255u
 #define LINK_HEADER_SIZE 3u
 #define LINK_CRC_SIZE 4u
 #define LINK_MAX_PAYLOAD 233u
-#define LINK_SCHEMA_HASH 0x07856865u
+#define LINK_SCHEMA_HASH 0x47358503u
 #define LINK_HELLO_ID 0x01u
 #define LINK_PING_ID 0x02u
 #define LINK_COMMAND_REQUEST_ID 0x03u
@@ -30,8 +31,14 @@
 #define LINK_COMMAND_REPLY_ID 0x83u
 #define LINK_CHUNK_REPLY_ID 0x84u
 #define LINK_TELEMETRY_ID 0x85u
-#define LINK_TELEMETRY_FIXED_SIZE 27u
+#define LINK_TELEMETRY_FIXED_SIZE 28u
 #define LINK_TELEMETRY_CAPACITY 51u
+#define LINK_MEASURED_ID 0x87u
+#define LINK_MEASURED_FIXED_SIZE 6u
+#define LINK_MEASURED_CAPACITY 113u
+#define LINK_HEALTH_ID 0x88u
+#define LINK_HEALTH_FIXED_SIZE 6u
+#define LINK_HEALTH_CAPACITY 227u
 #define LINK_COUNTERS_ID 0x86u
 
 enum link_state {
@@ -48,6 +55,8 @@ enum link_command_result {
     LINK_COMMAND_RESULT_WRONG_STATE = 1,
     LINK_COMMAND_RESULT_NO_HEARTBEAT = 2,
     LINK_COMMAND_RESULT_UNKNOWN_COMMAND = 3,
+    LINK_COMMAND_RESULT_NOT_MEASURED = 4,
+    LINK_COMMAND_RESULT_OUTSIDE_LIMITS = 5,
 };
 
 enum link_chunk_result {
@@ -59,6 +68,7 @@ enum link_chunk_result {
     LINK_CHUNK_RESULT_NOT_ARMED = 5,
     LINK_CHUNK_RESULT_WRONG_SHAPE = 6,
     LINK_CHUNK_RESULT_OUT_OF_RANGE = 7,
+    LINK_CHUNK_RESULT_OUT_OF_REACH = 8,
 };
 
 enum link_command {
@@ -66,6 +76,18 @@ enum link_command {
     LINK_COMMAND_DISARM = 2,
     LINK_COMMAND_CLEAR = 3,
     LINK_COMMAND_ESTOP = 4,
+    LINK_COMMAND_RELEASE = 5,
+};
+
+enum link_measured_row {
+    LINK_MEASURED_ROW_POSITION = 0,
+    LINK_MEASURED_ROW_CURRENT = 1,
+    LINK_MEASURED_ROW_CONDITION = 2,
+};
+
+enum link_health_row {
+    LINK_HEALTH_ROW_TEMPERATURE = 0,
+    LINK_HEALTH_ROW_VOLTAGE = 1,
 };
 
 enum link_reset_cause {
@@ -83,6 +105,12 @@ enum link_fault {
     LINK_FAULT_ESTOP_PIN = 1u << 4,
     LINK_FAULT_WATCHDOG_RESET = 1u << 5,
     LINK_FAULT_TICK_OVERRUN = 1u << 6,
+    LINK_FAULT_FOLLOWING_ERROR = 1u << 7,
+    LINK_FAULT_CONTACT = 1u << 8,
+    LINK_FAULT_TEMPERATURE = 1u << 9,
+    LINK_FAULT_VOLTAGE = 1u << 10,
+    LINK_FAULT_BUS_SILENT = 1u << 11,
+    LINK_FAULT_SERVO_ERROR = 1u << 12,
 };
 
 enum link_tick_flag {
@@ -92,6 +120,16 @@ enum link_tick_flag {
     LINK_TICK_FLAG_VELOCITY_LIMITED = 1u << 3,
     LINK_TICK_FLAG_ACCELERATION_LIMITED = 1u << 4,
     LINK_TICK_FLAG_TICKS_MISSED = 1u << 5,
+};
+
+enum link_joint_flag {
+    LINK_JOINT_FLAG_MEASURED = 1u << 0,
+    LINK_JOINT_FLAG_TORQUE = 1u << 1,
+    LINK_JOINT_FLAG_VOLTAGE = 1u << 2,
+    LINK_JOINT_FLAG_OVERHEATED = 1u << 3,
+    LINK_JOINT_FLAG_OVERLOADED = 1u << 4,
+    LINK_JOINT_FLAG_ENCODER = 1u << 5,
+    LINK_JOINT_FLAG_RESTARTED = 1u << 6,
 };
 
 static inline uint8_t *link_put(uint8_t *out, uint64_t value, size_t size)
@@ -355,6 +393,7 @@ struct link_command_reply {
     uint8_t command;
     uint8_t result;
     uint8_t state;
+    uint8_t joint;
 };
 
 static inline size_t link_pack_command_reply(const struct link_command_reply *message, uint8_t *out)
@@ -364,18 +403,20 @@ static inline size_t link_pack_command_reply(const struct link_command_reply *me
     end = link_put(end, message->command, 1);
     end = link_put(end, message->result, 1);
     end = link_put(end, message->state, 1);
+    end = link_put(end, message->joint, 1);
     return (size_t)(end - out);
 }
 
 static inline bool link_unpack_command_reply(struct link_command_reply *message, const uint8_t *in, size_t size)
 {
-    if (size != 7u) {
+    if (size != 8u) {
         return false;
     }
     message->nonce = (uint32_t)link_get(in + 0, 4);
     message->command = (uint8_t)link_get(in + 4, 1);
     message->result = (uint8_t)link_get(in + 5, 1);
     message->state = (uint8_t)link_get(in + 6, 1);
+    message->joint = (uint8_t)link_get(in + 7, 1);
     return true;
 }
 
@@ -384,6 +425,7 @@ struct link_chunk_reply {
     uint32_t received;
     uint32_t tick;
     uint8_t result;
+    uint8_t joint;
 };
 
 static inline size_t link_pack_chunk_reply(const struct link_chunk_reply *message, uint8_t *out)
@@ -393,18 +435,20 @@ static inline size_t link_pack_chunk_reply(const struct link_chunk_reply *messag
     end = link_put(end, message->received, 4);
     end = link_put(end, message->tick, 4);
     end = link_put(end, message->result, 1);
+    end = link_put(end, message->joint, 1);
     return (size_t)(end - out);
 }
 
 static inline bool link_unpack_chunk_reply(struct link_chunk_reply *message, const uint8_t *in, size_t size)
 {
-    if (size != 13u) {
+    if (size != 14u) {
         return false;
     }
     message->chunk_id = (uint32_t)link_get(in + 0, 4);
     message->received = (uint32_t)link_get(in + 4, 4);
     message->tick = (uint32_t)link_get(in + 8, 4);
     message->result = (uint8_t)link_get(in + 12, 1);
+    message->joint = (uint8_t)link_get(in + 13, 1);
     return true;
 }
 
@@ -417,6 +461,7 @@ struct link_telemetry {
     uint16_t ring_level;
     uint8_t state;
     uint8_t flags;
+    uint8_t fault_joint;
     uint8_t joints;
     float executed[51];
 };
@@ -436,6 +481,7 @@ static inline size_t link_pack_telemetry(const struct link_telemetry *message, u
     end = link_put(end, message->ring_level, 2);
     end = link_put(end, message->state, 1);
     end = link_put(end, message->flags, 1);
+    end = link_put(end, message->fault_joint, 1);
     end = link_put(end, message->joints, 1);
     for (size_t i = 0; i < count; i++) {
         end = link_put(end, link_bits_of_float(message->executed[i]), 4);
@@ -445,7 +491,7 @@ static inline size_t link_pack_telemetry(const struct link_telemetry *message, u
 
 static inline bool link_unpack_telemetry(struct link_telemetry *message, const uint8_t *in, size_t size)
 {
-    if (size < 27u) {
+    if (size < 28u) {
         return false;
     }
     message->tick = (uint32_t)link_get(in + 0, 4);
@@ -456,13 +502,96 @@ static inline bool link_unpack_telemetry(struct link_telemetry *message, const u
     message->ring_level = (uint16_t)link_get(in + 22, 2);
     message->state = (uint8_t)link_get(in + 24, 1);
     message->flags = (uint8_t)link_get(in + 25, 1);
-    message->joints = (uint8_t)link_get(in + 26, 1);
+    message->fault_joint = (uint8_t)link_get(in + 26, 1);
+    message->joints = (uint8_t)link_get(in + 27, 1);
     const size_t count = (size_t)message->joints;
-    if (count > 51u || size != 27u + 4u * count) {
+    if (count > 51u || size != 28u + 4u * count) {
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        message->executed[i] = link_float_of_bits(link_get(in + 27u + 4u * i, 4));
+        message->executed[i] = link_float_of_bits(link_get(in + 28u + 4u * i, 4));
+    }
+    return true;
+}
+
+struct link_measured {
+    uint32_t tick;
+    uint8_t rows;
+    uint8_t joints;
+    int16_t values[113];
+};
+
+static inline size_t link_pack_measured(const struct link_measured *message, uint8_t *out)
+{
+    const size_t count = (size_t)message->rows * (size_t)message->joints;
+    if (count > 113u) {
+        return 0;
+    }
+    uint8_t *end = out;
+    end = link_put(end, message->tick, 4);
+    end = link_put(end, message->rows, 1);
+    end = link_put(end, message->joints, 1);
+    for (size_t i = 0; i < count; i++) {
+        end = link_put(end, (uint16_t)message->values[i], 2);
+    }
+    return (size_t)(end - out);
+}
+
+static inline bool link_unpack_measured(struct link_measured *message, const uint8_t *in, size_t size)
+{
+    if (size < 6u) {
+        return false;
+    }
+    message->tick = (uint32_t)link_get(in + 0, 4);
+    message->rows = (uint8_t)link_get(in + 4, 1);
+    message->joints = (uint8_t)link_get(in + 5, 1);
+    const size_t count = (size_t)message->rows * (size_t)message->joints;
+    if (count > 113u || size != 6u + 2u * count) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        message->values[i] = link_signed(link_get(in + 6u + 2u * i, 2));
+    }
+    return true;
+}
+
+struct link_health {
+    uint32_t tick;
+    uint8_t rows;
+    uint8_t joints;
+    uint8_t values[227];
+};
+
+static inline size_t link_pack_health(const struct link_health *message, uint8_t *out)
+{
+    const size_t count = (size_t)message->rows * (size_t)message->joints;
+    if (count > 227u) {
+        return 0;
+    }
+    uint8_t *end = out;
+    end = link_put(end, message->tick, 4);
+    end = link_put(end, message->rows, 1);
+    end = link_put(end, message->joints, 1);
+    for (size_t i = 0; i < count; i++) {
+        end = link_put(end, message->values[i], 1);
+    }
+    return (size_t)(end - out);
+}
+
+static inline bool link_unpack_health(struct link_health *message, const uint8_t *in, size_t size)
+{
+    if (size < 6u) {
+        return false;
+    }
+    message->tick = (uint32_t)link_get(in + 0, 4);
+    message->rows = (uint8_t)link_get(in + 4, 1);
+    message->joints = (uint8_t)link_get(in + 5, 1);
+    const size_t count = (size_t)message->rows * (size_t)message->joints;
+    if (count > 227u || size != 6u + 1u * count) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        message->values[i] = (uint8_t)link_get(in + 6u + 1u * i, 1);
     }
     return true;
 }
@@ -479,6 +608,7 @@ struct link_counters {
     uint32_t starved_ticks;
     uint32_t limited_ticks;
     uint32_t missed_ticks;
+    uint32_t bus_errors;
 };
 
 static inline size_t link_pack_counters(const struct link_counters *message, uint8_t *out)
@@ -495,12 +625,13 @@ static inline size_t link_pack_counters(const struct link_counters *message, uin
     end = link_put(end, message->starved_ticks, 4);
     end = link_put(end, message->limited_ticks, 4);
     end = link_put(end, message->missed_ticks, 4);
+    end = link_put(end, message->bus_errors, 4);
     return (size_t)(end - out);
 }
 
 static inline bool link_unpack_counters(struct link_counters *message, const uint8_t *in, size_t size)
 {
-    if (size != 44u) {
+    if (size != 48u) {
         return false;
     }
     message->frames_received = (uint32_t)link_get(in + 0, 4);
@@ -514,6 +645,7 @@ static inline bool link_unpack_counters(struct link_counters *message, const uin
     message->starved_ticks = (uint32_t)link_get(in + 32, 4);
     message->limited_ticks = (uint32_t)link_get(in + 36, 4);
     message->missed_ticks = (uint32_t)link_get(in + 40, 4);
+    message->bus_errors = (uint32_t)link_get(in + 44, 4);
     return true;
 }
 
