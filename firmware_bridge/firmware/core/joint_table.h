@@ -26,7 +26,8 @@ struct joint {
 };
 
 /* One servo. Its position in counts is zero + per_unit * the position of its joint. A joint has one servo that is
- * commanded, and may have shadows: servos that execute its commands through their secondary ID, and are only read. */
+ * commanded, and may have shadows: servos that execute its commands through their secondary ID, and are only read.
+ * `current_unit` is a count of its current register in ampere; 0 where the model does not measure its current. */
 struct servo {
     uint8_t bus;
     uint8_t id;
@@ -34,6 +35,7 @@ struct servo {
     bool is_shadow;
     float zero;
     float per_unit;
+    float current_unit;
 };
 
 /* The buses of the servos, all alike. `measure_steps`: every so many servo steps the positions are read. The arm stops
