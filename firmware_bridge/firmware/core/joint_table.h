@@ -26,8 +26,7 @@ struct joint {
 };
 
 /* One servo. Its position in counts is zero + per_unit * the position of its joint. A joint has one servo that is
- * commanded, and may have shadows: servos that execute its commands through their secondary ID, and are only read.
- * `current_unit` is a count of its current register in ampere; 0 where the model does not measure its current. */
+ * commanded, and may have shadows: servos that execute its commands through their secondary ID, and are only read. */
 struct servo {
     uint8_t bus;
     uint8_t id;
@@ -35,11 +34,11 @@ struct servo {
     bool is_shadow;
     float zero;
     float per_unit;
-    float current_unit;
+    float current_unit; /* ampere of one count of its current; 0 where it does not measure it */
 };
 
 /* The buses of the servos, all alike. `measure_steps`: every so many servo steps the positions are read. The arm stops
- * where the supply leaves `lowest_volts` to `highest_volts`; 0 and 0 is no guard. */
+ * where the supply leaves `lowest_volts` to `highest_volts`; a highest of 0 is no guard. */
 struct servo_bus {
     uint32_t baud;
     uint8_t buses;
