@@ -3,7 +3,7 @@
 #include "serial_link.h"
 #include "servo_protocol.h"
 
-_Static_assert((int)SERVO_MOST <= (int)DYNAMIXEL_MOST_SERVOS, "a packet holds all servos");
+_Static_assert((int)SERVO_MOST_ON_BUS <= (int)DYNAMIXEL_MOST_SERVOS, "a packet holds all servos of a bus");
 _Static_assert((int)SERVO_MOST_PACKET >= (int)DYNAMIXEL_LONGEST, "room for a packet");
 
 enum {
@@ -43,11 +43,16 @@ size_t servo_protocol_goals(const uint8_t *ids, const int32_t *goals, uint8_t co
 
 size_t servo_protocol_torque(const uint8_t *ids, uint8_t count, bool on, uint8_t *packet)
 {
-    int32_t values[SERVO_MOST];
+    int32_t values[SERVO_MOST_ON_BUS];
     for (uint8_t i = 0; i < count; i++) {
         values[i] = on ? 1 : 0;
     }
     return dynamixel_sync_write(TORQUE_ENABLE, 1, ids, values, count, packet);
+}
+
+bool servo_protocol_reads(enum servo_block block)
+{
+    return block < SERVO_BLOCKS;
 }
 
 /* Of the blocks only the one that is read most often is worth a fast sync read. */

@@ -3,7 +3,7 @@
 #include "serial_link.h"
 #include "servo_protocol.h"
 
-_Static_assert((int)SERVO_MOST <= (int)FEETECH_MOST_SERVOS, "a packet holds all servos");
+_Static_assert((int)SERVO_MOST_ON_BUS <= (int)FEETECH_MOST_SERVOS, "a packet holds all servos of a bus");
 _Static_assert((int)SERVO_MOST_PACKET >= (int)FEETECH_LONGEST, "room for a packet");
 
 enum { TORQUE_ENABLE = 40, GOAL_POSITION = 42, GOAL_SIZE = 2 };
@@ -32,7 +32,7 @@ static struct feetech_receiver receivers[BOARD_BUSES];
  * table. */
 size_t servo_protocol_goals(const uint8_t *ids, const int32_t *goals, uint8_t count, uint8_t *packet)
 {
-    uint16_t words[SERVO_MOST];
+    uint16_t words[SERVO_MOST_ON_BUS];
     for (uint8_t i = 0; i < count; i++) {
         words[i] = feetech_word(goals[i]);
     }
@@ -41,7 +41,7 @@ size_t servo_protocol_goals(const uint8_t *ids, const int32_t *goals, uint8_t co
 
 size_t servo_protocol_torque(const uint8_t *ids, uint8_t count, bool on, uint8_t *packet)
 {
-    uint16_t values[SERVO_MOST];
+    uint16_t values[SERVO_MOST_ON_BUS];
     for (uint8_t i = 0; i < count; i++) {
         values[i] = on ? TORQUE_ON : 0;
     }
@@ -49,13 +49,16 @@ size_t servo_protocol_torque(const uint8_t *ids, uint8_t count, bool on, uint8_t
 }
 
 /* Health and errors come with the motion, and no servo answers together with others. */
+bool servo_protocol_reads(enum servo_block block)
+{
+    return block == SERVO_MOTION || block == SERVO_CONDITION;
+}
+
 size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet)
 {
     (void)together;
-    if (block == SERVO_MOTION) {
-        return feetech_sync_read(MOTION_AT, MOTION_SIZE, ids, count, packet);
-    }
-    return block == SERVO_CONDITION ? feetech_sync_read(CONDITION_AT, CONDITION_SIZE, ids, count, packet) : 0;
+    const bool motion = block == SERVO_MOTION;
+    return feetech_sync_read(motion ? MOTION_AT : CONDITION_AT, motion ? MOTION_SIZE : CONDITION_SIZE, ids, count, packet);
 }
 
 void servo_protocol_reset(uint8_t bus)

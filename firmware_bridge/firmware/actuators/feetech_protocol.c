@@ -26,14 +26,13 @@ static uint8_t checksum(const uint8_t *packet, size_t end)
 size_t feetech_packet(uint8_t id, uint8_t instruction, const uint8_t *parameters, size_t size,
                       uint8_t packet[FEETECH_LONGEST])
 {
-    const size_t used = size < FEETECH_MOST_PARAMETERS ? size : FEETECH_MOST_PARAMETERS;
-    const size_t end = FEETECH_HEAD + used;
+    size_t end = FEETECH_HEAD;
     memcpy(packet, START, sizeof START);
     packet[AT_ID] = id;
-    packet[AT_LENGTH] = (uint8_t)(used + AROUND_DATA);
+    packet[AT_LENGTH] = (uint8_t)(size + AROUND_DATA);
     packet[AT_INSTRUCTION] = instruction;
-    if (used > 0) {
-        memcpy(packet + FEETECH_HEAD, parameters, used);
+    for (size_t i = 0; i < size; i++) {
+        packet[end++] = parameters[i];
     }
     packet[end] = checksum(packet, end);
     return end + CHECKSUM_SIZE;

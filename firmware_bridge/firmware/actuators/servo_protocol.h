@@ -7,11 +7,11 @@
 #include <stdint.h>
 
 enum {
-    SERVO_MOST = 32,          /* of all buses together */
-    SERVO_MOST_PACKET = 256,  /* bytes of one packet to a bus */
+    SERVO_MOST_ON_BUS = 32,
+    SERVO_MOST_PACKET = 256, /* bytes of one packet to a bus */
 };
 
-/* Registers that are read together. A protocol that has not all four blocks reads their content in another one. */
+/* Registers that are read together. */
 enum servo_block {
     SERVO_MOTION,    /* position and current */
     SERVO_CONDITION, /* torque, errors */
@@ -42,8 +42,11 @@ struct servo_reading {
     int32_t current;
 };
 
+/* Whether the protocol reads this block. What is in the others comes with one that it reads, or not at all. */
+bool servo_protocol_reads(enum servo_block block);
+
 /* Make the packets to the servos `ids`, and return their size; `goals` are counts. `together`: every one of them can
- * answer together with the others, and lately all have answered. A size of 0: the protocol does not have this block. */
+ * answer together with the others. */
 size_t servo_protocol_goals(const uint8_t *ids, const int32_t *goals, uint8_t count, uint8_t *packet);
 size_t servo_protocol_torque(const uint8_t *ids, uint8_t count, bool on, uint8_t *packet);
 size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet);
