@@ -52,7 +52,16 @@ static int16_t smooth_counts(const struct control *control, uint8_t joint, uint8
 static int16_t jump_counts(const struct control *control, uint8_t joint, uint8_t step)
 {
     const struct joint *j = &control->table->joints[joint];
-    return (int16_t)((step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum) / j->resolution);
+    const float end = step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum;
+    return (int16_t)((step == 0 ? control->motion[joint].position : end) / j->resolution);
+}
+
+static int16_t far_counts(const struct control *control, uint8_t joint, uint8_t step)
+{
+    const struct joint *j = &control->table->joints[joint];
+    const float middle = 0.5f * (j->minimum + j->maximum);
+    (void)step;
+    return (int16_t)((control->motion[joint].position < middle ? j->maximum : j->minimum) / j->resolution);
 }
 
 static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
@@ -84,4 +93,9 @@ void model_send_smooth_chunk(struct model *model)
 void model_send_jump_chunk(struct model *model)
 {
     send_chunk(model, JUMP_STEPS, jump_counts);
+}
+
+void model_send_far_chunk(struct model *model)
+{
+    send_chunk(model, 1, far_counts);
 }
