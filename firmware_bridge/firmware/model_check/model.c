@@ -123,11 +123,8 @@ static const char *apply_estop(struct model *model)
 /* An arm at rest cannot be at the far end of its range within two ticks. */
 static const char *apply_far_chunk(struct model *model)
 {
-    const struct control *control = host_control();
-    const bool at_rest = control->safety.state == LINK_STATE_ARMED;
-    const uint32_t before = control->counters.chunks_accepted;
-    model_send_far_chunk(model);
-    const bool accepted = control->counters.chunks_accepted != before;
+    const bool at_rest = host_control()->safety.state == LINK_STATE_ARMED;
+    const bool accepted = model_send_far_chunk(model);
     return at_rest && accepted ? "a first setpoint out of reach was accepted" : NULL;
 }
 

@@ -64,7 +64,7 @@ static int16_t far_counts(const struct control *control, uint8_t joint, uint8_t 
     return (int16_t)((control->motion[joint].position < middle ? j->maximum : j->minimum) / j->resolution);
 }
 
-static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
+static bool send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
 {
     const struct control *control = host_control();
     const uint8_t joints = control->table->count;
@@ -82,20 +82,22 @@ static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(con
     const uint32_t before = control->counters.chunks_accepted;
     uint8_t payload[LINK_MAX_PAYLOAD];
     send(model, LINK_FRAGMENT_ID, payload, link_pack_fragment(&fragment, payload));
-    model->accepted = model->accepted || control->counters.chunks_accepted != before;
+    const bool accepted = control->counters.chunks_accepted != before;
+    model->accepted = model->accepted || accepted;
+    return accepted;
 }
 
 void model_send_smooth_chunk(struct model *model)
 {
-    send_chunk(model, SMOOTH_STEPS, smooth_counts);
+    (void)send_chunk(model, SMOOTH_STEPS, smooth_counts);
 }
 
 void model_send_jump_chunk(struct model *model)
 {
-    send_chunk(model, JUMP_STEPS, jump_counts);
+    (void)send_chunk(model, JUMP_STEPS, jump_counts);
 }
 
-void model_send_far_chunk(struct model *model)
+bool model_send_far_chunk(struct model *model)
 {
-    send_chunk(model, 1, far_counts);
+    return send_chunk(model, 1, far_counts);
 }
