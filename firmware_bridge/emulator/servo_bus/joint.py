@@ -31,7 +31,7 @@ POSITION_GAIN = 80.0
 
 _VELOCITY_S = 0.004  # time constant of the velocity controller
 _INTEGRAL_S = 0.020  # of its integral
-_DEAD_ZONE = COUNT  # an error below one count is not corrected
+_DEAD_ZONE = COUNT / 2.0  # a smaller error is not corrected
 _BRAKING_SHARE = 0.5  # of the largest torque that braking before the goal counts on
 _REST_STEPS = 50  # without any change, after which a joint needs no steps
 _STILL = 1e-9

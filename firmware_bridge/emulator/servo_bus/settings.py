@@ -1,10 +1,13 @@
 """What buses there are and which servos are on them; read from a JSON or YAML document, or built in Python."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from firmware_bridge.emulator.servo_bus.models import COUNTS, DYNAMIXEL, FEETECH, MODELS, PROTOCOLS, ServoModel
 from pi0_edge.errors import ConfigError
@@ -207,11 +210,10 @@ def load_buses(path: Path) -> list[BusSettings]:
     Raises:
         ConfigError: The document cannot be read or something in it is not possible.
     """
-    import yaml  # only where there is a document: the process starts sooner without it
-
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"the servo buses {path} cannot be read: {error}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("buses"), list):
         raise ConfigError(f"the servo buses {path} need a list `buses`")
@@ -246,4 +248,3 @@ def _checked(given: object, kind: type[Any], origin: str) -> Mapping[str, Any]:
         if name not in given and item.default is dataclasses.MISSING:
             raise ConfigError(f"{origin} needs {name}")
     return given
-
