@@ -79,10 +79,10 @@ static bool send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(con
             fragment.values[step * joints + joint] = counts(control, joint, step);
         }
     }
-    const uint32_t before = control->counters.chunks_accepted;
+    const uint32_t before = host_control()->counters.chunks_accepted;
     uint8_t payload[LINK_MAX_PAYLOAD];
     send(model, LINK_FRAGMENT_ID, payload, link_pack_fragment(&fragment, payload));
-    const bool accepted = control->counters.chunks_accepted != before;
+    const bool accepted = host_control()->counters.chunks_accepted != before;
     model->accepted = model->accepted || accepted;
     return accepted;
 }
