@@ -2,10 +2,12 @@
 
 Two child processes, which end with the caller: QEMU with the firmware image, bound to one CPU (across
 CPUs each received byte costs a futex round trip), and the line (see `line`), which must be connected before the
-board runs its first instruction. Builds nothing: `make firmware` makes the image.
+board runs its first instruction. A board with servos has a third: its buses (see `servo_bus`), on the second and the
+third UART. Builds nothing: `make firmware` makes the image.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -16,13 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.emulator.line_control import LineControl
+from firmware_bridge.emulator.servo_bus.child import ServoBusProcess
+from firmware_bridge.emulator.servo_bus.control import ServoBusControl
+from firmware_bridge.emulator.servo_bus.settings import CLIENT, BusSettings
 from firmware_bridge.errors import EmulatorError
 
 
@@ -94,6 +99,7 @@ class EmulatedBoard:
         cpu: int | None = None,
         fault_seed: int = 0,
         record: Path | None = None,
+        servos: Sequence[BusSettings] = (),
     ) -> None:
         """Prepares a board; `start` runs it.
 
@@ -103,6 +109,7 @@ class EmulatedBoard:
             cpu: The processor that QEMU runs on; the last one of this process where None.
             fault_seed: Seed of the injected line faults.
             record: File that receives everything the board sends, whether or not a host listens.
+            servos: What is on its servo buses, at most two; the image must have a back end for them.
         """
         self.image = image
         self.port = ""
@@ -110,6 +117,8 @@ class EmulatedBoard:
         self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         self._fault_seed = fault_seed
         self.record = record
+        self._servos = servos
+        self._buses: ServoBusProcess | None = None
         self._directory = Path()
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -132,6 +141,7 @@ class EmulatedBoard:
         try:
             self._start_qemu(program)
             self._start_line()
+            self._start_servos()
             self._run()
         except BaseException:
             self.stop()
@@ -141,6 +151,9 @@ class EmulatedBoard:
         """Ends both processes and removes their sockets."""
         while self._children:
             stop_child(self._children.pop())
+        if self._buses is not None:
+            self._buses.stop()
+            self._buses = None
         if self._directory != Path():
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = Path()
@@ -151,11 +164,24 @@ class EmulatedBoard:
         for child, name in zip(self._children, ("qemu", "line"), strict=False):
             if child.poll() is not None:
                 raise EmulatorError(f"the emulated board died: {name} ended with {child.returncode}{self._log(name)}")
+        if self._buses is not None:
+            self._buses.check_alive()
 
     @property
     def line(self) -> LineControl:
         """Injects faults into the line."""
         return LineControl(self._directory / "control")
+
+    @property
+    def servos(self) -> ServoBusControl:
+        """Injects faults into the servos and tells their state.
+
+        Raises:
+            EmulatorError: The board has none.
+        """
+        if self._buses is None:
+            raise EmulatorError("this board has no servos; start it with some")
+        return self._buses.control
 
     def reset(self) -> None:
         """Resets the microcontroller, as its reset button does."""
@@ -173,7 +199,9 @@ class EmulatedBoard:
     def _start_qemu(self, program: str) -> None:
         serial, qmp = self._directory / "serial", self._directory / "qmp"
         argv = [program, "-M", MACHINE, "-kernel", str(self.image.resolve()), "-display", "none", "-monitor", "none"]
-        argv += ["-nodefaults", "-chardev", f"socket,id=s0,path={serial},server=on,wait=off", "-serial", "chardev:s0"]
+        argv += ["-nodefaults", *_uart("host", serial)]
+        for number in range(len(self._servos)):
+            argv += _uart(f"bus{number}", self._bus_path(number))
         argv += ["-qmp", f"unix:{qmp},server=on,wait=off", "-S"]
         log = self._directory / "qemu.log"
         self._children.append(start_child(argv, log=log, cpus=frozenset({self._cpu}), urgent=True))
@@ -200,6 +228,18 @@ class EmulatedBoard:
             self.check_alive()
         self.port = json.loads(line)["port"]
 
+    def _start_servos(self) -> None:
+        if self._servos:
+            buses = [
+                dataclasses.replace(bus, connection=CLIENT, socket=str(self._bus_path(number)))
+                for number, bus in enumerate(self._servos)
+            ]
+            self._buses = ServoBusProcess(buses)
+            self._buses.start()
+
+    def _bus_path(self, number: int) -> Path:
+        return self._directory / f"bus{number}"
+
     def _run(self) -> None:
         """Lets the processor run; an image that is no firmware ends QEMU at once."""
         try:
@@ -223,6 +263,11 @@ class EmulatedBoard:
             if text := (self._directory / f"{name}.log").read_text(errors="replace").strip():
                 return f"; it said: {text[-400:]}"
         return ""
+
+
+def _uart(name: str, path: Path) -> list[str]:
+    """The options for the next UART of the board, on a socket."""
+    return ["-chardev", f"socket,id={name},path={path},server=on,wait=off", "-serial", f"chardev:{name}"]
 
 
 def _require_qemu() -> str:
