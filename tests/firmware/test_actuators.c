@@ -79,7 +79,7 @@ static uint8_t content[DYNAMIXEL_LONGEST]; /* the data of `status` */
 static int setup(void **state)
 {
     (void)state;
-    memset(&receiver, 0, sizeof receiver);
+    dynamixel_reset(&receiver);
     return 0;
 }
 
@@ -87,8 +87,8 @@ static unsigned feed(const uint8_t *data, size_t size)
 {
     unsigned answers = 0;
     for (size_t i = 0; i < size; i++) {
-        dynamixel_receive(&receiver, data[i]);
-        while (dynamixel_next(&receiver, 4, &status)) {
+        const bool may_be_complete = dynamixel_receive(&receiver, data[i]);
+        while (may_be_complete && dynamixel_next(&receiver, 4, &status)) {
             memcpy(content, status.data, status.size);
             answers++;
         }
@@ -123,6 +123,10 @@ static void status_packets_are_found_between_noise_and_instructions(void **state
     assert_int_equal(feed(PING_ANSWER, sizeof PING_ANSWER), 1); /* after one FF too many */
     assert_int_equal(feed(packet, dynamixel_packet(1, DYNAMIXEL_PING, NULL, 0, packet)), 0); /* our own echo */
     assert_int_equal(feed(READ_ANSWER, sizeof READ_ANSWER), 1);
+    const uint8_t ids[] = {1, 2, 3};
+    const int32_t goals[] = {1, 2, 3};
+    assert_int_equal(feed(packet, dynamixel_sync_write(116, 4, ids, goals, 3, packet)), 0); /* longer than the answer */
+    assert_int_equal(feed(READ_ANSWER, sizeof READ_ANSWER), 1);
 }
 
 static void every_flipped_bit_is_detected_and_the_next_packet_is_found(void **state)
@@ -153,7 +157,7 @@ static void servos_answer_together_as_in_the_manual(void **state)
     const int32_t positions[] = {166, 2079, 1023};
     unsigned answers = 0;
     for (size_t i = 0; i < sizeof together; i++) {
-        dynamixel_receive(&receiver, together[i]);
+        (void)dynamixel_receive(&receiver, together[i]);
         while (dynamixel_next(&receiver, 4, &status)) {
             assert_true(i == sizeof together - 1 && answers < 3);
             assert_int_equal(status.id, ids[answers]);

@@ -89,10 +89,6 @@ class Line {
     }
   }
 
-  busyAfter(now) {
-    return this.lastAt > now && this.waiting.length > 0;
-  }
-
   get nextAt() {
     return this.waiting.length > 0 ? this.waiting[0].at : Infinity;
   }

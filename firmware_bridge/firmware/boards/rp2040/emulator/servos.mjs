@@ -93,7 +93,8 @@ export class Servos {
     this.delayNs = delay_us * 1000;
     this.echo = echo;
     this.received = [];
-    this.busyUntil = 0;
+    this.busyUntil = 0; // with bytes of the image
+    this.answeringUntil = 0;
     this.collisions = 0;
     this.answered = 0;
     this.write(registers);
@@ -111,7 +112,7 @@ export class Servos {
 
   // Takes a byte that the image hands to its UART now; the wire carries it after those before.
   take(byte, now) {
-    if (this.line.busyAfter(now)) this.collisions++;
+    if (this.answeringUntil > now) this.collisions++;
     this.busyUntil = Math.max(now, this.busyUntil) + this.line.byteTime;
     if (this.echo) this.line.send([byte], this.busyUntil - this.line.byteTime);
     this.received.push(byte);
@@ -144,7 +145,7 @@ export class Servos {
     let from = this.busyUntil;
     for (const packet of this.protocol.answers(instruction, asked)) {
       this.line.send(packet, from + this.delayNs);
-      from = this.line.lastAt;
+      from = this.answeringUntil = this.line.lastAt;
       this.answered++;
     }
   }
