@@ -6,6 +6,7 @@ board runs its first instruction. A board with servos has a third: its buses (se
 third UART. Builds nothing: `make firmware` makes the image.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -25,10 +26,13 @@ from typing import Any
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.emulator.line_control import LineControl
+from firmware_bridge.emulator.robot_servos import servos_at_home
 from firmware_bridge.emulator.servo_bus.child import ServoBusProcess
 from firmware_bridge.emulator.servo_bus.control import ServoBusControl
 from firmware_bridge.emulator.servo_bus.settings import CLIENT, BusSettings
 from firmware_bridge.errors import EmulatorError
+from pi0_edge.errors import Pi0EdgeError
+from pi0_edge.robots import load_robot
 
 
 class QmpClient:
@@ -77,7 +81,10 @@ class QmpClient:
 
 QEMU = "qemu-system-arm"
 MACHINE = "lm3s6965evb"
-DEFAULT_IMAGE = Path(__file__).parents[1] / "firmware" / "build" / MACHINE / "firmware.elf"
+_BUILD = Path(__file__).parents[1] / "firmware" / "build"
+DEFAULT_IMAGE = _BUILD / MACHINE / "firmware.elf"
+"""ALOHA without servos: its joints are taken to be where they are commanded."""
+
 _START_LIMIT_S = 15.0
 _FIRST_INSTRUCTIONS_S = 0.05
 
@@ -265,6 +272,11 @@ class EmulatedBoard:
         return ""
 
 
+def image_with_servos(robot: str) -> Path:
+    """The image of a robot that measures its joints; `make firmware` makes those of aloha and so101."""
+    return _BUILD / robot / MACHINE / "firmware.elf"
+
+
 def _uart(name: str, path: Path) -> list[str]:
     """The options for the next UART of the board, on a socket."""
     return ["-chardev", f"socket,id={name},path={path},server=on,wait=off", "-serial", f"chardev:{name}"]
@@ -286,9 +298,15 @@ def _require_image(image: Path) -> None:
 
 def main() -> int:
     """Runs a board until SIGINT or SIGTERM, and says which port to open; returns 1 after an error, which it prints."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_bridge.emulator.board", description="Emulate a board.")
+    parser.add_argument("--servos", metavar="ROBOT", help="with the servos of this robot: aloha or so101")
+    robot = parser.parse_args().servos
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with EmulatedBoard() as board:
+        board = EmulatedBoard()
+        if robot is not None:
+            board = EmulatedBoard(image_with_servos(robot), servos=servos_at_home(load_robot(robot)))
+        with board:
             sys.stdout.write(f"{board.port}\n")
             sys.stdout.flush()
             while True:
@@ -296,7 +314,7 @@ def main() -> int:
                 time.sleep(0.2)
     except KeyboardInterrupt:
         return 0
-    except EmulatorError as error:
+    except Pi0EdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 
