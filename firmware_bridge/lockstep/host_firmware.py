@@ -117,6 +117,7 @@ class HostFirmware:
         joint: int,
         position: float,
         *,
+        near: bool = False,
         current: float = 0.0,
         volts: float = 0.0,
         temperature: int = 0,
@@ -125,10 +126,12 @@ class HostFirmware:
     ) -> None:
         """Sets what the servos of a joint measure from now on; see `JointMeasurement`.
 
-        Joints that were never set are where they are commanded, as with servos without encoders.
+        Joints that were never set are where they are commanded, as with servos without encoders. `near`: `position` is
+        the distance from the commanded one.
         """
         measurement = JointMeasurement(position, current, volts, temperature, flags, age)
-        self.library.host_measure(joint, ctypes.byref(measurement))
+        take = self.library.host_measure_near if near else self.library.host_measure
+        take(joint, ctypes.byref(measurement))
 
     def command(self, command: int) -> CommandReply:
         """Gives a command and returns the reply."""

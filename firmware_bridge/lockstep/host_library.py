@@ -101,7 +101,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.host_take_sent.restype = ctypes.c_size_t
     library.host_servo.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
     library.host_press_estop.argtypes = [ctypes.c_bool]
-    library.host_measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
+    for measure in (library.host_measure, library.host_measure_near):
+        measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
     library.motion_track.argtypes = [ctypes.c_void_p] * 4
     library.motion_track.restype = ctypes.c_uint8
