@@ -2,8 +2,8 @@
 
 As the vendor documents it, and where it does not:
 
-* A supply that comes back leaves the input voltage error (bit 0) until the next reboot, as it passes the range below the
-  limit. (Chosen.)
+* A supply that comes back leaves the input voltage error (bit 0) until the next reboot, as it passes the range below
+  the limit. (Chosen.)
 * Overload is more than `_OVERLOAD_SHARE` of the stall current for `_OVERLOAD_S`. (Chosen.)
 * In reverse mode a position is 4096 minus that of normal mode. (From the use of servos in pairs.)
 * A goal that was not written anew survives torque off: torque on then moves there.
@@ -122,8 +122,11 @@ class DynamixelServo(Servo):
         self._limits_written()
         self._profile_written()
 
-    def _started_by_power(self) -> None:
-        self._set_hardware_error(VOLTAGE_ERROR)
+    def power(self, now: float, volts: float) -> bool:
+        """Takes the voltage at its plug; returns whether this starts it."""
+        if starts := super().power(now, volts):
+            self._set_hardware_error(VOLTAGE_ERROR)
+        return starts
 
     # What a host does
 
@@ -132,7 +135,7 @@ class DynamixelServo(Servo):
         end = address + size
         if size == 0 or end > self.table.size:
             return None
-        if end > self._first_indirect and (KEPT <= address):
+        if end > self._first_indirect and address >= KEPT:
             places = [self._place(at) for at in range(address, end)]
             self.refresh(now, min(places), max(places) + 1)
             return bytes([self.memory[place] for place in places])
@@ -252,8 +255,9 @@ class DynamixelServo(Servo):
         if on and not self.motor.torque_on:
             self._turns_lost()
             self.motor.goal = self.joint_position(self.value("goal_position"))
-            self.motor.integral = 0.0
-        self.set_torque(on)
+        if on != self.motor.torque_on:
+            self.set_torque(on)
+        self.store("torque_enable", int(on))
 
     def _turns_lost(self) -> None:
         """Position mode knows one turn."""
@@ -269,33 +273,33 @@ class DynamixelServo(Servo):
         self._turns_lost()
 
     def _limits_written(self) -> None:
-        motor, mode = self.motor, self.value("operating_mode")
+        mode = self.value("operating_mode")
         self._goals = (-_MOST_COUNTS, _MOST_COUNTS)
         if mode == POSITION_MODE:
             self._goals = (self.value("min_position_limit"), self.value("max_position_limit"))
         self._offset = self.value("homing_offset")
         if mode == POSITION_MODE and abs(self._offset) > _MOST_HOMING:
             self._offset = 0
-        motor.current_limit = math.inf
-        if mode == CURRENT_MODE:
-            motor.current_limit = abs(self.value("goal_current")) * self.model.ampere_unit
-        motor.duty_limit = min(self.value("pwm_limit"), abs(self.value("goal_pwm"))) / _FULL_PWM
-        motor.gain_scale = self.value("position_p_gain") / self.model.position_gain
+        limited = mode == CURRENT_MODE
+        self.motor.limit(
+            current=abs(self.value("goal_current")) * self.model.ampere_unit if limited else math.inf,
+            duty=min(self.value("pwm_limit"), abs(self.value("goal_pwm"))) / _FULL_PWM,
+            gain_scale=self.value("position_p_gain") / self.model.position_gain,
+        )
         self.joint.wake()
 
     def _profile_written(self) -> None:
         """By velocity, or by time: then the two registers are the milliseconds of the whole move and of its ends."""
         velocity, acceleration = self.value("profile_velocity"), self.value("profile_acceleration")
-        motor = self.motor
-        motor.speed_limit = motor.acceleration_limit = math.inf
+        speed_limit = acceleration_limit = math.inf
         if velocity and self.value("drive_mode") & _TIME_PROFILE:
-            distance = abs(motor.goal - self.joint.output)
-            ends = min(acceleration, velocity / 2.0)
-            motor.speed_limit = 1e3 * distance / (velocity - ends)
-            motor.acceleration_limit = 1e3 * motor.speed_limit / ends if ends and distance else math.inf
-        elif not self.value("drive_mode") & _TIME_PROFILE:
-            motor.speed_limit = velocity * VELOCITY_UNIT if velocity else math.inf
-            motor.acceleration_limit = acceleration * _ACCELERATION_UNIT if velocity and acceleration else math.inf
+            ends_s = 1e-3 * min(acceleration, velocity / 2.0)
+            speed_limit = abs(self.motor.goal - self.joint.output) / (1e-3 * velocity - ends_s)
+            acceleration_limit = speed_limit / ends_s if ends_s and speed_limit else math.inf
+        elif velocity:
+            speed_limit = velocity * VELOCITY_UNIT
+            acceleration_limit = acceleration * _ACCELERATION_UNIT if acceleration else math.inf
+        self.motor.limit(speed=speed_limit, acceleration=acceleration_limit)
         self.joint.wake()
 
     def _address_written(self) -> None:
@@ -354,11 +358,11 @@ class DynamixelServo(Servo):
         if self._overloaded_s >= _OVERLOAD_S:
             self.trip_overload()
         watchdog = self.memory[_BUS_WATCHDOG]
-        if 0 < watchdog < _WATCHDOG_TRIPPED and self.motor.torque_on and self.firmware >= _WATCHDOG_FIRMWARE:
-            if now - self._heard_at > watchdog * _WATCHDOG_S:
-                self.memory[_BUS_WATCHDOG] = _WATCHDOG_TRIPPED
-                self.motor.goal = self.joint.output
-                self.joint.wake()
+        counts = 0 < watchdog < _WATCHDOG_TRIPPED and self.motor.torque_on and self.firmware >= _WATCHDOG_FIRMWARE
+        if counts and now - self._heard_at > watchdog * _WATCHDOG_S:
+            self.memory[_BUS_WATCHDOG] = _WATCHDOG_TRIPPED
+            self.motor.goal = self.joint.output
+            self.joint.wake()
 
     def trip_overload(self) -> None:
         """What an overload of long duration does."""
