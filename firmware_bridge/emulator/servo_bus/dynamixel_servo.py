@@ -34,10 +34,9 @@ _WATCHDOG_S = 0.020
 _WATCHDOG_TRIPPED = 0xFF
 _WATCHDOG_FIRMWARE, _TORQUE_ON_BY_GOAL_FIRMWARE = 38, 45
 _MOST_HOMING = 1024  # counts that position mode takes into account
-_FULL_PWM = 885
+_FULL_PWM, _FULL_LOAD = 885, 1000
 _OVERLOAD_SHARE, _OVERLOAD_S = 0.6, 2.0
 _WATCHED = ("goal_pwm", "goal_current", "goal_velocity", "goal_position")
-_CURRENT_RANGE = 32767
 _MOST_COUNTS = MOST_TURNS * COUNTS
 _GOAL = struct.Struct("<i")
 
@@ -51,7 +50,6 @@ class DynamixelServo(Servo):
         self._heard_at = 0.0
         self._overloaded_s = 0.0
         self._registered: tuple[int, bytes] | None = None
-        self._current_unit = self.model.ampere_unit or self.model.stall_amperes / 1000.0
         self._indirect = {
             register.address: self.table.registers["indirect_address_" + name.rpartition("_")[2]].address
             for name, register in self.table.registers.items()
@@ -315,14 +313,14 @@ class DynamixelServo(Servo):
         if end <= 69 or address > 146:
             return
         motor, joint = self.motor, self.joint
-        current = round(self._sign * motor.current / self._current_unit)
+        current = motor.current / self.model.ampere_unit if self.model.ampere_unit else motor.duty * _FULL_LOAD
         velocity = self._sign * joint.output_velocity / VELOCITY_UNIT
         struct.pack_into(
             "<hhii",
             self.memory,
             PRESENT,
             round(self._sign * motor.duty * _FULL_PWM),
-            max(-_CURRENT_RANGE, min(_CURRENT_RANGE, current)),
+            round(self._sign * current),
             round(velocity),
             self.reported(),
         )

@@ -181,6 +181,8 @@ class FeetechServo(Servo):
             self._limits_written()
         self.motor.damping = value == TORQUE_DAMPING
         on = value == TORQUE_ON and not self._unloaded
+        if value == TORQUE_ON and not on:
+            self.store("torque_enable", TORQUE_OFF)
         if on != self.motor.torque_on:
             self._goal_written()
             self.motor.switch(on)
