@@ -82,7 +82,9 @@ class Host:
         said = self.ask(number, Dynamixel.WRITE, place + (value & mask).to_bytes(size, "little"))
         return said[0].error if said else -1
 
-    def sync_read(self, numbers: list[int], address: int, size: int, instruction: int = Feetech.SYNC_READ) -> list[Status]:
+    def sync_read(
+        self, numbers: list[int], address: int, size: int, instruction: int = Feetech.SYNC_READ
+    ) -> list[Status]:
         """The same register of several servos."""
         return self.ask(ALL, instruction, self._place(address, size) + bytes(numbers))
 
