@@ -79,7 +79,8 @@ static const struct joint bench_joints[] = {
     {.name = "other", .unit = "rad", .minimum = -3.0f, .maximum = 3.0f},
 };
 
-/* Bus 0: the waist, the shoulder with a shadow, a gripper whose counts grow as it closes. Bus 1 has the first id again. */
+/* Bus 0: the waist, the shoulder with a shadow, a gripper whose counts grow as it closes. Bus 1 has the first id
+ * again. */
 static const struct servo bench_servos[] = {
     {.bus = 0, .id = 1, .joint = 0, .zero = 2048.0f, .per_unit = 1000.0f, .current_unit = 0.001f},
     {.bus = 0, .id = 2, .joint = 1, .zero = 2048.0f, .per_unit = 1000.0f, .current_unit = 0.002f},

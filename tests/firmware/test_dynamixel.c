@@ -2,7 +2,8 @@
 #include "dynamixel_protocol.h"
 #include "servo_bench.h"
 
-enum { MODEL = 0, FIRMWARE = 6, TORQUE = 64, HARDWARE_ERROR = 70, GOAL = 116, CURRENT = 126, POSITION = 132, VOLTS = 144 };
+enum { MODEL = 0, FIRMWARE = 6, TORQUE = 64, HARDWARE_ERROR = 70, GOAL = 116 };
+enum { CURRENT = 126, POSITION = 132, VOLTS = 144 };
 enum { XM430 = 1020, XL430_TWO = 1090 };
 
 static struct bench_servo *servo(uint8_t bus, uint8_t id)
@@ -405,8 +406,11 @@ static void an_alert_is_looked_up_at_once_and_ends_with_it(void **state)
     static const struct {
         uint8_t bit;
         uint8_t flag;
-    } errors[] = {{0x01, LINK_JOINT_FLAG_VOLTAGE},    {0x04, LINK_JOINT_FLAG_OVERHEATED}, {0x08, LINK_JOINT_FLAG_ENCODER},
-                  {0x10, LINK_JOINT_FLAG_VOLTAGE},    {0x20, LINK_JOINT_FLAG_OVERLOADED}};
+    } errors[] = {{0x01, LINK_JOINT_FLAG_VOLTAGE},
+                  {0x04, LINK_JOINT_FLAG_OVERHEATED},
+                  {0x08, LINK_JOINT_FLAG_ENCODER},
+                  {0x10, LINK_JOINT_FLAG_VOLTAGE},
+                  {0x20, LINK_JOINT_FLAG_OVERLOADED}};
     const unsigned all =
         LINK_JOINT_FLAG_VOLTAGE | LINK_JOINT_FLAG_OVERHEATED | LINK_JOINT_FLAG_ENCODER | LINK_JOINT_FLAG_OVERLOADED;
     steps(10);
