@@ -153,7 +153,7 @@ static bool has(uint8_t joint, unsigned flags)
     return (measured[joint].flags & flags) == flags;
 }
 
-static uint32_t next_random(uint32_t *seed)
+static inline uint32_t next_random(uint32_t *seed)
 {
     *seed = *seed * 1664525u + 1013904223u;
     return *seed >> 8;
