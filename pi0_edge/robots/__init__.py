@@ -5,6 +5,7 @@ The policy reads cameras, dimensions and processing from it; the bridge and the 
 documents every field. Nothing here needs numpy or torch.
 """
 
+from pi0_edge.robots.camera_sources import CameraSettings, load_camera_file
 from pi0_edge.robots.description import (
     CONVENTION_DIMS,
     MAX_DIM,
@@ -22,8 +23,10 @@ __all__ = [
     "MAX_DIM",
     "SLOTS",
     "UNITS",
+    "CameraSettings",
     "Joint",
     "Robot",
+    "load_camera_file",
     "load_robot",
     "parse_robot",
     "place_of_slot",
