@@ -49,9 +49,10 @@ class GstreamerSource(Source):
         self.fps = settings.fps
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the source
         script = str(Path(__file__).with_name("gstreamer_child.py"))
-        self._child = subprocess.Popen(
-            [SYSTEM_PYTHON, "-I", script, self._pipeline], stdout=subprocess.PIPE, stderr=self._messages, bufsize=0
-        )
+        self._images, written = os.pipe()
+        arguments = [SYSTEM_PYTHON, "-I", script, self._pipeline]
+        self._child = subprocess.Popen(arguments, stdout=written, stderr=self._messages)
+        os.close(written)
         self._unread = b""
         try:
             self._wait_for_first()
@@ -76,8 +77,7 @@ class GstreamerSource(Source):
         """Ends the child."""
         self._child.kill()
         self._child.wait()
-        if self._child.stdout is not None:
-            self._child.stdout.close()
+        os.close(self._images)
         self._messages.close()
 
     def _wait_for_first(self) -> None:
@@ -93,18 +93,17 @@ class GstreamerSource(Source):
             raise CameraError(str(error)) from error
 
     def _is_readable(self, timeout_s: float) -> bool:
-        return bool(self._unread or select.select([self._child.stdout], [], [], timeout_s)[0])
+        return bool(self._unread or select.select([self._images], [], [], timeout_s)[0])
 
     def _receive(self, size: int) -> bytes:
         """Exactly so many bytes."""
         parts, left = [self._unread], size - len(self._unread)
         self._unread = b""
-        assert self._child.stdout is not None  # noqa: S101 -- it was started with a pipe
         deadline = time.monotonic() + IMAGE_TIMEOUT_S
         while left:
             if not self._is_readable(max(0.0, deadline - time.monotonic())):
                 raise LostCameraError(f"the pipeline stopped in the middle of an image: {self._pipeline}")
-            part = os.read(self._child.stdout.fileno(), left)
+            part = os.read(self._images, left)
             if not part:
                 raise LostCameraError(self._last_words())
             parts.append(part)

@@ -7,6 +7,7 @@ of each image when it was taken, on which clock, its number, whether it is compl
 from __future__ import annotations
 
 import ctypes
+import difflib
 import errno
 import mmap
 import os
@@ -76,15 +77,13 @@ class V4l2Source(Source):
         if newest is None:
             return None
         arrived_ns = time.monotonic_ns()
-        try:
-            content = self._buffers[newest.index][: newest.bytesused]
-        finally:
-            self._give_back(newest)
+        content = self._buffers[newest.index][: newest.bytesused]
+        number, is_damaged = newest.sequence, bool(newest.flags & v4l2.BUF_FLAG_ERROR)
         self.time_source, stamp_ns = time_of(newest)
-        if newest.flags & v4l2.BUF_FLAG_ERROR:
-            raise DamagedImageError(f"{self._path}: the driver calls image {newest.sequence} damaged")
-        pixels = self._reader.read(content)
-        return Picture(pixels, arrived_ns, stamp_ns, newest.sequence, self._reader.format)
+        self._give_back(newest)  # which overwrites it
+        if is_damaged:
+            raise DamagedImageError(f"{self._path}: the driver calls image {number} damaged")
+        return Picture(self._reader.read(content), arrived_ns, stamp_ns, number, self._reader.format)
 
     def close(self) -> None:
         """Stops it and gives its buffers back."""
@@ -137,7 +136,9 @@ class V4l2Source(Source):
         for name, value in wanted.items():
             described = known.get(name)
             if described is None:
-                raise CameraError(f"{self._path} has no control {name!r}; it has {', '.join(sorted(known)) or 'none'}")
+                near = difflib.get_close_matches(name, known, n=1)
+                advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+                raise CameraError(f"{self._path} has no control {name!r}; {advice}")
             control = v4l2.Control(id=described.id, value=value)
             limits = f"expected {described.minimum} to {described.maximum} in steps of {described.step}"
             self._ask(
