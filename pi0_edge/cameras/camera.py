@@ -32,7 +32,7 @@ class CameraHealth:
     """How a camera does.
 
     Attributes:
-        source: Where its images come from, as in its settings.
+        source: Where its images come from, without a password.
         time_source: What `CameraImage.taken_ns` is; None before it was first opened.
         width: Of its newest image, pixels; None before the first.
         height: Of its newest image, pixels; None before the first.
@@ -119,7 +119,7 @@ class Camera:
             return self._fault(time.monotonic_ns())
 
     def wait_for_image(self, timeout_s: float) -> None:
-        """Returns when it has an image and no fault.
+        """Returns when its images are good.
 
         Raises:
             CameraError: If it cannot be opened, or there is no good image in time; the message names the camera.
@@ -131,12 +131,12 @@ class Camera:
                 fault = self._fault(time.monotonic_ns())
                 if self._refusal is not None:
                     raise type(self._refusal)(f"camera {self.name}: {self._refusal}") from self._refusal
-                if self._newest is not None and fault is None:
+                if fault is None and self._watch.has_proved_good(self._fps):
                     return
                 left_s = (deadline_ns - time.monotonic_ns()) / 1e9
                 if left_s <= 0:
-                    said = f": {fault.message}" if fault else f"; {self.settings.source} gave none"
-                    raise CameraError(f"camera {self.name}: no image that can be used within {timeout_s:g} s{said}")
+                    said = f": {fault.message}" if fault else f"; {self.settings.shown} gave none"
+                    raise CameraError(f"camera {self.name}: no image that can be used in time{said}")
                 self._changed.wait(min(left_s, 0.1))
 
     def health(self) -> CameraHealth:
@@ -145,7 +145,7 @@ class Camera:
         with self._lock:
             image = self._newest
             return CameraHealth(
-                source=self.settings.source,
+                source=self.settings.shown,
                 time_source=self._time_source,
                 width=None if image is None else image.pixels.shape[1],
                 height=None if image is None else image.pixels.shape[0],
@@ -217,7 +217,7 @@ class Camera:
             self._time_source = source.time_source
             self._fps = self.settings.fps or source.fps or USUAL_FPS
             self._watch.opened()
-        logger.info("opened camera=%s source=%s times=%s", self.name, self.settings.source, source.time_source)
+        logger.info("opened camera=%s source=%s times=%s", self.name, self.settings.shown, source.time_source)
 
     def _lost(self, message: str) -> None:
         with self._changed:
