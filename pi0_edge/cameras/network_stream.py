@@ -36,7 +36,8 @@ class NetworkSource(Source):
             self._container = av.open(settings.address, options={**OPTIONS, **settings.options}, timeout=timeout)
         except FFmpegError as error:
             raise CameraError(
-                f"{self._shown} cannot be opened ({error.strerror}); is the camera on, and are path, user and password right?"
+                f"{self._shown} cannot be opened ({error.strerror}); is the camera on, and are path, user and password "
+                "right?"
             ) from error
         if not self._container.streams.video:
             self._container.close()
