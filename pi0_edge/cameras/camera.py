@@ -24,6 +24,9 @@ USUAL_FPS = 30.0
 REOPEN_S = 0.5
 """Between two attempts to open a camera that was lost."""
 
+CLOSE_TIMEOUT_S = 2.0
+"""A network camera that does not answer would otherwise keep a robot's program from ending for seconds."""
+
 _RATE_WINDOW_S = 2.0
 
 
@@ -164,9 +167,9 @@ class Camera:
         self._closing.set()
 
     def close(self) -> None:
-        """Ends the thread and lets go of the device."""
+        """Ends the thread and lets go of the device; one that is just being opened is let go when that has ended."""
         self.stop()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _fault(self, now_ns: int) -> CameraFault | None:
         """What the images showed, or that none comes any more."""
@@ -185,7 +188,7 @@ class Camera:
         while not self._closing.is_set():
             try:
                 source = self._opener(self.settings)
-            except Pi0EdgeError as error:
+            except Exception as error:  # of whatever library opens it
                 self._not_opened(error)
                 self._closing.wait(REOPEN_S)
                 continue
@@ -202,7 +205,10 @@ class Camera:
                 source.close()
             self._closing.wait(REOPEN_S)
 
-    def _not_opened(self, error: Pi0EdgeError) -> None:
+    def _not_opened(self, error: Exception) -> None:
+        if not isinstance(error, Pi0EdgeError):
+            logger.error("opening camera=%s failed", self.name, exc_info=error)
+            error = CameraError(f"opening it failed: {type(error).__name__}: {error}")
         with self._changed:
             if not self._openings or isinstance(error, MissingDependencyError):
                 self._refusal = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -11,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from picture_sources import noise, write_video
+from PIL import Image
 from rtsp_server import SYSTEM_PYTHON, RtspCamera, jpeg_pipeline, require_rtsp_server
 
 from pi0_edge.cameras import CameraSet
 from pi0_edge.cameras.image_folder import ImageFolder
 from pi0_edge.cameras.played_video import PlayedVideo
-from pi0_edge.errors import CameraError
+from pi0_edge.errors import CameraError, MissingDependencyError
 from pi0_edge.robots import CameraSettings
 
 pytestmark = pytest.mark.real_time
@@ -69,8 +71,6 @@ def test_a_file_that_is_no_video(tmp_path):
 
 
 def test_a_folder_gives_its_images_in_the_order_of_their_names(tmp_path):
-    from PIL import Image
-
     for name, level in (("b.png", 100), ("a.png", 50), ("c.jpg", 150), ("notes.txt", 0)):
         if name == "notes.txt":
             (tmp_path / name).write_text("no image")
@@ -107,13 +107,12 @@ def test_a_pipeline_gives_images_with_the_time_of_capture(gstreamer):
 
 def test_a_pipeline_whose_process_dies_is_started_again(gstreamer):
     with CameraSet({"front": CameraSettings(f"gstreamer:{LIVE}")}) as cameras:
-        source = cameras._cameras["front"]
         child = int(subprocess.check_output(["pgrep", "-P", str(os.getpid()), "-f", "pattern=snow"]).split()[0])
         os.kill(child, signal.SIGKILL)
         assert wait_until(cameras.faults) < 1.0
         assert cameras.faults()["front"].kind == "unplugged"
         wait_until(lambda: not cameras.faults())
-        assert source.health().openings == 2
+        assert cameras.health()["front"].openings == 2
 
 
 @pytest.mark.parametrize(
@@ -178,6 +177,14 @@ def test_a_frozen_network_camera_is_noticed(rtsp):
     rtsp.start()
     with pytest.raises(CameraError, match="its images repeat, pixel for pixel"):
         CameraSet({"front": CameraSettings(rtsp.url)}, open_timeout_s=2).__enter__()
+
+
+def test_a_realsense_that_is_not_there_or_lacks_its_library():
+    installed = importlib.util.find_spec("pyrealsense2") is not None
+    kind = CameraError if installed else MissingDependencyError
+    message = "there is no RealSense 123" if installed else r"need pyrealsense2 .*pip install 'pi0-edge\[realsense\]'"
+    with pytest.raises(kind, match=f"camera front: .*{message}"):
+        CameraSet({"front": CameraSettings("realsense:123")}).__enter__()
 
 
 def test_a_network_camera_that_is_not_there_is_said_without_its_password():
