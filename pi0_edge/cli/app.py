@@ -22,6 +22,7 @@ import typer
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
+from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
@@ -42,13 +43,29 @@ from pi0_edge.installed_packages import foreign_fault
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge)
+_COMMANDS = (
+    demo,
+    doctor,
+    cameras,
+    estimate,
+    evaluate,
+    infer,
+    calibrate,
+    quantize,
+    export,
+    verify,
+    record,
+    train,
+    serve,
+    bridge,
+)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
     "orbax": ("tensorstore",),
+    "realsense": ("pyrealsense2",),
     "signing": ("cryptography",),
     "tensorrt": ("onnx", "onnxscript"),
 }
