@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.link.framing import FrameDecoder, encode_frame
-from firmware_bridge.lockstep.host_library import JointMotion, Motions, load_host_library
+from firmware_bridge.lockstep.host_library import JointMeasurement, JointMotion, Motions, load_host_library
 from pi0_edge.protos.serial_link import (
     MESSAGES,
     SCHEMA_HASH,
@@ -33,6 +33,15 @@ Boot = TypeVar("Boot", bound="HostFirmware")
 def only(kind: type[Kind], messages: list[Any]) -> list[Kind]:
     """The messages of one kind."""
     return [message for message in messages if isinstance(message, kind)]
+
+
+class SavedFirmware(NamedTuple):
+    """A moment of the controller, to come back to."""
+
+    control: bytes
+    tick_number: int
+    seq: int
+    nonce: int
 
 
 class HostFirmware:
@@ -64,6 +73,20 @@ class HostFirmware:
         self._seq = 0
         self._nonce = 0
         self._decoder = FrameDecoder()
+
+    def save(self) -> SavedFirmware:
+        """This moment, between two calls of `poll`; what the servos measure does not belong to it."""
+        control = ctypes.string_at(self.library.host_control(), self.library.host_control_size())
+        return SavedFirmware(control, self.tick_number, self._seq, self._nonce)
+
+    def restore(self, saved: SavedFirmware) -> None:
+        """Goes back to a moment of this boot."""
+        ctypes.memmove(self.library.host_control(), saved.control, len(saved.control))
+        _, self.tick_number, self._seq, self._nonce = saved
+
+    def measure(self, joint: int, measured: JointMeasurement) -> None:
+        """What the servos of one joint measure from now on, until the next reset."""
+        self.library.host_measure(joint, ctypes.byref(measured))
 
     def receive(self, data: bytes) -> None:
         """Lets the UART interrupt take bytes; the main loop has not seen them yet."""

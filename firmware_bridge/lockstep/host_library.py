@@ -35,6 +35,15 @@ class MotionTarget(ctypes.Structure):
     _fields_ = [(name, ctypes.c_float) for name in ("position", "velocity", "change")]
 
 
+class JointMeasurement(ctypes.Structure):
+    """`struct joint_measurement`: unit, ampere, volt, degrees Celsius, bits of `JointFlag`, servo steps."""
+
+    _fields_ = [
+        *((name, ctypes.c_float) for name in ("position", "current", "volts")),
+        *((name, ctypes.c_uint8) for name in ("temperature", "flags", "age")),
+    ]
+
+
 Motions = JointMotion * MAX_JOINTS
 
 
@@ -89,6 +98,9 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.host_servo.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
     library.host_press_estop.argtypes = [ctypes.c_bool]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
+    library.host_measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
+    library.host_control.restype = ctypes.c_void_p
+    library.host_control_size.restype = ctypes.c_size_t
     library.motion_track.argtypes = [ctypes.c_void_p] * 4
     library.motion_track.restype = ctypes.c_uint8
     library.motion_stop.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
