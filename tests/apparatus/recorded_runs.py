@@ -5,12 +5,15 @@ What is simulated is the time alone: a chunk enters a fixed number of ticks afte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from policy_builders import write_checkpoint
 
 from firmware_bridge.bridge.schedule import GUARD_TICKS, check_actions, fragments, schedule
 from firmware_bridge.client import Tick
@@ -18,7 +21,7 @@ from firmware_bridge.firmware.joint_table import load_joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import joints_of
-from firmware_bridge.splice import RealTimeChunking, Splice
+from firmware_bridge.splice import NOTHING, HoldSwap, Plan, RealTimeChunking, Splice, chunk_splice
 from pi0_edge.cameras import CameraImage
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
@@ -27,6 +30,7 @@ from pi0_edge.protos.serial_link import ChunkReply, ChunkResult, Command, Fault,
 from pi0_edge.robots import load_robot
 from pi0_edge.run.events import Answered, Event, Observed
 from pi0_edge.run.recording import RunDescription, RunRecorder
+from pi0_edge.run.recording.file_reader import Place
 from pi0_edge.serving.messages import describe_policy, read_plan
 
 ROBOT = "aloha_sim"
@@ -36,6 +40,8 @@ TICK_NS = 20_000_000
 IMAGE_EVERY = 2
 """Ticks between two images of the camera."""
 COUNTER_HZ = 25_000_000
+STD = 0.001
+"""Of the actions of `write_calm_policy`, rad."""
 
 
 @dataclass
@@ -49,6 +55,7 @@ class LockstepRun:
         delay: Ticks from an observation to its chunk.
         replan: Ticks between two observations.
         first_tick: The firmware has executed so many ticks before.
+        bridge: How the bridge enters chunks.
         images: How many images the camera has taken.
     """
 
@@ -58,6 +65,7 @@ class LockstepRun:
     delay: int = 3
     replan: int = 10
     first_tick: int = 1000
+    bridge: Splice = field(default_factory=HoldSwap)
     images: int = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +78,7 @@ class LockstepRun:
         self.last: Tick | None = None
         self.image: CameraImage | None = None
         self.heartbeat = True
+        self.plan = NOTHING
         self.firmware.tick(elapsed=self.first_tick - 1)
 
     @property
@@ -141,7 +150,9 @@ class LockstepRun:
         self.pending = None
         self.chunk_id += 1
         earliest = self.firmware.tick_number + GUARD_TICKS
-        chunk = schedule(check_actions(actions, self.robot), observed.tick, earliest, self.robot)
+        whole = Plan(observed.tick + 1, check_actions(actions, self.robot))
+        spliced = self.bridge.enter(self.plan, whole, max(observed.tick + 1, earliest))
+        chunk = schedule(spliced.setpoints, observed.tick, earliest, self.robot)
         assert chunk is not None
         replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
         accepted = replies[-1].result == ChunkResult.ACCEPTED
@@ -153,6 +164,7 @@ class LockstepRun:
         )
         self.listener.on_answered(Answered(observed, self.now_ns, actions, (), 1.0, 60.0, report))
         if accepted:
+            self.plan = spliced.since(report.first_tick)
             self.scheduler.entered(actions, report.first_tick)
         else:
             self.scheduler.lost()
@@ -175,6 +187,12 @@ class LockstepRun:
         return self.last
 
 
+def write_calm_policy(folder: Path) -> Path:
+    """A checkpoint of random weights that trembles around home, so that the firmware has something to limit."""
+    home = np.array([joint.home for joint in load_joint_table(ROBOT).joints])
+    return write_checkpoint(folder, ROBOT, {"mean": home, "std": np.full(len(home), STD)})
+
+
 def picture(number: int, height: int = 112, width: int = 112) -> NDArray[np.uint8]:
     """An image with edges, gradients and noise, other for each number; uint8 [height, width, 3]."""
     rng = np.random.default_rng(number)
@@ -195,11 +213,23 @@ def recorded_run(
     path: Path,
     policy: Policy,
     drive: Callable[[LockstepRun], object],
-    **options: object,
+    lossless: bool = True,
+    bridge: str = HoldSwap.name,
+    **described: object,
 ) -> Path:
-    """Records a run that `drive` drives; `options` go to the recorder."""
-    with RunRecorder(path, description_of(policy), **options) as recorder:  # pyright: ignore
-        drive(LockstepRun(policy, recorder))
+    """Records a run that `drive` drives.
+
+    Args:
+        path: The recording.
+        policy: Plays.
+        drive: Arms, plays, and so on.
+        lossless: As for `RunRecorder`.
+        bridge: Splice policy of the bridge.
+        described: Further fields of the description.
+    """
+    description = description_of(policy, bridge_splice=bridge, **described)
+    with RunRecorder(path, description, lossless=lossless) as recorder:
+        drive(LockstepRun(policy, recorder, bridge=chunk_splice(bridge)))
     assert recorder.ended is None
     return path
 
@@ -215,13 +245,33 @@ def ordinary(run: LockstepRun, ticks: int = 120) -> None:
         run.step()
 
 
-def chunks_of(data: bytes) -> Iterator[int]:
-    """Offsets of the MCAP chunks in a file."""
-    offset = 8
-    while offset + 9 <= len(data):
-        opcode, length = data[offset], int.from_bytes(data[offset + 1 : offset + 9], "little")
-        if opcode == 0x06:
-            yield offset
-        offset += 9 + length
-        if opcode == 0x0F:
-            return
+CHUNK, DATA_END, MESSAGE = 0x06, 0x0F, 0x05
+_HEAD = struct.Struct("<BQ")
+_CRC_AT = _HEAD.size + 24
+"""Of the CRC-32 in the record of a chunk: after two times and the size."""
+
+
+def change_bit(path: Path, offset: int, bit: int = 0, mend_crc: bool = True) -> None:
+    """Changes one bit of a recording; with its CRC-32 made right again, so that only its meaning is wrong."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << bit
+    place = 8
+    while place < len(data):
+        opcode, length = _HEAD.unpack_from(data, place)
+        end = place + _HEAD.size + length
+        if opcode == CHUNK and place <= offset < end and mend_crc:
+            size = int.from_bytes(data[place + _HEAD.size + 16 : place + _CRC_AT], "little")
+            data[place + _CRC_AT : place + _CRC_AT + 4] = zlib.crc32(data[end - size : end]).to_bytes(4, "little")
+        if opcode == DATA_END:
+            if mend_crc:
+                data[place + _HEAD.size : place + _HEAD.size + 4] = zlib.crc32(data[:place]).to_bytes(4, "little")
+            break
+        place = end
+    path.write_bytes(data)
+
+
+def offset_of(path: Path, place: Place, value: bytes) -> int:
+    """Where in a record some bytes are, of which there is exactly one."""
+    record = path.read_bytes()[place.offset : place.end]
+    assert record.count(value) == 1, record.count(value)
+    return place.offset + record.index(value)

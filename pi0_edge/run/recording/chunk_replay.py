@@ -16,7 +16,7 @@ from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.protos import recording_pb2
 from pi0_edge.run.recording.comparison import Difference, first_other_bits
 from pi0_edge.run.recording.description import RunDescription, this_host
-from pi0_edge.run.recording.run_recording import Recorded, RunRecording
+from pi0_edge.run.recording.run_recording import Recorded, RunRecording, UnreadableError
 from pi0_edge.serving.messages import describe_policy, read_plan
 
 STALE_PREFIX = "stale-prefix"
@@ -80,15 +80,16 @@ def asked_chunks(recording: RunRecording) -> Iterator[AskedChunk]:
     """The recorded chunks in their order, each with its observation.
 
     Raises:
-        RecordingError: If an observation or one of its images is not in the file.
+        UnreadableError: If an observation or one of its images is not in the file or cannot be read.
     """
     by_time = {one.message.time_ns: one for one in recording.observations}
     for number, answer in enumerate(recording.answers, start=1):
         asked = by_time.get(answer.message.observation_ns)
         if asked is None:
-            raise RecordingError(
-                f"the observation of chunk {number} ({answer.place}) is not in {recording.path}; it answers the one of "
-                f"{answer.message.observation_ns} ns"
+            raise UnreadableError(
+                f"the observation of chunk {number}, taken at {answer.message.observation_ns} ns, is not in "
+                f"{recording.path}",
+                answer.place,
             )
         images = recording.observed_pixels(asked)
         state = np.array(asked.message.state, np.float32)
@@ -136,7 +137,7 @@ def replay_chunks(recording: RunRecording, policy: Policy, on_progress: Progress
         on_progress: Is called after every chunk.
 
     Raises:
-        RecordingError: If the policy is another one, or something that a chunk answers is missing.
+        RecordingError: If the policy is another one.
     """
     check_same_policy(policy, recording.description)
     total = len(recording.answers)
@@ -144,11 +145,15 @@ def replay_chunks(recording: RunRecording, policy: Policy, on_progress: Progress
         return ChunkReport(total, 0, reason, None)
     stage = Stage("chunks", total, on_progress)
     computed = 0
-    for asked in asked_chunks(recording):
-        if difference := _difference(asked, policy, recording):
-            return ChunkReport(total, computed, "", difference)
-        computed += 1
-        stage.advance()
+    try:
+        for asked in asked_chunks(recording):
+            if difference := _difference(asked, policy, recording):
+                return ChunkReport(total, computed, "", difference)
+            computed += 1
+            stage.advance()
+    except UnreadableError as error:
+        where = f"what chunk {computed + 1} answers"
+        return ChunkReport(total, computed, "", Difference(where, "complete", "not readable", error.place, str(error)))
     return ChunkReport(total, computed, "", None)
 
 

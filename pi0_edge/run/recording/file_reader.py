@@ -199,6 +199,7 @@ class McapFile:
     def _chunk(self, chunk: Chunk, place: Place) -> Iterator[StoredMessage]:
         data = _uncompressed(chunk)
         if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
+            self._describe_channels(data)
             held = self._describe(data)
             self.damage.append(Damage(place, f"a chunk of messages does not have its CRC-32; it holds {held}"))
             return
@@ -206,14 +207,26 @@ class McapFile:
         first = place.end - len(data)  # the data are the last field of the record
         for opcode, content, offset in _inner_records(data):
             inner = place if compressed else Place(first + offset, _HEAD.size + len(content))
-            if opcode == Opcode.SCHEMA:
-                schema = Schema.read(ReadDataStream(BytesIO(content)))
-                self._schemas[schema.id] = schema
-            elif opcode == Opcode.CHANNEL:
-                channel = Channel.read(ReadDataStream(BytesIO(content)))
-                self._channels[channel.id] = channel
-            elif opcode == Opcode.MESSAGE:
+            self._describe_channel(opcode, content)
+            if opcode == Opcode.MESSAGE:
                 yield self._message(content, Place(inner.offset, inner.size, compressed))
+
+    def _describe_channel(self, opcode: int, content: bytes) -> None:
+        """Takes in a schema or a channel."""
+        if opcode == Opcode.SCHEMA:
+            schema = Schema.read(ReadDataStream(BytesIO(content)))
+            self._schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(ReadDataStream(BytesIO(content)))
+            self._channels[channel.id] = channel
+
+    def _describe_channels(self, data: bytes) -> None:
+        """Takes in what a damaged chunk says of channels: the chunks after it do not say it again."""
+        try:
+            for opcode, content, _ in _inner_records(data):
+                self._describe_channel(opcode, content)
+        except _MALFORMED:
+            return
 
     def _message(self, content: bytes, place: Place) -> StoredMessage:
         message = Message.read(ReadDataStream(BytesIO(content)), len(content))

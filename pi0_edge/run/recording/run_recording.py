@@ -27,6 +27,18 @@ Kind = TypeVar("Kind")
 _HEAD_BYTES = 9 + 22  # of a message: opcode, length; channel, sequence and two times
 
 
+class UnreadableError(RecordingError):
+    """A record is missing or cannot be read.
+
+    Attributes:
+        place: Its bytes, or those of the record that refers to it.
+    """
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 @dataclass(frozen=True)
 class Recorded(Generic[Kind]):
     """One message and where it is.
@@ -113,9 +125,9 @@ class RunRecording:
         """The pixels of an image, uint8 [height, width, 3]; messages begin with `name`.
 
         Raises:
-            RecordingError: If it cannot be read.
+            UnreadableError: If it cannot be read.
         """
-        return decode_image(self._image_message(image, name), f"{name} in {self.path}, {image.place},")
+        return self._decoded(self._image_message(image, name), image, name)
 
     def observed_pixels(
         self, observation: Recorded[recording_pb2.RecordedObservation]
@@ -123,21 +135,22 @@ class RunRecording:
         """The images that an observation shows, and of each whether its pixels are those that the policy was given.
 
         Raises:
-            RecordingError: If one is missing, cannot be read, or has another size.
+            UnreadableError: If one is missing, cannot be read, or has another size.
         """
         found = {}
         for wanted in observation.message.images:
             name = f"the image of camera {wanted.camera} taken at {wanted.taken_ns} ns"
             candidates = [image for image in self.images(wanted.camera) if image.taken_ns == wanted.taken_ns]
             if not candidates:
-                raise RecordingError(f"{name} is not in {self.path}; the observation at {observation.place} shows it")
+                raise UnreadableError(f"{name} is not in {self.path}; an observation shows it", observation.place)
             messages = [(self._image_message(image, name), image) for image in candidates]
             message, image = min(messages, key=lambda pair: pair[0].format != LOSSLESS)
-            pixels = decode_image(message, f"{name} in {self.path}, {image.place},")
+            pixels = self._decoded(message, image, name)
             if pixels.shape[:2] != (wanted.height, wanted.width):
-                raise RecordingError(
-                    f"{name} in {self.path}, {image.place}, has {pixels.shape[0]}x{pixels.shape[1]} pixels, expected "
-                    f"{wanted.height}x{wanted.width}"
+                raise UnreadableError(
+                    f"{name} in {self.path} has {pixels.shape[0]}x{pixels.shape[1]} pixels, expected "
+                    f"{wanted.height}x{wanted.width}",
+                    image.place,
                 )
             found[wanted.camera] = pixels, pixel_crc(pixels) == wanted.crc
         return found
@@ -158,8 +171,9 @@ class RunRecording:
 
     def _image_message(self, image: StoredImage, name: str) -> Any:
         if image.place.inside:
-            raise RecordingError(
-                f"{self.path} was compressed by another tool; `pi0-edge recording recover` writes it as it was"
+            raise UnreadableError(
+                f"{self.path} was compressed by another tool; `pi0-edge recording recover` writes it as it was",
+                image.place,
             )
         with self.path.open("rb") as file:
             file.seek(image.place.offset + _HEAD_BYTES)
@@ -167,7 +181,13 @@ class RunRecording:
         try:
             return CompressedImage.FromString(content)
         except DecodeError as error:
-            raise RecordingError(f"{name} in {self.path}, {image.place}, is no image message ({error})") from error
+            raise UnreadableError(f"{name} in {self.path} is no image message ({error})", image.place) from error
+
+    def _decoded(self, message: Any, image: StoredImage, name: str) -> NDArray[np.uint8]:
+        try:
+            return decode_image(message, f"{name} in {self.path}")
+        except RecordingError as error:
+            raise UnreadableError(str(error), image.place) from error
 
     def _add(self, message: StoredMessage, file: McapFile) -> None:
         if message.topic.startswith(CAMERAS):

@@ -109,7 +109,7 @@ class Foreseen:
     Attributes:
         heartbeat: Whether the firmware hears one before it.
         guards: Faults of guards whose condition holds.
-        relief: Where the joints are measured, float32 [joints]; None where that plays no part.
+        relief: Where the joints are measured and go to, float32 [joints]; None where that plays no part.
     """
 
     heartbeat: bool = True
@@ -122,6 +122,9 @@ def foresee(ticks: RecordedTicks, table: JointTable) -> list[Foreseen]:
     found = [Foreseen() for _ in ticks]
     for place, (before, after) in enumerate(zip(ticks, ticks[1:], strict=False), start=1):
         new = Fault(after.message.faults) & ~Fault(before.message.faults)
+        if after.message.state == State.DISARMED and before.message.faults & Fault.SERVO_ERROR:
+            # Its servos lost their torque, and with CLEAR the joints are where their encoders are.
+            found[place].relief = np.array(after.message.executed, np.float32)
         if after.message.state != State.SAFE or not new:
             continue
         if new & Fault.HEARTBEAT:
