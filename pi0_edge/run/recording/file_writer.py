@@ -25,7 +25,7 @@ except ImportError as error:
 
 SUFFIX = ".mcap"
 PARTIAL = ".mcap.partial"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 
 
 class RecordingFile:
@@ -36,8 +36,13 @@ class RecordingFile:
         partial: Its name until then.
     """
 
-    def __init__(self, path: Path, description: RunDescription) -> None:
+    def __init__(self, path: Path, description: RunDescription, partial: str = PARTIAL) -> None:
         """Begins the file; the description stands first and is on the disk when this returns.
+
+        Args:
+            path: Its name, NAME.mcap.
+            description: Of the run.
+            partial: What its name ends in until it is closed.
 
         Raises:
             RecordingError: If the name does not end in .mcap, or such a file exists.
@@ -45,7 +50,7 @@ class RecordingFile:
         """
         if path.suffix != SUFFIX:
             raise RecordingError(f"{path}: expected a name that ends in {SUFFIX}")
-        self.path, self.partial = path, path.with_name(path.stem + PARTIAL)
+        self.path, self.partial = path, path.with_name(path.stem + partial)
         for taken in (self.path, self.partial):
             if taken.exists():
                 raise RecordingError(f"{taken} exists; a recording is never overwritten: give another name")

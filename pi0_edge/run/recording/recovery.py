@@ -14,6 +14,10 @@ from pi0_edge.run.recording.file_writer import RecordingFile
 from pi0_edge.run.recording.messages import OutgoingMessage, message_type
 
 
+RECOVERING = ".mcap.recovering"
+"""What the new file ends in until it is complete: the old one is often the `.partial` file beside it."""
+
+
 @dataclass(frozen=True)
 class RecoveryReport:
     """What was saved.
@@ -40,7 +44,7 @@ def recover(source: Path, target: Path) -> RecoveryReport:
     offset_ns = description.wall_minus_monotonic_ns
     counts: dict[str, int] = {}
     try:
-        written = RecordingFile(target, description)
+        written = RecordingFile(target, description, RECOVERING)
         while first is not None:
             kind = message_type(first.topic)
             if kind is not None:
