@@ -57,7 +57,7 @@ class RecordedAnswer(_message.Message):
     def __init__(self, observation_ns: _Optional[int] = ..., time_ns: _Optional[int] = ..., chunk: _Optional[_Union[_policy_pb2.Chunk, _Mapping]] = ..., to_chunk_ms: _Optional[float] = ..., report: _Optional[_Union[_bridge_pb2.ChunkReport, _Mapping]] = ...) -> None: ...
 
 class RecordedTick(_message.Message):
-    __slots__ = ("tick", "time_ns", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "observed_tick", "flags", "host_time_s", "executed", "measured", "measurement_age_s", "current_a", "joint_flags")
+    __slots__ = ("tick", "time_ns", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "observed_tick", "flags", "host_time_s", "executed", "measured", "measurement_age_s", "current", "joint_flags", "fault_joint")
     TICK_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -72,8 +72,9 @@ class RecordedTick(_message.Message):
     EXECUTED_FIELD_NUMBER: _ClassVar[int]
     MEASURED_FIELD_NUMBER: _ClassVar[int]
     MEASUREMENT_AGE_S_FIELD_NUMBER: _ClassVar[int]
-    CURRENT_A_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
     JOINT_FLAGS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_JOINT_FIELD_NUMBER: _ClassVar[int]
     tick: int
     time_ns: int
     counter: int
@@ -88,9 +89,10 @@ class RecordedTick(_message.Message):
     executed: _containers.RepeatedScalarFieldContainer[float]
     measured: _containers.RepeatedScalarFieldContainer[float]
     measurement_age_s: _containers.RepeatedScalarFieldContainer[float]
-    current_a: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
     joint_flags: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, tick: _Optional[int] = ..., time_ns: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[_bridge_pb2.State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., observed_tick: _Optional[int] = ..., flags: _Optional[int] = ..., host_time_s: _Optional[float] = ..., executed: _Optional[_Iterable[float]] = ..., measured: _Optional[_Iterable[float]] = ..., measurement_age_s: _Optional[_Iterable[float]] = ..., current_a: _Optional[_Iterable[float]] = ..., joint_flags: _Optional[_Iterable[int]] = ...) -> None: ...
+    fault_joint: str
+    def __init__(self, tick: _Optional[int] = ..., time_ns: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[_bridge_pb2.State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., observed_tick: _Optional[int] = ..., flags: _Optional[int] = ..., host_time_s: _Optional[float] = ..., executed: _Optional[_Iterable[float]] = ..., measured: _Optional[_Iterable[float]] = ..., measurement_age_s: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., joint_flags: _Optional[_Iterable[int]] = ..., fault_joint: _Optional[str] = ...) -> None: ...
 
 class RecordedEvent(_message.Message):
     __slots__ = ("tick", "time_ns", "name", "text")

@@ -20,6 +20,7 @@ from pi0_edge.protos.serial_link import (
     CommandRequest,
     Fragment,
     Hello,
+    JointFlag,
     Ping,
     ResetCause,
     Telemetry,
@@ -84,10 +85,6 @@ class HostFirmware:
         ctypes.memmove(self.library.host_control(), saved.control, len(saved.control))
         _, self.tick_number, self._seq, self._nonce = saved
 
-    def measure(self, joint: int, measured: JointMeasurement) -> None:
-        """What the servos of one joint measure from now on, until the next reset."""
-        self.library.host_measure(joint, ctypes.byref(measured))
-
     def receive(self, data: bytes) -> None:
         """Lets the UART interrupt take bytes; the main loop has not seen them yet."""
         self.library.host_receive(data, len(data))
@@ -133,6 +130,27 @@ class HostFirmware:
         """Position and velocity of each joint after the last servo step; float32 [joints, 2]."""
         self.library.host_copy_motion(ctypes.byref(self._motions))
         return np.frombuffer(bytes(self._motions), dtype=np.float32).reshape(-1, 2)[: len(self.table.joints)]
+
+    def measure(
+        self,
+        joint: int,
+        position: float,
+        *,
+        near: bool = False,
+        current: float = 0.0,
+        volts: float = 0.0,
+        temperature: int = 0,
+        flags: JointFlag = JointFlag.MEASURED | JointFlag.TORQUE,
+        age: int = 0,
+    ) -> None:
+        """Sets what the servos of a joint measure from now on; see `JointMeasurement`.
+
+        Joints that were never set are where they are commanded, as with servos without encoders. `near`: `position` is
+        the distance from the commanded one.
+        """
+        measurement = JointMeasurement(position, current, volts, temperature, flags, age)
+        take = self.library.host_measure_near if near else self.library.host_measure
+        take(joint, ctypes.byref(measurement))
 
     def command(self, command: int) -> CommandReply:
         """Gives a command and returns the reply."""

@@ -36,11 +36,15 @@ class MotionTarget(ctypes.Structure):
 
 
 class JointMeasurement(ctypes.Structure):
-    """`struct joint_measurement`: unit, ampere, volt, degrees Celsius, bits of `JointFlag`, servo steps."""
+    """`struct joint_measurement`: unit, A, V, degrees Celsius, bits of `JointFlag`, servo steps."""
 
     _fields_ = [
-        *((name, ctypes.c_float) for name in ("position", "current", "volts")),
-        *((name, ctypes.c_uint8) for name in ("temperature", "flags", "age")),
+        ("position", ctypes.c_float),
+        ("current", ctypes.c_float),
+        ("volts", ctypes.c_float),
+        ("temperature", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("age", ctypes.c_uint8),
     ]
 
 
@@ -97,8 +101,9 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.host_take_sent.restype = ctypes.c_size_t
     library.host_servo.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
     library.host_press_estop.argtypes = [ctypes.c_bool]
+    for measure in (library.host_measure, library.host_measure_near):
+        measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
-    library.host_measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
     library.host_control.restype = ctypes.c_void_p
     library.host_control_size.restype = ctypes.c_size_t
     library.motion_track.argtypes = [ctypes.c_void_p] * 4

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from policy_builders import write_checkpoint
 from firmware_bridge.bridge.schedule import GUARD_TICKS, check_actions, fragments, schedule
 from firmware_bridge.client import Tick
 from firmware_bridge.firmware.joint_table import load_joint_table
+from firmware_bridge.link.measurements import measurements_at
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import joints_of
@@ -26,7 +28,18 @@ from pi0_edge.cameras import CameraImage
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.protos.bridge_pb2 import ChunkReport
-from pi0_edge.protos.serial_link import ChunkReply, ChunkResult, Command, Fault, State, Telemetry, TickFlag
+from pi0_edge.protos.serial_link import (
+    NO_JOINT,
+    ChunkReply,
+    ChunkResult,
+    Command,
+    Fault,
+    Measured,
+    Ping,
+    State,
+    Telemetry,
+    TickFlag,
+)
 from pi0_edge.robots import load_robot
 from pi0_edge.run.events import Answered, Event, Observed
 from pi0_edge.run.recording import RunDescription, RunRecorder
@@ -40,6 +53,8 @@ TICK_NS = 20_000_000
 IMAGE_EVERY = 2
 """Ticks between two images of the camera."""
 COUNTER_HZ = 25_000_000
+OFF = 0.0005
+"""How far from its commanded position a joint is measured, in its unit."""
 STD = 0.001
 """Of the actions of `write_calm_policy`, rad."""
 
@@ -90,12 +105,26 @@ class LockstepRun:
         """One tick at rest, then ARM."""
         self.step()
         self.firmware.armed()
+        self.measure()
         self.say("armed")
         self.tick_told()
 
-    def tick_told(self) -> Tick:
-        """Runs a tick and tells the listener."""
-        return self._tell(self.firmware.tick(heartbeat=self.heartbeat))
+    def tick_told(self, elapsed: int = 1) -> Tick:
+        """Runs a tick, `elapsed` after the last, and tells the listener."""
+        firmware = self.firmware
+        if self.heartbeat:
+            firmware.receive(firmware.frame(Ping(firmware.tick_number, 0)))
+            firmware.library.host_poll()
+        firmware.tick_number += elapsed
+        firmware.library.host_servo(firmware.tick_number, 0)
+        sent = firmware.poll()
+        (report,), (measured,) = only(Telemetry, sent), only(Measured, sent)
+        return self._tell(report, measured)
+
+    def measure(self, **values: Any) -> None:
+        """What the servos say from now on: where they are, a little off, and what is given here."""
+        for joint in range(self.robot.count):
+            self.firmware.measure(joint, OFF, near=True, **values)
 
     def step(self, act: Callable[[], object] = lambda: None, servo_step: int = 0) -> Tick:
         """One tick, with images, the policy and the bridge; `act` acts after `servo_step` further servo steps."""
@@ -132,14 +161,14 @@ class LockstepRun:
             tick=tick.tick,
             time_ns=self.now_ns,
             images={CAMERA: self.image},
-            state=tick.executed,
+            state=tick.measured,
             prompt=PROMPT,
             noise_seed=tick.tick,
             continuation=continuation,
         )
         self.listener.on_observed(observed)
         plan = None if continuation is None else read_plan(continuation, self.robot.count)
-        chunk = self.policy.infer(Observation({CAMERA: self.image.pixels}, tick.executed, PROMPT), tick.tick, plan)
+        chunk = self.policy.infer(Observation({CAMERA: self.image.pixels}, tick.measured, PROMPT), tick.tick, plan)
         self.pending = tick.tick + self.delay, observed, chunk.actions.astype(np.float32)
 
     def _bridge(self) -> None:
@@ -169,7 +198,8 @@ class LockstepRun:
         else:
             self.scheduler.lost()
 
-    def _tell(self, telemetry: Telemetry) -> Tick:
+    def _tell(self, telemetry: Telemetry, message: Measured) -> Tick:
+        measured = measurements_at(telemetry, message, self.robot, TICK_NS * 1e-9)
         self.last = Tick(
             tick=telemetry.tick,
             counter=telemetry.counter,
@@ -182,6 +212,11 @@ class LockstepRun:
             executed=np.array(telemetry.executed, np.float32),
             observed_tick=telemetry.observed_tick,
             host_time_s=self.now_ns * 1e-9,
+            measured=measured.position,
+            measurement_age_s=measured.age_s,
+            current=measured.current,
+            joint_flags=measured.flags,
+            fault_joint="" if telemetry.fault_joint == NO_JOINT else self.robot.names[telemetry.fault_joint],
         )
         self.listener.on_tick(self.last)
         return self.last

@@ -26,7 +26,24 @@ from pi0_edge.run.recording import RunDescription, RunRecorder
 def tick_of(number: int) -> Tick:
     """A tick whose content follows from its number."""
     executed = np.full(14, number, np.float32)
-    return Tick(number, number, 1, State.RUNNING, Fault(0), 1, 1, TickFlag.EXECUTED, executed, number - 1, 0.0)
+    return Tick(
+        tick=number,
+        counter=number,
+        counter_hz=1,
+        state=State.RUNNING,
+        faults=Fault(0),
+        ring_level=1,
+        chunk_id=1,
+        flags=TickFlag.EXECUTED,
+        executed=executed,
+        observed_tick=number - 1,
+        host_time_s=0.0,
+        measured=executed,
+        measurement_age_s=np.zeros(14, np.float32),
+        current=np.zeros(14, np.float32),
+        joint_flags=np.zeros(14, np.uint8),
+        fault_joint="",
+    )
 
 
 def main() -> None:

@@ -117,6 +117,11 @@ def tick_message(tick: Tick, arrived_ns: int) -> recording_pb2.RecordedTick:
         flags=tick.flags,
         host_time_s=tick.host_time_s,
         executed=tick.executed.tolist(),
+        measured=tick.measured.tolist(),
+        measurement_age_s=tick.measurement_age_s.tolist(),
+        current=tick.current.tolist(),
+        joint_flags=tick.joint_flags.tolist(),
+        fault_joint=tick.fault_joint,
     )
 
 

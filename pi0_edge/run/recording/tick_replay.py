@@ -16,7 +16,6 @@ import numpy as np
 
 from firmware_bridge.firmware.joint_table import JointTable, joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware
-from firmware_bridge.lockstep.host_library import JointMeasurement
 from firmware_bridge.robot import ACTIVE_STATES, joints_of
 from firmware_bridge.splice import chunk_splice
 from pi0_edge.progress import ProgressCallback, Stage
@@ -126,9 +125,9 @@ class _Span:
         self._positions = [float(position) for position in chunk.actions[row]]
         self._measure(JointFlag(0))
 
-    def _measure(self, flags: JointFlag, **values: float) -> None:
+    def _measure(self, flags: JointFlag, **values: Any) -> None:
         for joint, position in enumerate(self._positions):
-            self.firmware.measure(joint, JointMeasurement(**{"position": position, "flags": int(flags), **values}))
+            self.firmware.measure(joint, position, flags=flags, **values)
 
     def _foresee(self, foreseen: Foreseen) -> None:
         if foreseen.relief is not None:
@@ -136,7 +135,7 @@ class _Span:
             self._measure(JointFlag.MEASURED | JointFlag.TORQUE)
             return
         flags = JointFlag.MEASURED | JointFlag.TORQUE if foreseen.guards else JointFlag(0)
-        values: dict[str, float] = {}
+        values: dict[str, float | int] = {}
         if foreseen.guards:
             motion = self.firmware.motion_array()[:, 0]
             self._positions = [float(position) for position in motion]

@@ -27,7 +27,9 @@ def test_state_action_and_images_are_those_of_the_ticks(run_file: Path, tmp_path
     assert dataset.fps == 50 and dataset.cameras == (CAMERA,) and dataset.tasks == (PROMPT,)
     executed = np.array([tick.executed for tick in episode.ticks], np.float32)
     stored = dataset.episode(0)
-    np.testing.assert_array_equal(stored.state, executed[:-1])
+    measured = np.array([tick.measured for tick in episode.ticks], np.float32)
+    assert np.abs(measured - executed).max() > 0
+    np.testing.assert_array_equal(stored.state, measured[:-1])
     np.testing.assert_array_equal(stored.action, executed[1:])  # action of a frame: what is due in the tick after
     images = list(dataset.frames(0, CAMERA))
     assert len(images) == report.frames == len(executed) - 1

@@ -12,7 +12,6 @@ import pytest
 from recorded_runs import CAMERA, LockstepRun, change_bit, offset_of, ordinary, recorded_run
 
 from firmware_bridge.client import Tick
-from firmware_bridge.lockstep.host_library import JointMeasurement
 from pi0_edge.errors import RecordingError
 from pi0_edge.policy import Policy
 from pi0_edge.protos.serial_link import Command, Fault, JointFlag, State
@@ -196,41 +195,31 @@ def _estop_pin(run: LockstepRun, step: int) -> None:
 
 def _contact(run: LockstepRun) -> None:
     _play(run)
-    _measure_all(run, current=9.0)
+    run.measure(current=9.0)
     _rest(run)
     _clear(run)
 
 
 def _servo_error(run: LockstepRun) -> None:
     _play(run)
-    _measure_all(run, error=JointFlag.OVERLOADED)
+    run.measure(flags=JointFlag.MEASURED | JointFlag.TORQUE | JointFlag.OVERLOADED)
     _rest(run)
     _clear(run)
 
 
 def _silent_bus(run: LockstepRun) -> None:
     _play(run)
-    _measure_all(run, age=255)
+    run.measure(age=255)
     _rest(run)
-    _measure_all(run)
+    run.measure()
     _clear(run)
-
-
-def _measure_all(run: LockstepRun, current: float = 0.0, error: JointFlag = JointFlag(0), age: int = 0) -> None:
-    """What the servos say from now on: where they are now, a little off."""
-    flags = int(JointFlag.MEASURED | JointFlag.TORQUE | error)
-    for joint, motion in enumerate(run.firmware.motion()):
-        measured = JointMeasurement(
-            position=motion.position + 0.0003, current=current, volts=12.0, temperature=30, flags=flags, age=age
-        )
-        run.firmware.measure(joint, measured)
 
 
 def _late_interrupt(run: LockstepRun) -> None:
     _play(run)
-    run._tell(run.firmware.tick(elapsed=3))
+    run.tick_told(elapsed=3)
     run.play(20)
-    run._tell(run.firmware.tick(elapsed=2))
+    run.tick_told(elapsed=2)
     run.play(10)
 
 
