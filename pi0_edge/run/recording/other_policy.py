@@ -100,8 +100,9 @@ def compare_other(
         except (EngineError, QuantizationError, ObservationError) as reason:
             other.refusals[place, 0] = str(reason)
         else:
-            other.physical[place, 0] = chunk.actions
-            other.normalized[place, 0] = policy.processor.to_normalized(chunk.actions, one.observation)[:, : shape[-1]]
+            actions = chunk.actions.astype(np.float32)  # as recorded ones are
+            other.physical[place, 0] = actions
+            other.normalized[place, 0] = policy.processor.to_normalized(actions, one.observation)[:, : shape[-1]]
         stage.advance()
     ticks = [one.asked.message.tick for one in asked]
     names = [f"chunk {one.number} (tick {tick})" for one, tick in zip(asked, ticks, strict=True)]

@@ -89,7 +89,7 @@ def test_another_policy_is_compared_in_the_units_of_the_gate(
 
 def test_the_same_policy_is_no_other_policy(run_file: Path, policy: Policy) -> None:
     report = compare_other(RunRecording(run_file), policy)
-    assert max(chunk.largest for chunk in report.chunks) < 1e-8  # float32 of a float64 chunk
+    assert max(chunk.largest for chunk in report.chunks) == 0
     assert report.worst().cosine > 1 - 1e-6
 
 
