@@ -44,7 +44,10 @@ from pi0_edge.installed_packages import foreign_fault
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge, replay)
+_COMMANDS = (
+    *(demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge),
+    replay,
+)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),

@@ -1,10 +1,11 @@
-"""A run without processes, as real as that allows: the firmware's core in lockstep, a policy, the bridge's own schedule.
+"""A run without processes, as real as that allows: firmware core in lockstep, a policy, the bridge's own schedule.
 
 What is simulated is the time alone: a chunk enters a fixed number of ticks after its observation.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -149,9 +150,31 @@ class LockstepRun:
         """A tick in which a command acts after so many servo steps."""
         self.step(lambda: self.firmware.command(command), servo_step)
 
-    def say(self, name: str, text: str = "") -> None:
-        """Tells of an event."""
-        tick = 0 if self.last is None else self.last.tick
+    def lead(self, rows: NDArray[np.float64], told: bool = True) -> int:
+        """Plays setpoints of a person, [rows, joints], as `pi0-edge run` does; returns their first tick.
+
+        `told`: whether the listener hears of it. A second client of the bridge tells nobody.
+        """
+        self.chunk_id += 1
+        tick = self.firmware.tick_number
+        checked = check_actions(rows.astype(np.float32), self.robot)
+        chunk = schedule(checked, tick, tick + GUARD_TICKS, self.robot)
+        assert chunk is not None
+        replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
+        assert replies[-1].result == ChunkResult.ACCEPTED
+        if told:
+            said = {"tick": tick, "first_tick": chunk.first_tick, "setpoints": rows.tolist()}
+            self.listener.on_event(Event(chunk.first_tick, self.now_ns, "setpoints", json.dumps(said)))
+        return chunk.first_tick
+
+    def where(self, rows: int = 30) -> NDArray[np.float64]:
+        """Rows that hold the arm where it is."""
+        return np.tile([float(motion.position) for motion in self.firmware.motion()], (rows, 1))
+
+    def say(self, name: str, text: str = "", tick: int | None = None) -> None:
+        """Tells of an event at a tick, the last one where None."""
+        if tick is None:
+            tick = 0 if self.last is None else self.last.tick
         self.listener.on_event(Event(tick, self.now_ns, name, text))
 
     def _ask(self, tick: Tick) -> None:

@@ -95,4 +95,4 @@ def decode_image(message: Any, name: str) -> NDArray[np.uint8]:
 
 def pixel_crc(pixels: NDArray[np.uint8]) -> int:
     """CRC-32 of the pixels, row major."""
-    return zlib.crc32(np.ascontiguousarray(pixels))
+    return zlib.crc32(np.ascontiguousarray(pixels).data)

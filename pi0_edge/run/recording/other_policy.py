@@ -107,7 +107,9 @@ def compare_other(
     ticks = [one.asked.message.tick for one in asked]
     names = [f"chunk {one.number} (tick {tick})" for one, tick in zip(asked, ticks, strict=True)]
     gate = compare(reference, other, robot.action_labels, DEFAULT_THRESHOLDS, names)
-    return OtherPolicyReport(gate, _per_chunk(reference, other, gate, ticks, robot.action_labels), why_not_exact(recording))
+    return OtherPolicyReport(
+        gate, _per_chunk(reference, other, gate, ticks, robot.action_labels), why_not_exact(recording)
+    )
 
 
 def _per_chunk(
@@ -155,4 +157,6 @@ def comparison_page(report: OtherPolicyReport, recorded: str, other: str) -> str
     ]
     title = f'<meta charset="utf-8"><title>{escape(other)}</title>'
     body = "\n".join(part for part in parts if part)
-    return f'<!doctype html>\n<html lang="en">\n<head>{title}<style>\n{style}</style></head>\n<body>{body}</body></html>\n'
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>{title}<style>\n{style}</style></head>\n<body>{body}</body></html>\n'
+    )

@@ -11,8 +11,10 @@ provoked, so that it acts at the same tick.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from firmware_bridge.splice import NOTHING, Plan, Splice
 from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, Fragment, State
-from pi0_edge.run.recording.run_recording import Recorded
+from pi0_edge.run.recording.run_recording import Recorded, RunRecording
 
 RecordedTicks = Sequence[Recorded[recording_pb2.RecordedTick]]
 
@@ -42,6 +44,37 @@ _GUARDS_MS = {
 
 RELIEVED = Fault.CONTACT | Fault.FOLLOWING_ERROR
 """After these faults, the arm moves to where it was measured when it had come to rest."""
+
+
+SETPOINTS = "setpoints"
+"""Event whose text is what a person commanded: JSON with `tick`, `first_tick` and `setpoints`."""
+
+
+@dataclass(frozen=True)
+class PersonSetpoints:
+    """What a person commanded.
+
+    Attributes:
+        tick: Row k is due at tick + 1 + k.
+        first_tick: First tick at which it is executed.
+        actions: float32 [rows, joints], physical units, as the bridge was given them.
+    """
+
+    tick: int
+    first_tick: int
+    actions: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, event: recording_pb2.RecordedEvent) -> PersonSetpoints | None:
+        """What an event says; None for another event, or a text that does not say it."""
+        if event.name != SETPOINTS:
+            return None
+        try:
+            said = json.loads(event.text)
+            actions = np.array(said["setpoints"], np.float64).astype(np.float32)
+            return cls(int(said["tick"]), int(said["first_tick"]), actions) if actions.ndim == 2 else None
+        except (ValueError, KeyError, TypeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -72,6 +105,11 @@ class PlayedChunk:
         actions = np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
         surely = report.outcome == ChunkReport.ACCEPTED
         return cls(report.chunk_id, chunk.clock.tick, report.first_tick, actions, surely)
+
+    @classmethod
+    def of_person(cls, setpoints: PersonSetpoints, chunk_id: int) -> PlayedChunk:
+        """Setpoints of a person, which the bridge plays as it plays a chunk."""
+        return cls(chunk_id, setpoints.tick, setpoints.first_tick, setpoints.actions, surely=True)
 
     @property
     def last_tick(self) -> int:
@@ -120,7 +158,7 @@ class Foreseen:
 def foresee(ticks: RecordedTicks, table: JointTable) -> list[Foreseen]:
     """What each recorded tick needs so that later ones can come out as they did."""
     found = [Foreseen() for _ in ticks]
-    for place, (before, after) in enumerate(zip(ticks, ticks[1:], strict=False), start=1):
+    for place, (before, after) in enumerate(pairwise(ticks), start=1):
         new = Fault(after.message.faults) & ~Fault(before.message.faults)
         if after.message.state == State.DISARMED and before.message.faults & Fault.SERVO_ERROR:
             # Its servos lost their torque, and with CLEAR the joints are where their encoders are.
@@ -161,13 +199,33 @@ def _foresee_relief(found: list[Foreseen], ticks: RecordedTicks, place: int) -> 
         one.relief = relief
 
 
+def played_chunks(recording: RunRecording) -> list[PlayedChunk]:
+    """The chunks of policy and persons, in the order in which the bridge sent them.
+
+    The number of a person's chunk is in the ticks that executed it; where there is none, it is the one after the last.
+    """
+    chunks = [chunk for answer in recording.answers if (chunk := PlayedChunk.of(answer.message)) is not None]
+    own = {chunk.chunk_id for chunk in chunks}
+    numbers = {
+        tick.message.observed_tick: tick.message.chunk_id
+        for tick in recording.ticks
+        if tick.message.chunk_id and tick.message.chunk_id not in own
+    }
+    last = 0
+    for event in recording.events:
+        if (setpoints := PersonSetpoints.of(event.message)) is not None:
+            last = numbers.get(setpoints.tick, last + 1)
+            chunks.append(PlayedChunk.of_person(setpoints, last))
+    return sorted(chunks, key=lambda chunk: chunk.chunk_id)
+
+
 class BridgePlan:
     """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile."""
 
-    def __init__(self, answers: Sequence[recording_pb2.RecordedAnswer], robot: RobotJoints, splice: Splice) -> None:
+    def __init__(self, chunks: Sequence[PlayedChunk], robot: RobotJoints, splice: Splice) -> None:
         self._robot = robot
         self._splice = splice
-        self._chunks = [chunk for answer in answers if (chunk := PlayedChunk.of(answer)) is not None]
+        self._chunks = list(chunks)
         self._next = 0
         self._plan = NOTHING
         self.numbers = {chunk.chunk_id for chunk in self._chunks}

@@ -33,7 +33,7 @@ from pi0_edge.protos.serial_link import (
 )
 from pi0_edge.run.recording.comparison import Difference
 from pi0_edge.run.recording.run_recording import Recorded, RunRecording
-from pi0_edge.run.recording.tick_inputs import BridgePlan, Foreseen, PlayedChunk, foresee
+from pi0_edge.run.recording.tick_inputs import BridgePlan, Foreseen, PlayedChunk, foresee, played_chunks
 
 _MOST_COMMITS = 2
 """Chunks that are tried within one tick."""
@@ -51,7 +51,8 @@ class TickReport:
         ticks: Recorded ticks.
         computed: Those that were computed and are the same bit for bit.
         resting: Those in which the arm rested disarmed or stopped; nothing commanded it.
-        unknown: Those that executed setpoints that are not in the recording: of a person, or from before it began.
+        unknown: Those that executed setpoints that the recording does not have: of another client, or from before it
+            began.
         difference: The first that is not the same; no tick after it was computed.
     """
 
@@ -169,9 +170,8 @@ class _Replay:
         self._table = joint_table(recording.description.robot)
         self._ticks = recording.ticks
         self._names = recording.description.joint_names
-        answers = [answer.message for answer in recording.answers]
         splice = chunk_splice(recording.description.bridge_splice)
-        self._plan = BridgePlan(answers, joints_of(self._table), splice)
+        self._plan = BridgePlan(played_chunks(recording), joints_of(self._table), splice)
         self._foreseen = foresee(self._ticks, self._table)
         self._span: _Span | None = None
         self._computed = self._resting = self._unknown = 0
@@ -250,14 +250,10 @@ class _Replay:
                 nearest = len(found), found[0]
         return None if nearest is None else nearest[1]
 
-    def _attempts(
-        self, before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick
-    ) -> Iterator[_Attempt]:
+    def _attempts(self, before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick) -> Iterator[_Attempt]:
         """What can have happened since the tick before, the most likely first."""
         waiting = self._plan.waiting(before.tick)
-        commits = [
-            chosen for count in range(_MOST_COMMITS + 1) for chosen in itertools.combinations(waiting, count)
-        ]
+        commits = [chosen for count in range(_MOST_COMMITS + 1) for chosen in itertools.combinations(waiting, count)]
         steps = range(self._table.servo_hz // self._table.control_hz)
         for chunks in commits:
             if (command := _command_between(before, tick)) is not None:

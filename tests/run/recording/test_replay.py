@@ -121,7 +121,7 @@ def test_without_the_right_crc_every_change_is_found_on_reading(changed: Path, p
 
 def test_another_policy_is_refused_and_named(run_file: Path, checkpoint: Path) -> None:
     other = Policy.load(checkpoint, engine="cpu")
-    with pytest.raises(RecordingError, match="engine 'cpu'.*'reference'.*--policy"):
+    with pytest.raises(RecordingError, match=r"engine 'cpu'.*'reference'.*--policy"):
         replay_chunks(RunRecording(run_file), other)
 
 
@@ -240,18 +240,23 @@ def _twice_armed(run: LockstepRun) -> None:
     ordinary(run, 30)
 
 
+def _after(step: int, drive: Callable[[LockstepRun, int], None]) -> Callable[[LockstepRun], None]:
+    return lambda run: drive(run, step)
+
+
+STEPS = range(5)  # of a tick
 CASES: dict[str, tuple[Callable[[LockstepRun], None], State, Fault]] = {
     "silent host": (_silent_host, State.SAFE, Fault.HEARTBEAT),
     "no more chunks": (_starving, State.SAFE, Fault.STARVATION),
-    **{f"e-stop command after step {n}": (lambda run, n=n: _estop(run, n), State.ESTOP, Fault.ESTOP_COMMAND) for n in range(5)},
-    **{f"e-stop pin after step {n}": (lambda run, n=n: _estop_pin(run, n), State.ESTOP, Fault.ESTOP_PIN) for n in range(5)},
+    **{f"e-stop command after step {n}": (_after(n, _estop), State.ESTOP, Fault.ESTOP_COMMAND) for n in STEPS},
+    **{f"e-stop pin after step {n}": (_after(n, _estop_pin), State.ESTOP, Fault.ESTOP_PIN) for n in STEPS},
     "contact": (_contact, State.SAFE, Fault.CONTACT),
     "error of a servo": (_servo_error, State.SAFE, Fault.SERVO_ERROR),
     "silent bus": (_silent_bus, State.SAFE, Fault.BUS_SILENT),
     "late interrupt": (_late_interrupt, State.RUNNING, Fault(0)),
     "lost telemetry": (_lost_telemetry, State.RUNNING, Fault(0)),
     "armed twice": (_twice_armed, State.RUNNING, Fault(0)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -268,15 +273,11 @@ def test_whatever_happens_to_the_arm_its_ticks_are_the_same(policy: Policy, tmp_
 def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, tmp_path: Path) -> None:
     def drive(run: LockstepRun) -> None:
         _play(run)
-        assert run.last is not None
-        rows = [[round(motion.position / joint.resolution) for motion, joint in
-                 zip(run.firmware.motion(), run.table.joints, strict=True)]] * 30  # fmt: skip
-        run.firmware.chunk_id = 500
-        run.firmware.play(run.last.tick + 3, rows)
+        run.pending = None
+        run.lead(run.where(), told=False)
         _rest(run, 25)
         run.command(Command.DISARM)
         _rest(run)
-        run.chunk_id = 600
         run.scheduler.lost()
         ordinary(run, 30)
 
@@ -284,6 +285,29 @@ def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, t
     report = replay_ticks(recording)
     assert report.difference is None, report.difference
     assert report.unknown >= 20 and report.computed > 50
+
+
+def test_setpoints_of_a_person_are_computed_again(policy: Policy, tmp_path: Path) -> None:
+    def drive(run: LockstepRun) -> None:
+        _play(run)
+        run.pending = None
+        for count in range(12):  # a person who moves a joint
+            rows = run.where(15)
+            rows[:, 3] += np.linspace(0.002, 0.02, 15) * (1 if count < 6 else -1)
+            first = run.lead(rows)
+            if count == 0:
+                run.say("person", "the ticks are the person's", first)
+            for _ in range(5):
+                run.step()
+        run.scheduler.lost()
+        run.play(30)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive))
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 110
+    moved = [tick.message.executed[3] for tick in recording.ticks]
+    assert max(moved) - min(moved) > 0.02
 
 
 def test_a_recording_that_begins_in_the_middle_is_computed_from_the_next_arm_on(policy: Policy, tmp_path: Path) -> None:
