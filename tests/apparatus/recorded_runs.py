@@ -263,8 +263,9 @@ def picture(number: int, height: int = 112, width: int = 112) -> NDArray[np.uint
 
 def description_of(policy: Policy, **changes: object) -> RunDescription:
     """What a run with this policy is made of."""
-    values: dict[str, object] = {"splice": "rtc", "calibration": "zero: 0\n", "cameras": {CAMERA: {"fps": 25}}}
-    return RunDescription(load_robot(ROBOT), describe_policy(policy), **{**values, **changes})  # pyright: ignore
+    values: dict[str, Any] = {"splice": "rtc", "calibration": "zero: 0\n", "cameras": {CAMERA: {"fps": 25}}}
+    values |= {"robot": load_robot(ROBOT), "policy": describe_policy(policy)}
+    return RunDescription(**{**values, **changes})
 
 
 def recorded_run(
