@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from recorded_runs import CAMERA, PROMPT, description_of, picture
 
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
-from firmware_bridge.emulator.board import EmulatedBoard
+from firmware_bridge.emulator.board import EmulatedBoard, image_with_servos
+from firmware_bridge.emulator.robot_servos import servos_at_home
+from firmware_bridge.lockstep.host_library import FIRMWARE
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.splice import RealTimeChunking
 from pi0_edge.cameras import CameraImage
@@ -32,9 +35,15 @@ DRIVEN = "aloha"
 """The robot of the firmware image; the policy's has the same joints."""
 
 
-@pytest.fixture
-def bridge(firmware_image: Path, tmp_path: Path) -> Iterator[BridgeClient]:
-    with EmulatedBoard(firmware_image, record=tmp_path / "board") as board:
+@pytest.fixture(params=["without servos", "with servos on a bus"])
+def bridge(request: pytest.FixtureRequest, firmware_image: Path) -> Iterator[BridgeClient]:
+    board = EmulatedBoard(firmware_image)
+    if request.param == "with servos on a bus":
+        image = image_with_servos(DRIVEN)
+        options = ("lm3s6965evb", f"ROBOT={DRIVEN}", "ACTUATORS=dynamixel", f"BUILD=build/{DRIVEN}")
+        subprocess.run(["make", "-s", "-C", str(FIRMWARE), *options], check=True)
+        board = EmulatedBoard(image, servos=servos_at_home(load_robot(DRIVEN)))
+    with board:
         server = BridgeServer(board.port, "127.0.0.1:0", DRIVEN)
         server.start()
         with BridgeClient(server.address, "pytest") as client:
@@ -76,7 +85,9 @@ def follow(ticks: Iterator[Tick], recorder: RunRecorder, count: int) -> None:
         recorder.on_tick(tick)
 
 
-def test_what_the_board_did_is_computed_again_here(bridge: BridgeClient, policy: Policy, tmp_path: Path) -> None:
+def test_what_the_board_did_is_computed_again_here(
+    bridge: BridgeClient, policy: Policy, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path = tmp_path / "run.mcap"
     with RunRecorder(path, description_of(policy, robot=load_robot(DRIVEN))) as recorder, bridge.telemetry() as ticks:
         follow(ticks, recorder, 5)
@@ -90,6 +101,8 @@ def test_what_the_board_did_is_computed_again_here(bridge: BridgeClient, policy:
     recording = RunRecording(path)
     accepted = [a for a in recording.answers if a.message.report.outcome == ChunkReport.ACCEPTED]
     assert len(accepted) > 20
+    if "servos on a bus" in request.node.name:
+        assert any(tick.message.measured != tick.message.executed for tick in recording.ticks)
     report = replay(recording, policy)
     assert report.exact, (report.differences, report.damage)
     assert report.ticks.computed > 100 and report.ticks.unknown == 0
