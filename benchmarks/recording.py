@@ -1,4 +1,4 @@
-"""What it costs to record a run, and to compute one again: `python -m benchmarks.recording`.
+"""What it costs to record a run, and to read it: `python -m benchmarks.recording`.
 
 Images are renders of the simulated ALOHA (480x640) with sensor noise of σ = 2 of 255, each other than the last. The run
 is 30 seconds of three cameras at 30 images per second, 50 ticks per second, and two observations per second, put into
@@ -11,7 +11,6 @@ import argparse
 import io
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,11 +117,11 @@ def record(folder: Path, images: list[NDArray[np.uint8]]) -> tuple[Path, float, 
 
 def main() -> int:
     """Prints the figures."""
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    argparse.ArgumentParser(description="What it costs to record a run, and to read it.").parse_args()
     say = sys.stdout.write
     for name, text in describe_machine().items():
         say(f"{name:>20}  {text}\n")
-    say(f"{'threads':>20}  {threading.active_count()}\n\nan image of 480x640, mean of 20\n")
+    say("\nan image of 480x640, mean of 20\n")
     images = noisy_images(20)
     for name, encode in encodings().items():
         began = time.process_time()

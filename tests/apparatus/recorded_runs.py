@@ -110,6 +110,13 @@ class LockstepRun:
         self.say("armed")
         self.tick_told()
 
+    def play_again(self, ticks: int = 20) -> None:
+        """Arms an arm that rests disarmed, without a plan, and plays."""
+        self.pending, self.plan = None, NOTHING
+        self.scheduler = ChunkScheduler(self.splice, self.replan)
+        self.arm()
+        self.play(ticks)
+
     def tick_told(self, elapsed: int = 1) -> Tick:
         """Runs a tick, `elapsed` after the last, and tells the listener."""
         firmware = self.firmware
@@ -205,7 +212,9 @@ class LockstepRun:
         whole = Plan(observed.tick + 1, check_actions(actions, self.robot))
         spliced = self.bridge.enter(self.plan, whole, max(observed.tick + 1, earliest))
         chunk = schedule(spliced.setpoints, observed.tick, earliest, self.robot)
-        assert chunk is not None
+        if chunk is None:  # late
+            self.scheduler.lost()
+            return
         replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
         accepted = replies[-1].result == ChunkResult.ACCEPTED
         report = ChunkReport(

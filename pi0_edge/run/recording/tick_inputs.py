@@ -11,10 +11,12 @@ provoked, so that it acts at the same tick.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,28 +118,10 @@ class PlayedChunk:
         """Tick of its last action."""
         return self.observed_tick + len(self.actions)
 
-    def may_be_committed_after(self, tick: int) -> bool:
-        """Whether it can have been committed between `tick` and the next one."""
-        latest = self.first_tick if self.surely else self.last_tick
-        return self.observed_tick <= tick <= latest - GUARD_TICKS
-
-    def fragments(self, robot: RobotJoints, splice: Splice, plan: Plan) -> tuple[list[Fragment], Plan]:
-        """What was sent to the firmware, and the plan of the bridge after it.
-
-        Args:
-            robot: The joints.
-            splice: How the bridge enters chunks.
-            plan: Of the bridge before it.
-        """
-        try:
-            checked = check_actions(self.actions, robot)
-            spliced = splice.enter(plan, Plan(self.observed_tick + 1, checked), self.first_tick)
-            scheduled = schedule(spliced.setpoints, self.observed_tick, self.first_tick, robot)
-        except ChunkError:  # the recorded actions are not those that were accepted
-            return [], plan
-        if scheduled is None:
-            return [], plan
-        return fragments(self.chunk_id, scheduled), spliced.since(self.first_tick)
+    @property
+    def deadline(self) -> int:
+        """The last tick after which it can have been committed."""
+        return (self.first_tick if self.surely else self.last_tick) - GUARD_TICKS
 
 
 @dataclass
@@ -219,30 +203,47 @@ def played_chunks(recording: RunRecording) -> list[PlayedChunk]:
     return sorted(chunks, key=lambda chunk: chunk.chunk_id)
 
 
+class PlanState(NamedTuple):
+    """What the bridge remembers: how many chunks it has behind it, its plan, and its splice policy."""
+
+    next: int
+    plan: Plan
+    splice: Splice
+
+
 class BridgePlan:
-    """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile."""
+    """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile.
+
+    Attributes:
+        numbers: Of the chunks.
+        state: What the bridge remembers; may be set back to what it was.
+    """
 
     def __init__(self, chunks: Sequence[PlayedChunk], robot: RobotJoints, splice: Splice) -> None:
         self._robot = robot
-        self._splice = splice
         self._chunks = list(chunks)
-        self._next = 0
-        self._plan = NOTHING
-        self.numbers = {chunk.chunk_id for chunk in self._chunks}
+        self.numbers = {chunk.chunk_id for chunk in chunks}
+        self.state = PlanState(0, NOTHING, splice)
 
-    def waiting(self, tick: int) -> list[PlayedChunk]:
-        """The chunks that can have been committed between `tick` and the next one, the oldest first."""
-        return [chunk for chunk in self._chunks[self._next :] if chunk.may_be_committed_after(tick)]
+    def waiting(self, first: int, last: int) -> list[PlayedChunk]:
+        """The chunks that can have been committed after one of the ticks `first` to `last`, the oldest first."""
+        later = self._chunks[self.state.next :]
+        return [chunk for chunk in later if chunk.observed_tick <= last and chunk.deadline >= first]
 
     def restart(self) -> None:
         """The arm has stopped: the next chunk follows nothing."""
-        self._plan = NOTHING
+        self.state = self.state._replace(plan=NOTHING)
 
     def fragments(self, chunk: PlayedChunk) -> list[Fragment]:
-        """What the bridge sent of a chunk."""
-        return chunk.fragments(self._robot, self._splice, self._plan)[0]
-
-    def committed(self, chunk: PlayedChunk) -> None:
-        """The firmware has taken it; older ones come no more."""
-        self._plan = chunk.fragments(self._robot, self._splice, self._plan)[1]
-        self._next = self._chunks.index(chunk) + 1
+        """What the bridge sent of a chunk, which it has behind it then; empty where it would not send this chunk."""
+        splice = copy.deepcopy(self.state.splice)  # some keep older chunks
+        try:
+            checked = check_actions(chunk.actions, self._robot)
+            spliced = splice.enter(self.state.plan, Plan(chunk.observed_tick + 1, checked), chunk.first_tick)
+            scheduled = schedule(spliced.setpoints, chunk.observed_tick, chunk.first_tick, self._robot)
+        except ChunkError:  # the recorded actions are not those that were accepted
+            return []
+        if scheduled is None:
+            return []
+        self.state = PlanState(self._chunks.index(chunk) + 1, spliced.since(chunk.first_tick), splice)
+        return fragments(chunk.chunk_id, scheduled)

@@ -64,10 +64,11 @@ def ask(policy: Policy, tick: Tick, scheduler: ChunkScheduler, number: int) -> t
 def play(policy: Policy, ticks: Iterator[Tick], stream: ChunkStream, recorder: RunRecorder, count: int) -> None:
     scheduler = ChunkScheduler(RealTimeChunking(), replan_ticks=4)
     for number in range(count):
-        for tick in ticks:
+        tick = next(ticks)
+        recorder.on_tick(tick)
+        while not scheduler.due(tick.tick):
+            tick = next(ticks)
             recorder.on_tick(tick)
-            if scheduler.due(tick.tick):
-                break
         observed, actions = ask(policy, tick, scheduler, number)
         recorder.on_observed(observed)
         stream.send(actions, tick.tick)
