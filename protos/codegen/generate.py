@@ -48,7 +48,7 @@ def generate_grpc() -> dict[str, str]:
             raise RuntimeError("protoc refused a .proto file; its message is above")
         made = sorted(path for path in Path(folder).rglob("*.py*") if path.is_file())
         texts = {path.relative_to(folder).as_posix(): path.read_text() for path in made}
-        return {name: text for name, text in texts.items() if "_grpc" not in name or "class" in text}  # has a service
+        return {name: text for name, text in texts.items() if "_grpc" not in name or "Stub(" in text}  # has a service
 
 
 def stale_files(texts: dict[str, str]) -> list[str]:

@@ -274,7 +274,7 @@ def test_whatever_happens_to_the_arm_its_ticks_are_the_same(policy: Policy, tmp_
     assert report.unknown == 0 and report.computed > 30
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_mixture_of_what_can_happen_is_the_same(policy: Policy, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
 
@@ -306,7 +306,7 @@ def test_any_mixture_of_what_can_happen_is_the_same(policy: Policy, tmp_path: Pa
         run.play(chance.randrange(1, 15))
 
     def drive(run: LockstepRun) -> None:
-        for _ in range(8):
+        for _ in range(6):
             _rest(run, 2)
             run.play_again()
             for _ in range(chance.randrange(1, 4)):
@@ -320,7 +320,7 @@ def test_any_mixture_of_what_can_happen_is_the_same(policy: Policy, tmp_path: Pa
     recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive))
     report = replay_ticks(recording)
     assert report.difference is None, report.difference
-    assert report.unknown == 0 and report.computed > 150
+    assert report.unknown == 0 and report.computed > 100
 
 
 def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, tmp_path: Path) -> None:
