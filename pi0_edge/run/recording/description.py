@@ -69,7 +69,7 @@ class RunDescription:
     @property
     def joint_names(self) -> tuple[str, ...]:
         """The joints, in the order of states and actions."""
-        return tuple(self.robot.action_names)
+        return tuple(self.robot.action_labels)
 
     def metadata(self) -> dict[str, str]:
         """The short texts."""

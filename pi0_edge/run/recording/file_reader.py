@@ -125,7 +125,6 @@ class McapFile:
         closed: Whether the file has its end: the data section is complete and the last magic bytes are there.
         metadata: Metadata records so far, by name.
         attachments: Attachments so far, by name.
-        places: Of metadata and attachments, by name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,7 +133,6 @@ class McapFile:
         self.closed = False
         self.metadata: dict[str, dict[str, str]] = {}
         self.attachments: dict[str, bytes] = {}
-        self.places: dict[str, Place] = {}
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._sequences: dict[str, int] = {}
@@ -206,7 +204,6 @@ class McapFile:
                     yield from self._chunk(record, place)
                 case Metadata():
                     self.metadata[record.name] = dict(record.metadata)
-                    self.places[record.name] = place
                 case Attachment():
                     self._attachment(record, content, place)
                 case Schema() | Channel():
@@ -219,7 +216,6 @@ class McapFile:
         if expected not in (0, zlib.crc32(content[:-4])):
             self.damage.append(Damage(place, f"the attachment {found.name} does not have its CRC-32"))
         self.attachments[found.name] = found.data
-        self.places[found.name] = place
 
     def _chunk(self, chunk: Chunk, place: Place) -> Iterator[StoredMessage]:
         data = _uncompressed(chunk)

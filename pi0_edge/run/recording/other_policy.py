@@ -77,9 +77,9 @@ def compare_other(
         RecordingError: If the policy commands other joints or has another horizon, or the run has no chunk.
     """
     robot, described = policy.processor.robot, recording.description
-    if tuple(robot.action_names) != described.joint_names:
+    if tuple(robot.action_labels) != described.joint_names:
         raise RecordingError(
-            f"the other policy commands {', '.join(robot.action_names) or 'joints without names'}; the recorded robot "
+            f"the other policy commands {', '.join(robot.action_labels)}; the recorded robot "
             f"has {', '.join(described.joint_names)}"
         )
     if not recording.answers:
