@@ -71,6 +71,7 @@ ALLOWED = {
         "pi0_edge.cameras",
         "pi0_edge.datasets",
         "pi0_edge.protos",
+        "pi0_edge.ptq",  # the figures of the gate, for another policy in a recorded run
         "pi0_edge.serving",
         "firmware_bridge",
     ],
