@@ -17,6 +17,7 @@ import yaml
 from firmware_bridge.firmware.joint_table import (
     Joint,
     JointTable,
+    Servo,
     joint_table,
     load_joint_table,
     why_not_in_firmware,
@@ -29,18 +30,22 @@ OUTPUT = Path(__file__).parent / "robots"
 
 def write_table(table: JointTable) -> str:
     """Return the C source of one robot's joint table."""
-    rows = "".join(_row(joint) for joint in table.joints)
+    joints = "".join(_row(joint) for joint in table.joints)
+    servos = "".join(_servo_row(servo) for servo in table.servos)
+    listed = f"static const struct servo servos[] = {{\n{servos}}};\n\n{_bus_check(table)}" if servos else ""
     return (
         f"/* Joint table of {table.robot}, generated from its robot file by\n"
         " * `python -m firmware_bridge.firmware.generate_joints`. Do not edit. */\n"
         '#include "joint_table.h"\n\n'
-        f"static const struct joint joints[] = {{\n{rows}}};\n\n"
+        f"static const struct joint joints[] = {{\n{joints}}};\n\n"
+        f"{listed}"
         "const struct joint_table joint_table = {\n"
         f'    .robot = "{table.robot}",\n'
         f"    .control_hz = {table.control_hz},\n"
         f"    .servo_hz = {table.servo_hz},\n"
         "    .count = sizeof joints / sizeof joints[0],\n"
         "    .joints = joints,\n"
+        f"{_servo_fields(table) if servos else ''}"
         "};\n"
     )
 
@@ -67,16 +72,34 @@ def shipped_tables() -> list[JointTable]:
 
 
 def _row(joint: Joint) -> str:
-    numbers = {
-        "minimum": joint.minimum,
-        "maximum": joint.maximum,
-        "velocity": joint.velocity,
-        "acceleration": joint.acceleration,
-        "home": joint.home,
-        "resolution": joint.resolution,
-    }
-    fields = "".join(f"        .{name} = {_literal(value)},\n" for name, value in numbers.items())
+    fields = "".join(f"        .{name} = {_literal(value)},\n" for name, value in joint.numbers.items())
     return f'    {{\n        .name = "{joint.name}",\n        .unit = "{joint.unit}",\n{fields}    }},\n'
+
+
+def _servo_row(servo: Servo) -> str:
+    place = f".bus = {servo.bus}, .id = {servo.id}, .joint = {servo.joint}, .is_shadow = {str(servo.is_shadow).lower()}"
+    scale = f".zero = {_literal(servo.zero)}, .per_unit = {_literal(servo.per_unit)}"
+    return f"    {{{place}, {scale},\n     .current_unit = {_literal(servo.current_unit)}}},\n"
+
+
+def _bus_check(table: JointTable) -> str:
+    buses = table.bus.buses
+    return (
+        "#ifdef BOARD_BUSES /* of a back end that uses them */\n"
+        f'_Static_assert({buses} <= BOARD_BUSES, "{table.robot} has {buses} servo buses, this board has fewer");\n'
+        "#endif\n\n"
+    )
+
+
+def _servo_fields(table: JointTable) -> str:
+    bus = table.bus
+    volts = f".lowest_volts = {_literal(bus.lowest_volts)}, .highest_volts = {_literal(bus.highest_volts)}"
+    return (
+        "    .servo_count = sizeof servos / sizeof servos[0],\n"
+        "    .servos = servos,\n"
+        f"    .bus = {{.baud = {bus.baud}, .buses = {bus.buses}, .measure_steps = {bus.measure_steps},\n"
+        f"            {volts}}},\n"
+    )
 
 
 def _literal(value: float) -> str:

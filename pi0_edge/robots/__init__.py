@@ -16,14 +16,19 @@ from pi0_edge.robots.description import (
     slot_of_place,
 )
 from pi0_edge.robots.files import load_robot, parse_robot, robot_file, robot_names
+from pi0_edge.robots.servos import MODELS, Servo, ServoBus, ServoModel
 
 __all__ = [
     "CONVENTION_DIMS",
     "MAX_DIM",
+    "MODELS",
     "SLOTS",
     "UNITS",
     "Joint",
     "Robot",
+    "Servo",
+    "ServoBus",
+    "ServoModel",
     "load_robot",
     "parse_robot",
     "place_of_slot",

@@ -20,11 +20,17 @@ A robot is a YAML file with these fields::
     joint_convention: none        # optional: a transform of `pi0_edge.processing.joint_conventions`
     default_prompt: null          # optional: used where an observation has none
     asset_id: ur5e                # optional: statistics of this robot in openpi's base checkpoints
+    servo_bus: {...}              # optional, with servos: what moves the joints, see `pi0_edge.robots.servos`
+    servos: [...]
 
 `position`, `home`, `resolution`, `closed` and `open` are in the joint's unit (rad, m, or ratio from 0 to 1), `velocity`
 in unit/s, `acceleration` in unit/s². One count of a setpoint on the serial link is `resolution`. `closed` and `open`
 say which end of a gripper's range is which. The limits of a joint are given together or not at all: without them a
 policy can use the robot, and the bridge refuses it.
+
+A joint with servos has guards, which the firmware compiles in: the arm stops where the joint is farther than
+`following_error` (its unit) from where it should be, draws more than `current` ampere, or is hotter than `temperature`
+degrees Celsius. 0 is no guard; that is right for the following error of a gripper, which closes on things.
 
 π0 was pretrained with three cameras, which have the slots base_0_rgb, left_wrist_0_rgb and right_wrist_0_rgb. A policy
 that was fine-tuned with more takes them in the slots camera_3, camera_4 and so on, counted from 0: each is 256 more
@@ -39,6 +45,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.robots.servos import Servo, ServoBus, mistakes_in_servos
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """π0's three camera slots, in the order of their image tokens; `slot_of_place` names further ones."""
@@ -54,6 +61,7 @@ CONVENTION_DIMS = {"none": 0, "aloha_to_pi": 14}
 _FURTHER_SLOT = re.compile(r"camera_(\d{1,2})")
 
 _LIMITS = ("position", "velocity", "acceleration", "home", "resolution")
+_GUARDS = ("following_error", "current", "temperature")
 
 
 def slot_of_place(place: int) -> str:
@@ -82,6 +90,9 @@ class Joint:
         acceleration: Largest acceleration.
         home: Where the firmware takes the joint to be after a reset.
         resolution: How much of the unit one count of a setpoint is.
+        following_error: Largest distance from the commanded position; 0 where the firmware does not watch it.
+        current: Largest current, A; 0 where the firmware does not watch it.
+        temperature: Highest temperature of its servos, degrees Celsius; 0 where the firmware does not watch it.
         closed: Position of a closed gripper.
         open: Position of an open gripper.
     """
@@ -93,6 +104,9 @@ class Joint:
     acceleration: float | None = None
     home: float | None = None
     resolution: float | None = None
+    following_error: float | None = None
+    current: float | None = None
+    temperature: float | None = None
     closed: float | None = None
     open: float | None = None
 
@@ -107,7 +121,9 @@ class Joint:
             yield f"name is {self.name!r}, expected letters, digits and underscores"
         if self.unit not in UNITS:
             yield f"unit is {self.unit!r}, expected one of {', '.join(UNITS)}"
-        wrong = [name for name in (*_LIMITS[1:], "closed", "open") if not _is_number_or_none(getattr(self, name))]
+        wrong = [
+            name for name in (*_LIMITS[1:], *_GUARDS, "closed", "open") if not _is_number_or_none(getattr(self, name))
+        ]
         for name in wrong:
             yield f"{name} is {getattr(self, name)!r}, expected a finite number"
         if self.position is not None and not _is_range(self.position):
@@ -124,6 +140,10 @@ class Joint:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 yield f"{name} is {value:g}, expected a number above zero"
+        for name in _GUARDS:
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                yield f"{name} is {value:g}, expected a number above zero, or 0 for no guard"
         if (self.closed is None) != (self.open is None):
             yield "gives one of closed and open, expected both or neither"
         if self.closed is not None and self.closed == self.open:
@@ -158,6 +178,8 @@ class Robot:
     joints: tuple[Joint, ...] = ()
     servo_hz: int = 250
     camera_aliases: dict[str, str] = field(default_factory=dict)
+    servo_bus: ServoBus | None = None
+    servos: tuple[Servo, ...] = ()
 
     def __post_init__(self) -> None:
         if self.joints and not self.action_names:
@@ -212,6 +234,9 @@ class Robot:
         names = [joint.name for joint in self.joints]
         for name in sorted({name for name in names if names.count(name) > 1}, key=str):
             yield f"joints: {name!r} is the name of {names.count(name)} joints, expected a name of its own for each"
+        yield from mistakes_in_servos(self.servo_bus, self.servos, {joint.name: joint.unit for joint in self.joints})
+        if self.servos:
+            yield from self._lacking_guards()
         yield from self._mistakes_in_dims()
         yield from self._mistakes_in_cameras()
         least = CONVENTION_DIMS.get(self.joint_convention)
@@ -219,6 +244,12 @@ class Robot:
             yield self._mistake("joint_convention", f"one of {', '.join(CONVENTION_DIMS)}")
         elif not self._wrong_dims() and min(self.state_dim, self.action_dim) < least:
             yield self._mistake("joint_convention", f"{least} dimensions or more")
+
+    def _lacking_guards(self) -> Iterator[str]:
+        for joint in self.joints:
+            lacking = [name for name in _GUARDS if getattr(joint, name) is None]
+            if lacking:
+                yield f"{joint.name} has servos, but no {', '.join(lacking)}; give a number, or 0 for no guard"
 
     def _mistakes_in_dims(self) -> Iterator[str]:
         wrong = self._wrong_dims()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.robots.description import Joint, Robot
+from pi0_edge.robots.servos import Servo, ServoBus
 
 _FOLDER = Path(__file__).parent
 _SUFFIXES = (".yaml", ".yml")
@@ -23,6 +24,8 @@ _KINDS = {
     "delta_actions": (list, "a list"),
     "action_names": (list, "a list"),
     "joints": (list, "a list of joints, or the name of a robot whose joints they are"),
+    "servo_bus": (dict, "a mapping"),
+    "servos": (list, "a list of servos"),
 }
 
 
@@ -86,6 +89,9 @@ def parse_robot(content: Mapping[str, Any], origin: str) -> Robot:
         raise ConfigError(_listed(origin, found))
     fields = _with_tuples(content)
     fields["joints"] = _joints(content.get("joints", ()))
+    bus = content.get("servo_bus")
+    fields["servo_bus"] = None if bus is None else ServoBus(**_with_tuples(bus))
+    fields["servos"] = tuple(Servo(**_with_tuples(servo)) for servo in content.get("servos", ()))
     for dim in _DIMS:
         fields.setdefault(dim, len(fields["joints"]))
     fields.setdefault("cameras", {})
@@ -104,6 +110,8 @@ def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"lacks {', '.join(absent)}; expected all of {', '.join(required)}"
     for name, (kind, described) in _KINDS.items():
         value = content.get(name, kind())
+        if value is None and name == "servo_bus":
+            continue
         if not isinstance(value, (kind, tuple) if kind is list else kind) and not (
             name == "joints" and isinstance(value, str)
         ):
@@ -111,15 +119,26 @@ def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(joints, str):
         yield from _mistakes_in_reference(joints)
     elif isinstance(joints, (list, tuple)):
-        for index, joint in enumerate(joints):
-            where = f"joints[{index}]"
-            if not isinstance(joint, Mapping):
-                yield f"{where} is {joint!r}, expected a mapping with name, unit and limits"
-                continue
-            yield from _unknown(joint, Joint, f"{where}: ")
-            lacking = [name for name in ("name", "unit") if name not in joint]
-            if lacking:
-                yield f"{where} lacks {' and '.join(lacking)}"
+        yield from _mistakes_in_entries("joints", joints, Joint)
+    if isinstance(content.get("servos"), (list, tuple)):
+        yield from _mistakes_in_entries("servos", content["servos"], Servo)
+    if isinstance(content.get("servo_bus"), Mapping):
+        yield from _mistakes_in_entry("servo_bus", content["servo_bus"], ServoBus)
+
+
+def _mistakes_in_entries(name: str, entries: Sequence[Any], kind: type[Joint] | type[Servo]) -> Iterator[str]:
+    for index, entry in enumerate(entries):
+        yield from _mistakes_in_entry(f"{name}[{index}]", entry, kind)
+
+
+def _mistakes_in_entry(where: str, entry: Any, kind: type[Joint] | type[Servo] | type[ServoBus]) -> Iterator[str]:
+    required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    if not isinstance(entry, Mapping):
+        yield f"{where} is {entry!r}, expected a mapping with {', '.join(required)}"
+        return
+    yield from _unknown(entry, kind, f"{where}: ")
+    if lacking := [name for name in required if name not in entry]:
+        yield f"{where} lacks {' and '.join(lacking)}"
 
 
 def _mistakes_in_reference(name: str) -> Iterator[str]:
@@ -132,9 +151,9 @@ def _mistakes_in_reference(name: str) -> Iterator[str]:
         yield f"joints is {name!r}, but that robot lists none of its own"
 
 
-def _unknown(content: Mapping[str, Any], kind: type[Robot] | type[Joint], where: str) -> Iterator[str]:
+def _unknown(content: Mapping[str, Any], kind: type, where: str) -> Iterator[str]:
     known = [field.name for field in dataclasses.fields(kind)]
-    what = "a robot" if kind is Robot else "a joint"
+    what = {Robot: "a robot", Joint: "a joint", Servo: "a servo", ServoBus: "servo_bus"}[kind]
     elsewhere = "; settings of the policy, such as prompt_style, go into a SIZES file" if kind is Robot else ""
     for key in content:
         if key not in known:

@@ -10,8 +10,9 @@ static volatile uint32_t servo_runs; /* counts interrupts, to detect that they s
 
 void application_servo(void)
 {
+    control.counters.bus_errors += actuators_measure(&joint_table, control.measured);
     control_servo(&control, board_counter(), board_estop_pressed());
-    actuators_command(&joint_table, control.motion);
+    actuators_command(&joint_table, control.motion, control.torque);
     servo_runs++;
 }
 

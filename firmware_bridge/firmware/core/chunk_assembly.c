@@ -43,6 +43,7 @@ static void begin(struct chunk_assembly *assembly, const struct link_fragment *f
     assembly->unacknowledged = 0;
     assembly->open = true;
     assembly->result = LINK_CHUNK_RESULT_INCOMPLETE;
+    assembly->joint = LINK_NO_JOINT;
 }
 
 static void store(struct chunk_assembly *assembly, const struct link_fragment *fragment)
@@ -62,6 +63,7 @@ static void fill_reply(struct chunk_assembly *assembly, struct link_chunk_reply 
     reply->chunk_id = assembly->chunk.id;
     reply->received = assembly->received;
     reply->result = (uint8_t)assembly->result;
+    reply->joint = assembly->joint;
 }
 
 static enum assembly_event refuse(const struct link_fragment *fragment, enum link_chunk_result result,
@@ -70,6 +72,7 @@ static enum assembly_event refuse(const struct link_fragment *fragment, enum lin
     reply->chunk_id = fragment->chunk_id;
     reply->received = 0;
     reply->result = (uint8_t)result;
+    reply->joint = LINK_NO_JOINT;
     return ASSEMBLY_REPLY;
 }
 
@@ -80,7 +83,7 @@ static enum assembly_event after_store(struct chunk_assembly *assembly, const st
         if (assembly->steps_present == ones(assembly->chunk.steps)) {
             return ASSEMBLY_COMPLETE;
         }
-        chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, reply);
+        chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, LINK_NO_JOINT, reply);
         return ASSEMBLY_REPLY;
     }
     const bool skipped = fragment->fragment_index > assembly->expected;
@@ -121,11 +124,12 @@ enum assembly_event chunk_assembly_add(struct chunk_assembly *assembly, const st
     return after_store(assembly, fragment, reply);
 }
 
-void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result,
+void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result, uint8_t joint,
                            struct link_chunk_reply *reply)
 {
     assembly->open = false;
     assembly->result = result;
+    assembly->joint = joint;
     fill_reply(assembly, reply);
 }
 

@@ -22,6 +22,7 @@ struct chunk_assembly {
     bool reminded;          /* of missing fragments, since the last one arrived */
     uint32_t last_tick;     /* when a fragment last arrived */
     enum link_chunk_result result;
+    uint8_t joint; /* that the chunk was refused for, or LINK_NO_JOINT */
 };
 
 enum assembly_event { ASSEMBLY_QUIET, ASSEMBLY_REPLY, ASSEMBLY_COMPLETE };
@@ -33,7 +34,7 @@ enum assembly_event chunk_assembly_add(struct chunk_assembly *assembly, const st
                                        uint8_t joints, uint32_t now, struct link_chunk_reply *reply);
 
 /* Keeps the result for fragments that are repeated because the host did not hear it, and fills `reply`. */
-void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result,
+void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result, uint8_t joint,
                            struct link_chunk_reply *reply);
 
 /* Returns true where the host is to be reminded of missing fragments by `reply`. */

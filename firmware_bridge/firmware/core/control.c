@@ -16,7 +16,10 @@ void control_init(struct control *control, const struct joint_table *table, enum
     for (uint8_t i = 0; i < table->count; i++) {
         control->limits[i] = motion_limits_of(&table->joints[i], (float)table->servo_hz);
         control->motion[i].position = table->joints[i].home;
+        control->measured[i].position = table->joints[i].home;
+        control->measured[i].age = table->servo_count > 0 ? MEASUREMENT_TOO_OLD : 0u;
     }
+    control->fault_joint = LINK_NO_JOINT;
     safety_init(&control->safety, cause, table->control_hz);
     setpoint_ring_clear(&control->ring);
     frame_decoder_init(&control->decoder);
@@ -83,13 +86,58 @@ static uint8_t track_curves(struct control *control)
     return (uint8_t)flags;
 }
 
+/* Servos without torque are moved by hand, or hold where they are: the position of a joint is where its encoder says. */
+static void follow_encoders(struct control *control)
+{
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct joint_measurement *measured = &control->measured[i];
+        if ((measured->flags & LINK_JOINT_FLAG_MEASURED) != 0) {
+            control->motion[i].position = motion_inside(&control->limits[i], measured->position);
+            control->motion[i].velocity = 0.0f;
+        }
+    }
+}
+
+/* After a contact, a joint that is held where it should be would press on: at rest, it is moved to where it is. */
+static void relieve_joints(struct control *control)
+{
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct motion_target target = {.position = control->relief[i]};
+        (void)motion_track(&control->limits[i], &control->motion[i], &target, NULL);
+    }
+}
+
 static uint8_t execute_servo_step(struct control *control)
 {
     if (control->following) {
         return track_curves(control);
     }
-    brake_joints(control);
+    if (control->torque != TORQUE_ON) {
+        follow_encoders(control);
+    } else if (control->relieving) {
+        relieve_joints(control);
+    } else {
+        brake_joints(control);
+    }
     return 0;
+}
+
+/* Decides about relief once, at the first tick at rest. */
+static void begin_relief(struct control *control)
+{
+    const unsigned contact = LINK_FAULT_CONTACT | LINK_FAULT_FOLLOWING_ERROR;
+    const bool in_contact = control->safety.state == LINK_STATE_SAFE && (control->safety.faults & contact) != 0;
+    if (!in_contact) {
+        control->relieving = false;
+    } else if (!control->relieving && control_is_at_rest(control)) {
+        control->relieving = true;
+        for (uint8_t i = 0; i < control->table->count; i++) {
+            const struct joint_measurement *measured = &control->measured[i];
+            const bool known = (measured->flags & LINK_JOINT_FLAG_MEASURED) != 0;
+            const float position = known ? measured->position : control->motion[i].position;
+            control->relief[i] = motion_inside(&control->limits[i], position);
+        }
+    }
 }
 
 static float position_of(const struct setpoint *setpoint, uint8_t joint, float resolution, float otherwise)
@@ -156,13 +204,19 @@ static void replay_missed(struct control *control, uint32_t tick, uint32_t misse
 
 static bool advance_state(struct control *control, const struct setpoint *setpoint, uint32_t elapsed)
 {
-    const struct safety_inputs inputs = {
+    struct safety_inputs inputs = {
         .elapsed = elapsed,
         .heartbeat = control->heartbeat_heard,
         .setpoint_due = setpoint != NULL,
         .at_rest = control_is_at_rest(control),
         .saturated = control->saturated,
     };
+    if (safety_is_active(&control->safety)) {
+        const struct guard_verdict verdict =
+            guards_tick(&control->guards, control->table, control->measured, control->motion);
+        inputs.guard_faults = verdict.faults;
+        control->fault_joint = verdict.joint;
+    }
     control->heartbeat_heard = false;
     const bool was_active = safety_is_active(&control->safety);
     const bool following = safety_tick(&control->safety, &inputs);
@@ -170,6 +224,27 @@ static bool advance_state(struct control *control, const struct setpoint *setpoi
         control_clear_setpoints(control);
     }
     return following;
+}
+
+static int16_t rounded(float value)
+{
+    const float most = 32767.0f;
+    const float nearest = value < 0.0f ? value - 0.5f : value + 0.5f;
+    return (int16_t)(nearest < -most ? -most : (nearest > most ? most : nearest));
+}
+
+static void report_measured(struct control *control)
+{
+    const uint8_t joints = control->table->count;
+    struct link_measured message = {.tick = control->tick, .rows = LINK_MEASURED_ROW_CONDITION + 1, .joints = joints};
+    for (uint8_t i = 0; i < joints; i++) {
+        const struct joint_measurement *measured = &control->measured[i];
+        const float resolution = control->table->joints[i].resolution;
+        message.values[LINK_MEASURED_ROW_POSITION * joints + i] = rounded(measured->position / resolution);
+        message.values[LINK_MEASURED_ROW_CURRENT * joints + i] = rounded(1000.0f * measured->current);
+        message.values[LINK_MEASURED_ROW_CONDITION * joints + i] = (int16_t)(measured->age | measured->flags << 8);
+    }
+    outbox_set_measured(&control->outbox, &message);
 }
 
 static void report(struct control *control, uint64_t counter, const struct setpoint *followed, uint8_t flags)
@@ -183,12 +258,14 @@ static void report(struct control *control, uint64_t counter, const struct setpo
         .ring_level = setpoint_ring_level(&control->ring, control->tick),
         .state = (uint8_t)control->safety.state,
         .flags = flags,
+        .fault_joint = control->fault_joint,
         .joints = control->table->count,
     };
     for (uint8_t i = 0; i < control->table->count; i++) {
         telemetry.executed[i] = control->motion[i].position;
     }
     outbox_add_telemetry(&control->outbox, &telemetry);
+    report_measured(control);
 }
 
 static uint8_t execute_first_step(struct control *control, const struct setpoint *setpoint)
@@ -214,6 +291,7 @@ static void execute_tick(struct control *control, uint32_t tick, uint32_t elapse
     replay_missed(control, tick, missed);
     const struct setpoint *setpoint = setpoint_ring_at(&control->ring, tick);
     const bool following = advance_state(control, setpoint, elapsed);
+    begin_relief(control);
     const struct setpoint *followed = following ? setpoint : NULL;
     unsigned flags = execute_first_step(control, followed);
     flags |= missed != 0 ? LINK_TICK_FLAG_TICKS_MISSED : 0u;

@@ -6,7 +6,8 @@
  *
  * Which context uses what:
  *   UART interrupt   `received` (writing end), `receive_overruns`
- *   servo interrupt  `motion`, `curves`, `following`, `safety`, `ring` (looking up), telemetry into `outbox`, `tick`
+ *   servo interrupt  `measured`, `motion`, `curves`, `following`, `safety`, `guards`, `ring` (looking up), telemetry into
+ *                    `outbox`, `tick`
  *   main loop        everything else. It uses data of the servo interrupt only while that is masked; it reads `tick`
  *                    freely and sets `heartbeat_heard`, both one aligned word. */
 #ifndef CONTROL_H
@@ -14,8 +15,11 @@
 
 #include "byte_queue.h"
 #include "chunk_assembly.h"
+#include "actuators.h"
 #include "frame_decoder.h"
+#include "guards.h"
 #include "joint_table.h"
+#include "measurement.h"
 #include "motion_limiter.h"
 #include "outbox.h"
 #include "safety.h"
@@ -30,6 +34,7 @@ struct answered_command {
     uint32_t nonce;
     uint8_t command;
     uint8_t result;
+    uint8_t joint;
 };
 
 struct control {
@@ -47,12 +52,18 @@ struct control {
     volatile uint32_t receive_overruns;
 
     struct motion_limits limits[LINK_MAX_JOINTS];
+    struct joint_measurement measured[LINK_MAX_JOINTS]; /* filled by the back end before each servo step */
+    enum torque torque; /* of the servos. Unless it is on, `motion` follows the measured positions */
     struct joint_motion motion[LINK_MAX_JOINTS];
     struct setpoint_curve curves[LINK_MAX_JOINTS];
     bool following;        /* `curves` lead from the setpoint of this tick to that of the next */
     uint8_t limited;       /* bits of LINK_TICK_FLAG: the limits that acted since the last report */
     bool saturated;        /* velocity or acceleration limits kept the last tick from its setpoint */
     struct safety safety;
+    struct guards guards;
+    uint8_t fault_joint;         /* of the latched fault of a joint, or LINK_NO_JOINT */
+    bool relieving;              /* moves to `relief`, where the joints were measured after a contact */
+    float relief[LINK_MAX_JOINTS];
     struct setpoint_ring ring;
     struct byte_queue received;
     struct frame_decoder decoder;

@@ -2,6 +2,7 @@
  * are counted as framing errors and get no answer. */
 #include "board.h"
 #include "control.h"
+#include "start_checks.h"
 
 /* A setpoint farther outside its joint's range than this part of it is a mistake; nearer, it is clamped. */
 static const float RANGE_MARGIN = 0.1f;
@@ -16,6 +17,22 @@ static void send_counters(struct control *control)
     counters.receive_overruns = control->receive_overruns;
     uint8_t payload[OUTBOX_REPLY_PAYLOAD];
     outbox_add_reply(&control->outbox, LINK_COUNTERS_ID, payload, link_pack_counters(&counters, payload));
+}
+
+/* The temperature of every joint's servos and the voltage at them. */
+static void send_health(struct control *control)
+{
+    const uint8_t joints = control->table->count;
+    struct link_health health = {.tick = control->tick, .rows = LINK_HEALTH_ROW_VOLTAGE + 1, .joints = joints};
+    for (uint8_t i = 0; i < joints; i++) {
+        const uint32_t masked = board_mask_servo();
+        const struct joint_measurement measured = control->measured[i];
+        board_unmask_servo(masked);
+        health.values[LINK_HEALTH_ROW_TEMPERATURE * joints + i] = measured.temperature;
+        health.values[LINK_HEALTH_ROW_VOLTAGE * joints + i] = (uint8_t)(10.0f * measured.volts + 0.5f);
+    }
+    uint8_t payload[OUTBOX_REPLY_PAYLOAD];
+    outbox_add_reply(&control->outbox, LINK_HEALTH_ID, payload, link_pack_health(&health, payload));
 }
 
 static bool handle_hello(struct control *control, const struct frame *frame)
@@ -60,14 +77,41 @@ static bool handle_ping(struct control *control, const struct frame *frame)
     return true;
 }
 
-/* Executes a command with the servo interrupt masked. A command that starts or stops the arm removes all setpoints. */
-static uint8_t execute_command(struct control *control, uint8_t command)
+/* What a command that was accepted does to the servos. Servos that lost their torque get it back only with the next ARM,
+ * and then where they are. */
+static void change_torque(struct control *control, uint8_t command, bool after_servo_error)
+{
+    if (command == LINK_COMMAND_ARM) {
+        control->torque = TORQUE_ON;
+        guards_restart(&control->guards, control->table, control->motion);
+    } else if (command == LINK_COMMAND_RELEASE) {
+        control->torque = TORQUE_OFF;
+    } else if (command == LINK_COMMAND_CLEAR && after_servo_error) {
+        control->torque = TORQUE_UNCHANGED;
+    }
+    if (command == LINK_COMMAND_ARM || command == LINK_COMMAND_CLEAR) {
+        control->fault_joint = LINK_NO_JOINT;
+    }
+}
+
+/* Executes a command with the servo interrupt masked. A command that starts or stops the arm removes all setpoints.
+ * `*joint`: the one that speaks against ARM, or LINK_NO_JOINT. */
+static uint8_t execute_command(struct control *control, uint8_t command, uint8_t *joint)
 {
     const uint32_t masked = board_mask_servo();
     const bool was_active = safety_is_active(&control->safety);
-    const bool at_rest = control_is_at_rest(control);
-    const enum link_command_result result =
-        safety_command(&control->safety, command, at_rest, board_estop_pressed());
+    const bool after_servo_error = (control->safety.faults & LINK_FAULT_SERVO_ERROR) != 0;
+    const struct safety_conditions conditions = {
+        .at_rest = control_is_at_rest(control),
+        .estop_pressed = board_estop_pressed(),
+        .measured = start_check_joints(control->table, control->measured, joint),
+    };
+    const enum link_command_result result = safety_command(&control->safety, command, &conditions);
+    const bool is_about_joint = command == LINK_COMMAND_ARM && result == conditions.measured;
+    *joint = is_about_joint ? *joint : LINK_NO_JOINT;
+    if (result == LINK_COMMAND_RESULT_OK) {
+        change_torque(control, command, after_servo_error);
+    }
     const bool changed = was_active != safety_is_active(&control->safety);
     if (changed) {
         control_clear_setpoints(control);
@@ -95,7 +139,7 @@ static bool handle_command(struct control *control, const struct frame *frame)
     }
     struct answered_command *answered = &control->answered;
     if (!is_answered(answered, &request)) {
-        answered->result = execute_command(control, request.command);
+        answered->result = execute_command(control, request.command, &answered->joint);
         answered->nonce = request.nonce;
         answered->command = request.command;
         answered->valid = true;
@@ -105,13 +149,15 @@ static bool handle_command(struct control *control, const struct frame *frame)
         .command = request.command,
         .result = answered->result,
         .state = (uint8_t)control->safety.state,
+        .joint = answered->joint,
     };
     uint8_t payload[OUTBOX_REPLY_PAYLOAD];
     outbox_add_reply(&control->outbox, LINK_COMMAND_REPLY_ID, payload, link_pack_command_reply(&reply, payload));
     return true;
 }
 
-static bool is_within_range(const struct joint_table *table, const struct chunk *chunk)
+/* The first joint with a setpoint outside its range, or LINK_NO_JOINT. */
+static uint8_t joint_out_of_range(const struct joint_table *table, const struct chunk *chunk)
 {
     for (uint8_t i = 0; i < table->count; i++) {
         const struct joint *joint = &table->joints[i];
@@ -120,23 +166,37 @@ static bool is_within_range(const struct joint_table *table, const struct chunk 
         const int32_t highest = (int32_t)((joint->maximum + margin) / joint->resolution);
         for (uint8_t step = 0; step < chunk->steps; step++) {
             if (chunk->counts[step][i] < lowest || chunk->counts[step][i] > highest) {
-                return false;
+                return i;
             }
         }
     }
-    return true;
+    return LINK_NO_JOINT;
 }
 
-static enum link_chunk_result commit(struct control *control)
+/* Enters the chunk, with the servo interrupt masked. While the arm is ARMED, it is at rest. */
+static enum link_chunk_result enter_chunk(struct control *control, uint8_t *joint)
 {
-    if (!is_within_range(control->table, &control->assembly.chunk)) {
+    const struct chunk *chunk = &control->assembly.chunk;
+    if (!safety_is_active(&control->safety)) {
+        return LINK_CHUNK_RESULT_NOT_ARMED;
+    }
+    if (control->safety.state == LINK_STATE_ARMED) {
+        *joint = start_check_reach(control->table, control->measured, chunk, control->tick);
+        if (*joint != LINK_NO_JOINT) {
+            return LINK_CHUNK_RESULT_OUT_OF_REACH;
+        }
+    }
+    return setpoint_ring_commit(&control->ring, chunk, control->tick);
+}
+
+static enum link_chunk_result commit(struct control *control, uint8_t *joint)
+{
+    *joint = joint_out_of_range(control->table, &control->assembly.chunk);
+    if (*joint != LINK_NO_JOINT) {
         return LINK_CHUNK_RESULT_OUT_OF_RANGE;
     }
-    enum link_chunk_result result = LINK_CHUNK_RESULT_NOT_ARMED;
     const uint32_t masked = board_mask_servo();
-    if (safety_is_active(&control->safety)) {
-        result = setpoint_ring_commit(&control->ring, &control->assembly.chunk, control->tick);
-    }
+    const enum link_chunk_result result = enter_chunk(control, joint);
     board_unmask_servo(masked);
     return result;
 }
@@ -160,7 +220,7 @@ static void count_result(struct control *control, enum link_chunk_result result)
 static bool handle_fragment(struct control *control, const struct frame *frame)
 {
     struct link_fragment fragment;
-    struct link_chunk_reply reply = {.result = LINK_CHUNK_RESULT_NOT_ARMED};
+    struct link_chunk_reply reply = {.result = LINK_CHUNK_RESULT_NOT_ARMED, .joint = LINK_NO_JOINT};
     if (!link_unpack_fragment(&fragment, frame->payload, frame->size)) {
         return false;
     }
@@ -170,8 +230,9 @@ static bool handle_fragment(struct control *control, const struct frame *frame)
         event = chunk_assembly_add(&control->assembly, &fragment, control->table->count, control->tick, &reply);
     }
     if (event == ASSEMBLY_COMPLETE) {
-        const enum link_chunk_result result = commit(control);
-        chunk_assembly_finish(&control->assembly, result, &reply);
+        uint8_t joint;
+        const enum link_chunk_result result = commit(control, &joint);
+        chunk_assembly_finish(&control->assembly, result, joint, &reply);
         count_result(control, result);
     }
     if (event != ASSEMBLY_QUIET) {
@@ -231,6 +292,7 @@ void control_poll(struct control *control)
     if (control->tick - control->counters_tick >= control->table->control_hz) {
         control->counters_tick = control->tick;
         send_counters(control);
+        send_health(control);
     }
     outbox_send(&control->outbox);
 }

@@ -34,10 +34,11 @@ struct servo {
     bool is_shadow;
     float zero;
     float per_unit;
+    float current_unit; /* ampere of one count of its current; 0 where it does not measure it */
 };
 
 /* The buses of the servos, all alike. `measure_steps`: every so many servo steps the positions are read. The arm stops
- * where the supply leaves `lowest_volts` to `highest_volts`; 0 and 0 is no guard. */
+ * where the supply leaves `lowest_volts` to `highest_volts`; a highest of 0 is no guard. */
 struct servo_bus {
     uint32_t baud;
     uint8_t buses;

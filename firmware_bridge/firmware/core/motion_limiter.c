@@ -31,6 +31,11 @@ static float clamp(float value, float low, float high)
     return value > high ? high : value;
 }
 
+float motion_inside(const struct motion_limits *limits, float position)
+{
+    return clamp(position, limits->minimum, limits->maximum);
+}
+
 static float magnitude(float value)
 {
     return value < 0.0f ? -value : value;

@@ -28,6 +28,9 @@ struct joint_motion {
 /* Limits of `joint` at `servo_hz` steps per second. */
 struct motion_limits motion_limits_of(const struct joint *joint, float servo_hz);
 
+/* The position, or the nearer of the two limits. */
+float motion_inside(const struct motion_limits *limits, float position);
+
 /* A target: where it is at this step, how far it moves in the next, and by how much that way changes per step. */
 struct motion_target {
     float position;

@@ -30,6 +30,12 @@ void outbox_add_telemetry(struct outbox *outbox, const struct link_telemetry *te
     outbox->telemetry_added++;
 }
 
+void outbox_set_measured(struct outbox *outbox, const struct link_measured *measured)
+{
+    outbox->measured = *measured;
+    outbox->measured_waits = true;
+}
+
 static void begin_frame(struct outbox *outbox, uint8_t type, const uint8_t *payload, size_t size)
 {
     outbox->frame_size = frame_encode(type, outbox->seq, payload, size, outbox->frame);
@@ -65,9 +71,27 @@ static bool take_telemetry(struct outbox *outbox)
     return waiting;
 }
 
+static bool take_measured(struct outbox *outbox)
+{
+    uint8_t payload[LINK_MAX_PAYLOAD];
+    size_t size = 0;
+    const uint32_t masked = board_mask_servo();
+    const bool waits = outbox->measured_waits;
+    if (waits) {
+        size = link_pack_measured(&outbox->measured, payload);
+        outbox->measured_waits = false;
+    }
+    board_unmask_servo(masked);
+    if (waits) {
+        begin_frame(outbox, LINK_MEASURED_ID, payload, size);
+    }
+    return waits;
+}
+
 void outbox_send(struct outbox *outbox)
 {
-    while (outbox->frame_sent < outbox->frame_size || take_reply(outbox) || take_telemetry(outbox)) {
+    while (outbox->frame_sent < outbox->frame_size || take_reply(outbox) || take_telemetry(outbox) ||
+           take_measured(outbox)) {
         const size_t left = outbox->frame_size - outbox->frame_sent;
         const size_t written = board_uart_write(outbox->frame + outbox->frame_sent, left);
         outbox->frame_sent += written;

@@ -1,4 +1,5 @@
-/* The frames that wait to be sent: replies first, then telemetry, of which the oldest is dropped when the line is full.
+/* The frames that wait to be sent: replies first, then telemetry, of which the oldest is dropped when the line is full,
+ * then what was measured, of which only the newest waits: on a slow line, measurements come less often.
  *
  * The servo interrupt adds telemetry; replies and sending belong to the main loop. A frame gets its sequence number
  * when it is made, so that dropped telemetry leaves no gap; the tick numbers show it. */
@@ -7,7 +8,7 @@
 
 #include "frame_encoder.h"
 
-enum { OUTBOX_REPLIES = 16, OUTBOX_REPLY_PAYLOAD = 64, OUTBOX_TELEMETRY = 4 };
+enum { OUTBOX_REPLIES = 16, OUTBOX_REPLY_PAYLOAD = 72, OUTBOX_TELEMETRY = 4 };
 
 struct outbox_reply {
     uint8_t type;
@@ -22,6 +23,8 @@ struct outbox {
     struct link_telemetry telemetry[OUTBOX_TELEMETRY];
     uint32_t telemetry_added;
     uint32_t telemetry_taken;
+    struct link_measured measured;
+    bool measured_waits;
     uint16_t seq;
     uint8_t frame[FRAME_WIRE_SIZE]; /* the frame that is being sent */
     size_t frame_size;
@@ -35,6 +38,9 @@ void outbox_add_reply(struct outbox *outbox, uint8_t type, const uint8_t *payloa
 
 /* Adds telemetry; called by the servo interrupt. */
 void outbox_add_telemetry(struct outbox *outbox, const struct link_telemetry *telemetry);
+
+/* Sets what was measured, in place of what still waits; called by the servo interrupt. */
+void outbox_set_measured(struct outbox *outbox, const struct link_measured *measured);
 
 /* Writes as much to the UART as it accepts. */
 void outbox_send(struct outbox *outbox);

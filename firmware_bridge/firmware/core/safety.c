@@ -15,6 +15,7 @@ const uint8_t safety_transitions[SAFETY_EVENTS][SAFETY_STATES] = {
     [SAFETY_EVENT_ARM] =              {ARMED,    NONE,     NONE,     NONE,     NONE,     NONE},
     [SAFETY_EVENT_DISARM] =           {DISARMED, DISARMED, DISARMED, DISARMED, NONE,     NONE},
     [SAFETY_EVENT_CLEAR] =            {DISARMED, NONE,     NONE,     NONE,     DISARMED, DISARMED},
+    [SAFETY_EVENT_RELEASE] =          {DISARMED, NONE,     NONE,     NONE,     NONE,     NONE},
     [SAFETY_EVENT_ESTOP_COMMAND] =    {ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP},
     [SAFETY_EVENT_ESTOP_PIN] =        {ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP,    ESTOP},
     [SAFETY_EVENT_SETPOINT] =         {NONE,     RUNNING,  RUNNING,  RUNNING,  NONE,     NONE},
@@ -23,6 +24,7 @@ const uint8_t safety_transitions[SAFETY_EVENTS][SAFETY_STATES] = {
     [SAFETY_EVENT_HEARTBEAT] =        {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
     [SAFETY_EVENT_LIMIT_SATURATION] = {NONE,     NONE,     SAFE,     NONE,     NONE,     NONE},
     [SAFETY_EVENT_TICK_OVERRUN] =     {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
+    [SAFETY_EVENT_GUARD] =            {NONE,     SAFE,     SAFE,     SAFE,     NONE,     NONE},
 };
 
 void safety_init(struct safety *safety, enum link_reset_cause cause, uint16_t tick_hz)
@@ -97,6 +99,9 @@ static void check_faults(struct safety *safety, const struct safety_inputs *inpu
     if (safety->saturated_ticks >= safety_ticks(safety, SAFETY_SATURATED_MS)) {
         latch(safety, SAFETY_EVENT_LIMIT_SATURATION, LINK_FAULT_LIMIT_SATURATION);
     }
+    if (inputs->guard_faults != 0) {
+        latch(safety, SAFETY_EVENT_GUARD, inputs->guard_faults);
+    }
 }
 
 static void miss_setpoint(struct safety *safety, bool at_rest)
@@ -124,7 +129,7 @@ bool safety_tick(struct safety *safety, const struct safety_inputs *inputs)
     return following;
 }
 
-static enum link_command_result arm(struct safety *safety)
+static enum link_command_result arm(struct safety *safety, enum link_command_result measured)
 {
     const bool may_arm = safety_transitions[SAFETY_EVENT_ARM][safety->state] != NONE;
     if (!may_arm || safety->faults != 0 || !safety->peer_known) {
@@ -133,15 +138,18 @@ static enum link_command_result arm(struct safety *safety)
     if (is_silent(safety)) {
         return LINK_COMMAND_RESULT_NO_HEARTBEAT;
     }
+    if (measured != LINK_COMMAND_RESULT_OK) {
+        return measured;
+    }
     safety->starved_ticks = 0;
     safety->saturated_ticks = 0;
     (void)apply_event(safety, SAFETY_EVENT_ARM);
     return LINK_COMMAND_RESULT_OK;
 }
 
-static bool clear(struct safety *safety, bool at_rest, bool estop_pressed)
+static bool clear(struct safety *safety, const struct safety_conditions *conditions)
 {
-    if (!at_rest || estop_pressed || !apply_event(safety, SAFETY_EVENT_CLEAR)) {
+    if (!conditions->at_rest || conditions->estop_pressed || !apply_event(safety, SAFETY_EVENT_CLEAR)) {
         return false;
     }
     safety->faults = 0;
@@ -153,15 +161,18 @@ static enum link_command_result result_of(bool done)
     return done ? LINK_COMMAND_RESULT_OK : LINK_COMMAND_RESULT_WRONG_STATE;
 }
 
-enum link_command_result safety_command(struct safety *safety, uint8_t command, bool at_rest, bool estop_pressed)
+enum link_command_result safety_command(struct safety *safety, uint8_t command,
+                                        const struct safety_conditions *conditions)
 {
     switch (command) {
     case LINK_COMMAND_ARM:
-        return arm(safety);
+        return arm(safety, conditions->measured);
     case LINK_COMMAND_DISARM:
         return result_of(apply_event(safety, SAFETY_EVENT_DISARM));
     case LINK_COMMAND_CLEAR:
-        return result_of(clear(safety, at_rest, estop_pressed));
+        return result_of(clear(safety, conditions));
+    case LINK_COMMAND_RELEASE:
+        return result_of(apply_event(safety, SAFETY_EVENT_RELEASE));
     case LINK_COMMAND_ESTOP:
         latch(safety, SAFETY_EVENT_ESTOP_COMMAND, LINK_FAULT_ESTOP_COMMAND);
         return LINK_COMMAND_RESULT_OK;

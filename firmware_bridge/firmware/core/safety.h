@@ -11,9 +11,11 @@
 enum { SAFETY_STATES = LINK_STATE_ESTOP + 1, SAFETY_NO_TRANSITION = 0xFF };
 
 enum safety_event {
-    SAFETY_EVENT_ARM,              /* command; the host is known and was heard, and no fault is latched */
+    SAFETY_EVENT_ARM,              /* command; the host is known and was heard, no fault is latched, and every joint
+                                    * is measured and within its limits */
     SAFETY_EVENT_DISARM,           /* command */
     SAFETY_EVENT_CLEAR,            /* command; the arm is at rest and the e-stop pin released */
+    SAFETY_EVENT_RELEASE,          /* command: the servos lose their torque */
     SAFETY_EVENT_ESTOP_COMMAND,    /* command */
     SAFETY_EVENT_ESTOP_PIN,        /* the contact is open */
     SAFETY_EVENT_SETPOINT,         /* one is due in this tick */
@@ -22,6 +24,7 @@ enum safety_event {
     SAFETY_EVENT_HEARTBEAT,        /* SAFETY_HEARTBEAT_MS without a heartbeat of the host */
     SAFETY_EVENT_LIMIT_SATURATION, /* SAFETY_SATURATED_MS held back by velocity or acceleration limits */
     SAFETY_EVENT_TICK_OVERRUN,     /* the interrupt came more than SAFETY_MISSED_MS late */
+    SAFETY_EVENT_GUARD,            /* a guard of a joint has acted; guards.h states when */
     SAFETY_EVENTS
 };
 
@@ -53,6 +56,14 @@ struct safety_inputs {
     bool setpoint_due;
     bool at_rest;   /* after the last tick */
     bool saturated; /* in the last tick */
+    uint16_t guard_faults; /* bits of LINK_FAULT: the guards that act */
+};
+
+/* What a command depends on. `measured`: OK, or what the measurements say against ARM. */
+struct safety_conditions {
+    bool at_rest;
+    bool estop_pressed;
+    enum link_command_result measured;
 };
 
 void safety_init(struct safety *safety, enum link_reset_cause cause, uint16_t tick_hz);
@@ -70,6 +81,7 @@ bool safety_tick(struct safety *safety, const struct safety_inputs *inputs);
 void safety_press_estop(struct safety *safety);
 
 /* Executes a command of the host (a number of LINK_COMMAND or anything else). */
-enum link_command_result safety_command(struct safety *safety, uint8_t command, bool at_rest, bool estop_pressed);
+enum link_command_result safety_command(struct safety *safety, uint8_t command,
+                                        const struct safety_conditions *conditions);
 
 #endif

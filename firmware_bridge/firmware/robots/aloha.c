@@ -12,6 +12,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_shoulder",
@@ -22,6 +25,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = -0.959999979f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_elbow",
@@ -32,6 +38,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 1.15999997f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_forearm_roll",
@@ -42,6 +51,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_wrist_angle",
@@ -52,6 +64,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = -0.299999982f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_wrist_rotate",
@@ -62,6 +77,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 1.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "left_gripper",
@@ -72,6 +90,9 @@ static const struct joint joints[] = {
         .acceleration = 150.0f,
         .home = 0.0997999981f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.0f,
+        .current = 1.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_waist",
@@ -82,6 +103,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_shoulder",
@@ -92,6 +116,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = -0.959999979f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_elbow",
@@ -102,6 +129,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 1.15999997f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_forearm_roll",
@@ -112,6 +142,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_wrist_angle",
@@ -122,6 +155,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = -0.299999982f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 2.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_wrist_rotate",
@@ -132,6 +168,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.300000012f,
+        .current = 1.5f,
+        .temperature = 70.0f,
     },
     {
         .name = "right_gripper",
@@ -142,8 +181,54 @@ static const struct joint joints[] = {
         .acceleration = 150.0f,
         .home = 0.0997999981f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.0f,
+        .current = 1.5f,
+        .temperature = 70.0f,
     },
 };
+
+static const struct servo servos[] = {
+    {.bus = 0, .id = 1, .joint = 0, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 2, .joint = 1, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 3, .joint = 1, .is_shadow = true, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 4, .joint = 2, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 5, .joint = 2, .is_shadow = true, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 6, .joint = 3, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 7, .joint = 4, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 8, .joint = 5, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 0, .id = 9, .joint = 6, .is_shadow = false, .zero = 1643.0f, .per_unit = 1377.0f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 1, .joint = 7, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 2, .joint = 8, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 3, .joint = 8, .is_shadow = true, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 4, .joint = 9, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 5, .joint = 9, .is_shadow = true, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 6, .joint = 10, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 7, .joint = 11, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 8, .joint = 12, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00268999999f},
+    {.bus = 1, .id = 9, .joint = 13, .is_shadow = false, .zero = 1643.0f, .per_unit = 1377.0f,
+     .current_unit = 0.00268999999f},
+};
+
+#ifdef BOARD_BUSES /* of a back end that uses them */
+_Static_assert(2 <= BOARD_BUSES, "aloha has 2 servo buses, this board has fewer");
+#endif
 
 const struct joint_table joint_table = {
     .robot = "aloha",
@@ -151,4 +236,8 @@ const struct joint_table joint_table = {
     .servo_hz = 250,
     .count = sizeof joints / sizeof joints[0],
     .joints = joints,
+    .servo_count = sizeof servos / sizeof servos[0],
+    .servos = servos,
+    .bus = {.baud = 1000000, .buses = 2, .measure_steps = 5,
+            .lowest_volts = 10.5f, .highest_volts = 14.0f},
 };

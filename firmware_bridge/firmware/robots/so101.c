@@ -12,6 +12,9 @@ static const struct joint joints[] = {
         .acceleration = 60.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.400000006f,
+        .current = 1.5f,
+        .temperature = 65.0f,
     },
     {
         .name = "shoulder_lift",
@@ -22,6 +25,9 @@ static const struct joint joints[] = {
         .acceleration = 60.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.400000006f,
+        .current = 1.5f,
+        .temperature = 65.0f,
     },
     {
         .name = "elbow_flex",
@@ -32,6 +38,9 @@ static const struct joint joints[] = {
         .acceleration = 60.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.400000006f,
+        .current = 1.5f,
+        .temperature = 65.0f,
     },
     {
         .name = "wrist_flex",
@@ -42,6 +51,9 @@ static const struct joint joints[] = {
         .acceleration = 60.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.400000006f,
+        .current = 1.5f,
+        .temperature = 65.0f,
     },
     {
         .name = "wrist_roll",
@@ -52,6 +64,9 @@ static const struct joint joints[] = {
         .acceleration = 60.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.400000006f,
+        .current = 1.5f,
+        .temperature = 65.0f,
     },
     {
         .name = "gripper",
@@ -62,8 +77,30 @@ static const struct joint joints[] = {
         .acceleration = 100.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.0f,
+        .current = 0.800000012f,
+        .temperature = 65.0f,
     },
 };
+
+static const struct servo servos[] = {
+    {.bus = 0, .id = 1, .joint = 0, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00650000013f},
+    {.bus = 0, .id = 2, .joint = 1, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00650000013f},
+    {.bus = 0, .id = 3, .joint = 2, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00650000013f},
+    {.bus = 0, .id = 4, .joint = 3, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00650000013f},
+    {.bus = 0, .id = 5, .joint = 4, .is_shadow = false, .zero = 2048.0f, .per_unit = 651.898621f,
+     .current_unit = 0.00650000013f},
+    {.bus = 0, .id = 6, .joint = 5, .is_shadow = false, .zero = 2048.0f, .per_unit = 1432.0f,
+     .current_unit = 0.00650000013f},
+};
+
+#ifdef BOARD_BUSES /* of a back end that uses them */
+_Static_assert(1 <= BOARD_BUSES, "so101 has 1 servo buses, this board has fewer");
+#endif
 
 const struct joint_table joint_table = {
     .robot = "so101",
@@ -71,4 +108,8 @@ const struct joint_table joint_table = {
     .servo_hz = 250,
     .count = sizeof joints / sizeof joints[0],
     .joints = joints,
+    .servo_count = sizeof servos / sizeof servos[0],
+    .servos = servos,
+    .bus = {.baud = 1000000, .buses = 1, .measure_steps = 2,
+            .lowest_volts = 6.0f, .highest_volts = 8.39999962f},
 };

@@ -12,6 +12,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = 0.0f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "shoulder_lift",
@@ -22,6 +25,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = -1.57079995f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "elbow",
@@ -32,6 +38,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = 1.57079995f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "wrist_1",
@@ -42,6 +51,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = -1.57079995f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "wrist_2",
@@ -52,6 +64,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = -1.57079995f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "wrist_3",
@@ -62,6 +77,9 @@ static const struct joint joints[] = {
         .acceleration = 20.0f,
         .home = 0.0f,
         .resolution = 0.000199999995f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
     {
         .name = "gripper",
@@ -72,6 +90,9 @@ static const struct joint joints[] = {
         .acceleration = 40.0f,
         .home = 0.0f,
         .resolution = 9.99999975e-05f,
+        .following_error = 0.0f,
+        .current = 0.0f,
+        .temperature = 0.0f,
     },
 };
 

@@ -9,6 +9,8 @@ enum { SENT_SIZE = 1 << 20 };
 static struct control control;
 static uint64_t counter;
 static bool estop_pressed;
+static struct joint_measurement measured[LINK_MAX_JOINTS];
+static bool is_measured[LINK_MAX_JOINTS];
 static uint8_t sent[SENT_SIZE];
 static size_t sent_size;
 static size_t sent_limit = SENT_SIZE;
@@ -17,6 +19,7 @@ void host_reset(uint8_t cause)
 {
     counter = 0;
     estop_pressed = false;
+    memset(is_measured, 0, sizeof is_measured);
     sent_size = 0;
     sent_limit = SENT_SIZE;
     control_init(&control, &joint_table, (enum link_reset_cause)cause, HOST_COUNTER_HZ);
@@ -31,6 +34,12 @@ struct control *host_control(void)
 void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS])
 {
     memcpy(motion, control.motion, sizeof control.motion);
+}
+
+void host_measure(uint8_t joint, const struct joint_measurement *measurement)
+{
+    measured[joint] = *measurement;
+    is_measured[joint] = true;
 }
 
 void host_set_counter(uint64_t value)
@@ -80,8 +89,17 @@ void host_limit_sending(size_t capacity)
     sent_limit = capacity < SENT_SIZE ? capacity : SENT_SIZE;
 }
 
+static void measure(void)
+{
+    for (uint8_t i = 0; i < control.table->count; i++) {
+        const struct joint_measurement assumed = {.position = control.motion[i].position};
+        control.measured[i] = is_measured[i] ? measured[i] : assumed;
+    }
+}
+
 void application_servo(void)
 {
+    measure();
     control_servo(&control, board_counter(), board_estop_pressed());
 }
 
