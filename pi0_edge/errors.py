@@ -25,6 +25,10 @@ class ObservationError(Pi0EdgeError):
     """An observation (image, state, prompt) has the wrong shape, type or values."""
 
 
+class CameraError(Pi0EdgeError):
+    """A camera cannot be opened, gives no image that can be used, or its images were taken too far apart."""
+
+
 class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 
