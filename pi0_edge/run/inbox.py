@@ -79,6 +79,17 @@ class Inbox:
         except queue.Empty:
             return None
 
+    def next_tick(self, timeout_s: float) -> Tick | None:
+        """The newest tick, once one has come; None after `timeout_s` seconds. What is no tick is dropped."""
+        newest, deadline = None, time.monotonic() + timeout_s
+        while newest is None or not self._items.empty():
+            item = self.next(max(0.0, deadline - time.monotonic()))
+            if isinstance(item, Tick):
+                newest = item
+            elif item is None or isinstance(item, TelemetryEnded):
+                break
+        return newest
+
     @property
     def silent_s(self) -> float:
         """Seconds since the last tick came."""

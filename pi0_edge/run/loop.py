@@ -20,7 +20,7 @@ from pi0_edge.run.inbox import Inbox, Inferred, PolicyThread, Reported, Telemetr
 from pi0_edge.run.life_cycle import LifeCycle, Outcome, Phase, Step
 from pi0_edge.run.listeners import Listeners
 from pi0_edge.run.motion import Motion, PolicyChunkSent
-from pi0_edge.run.observing import Observer
+from pi0_edge.run.observing import PATIENCE_S, Observer
 from pi0_edge.run.policy_source import is_refusal
 
 TELEMETRY_LIMIT_S = 1.0
@@ -39,12 +39,10 @@ class RunLimits:
 
     Attributes:
         replan_ticks: Ticks between two observations, if the policy is fast enough.
-        image_age_s: An older image is not shown to the policy: the arm is held.
         hold_s: Waits so long for images or chunks to come back, then ends.
     """
 
     replan_ticks: int = 25
-    image_age_s: float = 0.5
     hold_s: float = 10.0
 
 
@@ -183,7 +181,8 @@ class RunLoop:
 
     def _observe_if_due(self, tick: Tick) -> None:
         if missing := self._observer.missing():
-            self._hold(missing)
+            if self._observer.missing_s > PATIENCE_S:
+                self._hold(missing)
         elif self._motion is not None and not self._policy.busy and self._motion.scheduler.due(tick.tick):
             continuation = self._motion.scheduler.observe(tick.tick)
             observed = self._observer.observe(tick, self.prompt, continuation)

@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.client import Tick
-from pi0_edge.cameras import CameraImage
+from pi0_edge.cameras import CameraSet
+from pi0_edge.errors import CameraError
 from pi0_edge.protos import policy_pb2
 from pi0_edge.run.events import Observed
+
+PATIENCE_S = 0.3
+"""How long images may be missing before the arm is held; the chunk that it executes lasts longer."""
 
 _SEEDS = 1 << 63
 
 
-class Cameras(Protocol):
-    """The cameras of a robot, open."""
-
-    def newest(self) -> Mapping[str, CameraImage]:
-        """Camera of the robot -> its newest image; a camera that has none is left out."""
-        ...
-
-
 class Observer:
-    """Puts observations together.
+    """Puts observations together from open cameras.
 
     Attributes:
-        names: The cameras that every observation has.
+        cameras: Of the robot.
     """
 
-    def __init__(self, cameras: Cameras, names: tuple[str, ...], image_age_s: float) -> None:
-        """Uses cameras that deliver already.
-
-        Args:
-            cameras: Of the robot.
-            names: Those that every observation has to have.
-            image_age_s: An older image is not shown to the policy.
-        """
-        self.names = names
-        self._cameras = cameras
-        self._image_age_s = image_age_s
+    def __init__(self, cameras: CameraSet) -> None:
+        self.cameras = cameras
         self._seeds = np.random.default_rng()
+        self._complete_at = time.monotonic()
 
     def missing(self) -> str:
-        """Which cameras have no image that is new enough, and since when, in words; empty where all have one."""
-        images, now = self._cameras.newest(), time.monotonic_ns()
-        return "; ".join(said for name in self.names if (said := self._missing(name, images.get(name), now)))
+        """Why no observation can be made now, in words; empty where it can."""
+        try:
+            self.cameras.newest()
+        except CameraError as error:
+            return str(error)
+        self._complete_at = time.monotonic()
+        return ""
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds since `missing` last found everything."""
+        return time.monotonic() - self._complete_at
 
     def observe(self, tick: Tick, prompt: str, continuation: policy_pb2.Continuation | None = None) -> Observed:
-        """What the policy is asked about at a tick."""
-        images = self._cameras.newest()
+        """What the policy is asked about at a tick.
+
+        Raises:
+            CameraError: An image is missing, or too old.
+        """
         return Observed(
             tick=tick.tick,
             time_ns=time.monotonic_ns(),
-            images={name: images[name] for name in self.names},
+            images=self.cameras.newest(),
             state=measured(tick),
             prompt=prompt,
             noise_seed=int(self._seeds.integers(_SEEDS)),
             continuation=continuation,
         )
-
-    def _missing(self, name: str, image: CameraImage | None, now_ns: int) -> str:
-        if image is None:
-            return f"camera {name} gives no image"
-        age_s = (now_ns - image.taken_ns) * 1e-9
-        return f"camera {name}: the newest image is {age_s:.1f} s old" if age_s > self._image_age_s else ""
 
 
 def measured(tick: Tick) -> NDArray[np.float32]:

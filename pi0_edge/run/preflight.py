@@ -1,153 +1,220 @@
-"""Before the arm is armed: everything that is wrong, together, each with what to do.
+"""The pre-flight: looks at robot, bridge, cameras, policy and joints, and says everything that is wrong at once.
 
-Each rule has a name. Some rules can be overridden by name; the name is then among the overrides of the run, which the
-dashboard, every event of the start and the recording show.
+The arm is disarmed all the while. It ends with one chunk that is not played, so that the first chunk that is played
+comes as fast as all later ones, and so that the mismatch guard can see where it would begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
-from firmware_bridge.client import BridgeClient
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
-from pi0_edge.errors import ConfigError, Pi0EdgeError
-from pi0_edge.protos import bridge_pb2, policy_pb2
+from firmware_bridge.splice import RealTimeChunking, Splice, TrainedRealTimeChunking, client_splice
+from pi0_edge.cameras import CameraSet
+from pi0_edge.errors import CameraError, ConfigError, MissingDependencyError, Pi0EdgeError, ServingError
+from pi0_edge.protos import policy_pb2
 from pi0_edge.protos.serial_link import State
-from pi0_edge.robots import Robot
+from pi0_edge.robots import CameraSettings, Robot, load_camera_file
+from pi0_edge.robots.camera_sources import mistakes_among_cameras
+from pi0_edge.run.events import Observed
+from pi0_edge.run.inbox import Inbox
+from pi0_edge.run.observing import Observer
+from pi0_edge.run.policy_source import PolicySource
+from pi0_edge.run.problems import (
+    PreflightError,
+    Problem,
+    bridge_problems,
+    camera_problems,
+    policy_problems,
+    robot_problems,
+    speed_problems,
+)
 
-OVERRIDABLE = ("gate", "missing-camera", "control-rate", "policy-overrides", "slow-policy")
-"""Rules of this file that a user may take the responsibility for."""
+OBSERVATIONS = 30
+"""Of the arm at rest, one every tick: what the mismatch guard needs."""
 
-_RATE_TOLERANCE = 0.01
+_TICK_S = 1.0
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One reason not to arm.
+class Ready:
+    """What the pre-flight found out, where nothing is wrong.
 
     Attributes:
-        rule: Its name.
-        found: What was found, and what was expected.
-        advice: What to do.
+        metadata: Of the policy.
+        observer: Of the cameras, which are open.
+        splice: How chunks enter.
+        at_rest: Observations of the arm at rest.
+        chunk: float32 [horizon, joints], answers the last of them.
     """
 
-    rule: str
-    found: str
-    advice: str
+    metadata: policy_pb2.PolicyMetadata
+    observer: Observer
+    splice: Splice
+    at_rest: tuple[Observed, ...]
+    chunk: NDArray[np.float32]
 
-    def __str__(self) -> str:
-        return f"[{self.rule}] {self.found}; {self.advice}"
 
-
-class PreflightError(Pi0EdgeError):
-    """The arm is not armed.
+class Preflight:
+    """Checks one run before it begins.
 
     Attributes:
-        problems: All reasons.
+        problems: What was found so far, without the rules that the user accepted.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        super().__init__(f"the arm is not armed, {count}:" + "".join(f"\n  {problem}" for problem in problems))
+    def __init__(
+        self,
+        robot: Robot,
+        policy: PolicySource,
+        bridge: BridgeClient,
+        inbox: Inbox,
+        cameras: Mapping[str, CameraSettings] | str | Path | None,
+        accepted: Sequence[str],
+    ) -> None:
+        """Takes what is to be checked; `cameras` as in `RobotRun`."""
+        self.problems: list[Problem] = []
+        self._robot = robot
+        self._policy = policy
+        self._bridge = bridge
+        self._inbox = inbox
+        self._cameras = cameras
+        self._accepted = accepted
+
+    def run(self, prompt: str, splice: str | None, stack: ExitStack) -> Ready:
+        """Checks everything.
+
+        Args:
+            prompt: What the policy will be asked to do; its robot's default where empty.
+            splice: How chunks enter; the best that the policy was trained for where None.
+            stack: Closes the cameras and the telemetry.
+
+        Raises:
+            PreflightError: Something is wrong; the error lists all of it.
+        """
+        self._add(robot_problems(self._robot))
+        self._add(bridge_problems(self._bridge, self._robot))
+        tick = self._first_tick(stack)
+        metadata = self._metadata()
+        cameras = self._open_cameras(stack)
+        if metadata is not None:
+            self._add(policy_problems(metadata, self._robot))
+            self._add(camera_problems(metadata, self._robot, () if cameras is None else cameras.names))
+        if self.problems or metadata is None or cameras is None or tick is None:
+            raise PreflightError(self.problems)
+        chosen = self._choose_splice(splice, metadata)
+        observer = Observer(cameras)
+        at_rest = tuple(self._observe(observer, prompt or metadata.default_prompt))
+        chunk = self._first_chunk(at_rest, metadata)
+        if self.problems or chosen is None or chunk is None:
+            raise PreflightError(self.problems)
+        return Ready(metadata, observer, chosen, at_rest, chunk)
+
+    def _add(self, problems: Iterator[Problem]) -> None:
+        self.problems += [problem for problem in problems if problem.rule not in self._accepted]
+
+    def _first_tick(self, stack: ExitStack) -> Tick | None:
+        """The first tick of telemetry, which runs from then on."""
+        if self.problems:
+            return None
+        self._inbox.follow(stack.enter_context(self._bridge.telemetry()))
+        tick = self._inbox.next_tick(_TICK_S)
+        if tick is None:
+            advice = "look at the log of the bridge"
+            self.problems.append(Problem("telemetry", f"no tick came within {_TICK_S:g} s", advice))
+        return tick
+
+    def _metadata(self) -> policy_pb2.PolicyMetadata | None:
+        try:
+            return self._policy.metadata()
+        except Pi0EdgeError as error:
+            self.problems.append(Problem("policy", str(error), "start it, or name its address"))
+            return None
+
+    def _open_cameras(self, stack: ExitStack) -> CameraSet | None:
+        """The open cameras, or the problems with them."""
+        advice = "`pi0-edge cameras` lists what is there"
+        try:
+            settings = camera_settings(self._cameras, self._robot)
+            mistakes = list(mistakes_among_cameras(settings, self._robot.cameras, self._robot.camera_aliases))
+            self.problems += [Problem("camera", mistake, "correct the cameras file") for mistake in mistakes]
+            return None if mistakes else stack.enter_context(CameraSet(settings))
+        except (CameraError, ConfigError, MissingDependencyError) as error:
+            self.problems += [Problem("camera", line, advice) for line in str(error).splitlines()]
+            return None
+
+    def _choose_splice(self, name: str | None, metadata: policy_pb2.PolicyMetadata) -> Splice | None:
+        best = TrainedRealTimeChunking.name if metadata.trained_delay else RealTimeChunking.name
+        try:
+            return client_splice(name or best, metadata.trained_delay)
+        except ConfigError as error:
+            self.problems.append(Problem("splice", str(error), "name another splice policy, or none"))
+            return None
+
+    def _observe(self, observer: Observer, prompt: str) -> Iterator[Observed]:
+        """Observations of the arm at rest, one every tick."""
+        deadline, missing = time.monotonic() + 3 * _TICK_S, ""
+        for _ in range(OBSERVATIONS):
+            tick = self._inbox.next_tick(_TICK_S)
+            if tick is None or time.monotonic() > deadline:
+                missing = missing or "no tick came"
+                break
+            try:
+                yield observer.observe(tick, prompt)
+            except CameraError as error:
+                missing = str(error)
+        if missing:
+            self.problems.append(Problem("observation", missing, "all cameras must deliver together"))
+
+    def _first_chunk(
+        self, at_rest: Sequence[Observed], metadata: policy_pb2.PolicyMetadata
+    ) -> NDArray[np.float32] | None:
+        """A chunk that is not played."""
+        if not at_rest:
+            return None
+        try:
+            self._policy.infer(at_rest[-1])  # the first one is slow: kernels are compiled, memory is taken
+            began = time.monotonic()
+            chunk = self._policy.infer(at_rest[-1])
+        except ServingError as error:
+            self.problems.append(Problem("policy", str(error), "start it again"))
+            return None
+        except Pi0EdgeError as error:
+            self.problems.append(Problem("observation", f"the policy refuses it: {error}", "correct robot or cameras"))
+            return None
+        if self._robot.control_hz:
+            self._add(speed_problems(time.monotonic() - began, metadata.horizon / self._robot.control_hz))
+        return np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
 
 
-def check_overrides(overrides: Sequence[str], known: Sequence[str]) -> None:
-    """Refuses the name of a rule that does not exist or cannot be overridden.
+def camera_settings(
+    cameras: Mapping[str, CameraSettings] | str | Path | None, robot: Robot
+) -> Mapping[str, CameraSettings]:
+    """Settings by camera.
+
+    Args:
+        cameras: Settings, a cameras file, or None for those of the robot file.
+        robot: Of the run.
 
     Raises:
-        ConfigError: There is such a name.
+        ConfigError: The file cannot be read or is wrong.
     """
-    for name in overrides:
-        if name not in known:
-            raise ConfigError(f"override is {name!r}, which is no rule that can be overridden: {', '.join(known)}")
+    if cameras is None:
+        return robot.camera_sources
+    return cameras if isinstance(cameras, Mapping) else load_camera_file(cameras)
 
 
-def policy_problems(metadata: policy_pb2.PolicyMetadata, robot: Robot) -> Iterator[Problem]:
-    """Where the policy was made for another robot, or is not to be trusted."""
-    wrong_robot = "serve the policy with the robot file of this run, or give this run the file of that robot"
-    names, expected = tuple(metadata.action_names), robot.action_names
-    if names != expected:
-        yield Problem(
-            "action-names", f"the policy commands {_list(names)}, but {robot.name} has {_list(expected)}", wrong_robot
-        )
-    joints = len(robot.joints) or robot.action_dim
-    if metadata.state_dim != joints:
-        yield Problem("state-dim", f"the policy expects {metadata.state_dim} joints, the arm has {joints}", wrong_robot)
-    if robot.control_hz is not None:
-        rate = metadata.control_hz if metadata.HasField("control_hz") else None
-        if rate is None or abs(rate / robot.control_hz - 1) > _RATE_TOLERANCE:
-            said = "does not say its rate" if rate is None else f"acts {rate:g} times per second"
-            yield Problem(
-                "control-rate",
-                f"the policy {said}, {robot.name} {robot.control_hz:g} times",
-                "its motion would be faster or slower than in training: use a policy of this rate",
-            )
-    if metadata.gate in (policy_pb2.GATE_FAILED, policy_pb2.GATE_MISSING):
-        reasons = "; ".join(metadata.gate_reasons) or "it was never judged"
-        yield Problem("gate", f"the bundle's accuracy gate did not pass ({reasons})", "quantize it again")
-    if others := [name for name in metadata.overrides if "gate" not in name]:
-        yield Problem("policy-overrides", f"the policy's user overrode {_list(others)}", "serve it without")
-
-
-def camera_problems(metadata: policy_pb2.PolicyMetadata, robot: Robot, given: Sequence[str]) -> Iterator[Problem]:
-    """Where the cameras of this run are not those of the policy, by name."""
-    for name in given:
-        if name not in metadata.cameras:
-            known = _list(tuple(metadata.cameras))
-            yield Problem("unknown-camera", f"the policy knows no camera {name}, it knows {known}", "rename it")
-    if absent := [name for name in metadata.cameras if name not in given]:
-        yield Problem(
-            "missing-camera",
-            f"no camera is {_list(absent)} of {robot.name}",
-            "add it to the cameras file; override this rule where the policy was trained without it",
-        )
-
-
-def bridge_problems(bridge: BridgeClient, robot: Robot) -> Iterator[Problem]:
-    """Where the bridge does not answer, drives another robot, or the arm cannot be armed now."""
+def clear_latched(bridge: BridgeClient) -> None:
+    """Clears a fault or stop that was latched earlier; where that fails, the check of the bridge says why."""
     try:
-        status = bridge.status()
-    except BridgeError as error:
-        yield Problem("bridge", str(error), "start it, or name its address")
+        if bridge.status().state in (State.SAFE, State.ESTOP):
+            bridge.clear("a new run")
+    except BridgeError:
         return
-    if not status.link_up:
-        yield Problem("bridge-link", "the bridge's link to the firmware is down", "check cable and power of the board")
-        return
-    names = tuple(status.joint_names)
-    if names != robot.action_names:
-        yield Problem(
-            "bridge-robot",
-            f"the bridge drives {_list(names)}, but {robot.name} has {_list(robot.action_names)}",
-            "start the bridge with the robot file of this run",
-        )
-    if robot.control_hz and abs(status.tick_period_s * robot.control_hz - 1) > _RATE_TOLERANCE:
-        yield Problem(
-            "bridge-rate",
-            f"the firmware has {1 / status.tick_period_s:g} ticks per second, {robot.name} {robot.control_hz:g}",
-            "build the firmware from the robot file of this run",
-        )
-    yield from _state_problems(status)
-
-
-def _state_problems(status: bridge_pb2.Status) -> Iterator[Problem]:
-    state = State(status.state)
-    if status.owner:
-        yield Problem("arm-owner", f"client {status.owner!r} holds the arm", "let it disarm first")
-    elif state in (State.SAFE, State.ESTOP):
-        yield Problem(
-            "arm-state", f"the arm is {state.name}", "look at the arm, remove the cause, then give --clear (clear=True)"
-        )
-    elif state != State.DISARMED:
-        yield Problem("arm-state", f"the arm is {state.name} although nobody holds it", "wait until it is DISARMED")
-
-
-def robot_problems(robot: Robot) -> Iterator[Problem]:
-    """Where no bridge can drive the robot."""
-    if reason := robot.why_not_playable:
-        yield Problem("robot", f"a bridge cannot drive {robot.name}: {reason}", "complete the robot file")
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) or "nothing by name"

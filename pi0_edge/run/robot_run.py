@@ -6,45 +6,28 @@ with RobotRun(robot="my_arm.yaml", policy="127.0.0.1:50051", cameras=cameras, br
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firmware_bridge.client import BridgeClient
-from firmware_bridge.errors import BridgeError
-from firmware_bridge.splice import RealTimeChunking, TrainedRealTimeChunking, client_splice
-from pi0_edge.errors import ConfigError, Pi0EdgeError
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos import policy_pb2
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
-from pi0_edge.protos.serial_link import State
-from pi0_edge.robots import Robot, load_robot
+from pi0_edge.robots import CameraSettings, Robot, load_robot
 from pi0_edge.run.events import RunListener
 from pi0_edge.run.inbox import Inbox, PolicyThread, Wish
 from pi0_edge.run.life_cycle import LifeCycle, Outcome
 from pi0_edge.run.listeners import Listeners
 from pi0_edge.run.loop import RunLimits, RunLoop
-from pi0_edge.run.observing import Cameras, Observer
 from pi0_edge.run.policy_source import PolicySource, policy_source
-from pi0_edge.run.preflight import (
-    OVERRIDABLE,
-    PreflightError,
-    Problem,
-    bridge_problems,
-    camera_problems,
-    check_overrides,
-    policy_problems,
-    robot_problems,
-)
+from pi0_edge.run.preflight import Preflight, Ready, clear_latched
+from pi0_edge.run.problems import ACCEPTABLE, PreflightError
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
-
-_FIRST_IMAGES_S = 3.0
-_FIRST_TICK_S = 1.0
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -67,19 +50,19 @@ class RobotRun:
 
     Attributes:
         life: The phase of the run; it may be read at any time.
-        overrides: Rules that this user or the policy's overrode.
+        accepted: Rules that the user accepted by name.
     """
 
     def __init__(
         self,
         robot: Robot | str | Path,
         policy: PolicySource | Policy | str,
-        cameras: Cameras,
+        cameras: Mapping[str, CameraSettings] | str | Path | None = None,
         bridge: str = BRIDGE_LISTEN,
         *,
         listeners: Sequence[RunListener] = (),
         splice: str | None = None,
-        overrides: Sequence[str] = (),
+        accepted: Sequence[str] = (),
         clear: bool = False,
         limits: RunLimits | None = None,
         tls: Path | None = None,
@@ -89,24 +72,23 @@ class RobotRun:
         Args:
             robot: What policy and bridge must agree on: a robot, its name, or its file.
             policy: A loaded policy, the address of a policy server, or anything else that answers observations.
-            cameras: Open cameras, named as the cameras of the robot.
+            cameras: Settings by camera of the robot, or a cameras file; those of the robot file where None.
             bridge: host:port.
             listeners: See everything that happens.
             splice: How a chunk enters: `hold-swap`, `rtc` or `trained-rtc`. None: `trained-rtc` where the policy was
                 trained for it, else `rtc`.
-            overrides: Names of rules of the pre-flight that are not to stop this run.
+            accepted: Names of rules whose problems do not keep the arm from being armed.
             clear: Clears a fault or an emergency stop that was latched before this run.
             limits: How long to wait for what.
             tls: Folder with authority, certificate and key, where bridge and policy server ask for a certificate.
 
         Raises:
-            ConfigError: Robot or overrides are not known, or the robot file is wrong.
+            ConfigError: The robot or an accepted rule is not known, or the robot file is wrong.
             EndpointError: Something is wrong with the folder for TLS.
         """
         self.robot = robot if isinstance(robot, Robot) else load_robot(robot)
-        check_overrides(overrides, OVERRIDABLE)
         self.life = LifeCycle()
-        self.overrides = tuple(overrides)
+        self.accepted = tuple(accepted)
         self._policy = policy_source(policy, tls)
         self._cameras = cameras
         self._bridge = BridgeClient(bridge, "pi0-edge run", tls)
@@ -115,15 +97,18 @@ class RobotRun:
         self._clear = clear
         self._limits = limits or RunLimits()
         self._inbox = Inbox()
-        self._stack = ExitStack()
+        check_accepted(accepted)
 
     def __enter__(self) -> RobotRun:
-        self._stack.callback(self._bridge.close)
-        self._stack.callback(self._policy.close)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._policy.close()
+        self._bridge.close()
 
     def play(self, prompt: str = "", seconds: float | None = None) -> RunResult:
         """Checks everything, arms, plays, and disarms. Blocks until the run has ended; call it once.
@@ -135,29 +120,38 @@ class RobotRun:
         Raises:
             PreflightError: The arm was not armed; the error lists every reason.
         """
-        self.life = LifeCycle()
-        metadata = self._check()
-        observer = self._observer(metadata)
-        self._listeners.say("started", self._describe(metadata))
-        policy = PolicyThread(self._policy, self._inbox)
-        try:
-            with self._bridge.telemetry() as ticks:
-                self._inbox.follow(ticks)
-                loop = RunLoop(
-                    bridge=self._bridge,
-                    policy=policy,
-                    metadata=metadata,
-                    observer=observer,
-                    inbox=self._inbox,
-                    listeners=self._listeners,
-                    life=self.life,
-                    splice=client_splice(self._splice_name(metadata), metadata.trained_delay),
-                    limits=self._limits,
-                )
-                loop.run(prompt or metadata.default_prompt, seconds)
-        finally:
-            policy.close()
+        with ExitStack() as stack:
+            ready = self._check(prompt, stack)
+            policy = PolicyThread(self._policy, self._inbox)
+            stack.callback(policy.close)
+            self._listeners.say("started", self._describe(ready.metadata))
+            loop = RunLoop(
+                bridge=self._bridge,
+                policy=policy,
+                metadata=ready.metadata,
+                observer=ready.observer,
+                inbox=self._inbox,
+                listeners=self._listeners,
+                life=self.life,
+                splice=ready.splice,
+                limits=self._limits,
+            )
+            loop.run(prompt or ready.metadata.default_prompt, seconds)
         return RunResult(self.life.outcome or Outcome.FAULT, self.life.reason, loop.played_s)
+
+    def _check(self, prompt: str, stack: ExitStack) -> Ready:
+        if self._clear:
+            clear_latched(self._bridge)
+        preflight = Preflight(self.robot, self._policy, self._bridge, self._inbox, self._cameras, self.accepted)
+        try:
+            return preflight.run(prompt, self._splice, stack)
+        except PreflightError as error:
+            self.life.end(Outcome.REFUSED, str(error))
+            raise
+
+    def _describe(self, metadata: policy_pb2.PolicyMetadata) -> str:
+        overrides = ", ".join((*self.accepted, *metadata.overrides)) or "none"
+        return f"{self.robot.name}; {self._policy.name}; {metadata.model} {metadata.scheme}; overrides: {overrides}"
 
     # From any thread, while `play` runs.
 
@@ -189,60 +183,13 @@ class RobotRun:
         """
         self._bridge.estop(reason)
 
-    # Before the arm is armed.
 
-    def _check(self) -> policy_pb2.PolicyMetadata:
-        problems = [*robot_problems(self.robot)]
-        if self._clear:
-            self._clear_latched()
-        problems += bridge_problems(self._bridge, self.robot)
-        try:
-            metadata = self._policy.metadata()
-        except Pi0EdgeError as error:
-            metadata = None
-            problems.append(Problem("policy", str(error), "start it, or name its address"))
-        if metadata is not None:
-            problems += policy_problems(metadata, self.robot)
-            problems += self._camera_problems(metadata)
-            problems += self._splice_problems(metadata)
-        problems = [problem for problem in problems if problem.rule not in self.overrides]
-        if problems or metadata is None:
-            error = PreflightError(problems)
-            self.life.end(Outcome.REFUSED, str(error))
-            raise error
-        return metadata
+def check_accepted(names: Sequence[str]) -> None:
+    """Refuses the name of a rule that does not exist or cannot be accepted.
 
-    def _clear_latched(self) -> None:
-        try:
-            if self._bridge.status().state in (State.SAFE, State.ESTOP):
-                self._bridge.clear("a new run")
-        except BridgeError:
-            return  # the check of the bridge says the same in the list of all problems
-
-    def _camera_problems(self, metadata: policy_pb2.PolicyMetadata) -> Iterator[Problem]:
-        yield from camera_problems(metadata, self.robot, tuple(self._names()))
-        observer, deadline = self._observer(metadata), time.monotonic() + _FIRST_IMAGES_S
-        while (missing := observer.missing()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if missing:
-            yield Problem("camera", missing, "check its cable; `pi0-edge cameras` shows what each camera sees")
-
-    def _splice_problems(self, metadata: policy_pb2.PolicyMetadata) -> Iterator[Problem]:
-        try:
-            client_splice(self._splice_name(metadata), metadata.trained_delay)
-        except ConfigError as error:
-            yield Problem("splice", str(error), "name another splice policy, or none")
-
-    def _observer(self, metadata: policy_pb2.PolicyMetadata) -> Observer:
-        names = tuple(name for name in metadata.cameras if name in self._names())
-        return Observer(self._cameras, names, self._limits.image_age_s)
-
-    def _names(self) -> Sequence[str]:
-        return list(self._cameras.newest())
-
-    def _splice_name(self, metadata: policy_pb2.PolicyMetadata) -> str:
-        return self._splice or (TrainedRealTimeChunking.name if metadata.trained_delay else RealTimeChunking.name)
-
-    def _describe(self, metadata: policy_pb2.PolicyMetadata) -> str:
-        overrides = ", ".join((*self.overrides, *metadata.overrides)) or "none"
-        return f"{self.robot.name}; {self._policy.name}; {metadata.model} {metadata.scheme}; overrides: {overrides}"
+    Raises:
+        ConfigError: There is such a name.
+    """
+    for name in names:
+        if name not in ACCEPTABLE:
+            raise ConfigError(f"no rule {name!r} can be accepted; expected one of {', '.join(ACCEPTABLE)}")

@@ -1,4 +1,4 @@
-"""What a run needs, as processes that a test can end: emulated board, bridge, policy server; and cameras without one."""
+"""What a run needs, as processes that a test can end: emulated board, bridge, policy server, a camera above a table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from firmware_bridge.emulator.child_process import start_child, stop_child
-from pi0_edge.cameras import CameraImage
 
 READY_S = 90.0
 
@@ -31,13 +28,14 @@ class Part:
 
 @dataclass
 class RunSystem:
-    """Board, bridge and policy server, running."""
+    """Board, bridge, policy server and camera, running; logs are in its folder."""
 
     folder: Path
     stack: contextlib.ExitStack
     board: Part = field(init=False)
     bridge: Part = field(init=False)
     policy: Part = field(init=False)
+    camera: Part = field(init=False)
 
     def start_board(self) -> None:
         self.board = self._start("board", r"^(/dev/\S+)$", "firmware_bridge.emulator.board")
@@ -50,10 +48,28 @@ class RunSystem:
         arguments = ("serve", "--threads", "1", "--listen", listen)
         self.policy = self._start("policy", r"policy ready on (\S+)", "pi0_edge.cli", *arguments)
 
-    def _start(self, name: str, ready: str, module: str, *arguments: str) -> Part:
+    def start_camera(self) -> None:
+        self.images.mkdir()
+        script = Path(__file__).with_name("table_camera.py")
+        self.camera = self._start("camera", "^(ready)$", script, self.bridge.address, str(self.images))
+        source = f"{{source: 'folder:{self.images}', fps: 25, may_repeat: true, max_age_s: 0.5}}"
+        self.cameras.write_text(f"top: {source}\n")
+
+    @property
+    def images(self) -> Path:
+        """Where the camera's images are."""
+        return self.folder / "images"
+
+    @property
+    def cameras(self) -> Path:
+        """The cameras file."""
+        return self.folder / "cameras.yaml"
+
+    def _start(self, name: str, ready: str, program: str | Path, *arguments: str) -> Part:
         log = self.folder / f"{name}-{time.monotonic_ns()}.log"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        process = start_child([sys.executable, "-u", "-m", module, *arguments], log=log)
+        what = ["-m", program] if isinstance(program, str) else [str(program)]
+        process = start_child([sys.executable, "-u", *what, *arguments], log=log)
         self.stack.callback(stop_child, process)
         deadline = time.monotonic() + READY_S
         while not (found := re.search(ready, log.read_text(errors="replace"), re.MULTILINE)):
@@ -65,30 +81,11 @@ class RunSystem:
 
 @contextmanager
 def run_system(folder: Path) -> Iterator[RunSystem]:
-    """All three, until the context ends."""
+    """All of them, until the context ends."""
     with contextlib.ExitStack() as stack:
         system = RunSystem(folder, stack)
         system.start_board()
         system.start_bridge()
         system.start_policy()
+        system.start_camera()
         yield system
-
-
-class StillCameras:
-    """Cameras that show the same picture again and again, until they are unplugged."""
-
-    def __init__(self, *names: str) -> None:
-        self.plugged = dict.fromkeys(names, True)
-        self._pixels = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
-        self._unplugged_ns = 0
-
-    def unplug(self, name: str) -> None:
-        self.plugged[name], self._unplugged_ns = False, time.monotonic_ns()
-
-    def plug(self, name: str) -> None:
-        self.plugged[name] = True
-
-    def newest(self) -> Mapping[str, CameraImage]:
-        now = time.monotonic_ns()
-        taken = {name: now if plugged else self._unplugged_ns for name, plugged in self.plugged.items()}
-        return {name: CameraImage(self._pixels, at, at // 33_000_000) for name, at in taken.items()}
