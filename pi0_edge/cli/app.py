@@ -33,6 +33,7 @@ from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
 from pi0_edge.cli.robot import robot
+from pi0_edge.cli.run import run
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
@@ -42,7 +43,22 @@ from pi0_edge.installed_packages import foreign_fault
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge)
+_COMMANDS = (
+    demo,
+    doctor,
+    estimate,
+    evaluate,
+    infer,
+    calibrate,
+    quantize,
+    export,
+    verify,
+    record,
+    train,
+    serve,
+    bridge,
+    run,
+)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),

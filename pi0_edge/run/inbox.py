@@ -16,6 +16,7 @@ from firmware_bridge.client import ChunkStream, Tick
 from firmware_bridge.errors import BridgeError
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.run.events import Observed
+from pi0_edge.run.interventions import SetpointSource
 from pi0_edge.run.policy_source import PolicySource
 
 
@@ -45,10 +46,17 @@ class Reported:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person or a signal asks for: a name of `pi0_edge.run.robot_run.WISHES`, and what belongs to it."""
+    """What a person or a signal asks for.
+
+    Attributes:
+        name: Of a method of `RobotRun`.
+        text: A reason, a prompt or a label.
+        source: What a person who takes over moves.
+    """
 
     name: str
     text: str = ""
+    source: SetpointSource | None = None
 
 
 @dataclass(frozen=True)

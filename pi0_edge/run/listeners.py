@@ -24,6 +24,11 @@ class Listeners:
         self._lock = threading.RLock()
         self._tick = 0
 
+    def add(self, listener: RunListener) -> None:
+        """One more listener."""
+        with self._lock:
+            self._listeners.append(listener)
+
     def on_observed(self, observed: Observed) -> None:
         """An observation goes to the policy."""
         self._tell(lambda listener: listener.on_observed(observed))

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError, StateError
-from firmware_bridge.robot import ACTIVE_STATES
-from firmware_bridge.splice import Splice
+from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
+from firmware_bridge.splice import NOTHING, Plan, Splice
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.serial_link import Fault, State
 from pi0_edge.run.inbox import Inbox, Inferred, PolicyThread, Reported, TelemetryEnded, Wish
+from pi0_edge.run.interventions import HAND_BACK_TICKS, PersonPath, SetpointSource, setpoints_text
 from pi0_edge.run.life_cycle import LifeCycle, Outcome, Phase, Step
 from pi0_edge.run.listeners import Listeners
-from pi0_edge.run.motion import Motion, PolicyChunkSent
+from pi0_edge.run.motion import Motion, PersonChunkSent, PolicyChunkSent, Sent
 from pi0_edge.run.observing import PATIENCE_S, Observer
 from pi0_edge.run.policy_source import is_refusal
 
@@ -51,7 +52,6 @@ class RunLoop:
 
     Attributes:
         prompt: What the policy is asked to do now.
-        played_s: How long the arm was armed, without the present motion.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class RunLoop:
         bridge: BridgeClient,
         policy: PolicyThread,
         metadata: policy_pb2.PolicyMetadata,
+        joints: RobotJoints,
+        tick_period_s: float,
         observer: Observer,
         inbox: Inbox,
         listeners: Listeners,
@@ -76,6 +78,9 @@ class RunLoop:
         self._life = life
         self._splice = splice
         self._limits = limits
+        self._joints = joints
+        self._tick_period_s = tick_period_s
+        self._tick: Tick | None = None
         self._motion: Motion | None = None
         self._catching_up = False
         """Whether ticks may still come from before the last ARM or DISARM."""
@@ -85,15 +90,25 @@ class RunLoop:
         self._hold_began = 0.0
         self._failures = 0
         self._seconds: float | None = None
-        self.played_s = 0.0
+        self._played_s = 0.0
         self._armed_at = 0.0
-        self._wishes: dict[str, Callable[[str], None]] = {
+        self._path: PersonPath | None = None
+        self._source: SetpointSource | None = None
+        self._owner = ""
+        self._wishes: dict[str, Callable[[Wish], None]] = {
             "pause": self._pause,
             "resume": self._resume,
-            "prompt": self._change_prompt,
-            "label": lambda text: self._listeners.say("label", text),
-            "stop": lambda text: self._life.end(Outcome.DONE, text),
+            "change_prompt": self._change_prompt,
+            "take_over": self._take_over,
+            "hand_back": self._hand_back,
+            "label": lambda wish: self._listeners.say("label", wish.text),
+            "stop": lambda wish: self._life.end(Outcome.DONE, wish.text),
         }
+
+    @property
+    def played_s(self) -> float:
+        """How long the arm was armed so far, seconds."""
+        return self._played_s + (0.0 if self._motion is None else time.monotonic() - self._armed_at)
 
     def run(self, prompt: str, seconds: float | None) -> None:
         """Arms, plays, and disarms; how it ended is in the life cycle.
@@ -132,7 +147,7 @@ class RunLoop:
             case Reported():
                 self._on_reported(item)
             case Wish():
-                self._wishes[item.name](item.text)
+                self._wishes[item.name](item)
             case TelemetryEnded():
                 self._life.end(Outcome.LOST, str(item.error))
             case None:
@@ -142,11 +157,14 @@ class RunLoop:
 
     def _on_tick(self, tick: Tick) -> None:
         self._listeners.on_tick(tick)
+        self._tick = tick
         self._watch_arm(tick)
         if self._life.phase is Phase.PLAYING:
             self._observe_if_due(tick)
         elif self._life.phase is Phase.HOLDING:
             self._go_on_or_give_up(tick)
+        elif self._life.phase is Phase.TAKEN_OVER:
+            self._lead(tick)
         self._watch_time()
 
     def _watch_arm(self, tick: Tick) -> None:
@@ -169,12 +187,12 @@ class RunLoop:
 
     def _end_by_firmware(self, outcome: Outcome, tick: Tick) -> None:
         faults = ", ".join(fault.name or "" for fault in Fault if tick.faults & fault)
-        self._listeners.say("fault", faults, tick.tick)
-        self._life.end(outcome, f"at tick {tick.tick} the arm became {tick.state.name} ({faults})")
+        joint = f", joint {tick.fault_joint}" if tick.fault_joint else ""
+        self._listeners.say("fault", faults + joint, tick.tick)
+        self._life.end(outcome, f"at tick {tick.tick} the arm became {tick.state.name} ({faults}{joint})")
 
     def _watch_time(self) -> None:
-        playing_s = 0.0 if self._motion is None else time.monotonic() - self._armed_at
-        if self._seconds is not None and self.played_s + playing_s >= self._seconds:
+        if self._seconds is not None and self.played_s >= self._seconds:
             self._life.end(Outcome.DONE, "the time is up")
 
     # What the policy is asked, and what it answers.
@@ -223,14 +241,21 @@ class RunLoop:
         accepted = item.report.outcome == bridge_pb2.ChunkReport.ACCEPTED
         if isinstance(sent, PolicyChunkSent):
             self._listeners.on_answered(sent.answered(item.report, item.time_ns))
-            if accepted:
-                self._motion.scheduler.entered(sent.actions, item.report.first_tick)
-            else:
-                self._motion.scheduler.lost()
+            self._motion.enter(sent, item.report.first_tick if accepted else None)
         if accepted:
             self._failures = 0
+            self._note_owner(sent, item.report.first_tick)
         else:
             self._count_failure(item.report.reason)
+
+    def _note_owner(self, sent: Sent, first_tick: int) -> None:
+        """Says whose the ticks are from a tick on, where that changes, and what a person commanded."""
+        if isinstance(sent, PersonChunkSent):
+            self._listeners.say("setpoints", setpoints_text(sent.tick, first_tick, sent.setpoints), first_tick)
+        owner = "policy" if isinstance(sent, PolicyChunkSent) else "person"
+        if owner != self._owner:
+            self._owner = owner
+            self._listeners.say(owner, f"the ticks are the {owner}'s from {first_tick} on", first_tick)
 
     def _count_failure(self, reason: str) -> None:
         self._failures += 1
@@ -262,23 +287,48 @@ class RunLoop:
 
     # What people wish.
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, wish: Wish) -> None:
         if self._life.allows(Step.PAUSE):
-            self._go(Step.PAUSE, reason)
+            self._go(Step.PAUSE, wish.text)
 
-    def _resume(self, reason: str) -> None:
+    def _resume(self, wish: Wish) -> None:
         if self._life.phase is not Phase.PAUSED:
             return
         if obstacle := self._obstacle():
             self._hold(obstacle)
         else:
-            self._go(Step.RESUME, reason)
+            self._go(Step.RESUME, wish.text)
 
-    def _change_prompt(self, prompt: str) -> None:
-        self.prompt = prompt
-        self._listeners.say("prompt", prompt)
+    def _change_prompt(self, wish: Wish) -> None:
+        self.prompt = wish.text
+        self._listeners.say("prompt", wish.text)
         if self._motion is not None and not self._policy.busy:
             self._motion.scheduler.lost()  # the next observation is due at once
+
+    def _take_over(self, wish: Wish) -> None:
+        if wish.source is None or self._tick is None or not self._life.allows(Step.TAKE_OVER):
+            return
+        self._source = wish.source
+        before = NOTHING if self._motion is None else self._motion.scheduler.plan
+        self._go(Step.TAKE_OVER, wish.text)
+        if self._motion is not None:
+            self._motion.asked = None  # a chunk that the policy is making is not played
+            self._path = PersonPath(self._joints, self._tick_period_s, before, self._tick.measured)
+            self._source.begin(self._tick.measured)
+
+    def _lead(self, tick: Tick) -> None:
+        motion, path, source = self._motion, self._path, self._source
+        if motion is not None and path is not None and source is not None and path.due(tick.tick):
+            motion.send_person_chunk(path.chunk(tick.tick, source.target()), tick.tick)
+
+    def _hand_back(self, wish: Wish) -> None:
+        if self._motion is None or self._path is None or self._tick is None or not self._life.allows(Step.HAND_BACK):
+            return
+        held = self._path.chunk(self._tick.tick, None, HAND_BACK_TICKS)
+        self._motion.send_person_chunk(held, self._tick.tick)
+        self._motion.hold_plan(Plan(self._tick.tick + 1, held))
+        self._path = None
+        self._go(Step.HAND_BACK, wish.text)
 
     # Arming and disarming.
 
@@ -304,11 +354,12 @@ class RunLoop:
     def _disarm(self, reason: str) -> None:
         if self._motion is None:
             return
-        self.played_s += time.monotonic() - self._armed_at
+        self._played_s += time.monotonic() - self._armed_at
         motion, self._motion, self._catching_up = self._motion, None, True
         try:
-            self._bridge.disarm(reason)
-            self._listeners.say("disarmed", reason)
+            if self._life.outcome not in (Outcome.FAULT, Outcome.ESTOPPED):  # the firmware has stopped the arm already
+                self._bridge.disarm(reason)
+                self._listeners.say("disarmed", reason)
         except BridgeError as error:
             self._listeners.say("not-disarmed", str(error))
         motion.close()

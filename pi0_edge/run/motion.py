@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.replanning import ChunkScheduler
-from firmware_bridge.splice import Splice
+from firmware_bridge.splice import Plan, Splice
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.run.events import Answered, Observed
 from pi0_edge.run.inbox import Inbox
@@ -25,6 +25,7 @@ class PolicyChunkSent:
     chunk: policy_pb2.Chunk
     actions: NDArray[np.float32]
     arrived_ns: int
+    scheduler: ChunkScheduler
 
     def answered(self, report: bridge_pb2.ChunkReport, time_ns: int) -> Answered:
         """The event for its report."""
@@ -66,7 +67,8 @@ class Motion:
 
     def __init__(self, bridge: BridgeClient, inbox: Inbox, splice: Splice, replan_ticks: int) -> None:
         """Opens the stream; the arm is armed already."""
-        self.scheduler = ChunkScheduler(splice, replan_ticks)
+        self._new_scheduler = lambda: ChunkScheduler(splice, replan_ticks)
+        self.scheduler = self._new_scheduler()
         self.asked: Observed | None = None
         self._without_report: deque[Sent] = deque()
         self._stack = ExitStack()
@@ -76,7 +78,7 @@ class Motion:
     def send_policy_chunk(self, observed: Observed, chunk: policy_pb2.Chunk, arrived_ns: int) -> None:
         """Passes a chunk of the policy on to the bridge."""
         actions = np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
-        self._without_report.append(PolicyChunkSent(observed, chunk, actions, arrived_ns))
+        self._without_report.append(PolicyChunkSent(observed, chunk, actions, arrived_ns, self.scheduler))
         self.stream.send_message(chunk)
 
     def send_person_chunk(self, setpoints: NDArray[np.float64], tick: int) -> None:
@@ -87,6 +89,20 @@ class Motion:
     def reported(self) -> Sent:
         """The chunk that the next report belongs to: reports come in the order of the chunks."""
         return self._without_report.popleft()
+
+    def enter(self, sent: PolicyChunkSent, first_tick: int | None) -> None:
+        """Enters a chunk of the policy into the plan, or drops it where it was not taken (None)."""
+        if sent.scheduler is not self.scheduler:  # a person had the arm meanwhile
+            return
+        if first_tick is None:
+            self.scheduler.lost()
+        else:
+            self.scheduler.entered(sent.actions, first_tick)
+
+    def hold_plan(self, plan: Plan) -> None:
+        """Begins a new schedule with what the arm executes until the policy's next chunk, which is due at once."""
+        self.scheduler = self._new_scheduler()
+        self.scheduler.plan = plan
 
     def close(self) -> None:
         """Ends the stream."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
 from firmware_bridge.client import Tick
 from pi0_edge.cameras import CameraSet
@@ -55,13 +54,8 @@ class Observer:
             tick=tick.tick,
             time_ns=time.monotonic_ns(),
             images=self.cameras.newest(),
-            state=measured(tick),
+            state=tick.measured,
             prompt=prompt,
             noise_seed=int(self._seeds.integers(_SEEDS)),
             continuation=continuation,
         )
-
-
-def measured(tick: Tick) -> NDArray[np.float32]:
-    """Positions of the joints at a tick, float32 [joints], in physical units."""
-    return tick.executed

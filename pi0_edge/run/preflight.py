@@ -34,7 +34,6 @@ from pi0_edge.run.problems import (
     bridge_problems,
     camera_problems,
     policy_problems,
-    robot_problems,
     speed_problems,
 )
 
@@ -52,6 +51,7 @@ class Ready:
         metadata: Of the policy.
         observer: Of the cameras, which are open.
         splice: How chunks enter.
+        tick_period_s: Of the firmware, seconds.
         at_rest: Observations of the arm at rest.
         chunk: float32 [horizon, joints], answers the last of them.
     """
@@ -59,6 +59,7 @@ class Ready:
     metadata: policy_pb2.PolicyMetadata
     observer: Observer
     splice: Splice
+    tick_period_s: float
     at_rest: tuple[Observed, ...]
     chunk: NDArray[np.float32]
 
@@ -99,7 +100,6 @@ class Preflight:
         Raises:
             PreflightError: Something is wrong; the error lists all of it.
         """
-        self._add(robot_problems(self._robot))
         self._add(bridge_problems(self._bridge, self._robot))
         tick = self._first_tick(stack)
         metadata = self._metadata()
@@ -115,7 +115,7 @@ class Preflight:
         chunk = self._first_chunk(at_rest, metadata)
         if self.problems or chosen is None or chunk is None:
             raise PreflightError(self.problems)
-        return Ready(metadata, observer, chosen, at_rest, chunk)
+        return Ready(metadata, observer, chosen, self._bridge.status().tick_period_s, at_rest, chunk)
 
     def _add(self, problems: Iterator[Problem]) -> None:
         self.problems += [problem for problem in problems if problem.rule not in self._accepted]

@@ -135,12 +135,6 @@ def _state_problems(status: bridge_pb2.Status) -> Iterator[Problem]:
         yield Problem("arm-state", f"the arm is {state.name} although nobody holds it", "wait until it is DISARMED")
 
 
-def robot_problems(robot: Robot) -> Iterator[Problem]:
-    """Where no bridge can drive the robot."""
-    if reason := robot.why_not_playable:
-        yield Problem("robot", f"a bridge cannot drive {robot.name}: {reason}", "complete the robot file")
-
-
 def speed_problems(to_chunk_s: float, chunk_s: float) -> Iterator[Problem]:
     """Where a chunk would be past due before the next one can be there.
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firmware_bridge.client import BridgeClient
+from firmware_bridge.firmware.joint_table import joint_table
+from firmware_bridge.robot import joints_of
+from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import ConfigError
-from pi0_edge.protos import policy_pb2
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 from pi0_edge.robots import CameraSettings, Robot, load_robot
 from pi0_edge.run.events import RunListener
 from pi0_edge.run.inbox import Inbox, PolicyThread, Wish
+from pi0_edge.run.interventions import SetpointSource
 from pi0_edge.run.life_cycle import LifeCycle, Outcome
 from pi0_edge.run.listeners import Listeners
 from pi0_edge.run.loop import RunLimits, RunLoop
@@ -49,8 +52,11 @@ class RobotRun:
     """Robot, policy, cameras and bridge of one run; a context manager.
 
     Attributes:
+        robot: What policy and bridge agree on.
+        joints: Its joints with their limits.
         life: The phase of the run; it may be read at any time.
         accepted: Rules that the user accepted by name.
+        seconds: How long the arm is armed in all; None without limit.
     """
 
     def __init__(
@@ -83,10 +89,11 @@ class RobotRun:
             tls: Folder with authority, certificate and key, where bridge and policy server ask for a certificate.
 
         Raises:
-            ConfigError: The robot or an accepted rule is not known, or the robot file is wrong.
+            ConfigError: The robot or an accepted rule is not known, or a bridge cannot drive the robot.
             EndpointError: Something is wrong with the folder for TLS.
         """
         self.robot = robot if isinstance(robot, Robot) else load_robot(robot)
+        self.joints = joints_of(joint_table(self.robot))
         self.life = LifeCycle()
         self.accepted = tuple(accepted)
         self._policy = policy_source(policy, tls)
@@ -97,6 +104,10 @@ class RobotRun:
         self._clear = clear
         self._limits = limits or RunLimits()
         self._inbox = Inbox()
+        self._ready: Ready | None = None
+        self._loop: RunLoop | None = None
+        self._prompt = ""
+        self.seconds: float | None = None
         check_accepted(accepted)
 
     def __enter__(self) -> RobotRun:
@@ -120,15 +131,18 @@ class RobotRun:
         Raises:
             PreflightError: The arm was not armed; the error lists every reason.
         """
+        self._prompt, self.seconds = prompt, seconds
         with ExitStack() as stack:
-            ready = self._check(prompt, stack)
+            self._ready = ready = self._check(prompt, stack)
             policy = PolicyThread(self._policy, self._inbox)
             stack.callback(policy.close)
-            self._listeners.say("started", self._describe(ready.metadata))
-            loop = RunLoop(
+            self._listeners.say("started", self._describe(), ready.at_rest[-1].tick)
+            self._loop = RunLoop(
                 bridge=self._bridge,
                 policy=policy,
                 metadata=ready.metadata,
+                joints=self.joints,
+                tick_period_s=ready.tick_period_s,
                 observer=ready.observer,
                 inbox=self._inbox,
                 listeners=self._listeners,
@@ -136,8 +150,8 @@ class RobotRun:
                 splice=ready.splice,
                 limits=self._limits,
             )
-            loop.run(prompt or ready.metadata.default_prompt, seconds)
-        return RunResult(self.life.outcome or Outcome.FAULT, self.life.reason, loop.played_s)
+            self._loop.run(prompt or ready.metadata.default_prompt, seconds)
+        return RunResult(self.life.outcome or Outcome.FAULT, self.life.reason, self.played_s)
 
     def _check(self, prompt: str, stack: ExitStack) -> Ready:
         if self._clear:
@@ -149,9 +163,53 @@ class RobotRun:
             self.life.end(Outcome.REFUSED, str(error))
             raise
 
-    def _describe(self, metadata: policy_pb2.PolicyMetadata) -> str:
-        overrides = ", ".join((*self.accepted, *metadata.overrides)) or "none"
-        return f"{self.robot.name}; {self._policy.name}; {metadata.model} {metadata.scheme}; overrides: {overrides}"
+    def _describe(self) -> str:
+        overrides = ", ".join(self.overrides) or "none"
+        return f"{self.robot.name}; {self.policy_name}; overrides: {overrides}"
+
+    # What there is to see, at any time and from any thread.
+
+    @property
+    def prompt(self) -> str:
+        """What the policy is asked to do now."""
+        return self._prompt if self._loop is None else self._loop.prompt
+
+    @property
+    def played_s(self) -> float:
+        """How long the arm was armed so far, seconds."""
+        return 0.0 if self._loop is None else self._loop.played_s
+
+    @property
+    def tick_period_s(self) -> float:
+        """Seconds between two ticks; as the robot file says before the bridge was asked."""
+        return 1 / (self.robot.control_hz or 1) if self._ready is None else self._ready.tick_period_s
+
+    @property
+    def policy_name(self) -> str:
+        """Which policy it is, in words."""
+        if self._ready is None:
+            return self._policy.name
+        metadata = self._ready.metadata
+        return f"{metadata.model} {metadata.scheme}, {self._policy.name}"
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Rules that this user, or that of the policy, overrode by name."""
+        of_policy = () if self._ready is None else self._ready.metadata.overrides
+        return (*self.accepted, *of_policy)
+
+    @property
+    def cameras(self) -> CameraSet | None:
+        """The open cameras; None before they were opened."""
+        return None if self._ready is None else self._ready.observer.cameras
+
+    def listen(self, listener: RunListener) -> None:
+        """Adds a listener; before `play`."""
+        self._listeners.add(listener)
+
+    def note(self, name: str, text: str) -> None:
+        """Puts an event among those of the run."""
+        self._listeners.say(name, text)
 
     # From any thread, while `play` runs.
 
@@ -165,7 +223,15 @@ class RobotRun:
 
     def change_prompt(self, prompt: str) -> None:
         """The next observation is taken at once, with this prompt."""
-        self._inbox.put(Wish("prompt", prompt))
+        self._inbox.put(Wish("change_prompt", prompt))
+
+    def take_over(self, source: SetpointSource) -> None:
+        """A person moves the arm from now on, by what `source` says; the arm is armed if it was not."""
+        self._inbox.put(Wish("take_over", source.name, source))
+
+    def hand_back(self, reason: str = "handed back") -> None:
+        """The policy moves the arm again, from a new observation."""
+        self._inbox.put(Wish("hand_back", reason))
 
     def label(self, text: str) -> None:
         """Puts a label of a person at this moment of the run."""
