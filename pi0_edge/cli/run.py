@@ -154,7 +154,7 @@ def _watched(
     run.listen(figures)
     with contextlib.ExitStack() as stack:
         if dashboard and out.console.is_terminal:
-            stack.enter_context(Dashboard(run, figures, keys).shown(out.console))
+            stack.enter_context(Dashboard(run, figures, keys, out.console).shown())
         else:
             run.listen(EventLines(out.print))
         stack.enter_context(listening(keys))

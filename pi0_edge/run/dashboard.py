@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
+from rich.layout import Layout
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from pi0_edge.run.robot_run import RobotRun
 
 DRAWN_PER_S = 8
-EVENTS_SHOWN = 6
 BAR_WIDTH = 16
+
+_HEAD_ROWS = 5
+_FIGURE_ROWS = 8
+_LEAST_EVENTS, _MOST_EVENTS = 3, 12
 
 _PHASE_STYLES = {
     Phase.CHECKING: "bold black on white",
@@ -48,28 +51,40 @@ _WRONG = "bold red"
 class Dashboard:
     """Draws one run."""
 
-    def __init__(self, run: RobotRun, figures: RunFigures, keys: RunKeys) -> None:
-        """Takes what it shows."""
+    def __init__(self, run: RobotRun, figures: RunFigures, keys: RunKeys, console: Console) -> None:
+        """Takes what it shows, and where."""
+        self._console = console
         self._run = run
         self._figures = figures
         self._keys = keys
 
     @contextlib.contextmanager
-    def shown(self, console: Console) -> Iterator[None]:
+    def shown(self) -> Iterator[None]:
         """Takes over the terminal while the context lasts; warnings of the log become events."""
         handlers: list[logging.Handler] = [_WarningsBecomeEvents(self._run)]
         root = logging.getLogger()
         before, root.handlers = root.handlers, handlers
         try:
-            with Live(get_renderable=self.draw, console=console, screen=True, refresh_per_second=DRAWN_PER_S):
+            with Live(get_renderable=self.draw, console=self._console, screen=True, refresh_per_second=DRAWN_PER_S):
                 yield
         finally:
             root.handlers = before
 
     def draw(self) -> RenderableType:
-        """The screen as it is now."""
-        figures = Columns([self._chunks(), self._cameras()], expand=True)
-        return Group(self._head(), self._joints(), figures, self._events(), self._foot())
+        """The screen as it is now; where the terminal is low, the table of joints is cut."""
+        head, foot = self._head(), self._foot()
+        spare = self._console.height - _HEAD_ROWS - _FIGURE_ROWS - (self._run.joints.count + 3) - 1
+        events = min(max(spare - 2, _LEAST_EVENTS), _MOST_EVENTS)
+        layout = Layout()
+        layout.split_column(
+            Layout(head, size=_HEAD_ROWS),
+            Layout(name="figures", size=_FIGURE_ROWS),
+            Layout(self._joints(), size=self._run.joints.count + 3 if spare > _LEAST_EVENTS else None),
+            Layout(self._events(events), size=events + 2),
+            Layout(foot, size=1),
+        )
+        layout["figures"].split_row(Layout(self._chunks()), Layout(self._cameras()))
+        return layout
 
     def _head(self) -> RenderableType:
         run, tick = self._run, self._figures.tick
@@ -81,7 +96,8 @@ class Dashboard:
             faults = ", ".join(fault.name or "" for fault in Fault if tick.faults & fault)
             line.append(f" {faults} {tick.fault_joint}" if faults else "", style=_WRONG)
         line.append(f"   {_time(run.played_s, run.seconds)}", style="default on default")
-        line.append(f"   {run.life.reason}", style="dim default on default")
+        line.append(f"   {run.life.reason}", style="default on default")
+        line.truncate(self._console.width - 4, overflow="ellipsis")
         lines = [line, Text.assemble(("prompt  ", "dim"), run.prompt or "–")]
         if overrides := run.overrides:
             lines.append(Text(f" overridden: {', '.join(overrides)} ", style="bold white on red"))
@@ -124,7 +140,7 @@ class Dashboard:
         table.add_row("ring of setpoints", f"{level} ticks", _bar(level / RING_DEPTH, 12))
         outcomes = ", ".join(f"{count} {name.lower()}" for name, count in sorted(figures.outcomes.items()))
         table.add_row("chunks", outcomes or "–", "")
-        return Panel(table, title=self._run.policy_name, title_align="left", border_style="dim", height=8)
+        return Panel(table, title=self._run.policy_name, title_align="left", border_style="dim")
 
     def _cameras(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -137,15 +153,15 @@ class Dashboard:
             size = "" if health.width is None else f"{health.width}×{health.height}"
             fault = "" if health.fault is None else Text(f"{health.fault.kind}: {health.fault.message}", style=_WRONG)
             table.add_row(name, f"{health.rate_hz:.1f}/s", f"age {age}", size, f"{health.dropped} lost", fault)
-        return Panel(table, title="cameras", title_align="left", border_style="dim", height=8)
+        return Panel(table, title="cameras", title_align="left", border_style="dim")
 
-    def _events(self) -> RenderableType:
+    def _events(self, count: int) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         now = time.monotonic_ns()
-        for event in list(self._figures.events)[-EVENTS_SHOWN:]:
+        for event in list(self._figures.events)[-count:]:
             ago = f"{(now - event.time_ns) * 1e-9:.0f} s ago"
             table.add_row(Text(ago, style="dim", justify="right"), Text(event.name, style="bold"), Text(event.text))
-        return Panel(table, title="events", title_align="left", border_style="dim", height=EVENTS_SHOWN + 2)
+        return Panel(table, title="events", title_align="left", border_style="dim")
 
     def _foot(self) -> RenderableType:
         if self._keys.editing:
@@ -174,7 +190,7 @@ def _joint_cells(tick: Tick, joints: RobotJoints, place: int) -> list[Renderable
     if not flags & JointFlag.MEASURED:
         unknown = Text("–", style="dim")
         return [
-            f"{commanded:.3f}",
+            _position(commanded),
             unknown,
             unknown,
             _marker(float(share)),
@@ -188,14 +204,18 @@ def _joint_cells(tick: Tick, joints: RobotJoints, place: int) -> list[Renderable
     if not flags & JointFlag.TORQUE:
         errors.insert(0, "no torque")
     return [
-        f"{commanded:.3f}",
-        f"{measured:.3f}",
+        _position(commanded),
+        _position(measured),
         f"{commanded - measured:+.3f}",
         _marker(float(share)),
         f"{float(tick.current[place]):.2f} A",
         f"{1e3 * float(tick.measurement_age_s[place]):.0f} ms",
         Text(", ".join(errors), style=_WRONG),
     ]
+
+
+def _position(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # no minus before a zero
 
 
 def _marker(share: float) -> Text:

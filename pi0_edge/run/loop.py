@@ -119,7 +119,7 @@ class RunLoop:
         """
         self.prompt, self._seconds = prompt, seconds
         try:
-            self._go(Step.START, prompt)
+            self._go(Step.START)
             while not self._life.ended:
                 self._handle_next()
         except BridgeError as error:
