@@ -222,7 +222,7 @@ class RunLoop:
             self._life.end(Outcome.REFUSED, f"the policy refused an observation: {error}")
             return
         self._policy_lost = str(error) or type(error).__name__
-        self._count_failure(self._policy_lost)
+        self._count_failure(Outcome.LOST, self._policy_lost)
         if self._life.phase is Phase.PLAYING:
             self._hold(self._policy_lost)
 
@@ -246,7 +246,7 @@ class RunLoop:
             self._failures = 0
             self._note_owner(sent, item.report.first_tick)
         else:
-            self._count_failure(item.report.reason)
+            self._count_failure(Outcome.REFUSED, item.report.reason)
 
     def _note_owner(self, sent: Sent, first_tick: int) -> None:
         """Says whose the ticks are from a tick on, where that changes, and what a person commanded."""
@@ -257,10 +257,10 @@ class RunLoop:
             self._owner = owner
             self._listeners.say(owner, f"the ticks are the {owner}'s from {first_tick} on", first_tick)
 
-    def _count_failure(self, reason: str) -> None:
+    def _count_failure(self, outcome: Outcome, reason: str) -> None:
         self._failures += 1
         if self._failures >= MOST_FAILURES:
-            self._life.end(Outcome.LOST, f"{MOST_FAILURES} chunks in a row came to nothing: {reason}")
+            self._life.end(outcome, f"{MOST_FAILURES} chunks in a row came to nothing: {reason}")
 
     # What is missing, and what is back.
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from firmware_bridge.client import BridgeClient
+from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.child_process import start_child, stop_child
 
 READY_S = 90.0
@@ -32,16 +34,25 @@ class RunSystem:
 
     folder: Path
     stack: contextlib.ExitStack
-    board: Part = field(init=False)
+    board: EmulatedBoard = field(init=False)
     bridge: Part = field(init=False)
     policy: Part = field(init=False)
     camera: Part = field(init=False)
 
     def start_board(self) -> None:
-        self.board = self._start("board", r"^(/dev/\S+)$", "firmware_bridge.emulator.board")
+        self.board = self.stack.enter_context(EmulatedBoard())
+
+    def begin(self) -> None:
+        """Resets board and table: the arm is disarmed and at home, the cube is where the policy knows it."""
+        with BridgeClient(self.bridge.address, "test") as bridge, bridge.telemetry() as ticks:
+            before = next(ticks).tick
+            self.board.reset()
+            while next(ticks).tick >= before:
+                pass
+            bridge.wait_ready()
 
     def start_bridge(self) -> None:
-        arguments = ("--port", self.board.address, "--listen", "127.0.0.1:0")
+        arguments = ("--port", self.board.port, "--listen", "127.0.0.1:0")
         self.bridge = self._start("bridge", r"bridge ready: listening on ([^,\s]+)", "firmware_bridge", *arguments)
 
     def start_policy(self, listen: str = "127.0.0.1:0") -> None:

@@ -1,5 +1,7 @@
 """A camera above the simulated table, as a process: the simulation follows telemetry, and its images go to a folder.
 
+A reset of the board puts the table back to its beginning.
+
 `python table_camera.py BRIDGE FOLDER` writes FOLDER/table.bmp anew 25 times a second, and says "ready" after the first.
 """
 
@@ -32,6 +34,8 @@ def follow(ticks: Iterator[Tick], table: AlohaTransferCube, folder: Path) -> Non
     """Executes in the simulation what the firmware executes."""
     last = next(ticks)
     for tick in ticks:
+        if tick.tick < last.tick:  # the board was reset: its joints are at home
+            table.reset(SEED)
         for _ in range(min(tick.tick - last.tick, MOST_MISSED)):
             table.step(tick.executed)
         if tick.tick // EVERY_TICKS != last.tick // EVERY_TICKS:

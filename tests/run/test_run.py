@@ -1,0 +1,179 @@
+"""A run with the real parts: shipped policy on a server, bridge, firmware in QEMU, a camera above a simulated table."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_system import RunSystem, run_system
+from watched_run import WatchedRun
+
+from firmware_bridge.client import BridgeClient, Tick
+from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.serial_link import State
+from pi0_edge.run.interventions import StreamedSetpoints
+from pi0_edge.run.life_cycle import Outcome, Phase
+from pi0_edge.run.problems import PreflightError
+from pi0_edge.run.robot_run import RobotRun
+
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("gym_aloha") is None, reason="the extra [sim] is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def processes(firmware_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSystem]:
+    with run_system(tmp_path_factory.mktemp("run")) as system:
+        yield system
+
+
+@pytest.fixture
+def system(processes: RunSystem) -> RunSystem:
+    processes.begin()
+    return processes
+
+
+def state_of(system: RunSystem) -> State:
+    with BridgeClient(system.bridge.address, "test") as bridge:
+        return State(bridge.status().state)
+
+
+def moved(ticks: list[Tick]) -> float:
+    """The largest way of a joint."""
+    return float(np.ptp([tick.executed for tick in ticks], axis=0).max())
+
+
+def test_a_run_plays_chunks_of_the_policy_until_its_time_is_up(system: RunSystem):
+    with WatchedRun(system, seconds=2.5) as watched:
+        result = watched.end()
+    assert (result.outcome, result.reason) == (Outcome.DONE, "the time is up")
+    assert 2.5 <= result.played_s < 3.0
+    assert watched.names == ["started", "playing", "armed", "policy", "disarmed", "stopped"]
+    accepted = [one for one in watched.answered if one.report.outcome == ChunkReport.ACCEPTED]
+    assert len(accepted) >= 3 and len(watched.answered) <= len(watched.observed)
+    of_chunks = {one.observed.tick for one in accepted}
+    executed = [tick for tick in watched.ticks if tick.chunk_id]
+    assert len(executed) > 60 and {tick.observed_tick for tick in executed} <= of_chunks
+    begin = watched.wait("policy").tick
+    assert begin == accepted[0].report.first_tick and executed[0].tick >= begin
+    assert moved(executed) > 0.1
+    assert state_of(system) == State.DISARMED
+
+
+def test_an_observation_shows_its_tick_and_is_answered_by_a_chunk_that_continues_the_plan(system: RunSystem):
+    with WatchedRun(system, seconds=2.0) as watched:
+        watched.end()
+    by_tick = {tick.tick: tick for tick in watched.ticks}
+    for observed in watched.observed:
+        np.testing.assert_array_equal(observed.state, by_tick[observed.tick].measured)
+        assert set(observed.images) == {"top"} and observed.prompt == "Transfer cube"
+        assert 0 <= (observed.time_ns - observed.images["top"].taken_ns) * 1e-9 < 0.5
+    assert watched.observed[0].continuation is None
+    assert all(observed.continuation is not None for observed in watched.observed[1:])
+    assert len({observed.noise_seed for observed in watched.observed}) == len(watched.observed)
+
+
+def test_a_pause_holds_the_arm_still_and_resume_goes_on_from_a_new_observation(system: RunSystem):
+    with WatchedRun(system) as watched:
+        watched.wait("policy")
+        watched.wait_ticks(30)
+        watched.run.pause()
+        watched.wait("disarmed")
+        watched.wait_ticks(50)  # it brakes
+        still, asked = watched.wait_ticks(25), len(watched.observed)
+        assert {tick.state for tick in still} == {State.DISARMED} and moved(still) == 0.0
+        watched.run.change_prompt("Transfer the cube")
+        watched.run.resume()
+        watched.wait("armed", 2)
+        watched.wait_ticks(40)
+        assert watched.observed[asked].tick > still[-1].tick and watched.observed[asked].continuation is None
+        assert {one.prompt for one in watched.observed[asked:]} == {"Transfer the cube"}
+        watched.run.label("good")
+    assert watched.end().outcome is Outcome.DONE
+    assert [watched.names.count(name) for name in ("paused", "armed", "disarmed", "prompt", "label")] == [1, 2, 2, 1, 1]
+
+
+def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem):
+    with WatchedRun(system) as watched:
+        watched.wait("policy")
+        watched.wait_ticks(20)
+        leader = StreamedSetpoints("leader arm", watched.run.joints)
+        watched.run.take_over(leader)
+        begin = watched.wait("person").tick
+        target = watched.ticks[-1].executed.astype(np.float64)
+        target[6] = 0.5
+        for _ in range(60):
+            leader.put(target)
+            last = watched.wait_ticks(1)[0]
+        assert abs(last.executed[6] - 0.5) < 1e-3
+        silent = watched.wait_ticks(30)  # the person says nothing any more
+        assert moved(silent[-5:]) < 1e-3 and silent[-1].state == State.RUNNING
+        observed = len(watched.observed)
+        watched.run.hand_back()
+        end = watched.wait("policy", 2).tick
+        assert all(not begin <= one.report.first_tick < end for one in watched.answered if one.report.first_tick)
+        assert watched.observed[observed].continuation is not None
+        setpoints = [event for event in watched.events if event.name == "setpoints"]
+        assert setpoints[0].tick == begin and len(setpoints) > 10
+    assert watched.end().outcome is Outcome.DONE
+
+
+def test_the_arm_is_held_while_a_camera_is_lost_and_goes_on_when_it_is_back(system: RunSystem):
+    hidden = system.folder / "hidden"
+    with WatchedRun(system) as watched:
+        watched.wait("policy")
+        system.images.rename(hidden)
+        assert "camera top" in watched.wait("holding").text
+        assert watched.run.life.phase is Phase.HOLDING and watched.wait("disarmed")
+        hidden.rename(system.images)
+        assert watched.wait("playing", 2).text == "what was missing is back"
+        watched.wait("armed", 2)
+    assert watched.end().outcome is Outcome.DONE
+
+
+def test_a_stop_by_another_client_ends_the_run_and_a_new_run_has_to_clear_it(system: RunSystem):
+    with WatchedRun(system) as watched, BridgeClient(system.bridge.address, "bystander") as bystander:
+        watched.wait("policy")
+        bystander.estop("smoke")
+        result = watched.end()
+    assert result.outcome is Outcome.ESTOPPED and "became ESTOP (ESTOP_COMMAND)" in result.reason
+    assert state_of(system) == State.ESTOP
+    with pytest.raises(PreflightError, match="arm-state: the arm is ESTOP; look at the arm"):
+        WatchedRun(system, clear=False).run.play()
+    with WatchedRun(system, seconds=0.5) as watched:
+        assert watched.end().outcome is Outcome.DONE
+
+
+def test_a_client_that_holds_the_arm_is_named(system: RunSystem):
+    with BridgeClient(system.bridge.address, "somebody else") as other:
+        other.arm(other.status().joint_names)
+        try:
+            with pytest.raises(PreflightError, match="arm-owner: client 'somebody else' holds the arm"):
+                WatchedRun(system).run.play()
+        finally:
+            other.disarm()
+
+
+def test_a_robot_that_fits_nothing_is_refused_with_all_problems_at_once(system: RunSystem, tmp_path: Path):
+    cameras = tmp_path / "cameras.yaml"
+    cameras.write_text(f"front: {{source: 'folder:{tmp_path / 'nothing'}'}}\n")
+    run = RobotRun("so101", system.policy.address, cameras, system.bridge.address, clear=True)
+    with run, pytest.raises(PreflightError) as refused:
+        run.play("fold the towel")
+    rules = {problem.rule for problem in refused.value.problems}
+    assert rules >= {"bridge-robot", "action-names", "state-dim", "missing-camera", "camera"}
+    assert run.life.outcome is Outcome.REFUSED and state_of(system) == State.DISARMED
+
+
+def test_no_part_answers(tmp_path: Path):
+    cameras = tmp_path / "cameras.yaml"
+    cameras.write_text("top: {source: 'lavfi:testsrc=size=64x64:rate=25'}\n")
+    with RobotRun("aloha_sim", "127.0.0.1:9", cameras, "127.0.0.1:9") as run, pytest.raises(PreflightError) as refused:
+        run.play()
+    assert [problem.rule for problem in refused.value.problems] == ["bridge", "policy"]
