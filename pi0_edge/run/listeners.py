@@ -49,6 +49,7 @@ class Listeners:
 
     def say(self, name: str, text: str = "", tick: int | None = None) -> None:
         """Tells of an event at a tick, the newest one where None."""
+        self._tick = max(self._tick, tick or 0)
         self.on_event(Event(self._tick if tick is None else tick, time.monotonic_ns(), name, text))
 
     def _tell(self, call: Callable[[RunListener], None]) -> None:

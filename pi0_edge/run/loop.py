@@ -211,18 +211,19 @@ class RunLoop:
     def _on_inferred(self, item: Inferred) -> None:
         self._policy.busy = False
         if isinstance(item.answer, Exception):
-            self._on_policy_error(item.answer)
+            self._on_policy_error(item.answer, was_probe=item.observed is None)
         elif isinstance(item.answer, policy_pb2.PolicyMetadata):
             self._on_policy_back(item.answer)
         elif self._motion is not None and item.observed is not None and self._motion.asked is item.observed:
             self._motion.send_policy_chunk(item.observed, item.answer, item.time_ns)
 
-    def _on_policy_error(self, error: Exception) -> None:
+    def _on_policy_error(self, error: Exception, was_probe: bool) -> None:
         if is_refusal(error):
             self._life.end(Outcome.REFUSED, f"the policy refused an observation: {error}")
             return
         self._policy_lost = str(error) or type(error).__name__
-        self._count_failure(Outcome.LOST, self._policy_lost)
+        if not was_probe:
+            self._count_failure(Outcome.LOST, self._policy_lost)
         if self._life.phase is Phase.PLAYING:
             self._hold(self._policy_lost)
 

@@ -1,4 +1,4 @@
-"""How a run ends when a process is stopped or killed, from the command line: exit code, message, and where the arm is."""
+"""How a run ends when a process is stopped or killed: exit code of the command, message, and where the arm is."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 from run_system import RunSystem, run_system
 
 from firmware_bridge.client import BridgeClient
+from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.protos.serial_link import Fault, State
 from pi0_edge.run.life_cycle import Outcome
 
@@ -117,7 +118,7 @@ def status(system: RunSystem) -> tuple[State, Fault, str]:
 
 def wait_until_at_rest(system: RunSystem) -> tuple[State, Fault, str]:
     deadline = time.monotonic() + 3.0
-    while (found := status(system))[0] in (State.RUNNING, State.STARVED) and time.monotonic() < deadline:
+    while (found := status(system))[0] in ACTIVE_STATES and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
