@@ -76,9 +76,9 @@ void servo_protocol_reset(uint8_t bus)
     dynamixel_reset(&receivers[bus]);
 }
 
-void servo_protocol_receive(uint8_t bus, uint8_t byte)
+bool servo_protocol_receive(uint8_t bus, uint8_t byte)
 {
-    dynamixel_receive(&receivers[bus], byte);
+    return dynamixel_receive(&receivers[bus], byte);
 }
 
 static uint32_t number_at(const uint8_t *data, unsigned size)

@@ -64,6 +64,7 @@ struct dynamixel_status {
 struct dynamixel_receiver {
     uint8_t packet[DYNAMIXEL_LONGEST_RECEIVED];
     size_t received;
+    size_t needed; /* so many bytes are received before there can be a packet */
     size_t valid; /* size of the status packet at the begin of `packet`, 0 where there is none yet */
     size_t next;  /* where the next servo's part of it begins */
 };
@@ -71,11 +72,10 @@ struct dynamixel_receiver {
 /* Forgets the bytes of a packet that never became complete. */
 void dynamixel_reset(struct dynamixel_receiver *receiver);
 
-/* Takes one byte from the bus. */
-void dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte);
+/* Takes one byte from the bus; returns whether dynamixel_next is to be called. */
+bool dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte);
 
-/* Takes the next answer of the bytes that came; returns false where there is none. To be called after every byte until
- * then. Instructions are ignored: they are those that the board itself sent. Where a packet is damaged, the search for
+/* Takes the next answer of the bytes that came; returns false where there is none. To be called until then. Instructions are ignored: they are those that the board itself sent. Where a packet is damaged, the search for
  * the next one goes on at its second byte. `fast_size` is how many bytes each servo was asked for by a fast sync read. */
 bool dynamixel_next(struct dynamixel_receiver *receiver, size_t fast_size, struct dynamixel_status *status);
 

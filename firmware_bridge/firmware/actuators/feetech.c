@@ -66,9 +66,9 @@ void servo_protocol_reset(uint8_t bus)
     feetech_reset(&receivers[bus]);
 }
 
-void servo_protocol_receive(uint8_t bus, uint8_t byte)
+bool servo_protocol_receive(uint8_t bus, uint8_t byte)
 {
-    feetech_receive(&receivers[bus], byte);
+    return feetech_receive(&receivers[bus], byte);
 }
 
 static uint8_t errors_of(uint8_t bits)

@@ -158,6 +158,14 @@ static void take_from_bus(const struct joint_table *table, struct bus *bus, cons
     }
 }
 
+static void take_packets(const struct joint_table *table, uint8_t number)
+{
+    struct servo_reading reading;
+    while (servo_protocol_next(number, &reading)) {
+        take_from_bus(table, &buses[number], &reading);
+    }
+}
+
 static void receive(const struct joint_table *table, uint8_t number)
 {
     uint8_t bytes[READ_AT_ONCE];
@@ -165,10 +173,8 @@ static void receive(const struct joint_table *table, uint8_t number)
     do {
         size = board_bus_read(number, bytes, sizeof bytes);
         for (size_t i = 0; i < size; i++) {
-            struct servo_reading reading;
-            servo_protocol_receive(number, bytes[i]);
-            while (servo_protocol_next(number, &reading)) {
-                take_from_bus(table, &buses[number], &reading);
+            if (servo_protocol_receive(number, bytes[i])) {
+                take_packets(table, number);
             }
         }
     } while (size == sizeof bytes);

@@ -54,8 +54,8 @@ size_t servo_protocol_request(enum servo_block block, bool together, const uint8
 /* Forgets the incomplete packet of a bus. */
 void servo_protocol_reset(uint8_t bus);
 
-/* Takes one byte of a bus, and then the readings that it completes; returns false where there is none. */
-void servo_protocol_receive(uint8_t bus, uint8_t byte);
+/* Takes one byte of a bus; returns whether it may complete a packet. Then the readings are taken, until there is none. */
+bool servo_protocol_receive(uint8_t bus, uint8_t byte);
 bool servo_protocol_next(uint8_t bus, struct servo_reading *reading);
 
 #endif
