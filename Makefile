@@ -70,6 +70,8 @@ docs: setup
 
 firmware: system
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb host
+	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb ROBOT=aloha ACTUATORS=dynamixel BUILD=build/aloha
+	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware lm3s6965evb ROBOT=so101 ACTUATORS=feetech BUILD=build/so101
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory -s -C firmware_bridge/firmware rp2040js || \
 		echo "the emulator of the Raspberry Pi Pico could not be installed: its tests will be skipped"
 

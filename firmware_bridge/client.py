@@ -95,6 +95,11 @@ class Tick(NamedTuple):
     `executed` is float32 [joints], physical units; `chunk_id` and `observed_tick` name the chunk and the observation
     behind it, 0 where no setpoint was executed; `host_time_s` is when the tick began on the bridge's monotonic clock,
     0 where that is not known yet.
+
+    `measured` is where the joints were, float32 [joints] in physical units: the commanded position where
+    `joint_flags`, uint8 [joints] with bits of `JointFlag`, lacks MEASURED. `measurement_age_s`, float32 [joints],
+    counts to the begin of the tick and is infinite without a measurement; `current` is float32 [joints], ampere.
+    `fault_joint` names the joint that a latched fault is about.
     """
 
     tick: int
@@ -108,6 +113,11 @@ class Tick(NamedTuple):
     executed: NDArray[np.float32]
     observed_tick: int
     host_time_s: float
+    measured: NDArray[np.float32]
+    measurement_age_s: NDArray[np.float32]
+    current: NDArray[np.float32]
+    joint_flags: NDArray[np.uint8]
+    fault_joint: str
 
 
 class BridgeClient:
@@ -188,6 +198,11 @@ class BridgeClient:
         with calls(self.address):
             return State(self._bridge.Clear(self._request(reason), timeout=_CALL_LIMIT_S).state)
 
+    def release(self, reason: str = "") -> State:
+        """Takes the torque off the servos of a DISARMED arm, so that it can be moved by hand. Errors as `arm`."""
+        with calls(self.address):
+            return State(self._bridge.Release(self._request(reason), timeout=_CALL_LIMIT_S).state)
+
     def status(self) -> bridge_pb2.Status:
         """State of arm and link, as `protos/bridge.proto` describes it. Errors as `arm`."""
         with calls(self.address):
@@ -236,4 +251,9 @@ def _tick(message: bridge_pb2.Telemetry) -> Tick:
         executed=np.array(message.executed, dtype=np.float32),
         observed_tick=message.observed_tick,
         host_time_s=message.host_time_s,
+        measured=np.array(message.measured, dtype=np.float32),
+        measurement_age_s=np.array(message.measurement_age_s, dtype=np.float32),
+        current=np.array(message.current, dtype=np.float32),
+        joint_flags=np.frombuffer(message.joint_flags, np.uint8),
+        fault_joint=message.fault_joint,
     )

@@ -33,8 +33,11 @@ class RobotJoints:
         margin: How far beyond a limit an action may lie and still be brought back to it.
         velocity: Limit, units per second.
         acceleration: Limit, units per second squared.
-        home: Position after a reset.
+        home: Position that a joint without encoder is taken to have after a reset.
         resolution: Units of one count on the wire.
+        following_error: Largest distance from the commanded position before the firmware stops; 0 where it does not.
+        current: Largest current, A; 0 where the firmware does not watch it.
+        servo_hz: Servo steps per second.
         limits_hash: CRC-32 of the table, as the firmware reports it.
     """
 
@@ -47,12 +50,19 @@ class RobotJoints:
     acceleration: NDArray[np.float64]
     home: NDArray[np.float64]
     resolution: NDArray[np.float64]
+    following_error: NDArray[np.float64]
+    current: NDArray[np.float64]
+    servo_hz: int
     limits_hash: int
 
     @property
     def count(self) -> int:
         """Number of joints."""
         return len(self.names)
+
+    def joint_name(self, number: int) -> str:
+        """The joint with this number in a message of the firmware; empty where it names none."""
+        return self.names[number] if number < self.count else ""
 
     def to_counts(self, positions: NDArray[np.float64]) -> NDArray[np.int16]:
         """The nearest counts that lie within the limits, [..., joints]."""
@@ -107,6 +117,9 @@ def joints_of(table: JointTable) -> RobotJoints:
         acceleration=_column(table.joints, "acceleration"),
         home=_column(table.joints, "home"),
         resolution=_column(table.joints, "resolution"),
+        following_error=_column(table.joints, "following_error"),
+        current=_column(table.joints, "current"),
+        servo_hz=table.servo_hz,
         limits_hash=table.limits_hash,
     )
 

@@ -92,7 +92,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "clock", "age")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "clock", "age", "joints", "fault_joint", "faults")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,9 @@ class Status(_message.Message):
     JOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
+    JOINTS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_JOINT_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
     state: State
     link_up: bool
     owner: str
@@ -115,7 +118,20 @@ class Status(_message.Message):
     joint_names: _containers.RepeatedScalarFieldContainer[str]
     clock: ClockEstimate
     age: AgeOfInformation
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ...) -> None: ...
+    joints: _containers.RepeatedCompositeFieldContainer[JointHealth]
+    fault_joint: str
+    faults: int
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ...) -> None: ...
+
+class JointHealth(_message.Message):
+    __slots__ = ("name", "temperature", "volts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    VOLTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    temperature: float
+    volts: float
+    def __init__(self, name: _Optional[str] = ..., temperature: _Optional[float] = ..., volts: _Optional[float] = ...) -> None: ...
 
 class AgeOfInformation(_message.Message):
     __slots__ = ("ticks", "p50_ms", "p99_ms", "max_ms")
@@ -144,7 +160,7 @@ class ClockEstimate(_message.Message):
     def __init__(self, drift_ppm: _Optional[float] = ..., uncertainty_ms: _Optional[float] = ..., round_trips: _Optional[int] = ..., rejected: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class LinkCounters(_message.Message):
-    __slots__ = ("frames_received", "crc_errors", "framing_errors", "duplicate_frames", "sequence_gaps", "receive_overruns", "chunks_accepted", "chunks_refused", "starved_ticks", "limited_ticks", "missed_ticks")
+    __slots__ = ("frames_received", "crc_errors", "framing_errors", "duplicate_frames", "sequence_gaps", "receive_overruns", "chunks_accepted", "chunks_refused", "starved_ticks", "limited_ticks", "missed_ticks", "bus_errors")
     FRAMES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     CRC_ERRORS_FIELD_NUMBER: _ClassVar[int]
     FRAMING_ERRORS_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +172,7 @@ class LinkCounters(_message.Message):
     STARVED_TICKS_FIELD_NUMBER: _ClassVar[int]
     LIMITED_TICKS_FIELD_NUMBER: _ClassVar[int]
     MISSED_TICKS_FIELD_NUMBER: _ClassVar[int]
+    BUS_ERRORS_FIELD_NUMBER: _ClassVar[int]
     frames_received: int
     crc_errors: int
     framing_errors: int
@@ -167,14 +184,15 @@ class LinkCounters(_message.Message):
     starved_ticks: int
     limited_ticks: int
     missed_ticks: int
-    def __init__(self, frames_received: _Optional[int] = ..., crc_errors: _Optional[int] = ..., framing_errors: _Optional[int] = ..., duplicate_frames: _Optional[int] = ..., sequence_gaps: _Optional[int] = ..., receive_overruns: _Optional[int] = ..., chunks_accepted: _Optional[int] = ..., chunks_refused: _Optional[int] = ..., starved_ticks: _Optional[int] = ..., limited_ticks: _Optional[int] = ..., missed_ticks: _Optional[int] = ...) -> None: ...
+    bus_errors: int
+    def __init__(self, frames_received: _Optional[int] = ..., crc_errors: _Optional[int] = ..., framing_errors: _Optional[int] = ..., duplicate_frames: _Optional[int] = ..., sequence_gaps: _Optional[int] = ..., receive_overruns: _Optional[int] = ..., chunks_accepted: _Optional[int] = ..., chunks_refused: _Optional[int] = ..., starved_ticks: _Optional[int] = ..., limited_ticks: _Optional[int] = ..., missed_ticks: _Optional[int] = ..., bus_errors: _Optional[int] = ...) -> None: ...
 
 class TelemetryRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed", "clock", "host_time_s", "observed_tick")
+    __slots__ = ("tick", "counter", "counter_hz", "state", "faults", "ring_level", "chunk_id", "flags", "executed", "clock", "host_time_s", "observed_tick", "measured", "measurement_age_s", "current", "joint_flags", "fault_joint")
     TICK_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     COUNTER_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +205,11 @@ class Telemetry(_message.Message):
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     HOST_TIME_S_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_TICK_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENT_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    JOINT_FLAGS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_JOINT_FIELD_NUMBER: _ClassVar[int]
     tick: int
     counter: int
     counter_hz: int
@@ -199,4 +222,9 @@ class Telemetry(_message.Message):
     clock: ClockEstimate
     host_time_s: float
     observed_tick: int
-    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., host_time_s: _Optional[float] = ..., observed_tick: _Optional[int] = ...) -> None: ...
+    measured: _containers.RepeatedScalarFieldContainer[float]
+    measurement_age_s: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    joint_flags: bytes
+    fault_joint: str
+    def __init__(self, tick: _Optional[int] = ..., counter: _Optional[int] = ..., counter_hz: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., faults: _Optional[int] = ..., ring_level: _Optional[int] = ..., chunk_id: _Optional[int] = ..., flags: _Optional[int] = ..., executed: _Optional[_Iterable[float]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., host_time_s: _Optional[float] = ..., observed_tick: _Optional[int] = ..., measured: _Optional[_Iterable[float]] = ..., measurement_age_s: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., joint_flags: _Optional[bytes] = ..., fault_joint: _Optional[str] = ...) -> None: ...

@@ -54,6 +54,11 @@ class RobotBridgeStub(object):
                 request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
                 response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
                 _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/pi0_edge.v1.RobotBridge/Release',
+                request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+                response_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/pi0_edge.v1.RobotBridge/GetStatus',
                 request_serializer=pi0__edge_dot_protos_dot_bridge__pb2.StatusRequest.SerializeToString,
@@ -101,6 +106,13 @@ class RobotBridgeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Release(self, request, context):
+        """Takes the torque off the servos of a DISARMED arm, so that it can be moved by hand. ARM gives it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -141,6 +153,11 @@ def add_RobotBridgeServicer_to_server(servicer, server):
             ),
             'Clear': grpc.unary_unary_rpc_method_handler(
                     servicer.Clear,
+                    request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.FromString,
+                    response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
                     request_deserializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.FromString,
                     response_serializer=pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.SerializeToString,
             ),
@@ -266,6 +283,33 @@ class RobotBridge(object):
             request,
             target,
             '/pi0_edge.v1.RobotBridge/Clear',
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
+            pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pi0_edge.v1.RobotBridge/Release',
             pi0__edge_dot_protos_dot_bridge__pb2.CommandRequest.SerializeToString,
             pi0__edge_dot_protos_dot_bridge__pb2.CommandReply.FromString,
             options,

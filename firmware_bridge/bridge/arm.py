@@ -90,6 +90,12 @@ _POLL_S = 0.005
 logger = logging.getLogger(__name__)
 
 
+_ABOUT_JOINTS = {
+    CommandResult.NOT_MEASURED: "is not measured: its servo does not answer; check power, cable, ID and baud rate",
+    CommandResult.OUTSIDE_LIMITS: "lies outside its position limits; move it inside by hand, or calibrate it",
+}
+
+
 def _never(_: CommandReply) -> bool:
     return False
 
@@ -169,6 +175,27 @@ class ArmControl:
             self._command(Command.CLEAR, wait_while=_stopping)
             return self._await_state(State.DISARMED)
 
+    def release(self, token: str) -> State:
+        """Takes the torque off the servos of a DISARMED arm, so that it can be moved by hand; ARM gives it back.
+
+        Raises:
+            LeaseError: A client holds the arm, and this is not it.
+            StateError: The arm is not DISARMED.
+            LinkError: The firmware does not answer.
+        """
+        if self._leases.owner:
+            self._leases.check(token)
+        with self._busy:
+            self._command(Command.RELEASE)
+            return State.DISARMED
+
+    def describe(self, telemetry: Telemetry) -> str:
+        """State, faults, and the joint that they are about, in words."""
+        faults = [fault.name or "" for fault in Fault if telemetry.faults & fault]
+        joint = self._link.robot.joint_name(telemetry.fault_joint)
+        about = f" of {joint}" if joint else ""
+        return State(telemetry.state).name + (f" ({', '.join(faults)}{about})" if faults else "")
+
     def estop(self, reason: str) -> State:
         """Latches the emergency stop for any client. Does not wait for other commands.
 
@@ -188,15 +215,15 @@ class ArmControl:
             self._seen_active = True
         elif self._seen_active:
             self._seen_active = False
-            self._leases.end(f"at tick {telemetry.tick} the arm became {describe(telemetry)}")
+            self._leases.end(f"at tick {telemetry.tick} the arm became {self.describe(telemetry)}")
 
     def disarm_overdue(self) -> None:
         """Disarms an owner that has not used the lease for too long."""
         if self._leases.overdue:
             logger.warning("client %r plays no chunks; disarming", self._leases.owner)
-            self.release("its client played no chunk for too long")
+            self.give_up("its client played no chunk for too long")
 
-    def release(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         """Disarms if any client holds the arm, as well as the link allows."""
         if not self._leases.owner:
             return
@@ -211,7 +238,7 @@ class ArmControl:
             telemetry = self._link.telemetry
             if self._leases.owner or not self._link.up or telemetry is None or telemetry.state not in ACTIVE_STATES:
                 return
-            logger.warning("nobody holds the arm, yet it is %s; disarming", describe(telemetry))
+            logger.warning("nobody holds the arm, yet it is %s; disarming", self.describe(telemetry))
             try:
                 self._command(Command.DISARM)
             except BridgeError as error:
@@ -233,10 +260,12 @@ class ArmControl:
             reply = self._link.command(command)
         if reply.result != CommandResult.OK:
             telemetry = self._link.telemetry
-            state = describe(telemetry) if telemetry else State(reply.state).name
-            advice = _advice(reply.state, telemetry.faults if telemetry else 0)
-            result = CommandResult(reply.result).name
-            raise StateError(f"the firmware refused {command.name} ({result}): the arm is {state}; {advice}")
+            result = CommandResult(reply.result)
+            state = self.describe(telemetry) if telemetry else State(reply.state).name
+            joint = self._link.robot.joint_name(reply.joint)
+            reason = _ABOUT_JOINTS.get(result, "")
+            advice = f"{joint} {reason}" if reason else _advice(reply.state, telemetry.faults if telemetry else 0)
+            raise StateError(f"the firmware refused {command.name} ({result.name}): the arm is {state}; {advice}")
 
     def _await_state(self, *wanted: State) -> State:
         deadline = time.monotonic() + _CONFIRM_S
@@ -245,14 +274,8 @@ class ArmControl:
             if telemetry is not None and telemetry.state in wanted:
                 return State(telemetry.state)
             time.sleep(_POLL_S)
-        found = describe(telemetry) if (telemetry := self._link.telemetry) else "unknown"
+        found = self.describe(telemetry) if (telemetry := self._link.telemetry) else "unknown"
         raise StateError(f"the arm did not become {wanted[0].name} within {_CONFIRM_S:.0f} s; it is {found}")
-
-
-def describe(telemetry: Telemetry) -> str:
-    """State and faults in words."""
-    faults = [fault.name or "" for fault in Fault if telemetry.faults & fault]
-    return State(telemetry.state).name + (f" ({', '.join(faults)})" if faults else "")
 
 
 def _advice(state: int, faults: int) -> str:

@@ -23,6 +23,7 @@ from firmware_bridge.bridge.schedule import (
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.transfer import Transfer
+from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, State
@@ -61,6 +62,8 @@ _REFUSALS = {
     ChunkResult.NOT_ARMED: "the arm is not armed",
     ChunkResult.WRONG_SHAPE: "the firmware expects another number of joints or steps",
     ChunkResult.OUT_OF_RANGE: "a setpoint is beyond the position limits",
+    ChunkResult.OUT_OF_REACH: "its first setpoint is farther from the measured position than it can move by then; "
+    "begin where the arm is",
 }
 
 
@@ -106,7 +109,7 @@ class ChunkPlayer:
             transfer = self._link.chunks.send_chunk(
                 self._chunk_id, fragments(self._chunk_id, chunk), lambda: self._is_past_due(chunk)
             )
-            report = _report(chunk, transfer)
+            report = _report(chunk, transfer, self._link.robot)
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan = spliced.since(report.first_tick)
             return report
@@ -137,7 +140,7 @@ class ChunkPlayer:
         return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
 
 
-def _report(chunk: ScheduledChunk, transfer: Transfer) -> ChunkReport:
+def _report(chunk: ScheduledChunk, transfer: Transfer, robot: RobotJoints) -> ChunkReport:
     report = ChunkReport(
         chunk_id=transfer.chunk_id,
         first_tick=chunk.first_tick,
@@ -161,5 +164,7 @@ def _report(chunk: ScheduledChunk, transfer: Transfer) -> ChunkReport:
         report.reason = f"it arrived at tick {reply.tick}, after its last action was due"
     else:
         report.outcome = ChunkReport.REJECTED
-        report.reason = f"the firmware refused it: {_REFUSALS.get(ChunkResult(reply.result), 'no reason given')}"
+        joint = robot.joint_name(reply.joint)
+        reason = _REFUSALS.get(ChunkResult(reply.result), "no reason given")
+        report.reason = f"the firmware refused it: {f'{joint}: ' if joint else ''}{reason}"
     return report

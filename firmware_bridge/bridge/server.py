@@ -111,7 +111,7 @@ class BridgeServer:
         """Drains: refuses new calls except `EStop`, disarms, waits for running calls to end, closes the port."""
         self._stopping.set()
         self._server.drain()
-        self._arm.release("the bridge was stopped")
+        self._arm.give_up("the bridge was stopped")
         self._server.stop(_STOP_GRACE_S)
         if self._lease_watchdog.is_alive():
             self._lease_watchdog.join()

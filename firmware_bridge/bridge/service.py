@@ -80,6 +80,12 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             self._arm.clear(request.lease)
         return bridge_pb2.CommandReply(state=self._state())
 
+    def Release(self, request: bridge_pb2.CommandRequest, context: grpc.ServicerContext) -> bridge_pb2.CommandReply:
+        """Takes the torque off the servos of a disarmed arm."""
+        with refusals(context):
+            self._arm.release(request.lease)
+        return bridge_pb2.CommandReply(state=self._state())
+
     def GetStatus(self, request: bridge_pb2.StatusRequest, context: grpc.ServicerContext) -> bridge_pb2.Status:
         """State of the arm and of the link."""
         with refusals(context):
@@ -98,6 +104,9 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             round_trip_ms=clock.round_trip_s * 1e3,
             clock=_clock_message(clock),
             age=_age_message(self._ages.figure(clock.tick_period_s)),
+            joints=self._joint_health(),
+            faults=telemetry.faults if telemetry else 0,
+            fault_joint=self._link.robot.joint_name(telemetry.fault_joint) if telemetry else "",
         )
 
     def PlayChunks(
@@ -128,6 +137,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
     def on_telemetry(self, telemetry: serial_link.Telemetry) -> None:
         """Sends one tick to the watchers. Called in the link's reader thread."""
         clock = self._link.clock
+        measured = self._link.measurements(telemetry)
         self._ages.add(telemetry.tick, telemetry.observed_tick, telemetry.chunk_id)
         self._fanout.publish(
             bridge_pb2.Telemetry(
@@ -141,6 +151,11 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 observed_tick=telemetry.observed_tick,
                 flags=telemetry.flags,
                 executed=telemetry.executed,
+                measured=measured.position.tolist(),
+                measurement_age_s=measured.age_s.tolist(),
+                current=measured.current.tolist(),
+                joint_flags=measured.flags.tobytes(),
+                fault_joint=self._link.robot.joint_name(telemetry.fault_joint),
                 clock=_clock_message(clock),
                 host_time_s=clock.host_ns_at(telemetry.tick) * 1e-9 if clock.ready else 0.0,
             )
@@ -153,6 +168,12 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         report = self._player.play(*read_chunk(request.chunk))
         self._metrics.on_report(report)
         return report
+
+    def _joint_health(self) -> list[bridge_pb2.JointHealth]:
+        if (health := self._link.health) is None:
+            return []
+        joints = zip(self._link.robot.names, health.temperature.tolist(), health.volts.tolist(), strict=True)
+        return [bridge_pb2.JointHealth(name=name, temperature=hot, volts=volts) for name, hot, volts in joints]
 
     def _state(self) -> bridge_pb2.State:
         telemetry = self._link.telemetry

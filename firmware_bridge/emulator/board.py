@@ -2,10 +2,13 @@
 
 Two child processes, which end with the caller: QEMU with the firmware image, bound to one CPU (across
 CPUs each received byte costs a futex round trip), and the line (see `line`), which must be connected before the
-board runs its first instruction. Builds nothing: `make firmware` makes the image.
+board runs its first instruction. A board with servos has a third: its buses (see `servo_bus`), on the second and the
+third UART. Builds nothing: `make firmware` makes the image.
 """
 
+import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -16,14 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.emulator.line_control import LineControl
+from firmware_bridge.emulator.robot_servos import servos_at_home
+from firmware_bridge.emulator.servo_bus.child import ServoBusProcess
+from firmware_bridge.emulator.servo_bus.control import ServoBusControl
+from firmware_bridge.emulator.servo_bus.settings import CLIENT, BusSettings
 from firmware_bridge.errors import EmulatorError
+from pi0_edge.errors import Pi0EdgeError
+from pi0_edge.robots import load_robot
 
 
 class QmpClient:
@@ -72,7 +81,10 @@ class QmpClient:
 
 QEMU = "qemu-system-arm"
 MACHINE = "lm3s6965evb"
-DEFAULT_IMAGE = Path(__file__).parents[1] / "firmware" / "build" / MACHINE / "firmware.elf"
+_BUILD = Path(__file__).parents[1] / "firmware" / "build"
+DEFAULT_IMAGE = _BUILD / MACHINE / "firmware.elf"
+"""ALOHA without servos: its joints are taken to be where they are commanded."""
+
 _START_LIMIT_S = 15.0
 _FIRST_INSTRUCTIONS_S = 0.05
 
@@ -94,6 +106,7 @@ class EmulatedBoard:
         cpu: int | None = None,
         fault_seed: int = 0,
         record: Path | None = None,
+        servos: Sequence[BusSettings] = (),
     ) -> None:
         """Prepares a board; `start` runs it.
 
@@ -103,6 +116,7 @@ class EmulatedBoard:
             cpu: The processor that QEMU runs on; the last one of this process where None.
             fault_seed: Seed of the injected line faults.
             record: File that receives everything the board sends, whether or not a host listens.
+            servos: What is on its servo buses, at most two; the image must have a back end for them.
         """
         self.image = image
         self.port = ""
@@ -110,6 +124,8 @@ class EmulatedBoard:
         self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         self._fault_seed = fault_seed
         self.record = record
+        self._servos = servos
+        self._buses: ServoBusProcess | None = None
         self._directory = Path()
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -132,6 +148,7 @@ class EmulatedBoard:
         try:
             self._start_qemu(program)
             self._start_line()
+            self._start_servos()
             self._run()
         except BaseException:
             self.stop()
@@ -141,6 +158,9 @@ class EmulatedBoard:
         """Ends both processes and removes their sockets."""
         while self._children:
             stop_child(self._children.pop())
+        if self._buses is not None:
+            self._buses.stop()
+            self._buses = None
         if self._directory != Path():
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = Path()
@@ -151,11 +171,24 @@ class EmulatedBoard:
         for child, name in zip(self._children, ("qemu", "line"), strict=False):
             if child.poll() is not None:
                 raise EmulatorError(f"the emulated board died: {name} ended with {child.returncode}{self._log(name)}")
+        if self._buses is not None:
+            self._buses.check_alive()
 
     @property
     def line(self) -> LineControl:
         """Injects faults into the line."""
         return LineControl(self._directory / "control")
+
+    @property
+    def servos(self) -> ServoBusControl:
+        """Injects faults into the servos and tells their state.
+
+        Raises:
+            EmulatorError: The board has none.
+        """
+        if self._buses is None:
+            raise EmulatorError("this board has no servos; start it with some")
+        return self._buses.control
 
     def reset(self) -> None:
         """Resets the microcontroller, as its reset button does."""
@@ -173,7 +206,9 @@ class EmulatedBoard:
     def _start_qemu(self, program: str) -> None:
         serial, qmp = self._directory / "serial", self._directory / "qmp"
         argv = [program, "-M", MACHINE, "-kernel", str(self.image.resolve()), "-display", "none", "-monitor", "none"]
-        argv += ["-nodefaults", "-chardev", f"socket,id=s0,path={serial},server=on,wait=off", "-serial", "chardev:s0"]
+        argv += ["-nodefaults", *_uart("host", serial)]
+        for number in range(len(self._servos)):
+            argv += _uart(f"bus{number}", self._bus_path(number))
         argv += ["-qmp", f"unix:{qmp},server=on,wait=off", "-S"]
         log = self._directory / "qemu.log"
         self._children.append(start_child(argv, log=log, cpus=frozenset({self._cpu}), urgent=True))
@@ -200,6 +235,18 @@ class EmulatedBoard:
             self.check_alive()
         self.port = json.loads(line)["port"]
 
+    def _start_servos(self) -> None:
+        if self._servos:
+            buses = [
+                dataclasses.replace(bus, connection=CLIENT, socket=str(self._bus_path(number)))
+                for number, bus in enumerate(self._servos)
+            ]
+            self._buses = ServoBusProcess(buses)
+            self._buses.start()
+
+    def _bus_path(self, number: int) -> Path:
+        return self._directory / f"bus{number}"
+
     def _run(self) -> None:
         """Lets the processor run; an image that is no firmware ends QEMU at once."""
         try:
@@ -225,6 +272,16 @@ class EmulatedBoard:
         return ""
 
 
+def image_with_servos(robot: str) -> Path:
+    """The image of a robot that measures its joints; `make firmware` makes those of aloha and so101."""
+    return _BUILD / robot / MACHINE / "firmware.elf"
+
+
+def _uart(name: str, path: Path) -> list[str]:
+    """The options for the next UART of the board, on a socket."""
+    return ["-chardev", f"socket,id={name},path={path},server=on,wait=off", "-serial", f"chardev:{name}"]
+
+
 def _require_qemu() -> str:
     program = shutil.which(QEMU)
     if program is None:
@@ -241,9 +298,15 @@ def _require_image(image: Path) -> None:
 
 def main() -> int:
     """Runs a board until SIGINT or SIGTERM, and says which port to open; returns 1 after an error, which it prints."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_bridge.emulator.board", description="Emulate a board.")
+    parser.add_argument("--servos", metavar="ROBOT", help="with the servos of this robot: aloha or so101")
+    robot = parser.parse_args().servos
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with EmulatedBoard() as board:
+        board = EmulatedBoard()
+        if robot is not None:
+            board = EmulatedBoard(image_with_servos(robot), servos=servos_at_home(load_robot(robot)))
+        with board:
             sys.stdout.write(f"{board.port}\n")
             sys.stdout.flush()
             while True:
@@ -251,7 +314,7 @@ def main() -> int:
                 time.sleep(0.2)
     except KeyboardInterrupt:
         return 0
-    except EmulatorError as error:
+    except Pi0EdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 

@@ -21,6 +21,7 @@ import tty
 from pathlib import Path
 from typing import BinaryIO
 
+from firmware_bridge.emulator.control_socket import answer_next, listen
 from firmware_bridge.emulator.line_control import handle_command
 from firmware_bridge.emulator.line_direction import FaultInjector, LineDirection
 
@@ -102,12 +103,8 @@ class SerialLine:
                     os.write(self._master, due)
 
     def _accept(self, _: object) -> None:
-        connection, _address = self._control.accept()
-        connection.settimeout(1.0)
-        with connection, contextlib.suppress(OSError):
-            line = connection.makefile("rb").readline()
-            directions = {"to_firmware": self._to_firmware, "to_host": self._to_host}
-            connection.sendall(handle_command(line, directions, time.monotonic()))
+        directions = {"to_firmware": self._to_firmware, "to_host": self._to_host}
+        answer_next(self._control, lambda line: handle_command(line, directions, time.monotonic()))
 
 
 def main() -> None:
@@ -121,9 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     board = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     board.connect(options.board)
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    control.bind(str(options.control))
-    control.listen()
+    control = listen(options.control)
     record = options.record.open("wb", buffering=0) if options.record else None
     line = SerialLine(board, control, record, options.baud, options.seed)
     sys.stdout.write(json.dumps({"port": line.port}) + "\n")

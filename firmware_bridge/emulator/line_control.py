@@ -5,13 +5,12 @@ changes nothing. The answer holds the byte counts of both directions, or `error`
 """
 
 import json
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from firmware_bridge.emulator.control_socket import request
 from firmware_bridge.emulator.line_direction import LineDirection
-from firmware_bridge.errors import EmulatorError
 from pi0_edge.errors import ConfigError
 
 DIRECTIONS = ("to_firmware", "to_host")
@@ -76,14 +75,4 @@ class LineControl:
         return self._command({})
 
     def _command(self, command: dict[str, Any]) -> dict[str, dict[str, int]]:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(5.0)
-                connection.connect(str(self._path))
-                connection.sendall(json.dumps(command).encode() + b"\n")
-                answer = json.loads(connection.makefile("rb").readline() or b'{"error": "no answer"}')
-        except (OSError, ValueError) as error:
-            raise EmulatorError(f"the line at {self._path} does not answer: {error}") from error
-        if "error" in answer:
-            raise EmulatorError(f"the line refused {command}: {answer['error']}")
-        return answer
+        return request(self._path, command, "the line")

@@ -105,7 +105,7 @@ class ServoBus:
     protocol: str = "simulated"
     baud: int = 0
     buses: int = 0
-    measure_steps: int = 1
+    measure_steps: int = 0
     lowest_volts: float = 0.0
     highest_volts: float = 0.0
 

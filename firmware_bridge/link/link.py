@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.link.clock import TickClock, Verdict
 from firmware_bridge.link.framing import LineCounters
+from firmware_bridge.link.measurements import JointHealth, JointMeasurements, health_of, measurements_at
 from firmware_bridge.link.port import open_stream
 from firmware_bridge.link.session import LinkSession, shake_hands
 from firmware_bridge.link.transfer import ChunkSender
@@ -30,6 +31,8 @@ from pi0_edge.protos.serial_link import (
     CommandRequest,
     CommandResult,
     Counters,
+    Health,
+    Measured,
     Message,
     Ping,
     Pong,
@@ -88,6 +91,8 @@ class FirmwareLink:
         self._clock: TickClock | None = None
         self._telemetry: Telemetry | None = None
         self._counters: Counters | None = None
+        self._measured: Measured | None = None
+        self._health: Health | None = None
         self._last_pong = 0.0
         self._estop_wanted = False
         self._replies: dict[int, queue.SimpleQueue[CommandReply]] = {}  # of commands that wait, by nonce
@@ -152,6 +157,15 @@ class FirmwareLink:
         return self._telemetry
 
     @property
+    def health(self) -> JointHealth | None:
+        """Temperature and supply of the servos, as the firmware last reported them."""
+        return None if self._health is None else health_of(self._health)
+
+    def measurements(self, telemetry: Telemetry) -> JointMeasurements:
+        """What was known of the joints when a tick that has just arrived began."""
+        return measurements_at(telemetry, self._measured, self.robot, self.clock.tick_period_s)
+
+    @property
     def counters(self) -> Counters | None:
         """The firmware's newest counters."""
         return self._counters
@@ -214,7 +228,7 @@ class FirmwareLink:
         except BridgeError:
             session.close()
             raise
-        self._telemetry = None
+        self._telemetry = self._measured = self._health = None
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
         self._last_pong = time.monotonic()
@@ -259,6 +273,10 @@ class FirmwareLink:
                 self.chunks.on_reply(message)
             case Counters():
                 self._counters = message
+            case Measured():
+                self._measured = message
+            case Health():
+                self._health = message
 
     def _handle_pong(self, pong: Pong) -> None:
         self._last_pong = time.monotonic()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.link.framing import FrameDecoder, encode_frame
-from firmware_bridge.lockstep.host_library import JointMotion, Motions, load_host_library
+from firmware_bridge.lockstep.host_library import JointMeasurement, JointMotion, Motions, load_host_library
 from pi0_edge.protos.serial_link import (
     MESSAGES,
     SCHEMA_HASH,
@@ -20,6 +20,7 @@ from pi0_edge.protos.serial_link import (
     CommandRequest,
     Fragment,
     Hello,
+    JointFlag,
     Ping,
     ResetCause,
     Telemetry,
@@ -110,6 +111,27 @@ class HostFirmware:
         """Position and velocity of each joint after the last servo step; float32 [joints, 2]."""
         self.library.host_copy_motion(ctypes.byref(self._motions))
         return np.frombuffer(bytes(self._motions), dtype=np.float32).reshape(-1, 2)[: len(self.table.joints)]
+
+    def measure(
+        self,
+        joint: int,
+        position: float,
+        *,
+        near: bool = False,
+        current: float = 0.0,
+        volts: float = 0.0,
+        temperature: int = 0,
+        flags: JointFlag = JointFlag.MEASURED | JointFlag.TORQUE,
+        age: int = 0,
+    ) -> None:
+        """Sets what the servos of a joint measure from now on; see `JointMeasurement`.
+
+        Joints that were never set are where they are commanded, as with servos without encoders. `near`: `position` is
+        the distance from the commanded one.
+        """
+        measurement = JointMeasurement(position, current, volts, temperature, flags, age)
+        take = self.library.host_measure_near if near else self.library.host_measure
+        take(joint, ctypes.byref(measurement))
 
     def command(self, command: int) -> CommandReply:
         """Gives a command and returns the reply."""

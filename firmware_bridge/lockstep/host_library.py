@@ -35,6 +35,19 @@ class MotionTarget(ctypes.Structure):
     _fields_ = [(name, ctypes.c_float) for name in ("position", "velocity", "change")]
 
 
+class JointMeasurement(ctypes.Structure):
+    """`struct joint_measurement`: unit, A, V, degrees Celsius, bits of `JointFlag`, servo steps."""
+
+    _fields_ = [
+        ("position", ctypes.c_float),
+        ("current", ctypes.c_float),
+        ("volts", ctypes.c_float),
+        ("temperature", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("age", ctypes.c_uint8),
+    ]
+
+
 Motions = JointMotion * MAX_JOINTS
 
 
@@ -88,6 +101,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.host_take_sent.restype = ctypes.c_size_t
     library.host_servo.argtypes = [ctypes.c_uint32, ctypes.c_uint32]
     library.host_press_estop.argtypes = [ctypes.c_bool]
+    for measure in (library.host_measure, library.host_measure_near):
+        measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
     library.motion_track.argtypes = [ctypes.c_void_p] * 4
     library.motion_track.restype = ctypes.c_uint8

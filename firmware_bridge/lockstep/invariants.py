@@ -34,13 +34,14 @@ class InvariantChecker:
         """Starts over after a reset of the board, whose motion does not continue the motion before."""
         self._velocity = None
 
-    def check_step(self, motion: NDArray[np.float64], state: State, evenly: bool) -> None:
+    def check_step(self, motion: NDArray[np.float64], state: State, evenly: bool, relieved: bool = False) -> None:
         """Checks the motion after a servo step.
 
         Args:
             motion: Position and displacement of the last step; float64 [joints, 2].
             state: State in which the step was made.
             evenly: Whether the step came directly after the previous step.
+            relieved: Whether the arm stopped after a contact: it may move once to where it was measured.
         """
         position, velocity = motion[:, 0], motion[:, 1]
         speed = np.abs(velocity)
@@ -49,7 +50,7 @@ class InvariantChecker:
         if evenly and self._velocity is not None:
             change = np.abs(velocity - self._velocity)
             _require(np.all(change <= self._max_change + self._rounding), "a joint exceeded its acceleration limit")
-            if state not in ACTIVE_STATES:
+            if state not in ACTIVE_STATES and not (relieved and state == State.SAFE):
                 slower = np.maximum(np.abs(self._velocity) - self._max_change, 0.0)
                 _require(np.all(speed <= slower + self._rounding), "a joint did not brake where it must")
         self._velocity = velocity.copy()

@@ -4,7 +4,8 @@
 
 A simulated host arms the arm, sends heartbeats and sends overlapping chunks. A seed decides when the line has bit
 errors, when host or policy send nothing, when chunks come late or jump, when the e-stop acts, when servo interrupts
-come late, and when the board resets. Two runs with the same seed are equal bit for bit: the digest that is printed
+come late, when the board resets, and when the servos of a joint meet an obstacle, draw too much, overheat, restart or
+fall silent. Two runs with the same seed are equal bit for bit: the digest that is printed
 covers the position of every joint at every servo step. A violation is printed with its seed and tick, so that the same
 command reproduces it.
 """
@@ -33,8 +34,10 @@ from pi0_edge.protos.serial_link import (
     Command,
     CommandReply,
     CommandRequest,
+    Fault,
     Fragment,
     Hello,
+    JointFlag,
     Ping,
     ResetCause,
     State,
@@ -46,8 +49,24 @@ LEAD_TICKS = 4
 PING_EVERY, CHUNK_EVERY, RECOVER_EVERY = 2, 10, 25  # ticks
 FAULT_RATE = 0.02  # of ticks at which one begins
 PROGRESS_EVERY = 20_000  # ticks
+GOOD = JointFlag.MEASURED | JointFlag.TORQUE
+SERVO_FAULTS: dict[str, dict[str, Any]] = {
+    "obstacle": {"position": 0.7, "current": 1.8},
+    "contact": {"current": -3.0},
+    "hot servo": {"temperature": 85},
+    "low supply": {"volts": 4.0},
+    "restarted servo": {"flags": JointFlag.MEASURED | JointFlag.RESTARTED},
+    "overload": {"flags": GOOD | JointFlag.OVERLOADED},
+    "silent servo": {"age": 255},
+}
+"""What the servos of one joint measure, for as long as the fault lasts; every joint else follows its commands."""
+
 NOISE = LineFaults(bit_error_rate=1e-4, byte_drop_rate=1e-3, byte_duplicate_rate=1e-3, frame_duplicate_rate=0.05)
-FAULTS = ("noise", "silent host", "silent policy", "late chunks", "jumping chunks", "estop", "pin", "late", "reset")
+FAULTS = (
+    *("noise", "silent host", "silent policy", "late chunks", "jumping chunks", "estop", "pin", "late", "reset"),
+    "release",
+    *SERVO_FAULTS,
+)
 
 
 @dataclass
@@ -58,6 +77,7 @@ class Tally:
         ticks: Executed ticks.
         states: Ticks in each state.
         faults: How often each fault started.
+        latched: How often the core latched each of its faults.
         chunks: Chunks that the host sent.
         digest: SHA-256 of position and velocity of every joint at every servo step.
     """
@@ -65,12 +85,16 @@ class Tally:
     ticks: int = 0
     states: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    latched: Counter[str] = field(default_factory=Counter)
     chunks: int = 0
     digest: str = ""
 
 
 class Soak:
-    """One run with the faults of a seed."""
+    """One run with the faults of a seed.
+
+    Where the table has servos, they measure every joint, and fail too.
+    """
 
     def __init__(self, table: JointTable, seed: int) -> None:
         self.tally = Tally()
@@ -83,6 +107,8 @@ class Soak:
         self._silent_ticks = table.control_hz
         self._cleared = False
         self._until: dict[str, int] = {}  # the tick of this run at which a lasting fault ends
+        self._faulty: dict[int, str] = {}  # joints with a fault of their servos
+        self._latched = self._known = Fault(0)
         self._amplitudes = [min(joint.maximum - joint.home, joint.home - joint.minimum) for joint in table.joints]
 
     def run(self, ticks: int) -> Iterator[Tally]:
@@ -115,11 +141,32 @@ class Soak:
                 elapsed = self._random.choice((2, 3, 5, 12, 30))
             elif fault == "reset":
                 self._reset()
+            elif fault == "release":
+                self._command(Command.RELEASE)
+            elif fault in SERVO_FAULTS:
+                self._until[fault] = tick + self._random.randint(1, 80)
+                self._faulty[self._random.randrange(len(self._firmware.table.joints))] = fault
             else:
                 self._until[fault] = tick + self._random.randint(1, 40)
         self._line.faults = NOISE if self._lasts("noise", tick) else LineFaults()
+        self._end_servo_faults(tick)
         self._run_host(tick)
         self._run_steps(elapsed, pressed)
+
+    def _end_servo_faults(self, tick: int) -> None:
+        for joint, fault in list(self._faulty.items()):
+            if not self._lasts(fault, tick):
+                del self._faulty[joint]
+                self._measure(joint)
+
+    def _measure(self, joint: int) -> None:
+        """Tells the core what the servos of a joint measure from now on."""
+        volts = 0.5 * (self._firmware.table.bus.lowest_volts + self._firmware.table.bus.highest_volts)
+        ordinary: dict[str, Any] = {"position": 0.001, "current": 0.1, "volts": volts, "temperature": 40, "flags": GOOD}
+        if self._firmware.table.servos:
+            self._firmware.measure(
+                joint, near=True, **{**ordinary, **SERVO_FAULTS.get(self._faulty.get(joint, ""), {})}
+            )
 
     def _lasts(self, fault: str, tick: int) -> bool:
         return self._until.get(fault, 0) > tick
@@ -148,22 +195,30 @@ class Soak:
             self._command(Command.DISARM)
 
     def _chunk(self, tick: int) -> list[Fragment]:
-        """Makes a chunk that moves all joints slowly around home, or that jumps between the ends of their ranges."""
+        """Makes a chunk that moves all joints slowly around home, or that jumps between the ends of their ranges.
+
+        The first one after ARM leads there from where the arm is.
+        """
         self.tally.chunks += 1
-        firmware = self._firmware
+        firmware, joints = self._firmware, self._firmware.table.joints
         first = (
             firmware.tick_number + LEAD_TICKS - (self._random.randint(0, 60) if self._lasts("late chunks", tick) else 0)
         )
+        here = firmware.motion_array()[:, 0].tolist()
         rows = []
-        for step in range(first, first + HORIZON):
-            phase = 1.0 - math.cos(0.03 * step)
+        for step in range(HORIZON):
+            phase = 1.0 - math.cos(0.03 * (first + step))
             share = self._random.choice((-1.0, 1.0)) if self._lasts("jumping chunks", tick) else 0.45 * phase
-            joints = zip(firmware.table.joints, self._amplitudes, strict=True)
-            rows.append([round((joint.home + share * amplitude) / joint.resolution) for joint, amplitude in joints])
+            there = [joint.home + share * reach for joint, reach in zip(joints, self._amplitudes, strict=True)]
+            way = step / HORIZON if self._state == State.ARMED else 1.0
+            counts = zip(here, there, joints, strict=True)
+            rows.append([round((a + way * (b - a)) / joint.resolution) for a, b, joint in counts])
         per_fragment = 200 // (2 * len(rows[0]))
         return firmware.fragments(max(first, 0), rows, per_fragment)
 
     def _connect(self) -> None:
+        for joint in range(len(self._firmware.table.joints)):
+            self._measure(joint)
         self._send(Hello(SCHEMA_HASH))
 
     def _command(self, command: Command) -> None:
@@ -184,6 +239,7 @@ class Soak:
     def _reset(self) -> None:
         self._firmware.reset(self._random.choice((ResetCause.WATCHDOG, ResetCause.POWER_ON)))
         self._checker.restart()
+        self._latched = self._known = Fault(0)
         self._state, self._cleared = State.DISARMED, False
 
     def _run_steps(self, elapsed: int, pressed: bool) -> None:
@@ -201,7 +257,10 @@ class Soak:
         self._check_motion(evenly=elapsed == 1)
 
     def _check_report(self, before: State, report: Telemetry, pressed: bool) -> None:
-        self._state = State(report.state)
+        self._state, self._latched = State(report.state), Fault(report.faults)
+        for fault in Fault:
+            self.tally.latched[fault.name or ""] += bool(self._latched & fault and not self._known & fault)
+        self._known = self._latched
         if pressed:
             self._checker.check_estop(self._state)
         self._checker.check_tick(before, report, self._cleared, self._silent_ticks)
@@ -211,14 +270,19 @@ class Soak:
     def _check_motion(self, evenly: bool) -> None:
         motion = self._firmware.motion_array()
         self._hash.update(motion.tobytes())
-        self._checker.check_step(motion.astype(np.float64), self._state, evenly)
+        relieved = bool(self._latched & (Fault.CONTACT | Fault.FOLLOWING_ERROR))
+        self._checker.check_step(motion.astype(np.float64), self._state, evenly, relieved)
 
 
 def describe(tally: Tally) -> str:
     """Returns the text that the command prints: one line for each kind of figure."""
     states = ", ".join(f"{name} {count / tally.ticks:.1%}" for name, count in sorted(tally.states.items()))
     faults = ", ".join(f"{name} {count}" for name, count in sorted(tally.faults.items()))
-    return f"{tally.ticks} ticks, {tally.chunks} chunks\nstates: {states}\nfaults: {faults}\ndigest: {tally.digest}"
+    latched = ", ".join(f"{name} {count}" for name, count in sorted(tally.latched.items()) if count)
+    return (
+        f"{tally.ticks} ticks, {tally.chunks} chunks\nstates: {states}\nfaults: {faults}\nlatched: {latched}\n"
+        f"digest: {tally.digest}"
+    )
 
 
 def main() -> int:

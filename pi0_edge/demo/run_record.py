@@ -29,6 +29,8 @@ class RunRecord:
         tick_chunk: uint32 [ticks], chunk that the setpoint came from; 0 where none was executed.
         tick_observed: uint32 [ticks], tick of the observation that this chunk answers.
         executed: float32 [ticks, joints], physical units.
+        measured: float32 [ticks, joints], where the servos were when the tick began, physical units.
+        measurement_age_ms: float64 [ticks], of the joint that was measured longest ago.
         chunk_episode: int32 [chunks].
         chunk_tick: uint32 [chunks], tick of the observation that the chunk answers.
         chunk_first_tick: uint32 [chunks], due tick of the first action that was entered; 0 where none was.
@@ -46,6 +48,7 @@ class RunRecord:
         success: bool [episodes].
         episode_ticks: int32 [episodes], ticks until success or until the episode was given up.
         lag_ms: float64 [ticks], how long a tick's telemetry waited until the simulation had executed it.
+        bus_errors: int64 [1], packets of servos that were damaged or did not come; empty where the run was cut short.
     """
 
     tick: NDArray[np.uint32]
@@ -58,6 +61,8 @@ class RunRecord:
     tick_chunk: NDArray[np.uint32]
     tick_observed: NDArray[np.uint32]
     executed: NDArray[np.float32]
+    measured: NDArray[np.float32]
+    measurement_age_ms: NDArray[np.float64]
     chunk_episode: NDArray[np.int32]
     chunk_tick: NDArray[np.uint32]
     chunk_first_tick: NDArray[np.uint32]
@@ -75,6 +80,7 @@ class RunRecord:
     success: NDArray[np.bool_]
     episode_ticks: NDArray[np.int32]
     lag_ms: NDArray[np.float64]
+    bus_errors: NDArray[np.int64]
 
     def save(self, path: Path) -> None:
         """Writes the record."""

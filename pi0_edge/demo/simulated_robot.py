@@ -1,4 +1,7 @@
-"""The simulated ALOHA as a process of its own: it executes what the firmware reports and shows it to the policy.
+"""The simulated ALOHA as a process of its own: it moves as its servos measure, and shows itself to the policy.
+
+The firmware commands emulated servos, and these report where the joints are. The joints of the simulation follow them,
+so that the pictures show the arm that was measured; the state that the policy gets is what the servo bus measured.
 
 `python -m pi0_edge.demo.simulated_robot --bridge ADDRESS --policy ADDRESS ...` plays episodes and writes a `RunRecord`.
 One line of JSON per finished episode goes to standard output.
@@ -13,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +46,7 @@ PROMPT = "Transfer cube"
 
 
 class TickFollower:
-    """Steps the simulation with what the firmware executed, tick by tick."""
+    """Steps the simulation with what the servos measured, tick by tick."""
 
     def __init__(self, env: AlohaTransferCube, ticks: Iterator[Tick], record: RecordBuilder) -> None:
         self.env = env
@@ -53,9 +57,9 @@ class TickFollower:
         threading.Thread(target=self._receive, args=(ticks,), name="telemetry", daemon=True).start()
 
     def advance(self) -> Tick:
-        """Waits for the next tick and executes it in the simulation.
+        """Waits for the next tick and moves the simulation to where its joints were measured.
 
-        A tick that was not reported, or not executed, holds the setpoint before it.
+        A tick that was not reported holds the position before it.
 
         Raises:
             LinkError: If no telemetry arrives for `TICK_LIMIT_S`.
@@ -63,8 +67,8 @@ class TickFollower:
         tick, arrived = self._next()
         if self.last is not None:
             for _ in range(min(tick.tick - self.last.tick - 1, CONTROL_HZ)):
-                self.env.step(self.last.executed)
-        self.env.step(tick.executed)
+                self.env.step(self.last.measured)
+        self.env.step(tick.measured)
         self.last = tick
         self._write_down(tick, arrived)
         return tick
@@ -97,6 +101,8 @@ class TickFollower:
             tick_chunk=tick.chunk_id,
             tick_observed=tick.observed_tick,
             executed=tick.executed,
+            measured=tick.measured,
+            measurement_age_ms=1e3 * tick.measurement_age_s.max(),
             lag_ms=1e3 * (time.monotonic() - arrived),
         )
         if self.episode >= 0 and tick.tick % FILM_EVERY_TICKS == 0:
@@ -136,17 +142,19 @@ class SimulatedRobot:
         while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
             if self.scheduler.due(tick := self._tick()):
-                observation = observe(env, PROMPT, IMAGE_SIZE)
+                observation = replace(observe(env, PROMPT, IMAGE_SIZE), state=self._last.measured)
                 self.worker.submit(Request(tick, observation, self.scheduler.observe(tick)))
         self._collect(self.worker.wait(1.0))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
         follower.episode = -1
         return env.success
 
+    @property
+    def _last(self) -> Tick:
+        return self.follower.last or self.follower.advance()
+
     def _tick(self) -> int:
-        if self.follower.last is None:
-            return self.follower.advance().tick
-        return self.follower.last.tick
+        return self._last.tick
 
     def _moving(self) -> bool:
         last = self.follower.last
@@ -210,6 +218,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     metadata = policy.metadata()
     spliced = client_splice(splice, metadata.trained_delay)
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
+        bus_errors = bridge.status().counters.bus_errors
         follower = TickFollower(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
         follower.env.render("top", IMAGE_SIZE, IMAGE_SIZE)  # makes the OpenGL context before time matters
@@ -223,6 +232,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
                     success = robot.play_episode(number, seed)
                 _say(episode=number, seed=seed, success=bool(success))
             bridge.disarm("the demo has ended")
+            record.add(bus_errors=bridge.status().counters.bus_errors - bus_errors)
         finally:
             record.build().save(output)
 

@@ -77,6 +77,9 @@ class DemoSummary:
         border_jerk_rms: Third difference of the commanded arm joints where one chunk follows another, rad/s³, RMS.
         inner_jerk_rms: The same inside the chunks.
         tracking_error_rad: Largest difference between the policy's setpoint and the executed one, arm joints.
+        following_error_rad: Largest difference between the executed setpoint and the measured position, arm joints.
+        measurement_age_ms: From the measurement to the begin of the tick, of the joint that was measured longest ago.
+        bus_errors: Packets of servos that were damaged or did not come.
         quantization: The scheme against fp32.
     """
 
@@ -101,6 +104,9 @@ class DemoSummary:
     border_jerk_rms: float
     inner_jerk_rms: float
     tracking_error_rad: Percentiles
+    following_error_rad: Percentiles
+    measurement_age_ms: Percentiles
+    bus_errors: int
     quantization: SchemeAccuracy
 
 
@@ -135,6 +141,9 @@ def summarize(record: RunRecord, quantization: SchemeAccuracy, control_hz: float
         border_jerk_rms=border_jerk,
         inner_jerk_rms=inner_jerk,
         tracking_error_rad=Percentiles.of(_tracking_errors(record, arm)),
+        following_error_rad=Percentiles.of(np.abs(record.executed - record.measured)[during][:, arm].max(axis=1)),
+        measurement_age_ms=Percentiles.of(record.measurement_age_ms[during]),
+        bus_errors=int(record.bus_errors.sum()),
         quantization=quantization,
     )
 

@@ -54,7 +54,7 @@ def running_system(log: Path, choice: PolicyChoice) -> Iterator[System]:
     with contextlib.ExitStack() as stack:
         policy = _start(stack, log / "policy.log", "pi0_edge.cli", "serve", *choice.serve_options(),
                         "--listen", "127.0.0.1:0")  # fmt: skip
-        firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator.board")
+        firmware = _start(stack, log / "firmware.log", "firmware_bridge.emulator.board", "--servos", "aloha")
         port = _wait(firmware, r"^(/dev/\S+)$")
         bridge = _start(stack, log / "bridge.log", "firmware_bridge", "--port", port, "--listen", "127.0.0.1:0")
         yield System(

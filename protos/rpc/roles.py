@@ -33,6 +33,7 @@ CALLS = {
     "/pi0_edge.v1.RobotBridge/Arm": Role.COMMAND,
     "/pi0_edge.v1.RobotBridge/Disarm": Role.COMMAND,
     "/pi0_edge.v1.RobotBridge/Clear": Role.COMMAND,
+    "/pi0_edge.v1.RobotBridge/Release": Role.COMMAND,
     "/pi0_edge.v1.RobotBridge/PlayChunks": Role.COMMAND,
     "/pi0_edge.v1.PolicyService/Infer": Role.COMMAND,
 }

@@ -163,7 +163,7 @@ static void the_result_is_sent_again_when_a_fragment_is_repeated(void **state)
     (void)add_part(9, 0, 50);
     (void)add_part(9, 1, 50);
     assert_int_equal(add_part(9, 2, 50), ASSEMBLY_COMPLETE);
-    chunk_assembly_finish(&assembly, LINK_CHUNK_RESULT_LATE, &reply);
+    chunk_assembly_finish(&assembly, LINK_CHUNK_RESULT_LATE, LINK_NO_JOINT, &reply);
     assert_int_equal(reply.result, LINK_CHUNK_RESULT_LATE);
     memset(&reply, 0, sizeof reply);
     assert_int_equal(add_part(9, 2, 51), ASSEMBLY_REPLY);

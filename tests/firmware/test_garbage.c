@@ -130,8 +130,10 @@ static void a_blocked_uart_drops_the_oldest_telemetry_and_keeps_replies(void **s
     struct frame_decoder decoder;
     struct frame frame;
     uint32_t ticks[8];
+    uint32_t measured[8];
     size_t telemetry = 0;
-    size_t pong_after = 0;
+    size_t measurements = 0;
+    size_t pong_after = 8;
     frame_decoder_init(&decoder);
     const size_t size = host_take_sent(sent, sizeof sent);
     for (size_t i = 0; i < size; i++) {
@@ -139,17 +141,22 @@ static void a_blocked_uart_drops_the_oldest_telemetry_and_keeps_replies(void **s
             if (frame.type == LINK_TELEMETRY_ID) {
                 assert_true(telemetry < 8);
                 ticks[telemetry++] = (uint32_t)link_get(frame.payload, 4);
+            } else if (frame.type == LINK_MEASURED_ID) {
+                assert_true(measurements < 8);
+                measured[measurements++] = (uint32_t)link_get(frame.payload, 4);
             } else if (frame.type == LINK_PONG_ID) {
                 pong_after = telemetry;
             }
         }
     }
     assert_int_equal(decoder.crc_errors + decoder.framing_errors, 0);
-    assert_int_equal(telemetry, 5);
-    assert_int_equal(ticks[0], 1); /* was being sent when the line blocked */
-    assert_int_equal(ticks[1], 27);
-    assert_int_equal(ticks[4], 30);
-    assert_int_equal(pong_after, 1);
+    assert_int_equal(measurements, 2);
+    assert_int_equal(measured[0], 1); /* was being sent when the line blocked */
+    assert_int_equal(measured[1], 30);
+    assert_int_equal(telemetry, 4);
+    assert_int_equal(ticks[0], 27);
+    assert_int_equal(ticks[3], 30);
+    assert_int_equal(pong_after, 0);
 }
 
 int main(void)

@@ -17,9 +17,15 @@ static int setup(void **state)
     return 0;
 }
 
+static enum link_command_result commanded(uint8_t number, bool at_rest, bool estop_pressed)
+{
+    const struct safety_conditions conditions = {.at_rest = at_rest, .estop_pressed = estop_pressed};
+    return safety_command(&safety, number, &conditions);
+}
+
 static enum link_command_result command(uint8_t number)
 {
-    return safety_command(&safety, number, true, false);
+    return commanded(number, true, false);
 }
 
 static void run(void)
@@ -168,9 +174,9 @@ static void the_estop_pin_latches_in_any_state_and_prevents_clear(void **state)
         assert_false(safety_tick(&safety, &inputs));
         assert_int_equal(safety.state, LINK_STATE_ESTOP);
     }
-    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, true, true), LINK_COMMAND_RESULT_WRONG_STATE);
-    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, false, false), LINK_COMMAND_RESULT_WRONG_STATE);
-    assert_int_equal(safety_command(&safety, LINK_COMMAND_CLEAR, true, false), LINK_COMMAND_RESULT_OK);
+    assert_int_equal(commanded(LINK_COMMAND_CLEAR, true, true), LINK_COMMAND_RESULT_WRONG_STATE);
+    assert_int_equal(commanded(LINK_COMMAND_CLEAR, false, false), LINK_COMMAND_RESULT_WRONG_STATE);
+    assert_int_equal(commanded(LINK_COMMAND_CLEAR, true, false), LINK_COMMAND_RESULT_OK);
     assert_int_equal(safety.faults, 0);
 }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from firmware_bridge.lockstep.host_firmware import only
 from pi0_edge.protos.serial_link import (
+    NO_JOINT,
     RING_DEPTH,
     SCHEMA_HASH,
     ChunkResult,
@@ -76,7 +77,7 @@ def test_arming_without_a_heartbeat_is_refused() -> None:
     firmware.tick(heartbeat=False)
     assert firmware.command(Command.ARM).result == CommandResult.NO_HEARTBEAT
     firmware.tick()
-    assert firmware.command(Command.ARM) == CommandReply(2, Command.ARM, CommandResult.OK, State.ARMED)
+    assert firmware.command(Command.ARM) == CommandReply(2, Command.ARM, CommandResult.OK, State.ARMED, NO_JOINT)
 
 
 def test_chunks_are_refused_unless_armed() -> None:
@@ -151,7 +152,9 @@ def test_the_estop_pin_is_seen_within_one_tick() -> None:
     assert firmware.command(Command.CLEAR).result == CommandResult.WRONG_STATE
     firmware.library.host_press_estop(False)
     firmware.tick()
-    assert firmware.command(Command.CLEAR) == CommandReply(2 + 1, Command.CLEAR, CommandResult.OK, State.DISARMED)
+    assert firmware.command(Command.CLEAR) == CommandReply(
+        2 + 1, Command.CLEAR, CommandResult.OK, State.DISARMED, NO_JOINT
+    )
 
 
 def test_clear_waits_for_rest_and_then_arming_starts_anew() -> None:
@@ -192,7 +195,7 @@ def test_a_repeated_command_is_answered_but_not_executed_again() -> None:
     firmware.tick()
     request = CommandRequest(7, Command.ARM)
     first, again = only(CommandReply, firmware.send(request, request))
-    assert first == again == CommandReply(7, Command.ARM, CommandResult.OK, State.ARMED)
+    assert first == again == CommandReply(7, Command.ARM, CommandResult.OK, State.ARMED, NO_JOINT)
     firmware.send(Hello(SCHEMA_HASH))  # the host lost the link in between
     (across,) = only(CommandReply, firmware.send(request))
     assert across == first
@@ -243,7 +246,7 @@ def test_an_abrupt_stop_of_the_plan_is_not_overshot() -> None:
 
 
 def test_a_plan_that_cannot_be_followed_latches() -> None:
-    firmware = running([moved(-15000 if k // 8 % 2 else 15000) for k in range(64)])
+    firmware = running([moved(0), *(moved(-15000 if k // 8 % 2 else 15000) for k in range(63))])
     reports = [firmware.tick() for _ in range(60)]
     assert (reports[-1].state, reports[-1].faults) == (State.SAFE, Fault.LIMIT_SATURATION)
     assert reports[40].state == State.RUNNING

@@ -1,5 +1,5 @@
 /* The whole core against any conversation: frames with the right CRC and any content, raw bytes, late ticks,
- * a UART that accepts no bytes, the e-stop pin.
+ * a UART that accepts no bytes, the e-stop pin, servos that measure anything.
  *
  * The input is a list of actions, one byte each, followed by the data of the action. For any input, every frame that
  * the firmware sends is valid, every position is within its limits, and only RUNNING executes a chunk. */
@@ -55,9 +55,9 @@ static void check_reply(const struct frame *frame)
         check_telemetry(&telemetry);
     } else if (frame->type == LINK_CHUNK_REPLY_ID) {
         require(link_unpack_chunk_reply(&reply, frame->payload, frame->size));
-        require(reply.result <= LINK_CHUNK_RESULT_OUT_OF_RANGE);
+        require(reply.result <= LINK_CHUNK_RESULT_OUT_OF_REACH);
     } else {
-        require(frame->type >= LINK_WELCOME_ID && frame->type <= LINK_COUNTERS_ID);
+        require(frame->type >= LINK_WELCOME_ID && frame->type <= LINK_HEALTH_ID);
     }
 }
 
@@ -138,6 +138,23 @@ static void send_raw(struct script *script)
     host_receive(data, next_bytes(script, data, next_byte(script)));
 }
 
+/* What one joint's servos measure from now on: any position in and around its range, any current, volts and flags. */
+static void measure(struct script *script)
+{
+    const uint8_t joint = (uint8_t)(next_byte(script) % joint_table.count);
+    const struct joint *limits = &joint_table.joints[joint];
+    const float share = (float)next_byte(script) / 200.0f - 0.1f;
+    const struct joint_measurement measured = {
+        .position = limits->minimum + share * (limits->maximum - limits->minimum),
+        .current = (float)(int8_t)next_byte(script) / 25.0f,
+        .volts = (float)next_byte(script) / 10.0f,
+        .temperature = next_byte(script),
+        .flags = next_byte(script) & 0x7Fu,
+        .age = next_byte(script),
+    };
+    host_measure(joint, &measured);
+}
+
 static void run_ticks(struct script *script)
 {
     const uint8_t how = next_byte(script);
@@ -151,7 +168,7 @@ static void run_ticks(struct script *script)
 
 static void apply_next_action(struct script *script)
 {
-    switch (next_byte(script) % 10u) {
+    switch (next_byte(script) % 11u) {
     case 0:
         send_any(script);
         break;
@@ -178,6 +195,9 @@ static void apply_next_action(struct script *script)
         break;
     case 8:
         seq = (uint16_t)(seq + (int8_t)next_byte(script));
+        break;
+    case 9:
+        measure(script);
         break;
     default:
         host_limit_sending(next_byte(script) * 16u);

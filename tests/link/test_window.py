@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from simulated_line import Faults, SimulatedLine
 
 from firmware_bridge.link.transfer import LONGEST_S, SHORTEST_S, RoundTripTimer, Transfer, TransferWindow, wire_size
-from pi0_edge.protos.serial_link import ChunkReply, ChunkResult, Fragment
+from pi0_edge.protos.serial_link import NO_JOINT, ChunkReply, ChunkResult, Fragment
 
 ROWS = [moved(20 * k) for k in range(50)]
 AHEAD = 60  # ticks: time enough for many retransmissions
@@ -190,7 +190,7 @@ def test_small_receive_window_is_respected():
     transfer = window.begin(1, fragments, 0.0)
     sent = [fragment for _ in fragments if (fragment := window.next_fragment(transfer, 0.0))]
     assert len(sent) == 2 and window.in_flight <= 600
-    window.on_reply(ChunkReply(1, 0b11, 0, ChunkResult.INCOMPLETE), 0.01)
+    window.on_reply(ChunkReply(1, 0b11, 0, ChunkResult.INCOMPLETE, NO_JOINT), 0.01)
     assert window.next_fragment(transfer, 0.01) is fragments[2]
 
 

@@ -112,6 +112,7 @@ static uint8_t execute_servo_step(struct control *control)
     if (control->following) {
         return track_curves(control);
     }
+    control->relieving = control->relieving && control->safety.state == LINK_STATE_SAFE; /* an e-stop ends it at once */
     if (control->torque != TORQUE_ON) {
         follow_encoders(control);
     } else if (control->relieving) {
@@ -264,8 +265,8 @@ static void report(struct control *control, uint64_t counter, const struct setpo
     for (uint8_t i = 0; i < control->table->count; i++) {
         telemetry.executed[i] = control->motion[i].position;
     }
-    outbox_add_telemetry(&control->outbox, &telemetry);
     report_measured(control);
+    outbox_add_telemetry(&control->outbox, &telemetry);
 }
 
 static uint8_t execute_first_step(struct control *control, const struct setpoint *setpoint)

@@ -91,6 +91,7 @@ static void change_torque(struct control *control, uint8_t command, bool after_s
     }
     if (command == LINK_COMMAND_ARM || command == LINK_COMMAND_CLEAR) {
         control->fault_joint = LINK_NO_JOINT;
+        control->relieving = false;
     }
 }
 

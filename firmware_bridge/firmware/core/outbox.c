@@ -76,7 +76,7 @@ static bool take_measured(struct outbox *outbox)
     uint8_t payload[LINK_MAX_PAYLOAD];
     size_t size = 0;
     const uint32_t masked = board_mask_servo();
-    const bool waits = outbox->measured_waits;
+    const bool waits = outbox->measured_waits && outbox->telemetry_added - outbox->telemetry_taken <= 1u;
     if (waits) {
         size = link_pack_measured(&outbox->measured, payload);
         outbox->measured_waits = false;
@@ -90,8 +90,8 @@ static bool take_measured(struct outbox *outbox)
 
 void outbox_send(struct outbox *outbox)
 {
-    while (outbox->frame_sent < outbox->frame_size || take_reply(outbox) || take_telemetry(outbox) ||
-           take_measured(outbox)) {
+    while (outbox->frame_sent < outbox->frame_size || take_reply(outbox) || take_measured(outbox) ||
+           take_telemetry(outbox)) {
         const size_t left = outbox->frame_size - outbox->frame_sent;
         const size_t written = board_uart_write(outbox->frame + outbox->frame_sent, left);
         outbox->frame_sent += written;

@@ -1,5 +1,6 @@
-/* The frames that wait to be sent: replies first, then telemetry, of which the oldest is dropped when the line is full,
- * then what was measured, of which only the newest waits: on a slow line, measurements come less often.
+/* The frames that wait to be sent: replies first, then what was measured, of which only the newest waits, then telemetry,
+ * of which the oldest is dropped when the line is full. So a host has the measurements of a tick when its telemetry comes.
+ * On a line on which telemetry waits, it goes first, and measurements come less often.
  *
  * The servo interrupt adds telemetry; replies and sending belong to the main loop. A frame gets its sequence number
  * when it is made, so that dropped telemetry leaves no gap; the tick numbers show it. */

@@ -172,7 +172,7 @@ enum link_command_result safety_command(struct safety *safety, uint8_t command,
     case LINK_COMMAND_CLEAR:
         return result_of(clear(safety, conditions));
     case LINK_COMMAND_RELEASE:
-        return result_of(apply_event(safety, SAFETY_EVENT_RELEASE));
+        return result_of(conditions->at_rest && apply_event(safety, SAFETY_EVENT_RELEASE));
     case LINK_COMMAND_ESTOP:
         latch(safety, SAFETY_EVENT_ESTOP_COMMAND, LINK_FAULT_ESTOP_COMMAND);
         return LINK_COMMAND_RESULT_OK;

@@ -11,11 +11,10 @@
 enum { SAFETY_STATES = LINK_STATE_ESTOP + 1, SAFETY_NO_TRANSITION = 0xFF };
 
 enum safety_event {
-    SAFETY_EVENT_ARM,              /* command; the host is known and was heard, no fault is latched, and every joint
-                                    * is measured and within its limits */
+    SAFETY_EVENT_ARM,              /* command; a known host was heard, no fault is latched, joints lie within limits */
     SAFETY_EVENT_DISARM,           /* command */
     SAFETY_EVENT_CLEAR,            /* command; the arm is at rest and the e-stop pin released */
-    SAFETY_EVENT_RELEASE,          /* command: the servos lose their torque */
+    SAFETY_EVENT_RELEASE,          /* command; the arm is at rest: its servos lose their torque */
     SAFETY_EVENT_ESTOP_COMMAND,    /* command */
     SAFETY_EVENT_ESTOP_PIN,        /* the contact is open */
     SAFETY_EVENT_SETPOINT,         /* one is due in this tick */

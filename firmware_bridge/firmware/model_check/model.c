@@ -6,6 +6,7 @@
 #include "host_board.h"
 #include "model_invariants.h"
 #include "model_messages.h"
+#include "model_servo.h"
 
 enum { LATE_TICKS = 3, OVERRUN_TICKS = 26 };
 
@@ -24,6 +25,14 @@ const struct model_event model_events[MODEL_EVENTS] = {
     {'s', "the servo interrupt comes after three ticks"},
     {'l', "the servo interrupt comes after 26 ticks"},
     {'r', "the watchdog resets the board; no heartbeat"},
+    {'y', "RELEASE"},
+    {'z', "a chunk that begins at the far end of the range"},
+    {'f', "the servo is away from its commanded position"},
+    {'i', "the servo draws too much current"},
+    {'t', "the servo is too hot"},
+    {'v', "the supply is too low"},
+    {'x', "the servo restarted and has no torque"},
+    {'b', "the bus is silent"},
 };
 
 static const char *apply_command(struct model *model, uint8_t command, enum safety_event event)
@@ -32,10 +41,11 @@ static const char *apply_command(struct model *model, uint8_t command, enum safe
     const uint8_t from = (uint8_t)control->safety.state;
     const bool may_clear = control_is_at_rest(control);
     const bool may_arm = control->safety.faults == 0 && control->safety.peer_known &&
-                         model->silent_ticks < model_heartbeat_limit();
+                         model->silent_ticks < model_heartbeat_limit() && model_servo_allows_arm(model);
     model_send_command(model, command);
     const bool done = control->answered.result == LINK_COMMAND_RESULT_OK;
-    if (done && ((command == LINK_COMMAND_CLEAR && !may_clear) || (command == LINK_COMMAND_ARM && !may_arm))) {
+    if (done && ((command == LINK_COMMAND_CLEAR && !may_clear) ||
+                 (command == LINK_COMMAND_RELEASE && !may_clear) || (command == LINK_COMMAND_ARM && !may_arm))) {
         return "a command was accepted too early";
     }
     return model_check_command(event, from);
@@ -50,6 +60,7 @@ static const char *run_step(struct model *model, uint32_t tick, uint32_t step, b
     const bool due = setpoint_ring_at(&control->ring, tick) != NULL;
     struct joint_motion before[LINK_MAX_JOINTS];
     memcpy(before, control->motion, sizeof before);
+    model_servo_measure(model);
     host_servo(tick, step);
     if (board_estop_pressed() && control->safety.state != LINK_STATE_ESTOP) {
         return "the e-stop pin did not act at once";
@@ -60,6 +71,10 @@ static const char *run_step(struct model *model, uint32_t tick, uint32_t step, b
     }
     if (violated == NULL && step == 0) {
         violated = model_check_history(model, due);
+        model_servo_count(model, model_is_active(from));
+    }
+    if (violated == NULL && step == 0) {
+        violated = model_servo_check(model);
     }
     return violated;
 }
@@ -105,6 +120,14 @@ static const char *apply_estop(struct model *model)
     return violated;
 }
 
+/* An arm at rest cannot be at the far end of its range within two ticks. */
+static const char *apply_far_chunk(struct model *model)
+{
+    const bool at_rest = host_control()->safety.state == LINK_STATE_ARMED;
+    const bool accepted = model_send_far_chunk(model);
+    return at_rest && accepted ? "a first setpoint out of reach was accepted" : NULL;
+}
+
 static void reset_board(struct model *model, enum link_reset_cause cause)
 {
     host_reset((uint8_t)cause);
@@ -113,7 +136,11 @@ static void reset_board(struct model *model, enum link_reset_cause cause)
     model->silent_ticks = model_heartbeat_limit();
     model->braking_steps = 0;
     model->resting_ticks = 0;
+    model->relief_steps = 0;
     model->accepted = false;
+    memset(model->held_ticks, 0, sizeof model->held_ticks);
+    model_servo_begin(model, '.');
+    model_servo_measure(model);
 }
 
 static const char *apply_input(struct model *model, char code)
@@ -139,6 +166,10 @@ static const char *apply_input(struct model *model, char code)
     case 'w':
         model_send_jump_chunk(model);
         return NULL;
+    case 'y':
+        return apply_command(model, LINK_COMMAND_RELEASE, SAFETY_EVENT_RELEASE);
+    case 'z':
+        return apply_far_chunk(model);
     case 'r':
         reset_board(model, LINK_RESET_CAUSE_WATCHDOG);
         return NULL;
@@ -149,6 +180,7 @@ static const char *apply_input(struct model *model, char code)
 
 static const char *apply_event(struct model *model, char code)
 {
+    model_servo_begin(model, code);
     const char *violated = apply_input(model, code);
     if (violated != NULL) {
         return violated;
@@ -178,11 +210,13 @@ const char *model_run_to_rest(struct model *model, uint32_t *ticks)
     *host_control() = model->control;
     const struct control *control = host_control();
     const uint32_t braking = (uint32_t)(model_steps_to_rest() / (float)control->servo_steps) + 1u;
+    const uint32_t relief = (uint32_t)(model_steps_of_relief() / (float)control->servo_steps) + 1u;
+    model_servo_begin(model, '.');
     *ticks = 0;
     while (violated == NULL && (model_is_active((uint8_t)control->safety.state) || !control_is_at_rest(control))) {
         violated = apply_tick(model, 1, false, false);
         ++*ticks;
-        if (violated == NULL && *ticks > model_heartbeat_limit() + braking) {
+        if (violated == NULL && *ticks > model_heartbeat_limit() + braking + relief) {
             violated = "the arm did not come to rest after the last heartbeat";
         }
     }

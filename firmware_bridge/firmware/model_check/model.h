@@ -8,7 +8,7 @@
 
 #include "control.h"
 
-enum { MODEL_EVENTS = 14 };
+enum { MODEL_EVENTS = 22, MODEL_CONDITIONS = 5 };
 
 /* Every event. Each one contains a heartbeat of the host unless its meaning excludes it: `q`, `s`, `l`, `r`. */
 struct model_event {
@@ -28,6 +28,13 @@ struct model {
     uint32_t nonce;
     uint16_t seq;
     bool accepted; /* the core accepted a chunk since the arm last was inactive */
+
+    char servo_event;   /* the event that decides what the servo of joint 0 measures */
+    float displacement; /* how far it is away from where it is commanded, after 'f' */
+    struct joint_measurement measured;
+    uint32_t age;       /* of the measurement, in servo steps */
+    uint32_t held_ticks[MODEL_CONDITIONS]; /* for which a condition of model_servo.c has held in an active arm */
+    uint32_t relief_steps; /* servo steps in a row in which the arm moved to where it was measured after a contact */
 };
 
 /* The entries of the table of transitions that occurred in any sequence. */

@@ -13,7 +13,7 @@
 
 #include "model.h"
 
-enum { LONGEST_SEQUENCE = 160, MOST_NODES = 1 << 23, HASH_SLOTS = 1 << 24, SEEDS = 11 };
+enum { LONGEST_SEQUENCE = 160, MOST_NODES = 1 << 23, HASH_SLOTS = 1 << 24, SEEDS = 20 };
 
 /* Every sequence starts with one of these: they lead to each state of the arm, and to one tick before each fault that
  * takes time. */
@@ -28,7 +28,16 @@ static const char *const seeds[SEEDS] = {
     "h.ac.........",     /* STARVED, one tick before STARVATION */
     "h.ac............",  /* SAFE */
     "h.ac....e",         /* ESTOP, braking */
-    "h.aw....................w....................w........", /* RUNNING, one tick before LIMIT_SATURATION */
+    "h.aw....................w....................w.........", /* RUNNING, one tick before LIMIT_SATURATION */
+    "h.afffffffff",      /* ARMED, one tick before FOLLOWING_ERROR */
+    "h.aciiii",          /* RUNNING, one tick before CONTACT */
+    "h.ac....iiii",      /* STARVED, one tick before CONTACT */
+    "h.ac....iiiii....", /* SAFE after a contact */
+    "h.avvvvvvvvv",      /* ARMED, one tick before VOLTAGE */
+    "h.axxxx",           /* ARMED, one tick before SERVO_ERROR */
+    "h.axxxxx...k",      /* DISARMED after an error of a servo */
+    "h.abbbbbbbbbb",     /* ARMED, one tick before BUS_SILENT */
+    "h.attttttttttttttttttttttttttttttttttttttttttttttttt", /* ARMED, one tick before TEMPERATURE */
 };
 
 struct node {

@@ -34,6 +34,20 @@ static uint64_t mix_ring(uint64_t hash, const struct model *model)
     return hash;
 }
 
+/* Without what never decides here: how long the arm has been armed decides only of a servo that has no torque and no error,
+ * and the past positions lie nearer to the commanded one than any displacement. */
+static uint64_t mix_guards(uint64_t hash, const struct model *model)
+{
+    const struct control *control = &model->control;
+    const float numbers[] = {model->measured.position, model->measured.current, model->measured.volts};
+    hash = mix(hash, numbers, sizeof numbers);
+    hash = mix(hash, model->held_ticks, sizeof model->held_ticks);
+    if (model_is_active((uint8_t)control->safety.state)) {
+        hash = mix(hash, control->guards.ticks[0], sizeof control->guards.ticks[0]);
+    }
+    return control->relieving ? mix(hash, control->relief, control->table->count * sizeof control->relief[0]) : hash;
+}
+
 uint64_t model_hash(const struct model *model)
 {
     const struct control *control = &model->control;
@@ -48,9 +62,16 @@ uint64_t model_hash(const struct model *model)
                               control->servo_step,
                               control->following,
                               control->saturated,
+                              (uint32_t)control->torque,
+                              control->relieving,
+                              control->fault_joint,
+                              model->age,
+                              model->measured.flags,
+                              model->measured.temperature,
                               model->silent_ticks < longest ? model->silent_ticks : longest,
                               model->accepted};
     uint64_t hash = mix(UINT64_C(0xCBF29CE484222325), words, sizeof words);
+    hash = mix_guards(hash, model);
     for (uint8_t i = 0; i < control->table->count; i++) {
         hash = mix(hash, &control->motion[i], sizeof control->motion[i]);
         if (control->following) {

@@ -5,6 +5,9 @@
 /* The limits of docs/safety.md, stated here once more so that a wrong constant of the core is found. */
 enum { HEARTBEAT_LIMIT_MS = 200, STARVATION_LIMIT_MS = 100 };
 
+static const unsigned GUARD_FAULTS = LINK_FAULT_FOLLOWING_ERROR | LINK_FAULT_CONTACT | LINK_FAULT_TEMPERATURE |
+                                     LINK_FAULT_VOLTAGE | LINK_FAULT_BUS_SILENT | LINK_FAULT_SERVO_ERROR;
+
 static const float ROUNDING = 2.4e-7f; /* float32 at the largest position of the joints: one unit in the last place */
 
 bool model_transitions_seen[SAFETY_EVENTS][SAFETY_STATES];
@@ -40,10 +43,63 @@ float model_steps_to_rest(void)
     return longest;
 }
 
+float model_steps_of_relief(void)
+{
+    const struct control *control = host_control();
+    float longest = 0.0f;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct motion_limits *limits = &control->limits[i];
+        const float steps = (limits->maximum - limits->minimum) / limits->max_step;
+        longest = steps > longest ? steps : longest;
+    }
+    return longest + 2.0f * model_steps_to_rest();
+}
+
+/* Without torque, a joint is where its encoder says. An arm that may move has torque. */
+static const char *check_without_torque(const struct control *control)
+{
+    if (model_is_active((uint8_t)control->safety.state)) {
+        return "the arm is active without torque";
+    }
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const struct motion_limits *limits = &control->limits[i];
+        const struct joint_motion *motion = &control->motion[i];
+        if (!(motion->position >= limits->minimum && motion->position <= limits->maximum)) {
+            return "a joint left its position limits";
+        }
+        if (magnitude(motion->velocity) > 0.0f) {
+            return "a joint without torque is commanded to move";
+        }
+    }
+    return NULL;
+}
+
+/* A joint moves to where it was measured only after a contact, from rest, and arrives in time. */
+static const char *check_relief(struct model *model)
+{
+    const struct control *control = host_control();
+    const unsigned contact = LINK_FAULT_CONTACT | LINK_FAULT_FOLLOWING_ERROR;
+    model->relief_steps = control->relieving ? model->relief_steps + 1u : 0u;
+    if (!control->relieving) {
+        return NULL;
+    }
+    if (control->safety.state != LINK_STATE_SAFE || (control->safety.faults & contact) == 0) {
+        return "the arm moved away without a contact";
+    }
+    if ((float)model->relief_steps > model_steps_of_relief() && !control_is_at_rest(control)) {
+        return "the arm did not come to rest after a contact";
+    }
+    return NULL;
+}
+
 const char *model_check_step(struct model *model, const struct joint_motion *before, bool evenly)
 {
     const struct control *control = host_control();
-    const bool braking = !model_is_active((uint8_t)control->safety.state);
+    const char *violated = control->torque == TORQUE_ON ? check_relief(model) : check_without_torque(control);
+    if (violated != NULL || control->torque != TORQUE_ON) {
+        return violated;
+    }
+    const bool braking = !model_is_active((uint8_t)control->safety.state) && !control->relieving;
     const float longest = model_steps_to_rest();
     model->braking_steps = braking ? model->braking_steps + 1u : 0u;
     for (uint8_t i = 0; i < control->table->count; i++) {
@@ -89,7 +145,8 @@ const char *model_check_command(enum safety_event event, uint8_t from)
 {
     const uint8_t to = (uint8_t)host_control()->safety.state;
     const uint8_t next = safety_transitions[event][from];
-    const bool guarded = event == SAFETY_EVENT_ARM || event == SAFETY_EVENT_CLEAR;
+    const bool guarded =
+        event == SAFETY_EVENT_ARM || event == SAFETY_EVENT_CLEAR || event == SAFETY_EVENT_RELEASE;
     if (host_control()->answered.result != LINK_COMMAND_RESULT_OK) {
         const bool may_refuse = from == to && (guarded || next == SAFETY_NO_TRANSITION);
         return may_refuse ? NULL : "a command was refused although the table allows it";
@@ -113,6 +170,7 @@ const char *model_check_transition(uint8_t from, uint16_t faults_before, bool fi
                  {LINK_FAULT_HEARTBEAT, SAFETY_EVENT_HEARTBEAT},
                  {LINK_FAULT_TICK_OVERRUN, SAFETY_EVENT_TICK_OVERRUN},
                  {LINK_FAULT_LIMIT_SATURATION, SAFETY_EVENT_LIMIT_SATURATION},
+                 {GUARD_FAULTS, SAFETY_EVENT_GUARD},
                  {LINK_FAULT_STARVATION, SAFETY_EVENT_STARVATION}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if ((faults & kinds[i].fault) != 0) {

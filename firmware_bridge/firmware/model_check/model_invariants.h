@@ -13,6 +13,9 @@ uint32_t model_heartbeat_limit(void);
 /* Servo steps in which every joint can brake from its velocity limit to rest. */
 float model_steps_to_rest(void);
 
+/* Servo steps in which every joint can move over its whole range. */
+float model_steps_of_relief(void);
+
 /* Whether the arm may follow setpoints in this state: ARMED, RUNNING or STARVED. */
 bool model_is_active(uint8_t state);
 

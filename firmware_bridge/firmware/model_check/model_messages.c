@@ -52,10 +52,19 @@ static int16_t smooth_counts(const struct control *control, uint8_t joint, uint8
 static int16_t jump_counts(const struct control *control, uint8_t joint, uint8_t step)
 {
     const struct joint *j = &control->table->joints[joint];
-    return (int16_t)((step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum) / j->resolution);
+    const float end = step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum;
+    return (int16_t)((step == 0 ? control->motion[joint].position : end) / j->resolution);
 }
 
-static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
+static int16_t far_counts(const struct control *control, uint8_t joint, uint8_t step)
+{
+    const struct joint *j = &control->table->joints[joint];
+    const float middle = 0.5f * (j->minimum + j->maximum);
+    (void)step;
+    return (int16_t)((control->motion[joint].position < middle ? j->maximum : j->minimum) / j->resolution);
+}
+
+static bool send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
 {
     const struct control *control = host_control();
     const uint8_t joints = control->table->count;
@@ -70,18 +79,25 @@ static void send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(con
             fragment.values[step * joints + joint] = counts(control, joint, step);
         }
     }
-    const uint32_t before = control->counters.chunks_accepted;
+    const uint32_t before = host_control()->counters.chunks_accepted;
     uint8_t payload[LINK_MAX_PAYLOAD];
     send(model, LINK_FRAGMENT_ID, payload, link_pack_fragment(&fragment, payload));
-    model->accepted = model->accepted || control->counters.chunks_accepted != before;
+    const bool accepted = host_control()->counters.chunks_accepted != before;
+    model->accepted = model->accepted || accepted;
+    return accepted;
 }
 
 void model_send_smooth_chunk(struct model *model)
 {
-    send_chunk(model, SMOOTH_STEPS, smooth_counts);
+    (void)send_chunk(model, SMOOTH_STEPS, smooth_counts);
 }
 
 void model_send_jump_chunk(struct model *model)
 {
-    send_chunk(model, JUMP_STEPS, jump_counts);
+    (void)send_chunk(model, JUMP_STEPS, jump_counts);
+}
+
+bool model_send_far_chunk(struct model *model)
+{
+    return send_chunk(model, 1, far_counts);
 }

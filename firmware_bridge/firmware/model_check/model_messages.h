@@ -11,8 +11,11 @@ void model_send_command(struct model *model, uint8_t command);
 /* A chunk within the limits: each joint moves toward home and beyond it at four fifths of its velocity limit. */
 void model_send_smooth_chunk(struct model *model);
 
-/* A chunk whose setpoints jump between the ends of each joint's range. */
+/* A chunk that begins where the joints are, and then jumps between the ends of each joint's range. */
 void model_send_jump_chunk(struct model *model);
+
+/* A chunk whose first setpoint is at the end of each joint's range that is farther away. Returns whether it is accepted. */
+bool model_send_far_chunk(struct model *model);
 
 /* Lets the main loop run once and discards what the core sends. */
 void model_poll(void);

@@ -10,7 +10,7 @@ static struct control control;
 static uint64_t counter;
 static bool estop_pressed;
 static struct joint_measurement measured[LINK_MAX_JOINTS];
-static bool is_measured[LINK_MAX_JOINTS];
+static enum { ASSUMED, PLACED, NEAR } measured_how[LINK_MAX_JOINTS];
 static uint8_t sent[SENT_SIZE];
 static size_t sent_size;
 static size_t sent_limit = SENT_SIZE;
@@ -19,7 +19,7 @@ void host_reset(uint8_t cause)
 {
     counter = 0;
     estop_pressed = false;
-    memset(is_measured, 0, sizeof is_measured);
+    memset(measured_how, 0, sizeof measured_how);
     sent_size = 0;
     sent_limit = SENT_SIZE;
     control_init(&control, &joint_table, (enum link_reset_cause)cause, HOST_COUNTER_HZ);
@@ -39,7 +39,13 @@ void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS])
 void host_measure(uint8_t joint, const struct joint_measurement *measurement)
 {
     measured[joint] = *measurement;
-    is_measured[joint] = true;
+    measured_how[joint] = PLACED;
+}
+
+void host_measure_near(uint8_t joint, const struct joint_measurement *measurement)
+{
+    measured[joint] = *measurement;
+    measured_how[joint] = NEAR;
 }
 
 void host_set_counter(uint64_t value)
@@ -92,8 +98,10 @@ void host_limit_sending(size_t capacity)
 static void measure(void)
 {
     for (uint8_t i = 0; i < control.table->count; i++) {
-        const struct joint_measurement assumed = {.position = control.motion[i].position};
-        control.measured[i] = is_measured[i] ? measured[i] : assumed;
+        const float commanded = control.motion[i].position;
+        const struct joint_measurement assumed = {.position = commanded};
+        control.measured[i] = measured_how[i] == ASSUMED ? assumed : measured[i];
+        control.measured[i].position += measured_how[i] == NEAR ? commanded : 0.0f;
     }
 }
 

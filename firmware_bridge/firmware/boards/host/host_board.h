@@ -13,9 +13,10 @@ void host_reset(uint8_t cause);
 struct control *host_control(void);
 void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS]);
 
-/* What the servos of one joint measure from now on, until the next reset. Joints that were never set here are taken to
- * be where they are commanded, as with servos without encoders. */
+/* What the servos of one joint measure from now on, until the next reset: its position, or how far it is from where it is
+ * commanded. Joints that were never set here are taken to be where they are commanded, as with servos without encoders. */
 void host_measure(uint8_t joint, const struct joint_measurement *measured);
+void host_measure_near(uint8_t joint, const struct joint_measurement *measured);
 
 void host_set_counter(uint64_t counter);
 void host_press_estop(bool pressed);

@@ -6,7 +6,7 @@
 #include "board.h"
 
 #include "cortex_m.h"
-#include "pl011.h"
+#include "host_line.h"
 #include "registers.h"
 
 enum {
@@ -72,7 +72,7 @@ void board_init(void)
     start_pins();
     set_interrupt_priority(IRQ_WATCHDOG, PRIORITY_WATCHDOG);
     set_interrupt_priority(IRQ_UART0, PRIORITY_UART);
-    pl011_start(CORE_HZ);
+    host_line_start(CORE_HZ);
     enable_interrupt(IRQ_UART0);
 }
 

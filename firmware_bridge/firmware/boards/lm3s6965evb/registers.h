@@ -24,36 +24,32 @@
 #define SYSCTL_RCC_CRYSTAL_8_MHZ (14u << 6)
 #define SYSCTL_RCGC0_WATCHDOG (1u << 3)
 #define SYSCTL_RCGC1_UART0 (1u << 0)
+#define SYSCTL_RCGC1_UART1 (1u << 1)
+#define SYSCTL_RCGC1_UART2 (1u << 2)
 #define SYSCTL_RCGC1_TIMER0 (1u << 16)
 #define SYSCTL_RCGC2_GPIOA (1u << 0)
+#define SYSCTL_RCGC2_GPIOD (1u << 3)
 #define SYSCTL_RCGC2_GPIOF (1u << 5)
+#define SYSCTL_RCGC2_GPIOG (1u << 6)
 
-/* PL061 pins: A0 and A1 are the UART, F1 is the e-stop. */
+/* PL061 pins: A0 and A1 are UART 0, D2 and D3 UART 1, G0 and G1 UART 2; F1 is the e-stop. */
 #define GPIOA_AFSEL REGISTER(0x40004420u)
 #define GPIOA_DEN REGISTER(0x4000451Cu)
+#define GPIOD_AFSEL REGISTER(0x40007420u)
+#define GPIOD_DEN REGISTER(0x4000751Cu)
+#define GPIOG_AFSEL REGISTER(0x40026420u)
+#define GPIOG_DEN REGISTER(0x4002651Cu)
 #define GPIOF_PIN1 REGISTER(0x40025008u) /* address bits 9:2 mask the data */
 #define GPIOF_PUR REGISTER(0x40025510u)
 #define GPIOF_DEN REGISTER(0x4002551Cu)
 
-/* PL011 UART. */
-#define UART0_DR REGISTER(0x4000C000u)
-#define UART0_FR REGISTER(0x4000C018u)
-#define UART0_IBRD REGISTER(0x4000C024u)
-#define UART0_FBRD REGISTER(0x4000C028u)
-#define UART0_LCRH REGISTER(0x4000C02Cu)
-#define UART0_CTL REGISTER(0x4000C030u)
-#define UART0_IFLS REGISTER(0x4000C034u)
-#define UART0_IM REGISTER(0x4000C038u)
-#define UART0_ICR REGISTER(0x4000C044u)
-#define UART_DR_OVERRUN (1u << 11)
-#define UART_DR_DAMAGED (7u << 8) /* framing, parity, break */
-#define UART_FR_RECEIVE_EMPTY (1u << 4)
-#define UART_FR_TRANSMIT_FULL (1u << 5)
-#define UART_LCRH_8_BITS_FIFO ((3u << 5) | (1u << 4))
-#define UART_CTL_ENABLE ((1u << 0) | (1u << 8) | (1u << 9))
+/* PL011 UARTs: 0 is the line to the host, 1 and 2 are the servo buses. */
+#define UART0_AT 0x4000C000u
+#define UART1_AT 0x4000D000u
+#define UART2_AT 0x4000E000u
 #define UART_IFLS_EARLY (1u << 3) /* 4 of 16 bytes received; 2 left to send */
-#define UART_IM_RECEIVE ((1u << 4) | (1u << 6)) /* level and timeout */
-#define UART_IM_TRANSMIT (1u << 5)
+#define UART_IFLS_HALF (2u << 3)  /* 8 of 16 bytes received; 2 left to send */
+#define BUS_LINES 2
 
 /* General-purpose timer 0. */
 #define TIMER0_CFG REGISTER(0x40030000u)
@@ -83,9 +79,12 @@
 #define SCB_AIRCR_RESET (0x05FA0000u | (1u << 2))
 
 #define IRQ_UART0 5u
+#define IRQ_UART1 6u
 #define IRQ_WATCHDOG 18u
 #define IRQ_TIMER0A 19u
+#define IRQ_UART2 33u
 #define IRQ_SERVO IRQ_TIMER0A
-#define PRIORITY_SERVO 0x60u /* less urgent than the UART */
+#define PRIORITY_BUS 0x40u   /* less urgent than the host's UART */
+#define PRIORITY_SERVO 0x60u /* less urgent than both */
 
 #endif

@@ -5,7 +5,7 @@
 #include "board.h"
 
 #include "cortex_m.h"
-#include "pl011.h"
+#include "host_line.h"
 #include "registers.h"
 
 enum {
@@ -75,7 +75,7 @@ void board_init(void)
     release(RESET_IO_BANK0 | RESET_PADS_BANK0 | RESET_TIMER | RESET_UART0);
     TIMER_INTE = TIMER_ALARM0_BIT;
     start_pins();
-    pl011_start(CORE_HZ);
+    host_line_start(CORE_HZ);
     enable_interrupt(IRQ_UART0);
 }
 

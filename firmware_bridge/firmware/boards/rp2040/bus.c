@@ -1,37 +1,30 @@
-/* The servo bus of the Pico: UART 1 on pin 8, behind a driver that switches its direction itself; sent by DMA. */
-#include <string.h>
-
+/* The servo bus of the Pico: UART 1, which sends on pin 8 and receives on pin 9, behind a driver that switches its
+ * direction itself. */
 #include "board.h"
+#include "bus_line.h"
+#include "cortex_m.h"
 #include "registers.h"
 
-enum { CORE_HZ = 125000000, PIN_BUS_SEND = 8, LONGEST = 256 };
+enum { CORE_HZ = 125000000, PIN_BUS_SEND = 8, PIN_BUS_RECEIVE = 9 };
 
-static uint8_t sending[LONGEST];
+#ifdef BOARD_BUSES
+_Static_assert(BOARD_BUSES == BUS_LINES, "the Makefile says how many buses there are");
+#endif
 
-void board_bus_start(uint32_t baud)
+void uart1_handler(void)
 {
-    const uint32_t blocks = RESET_DMA | RESET_UART1;
-    const uint32_t divisor = (CORE_HZ * 4u + baud / 2u) / baud; /* in 64ths of a 16-fold baud period */
-    CLEAR(RESETS_RESET) = blocks;
-    while ((RESETS_DONE & blocks) != blocks) {
-    }
-    UART1_IBRD = divisor / 64u;
-    UART1_FBRD = divisor % 64u;
-    UART1_LCRH = UART_LCRH_8_BITS_FIFO;
-    UART1_CTL = UART_CTL_ENABLE;
-    UART1_DMACR = UART_DMACR_SEND;
-    GPIO_CTRL(PIN_BUS_SEND) = GPIO_FUNCTION_UART;
-    DMA0_WRITE_ADDRESS = UART1_DR_ADDRESS;
+    bus_line_interrupt(0);
 }
 
-bool board_bus_write(const uint8_t *data, size_t size)
+void board_bus_start(uint8_t bus, uint32_t baud)
 {
-    if (size > LONGEST || (DMA0_CONTROL & DMA_CONTROL_BUSY) != 0) {
-        return false;
+    CLEAR(RESETS_RESET) = RESET_UART1;
+    while ((RESETS_DONE & RESET_UART1) == 0) {
     }
-    memcpy(sending, data, size);
-    DMA0_READ_ADDRESS = (uint32_t)(uintptr_t)sending;
-    DMA0_COUNT = size;
-    DMA0_CONTROL = DMA_CONTROL_BYTES_TO_UART1;
-    return true;
+    GPIO_CTRL(PIN_BUS_SEND) = GPIO_FUNCTION_UART;
+    GPIO_CTRL(PIN_BUS_RECEIVE) = GPIO_FUNCTION_UART;
+    PAD(PIN_BUS_RECEIVE) = PAD_INPUT_PULLED_UP;
+    set_interrupt_priority(IRQ_UART1, PRIORITY_BUS);
+    bus_line_start(bus, UART1_AT, CORE_HZ, baud);
+    enable_interrupt(IRQ_UART1);
 }

@@ -12,7 +12,6 @@
 /* Resets. */
 #define RESETS_RESET 0x4000C000u
 #define RESETS_DONE REGISTER(0x4000C008u)
-#define RESET_DMA (1u << 2)
 #define RESET_IO_BANK0 (1u << 5)
 #define RESET_PADS_BANK0 (1u << 8)
 #define RESET_PLL_SYS (1u << 12)
@@ -55,7 +54,7 @@
 #define CLK_SYS_AUX_PLL 1u
 #define CLK_PERI_ENABLE (1u << 11)
 
-/* Pins: 0 and 1 are the UART, 15 is the e-stop. */
+/* Pins: 0 and 1 are UART 0, 8 and 9 UART 1; 15 is the e-stop. */
 #define GPIO_CTRL(pin) REGISTER(0x40014004u + 8u * (pin))
 #define GPIO_FUNCTION_UART 2u
 #define GPIO_FUNCTION_PWM 4u
@@ -64,40 +63,12 @@
 #define PAD_INPUT_PULLED_UP ((1u << 6) | (1u << 3) | (1u << 1))
 #define SIO_GPIO_IN REGISTER(0xD0000004u)
 
-/* PL011 UART 0. */
-#define UART0_DR REGISTER(0x40034000u)
-#define UART0_FR REGISTER(0x40034018u)
-#define UART0_IBRD REGISTER(0x40034024u)
-#define UART0_FBRD REGISTER(0x40034028u)
-#define UART0_LCRH REGISTER(0x4003402Cu)
-#define UART0_CTL REGISTER(0x40034030u)
-#define UART0_IFLS REGISTER(0x40034034u)
-#define UART0_IM REGISTER(0x40034038u)
-#define UART0_ICR REGISTER(0x40034044u)
-#define UART_DR_OVERRUN (1u << 11)
-#define UART_DR_DAMAGED (7u << 8) /* framing, parity, break */
-#define UART_FR_RECEIVE_EMPTY (1u << 4)
-#define UART_FR_TRANSMIT_FULL (1u << 5)
-#define UART_LCRH_8_BITS_FIFO ((3u << 5) | (1u << 4))
-#define UART_CTL_ENABLE ((1u << 0) | (1u << 8) | (1u << 9))
-#define UART_IFLS_EARLY 0u /* 4 of 32 bytes received; 4 left to send */
-#define UART_IM_RECEIVE ((1u << 4) | (1u << 6)) /* level and timeout */
-#define UART_IM_TRANSMIT (1u << 5)
-
-/* UART 1: the servo bus, fed by DMA channel 0. */
-#define UART1_DR_ADDRESS 0x40038000u
-#define UART1_IBRD REGISTER(0x40038024u)
-#define UART1_FBRD REGISTER(0x40038028u)
-#define UART1_LCRH REGISTER(0x4003802Cu)
-#define UART1_CTL REGISTER(0x40038030u)
-#define UART1_DMACR REGISTER(0x40038048u)
-#define UART_DMACR_SEND (1u << 1)
-#define DMA0_READ_ADDRESS REGISTER(0x50000000u)
-#define DMA0_WRITE_ADDRESS REGISTER(0x50000004u)
-#define DMA0_COUNT REGISTER(0x50000008u)
-#define DMA0_CONTROL REGISTER(0x5000000Cu) /* a write starts the transfer */
-#define DMA_CONTROL_BUSY (1u << 24)
-#define DMA_CONTROL_BYTES_TO_UART1 ((22u << 15) | (1u << 4) | (1u << 0))
+/* PL011 UARTs: 0 is the line to the host, 1 is the servo bus. */
+#define UART0_AT 0x40034000u
+#define UART1_AT 0x40038000u
+#define UART_IFLS_EARLY 0u       /* 4 of 32 bytes received; 4 left to send */
+#define UART_IFLS_HALF (2u << 3) /* 16 of 32 bytes received; 4 left to send */
+#define BUS_LINES 1
 
 /* PWM, eight slices of two outputs. */
 #define PWM_CSR(slice) REGISTER(0x40050000u + 0x14u * (slice))
@@ -127,7 +98,10 @@
 /* Cortex-M0+. */
 #define IRQ_TIMER0 0u
 #define IRQ_UART0 20u
+#define IRQ_UART1 21u
 #define IRQ_SERVO IRQ_TIMER0
-#define PRIORITY_SERVO 0x80u /* of 0x00, 0x40, 0x80, 0xC0; the UART keeps 0x00, the most urgent */
+/* Priorities of 0x00, 0x40, 0x80, 0xC0; the host's UART keeps 0x00, the most urgent. */
+#define PRIORITY_BUS 0x40u
+#define PRIORITY_SERVO 0x80u
 
 #endif

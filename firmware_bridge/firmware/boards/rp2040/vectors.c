@@ -1,14 +1,17 @@
 /* Vector table of the RP2040. */
+#include "bus_line.h"
 #include "cortex_m.h"
+#include "host_line.h"
 #include "registers.h"
 
 extern uint32_t __stack_top[];
-
-void uart0_handler(void);
 
 __attribute__((section(".vectors"), used)) const struct vector_table vectors = {
     .stack_top = __stack_top,
     .system = {reset_handler, fault_handler, fault_handler, 0, 0, 0, 0, 0, 0, 0, fault_handler, 0, 0, fault_handler,
                fault_handler},
-    .interrupts = {[IRQ_SERVO] = servo_alarm_handler, [IRQ_UART0] = uart0_handler, [25] = 0},
+    .interrupts = {[IRQ_SERVO] = servo_alarm_handler,
+                   [IRQ_UART0] = uart0_handler,
+                   [IRQ_UART1] = uart1_handler,
+                   [25] = 0},
 };

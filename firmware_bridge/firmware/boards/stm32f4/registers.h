@@ -12,6 +12,7 @@
 #define RCC_CFGR REGISTER(0x40023808u)
 #define RCC_AHB1ENR REGISTER(0x40023830u)
 #define RCC_APB1ENR REGISTER(0x40023840u)
+#define RCC_APB2ENR REGISTER(0x40023844u)
 #define RCC_CSR REGISTER(0x40023874u)
 #define RCC_CR_HSE_ON (1u << 16)
 #define RCC_CR_HSE_READY (1u << 17)
@@ -28,9 +29,13 @@
 #define RCC_CFGR_APB1_BY_4 (5u << 10)
 #define RCC_CFGR_APB2_BY_2 (4u << 13)
 #define RCC_AHB1ENR_GPIOA (1u << 0)
+#define RCC_AHB1ENR_GPIOC (1u << 2)
 #define RCC_AHB1ENR_DMA1 (1u << 21)
+#define RCC_AHB1ENR_DMA2 (1u << 22)
 #define RCC_APB1ENR_TIM5 (1u << 3)
 #define RCC_APB1ENR_USART2 (1u << 17)
+#define RCC_APB2ENR_USART1 (1u << 4)
+#define RCC_APB2ENR_USART6 (1u << 5)
 #define RCC_CSR_FORGET (1u << 24)
 #define RCC_CSR_POWER_ON (1u << 27)
 #define RCC_CSR_SOFTWARE (1u << 28)
@@ -38,14 +43,26 @@
 #define FLASH_ACR REGISTER(0x40023C00u)
 #define FLASH_ACR_4_WAITS_CACHED ((4u << 0) | (7u << 8))
 
-/* Pins of port A: 2 and 3 are the UART, 10 is the e-stop. */
+/* Pins: A2 and A3 are the UART to the host, A10 is the e-stop, A9 and C6 are the servo buses. */
 #define GPIOA_MODER REGISTER(0x40020000u)
 #define GPIOA_PUPDR REGISTER(0x4002000Cu)
 #define GPIOA_IDR REGISTER(0x40020010u)
 #define GPIOA_AFRL REGISTER(0x40020020u)
+#define GPIOA_OTYPER REGISTER(0x40020004u)
+#define GPIOA_OSPEEDR REGISTER(0x40020008u)
+#define GPIOA_AFRH REGISTER(0x40020024u)
+#define GPIOC_MODER REGISTER(0x40020800u)
+#define GPIOC_OTYPER REGISTER(0x40020804u)
+#define GPIOC_OSPEEDR REGISTER(0x40020808u)
+#define GPIOC_PUPDR REGISTER(0x4002080Cu)
+#define GPIOC_AFRL REGISTER(0x40020820u)
 #define GPIO_MODE_ALTERNATE 2u
 #define GPIO_PULLED_UP 1u
+#define GPIO_OPEN_DRAIN 1u
+#define GPIO_FAST 2u
+#define GPIO_USART1 7u
 #define GPIO_USART2 7u
+#define GPIO_USART6 8u
 
 /* USART 2. */
 #define USART2_SR REGISTER(0x40004400u)
@@ -62,6 +79,9 @@
 #define USART_CR1_SEND_INTERRUPT (1u << 7)
 #define USART_CR1_ENABLE (1u << 13)
 #define USART_CR3_RECEIVE_BY_DMA (1u << 6)
+#define USART_CR3_SEND_BY_DMA (1u << 7)
+#define USART_CR3_HALF_DUPLEX (1u << 3)
+#define USART_SR_SENT (1u << 6)
 #define USART_CR3_ERROR_INTERRUPT (1u << 0)
 
 /* DMA 1, stream 5: what USART 2 receives (channel 4). */
@@ -74,6 +94,17 @@
 #define DMA_CR_CIRCULAR_BYTES_OF_CHANNEL_4 ((4u << 25) | (1u << 10) | (1u << 8))
 #define DMA_CR_HALF_AND_WHOLE_INTERRUPTS ((1u << 3) | (1u << 4))
 #define DMA_CR_ENABLE 1u
+
+/* USART 1 and 6, the servo buses, and the streams of DMA 2 that serve them. */
+#define USART1_AT 0x40011000u
+#define USART6_AT 0x40011400u
+#define DMA2_STREAM_AT(stream) (0x40026410u + 0x18u * (stream))
+#define DMA2_LIFCR 0x40026408u
+#define DMA2_HIFCR 0x4002640Cu
+#define DMA_CR_CHANNEL(channel) ((channel) << 25)
+#define DMA_CR_INCREMENT (1u << 10)
+#define DMA_CR_CIRCULAR (1u << 8)
+#define DMA_CR_TO_PERIPHERAL (1u << 6)
 
 /* Timer 5, 32 bits. */
 #define TIM5_CR1 REGISTER(0x40000C00u)
