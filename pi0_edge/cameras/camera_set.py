@@ -1,4 +1,4 @@
-"""All cameras of a robot: the newest image of each, taken at nearly the same time, or an error with the camera's name."""
+"""All cameras of a robot: the newest image of each, taken at nearly the same time, or an error that names a camera."""
 
 from __future__ import annotations
 

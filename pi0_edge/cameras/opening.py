@@ -15,10 +15,22 @@ def open_source(settings: CameraSettings) -> Source:
         MissingDependencyError: If a package that it needs is not installed.
     """
     match settings.kind:
+        case "v4l2":
+            from pi0_edge.cameras.v4l2 import V4l2Source
+
+            return V4l2Source(settings)
         case "rtsp" | "rtsps":
             from pi0_edge.cameras.network_stream import NetworkSource
 
             return NetworkSource(settings)
+        case "gstreamer":
+            from pi0_edge.cameras.gstreamer import GstreamerSource
+
+            return GstreamerSource(settings)
+        case "realsense":
+            from pi0_edge.cameras.realsense import RealsenseSource
+
+            return RealsenseSource(settings)
         case "file" | "lavfi":
             from pi0_edge.cameras.played_video import PlayedVideo
 

@@ -5,7 +5,7 @@ The field `camera_sources` of a robot file, or a file of its own with that conte
     camera_sources:
       front:
         source: v4l2:/dev/v4l/by-path/platform-3610000.usb-usb-0:2.1:1.0-video-index0
-        width: 640                # optional, with height: checked in every image
+        width: 640                # checked in every image; optional but for v4l2, which is set to it
         height: 480
         fps: 30                   # optional: asked for where the source can choose
         format: MJPG              # optional, v4l2 alone: four characters, as `pi0-edge cameras` shows them
@@ -116,6 +116,8 @@ class CameraSettings:
                 yield f"{name} is {value!r}, expected pixels from 1 to {LARGEST_SIDE}"
         if (self.width is None) != (self.height is None):
             yield "gives one of width and height, expected both or neither"
+        elif self.width is None and self.kind == "v4l2":
+            yield "lacks width and height, which a V4L2 camera is set to; `pi0-edge cameras` shows what it offers"
         if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps <= 1000):
             yield f"fps is {self.fps!r}, expected images per second, above 0 and at most 1000"
         if not (_is_number(self.max_age_s) and self.max_age_s > 0):
