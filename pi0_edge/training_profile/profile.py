@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.json_files import read_json_object
-from pi0_edge.robots import Robot
 from pi0_edge.synced_files import replace_synced, write_synced
 from pi0_edge.training_profile.limits import Limits
 from pi0_edge.training_profile.pictures import SIDE, Thumbnails
@@ -138,21 +137,6 @@ class TrainingProfile:
     actions: ActionProfile | None
     cameras: Mapping[str, CameraProfile]
     missing: Mapping[str, str]
-
-    def check(self, robot: Robot) -> None:
-        """Passes where it is a profile for this robot.
-
-        Raises:
-            ConfigError: If it has another number of joints, or cameras that the robot does not have.
-        """
-        found, expected = len(self.joints.names), robot.state_dim
-        if found != expected:
-            raise ConfigError(f"the training profile has {found} joints, but {robot.name} has {expected}; {_AGAIN}")
-        if unknown := [camera for camera in self.cameras if camera not in robot.cameras]:
-            raise ConfigError(
-                f"the training profile has the camera {unknown[0]}, which {robot.name} does not have "
-                f"(it has {', '.join(robot.cameras)}); {_AGAIN}"
-            )
 
     def to_bytes(self) -> bytes:
         """The file."""
