@@ -29,9 +29,12 @@ from pi0_edge.training_profile.profile import (
 LEAST_EPISODES = 8
 """Fewer whole episodes say nothing about where and before what an episode begins."""
 
-START_EXAMPLES = 12
-EXAMPLES = 20
-"""Thumbnails of each camera: first images of episodes, and other images."""
+START_EXAMPLES = 24
+EXAMPLES = 24
+"""Thumbnails of each camera: first images of episodes, and any images; fewer where there are many cameras."""
+
+MOST_THUMBNAILS = 192
+"""Of all cameras, so that the file stays below 1 MB."""
 
 STATE_EXAMPLES = 64
 
@@ -208,7 +211,8 @@ def _camera_profiles(
     cameras: Sequence[str], episodes: Sequence[TrainingEpisode], with_starts: bool
 ) -> dict[str, CameraProfile]:
     known, held_out = halves(episodes)
-    chosen = {camera: _examples(camera, known, with_starts) for camera in cameras}
+    share = min(1.0, MOST_THUMBNAILS / (START_EXAMPLES + EXAMPLES) / max(1, len(cameras)))
+    chosen = {camera: _examples(camera, known, with_starts, share) for camera in cameras}
     phases = {
         "starting": {camera: images[:starts] for camera, (images, starts) in chosen.items()},
         "running": {camera: images for camera, (images, _) in chosen.items()},
@@ -235,14 +239,16 @@ def _camera_profiles(
     }
 
 
-def _examples(camera: str, known: Sequence[TrainingEpisode], with_starts: bool) -> tuple[pictures.Thumbnails, int]:
-    """Thumbnails of one camera, and how many of them are first images."""
+def _examples(
+    camera: str, known: Sequence[TrainingEpisode], with_starts: bool, share: float
+) -> tuple[pictures.Thumbnails, int]:
+    """Thumbnails of one camera, `share` of those that one alone would have, and how many of them are first images."""
     anywhere = np.concatenate([episode.images[camera] for episode in known])
-    others = anywhere[far_apart(pictures.features(anywhere), EXAMPLES, 2)]
+    others = anywhere[far_apart(pictures.features(anywhere), round(share * EXAMPLES), 2)]
     if not with_starts:
         return others, 0
     first = np.concatenate([episode.images[camera][:1] for episode in known])
-    starts = first[far_apart(pictures.features(first), START_EXAMPLES, 2)]
+    starts = first[far_apart(pictures.features(first), round(share * START_EXAMPLES), 2)]
     return np.concatenate([starts, others]), len(starts)
 
 

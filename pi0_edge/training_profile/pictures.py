@@ -4,10 +4,10 @@ An image is kept as a thumbnail of 32 x 32 pixels. Compared are, over 8 x 8 cell
 
 * the luminance, less its mean and divided by its standard deviation: it finds flips, turns and other cameras, and does
   not change with exposure and contrast;
-* the chromaticity, red and green as shares of the sum of all three colours: it finds exchanged colours.
+* the chromaticity, how far the shares of red and blue in the sum of all three colours are from a third, less its mean:
+  it finds exchanged colours, and does not change with the white balance.
 
-A difference of `LUMINANCE_SCALE` in the one counts as much as `CHROMATICITY_SCALE` in the other, both root mean square:
-about what light and white balance change from one day to another.
+A difference of `LUMINANCE_SCALE` in the one counts as much as `CHROMATICITY_SCALE` in the other, both root mean square.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _LEAST_CONTRAST = 4.0
 """Levels of 255: an image with less contrast is empty, and its noise is not amplified."""
 _DARK = 24.0
-"""Added to the sum of the colours, levels: the chromaticity of a dark cell is noise."""
+"""Added to the sum of the colours, levels: the colour of a dark cell is noise, and counts as grey."""
 _SAMPLES = 4 * SIDE
 """Pixels along the shorter side of an image that a thumbnail is made from."""
 
@@ -51,11 +51,14 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def features(thumbnails: Thumbnails, zoom: float = 1.0) -> Features:
     """What is compared of thumbnails, of which only the middle 1/`zoom` is taken."""
     weights = _cells(zoom)
-    cells = np.einsum("ai,nijc,bj->nabc", weights, thumbnails.astype(np.float32), weights, optimize=True)
+    rows = weights @ thumbnails.astype(np.float32).reshape(-1, SIDE, SIDE * 3)
+    cells = weights @ rows.reshape(-1, CELLS, SIDE, 3)
     luminance = cells @ _LUMINANCE
     spread = luminance.std(axis=(1, 2), keepdims=True)
     standardised = (luminance - luminance.mean(axis=(1, 2), keepdims=True)) / np.maximum(spread, _LEAST_CONTRAST)
-    chromaticity = cells[..., :2] / (cells.sum(axis=-1, keepdims=True) + _DARK)
+    total = cells.sum(axis=-1, keepdims=True)
+    chromaticity = (cells[..., ::2] - total / 3) / (total + _DARK)
+    chromaticity -= chromaticity.mean(axis=(1, 2), keepdims=True)
     parts = (
         standardised.reshape(len(cells), -1) / (LUMINANCE_SCALE * CELLS),
         chromaticity.reshape(len(cells), -1) / (CHROMATICITY_SCALE * CELLS * 2**0.5),

@@ -25,11 +25,13 @@ from pi0_edge.training_profile.pictures import (
 BLACK_LEVEL = 4.0
 """Mean level of 255 below which an image is black, as where frames for calibration are checked."""
 
-CLEARLY = 0.1
+CLEARLY = 0.25
 """By how much more than in any training episode an alternative must be nearer, in `pictures` distances."""
 
 UNLIKE = 1.5
-"""How many times as far from all examples as ordinary images are makes an image unlike the training data."""
+OTHER_LIGHT = 1.0
+"""An image is unlike the training data where it is as many times as far from them as ordinary ones are, and this, what
+other light makes of an image, farther."""
 
 MOVED = 0.25
 """How far a joint must have moved, in its range, for an image that stayed the same to be frozen."""
@@ -146,7 +148,7 @@ def _other_camera(camera: str, compared: Sequence[Compared], limits: Limits) -> 
 
 
 def _unlike(camera: str, compared: Sequence[Compared], limits: Limits) -> list[Mismatch]:
-    if (apart := _own(compared)) <= UNLIKE * limits.distance:
+    if (apart := _own(compared)) <= UNLIKE * limits.distance + OTHER_LIGHT:
         return []
     text = (
         f"the images of the camera {camera} are at a distance of {apart:.3g} from the training data, expected at most "

@@ -21,6 +21,9 @@ WIDENED = 0.1
 CLEARLY = 0.05
 """By how much more than in any training episode an alternative must be nearer, in ranges of a joint."""
 
+NEARER = 0.75
+"""How far from the training data, in what is claimed to be true, an alternative that explains it may be at most."""
+
 FEW_JOINTS = 2
 """Up to as many joints that are elsewhere have another zero; more of them are another pose."""
 
@@ -156,8 +159,9 @@ class JointRules:
 def clear_winner(compared: Sequence[Compared], limits: Limits, clearly: float) -> str | None:
     """The alternative that explains moments clearly better than what is claimed, or None.
 
-    What is claimed must persistently be farther away than in ordinary episodes; the best alternative must persistently
-    be nearer, by more than in any of them, and itself be as near as ordinary moments are.
+    The best alternative must persistently be nearer to the training data, by more than in any ordinary episode, and at
+    most `NEARER` times as far away as what is claimed. How far away that is does not count: other light and other
+    things in the scene move both alike.
 
     Args:
         compared: Of each moment; alternatives that `limits` does not name are not considered.
@@ -166,13 +170,13 @@ def clear_winner(compared: Sequence[Compared], limits: Limits, clearly: float) -
     """
     own = np.array([moment.own for moment in compared])
     names = [name for name in compared[0].others if name in limits.margins]
-    if not names or persistent(own) <= limits.distance:
+    if not names:
         return None
     others = np.array([[moment.others[name] for name in names] for moment in compared])
     middle = np.median(others, axis=0)
     best = int(middle.argmin())
-    wins = persistent(own - others[:, best]) > limits.margins[names[best]] + clearly
-    return names[best] if wins and middle[best] <= limits.distance + clearly else None
+    wins = persistent(own - others[:, best]) > max(limits.margins[names[best]], 0.0) + clearly
+    return names[best] if wins and middle[best] <= NEARER * np.median(own) else None
 
 
 _ADVICE = {
