@@ -1,18 +1,25 @@
-"""The episodes of a source of observations, as a training profile is collected from them."""
+"""The episodes of training data, as a training profile is collected from them."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.errors import DatasetError, ObservationError
-from pi0_edge.processing.observation import checked_state
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.frames import ObservationSource
 from pi0_edge.robots import Robot
-from pi0_edge.training_profile import TrainingEpisode, TrainingProfile, collect_profile
+from pi0_edge.training_profile import (
+    LEAST_EPISODES,
+    TrainingEpisode,
+    TrainingProfile,
+    collect_profile,
+    find_training_profile,
+)
 from pi0_edge.training_profile.limits import WATCH_EVERY_S
 from pi0_edge.training_profile.pictures import thumbnail
 
@@ -31,8 +38,8 @@ class Motion(NamedTuple):
 
 
 @runtime_checkable
-class MotionSource(Protocol):
-    """A source that also has the actions of whole episodes.
+class Demonstrations(ObservationSource, Protocol):
+    """A source that also has the actions of whole episodes: training data.
 
     Attributes:
         control_hz: Rows per second.
@@ -49,60 +56,72 @@ class MotionSource(Protocol):
         ...
 
 
+def training_profile_of(
+    checkpoint: str | Path,
+    source: ObservationSource,
+    robot: Robot,
+    on_progress: ProgressCallback | None = None,
+) -> TrainingProfile | None:
+    """The profile of a source that is training data, or else the one that lies beside the checkpoint, if any.
+
+    Args:
+        checkpoint: File or folder.
+        source: Of the frames to calibrate on.
+        robot: Whose data they are.
+        on_progress: Is called after every episode.
+
+    Raises:
+        ConfigError: If the profile beside the checkpoint cannot be used.
+    """
+    collected = profile_of(source, robot, on_progress)
+    return find_training_profile(checkpoint) if collected is None else collected
+
+
 def profile_of(
     source: ObservationSource, robot: Robot, on_progress: ProgressCallback | None = None
 ) -> TrainingProfile | None:
-    """The training profile of a source; None where it has fewer than two episodes.
+    """The training profile of a source; None where it has no actions, or fewer than `LEAST_EPISODES` episodes.
 
-    Episodes that are damaged, or do not fit the robot, are left out.
+    A recording of a robot at work is no training data: whatever is wrong with that robot would become what is expected.
+    Episodes that are damaged or do not fit the robot are left out, and counted.
 
     Args:
-        source: Of the training data; one that is a `MotionSource` also tells about actions and the control rate.
+        source: Of the training data.
         robot: Whose data they are.
         on_progress: Is called after every episode.
     """
-    chosen = np.unique(np.linspace(0, len(source.lengths) - 1, min(MOST_EPISODES, len(source.lengths))).astype(int))
-    if len(chosen) < 2:
+    if not isinstance(source, Demonstrations):
         return None
+    chosen = np.unique(np.linspace(0, len(source.lengths) - 1, min(MOST_EPISODES, len(source.lengths))).astype(int))
     stage = Stage("profiling", len(chosen), on_progress)
     episodes = []
-    for episode in chosen:
-        try:
-            episodes.append(_episode(source, robot, int(episode)))
-        except (DatasetError, ObservationError):
-            continue
-        finally:
-            stage.advance()
-    if len(episodes) < 2:
+    for episode in chosen.tolist():
+        with suppress(DatasetError, ObservationError):
+            episodes.append(_episode(source, robot, episode))
+        stage.advance()
+    if len(episodes) < LEAST_EPISODES:
         return None
-    hz = source.control_hz if isinstance(source, MotionSource) else None
-    return collect_profile(robot, episodes, hz, f"the {source.kind} {source.path}".strip())
+    name = f"the {source.kind} {source.path}".strip()
+    return collect_profile(robot, episodes, source.control_hz, name, left_out=len(chosen) - len(episodes))
 
 
-def _episode(source: ObservationSource, robot: Robot, episode: int) -> TrainingEpisode:
-    length, motion = source.lengths[episode], None
-    step = max(1, length // MOST_IMAGES)
-    if isinstance(source, MotionSource):
-        motion = source.motion(episode)
-        step = max(step, round(source.control_hz * WATCH_EVERY_S))
-    rows = tuple(range(0, length, step))
+def _episode(source: Demonstrations, robot: Robot, episode: int) -> TrainingEpisode:
+    length, motion = source.lengths[episode], source.motion(episode)
+    if motion.states.shape[1] != robot.state_dim:
+        raise DatasetError(f"episode {episode} has {motion.states.shape[1]} joints, {robot.name} has {robot.state_dim}")
+    rows = tuple(range(0, length, max(1, length // MOST_IMAGES, round(source.control_hz * WATCH_EVERY_S))))
     images: dict[str, list[NDArray[np.uint8]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    states, prompts = [], set()
+    prompts = set()
     for observation in source.read(episode, rows):
-        states.append(checked_state(observation, robot))
         prompts.add(observation.prompt or robot.default_prompt)
         for name, image in observation.images.items():
             camera = robot.camera(name) or name
             images.setdefault(camera, []).append(thumbnail(image))
             sizes[camera] = image.shape[0], image.shape[1]
-    if motion is None:
-        rows = tuple(range(len(states)))
-    elif motion.states.shape[1] != robot.state_dim or not np.isfinite(motion.states).all():
-        raise DatasetError(f"episode {episode} has no finite states of {robot.state_dim} joints")
     return TrainingEpisode(
-        states=np.array(states) if motion is None else motion.states.astype(np.float64),
-        actions=None if motion is None else motion.actions.astype(np.float64),
+        states=motion.states.astype(np.float64),
+        actions=motion.actions.astype(np.float64),
         rows=rows,
         images={camera: np.stack(views) for camera, views in images.items()},
         sizes=sizes,

@@ -3,7 +3,7 @@
 profile = load_training_profile("checkpoint/training_profile.json")
 """
 
-from pi0_edge.training_profile.collecting import TrainingEpisode, collect_profile
+from pi0_edge.training_profile.collecting import LEAST_EPISODES, TrainingEpisode, collect_profile
 from pi0_edge.training_profile.profile import (
     NAME,
     CameraProfile,
@@ -14,6 +14,7 @@ from pi0_edge.training_profile.profile import (
 )
 
 __all__ = [
+    "LEAST_EPISODES",
     "NAME",
     "CameraProfile",
     "JointProfile",

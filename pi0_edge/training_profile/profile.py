@@ -50,10 +50,9 @@ class JointProfile:
         beyond: float64 [joints], how far outside `LEVELS[LOW]` to `LEVELS[HIGH]` held-out episodes go.
         examples: float64 [n, joints], states that are far from each other.
         running: Limits of the distance from `examples`.
-        start: Quantiles of the first states of the episodes; None where there are too few episodes.
+        start: Quantiles of the first states of the episodes.
         start_beyond: As `beyond`, of first states.
         start_examples: float64 [n, joints], as `examples`, of first states.
-        starting: Limits of the distance from `start_examples`.
     """
 
     names: tuple[str, ...]
@@ -61,10 +60,9 @@ class JointProfile:
     beyond: NDArray[np.float64]
     examples: NDArray[np.float64]
     running: Limits
-    start: Quantiles | None = None
-    start_beyond: NDArray[np.float64] | None = None
-    start_examples: NDArray[np.float64] | None = None
-    starting: Limits | None = None
+    start: Quantiles
+    start_beyond: NDArray[np.float64]
+    start_examples: NDArray[np.float64]
 
     @property
     def widths(self) -> NDArray[np.float64]:
@@ -79,13 +77,11 @@ class ActionProfile:
     Attributes:
         first: Quantiles of |action - state| of the same row.
         first_beyond: float64 [joints], how far above `first[HIGH]` held-out episodes go.
-        change: Quantiles of |action - the action before|.
         half_second: Quantiles of |action - the action half a second before|; None where the rate is not known.
     """
 
     first: Quantiles
     first_beyond: NDArray[np.float64]
-    change: Quantiles
     half_second: Quantiles | None = None
 
 
@@ -98,7 +94,7 @@ class CameraProfile:
         width: Likewise.
         thumbnails: uint8 [n, 32, 32, 3], images that are far from each other; first images of episodes come first.
         starts: How many of them are first images of episodes.
-        starting: Limits of the distance from those, for first images; None where there are too few episodes.
+        starting: Limits of the distance from those, for first images.
         running: Limits of the distance from all of them, for any image.
     """
 
@@ -106,7 +102,7 @@ class CameraProfile:
     width: int
     thumbnails: Thumbnails
     starts: int
-    starting: Limits | None
+    starting: Limits
     running: Limits
 
 
@@ -118,11 +114,12 @@ class TrainingProfile:
         robot: Name of the robot's layout.
         source: What it was collected from, such as "lerobot v3.0 demonstrations".
         episodes: How many episodes were used.
+        left_out: How many could not be used, because they are damaged or do not fit the robot.
         frames: How many rows these have.
         control_hz: Rows per second; None where the data do not tell.
-        prompts: All prompts, sorted; empty where there are more than `MOST_PROMPTS`.
+        prompts: All prompts, sorted; empty where there are too many to keep.
         joints: States.
-        actions: Actions; None where the data have none, or none that are positions of the joints.
+        actions: Actions; None where they are not positions of the joints.
         cameras: By the name that the robot gives the camera.
         missing: What the guard cannot check because the data lack it: rule -> why.
     """
@@ -130,6 +127,7 @@ class TrainingProfile:
     robot: str
     source: str
     episodes: int
+    left_out: int
     frames: int
     control_hz: float | None
     prompts: tuple[str, ...]
@@ -137,6 +135,16 @@ class TrainingProfile:
     actions: ActionProfile | None
     cameras: Mapping[str, CameraProfile]
     missing: Mapping[str, str]
+
+    @property
+    def summary(self) -> str:
+        """What it was collected from, in one line."""
+        rate = "an unknown rate" if self.control_hz is None else f"{self.control_hz:g} Hz"
+        left_out = f" ({self.left_out} could not be used)" if self.left_out else ""
+        cameras = ", ".join(self.cameras) or "no camera"
+        return (
+            f"{self.episodes} episodes{left_out} of {self.source}, {len(self.joints.names)} joints, {cameras}, {rate}"
+        )
 
     def to_bytes(self) -> bytes:
         """The file."""
@@ -233,6 +241,7 @@ def _parsed(content: Mapping[str, Any]) -> TrainingProfile:
         robot=_typed(content["robot"], str),
         source=_typed(content["source"], str),
         episodes=_count(content["episodes"]),
+        left_out=_count(content["left_out"]),
         frames=_count(content["frames"]),
         control_hz=None if rate is None else _positive(rate),
         prompts=tuple(_typed(prompt, str) for prompt in content["prompts"]),
@@ -246,17 +255,15 @@ def _parsed(content: Mapping[str, Any]) -> TrainingProfile:
 def _joints(content: Mapping[str, Any]) -> JointProfile:
     names = tuple(_typed(name, str) for name in content["names"])
     count, levels = len(names), len(LEVELS)
-    has_starts = content["start"] is not None
     return JointProfile(
         names=names,
         state=_numbers(content["state"], (levels, count)),
         beyond=_numbers(content["beyond"], (count,)),
         examples=_numbers(content["examples"], (None, count)),
         running=_limits(content["running"]),
-        start=_numbers(content["start"], (levels, count)) if has_starts else None,
-        start_beyond=_numbers(content["start_beyond"], (count,)) if has_starts else None,
-        start_examples=_numbers(content["start_examples"], (None, count)) if has_starts else None,
-        starting=_limits(content["starting"]) if has_starts else None,
+        start=_numbers(content["start"], (levels, count)),
+        start_beyond=_numbers(content["start_beyond"], (count,)),
+        start_examples=_numbers(content["start_examples"], (None, count)),
     )
 
 
@@ -265,7 +272,6 @@ def _actions(content: Mapping[str, Any], count: int) -> ActionProfile:
     return ActionProfile(
         first=_numbers(content["first"], shape),
         first_beyond=_numbers(content["first_beyond"], (count,)),
-        change=_numbers(content["change"], shape),
         half_second=None if half is None else _numbers(half, shape),
     )
 
@@ -274,15 +280,14 @@ def _camera(content: Mapping[str, Any]) -> CameraProfile:
     pixels = np.frombuffer(base64.b64decode(content["thumbnails"], validate=True), np.uint8)
     thumbnails = pixels.reshape(-1, SIDE, SIDE, 3)
     starts = _count(content["starts"])
-    if not len(thumbnails) or starts > len(thumbnails):
+    if not 0 < starts <= len(thumbnails):
         raise ValueError(f"{starts} of {len(thumbnails)} thumbnails are first images")
-    starting = content["starting"]
     return CameraProfile(
         height=_count(content["height"]),
         width=_count(content["width"]),
         thumbnails=thumbnails,
         starts=starts,
-        starting=None if starting is None else _limits(starting),
+        starting=_limits(content["starting"]),
         running=_limits(content["running"]),
     )
 

@@ -62,9 +62,7 @@ class CameraRules:
 
     def __init__(self, cameras: Mapping[str, CameraProfile]) -> None:
         self._starting = {
-            name: ExamplesOfCamera(camera.thumbnails[: camera.starts])
-            for name, camera in cameras.items()
-            if camera.starting is not None
+            name: ExamplesOfCamera(camera.thumbnails[: camera.starts]) for name, camera in cameras.items()
         }
         self._running = {name: ExamplesOfCamera(camera.thumbnails) for name, camera in cameras.items()}
         self._cameras = cameras

@@ -70,11 +70,7 @@ class JointRules:
         self._changes = postures.joint_changes(robot)
         self._widths = np.maximum(profile.widths, postures.least_widths(robot))
         self._range = bounds(profile.state, profile.beyond, self._widths)
-        self._start = (
-            self._range
-            if profile.start is None or profile.start_beyond is None
-            else bounds(profile.start, profile.start_beyond, self._widths)
-        )
+        self._start = bounds(profile.start, profile.start_beyond, self._widths)
 
     def at_rest(self, states: States) -> list[Mismatch]:
         """What is wrong with a robot that stands still, from states [n, joints]; the median counts."""
@@ -82,11 +78,11 @@ class JointRules:
         outside = self._start.outside(here)[0]
         if not outside.any():
             return []
-        examples = self._profile.examples if self._profile.start_examples is None else self._profile.start_examples
         undone = {name: change.undo(here) for name, change in self._changes.items()}
         fitting = {name: then for name, then in undone.items() if not self._start.outside(then).any()}
         if fitting:
-            apart = {name: postures.distances(then, examples, self._widths)[0] for name, then in fitting.items()}
+            starts = self._profile.start_examples
+            apart = {name: postures.distances(then, starts, self._widths)[0] for name, then in fitting.items()}
             return [self._changed(self._changes[min(apart, key=apart.__getitem__)], here[0])]
         return list(self._elsewhere(here[0], outside))
 
@@ -113,7 +109,7 @@ class JointRules:
 
     def _elsewhere(self, here: NDArray[np.float64], outside: NDArray[np.bool_]) -> Iterator[Mismatch]:
         places = [int(place) for place in np.flatnonzero(outside)]
-        if len(places) <= FEW_JOINTS and self._start is not self._range:
+        if len(places) <= FEW_JOINTS:
             yield from (self._other_zero(place, here) for place in places)
             return
         far = [place for place in places if self._range.outside(here[None])[0, place]]
