@@ -33,6 +33,10 @@ class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 
 
+class RecordingError(Pi0EdgeError):
+    """A recording of a run cannot be written, or what is read as one is none, is damaged or lacks what is asked for."""
+
+
 class QuantizationError(Pi0EdgeError):
     """A scheme does not exist, a layer cannot be quantized, or a quantized layer met values it cannot represent."""
 

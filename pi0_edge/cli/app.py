@@ -32,6 +32,8 @@ from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
+from pi0_edge.cli.recording import recording
+from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
 from pi0_edge.cli.run import run
 from pi0_edge.cli.serve import serve
@@ -44,26 +46,15 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 _COMMANDS = (
-    demo,
-    doctor,
-    estimate,
-    evaluate,
-    infer,
-    calibrate,
-    quantize,
-    export,
-    verify,
-    record,
-    train,
-    serve,
-    bridge,
-    run,
+    *(demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge),
+    *(run, replay),
 )
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
+    "recording": ("mcap", "mcap_protobuf"),
     "orbax": ("tensorstore",),
     "signing": ("cryptography",),
     "tensorrt": ("onnx", "onnxscript"),
@@ -77,6 +68,7 @@ for command in _COMMANDS:
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
 app.add_typer(robot, name="robot")
+app.add_typer(recording, name="recording")
 
 
 def _print_version(asked: bool) -> None:

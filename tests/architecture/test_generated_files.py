@@ -27,7 +27,7 @@ SCALARS = {
 
 def test_generated_files_are_current() -> None:
     texts = {**generate.generate_serial_link(), **generate.generate_grpc()}
-    assert len(texts) == 8
+    assert len(texts) == 10
     assert generate.stale_files(texts) == [], "run: python -m pi0_edge.protos.codegen.generate"
 
 
