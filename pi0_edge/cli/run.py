@@ -30,7 +30,7 @@ from pi0_edge.cli.options import (
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from pi0_edge.policy import Policy
+    from pi0_edge.run.policy_source import PolicySource
     from pi0_edge.run.problems import PreflightError
     from pi0_edge.run.robot_run import RobotRun, RunResult
 
@@ -51,11 +51,15 @@ def run(
     splice: Annotated[
         str | None, typer.Option(help="How a chunk enters: trained-rtc, rtc or hold-swap; else the first it allows.")
     ] = None,
+    training_profile: Annotated[
+        Path | None, typer.Option(help="Profile of the training data; else that of bundle or checkpoint.")
+    ] = None,
     accept_mismatch: Annotated[
         list[str] | None, typer.Option(help="Arm although this rule is broken; repeat for each.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Clear a fault or stop that was latched before.")] = False,
     hold: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for lost images or chunks.")] = 10.0,
+    record: Annotated[Path | None, typer.Option(help="Keep the run in this new .mcap file.")] = None,
     rerun: Annotated[
         str | None, typer.Option(help="Show pictures and plots in Rerun: a new .rrd file, or `live`.")
     ] = None,
@@ -82,39 +86,58 @@ def run(
     over and hands back, e or Esc emergency stop, q ends. Ctrl-C and SIGTERM end it too. Exit code 0 when the time is up
     or somebody asked to end, 3 refused, 4 fault of the firmware, 5 something was lost, 6 emergency stop.
     """
-    from pi0_edge.cli.loading import load_policy
+    from pi0_edge.cli.loading import load_policy, load_training_profile_of
     from pi0_edge.errors import ConfigError
     from pi0_edge.protos.rpc.json_log import log_as_json
     from pi0_edge.run.life_cycle import Outcome
     from pi0_edge.run.loop import RunLimits
+    from pi0_edge.run.policy_source import LocalPolicy
     from pi0_edge.run.problems import PreflightError
     from pi0_edge.run.robot_run import RobotRun
+    from pi0_edge.training_profile import load_training_profile
 
     if log_json:
         log_as_json()
     if policy is not None and (bundle is not None or checkpoint is not None):
         raise ConfigError("--policy is a server with a policy of its own; leave --bundle and --checkpoint out")
     out = Output(as_json)
-    source: Policy | str = policy or load_policy(
-        checkpoint=checkpoint,
-        bundle=bundle,
-        engine=engine,
-        scheme=scheme,
-        robot=None if bundle is not None else robot,
-        tokenizer=tokenizer,
-        sizes=sizes,
-        public_key=public_key,
-        accept_failed_gate=accept_failed_gate,
-        threads=threads,
-        norm_stats=norm_stats,
-        truncate_prompts=truncate_prompts,
+    if policy is None:
+        profile = load_training_profile_of(checkpoint, bundle, training_profile, public_key)
+    else:
+        profile = None if training_profile is None else load_training_profile(training_profile)
+    source: PolicySource | str = policy or LocalPolicy(
+        load_policy(
+            checkpoint=checkpoint,
+            bundle=bundle,
+            engine=engine,
+            scheme=scheme,
+            robot=None if bundle is not None else robot,
+            tokenizer=tokenizer,
+            sizes=sizes,
+            public_key=public_key,
+            accept_failed_gate=accept_failed_gate,
+            threads=threads,
+            norm_stats=norm_stats,
+            truncate_prompts=truncate_prompts,
+        ),
+        str(bundle or checkpoint or ""),
     )
     accepted = [*(accept_mismatch or ()), *(["gate"] if accept_failed_gate else [])]
     limits = RunLimits(hold_s=hold)
     with contextlib.ExitStack() as stack:
         robot_run = stack.enter_context(
             RobotRun(
-                robot, source, cameras, bridge, splice=splice, accepted=accepted, clear=clear, limits=limits, tls=tls
+                robot,
+                source,
+                cameras,
+                bridge,
+                profile=profile,
+                accepted=accepted,
+                record=record,
+                splice=splice,
+                clear=clear,
+                limits=limits,
+                tls=tls,
             )
         )
         stack.enter_context(_signals(robot_run))

@@ -46,10 +46,10 @@ class Reported:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person or a signal asks for.
+    """What a person, a signal or the mismatch guard asks for.
 
     Attributes:
-        name: Of a method of `RobotRun`.
+        name: A key of `RunLoop`'s wishes, most of them methods of `RobotRun`.
         text: A reason, a prompt or a label.
         source: What a person who takes over moves.
     """

@@ -103,6 +103,7 @@ class RunLoop:
             "hand_back": self._hand_back,
             "label": lambda wish: self._listeners.say("label", wish.text),
             "stop": lambda wish: self._life.end(Outcome.DONE, wish.text),
+            "refuse": lambda wish: self._life.end(Outcome.REFUSED, wish.text),
         }
 
     @property

@@ -25,9 +25,13 @@ class PolicySource(Protocol):
 
     Attributes:
         name: What it is, in words.
+        place: Where it is served or was loaded from: address or folder; empty where that is not known.
+        threads: CPU threads of its network; None where it runs in another process.
     """
 
     name: str
+    place: str
+    threads: int | None
 
     def metadata(self) -> policy_pb2.PolicyMetadata:
         """What the policy is and expects.
@@ -73,7 +77,8 @@ class ServedPolicy:
         Raises:
             EndpointError: Something is wrong with that folder.
         """
-        self.name = f"policy server at {address}"
+        self.name, self.place = f"policy server at {address}", address
+        self.threads: int | None = None
         self._client = PolicyClient(address, timeout_s, tls)
 
     def metadata(self) -> policy_pb2.PolicyMetadata:
@@ -95,9 +100,18 @@ class ServedPolicy:
 class LocalPolicy:
     """A policy in this process."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Takes a loaded policy."""
-        self.name = f"policy in this process, engine {policy.engine.name} ({policy.engine.scheme})"
+    def __init__(self, policy: Policy, place: str = "") -> None:
+        """Takes a loaded policy.
+
+        Args:
+            policy: The policy.
+            place: Folder of its checkpoint or bundle; that of its bundle where empty.
+        """
+        import torch
+
+        self.name = f"policy in this process, engine {policy.engine.name}"
+        self.place = place or ("" if policy.bundle is None else str(policy.bundle.folder))
+        self.threads: int | None = torch.get_num_threads()
         self._policy = policy
 
     def metadata(self) -> policy_pb2.PolicyMetadata:

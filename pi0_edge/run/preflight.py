@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
+from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import RealTimeChunking, Splice, TrainedRealTimeChunking, client_splice
 from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import CameraError, ConfigError, MissingDependencyError, Pi0EdgeError, ServingError
@@ -26,6 +27,7 @@ from pi0_edge.robots import CameraSettings, Robot, load_camera_file
 from pi0_edge.robots.camera_sources import mistakes_among_cameras
 from pi0_edge.run.events import Observed
 from pi0_edge.run.inbox import Inbox
+from pi0_edge.run.mismatch import RULES, MismatchGuard
 from pi0_edge.run.observing import Observer
 from pi0_edge.run.policy_source import PolicySource
 from pi0_edge.run.problems import (
@@ -33,9 +35,11 @@ from pi0_edge.run.problems import (
     Problem,
     bridge_problems,
     camera_problems,
+    joint_problems,
     policy_problems,
     speed_problems,
 )
+from pi0_edge.training_profile import TrainingProfile
 
 OBSERVATIONS = 30
 """Of the arm at rest, one every tick: what the mismatch guard needs."""
@@ -52,16 +56,20 @@ class Ready:
         observer: Of the cameras, which are open.
         splice: How chunks enter.
         tick_period_s: Of the firmware, seconds.
-        at_rest: Observations of the arm at rest.
-        chunk: float32 [horizon, joints], answers the last of them.
+        prompt: What the policy is asked to do.
+        tick: The newest one.
+        guard: Watches while the run goes on.
+        warnings: What it says although the arm may be armed.
     """
 
     metadata: policy_pb2.PolicyMetadata
     observer: Observer
     splice: Splice
     tick_period_s: float
-    at_rest: tuple[Observed, ...]
-    chunk: NDArray[np.float32]
+    prompt: str
+    tick: int
+    guard: MismatchGuard
+    warnings: tuple[str, ...]
 
 
 class Preflight:
@@ -69,20 +77,26 @@ class Preflight:
 
     Attributes:
         problems: What was found so far, without the rules that the user accepted.
+        warnings: What the mismatch guard says although the arm may be armed.
     """
 
     def __init__(
         self,
         robot: Robot,
+        joints: RobotJoints,
         policy: PolicySource,
         bridge: BridgeClient,
         inbox: Inbox,
         cameras: Mapping[str, CameraSettings] | str | Path | None,
+        profile: TrainingProfile | None,
         accepted: Sequence[str],
     ) -> None:
-        """Takes what is to be checked; `cameras` as in `RobotRun`."""
+        """Takes what is to be checked; `cameras` and `profile` as in `RobotRun`."""
         self.problems: list[Problem] = []
+        self.warnings: list[str] = []
         self._robot = robot
+        self._joints = joints
+        self._profile = profile
         self._policy = policy
         self._bridge = bridge
         self._inbox = inbox
@@ -106,16 +120,29 @@ class Preflight:
         cameras = self._open_cameras(stack)
         if metadata is not None:
             self._add(policy_problems(metadata, self._robot))
-            self._add(camera_problems(metadata, self._robot, () if cameras is None else cameras.names))
+            given = () if cameras is None else cameras.names
+            self._add(camera_problems(metadata, self._robot, given, self._profile is not None))
+        if tick is not None:
+            self._add(joint_problems(tick, self._joints, self._robot))
         if self.problems or metadata is None or cameras is None or tick is None:
             raise PreflightError(self.problems)
         chosen = self._choose_splice(splice, metadata)
         observer = Observer(cameras)
-        at_rest = tuple(self._observe(observer, prompt or metadata.default_prompt))
-        chunk = self._first_chunk(at_rest, metadata)
-        if self.problems or chosen is None or chunk is None:
+        asked = prompt or metadata.default_prompt
+        at_rest = tuple(self._observe(observer, asked))
+        guard = MismatchGuard(
+            self._profile,
+            self._robot,
+            cameras=cameras.names,
+            prompt=asked,
+            accepted=[name for name in self._accepted if name in RULES],
+        )
+        if at_rest and not self.problems:
+            self._compare(guard, at_rest, metadata)
+        if self.problems or chosen is None:
             raise PreflightError(self.problems)
-        return Ready(metadata, observer, chosen, self._bridge.status().tick_period_s, at_rest, chunk)
+        period_s = self._bridge.status().tick_period_s
+        return Ready(metadata, observer, chosen, period_s, asked, at_rest[-1].tick, guard, tuple(self.warnings))
 
     def _add(self, problems: Iterator[Problem]) -> None:
         self.problems += [problem for problem in problems if problem.rule not in self._accepted]
@@ -173,16 +200,21 @@ class Preflight:
         if missing:
             self.problems.append(Problem("observation", missing, "all cameras must deliver together"))
 
-    def _first_chunk(
-        self, at_rest: Sequence[Observed], metadata: policy_pb2.PolicyMetadata
-    ) -> NDArray[np.float32] | None:
+    def _compare(self, guard: MismatchGuard, at_rest: Sequence[Observed], metadata: policy_pb2.PolicyMetadata) -> None:
+        """Compares robot and chunk with the training data."""
+        found = guard.before_arming([(observed.state, observed.images) for observed in at_rest])
+        chunk = self._first_chunk(at_rest[-1], metadata)
+        if chunk is not None:
+            found += guard.first_chunk(at_rest[-1].state, chunk)
+        self.problems += [Problem(mismatch.rule, mismatch.text) for mismatch in found if mismatch.refuses]
+        self.warnings += [str(mismatch) for mismatch in found if not mismatch.refuses]
+
+    def _first_chunk(self, observed: Observed, metadata: policy_pb2.PolicyMetadata) -> NDArray[np.float32] | None:
         """A chunk that is not played."""
-        if not at_rest:
-            return None
         try:
-            self._policy.infer(at_rest[-1])  # the first one is slow: kernels are compiled, memory is taken
+            self._policy.infer(observed)  # the first one is slow: kernels are compiled, memory is taken
             began = time.monotonic()
-            chunk = self._policy.infer(at_rest[-1])
+            chunk = self._policy.infer(observed)
         except ServingError as error:
             self.problems.append(Problem("policy", str(error), "start it again"))
             return None

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from firmware_bridge.client import BridgeClient
+from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
+from firmware_bridge.robot import RobotJoints
 from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.protos import bridge_pb2, policy_pb2
-from pi0_edge.protos.serial_link import State
+from pi0_edge.protos.serial_link import JointFlag, State
 from pi0_edge.robots import Robot
+from pi0_edge.run.mismatch import RULES
 
-ACCEPTABLE = ("control-rate", "gate", "missing-camera", "policy-overrides", "slow-policy")
+ACCEPTABLE = ("control-rate", "gate", "missing-camera", "not-measured", "policy-overrides", "slow-policy")
 """Rules of this file that a user may take the responsibility for."""
+
+MEASUREMENT_AGE_S = 0.1
+"""Joints that were measured longer ago are not known."""
 
 _RATE_TOLERANCE = 0.01
 
@@ -29,16 +34,21 @@ class Problem:
     Attributes:
         rule: Its name.
         found: What was found, and what was expected.
-        advice: What to do.
+        advice: What to do; empty where `found` says it.
     """
 
     rule: str
     found: str
-    advice: str
+    advice: str = ""
 
     def __str__(self) -> str:
-        accept = f"; to go on nevertheless, give --accept-mismatch {self.rule}" if self.rule in ACCEPTABLE else ""
-        return f"{self.rule}: {self.found}; {self.advice}{accept}"
+        accepting = f"to go on nevertheless, give --accept-mismatch {self.rule}" if is_acceptable(self.rule) else ""
+        return f"{self.rule}: " + "; ".join(part for part in (self.found, self.advice, accepting) if part)
+
+
+def is_acceptable(rule: str) -> bool:
+    """Whether a user may take the responsibility for what breaks a rule."""
+    return rule in ACCEPTABLE or rule in RULES
 
 
 class PreflightError(Pi0EdgeError):
@@ -81,8 +91,17 @@ def policy_problems(metadata: policy_pb2.PolicyMetadata, robot: Robot) -> Iterat
         yield Problem("policy-overrides", f"the policy's user overrode {_list(others)}", "serve it without")
 
 
-def camera_problems(metadata: policy_pb2.PolicyMetadata, robot: Robot, given: Sequence[str]) -> Iterator[Problem]:
-    """Where the cameras of this run are not those of the policy, by name."""
+def camera_problems(
+    metadata: policy_pb2.PolicyMetadata, robot: Robot, given: Sequence[str], profiled: bool = False
+) -> Iterator[Problem]:
+    """Where the cameras of this run are not those of the policy, by name.
+
+    Args:
+        metadata: Of the policy.
+        robot: Of the run.
+        given: The cameras of the run.
+        profiled: Whether a training profile says which cameras the policy was trained with, so that one may be missing.
+    """
     for name in given:
         if name not in metadata.cameras:
             known = _list(tuple(metadata.cameras))
@@ -91,7 +110,8 @@ def camera_problems(metadata: policy_pb2.PolicyMetadata, robot: Robot, given: Se
                 f"the policy knows no camera {name}, it knows {known}",
                 "give the camera the name that the policy knows, or leave it out",
             )
-    if absent := [name for name in metadata.cameras if name not in given]:
+    absent = [name for name in metadata.cameras if name not in given]
+    if absent and not profiled:
         yield Problem(
             "missing-camera",
             f"no camera is {_list(absent)} of {robot.name}",
@@ -133,6 +153,32 @@ def _state_problems(status: bridge_pb2.Status) -> Iterator[Problem]:
         yield Problem("arm-state", f"the arm is {state.name}", "look at the arm, remove the cause, then give --clear")
     elif state != State.DISARMED:
         yield Problem("arm-state", f"the arm is {state.name} although nobody holds it", "wait until it is DISARMED")
+
+
+def joint_problems(tick: Tick, joints: RobotJoints, robot: Robot) -> Iterator[Problem]:
+    """Where the joints of the arm at rest are not known, or stand where they cannot."""
+    unknown = [
+        name for name, flags in zip(joints.names, tick.joint_flags, strict=True) if not flags & JointFlag.MEASURED
+    ]
+    if unknown == list(joints.names) and not robot.servos:
+        return  # a robot without servos that answer: the firmware's own position is all there is
+    if unknown:
+        yield Problem(
+            "not-measured",
+            f"{_list(unknown)} are not measured",
+            "check power and cables of the servo bus, and their ids",
+        )
+    for place, name in enumerate(joints.names):
+        age_s, position = float(tick.measurement_age_s[place]), float(tick.measured[place])
+        if name in unknown:
+            continue
+        if age_s > MEASUREMENT_AGE_S:
+            found = f"{name} was measured {age_s:.2f} s ago, expected at most {MEASUREMENT_AGE_S:g} s"
+            yield Problem("old-measurement", found, "check the servo bus; the log of the bridge counts its errors")
+        lower, upper = joints.lower[place], joints.upper[place]
+        if not lower <= position <= upper:
+            found = f"{name} stands at {position:.3f}, expected {lower:g} to {upper:g}"
+            yield Problem("outside-limits", found, "move it back by hand, or calibrate it: `pi0-edge robot calibrate`")
 
 
 def speed_problems(to_chunk_s: float, chunk_s: float) -> Iterator[Problem]:

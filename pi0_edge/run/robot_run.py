@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +16,23 @@ from firmware_bridge.client import BridgeClient
 from firmware_bridge.firmware.joint_table import joint_table
 from firmware_bridge.robot import joints_of
 from pi0_edge.cameras import CameraSet
-from pi0_edge.errors import ConfigError
+from pi0_edge.errors import ConfigError, RecordingError
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 from pi0_edge.robots import CameraSettings, Robot, load_robot
+from pi0_edge.run.camera_feed import CameraFeed
 from pi0_edge.run.events import RunListener
 from pi0_edge.run.inbox import Inbox, PolicyThread, Wish
 from pi0_edge.run.interventions import SetpointSource
 from pi0_edge.run.life_cycle import LifeCycle, Outcome
 from pi0_edge.run.listeners import Listeners
 from pi0_edge.run.loop import RunLimits, RunLoop
+from pi0_edge.run.mismatch import RULES, Mismatch
+from pi0_edge.run.mismatch.rules import OVERRIDE_PREFIX
 from pi0_edge.run.policy_source import PolicySource, policy_source
 from pi0_edge.run.preflight import Preflight, Ready, clear_latched
-from pi0_edge.run.problems import ACCEPTABLE, PreflightError
+from pi0_edge.run.problems import ACCEPTABLE, PreflightError, Problem, is_acceptable
+from pi0_edge.run.recording import RunDescription, RunRecorder
+from pi0_edge.training_profile import TrainingProfile
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
@@ -66,9 +71,11 @@ class RobotRun:
         cameras: Mapping[str, CameraSettings] | str | Path | None = None,
         bridge: str = BRIDGE_LISTEN,
         *,
+        profile: TrainingProfile | None = None,
+        accepted: Sequence[str] = (),
+        record: Path | None = None,
         listeners: Sequence[RunListener] = (),
         splice: str | None = None,
-        accepted: Sequence[str] = (),
         clear: bool = False,
         limits: RunLimits | None = None,
         tls: Path | None = None,
@@ -80,10 +87,13 @@ class RobotRun:
             policy: A loaded policy, the address of a policy server, or anything else that answers observations.
             cameras: Settings by camera of the robot, or a cameras file; those of the robot file where None.
             bridge: host:port.
+            profile: Of the training data, with which the mismatch guard compares the robot. None: that of the bundle;
+                without any, the guard refuses, unless `training-profile` is among `accepted`.
+            accepted: Names of rules whose problems do not keep the arm from being armed.
+            record: A new .mcap file that keeps the run.
             listeners: See everything that happens.
             splice: How a chunk enters: `hold-swap`, `rtc` or `trained-rtc`. None: `trained-rtc` where the policy was
                 trained for it, else `rtc`.
-            accepted: Names of rules whose problems do not keep the arm from being armed.
             clear: Clears a fault or an emergency stop that was latched before this run.
             limits: How long to wait for what.
             tls: Folder with authority, certificate and key, where bridge and policy server ask for a certificate.
@@ -97,6 +107,8 @@ class RobotRun:
         self.life = LifeCycle()
         self.accepted = tuple(accepted)
         self._policy = policy_source(policy, tls)
+        self._profile = profile if profile is not None else profile_of(policy)
+        self._record = record
         self._cameras = cameras
         self._bridge = BridgeClient(bridge, "pi0-edge run", tls)
         self._listeners = Listeners(listeners)
@@ -134,9 +146,9 @@ class RobotRun:
         self._prompt, self.seconds = prompt, seconds
         with ExitStack() as stack:
             self._ready = ready = self._check(prompt, stack)
+            self._watch(ready, stack)
             policy = PolicyThread(self._policy, self._inbox)
             stack.callback(policy.close)
-            self._listeners.say("started", self._describe(), ready.at_rest[-1].tick)
             self._loop = RunLoop(
                 bridge=self._bridge,
                 policy=policy,
@@ -150,22 +162,64 @@ class RobotRun:
                 splice=ready.splice,
                 limits=self._limits,
             )
-            self._loop.run(prompt or ready.metadata.default_prompt, seconds)
+            self._loop.run(ready.prompt, seconds)
         return RunResult(self.life.outcome or Outcome.FAULT, self.life.reason, self.played_s)
 
     def _check(self, prompt: str, stack: ExitStack) -> Ready:
         if self._clear:
             clear_latched(self._bridge)
-        preflight = Preflight(self.robot, self._policy, self._bridge, self._inbox, self._cameras, self.accepted)
+        preflight = Preflight(
+            robot=self.robot,
+            joints=self.joints,
+            policy=self._policy,
+            bridge=self._bridge,
+            inbox=self._inbox,
+            cameras=self._cameras,
+            profile=self._profile,
+            accepted=self.accepted,
+        )
         try:
             return preflight.run(prompt, self._splice, stack)
         except PreflightError as error:
             self.life.end(Outcome.REFUSED, str(error))
             raise
 
-    def _describe(self) -> str:
+    def _watch(self, ready: Ready, stack: ExitStack) -> None:
+        """Begins the recording, and lets the mismatch guard watch."""
+        if self._record is not None:
+            try:
+                recorder = stack.enter_context(self._recorder(self._record, ready))
+            except RecordingError as error:
+                problem = Problem("recording", str(error))
+                self.life.end(Outcome.REFUSED, str(problem))
+                raise PreflightError([problem]) from error
+            self._listeners.add(recorder)
+            self._listeners.add(CameraFeed(ready.observer.cameras, recorder.on_image))
+        self._listeners.add(ready.guard)
+        ready.guard.on_mismatch = self._on_mismatch
         overrides = ", ".join(self.overrides) or "none"
-        return f"{self.robot.name}; {self.policy_name}; overrides: {overrides}"
+        started = f"{self.robot.name}; {self.policy_name}; overrides: {overrides}"
+        self._listeners.say("started", started, ready.tick)
+        for warning in ready.warnings:
+            self._listeners.say("mismatch", warning)
+
+    def _recorder(self, path: Path, ready: Ready) -> RunRecorder:
+        description = RunDescription(
+            robot=self.robot,
+            policy=ready.metadata,
+            policy_source=self._policy.place,
+            threads=self._policy.threads,
+            splice=ready.splice.name,
+            cameras={name: asdict(settings) for name, settings in ready.observer.cameras.settings.items()},
+            overrides=self.overrides,
+        )
+        return RunRecorder(path, description, on_ended=lambda reason: self._listeners.say("recording-ended", reason))
+
+    def _on_mismatch(self, mismatch: Mismatch) -> None:
+        """What the guard notices while the run goes on."""
+        self._listeners.say("mismatch", str(mismatch))
+        if mismatch.refuses:
+            self._inbox.put(Wish("refuse", str(mismatch)))
 
     # What there is to see, at any time and from any thread.
 
@@ -194,9 +248,9 @@ class RobotRun:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Rules that this user, or that of the policy, overrode by name."""
+        """What this user and that of the policy overrode, by name."""
         of_policy = () if self._ready is None else self._ready.metadata.overrides
-        return (*self.accepted, *of_policy)
+        return (*(f"{OVERRIDE_PREFIX}{name}" for name in self.accepted), *of_policy)
 
     @property
     def cameras(self) -> CameraSet | None:
@@ -257,5 +311,12 @@ def check_accepted(names: Sequence[str]) -> None:
         ConfigError: There is such a name.
     """
     for name in names:
-        if name not in ACCEPTABLE:
-            raise ConfigError(f"no rule {name!r} can be accepted; expected one of {', '.join(ACCEPTABLE)}")
+        if not is_acceptable(name):
+            known = ", ".join(sorted({*ACCEPTABLE, *RULES}))
+            raise ConfigError(f"no rule {name!r} can be accepted; expected one of {known}")
+
+
+def profile_of(policy: object) -> TrainingProfile | None:
+    """The training profile in the bundle of a loaded policy; None where there is none."""
+    bundle = getattr(policy, "bundle", None)
+    return None if bundle is None else bundle.training_profile()

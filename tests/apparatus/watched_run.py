@@ -11,6 +11,8 @@ from run_system import RunSystem
 from firmware_bridge.client import Tick
 from pi0_edge.run.events import Answered, Event, Observed
 from pi0_edge.run.robot_run import RobotRun, RunResult
+from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.training_profile import find_training_profile
 
 WAIT_S = 15.0
 
@@ -25,7 +27,7 @@ class WatchedRun:
         self.events: list[Event] = []
         self.result: RunResult | None = None
         self.error: BaseException | None = None
-        settings = {"accepted": ["missing-camera"], "clear": True, **settings}
+        settings = {"profile": find_training_profile(shipped_checkpoint()), "clear": True, **settings}
         self.run = RobotRun(
             "aloha_sim", system.policy.address, system.cameras, system.bridge.address, listeners=[self], **settings
         )

@@ -24,6 +24,7 @@ from firmware_bridge.client import BridgeClient
 from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.protos.serial_link import Fault, State
 from pi0_edge.run.life_cycle import Outcome
+from pi0_edge.shipped import shipped_checkpoint
 
 pytestmark = [
     pytest.mark.real_time,
@@ -32,6 +33,7 @@ pytestmark = [
 ]
 
 WAIT_S = 20.0
+PROFILE = shipped_checkpoint() / "training_profile.json"
 ANSI = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]")
 
 
@@ -53,7 +55,7 @@ class Command:
     def __init__(self, system: RunSystem, *options: str, terminal: bool = False) -> None:
         argv = [sys.executable, "-m", "pi0_edge.cli", "run", "aloha_sim", "--policy", system.policy.address]
         argv += ["--cameras", str(system.cameras), "--bridge", system.bridge.address]
-        argv += ["--accept-mismatch", "missing-camera", *options]
+        argv += ["--training-profile", str(PROFILE), *options]
         self.said = ""
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "45"}
         if terminal:
@@ -135,9 +137,9 @@ def test_a_signal_disarms_and_ends_with_zero(system: RunSystem, number: signal.S
 
 
 def test_escape_on_a_terminal_stops_the_arm_at_once(system: RunSystem):
-    with Command(system, terminal=True) as command:
+    with Command(system, "--accept-mismatch", "gate", terminal=True) as command:
         command.wait_for("the ticks are the policy's")
-        assert "overridden: missing-camera" in command.said and "left_wrist_rotate" in command.said
+        assert "overridden: accept-mismatch-gate" in command.said and "left_wrist_rotate" in command.said
         command.press("\x1b")
         assert command.end() == Outcome.ESTOPPED.value
     assert "ESTOPPED: at tick" in command.said

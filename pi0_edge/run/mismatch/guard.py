@@ -39,7 +39,7 @@ CHUNKS = 3
 MEASURED_S = 5.0
 """How long the rate of ticks is measured."""
 
-BREAKS = ("armed", "paused", "takeover", "fault", "stopped")
+BREAKS = ("armed", "paused", "holding", "taken-over", "fault", "stopped")
 """Events after which what was seen before says nothing about what comes."""
 
 
@@ -51,6 +51,7 @@ class MismatchGuard:
         robot: The robot here.
         accepted: Rules that the user accepted by name.
         mismatches: What was found while running, each rule and subject once.
+        on_mismatch: Is called, at once, with everything found while running.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class MismatchGuard:
         self.mismatches: list[Mismatch] = []
         self._cameras = None if cameras is None else tuple(cameras)
         self._prompt = prompt
-        self._on_mismatch = on_mismatch
+        self.on_mismatch = on_mismatch
         fits = profile is not None and len(profile.joints.names) == robot.state_dim
         self._joint_rules = JointRules(profile.joints, robot) if profile is not None and fits else None
         self._camera_rules = CameraRules({} if profile is None else profile.cameras)
@@ -182,8 +183,8 @@ class MismatchGuard:
         for mismatch in accept(found, self.accepted):
             if (mismatch.rule, mismatch.subject) not in known:
                 self.mismatches.append(mismatch)
-                if self._on_mismatch is not None:
-                    self._on_mismatch(mismatch)
+                if self.on_mismatch is not None:
+                    self.on_mismatch(mismatch)
 
     def _look_at_joints(self, state: NDArray[np.float64]) -> None:
         rules = self._joint_rules
