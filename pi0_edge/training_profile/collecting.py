@@ -99,7 +99,7 @@ def collect_profile(
         episodes=len(episodes),
         left_out=left_out,
         frames=sum(len(episode.states) for episode in episodes),
-        control_hz=control_hz,
+        control_hz=None if control_hz is None else float(control_hz),
         prompts=tuple(prompts) if "prompt" not in missing else (),
         joints=_joint_profile(robot, episodes),
         actions=None if "first-action" in missing else _action_profile(episodes, control_hz),

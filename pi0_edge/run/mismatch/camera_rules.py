@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.cameras import CameraImage
-from pi0_edge.run.mismatch.joint_rules import Compared, clear_winner
+from pi0_edge.run.mismatch.joint_rules import UNLIKE, Compared, clear_winner
 from pi0_edge.run.mismatch.rules import RULES, Mismatch
 from pi0_edge.training_profile import CameraProfile
 from pi0_edge.training_profile.limits import Limits, persistent
@@ -28,10 +28,8 @@ BLACK_LEVEL = 4.0
 CLEARLY = 0.25
 """By how much more than in any training episode an alternative must be nearer, in `pictures` distances."""
 
-UNLIKE = 1.5
-OTHER_LIGHT = 1.0
-"""An image is unlike the training data where it is as many times as far from them as ordinary ones are, and this, what
-other light makes of an image, farther."""
+OTHER_LIGHT = 2.0
+"""How far from the training data other light takes an image; one farther away than this and `UNLIKE` is unlike them."""
 
 MOVED = 0.25
 """How far a joint must have moved, in its range, for an image that stayed the same to be frozen."""
@@ -133,7 +131,7 @@ def _compared(camera: str, small: Thumbnails, examples: Mapping[str, ExamplesOfC
 
 
 def _other_camera(camera: str, compared: Sequence[Compared], limits: Limits) -> list[Mismatch]:
-    name = clear_winner(compared, limits, CLEARLY)
+    name = clear_winner(compared, limits, CLEARLY, _still_alike(limits))
     if name is None:
         return []
     rule, words = _meaning(name)
@@ -146,13 +144,17 @@ def _other_camera(camera: str, compared: Sequence[Compared], limits: Limits) -> 
 
 
 def _unlike(camera: str, compared: Sequence[Compared], limits: Limits) -> list[Mismatch]:
-    if (apart := _own(compared)) <= UNLIKE * limits.distance + OTHER_LIGHT:
+    if (apart := _own(compared)) <= _still_alike(limits):
         return []
     text = (
         f"the images of the camera {camera} are at a distance of {apart:.3g} from the training data, expected at most "
         f"{limits.distance:.3g}, and no exchange, turn or crop explains it; {_ADVICE}"
     )
     return [Mismatch("camera-view", camera, text, refuses=False)]
+
+
+def _still_alike(limits: Limits) -> float:
+    return UNLIKE * limits.distance + OTHER_LIGHT
 
 
 def _own(compared: Sequence[Compared]) -> float:

@@ -88,9 +88,9 @@ class MismatchGuard:
         self._joint_rules = JointRules(profile.joints, robot) if profile is not None and fits else None
         self._camera_rules = CameraRules({} if profile is None else profile.cameras)
         self._actions = profile.actions if profile is not None and fits else None
-        self._widths = (
-            least_widths(robot) if profile is None else np.maximum(profile.joints.widths, least_widths(robot))
-        )
+        self._widths = least_widths(robot)
+        if profile is not None and fits:
+            self._widths = np.maximum(self._widths, profile.joints.widths)
         self._forget()
 
     @property

@@ -21,6 +21,9 @@ WIDENED = 0.1
 CLEARLY = 0.05
 """By how much more than in any training episode an alternative must be nearer, in ranges of a joint."""
 
+UNLIKE = 1.5
+"""How many times as far from all examples as in any training episode is unlike the training data."""
+
 NEARER = 0.75
 """How far from the training data, in what is claimed to be true, an alternative that explains it may be at most."""
 
@@ -95,7 +98,8 @@ class JointRules:
 
     def while_running(self, states: States, compared: Sequence[Compared]) -> list[Mismatch]:
         """What is wrong over the last moments: states [n, joints], and what `compared` says of each."""
-        if (name := clear_winner(compared, self._profile.running, CLEARLY)) is not None:
+        limits = self._profile.running
+        if (name := clear_winner(compared, limits, CLEARLY, UNLIKE * limits.distance)) is not None:
             return [self._changed(self._changes[name], np.median(states, axis=0))]
         outside = self._range.outside(states)
         places = [place for place in range(len(self._names)) if persistent(outside[:, place].astype(float)) > 0]
@@ -152,17 +156,17 @@ class JointRules:
         return ", ".join(self._names[place] for place in places)
 
 
-def clear_winner(compared: Sequence[Compared], limits: Limits, clearly: float) -> str | None:
+def clear_winner(compared: Sequence[Compared], limits: Limits, clearly: float, fits: float) -> str | None:
     """The alternative that explains moments clearly better than what is claimed, or None.
 
     The best alternative must persistently be nearer to the training data, by more than in any ordinary episode, and at
-    most `NEARER` times as far away as what is claimed. How far away that is does not count: other light and other
-    things in the scene move both alike.
+    most `NEARER` times as far away as what is claimed; and it must itself be as near as ordinary moments are.
 
     Args:
         compared: Of each moment; alternatives that `limits` does not name are not considered.
         limits: From held-out training episodes.
         clearly: Distance that is added to the limit of an alternative.
+        fits: How far away the alternative may be.
     """
     own = np.array([moment.own for moment in compared])
     names = [name for name in compared[0].others if name in limits.margins]
@@ -172,7 +176,7 @@ def clear_winner(compared: Sequence[Compared], limits: Limits, clearly: float) -
     middle = np.median(others, axis=0)
     best = int(middle.argmin())
     wins = persistent(own - others[:, best]) > max(limits.margins[names[best]], 0.0) + clearly
-    return names[best] if wins and middle[best] <= NEARER * np.median(own) else None
+    return names[best] if wins and middle[best] <= min(fits, NEARER * float(np.median(own))) else None
 
 
 _ADVICE = {
