@@ -70,9 +70,14 @@ Item = Tick | Inferred | Reported | Wish | TelemetryEnded
 
 
 class Inbox:
-    """A queue that any thread, and any signal handler, may put things into."""
+    """A queue that any thread, and any signal handler, may put things into.
+
+    Attributes:
+        newest_tick: Number of the newest tick that came, handled or not.
+    """
 
     def __init__(self) -> None:
+        self.newest_tick = 0
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._ticked_at = time.monotonic()
 
@@ -115,7 +120,7 @@ class Inbox:
     def _follow(self, ticks: Iterator[Tick]) -> None:
         try:
             for tick in ticks:
-                self._ticked_at = time.monotonic()
+                self._ticked_at, self.newest_tick = time.monotonic(), tick.tick
                 self.put(tick)
             self.put(TelemetryEnded(BridgeError("the bridge ended the telemetry")))
         except BridgeError as error:

@@ -202,12 +202,16 @@ class RunLoop:
         if missing := self._observer.missing():
             if self._observer.missing_s > PATIENCE_S:
                 self._hold(missing)
-        elif self._motion is not None and not self._policy.busy and self._motion.scheduler.due(tick.tick):
+        elif self._motion is not None and self._may_observe(tick) and self._motion.scheduler.due(tick.tick):
             continuation = self._motion.scheduler.observe(tick.tick)
             observed = self._observer.observe(tick, self.prompt, continuation)
             self._motion.asked = observed
             self._listeners.on_observed(observed)
             self._policy.ask(observed)
+
+    def _may_observe(self, tick: Tick) -> bool:
+        """Whether the policy is free, and the tick is the newest: others have waited while the arm was armed."""
+        return not self._policy.busy and not self._catching_up and tick.tick == self._inbox.newest_tick
 
     def _on_inferred(self, item: Inferred) -> None:
         self._policy.busy = False

@@ -59,7 +59,7 @@ def test_a_run_plays_chunks_of_the_policy_until_its_time_is_up(system: RunSystem
     assert len(accepted) >= 3 and len(watched.answered) <= len(watched.observed)
     of_chunks = {one.observed.tick for one in accepted}
     executed = [tick for tick in watched.ticks if tick.chunk_id]
-    assert len(executed) > 60 and {tick.observed_tick for tick in executed} <= of_chunks
+    assert len(executed) > 50 and {tick.observed_tick for tick in executed} <= of_chunks
     begin = watched.wait("policy").tick
     assert begin == accepted[0].report.first_tick and executed[0].tick >= begin
     assert moved(executed) > 0.1
@@ -74,8 +74,9 @@ def test_an_observation_shows_its_tick_and_is_answered_by_a_chunk_that_continues
         np.testing.assert_array_equal(observed.state, by_tick[observed.tick].measured)
         assert set(observed.images) == {"top"} and observed.prompt == "Transfer cube"
         assert 0 <= (observed.time_ns - observed.images["top"].taken_ns) * 1e-9 < 0.5
-    assert watched.observed[0].continuation is None
-    assert all(observed.continuation is not None for observed in watched.observed[1:])
+    begin = watched.wait("policy").tick
+    for observed in watched.observed:
+        assert (observed.continuation is None) == (observed.tick < begin)
     assert len({observed.noise_seed for observed in watched.observed}) == len(watched.observed)
 
 
