@@ -167,15 +167,29 @@ def _watched(
     run: RobotRun, out: Output, rerun: str | None, metrics_port: int | None, dashboard: bool
 ) -> Iterator[None]:
     """Everything that shows the run: a screen with a keyboard or lines, Rerun, and figures for Prometheus."""
+    from prometheus_client import CollectorRegistry
+
+    from pi0_edge.protos.rpc.metrics import MetricsServer
     from pi0_edge.run.dashboard import Dashboard
     from pi0_edge.run.event_lines import EventLines
     from pi0_edge.run.figures import RunFigures
     from pi0_edge.run.interventions import KeyboardJog
     from pi0_edge.run.keyboard import RunKeys, listening
+    from pi0_edge.run.metrics import RunMetrics
+    from pi0_edge.run.rerun_viewer import RerunViewer
 
     keys, figures = RunKeys(run, KeyboardJog(run.joints)), RunFigures()
     run.listen(figures)
     with contextlib.ExitStack() as stack:
+        if rerun is not None:
+            viewer = stack.enter_context(RerunViewer(rerun, run.joints.names))
+            run.listen(viewer)
+            if viewer.address:
+                out.print(f"pictures and plots: rerun {viewer.address}")
+        if metrics_port is not None:
+            registry = CollectorRegistry()
+            registry.register(RunMetrics(run, figures))
+            stack.enter_context(MetricsServer(metrics_port, registry))
         if dashboard and out.console.is_terminal:
             stack.enter_context(Dashboard(run, figures, keys, out.console).shown())
         else:

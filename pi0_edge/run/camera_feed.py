@@ -13,17 +13,15 @@ from pi0_edge.run.events import Answered, Event, Observed
 class CameraFeed:
     """A listener that looks for new images at every tick; none while a camera is lost."""
 
-    def __init__(self, cameras: CameraSet, on_image: Callable[[str, CameraImage], object], every: int = 1) -> None:
+    def __init__(self, cameras: CameraSet, on_image: Callable[[str, CameraImage], object]) -> None:
         """Feeds one receiver.
 
         Args:
             cameras: Open.
             on_image: Is given each new image with the name of its camera; returns at once.
-            every: Looks at every so many ticks.
         """
         self._cameras = cameras
         self._on_image = on_image
-        self._every = every
         self._given: dict[str, int] = {}
 
     def on_observed(self, observed: Observed) -> None:
@@ -34,8 +32,6 @@ class CameraFeed:
 
     def on_tick(self, tick: Tick) -> None:
         """Gives the images that are new."""
-        if tick.tick % self._every:
-            return
         try:
             images = self._cameras.newest()
         except CameraError:

@@ -18,11 +18,11 @@ from rich.text import Text
 
 from firmware_bridge.client import Tick
 from firmware_bridge.robot import RobotJoints
-from pi0_edge.errors import CameraError
 from pi0_edge.protos.serial_link import RING_DEPTH, Fault, JointFlag, State
 from pi0_edge.run.figures import RunFigures
 from pi0_edge.run.keyboard import HELP, JOG_HELP, RunKeys
 from pi0_edge.run.life_cycle import Phase
+from pi0_edge.run.metrics import camera_health
 
 if TYPE_CHECKING:
     from pi0_edge.run.robot_run import RobotRun
@@ -144,11 +144,7 @@ class Dashboard:
 
     def _cameras(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        try:
-            healths = {} if self._run.cameras is None else self._run.cameras.health()
-        except CameraError:  # they are closed
-            healths = {}
-        for name, health in healths.items():
+        for name, health in camera_health(self._run).items():
             age = "–" if health.age_s is None else f"{1e3 * health.age_s:.0f} ms"
             size = "" if health.width is None else f"{health.width}×{health.height}"
             fault = "" if health.fault is None else Text(f"{health.fault.kind}: {health.fault.message}", style=_WRONG)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from firmware_bridge.client import Tick
+from pi0_edge.cameras import CameraSet
+from pi0_edge.run.camera_feed import CameraFeed
 from pi0_edge.run.events import Answered, Event, Observed, RunListener
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,15 @@ class Listeners:
         """One more listener."""
         with self._lock:
             self._listeners.append(listener)
+
+    def feed(self, cameras: CameraSet) -> None:
+        """Every listener with a method `on_image` is given each new image of each camera from now on."""
+        with self._lock:
+            self._listeners += [
+                CameraFeed(cameras, on_image)
+                for listener in self._listeners
+                if (on_image := getattr(listener, "on_image", None)) is not None
+            ]
 
     def on_observed(self, observed: Observed) -> None:
         """An observation goes to the policy."""

@@ -19,7 +19,6 @@ from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import ConfigError, RecordingError
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 from pi0_edge.robots import CameraSettings, Robot, load_robot
-from pi0_edge.run.camera_feed import CameraFeed
 from pi0_edge.run.events import RunListener
 from pi0_edge.run.inbox import Inbox, PolicyThread, Wish
 from pi0_edge.run.interventions import SetpointSource
@@ -91,7 +90,7 @@ class RobotRun:
                 without any, the guard refuses, unless `training-profile` is among `accepted`.
             accepted: Names of rules whose problems do not keep the arm from being armed.
             record: A new .mcap file that keeps the run.
-            listeners: See everything that happens.
+            listeners: See everything that happens; those with a method `on_image(camera, image)` also every image.
             splice: How a chunk enters: `hold-swap`, `rtc` or `trained-rtc`. None: `trained-rtc` where the policy was
                 trained for it, else `rtc`.
             clear: Clears a fault or an emergency stop that was latched before this run.
@@ -194,7 +193,7 @@ class RobotRun:
                 self.life.end(Outcome.REFUSED, str(problem))
                 raise PreflightError([problem]) from error
             self._listeners.add(recorder)
-            self._listeners.add(CameraFeed(ready.observer.cameras, recorder.on_image))
+        self._listeners.feed(ready.observer.cameras)
         self._listeners.add(ready.guard)
         ready.guard.on_mismatch = self._on_mismatch
         overrides = ", ".join(self.overrides) or "none"

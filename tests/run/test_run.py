@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from run_system import RunSystem, run_system
 from watched_run import WatchedRun
 
 from firmware_bridge.client import BridgeClient, Tick
 from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.serial_link import State
+from pi0_edge.run.figures import RunFigures
 from pi0_edge.run.interventions import StreamedSetpoints
 from pi0_edge.run.life_cycle import Outcome, Phase
+from pi0_edge.run.metrics import RunMetrics
 from pi0_edge.run.problems import PreflightError
+from pi0_edge.run.recording import RunRecording
 from pi0_edge.run.robot_run import RobotRun
 
 pytestmark = [
@@ -80,6 +87,29 @@ def test_an_observation_shows_its_tick_and_is_answered_by_a_chunk_that_continues
     assert len({observed.noise_seed for observed in watched.observed}) == len(watched.observed)
 
 
+def test_a_run_is_recorded_and_its_figures_are_offered(system: RunSystem, tmp_path: Path):
+    figures, registry = RunFigures(), CollectorRegistry()
+    with WatchedRun(system, record=tmp_path / "run.mcap") as watched:
+        watched.run.listen(figures)
+        registry.register(RunMetrics(watched.run, figures))
+        with MetricsServer(0, registry) as server:
+            watched.wait("policy")
+            watched.wait_ticks(40)
+            with urllib.request.urlopen(f"http://{server.address}/metrics") as page:
+                text = page.read().decode()
+        watched.run.stop()
+        watched.end()
+    assert 'pi0_edge_run_phase{phase="PLAYING"} 1.0' in text
+    assert float(re.findall(r'to_chunk_seconds{quantile="0.5"} (\S+)', text)[0]) > 0.005
+    assert re.search(r'camera_rate_hertz{camera="top"} [12345]\d\.', text), text
+    recording = RunRecording(tmp_path / "run.mcap")
+    assert recording.closed and not recording.damage
+    assert [one.message.tick for one in recording.ticks] == [tick.tick for tick in watched.ticks]
+    assert [one.message.name for one in recording.events] == [event.name for event in watched.events]
+    assert len(recording.answers) == len(watched.answered)
+    assert len(recording.images("top")) > len(recording.observations)
+
+
 def test_a_pause_holds_the_arm_still_and_resume_goes_on_from_a_new_observation(system: RunSystem):
     with WatchedRun(system) as watched:
         watched.wait("policy")
@@ -111,8 +141,8 @@ def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem):
         target[6] = 0.5
         for _ in range(60):
             leader.put(target)
-            last = watched.wait_ticks(1)[0]
-        assert abs(last.executed[6] - 0.5) < 1e-3
+            watched.wait_ticks(1)
+        assert abs(watched.ticks[-1].executed[6] - 0.5) < 1e-3
         silent = watched.wait_ticks(30)  # the person says nothing any more
         assert moved(silent[-5:]) < 1e-3 and silent[-1].state == State.RUNNING
         observed = len(watched.observed)
