@@ -53,7 +53,11 @@ BOARDS = (
         (("servo_alarm_handler",), ("uart1_handler", "uart2_handler"), ("uart0_handler",), ("watchdog_handler",)),
     ),
     Board(
-        "rp2040", "RP2040 (Raspberry Pi Pico)", 2048, 256, (("servo_alarm_handler",), ("uart1_handler",), ("uart0_handler",))
+        "rp2040",
+        "RP2040 (Raspberry Pi Pico)",
+        2048,
+        256,
+        (("servo_alarm_handler",), ("uart1_handler",), ("uart0_handler",)),
     ),
     Board(
         "stm32f4",
