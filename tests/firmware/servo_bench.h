@@ -79,7 +79,8 @@ static const struct joint bench_joints[] = {
     {.name = "other", .unit = "rad", .minimum = -3.0f, .maximum = 3.0f},
 };
 
-/* Bus 0: the waist, the shoulder with a shadow, a gripper whose counts grow as it closes. Bus 1 has the first id again. */
+/* Bus 0: the waist, the shoulder with a shadow, a gripper whose counts grow as it closes. Bus 1 has the first id
+ * again. */
 static const struct servo bench_servos[] = {
     {.bus = 0, .id = 1, .joint = 0, .zero = 2048.0f, .per_unit = 1000.0f, .current_unit = 0.001f},
     {.bus = 0, .id = 2, .joint = 1, .zero = 2048.0f, .per_unit = 1000.0f, .current_unit = 0.002f},
@@ -152,7 +153,7 @@ static bool has(uint8_t joint, unsigned flags)
     return (measured[joint].flags & flags) == flags;
 }
 
-static uint32_t next_random(uint32_t *seed)
+static inline uint32_t next_random(uint32_t *seed)
 {
     *seed = *seed * 1664525u + 1013904223u;
     return *seed >> 8;

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from firmware_library import FIRMWARE, ROOT, make
+from firmware_library import FIRMWARE, ROOT, make, require
 from rp2040_board import Run, Script, require_emulator
 
+from firmware_bridge.firmware.board_sizes import BOARDS, measure
 from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
@@ -163,6 +164,25 @@ def test_voltage_and_temperature_are_reported() -> None:
     run = script.run(image_of(ONE_ARM, "dynamixel"), 120)
     health = only(Health, run.messages)[-1]
     assert health.values == (31,) * 7 + (122,) * 7
+
+
+@pytest.mark.parametrize(
+    ("name", "robot", "actuators"),
+    [("lm3s6965evb", "aloha", "dynamixel"), ("stm32f4", "aloha", "dynamixel"), ("rp2040", "so101", "feetech")],
+)
+def test_an_image_with_servo_buses_fits(name: str, robot: str, actuators: str) -> None:
+    require("make", "arm-none-eabi-gcc", "python3")
+    board = next(board for board in BOARDS if board.name == name)
+    sizes = measure(board, robot, actuators)
+    assert sizes.flash < board.flash * 1024 and sizes.ram + 4096 < board.ram * 1024
+    assert 1024 < sizes.stack < 4096
+
+
+def test_a_robot_with_two_buses_is_refused_by_a_board_with_one() -> None:
+    require("make", "arm-none-eabi-gcc")
+    built = make("-s", "rp2040", "ROBOT=aloha", "ACTUATORS=dynamixel", "BUILD=build/dynamixel_aloha")
+    assert built.returncode != 0
+    assert "aloha has 2 servo buses, this board has fewer" in built.stderr
 
 
 def test_pulses_follow_the_joints() -> None:

@@ -130,7 +130,8 @@ static unsigned feed(const uint8_t *data, size_t size, struct feetech_status *st
 static void answers_are_those_of_the_vendor(void **state)
 {
     (void)state;
-    const uint8_t both[] = {0xFF, 0xFF, 0x01, 0x04, 0x00, 0x18, 0x05, 0xDD, 0xFF, 0xFF, 0x02, 0x04, 0x00, 0x00, 0x08, 0xF1};
+    const uint8_t both[] = {0xFF, 0xFF, 0x01, 0x04, 0x00, 0x18, 0x05, 0xDD,
+                            0xFF, 0xFF, 0x02, 0x04, 0x00, 0x00, 0x08, 0xF1};
     const uint8_t overloaded[] = {0xFF, 0xFF, 0x06, 0x04, 0x20, 0xFF, 0x07, 0xCF};
     struct feetech_status status;
     feetech_reset(&receiver);
@@ -209,8 +210,12 @@ static void data_are_delivered_with_the_errors(void **state)
     static const struct {
         uint8_t bit;
         uint8_t flag;
-    } errors[] = {{0x01, LINK_JOINT_FLAG_VOLTAGE},    {0x02, LINK_JOINT_FLAG_ENCODER},    {0x04, LINK_JOINT_FLAG_OVERHEATED},
-                  {0x08, LINK_JOINT_FLAG_OVERLOADED}, {0x20, LINK_JOINT_FLAG_OVERLOADED}, {0x00, 0}};
+    } errors[] = {{0x01, LINK_JOINT_FLAG_VOLTAGE},
+                  {0x02, LINK_JOINT_FLAG_ENCODER},
+                  {0x04, LINK_JOINT_FLAG_OVERHEATED},
+                  {0x08, LINK_JOINT_FLAG_OVERLOADED},
+                  {0x20, LINK_JOINT_FLAG_OVERLOADED},
+                  {0x00, 0}};
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         put(servo(0, 1), POSITION, (uint16_t)(2048 + 100 * i));
         servo(0, 1)->error = errors[i].bit;

@@ -56,7 +56,8 @@ bool servo_protocol_reads(enum servo_block block)
 }
 
 /* Of the blocks only the one that is read most often is worth a fast sync read. */
-size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet)
+size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count,
+                              uint8_t *packet)
 {
     static const struct {
         uint16_t address;

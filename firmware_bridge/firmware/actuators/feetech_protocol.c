@@ -79,7 +79,6 @@ void feetech_reset(struct feetech_receiver *receiver)
     receiver->received = 0;
     receiver->needed = FEETECH_HEAD;
     receiver->valid = 0;
-    receiver->needed = FEETECH_HEAD;
 }
 
 bool feetech_receive(struct feetech_receiver *receiver, uint8_t byte)

@@ -2,12 +2,16 @@
 //
 //   node run.mjs firmware.uf2 SECONDS < script.jsonl > sent.bin
 //
-// A line of the script is {"at_us": T, "bytes": "hex"}, sent to UART 0 from T on at the baud rate that the image has set,
-// {"at_us": T, "estop": true}, or {"at_us": T, "hang": "main"} ("servo"), which has the main loop (the servo interrupt)
-// spin for ever. {"at_us": T, "servos": {...}} connects servos to UART 1 (servos.mjs says what they are), and
-// {"at_us": T, "registers": {"ID": {"ADDRESS": "hex"}}} and {"at_us": T, "unplug": [ID]} change them. What the image sends goes to standard output, figures as JSON to standard error; the run ends when the
-// watchdog resets the board. Time is counted in instructions, so that the same image and script give the same output
-// byte for byte.
+// A line of the script is one of
+//   {"at_us": T, "bytes": "hex"}   sent to UART 0 from T on at the baud rate that the image has set
+//   {"at_us": T, "estop": true}
+//   {"at_us": T, "hang": "main"}   has the main loop ("servo": the servo interrupt) spin for ever
+//   {"at_us": T, "servos": {...}}  connects servos to UART 1; servos.mjs says what they are
+//   {"at_us": T, "registers": {"ID": {"ADDRESS": "hex"}}}  changes their registers
+//   {"at_us": T, "unplug": [ID]}   disconnects some of them
+//
+// What the image sends goes to standard output, figures as JSON to standard error; the run ends when the watchdog
+// resets the board. Time is counted in instructions, so that the same image and script give the same output byte for byte.
 //
 // The emulator has no boot ROM; this does what the ROM does: it checks the CRC of the second boot stage, copies it to
 // RAM and calls it.

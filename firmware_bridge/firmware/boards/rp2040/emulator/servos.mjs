@@ -1,5 +1,5 @@
-// Servos on a half-duplex bus: they execute sync writes and answer sync reads from their registers, each byte at the time
-// at which the wire would carry it. A servo with torque is at its goal at once.
+// Servos on a half-duplex bus: they execute sync writes and answer sync reads from their registers, each byte at the
+// time at which the wire would carry it. A servo with torque is at its goal at once.
 const START = { dynamixel: [0xff, 0xff, 0xfd, 0x00], feetech: [0xff, 0xff] };
 const BROADCAST = 0xfe;
 const SYNC_READ = 0x82;
@@ -42,7 +42,8 @@ const DYNAMIXEL = {
   packet(bytes) {
     if (bytes.length < 7 || bytes.length < 7 + bytes[5] + 256 * bytes[6]) return null;
     const size = 7 + bytes[5] + 256 * bytes[6];
-    if (crc16(bytes.slice(0, size - 2)) !== bytes[size - 2] + 256 * bytes[size - 1]) throw new Error('the image sent a wrong CRC');
+    const crc = bytes[size - 2] + 256 * bytes[size - 1];
+    if (crc16(bytes.slice(0, size - 2)) !== crc) throw new Error('the image sent a wrong CRC');
     const parameters = bytes.slice(8, size - 2);
     const [address, length] = [parameters[0] + 256 * parameters[1], parameters[2] + 256 * parameters[3]];
     return { size, instruction: bytes[7], address, length, rest: parameters.slice(4) };
@@ -83,7 +84,8 @@ const FEETECH = {
 };
 
 export class Servos {
-  // `line` carries what the servos send. `registers` are {id: {address: hex}}, `shadows` {id: id whose commands it executes}.
+  // `line` carries what the servos send. `registers` are {id: {address: hex}}; `shadows`, {id: other id}, execute the
+  // commands to the other. `delay_us` passes before each answer; with `echo` the image hears itself.
   constructor(line, { protocol, registers, shadows = {}, delay_us = 0, echo = false }) {
     this.line = line;
     this.protocol = { dynamixel: DYNAMIXEL, feetech: FEETECH }[protocol];
@@ -102,7 +104,8 @@ export class Servos {
 
   write(registers) {
     for (const [id, blocks] of Object.entries(registers)) {
-      for (const [address, hex] of Object.entries(blocks)) this.servos.get(Number(id)).set(Buffer.from(hex, 'hex'), Number(address));
+      const servo = this.servos.get(Number(id));
+      for (const [address, hex] of Object.entries(blocks)) servo.set(Buffer.from(hex, 'hex'), Number(address));
     }
   }
 
@@ -124,10 +127,13 @@ export class Servos {
 
   execute({ instruction, address, length, rest }) {
     if (instruction === SYNC_WRITE) {
-      for (let at = 0; at < rest.length; at += 1 + length) this.command(rest[at], address, rest.slice(at + 1, at + 1 + length));
+      for (let at = 0; at < rest.length; at += 1 + length) {
+        this.command(rest[at], address, rest.slice(at + 1, at + 1 + length));
+      }
     } else if (instruction === SYNC_READ || instruction === FAST_SYNC_READ) {
       const present = rest.filter((id) => this.servos.has(id));
-      this.answer(instruction, present.map((id) => ({ id, data: this.servos.get(id).slice(address, address + length) })));
+      const dataOf = (id) => this.servos.get(id).slice(address, address + length);
+      this.answer(instruction, present.map((id) => ({ id, data: dataOf(id) })));
     }
   }
 
