@@ -5,6 +5,7 @@
 | 0         | done                                        |
 | 1         | the check, gate or evaluation failed        |
 | 2         | bad input or usage; the message says which  |
+| 3 to 6    | how `run` ended, see docs/run.md            |
 | 130       | Ctrl-C                                      |
 """
 

@@ -44,7 +44,8 @@ _PHASE_STYLES = {
 }
 _STATE_STYLES = {State.SAFE: "bold red", State.ESTOP: "bold white on red", State.STARVED: "yellow"}
 _JOINT_COLUMNS = ("", "joint", "commanded", "measured", "difference", "within its limits", "current", "age", "")
-_NUMBERS = ("commanded", "measured", "difference", "current", "age")
+_NUMBERS = {"commanded": 10, "measured": 10, "difference": 10, "current": 8, "age": 7}
+"""Columns of numbers, and how wide they are at least, so that the table does not jump."""
 _WRONG = "bold red"
 
 
@@ -105,19 +106,9 @@ class Dashboard:
 
     def _joints(self) -> RenderableType:
         table = Table(expand=True, box=None, pad_edge=False, header_style="dim")
-        for name in (
-            "",
-            "joint",
-            "commanded",
-            "measured",
-            "difference",
-            "within the limits",
-            "current",
-            "age",
-            "flags",
-        ):
-            right = name in ("commanded", "measured", "difference", "current", "age")
-            table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        for name in _JOINT_COLUMNS:
+            width = _NUMBERS.get(name)
+            table.add_column(name, justify="left" if width is None else "right", no_wrap=True, min_width=width)
         tick, joints = self._figures.tick, self._run.joints
         if tick is not None:
             jogging = self._run.life.phase is Phase.TAKEN_OVER
@@ -202,7 +193,7 @@ def _joint_cells(tick: Tick, joints: RobotJoints, place: int) -> list[Renderable
     return [
         _position(commanded),
         _position(measured),
-        f"{commanded - measured:+.3f}",
+        f"{round(commanded - measured, 3) + 0.0:+.3f}",
         _marker(float(share)),
         f"{float(tick.current[place]):.2f} A",
         f"{1e3 * float(tick.measurement_age_s[place]):.0f} ms",

@@ -95,6 +95,7 @@ class RunLoop:
         self._path: PersonPath | None = None
         self._source: SetpointSource | None = None
         self._owner = ""
+        self._other_client = ""
         self._wishes: dict[str, Callable[[Wish], None]] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -183,8 +184,16 @@ class RunLoop:
             self._bridge.clear("chunks were late")  # the one fault whose cause is known here: the arm ran out of chunks
         elif armed and not active:
             self._life.end(Outcome.LOST, "somebody else disarmed the arm")
+        elif active and not armed:
+            self._note_other_client()
         elif self._stream_error and time.monotonic() - self._stream_error[1] > _EXPLAIN_S:
             self._life.end(Outcome.LOST, self._stream_error[0])
+
+    def _note_other_client(self) -> None:
+        """Says once who took the arm while this run had left it."""
+        if not self._other_client:
+            self._other_client = self._bridge.status().owner or "nobody"
+            self._listeners.say("taken-over", f"client {self._other_client!r} of the bridge")
 
     def _end_by_firmware(self, outcome: Outcome, tick: Tick) -> None:
         faults = ", ".join(fault.name or "" for fault in Fault if tick.faults & fault)
@@ -300,7 +309,9 @@ class RunLoop:
     def _resume(self, wish: Wish) -> None:
         if self._life.phase is not Phase.PAUSED:
             return
-        if obstacle := self._obstacle():
+        if self._tick is not None and self._tick.state != State.DISARMED:
+            self._listeners.say("not-resumed", f"the arm is {self._tick.state.name}, expected DISARMED")
+        elif obstacle := self._obstacle():
             self._hold(obstacle)
         else:
             self._go(Step.RESUME, wish.text)
@@ -355,6 +366,7 @@ class RunLoop:
             return
         self._motion = Motion(self._bridge, self._inbox, self._splice, self._limits.replan_ticks)
         self._armed_at, self._catching_up, self._stream_error = time.monotonic(), True, None
+        self._other_client = ""
         self._listeners.say("armed")
 
     def _disarm(self, reason: str) -> None:

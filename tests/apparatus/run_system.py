@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from firmware_bridge.client import BridgeClient
-from firmware_bridge.emulator.board import EmulatedBoard
+from firmware_bridge.emulator.board import DEFAULT_IMAGE, EmulatedBoard, image_with_servos
 from firmware_bridge.emulator.child_process import start_child, stop_child
+from firmware_bridge.emulator.robot_servos import servos_at_home
+from pi0_edge.robots import load_robot
 
 READY_S = 90.0
 
@@ -39,8 +41,10 @@ class RunSystem:
     policy: Part = field(init=False)
     camera: Part = field(init=False)
 
-    def start_board(self) -> None:
-        self.board = self.stack.enter_context(EmulatedBoard())
+    def start_board(self, servos: bool = False) -> None:
+        settings = servos_at_home(load_robot("aloha")) if servos else ()
+        image = image_with_servos("aloha") if servos else DEFAULT_IMAGE
+        self.board = self.stack.enter_context(EmulatedBoard(image, servos=settings))
 
     def begin(self) -> None:
         """Resets board and table: the arm is disarmed and at home, the cube is where the policy knows it."""
@@ -91,11 +95,11 @@ class RunSystem:
 
 
 @contextmanager
-def run_system(folder: Path) -> Iterator[RunSystem]:
-    """All of them, until the context ends."""
+def run_system(folder: Path, servos: bool = False) -> Iterator[RunSystem]:
+    """All of them, until the context ends; with `servos` the arm is measured over a servo bus."""
     with contextlib.ExitStack() as stack:
         system = RunSystem(folder, stack)
-        system.start_board()
+        system.start_board(servos)
         system.start_bridge()
         system.start_policy()
         system.start_camera()

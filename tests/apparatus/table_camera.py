@@ -31,13 +31,13 @@ def show(table: AlohaTransferCube, folder: Path) -> None:
 
 
 def follow(ticks: Iterator[Tick], table: AlohaTransferCube, folder: Path) -> None:
-    """Executes in the simulation what the firmware executes."""
+    """Moves the arms of the simulation to where those of the firmware are."""
     last = next(ticks)
     for tick in ticks:
         if tick.tick < last.tick:  # the board was reset: its joints are at home
             table.reset(SEED)
         for _ in range(min(tick.tick - last.tick, MOST_MISSED)):
-            table.step(tick.executed)
+            table.step(tick.measured)
         if tick.tick // EVERY_TICKS != last.tick // EVERY_TICKS:
             show(table, folder)
         last = tick

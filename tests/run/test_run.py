@@ -181,6 +181,23 @@ def test_a_stop_by_another_client_ends_the_run_and_a_new_run_has_to_clear_it(sys
         assert watched.end().outcome is Outcome.DONE
 
 
+def test_another_client_may_move_the_arm_while_the_run_is_paused(system: RunSystem):
+    with WatchedRun(system) as watched, BridgeClient(system.bridge.address, "teleoperation") as other:
+        watched.wait("policy")
+        watched.run.pause()
+        watched.wait("disarmed")
+        watched.wait_ticks(25)
+        other.arm(watched.run.joints.names)
+        assert watched.wait("taken-over").text == "client 'teleoperation' of the bridge"
+        watched.run.resume()
+        assert watched.wait("not-resumed").text == "the arm is ARMED, expected DISARMED"
+        other.disarm()
+        watched.wait_ticks(5)
+        watched.run.resume()
+        watched.wait("armed", 2)
+    assert watched.end().outcome is Outcome.DONE
+
+
 def test_a_client_that_holds_the_arm_is_named(system: RunSystem):
     with BridgeClient(system.bridge.address, "somebody else") as other:
         other.arm(other.status().joint_names)
