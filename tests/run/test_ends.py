@@ -15,10 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from run_system import RunSystem, run_system
+from run_system import RunSystem
 
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.robot import ACTIVE_STATES
@@ -35,18 +34,6 @@ pytestmark = [
 WAIT_S = 20.0
 PROFILE = shipped_checkpoint() / "training_profile.json"
 ANSI = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]")
-
-
-@pytest.fixture(scope="module")
-def processes(firmware_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSystem]:
-    with run_system(tmp_path_factory.mktemp("ends")) as system:
-        yield system
-
-
-@pytest.fixture
-def system(processes: RunSystem) -> RunSystem:
-    processes.begin()
-    return processes
 
 
 class Command:

@@ -6,13 +6,12 @@ import importlib.util
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from run_system import RunSystem, run_system
+from run_system import RunSystem
 from watched_run import WatchedRun
 
 from firmware_bridge.client import BridgeClient, Tick
@@ -32,18 +31,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
     pytest.mark.skipif(importlib.util.find_spec("gym_aloha") is None, reason="the extra [sim] is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def processes(firmware_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSystem]:
-    with run_system(tmp_path_factory.mktemp("run")) as system:
-        yield system
-
-
-@pytest.fixture
-def system(processes: RunSystem) -> RunSystem:
-    processes.begin()
-    return processes
 
 
 def state_of(system: RunSystem) -> State:
