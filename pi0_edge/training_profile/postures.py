@@ -50,12 +50,15 @@ def alternatives(
     return {name: distances(change.undo(found), examples, widths) for name, change in changes.items()}
 
 
+def joint_units(robot: Robot) -> list[str]:
+    """The unit of every dimension of the state; radians where the robot does not say."""
+    joints = robot.joints
+    return [joint.unit for joint in joints] if len(joints) == robot.state_dim else ["rad"] * robot.state_dim
+
+
 def least_widths(robot: Robot) -> NDArray[np.float64]:
-    """`LEAST_WIDTH` of every joint, float64 [joints]; a joint of unknown unit is taken for one in radians."""
-    units = (
-        [joint.unit for joint in robot.joints] if len(robot.joints) == robot.state_dim else ["rad"] * robot.state_dim
-    )
-    return np.array([LEAST_WIDTH[unit] for unit in units])
+    """`LEAST_WIDTH` of every joint, float64 [joints]."""
+    return np.array([LEAST_WIDTH[unit] for unit in joint_units(robot)])
 
 
 def joint_changes(robot: Robot) -> dict[str, JointChange]:

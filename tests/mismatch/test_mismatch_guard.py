@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pi0_edge.cameras import CameraImage
 from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.protos import bridge_pb2
+from pi0_edge.robots import load_robot
 from pi0_edge.run.events import Answered, Event, Observed, RunListener
 from pi0_edge.run.mismatch import RULES, Mismatch, MismatchGuard
 from pi0_edge.run.mismatch.rules import Rule
@@ -168,6 +169,27 @@ def test_what_a_profile_lacks_is_said_as_a_warning():
     (found,) = MismatchGuard(profile, cases.robot()).before_arming(cases.at_rest())
     assert rules_of([found]) == [("training-profile", "", False)]
     assert found.text.startswith("control-rate cannot be checked: these does not say")
+
+
+def test_a_robot_that_lists_no_joints_is_compared_without_names():
+    """LIBERO: eight states without units, seven actions that are differences of a pose."""
+    libero = load_robot("libero")
+
+    def eight(states: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([states, states[:, :2]], axis=1)
+
+    episodes = [cases.training_episode(seed) for seed in range(20)]
+    episodes = [replace(e, states=eight(e.states), actions=np.zeros((len(e.states), 7))) for e in episodes]
+    profile = collect_profile(libero, episodes, 20.0, "these")
+    watching = MismatchGuard(profile, libero)
+    start = eight(cases.START[None])[0]
+    found = watching.before_arming([(start, images) for _, images in cases.at_rest()])
+    assert [mismatch.refuses for mismatch in found] == [False]
+    assert found[0].text.startswith("first-action, relative-actions, chunk-overlap cannot be checked")
+    assert watching.first_chunk(start, np.ones((50, 7))) == []
+    away = start + np.where(np.arange(8) == 4, 1.0, 0.0)
+    (found,) = [m for m in watching.before_arming([(away, i) for _, i in cases.at_rest()]) if m.refuses]
+    assert (found.rule, found.subject) == ("joint-zero", "4")
 
 
 def test_a_mirrored_camera_is_seen_while_running_and_told_once():

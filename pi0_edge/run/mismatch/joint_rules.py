@@ -69,7 +69,7 @@ class JointRules:
     def __init__(self, profile: JointProfile, robot: Robot) -> None:
         self._profile = profile
         self._names = profile.names
-        self._units = [joint.unit for joint in robot.joints] or ["rad"] * robot.state_dim
+        self._units = postures.joint_units(robot)
         self._changes = postures.joint_changes(robot)
         self._widths = np.maximum(profile.widths, postures.least_widths(robot))
         self._range = bounds(profile.state, profile.beyond, self._widths)
@@ -86,7 +86,7 @@ class JointRules:
         if fitting:
             starts = self._profile.start_examples
             apart = {name: postures.distances(then, starts, self._widths)[0] for name, then in fitting.items()}
-            return [self._changed(self._changes[min(apart, key=apart.__getitem__)], here[0])]
+            return [self._changed(self._changes[min(apart, key=apart.__getitem__)], here[0], self._start)]
         return list(self._elsewhere(here[0], outside))
 
     def compared(self, state: NDArray[np.float64]) -> Compared:
@@ -100,14 +100,14 @@ class JointRules:
         """What is wrong over the last moments: states [n, joints], and what `compared` says of each."""
         limits = self._profile.running
         if (name := clear_winner(compared, limits, CLEARLY, UNLIKE * limits.distance)) is not None:
-            return [self._changed(self._changes[name], np.median(states, axis=0))]
+            return [self._changed(self._changes[name], np.median(states, axis=0), self._range)]
         outside = self._range.outside(states)
         places = [place for place in range(len(self._names)) if persistent(outside[:, place].astype(float)) > 0]
         return [self._out_of_range(places, states[-1], refuses=False)] if places else []
 
-    def _changed(self, change: JointChange, here: NDArray[np.float64]) -> Mismatch:
+    def _changed(self, change: JointChange, here: NDArray[np.float64], expected: Bounds) -> Mismatch:
         place = self._names.index(change.subject) if change.subject in self._names else None
-        found = "" if place is None else f": {self._where(place, here)}"
+        found = "" if place is None else f": {self._where(place, here, expected)}"
         text = f"{change.words}{found}; {_ADVICE[change.rule]}"
         return Mismatch(_rule(change.rule), change.subject, text, refuses=True)
 
@@ -121,7 +121,7 @@ class JointRules:
             yield self._out_of_range(far, here, refuses=True)
         near = [place for place in places if place not in far]
         if near:
-            listed = "; ".join(self._where(place, here) for place in near[:_SHOWN])
+            listed = "; ".join(self._where(place, here, self._start) for place in near[:_SHOWN])
             text = f"no episode of the training data began in this pose: {listed}; bring the robot to its start pose"
             yield Mismatch("start-pose", self._subject(near), text, refuses=True)
 
@@ -132,8 +132,8 @@ class JointRules:
         size = f"{offset:+.3g} {self._unit(place)}"
         off = f"{turn} ({size})" if turn is not None and self._units[place] == "rad" else size
         text = (
-            f"{self._where(place, here)}: its zero differs by about {off}, or it is not in its start pose; "
-            "calibrate it, or bring the robot to its start pose"
+            f"{self._where(place, here, self._start)}: its zero differs by about {off}, or it is not in its start "
+            "pose; calibrate it, or bring the robot to its start pose"
         )
         return Mismatch("joint-zero", self._names[place], text, refuses=True)
 
@@ -142,8 +142,8 @@ class JointRules:
         text = f"{'; '.join(ranges)} in all of the training data; check units, calibration and order of the joints"
         return Mismatch("joint-range", self._subject(places), text, refuses)
 
-    def _where(self, place: int, here: NDArray[np.float64], expected: Bounds | None = None) -> str:
-        low, high = (self._start if expected is None else expected)._asdict().values()
+    def _where(self, place: int, here: NDArray[np.float64], expected: Bounds) -> str:
+        low, high = expected
         unit = self._unit(place)
         return (
             f"{self._names[place]} is {here[place]:.4g} {unit}, expected {low[place]:.4g} to {high[place]:.4g} {unit}"
