@@ -22,16 +22,18 @@ RecordingArgument = Annotated[Path, typer.Argument(help="RUN.mcap, or RUN.mcap.p
 def info(run: RecordingArgument, as_json: JsonOption = False) -> None:
     """Show what is in a recording, and whether all of it can be read."""
     from pi0_edge.run.recording import RunRecording
+    from pi0_edge.run.recording.tick_inputs import SETPOINTS
 
     read = RunRecording(run)
     out = Output(as_json)
     facts = _facts(read)
     out.table(str(run), ("", ""), [(name.replace("_", " "), str(value)) for name, value in facts.items()])
-    for event in read.events:
-        out.print(f"tick {event.message.tick}: {event.message.name}  {event.message.text}".rstrip())
+    told = [event.message for event in read.events if event.message.name != SETPOINTS]
+    for event in told:
+        out.print(f"tick {event.tick}: {event.name}  {event.text}".rstrip())
     for damage in read.damage:
         out.print(f"{'cut off' if damage.cut else 'DAMAGED'}: {damage}")
-    events = [{"tick": e.message.tick, "name": e.message.name, "text": e.message.text} for e in read.events]
+    events = [{"tick": event.tick, "name": event.name, "text": event.text} for event in told]
     damage = [{"offset": d.place.offset, "size": d.place.size, "reason": d.reason, "cut": d.cut} for d in read.damage]
     out.finish({**facts, "events": events, "damage": damage, "description": read.description.metadata()})
     if any(not damage.cut for damage in read.damage):

@@ -39,7 +39,9 @@ def replay(
     bundle: BundleOption = None,
     engine: Annotated[str | None, typer.Option(help="What runs the network; that of the run if not given.")] = None,
     scheme: Annotated[str | None, typer.Option(help="How it is quantized; as in the run if not given.")] = None,
-    ticks_only: Annotated[bool, typer.Option("--ticks-only", help="Compute the ticks again, without a policy.")] = False,
+    ticks_only: Annotated[
+        bool, typer.Option("--ticks-only", help="Compute the ticks again, without a policy.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="With --policy: write the figures there, as .html.")] = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
@@ -91,7 +93,7 @@ def replay(
 def _chosen(
     policy: Path | None, checkpoint: Path | None, bundle: Path | None, described: RunDescription
 ) -> tuple[Path | None, Path | None]:
-    """Checkpoint and bundle to load: what was given, or else what the recording names; neither is the shipped policy."""
+    """Checkpoint and bundle to load: what was given, or else what the recording names."""
     from pi0_edge.bundle.checksums import MANIFEST
     from pi0_edge.checkpoints import open_checkpoint
     from pi0_edge.errors import RecordingError

@@ -27,6 +27,8 @@ SCHEMA_FILE = "pi0_edge/protos/serial_link.yaml"
 PYTHON_FILE = "pi0_edge/protos/serial_link.py"
 C_HEADER = "firmware_bridge/firmware/core/serial_link.h"
 
+_STUB = re.compile(r"class \w+Stub\b")
+"""What the gRPC file of a `.proto` file has where that has a service; others need none."""
 _STAMP = re.compile(r"# Protobuf Python Version: .*|ValidateProtobufRuntimeVersion\([^)]*\)")
 
 
@@ -48,7 +50,7 @@ def generate_grpc() -> dict[str, str]:
             raise RuntimeError("protoc refused a .proto file; its message is above")
         made = sorted(path for path in Path(folder).rglob("*.py*") if path.is_file())
         texts = {path.relative_to(folder).as_posix(): path.read_text() for path in made}
-        return {name: text for name, text in texts.items() if "_grpc" not in name or "class" in text}  # has a service
+        return {name: text for name, text in texts.items() if "_grpc" not in name or _STUB.search(text)}
 
 
 def stale_files(texts: dict[str, str]) -> list[str]:

@@ -1,10 +1,11 @@
-"""A run without processes, as real as that allows: the firmware's core in lockstep, a policy, the bridge's own schedule.
+"""A run without processes, as real as that allows: firmware core in lockstep, a policy, the bridge's own schedule.
 
 What is simulated is the time alone: a chunk enters a fixed number of ticks after its observation.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -109,6 +110,13 @@ class LockstepRun:
         self.say("armed")
         self.tick_told()
 
+    def play_again(self, ticks: int = 20) -> None:
+        """Arms an arm that rests disarmed, without a plan, and plays."""
+        self.pending, self.plan = None, NOTHING
+        self.scheduler = ChunkScheduler(self.splice, self.replan)
+        self.arm()
+        self.play(ticks)
+
     def tick_told(self, elapsed: int = 1) -> Tick:
         """Runs a tick, `elapsed` after the last, and tells the listener."""
         firmware = self.firmware
@@ -149,9 +157,31 @@ class LockstepRun:
         """A tick in which a command acts after so many servo steps."""
         self.step(lambda: self.firmware.command(command), servo_step)
 
-    def say(self, name: str, text: str = "") -> None:
-        """Tells of an event."""
-        tick = 0 if self.last is None else self.last.tick
+    def lead(self, rows: NDArray[np.float64], told: bool = True) -> int:
+        """Plays setpoints of a person, [rows, joints], as `pi0-edge run` does; returns their first tick.
+
+        `told`: whether the listener hears of it. A second client of the bridge tells nobody.
+        """
+        self.chunk_id += 1
+        tick = self.firmware.tick_number
+        checked = check_actions(rows.astype(np.float32), self.robot)
+        chunk = schedule(checked, tick, tick + GUARD_TICKS, self.robot)
+        assert chunk is not None
+        replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
+        assert replies[-1].result == ChunkResult.ACCEPTED
+        if told:
+            said = {"tick": tick, "first_tick": chunk.first_tick, "setpoints": rows.tolist()}
+            self.listener.on_event(Event(chunk.first_tick, self.now_ns, "setpoints", json.dumps(said)))
+        return chunk.first_tick
+
+    def where(self, rows: int = 30) -> NDArray[np.float64]:
+        """Rows that hold the arm where it is."""
+        return np.tile([float(motion.position) for motion in self.firmware.motion()], (rows, 1))
+
+    def say(self, name: str, text: str = "", tick: int | None = None) -> None:
+        """Tells of an event at a tick, the last one where None."""
+        if tick is None:
+            tick = 0 if self.last is None else self.last.tick
         self.listener.on_event(Event(tick, self.now_ns, name, text))
 
     def _ask(self, tick: Tick) -> None:
@@ -182,7 +212,9 @@ class LockstepRun:
         whole = Plan(observed.tick + 1, check_actions(actions, self.robot))
         spliced = self.bridge.enter(self.plan, whole, max(observed.tick + 1, earliest))
         chunk = schedule(spliced.setpoints, observed.tick, earliest, self.robot)
-        assert chunk is not None
+        if chunk is None:  # late
+            self.scheduler.lost()
+            return
         replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
         accepted = replies[-1].result == ChunkResult.ACCEPTED
         report = ChunkReport(
@@ -240,8 +272,9 @@ def picture(number: int, height: int = 112, width: int = 112) -> NDArray[np.uint
 
 def description_of(policy: Policy, **changes: object) -> RunDescription:
     """What a run with this policy is made of."""
-    values: dict[str, object] = {"splice": "rtc", "calibration": "zero: 0\n", "cameras": {CAMERA: {"fps": 25}}}
-    return RunDescription(load_robot(ROBOT), describe_policy(policy), **{**values, **changes})  # pyright: ignore
+    values: dict[str, Any] = {"splice": "rtc", "calibration": "zero: 0\n", "cameras": {CAMERA: {"fps": 25}}}
+    values |= {"robot": load_robot(ROBOT), "policy": describe_policy(policy)}
+    return RunDescription(**{**values, **changes})
 
 
 def recorded_run(

@@ -76,7 +76,9 @@ def export_dataset(
     """
     episodes, left_out = _chosen(episodes_of(recording), labels)
     if not episodes:
-        raise RecordingError(f"{recording.path} has no episode to write: {'; '.join(left_out) or 'the arm never moved'}")
+        raise RecordingError(
+            f"{recording.path} has no episode to write: {'; '.join(left_out) or 'the arm never moved'}"
+        )
     cameras = _cameras(recording)
     control_hz = recording.description.robot.control_hz
     if control_hz is None or control_hz != int(control_hz):
@@ -104,9 +106,7 @@ def export_dataset(
     return ExportReport(len(episodes), frames, by_person, tuple(left_out), oldest)
 
 
-def _chosen(
-    episodes: Sequence[RecordedEpisode], labels: Sequence[str]
-) -> tuple[list[RecordedEpisode], list[str]]:
+def _chosen(episodes: Sequence[RecordedEpisode], labels: Sequence[str]) -> tuple[list[RecordedEpisode], list[str]]:
     chosen, left_out = [], []
     for number, episode in enumerate(episodes, start=1):
         if len(episode.ticks) - 1 < SHORTEST_TICKS:
@@ -157,7 +157,9 @@ def _images(
         if found is None:
             found = _on_disk((len(ticks), *pixels.shape))
         if pixels.shape != found.shape[1:]:
-            raise RecordingError(f"camera {camera} changes from {found.shape[1:]} to {pixels.shape} at tick {tick.tick}")
+            raise RecordingError(
+                f"camera {camera} changes from {found.shape[1:]} to {pixels.shape} at tick {tick.tick}"
+            )
         found[row] = pixels
     assert found is not None  # noqa: S101 - an episode has ticks
     return found, oldest

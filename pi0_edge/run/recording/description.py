@@ -69,7 +69,7 @@ class RunDescription:
     @property
     def joint_names(self) -> tuple[str, ...]:
         """The joints, in the order of states and actions."""
-        return tuple(self.robot.action_names)
+        return tuple(self.robot.action_labels)
 
     def metadata(self) -> dict[str, str]:
         """The short texts."""
@@ -140,7 +140,9 @@ class RunDescription:
                 wall_minus_monotonic_ns=int(metadata["wall_minus_monotonic_ns"]),
             )
         except (KeyError, ValueError, AttributeError, yaml.YAMLError, json_format.ParseError, ConfigError) as error:
-            raise RecordingError(f"the description of the run in {origin} is damaged ({error}); see its bytes") from error
+            raise RecordingError(
+                f"the description of the run in {origin} is damaged ({error}); see its bytes"
+            ) from error
 
 
 def this_host() -> dict[str, str]:

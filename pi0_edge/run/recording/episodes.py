@@ -14,8 +14,8 @@ from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.serial_link import State
 from pi0_edge.run.recording.run_recording import RunRecording
 
-TAKEN_OVER, PLAYING = "taken-over", "playing"
-"""Events after which the ticks are a person's, and the policy's."""
+PERSON, POLICY = "person", "policy"
+"""Events from whose tick on the ticks are a person's, and the policy's again."""
 
 LABEL, PROMPT = "label", "prompt"
 _MOVING = (State.RUNNING, State.STARVED)
@@ -45,11 +45,10 @@ def episodes_of(recording: RunRecording) -> list[RecordedEpisode]:
     cuts = {event.tick for event in events if event.name in (LABEL, PROMPT)}
     spans = _spans([tick.message for tick in recording.ticks], cuts)
     persons = _person_spans(events)
-    own = {answer.message.report.chunk_id for answer in recording.answers}
     found = []
     for place, span in enumerate(spans):
         following = spans[place + 1][0].tick if place + 1 < len(spans) else None
-        by_person = tuple(_is_persons(tick, persons, own) for tick in span)
+        by_person = tuple(any(first <= tick.tick < end for first, end in persons) for tick in span)
         found.append(RecordedEpisode(tuple(span), _prompt(recording, span), _label(labels, span, following), by_person))
     return found
 
@@ -89,18 +88,13 @@ def _label(
 
 
 def _person_spans(events: Sequence[recording_pb2.RecordedEvent]) -> list[tuple[int, int]]:
-    """First tick and the tick after the last of each time in which a person moved the arm."""
+    """First tick and the tick after the last of each time in which the ticks are a person's."""
     spans: list[tuple[int, int]] = []
     since: int | None = None
     for event in events:
-        if event.name == TAKEN_OVER and since is None:
+        if event.name == PERSON and since is None:
             since = event.tick
-        elif event.name == PLAYING and since is not None:
+        elif event.name == POLICY and since is not None:
             spans.append((since, event.tick))
             since = None
     return spans if since is None else [*spans, (since, 1 << 32)]
-
-
-def _is_persons(tick: recording_pb2.RecordedTick, persons: Sequence[tuple[int, int]], own: set[int]) -> bool:
-    """Setpoints of the policy are still executed for a moment after somebody has taken over."""
-    return tick.chunk_id not in own and any(first <= tick.tick < end for first, end in persons)

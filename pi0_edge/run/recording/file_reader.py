@@ -1,15 +1,15 @@
 """The records of an MCAP file in their order, each with its bytes, also of a file that was cut off or changed.
 
 The reader goes from record to record as the specification of MCAP has them (opcode, length, content), so that it needs
-no index at the end of the file. What it cannot trust it leaves out and names: a chunk whose CRC-32 differs, a gap in the
-numbers of a topic's messages, a record that ends after the file.
+no index at the end of the file. What it cannot trust it leaves out and names: a chunk whose CRC-32 differs, a gap in
+the numbers of a topic's messages, a record that ends after the file.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,18 @@ try:
     from mcap.data_stream import ReadDataStream
     from mcap.exceptions import McapError
     from mcap.opcode import Opcode
-    from mcap.records import Attachment, Channel, Chunk, DataEnd, Message, Metadata, Schema
+    from mcap.records import (
+        Attachment,
+        Channel,
+        Chunk,
+        DataEnd,
+        Header,
+        McapRecord,
+        Message,
+        MessageIndex,
+        Metadata,
+        Schema,
+    )
     from mcap.stream_reader import get_chunk_data_stream
     from mcap.writer import MCAP0_MAGIC
 except ImportError as error:
@@ -29,7 +40,16 @@ except ImportError as error:
 
 _HEAD = struct.Struct("<BQ")  # opcode, length of the content
 _MALFORMED = (McapError, struct.error, ValueError, EOFError, OverflowError, RuntimeError, MemoryError)
-_KNOWN = frozenset(Opcode)
+_READERS: dict[int, Callable[[ReadDataStream], McapRecord]] = {
+    Opcode.HEADER: Header.read,
+    Opcode.SCHEMA: Schema.read,
+    Opcode.CHANNEL: Channel.read,
+    Opcode.CHUNK: Chunk.read,
+    Opcode.MESSAGE_INDEX: MessageIndex.read,
+    Opcode.ATTACHMENT: Attachment.read,
+    Opcode.METADATA: Metadata.read,
+}
+"""The records of the data section, outside of chunks."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,6 @@ class McapFile:
         closed: Whether the file has its end: the data section is complete and the last magic bytes are there.
         metadata: Metadata records so far, by name.
         attachments: Attachments so far, by name.
-        places: Of metadata and attachments, by name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +133,6 @@ class McapFile:
         self.closed = False
         self.metadata: dict[str, dict[str, str]] = {}
         self.attachments: dict[str, bytes] = {}
-        self.places: dict[str, Place] = {}
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._sequences: dict[str, int] = {}
@@ -173,28 +191,31 @@ class McapFile:
             self.damage.append(Damage(Place(place.end, end - place.end), "the index is not complete", cut=True))
 
     def _record(self, opcode: int, content: bytes, place: Place) -> Iterator[StoredMessage]:
+        if opcode not in _READERS:
+            self.damage.append(Damage(place, f"a record of the unknown kind {opcode:#04x}"))
+            return
         try:
             stream = ReadDataStream(BytesIO(content))
-            if opcode == Opcode.CHUNK:
-                yield from self._chunk(Chunk.read(stream), place)
-            elif opcode == Opcode.METADATA:
-                found = Metadata.read(stream)
-                self.metadata[found.name] = dict(found.metadata)
-                self.places[found.name] = place
-            elif opcode == Opcode.ATTACHMENT:
-                self._attachment(content, place)
-            elif opcode not in _KNOWN:
-                self.damage.append(Damage(place, f"a record of the unknown kind {opcode:#04x}"))
+            record = _READERS[opcode](stream)
+            if stream.count != len(content):
+                raise ValueError(f"it takes {stream.count} bytes, but has a length of {len(content)}")
+            match record:
+                case Chunk():
+                    yield from self._chunk(record, place)
+                case Metadata():
+                    self.metadata[record.name] = dict(record.metadata)
+                case Attachment():
+                    self._attachment(record, content, place)
+                case Schema() | Channel():
+                    self._describe_channel(opcode, content)
         except _MALFORMED as error:
             self.damage.append(Damage(place, f"a record that cannot be read ({error or type(error).__name__})"))
 
-    def _attachment(self, content: bytes, place: Place) -> None:
-        found = Attachment.read(ReadDataStream(BytesIO(content)))
+    def _attachment(self, found: Attachment, content: bytes, place: Place) -> None:
         (expected,) = struct.unpack("<I", content[-4:])
         if expected not in (0, zlib.crc32(content[:-4])):
             self.damage.append(Damage(place, f"the attachment {found.name} does not have its CRC-32"))
         self.attachments[found.name] = found.data
-        self.places[found.name] = place
 
     def _chunk(self, chunk: Chunk, place: Place) -> Iterator[StoredMessage]:
         data = _uncompressed(chunk)

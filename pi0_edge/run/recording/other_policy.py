@@ -77,9 +77,9 @@ def compare_other(
         RecordingError: If the policy commands other joints or has another horizon, or the run has no chunk.
     """
     robot, described = policy.processor.robot, recording.description
-    if tuple(robot.action_names) != described.joint_names:
+    if tuple(robot.action_labels) != described.joint_names:
         raise RecordingError(
-            f"the other policy commands {', '.join(robot.action_names) or 'joints without names'}; the recorded robot "
+            f"the other policy commands {', '.join(robot.action_labels)}; the recorded robot "
             f"has {', '.join(described.joint_names)}"
         )
     if not recording.answers:
@@ -107,7 +107,9 @@ def compare_other(
     ticks = [one.asked.message.tick for one in asked]
     names = [f"chunk {one.number} (tick {tick})" for one, tick in zip(asked, ticks, strict=True)]
     gate = compare(reference, other, robot.action_labels, DEFAULT_THRESHOLDS, names)
-    return OtherPolicyReport(gate, _per_chunk(reference, other, gate, ticks, robot.action_labels), why_not_exact(recording))
+    return OtherPolicyReport(
+        gate, _per_chunk(reference, other, gate, ticks, robot.action_labels), why_not_exact(recording)
+    )
 
 
 def _per_chunk(
@@ -155,4 +157,6 @@ def comparison_page(report: OtherPolicyReport, recorded: str, other: str) -> str
     ]
     title = f'<meta charset="utf-8"><title>{escape(other)}</title>'
     body = "\n".join(part for part in parts if part)
-    return f'<!doctype html>\n<html lang="en">\n<head>{title}<style>\n{style}</style></head>\n<body>{body}</body></html>\n'
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>{title}<style>\n{style}</style></head>\n<body>{body}</body></html>\n'
+    )

@@ -85,11 +85,11 @@ class RunRecorder:
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._lossless, self._limit, self._on_ended = lossless, waiting_bytes, on_ended
         try:
-            self._file = RecordingFile(
-                path, dataclasses.replace(description, wall_minus_monotonic_ns=self._offset_ns)
-            )
+            self._file = RecordingFile(path, dataclasses.replace(description, wall_minus_monotonic_ns=self._offset_ns))
         except OSError as error:
-            raise RecordingError(f"cannot record into {path} ({error}); expected a folder that can be written") from error
+            raise RecordingError(
+                f"cannot record into {path} ({error}); expected a folder that can be written"
+            ) from error
         self._waiting: deque[tuple[Any, int, int]] = deque()
         self._waiting_bytes = 0
         self._closing = False

@@ -13,7 +13,6 @@ from pi0_edge.run.recording.file_reader import Damage, McapFile
 from pi0_edge.run.recording.file_writer import RecordingFile
 from pi0_edge.run.recording.messages import OutgoingMessage, message_type
 
-
 RECOVERING = ".mcap.recovering"
 """What the new file ends in until it is complete: the old one is often the `.partial` file beside it."""
 

@@ -64,9 +64,7 @@ class ReplayReport:
         }
 
 
-def replay(
-    recording: RunRecording, policy: Policy | None, on_progress: ProgressCallback | None = None
-) -> ReplayReport:
+def replay(recording: RunRecording, policy: Policy | None, on_progress: ProgressCallback | None = None) -> ReplayReport:
     """Computes a run again.
 
     Args:

@@ -11,8 +11,12 @@ provoked, so that it acts at the same tick.
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +29,7 @@ from firmware_bridge.splice import NOTHING, Plan, Splice
 from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, Fragment, State
-from pi0_edge.run.recording.run_recording import Recorded
+from pi0_edge.run.recording.run_recording import Recorded, RunRecording
 
 RecordedTicks = Sequence[Recorded[recording_pb2.RecordedTick]]
 
@@ -42,6 +46,37 @@ _GUARDS_MS = {
 
 RELIEVED = Fault.CONTACT | Fault.FOLLOWING_ERROR
 """After these faults, the arm moves to where it was measured when it had come to rest."""
+
+
+SETPOINTS = "setpoints"
+"""Event whose text is what a person commanded: JSON with `tick`, `first_tick` and `setpoints`."""
+
+
+@dataclass(frozen=True)
+class PersonSetpoints:
+    """What a person commanded.
+
+    Attributes:
+        tick: Row k is due at tick + 1 + k.
+        first_tick: First tick at which it is executed.
+        actions: float32 [rows, joints], physical units, as the bridge was given them.
+    """
+
+    tick: int
+    first_tick: int
+    actions: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, event: recording_pb2.RecordedEvent) -> PersonSetpoints | None:
+        """What an event says; None for another event, or a text that does not say it."""
+        if event.name != SETPOINTS:
+            return None
+        try:
+            said = json.loads(event.text)
+            actions = np.array(said["setpoints"], np.float64).astype(np.float32)
+            return cls(int(said["tick"]), int(said["first_tick"]), actions) if actions.ndim == 2 else None
+        except (ValueError, KeyError, TypeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -73,33 +108,20 @@ class PlayedChunk:
         surely = report.outcome == ChunkReport.ACCEPTED
         return cls(report.chunk_id, chunk.clock.tick, report.first_tick, actions, surely)
 
+    @classmethod
+    def of_person(cls, setpoints: PersonSetpoints, chunk_id: int) -> PlayedChunk:
+        """Setpoints of a person, which the bridge plays as it plays a chunk."""
+        return cls(chunk_id, setpoints.tick, setpoints.first_tick, setpoints.actions, surely=True)
+
     @property
     def last_tick(self) -> int:
         """Tick of its last action."""
         return self.observed_tick + len(self.actions)
 
-    def may_be_committed_after(self, tick: int) -> bool:
-        """Whether it can have been committed between `tick` and the next one."""
-        latest = self.first_tick if self.surely else self.last_tick
-        return self.observed_tick <= tick <= latest - GUARD_TICKS
-
-    def fragments(self, robot: RobotJoints, splice: Splice, plan: Plan) -> tuple[list[Fragment], Plan]:
-        """What was sent to the firmware, and the plan of the bridge after it.
-
-        Args:
-            robot: The joints.
-            splice: How the bridge enters chunks.
-            plan: Of the bridge before it.
-        """
-        try:
-            checked = check_actions(self.actions, robot)
-            spliced = splice.enter(plan, Plan(self.observed_tick + 1, checked), self.first_tick)
-            scheduled = schedule(spliced.setpoints, self.observed_tick, self.first_tick, robot)
-        except ChunkError:  # the recorded actions are not those that were accepted
-            return [], plan
-        if scheduled is None:
-            return [], plan
-        return fragments(self.chunk_id, scheduled), spliced.since(self.first_tick)
+    @property
+    def deadline(self) -> int:
+        """The last tick after which it can have been committed."""
+        return (self.first_tick if self.surely else self.last_tick) - GUARD_TICKS
 
 
 @dataclass
@@ -120,7 +142,7 @@ class Foreseen:
 def foresee(ticks: RecordedTicks, table: JointTable) -> list[Foreseen]:
     """What each recorded tick needs so that later ones can come out as they did."""
     found = [Foreseen() for _ in ticks]
-    for place, (before, after) in enumerate(zip(ticks, ticks[1:], strict=False), start=1):
+    for place, (before, after) in enumerate(pairwise(ticks), start=1):
         new = Fault(after.message.faults) & ~Fault(before.message.faults)
         if after.message.state == State.DISARMED and before.message.faults & Fault.SERVO_ERROR:
             # Its servos lost their torque, and with CLEAR the joints are where their encoders are.
@@ -161,30 +183,67 @@ def _foresee_relief(found: list[Foreseen], ticks: RecordedTicks, place: int) -> 
         one.relief = relief
 
 
+def played_chunks(recording: RunRecording) -> list[PlayedChunk]:
+    """The chunks of policy and persons, in the order in which the bridge sent them.
+
+    The number of a person's chunk is in the ticks that executed it; where there is none, it is the one after the last.
+    """
+    chunks = [chunk for answer in recording.answers if (chunk := PlayedChunk.of(answer.message)) is not None]
+    own = {chunk.chunk_id for chunk in chunks}
+    numbers = {
+        tick.message.observed_tick: tick.message.chunk_id
+        for tick in recording.ticks
+        if tick.message.chunk_id and tick.message.chunk_id not in own
+    }
+    last = 0
+    for event in recording.events:
+        if (setpoints := PersonSetpoints.of(event.message)) is not None:
+            last = numbers.get(setpoints.tick, last + 1)
+            chunks.append(PlayedChunk.of_person(setpoints, last))
+    return sorted(chunks, key=lambda chunk: chunk.chunk_id)
+
+
+class PlanState(NamedTuple):
+    """What the bridge remembers: how many chunks it has behind it, its plan, and its splice policy."""
+
+    next: int
+    plan: Plan
+    splice: Splice
+
+
 class BridgePlan:
-    """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile."""
+    """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile.
 
-    def __init__(self, answers: Sequence[recording_pb2.RecordedAnswer], robot: RobotJoints, splice: Splice) -> None:
+    Attributes:
+        numbers: Of the chunks.
+        state: What the bridge remembers; may be set back to what it was.
+    """
+
+    def __init__(self, chunks: Sequence[PlayedChunk], robot: RobotJoints, splice: Splice) -> None:
         self._robot = robot
-        self._splice = splice
-        self._chunks = [chunk for answer in answers if (chunk := PlayedChunk.of(answer)) is not None]
-        self._next = 0
-        self._plan = NOTHING
-        self.numbers = {chunk.chunk_id for chunk in self._chunks}
+        self._chunks = list(chunks)
+        self.numbers = {chunk.chunk_id for chunk in chunks}
+        self.state = PlanState(0, NOTHING, splice)
 
-    def waiting(self, tick: int) -> list[PlayedChunk]:
-        """The chunks that can have been committed between `tick` and the next one, the oldest first."""
-        return [chunk for chunk in self._chunks[self._next :] if chunk.may_be_committed_after(tick)]
+    def waiting(self, first: int, last: int) -> list[PlayedChunk]:
+        """The chunks that can have been committed after one of the ticks `first` to `last`, the oldest first."""
+        later = self._chunks[self.state.next :]
+        return [chunk for chunk in later if chunk.observed_tick <= last and chunk.deadline >= first]
 
     def restart(self) -> None:
         """The arm has stopped: the next chunk follows nothing."""
-        self._plan = NOTHING
+        self.state = self.state._replace(plan=NOTHING)
 
     def fragments(self, chunk: PlayedChunk) -> list[Fragment]:
-        """What the bridge sent of a chunk."""
-        return chunk.fragments(self._robot, self._splice, self._plan)[0]
-
-    def committed(self, chunk: PlayedChunk) -> None:
-        """The firmware has taken it; older ones come no more."""
-        self._plan = chunk.fragments(self._robot, self._splice, self._plan)[1]
-        self._next = self._chunks.index(chunk) + 1
+        """What the bridge sent of a chunk, which it has behind it then; empty where it would not send this chunk."""
+        splice = copy.deepcopy(self.state.splice)  # some keep older chunks
+        try:
+            checked = check_actions(chunk.actions, self._robot)
+            spliced = splice.enter(self.state.plan, Plan(chunk.observed_tick + 1, checked), chunk.first_tick)
+            scheduled = schedule(spliced.setpoints, chunk.observed_tick, chunk.first_tick, self._robot)
+        except ChunkError:  # the recorded actions are not those that were accepted
+            return []
+        if scheduled is None:
+            return []
+        self.state = PlanState(self._chunks.index(chunk) + 1, spliced.since(chunk.first_tick), splice)
+        return fragments(chunk.chunk_id, scheduled)

@@ -8,6 +8,7 @@ arm.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firmware_bridge.firmware.joint_table import JointTable, joint_table
-from firmware_bridge.lockstep.host_firmware import HostFirmware
+from firmware_bridge.lockstep.host_firmware import HostFirmware, SavedFirmware
 from firmware_bridge.robot import ACTIVE_STATES, joints_of
 from firmware_bridge.splice import chunk_splice
 from pi0_edge.progress import ProgressCallback, Stage
@@ -33,10 +34,16 @@ from pi0_edge.protos.serial_link import (
 )
 from pi0_edge.run.recording.comparison import Difference
 from pi0_edge.run.recording.run_recording import Recorded, RunRecording
-from pi0_edge.run.recording.tick_inputs import BridgePlan, Foreseen, PlayedChunk, foresee
+from pi0_edge.run.recording.tick_inputs import BridgePlan, Foreseen, PlanState, PlayedChunk, foresee, played_chunks
 
 _MOST_COMMITS = 2
 """Chunks that are tried within one tick."""
+
+_REMEMBERED = 12
+"""Ticks of which the other possibilities are tried where a later tick does not come out as recorded."""
+
+_MOST_ATTEMPTS = 3000
+"""For one tick that does not come out as recorded."""
 
 _FIELDS = ("state", "faults", "ring_level", "chunk_id", "observed_tick", "flags")
 _REPORT_EVERY = 50
@@ -51,7 +58,8 @@ class TickReport:
         ticks: Recorded ticks.
         computed: Those that were computed and are the same bit for bit.
         resting: Those in which the arm rested disarmed or stopped; nothing commanded it.
-        unknown: Those that executed setpoints that are not in the recording: of a person, or from before it began.
+        unknown: Those that executed setpoints that the recording does not have: of another client, or from before it
+            began.
         difference: The first that is not the same; no tick after it was computed.
     """
 
@@ -74,6 +82,20 @@ class _Attempt(NamedTuple):
     pressed: bool = False
     step: int = 0
     """Servo steps of the old tick that were over when command or e-stop acted."""
+    lost: int = 0
+    """Ticks without telemetry that were over when all this happened."""
+
+
+@dataclass
+class _Decision:
+    """What can have happened between the tick `before` and that of a place, and the moment of `before`."""
+
+    place: int
+    before: int
+    firmware: SavedFirmware
+    plan: PlanState
+    attempts: Iterator[_Attempt]
+    computed: int
 
 
 class _Span:
@@ -97,6 +119,9 @@ class _Span:
         self, before: int, tick: recording_pb2.RecordedTick, attempt: _Attempt, plan: BridgePlan, foreseen: Foreseen
     ) -> Telemetry:
         """Runs from the last tick to `tick`, with what the attempt says."""
+        for _ in range(attempt.lost):
+            self.firmware.tick(heartbeat=foreseen.heartbeat)
+        before += attempt.lost
         for chunk in attempt.chunks:
             self._reach(chunk)
             self.firmware.send(*plan.fragments(chunk))
@@ -169,47 +194,85 @@ class _Replay:
         self._table = joint_table(recording.description.robot)
         self._ticks = recording.ticks
         self._names = recording.description.joint_names
-        answers = [answer.message for answer in recording.answers]
         splice = chunk_splice(recording.description.bridge_splice)
-        self._plan = BridgePlan(answers, joints_of(self._table), splice)
+        self._plan = BridgePlan(played_chunks(recording), joints_of(self._table), splice)
         self._foreseen = foresee(self._ticks, self._table)
         self._span: _Span | None = None
-        self._computed = self._resting = self._unknown = 0
+        self._trail: deque[_Decision] = deque(maxlen=_REMEMBERED)
+        self._computed = self._resting = self._unknown = self._attempted = 0
 
     def run(self, on_progress: ProgressCallback | None) -> TickReport:
         stage = Stage("ticks", len(self._ticks), on_progress)
-        difference = None
-        for place in range(len(self._ticks)):
-            difference = self._advance(place)
-            if difference is not None:
-                break
-            if (place + 1) % _REPORT_EVERY == 0 or place + 1 == len(self._ticks):
-                stage.set(place + 1)
-        return TickReport(len(self._ticks), self._computed, self._resting, self._unknown, difference)
+        place = furthest = 0
+        difference: Difference | None = None
+        while place < len(self._ticks):
+            found = self._advance(place)
+            if found is None:
+                place += 1
+                if place % _REPORT_EVERY == 0 or place == len(self._ticks):
+                    stage.set(place)
+                continue
+            if difference is None or place > furthest:
+                difference, furthest, self._attempted = found, place, 0
+            again = self._decide_otherwise()
+            if again is not None:
+                place = again + 1
+            elif self._executes_unknown(furthest):
+                self._span, difference = None, None
+                self._unknown += 1
+                place = furthest + 1
+            else:
+                return TickReport(len(self._ticks), self._computed, self._resting, self._unknown, difference)
+        return TickReport(len(self._ticks), self._computed, self._resting, self._unknown, None)
 
     def _advance(self, place: int) -> Difference | None:
+        """Computes a tick, where it can be; returns what differs."""
         tick = self._ticks[place].message
         if self._span is None and not self._begins(place):
             self._count_outside(place)
             return None
         if self._span is None:
+            self._trail.clear()
             self._plan.restart()
-            self._span = _Span(self._table, tick)
-            before = (tick.tick - 1) & 0xFFFFFFFF
+            self._span, before = _Span(self._table, tick), (tick.tick - 1) & 0xFFFFFFFF
             attempts: Iterator[_Attempt] = iter([_Attempt(command=Command.ARM)])
         else:
-            before = self._ticks[place - 1].message.tick
-            attempts = self._attempts(self._ticks[place - 1].message, tick)
-        difference = self._try(place, before, attempts)
-        if difference is None:
-            self._computed += 1
-            if tick.state == State.DISARMED and self._span.rests:
-                self._span = None
-        elif self._executes_unknown(place):
-            self._span = None
-            self._unknown += 1
-            return None
-        return difference
+            before, attempts = self._ticks[place - 1].message.tick, self._attempts(place)
+        decision = _Decision(place, before, self._span.firmware.save(), self._plan.state, attempts, self._computed)
+        return self._try(decision)
+
+    def _decide_otherwise(self) -> int | None:
+        """Goes back to the latest tick that can have come about otherwise; its place, None where there is none."""
+        while self._trail and self._attempted < _MOST_ATTEMPTS:
+            decision = self._trail.pop()
+            if self._try(decision) is None:
+                return decision.place
+        return None
+
+    def _try(self, decision: _Decision) -> Difference | None:
+        """Runs attempts until one comes out as recorded; returns what differs in the one that came nearest."""
+        assert self._span is not None  # noqa: S101 - a decision belongs to a span
+        recorded = self._ticks[decision.place]
+        nearest: tuple[int, Difference] | None = None
+        for attempt in decision.attempts:
+            self._attempted += 1
+            self._span.firmware.restore(decision.firmware)
+            self._plan.state = decision.plan
+            report = self._span.run(
+                decision.before, recorded.message, attempt, self._plan, self._foreseen[decision.place]
+            )
+            found = _differences(report, recorded, self._names)
+            if not found:
+                self._trail.append(decision)
+                self._computed = decision.computed + 1
+                if recorded.message.state == State.DISARMED and self._span.rests:
+                    self._span = None
+                return None
+            if nearest is None or len(found) < nearest[0]:
+                nearest = len(found), found[0]
+        if nearest is None:
+            return Difference(f"tick {recorded.message.tick}", "executed", "impossible", recorded.place)
+        return nearest[1]
 
     def _begins(self, place: int) -> bool:
         """Whether ARM acted on an arm at rest just before this tick."""
@@ -232,40 +295,23 @@ class _Replay:
                 return True
         return False
 
-    def _try(self, place: int, before: int, attempts: Iterator[_Attempt]) -> Difference | None:
-        """Runs attempts until one comes out as recorded; returns what differs in the first that came nearest."""
-        assert self._span is not None  # noqa: S101 - by the caller
-        saved = self._span.firmware.save()
-        nearest: tuple[int, Difference] | None = None
-        for attempt in attempts:
-            self._span.firmware.restore(saved)
-            recorded = self._ticks[place]
-            report = self._span.run(before, recorded.message, attempt, self._plan, self._foreseen[place])
-            found = _differences(report, recorded, self._names)
-            if not found:
-                for chunk in attempt.chunks:
-                    self._plan.committed(chunk)
-                return None
-            if nearest is None or len(found) < nearest[0]:
-                nearest = len(found), found[0]
-        return None if nearest is None else nearest[1]
-
-    def _attempts(
-        self, before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick
-    ) -> Iterator[_Attempt]:
+    def _attempts(self, place: int) -> Iterator[_Attempt]:
         """What can have happened since the tick before, the most likely first."""
-        waiting = self._plan.waiting(before.tick)
-        commits = [
-            chosen for count in range(_MOST_COMMITS + 1) for chosen in itertools.combinations(waiting, count)
-        ]
+        before, tick = self._ticks[place - 1].message, self._ticks[place].message
+        elapsed = (tick.tick - before.tick) & 0xFFFFFFFF
+        gap = 1 if tick.flags & TickFlag.TICKS_MISSED else min(elapsed, RING_DEPTH)
+        waiting = self._plan.waiting(before.tick, before.tick + gap - 1)
+        due = {chunk.chunk_id for chunk in waiting if chunk.surely and chunk.deadline <= before.tick + gap - 1}
         steps = range(self._table.servo_hz // self._table.control_hz)
-        for chunks in commits:
-            if (command := _command_between(before, tick)) is not None:
-                yield from (_Attempt(chunks, command, step=step) for step in steps)
-            elif tick.state == State.ESTOP and before.state != State.ESTOP:
-                yield from (_Attempt(chunks, pressed=True, step=step) for step in steps)
-            else:
-                yield _Attempt(chunks)
+        command = _command_between(before, tick)
+        pressed = command is None and tick.state == State.ESTOP and before.state != State.ESTOP
+        for count in range(_MOST_COMMITS + 1):
+            for chunks in itertools.combinations(waiting, count):
+                if not due <= {chunk.chunk_id for chunk in chunks}:
+                    continue  # the firmware took them, and later it cannot have
+                for lost in range(gap if chunks or command is not None or pressed else 1):
+                    for step in steps if command is not None or pressed else (0,):
+                        yield _Attempt(chunks, command, pressed, step, lost)
 
 
 def _command_between(before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick) -> Command | None:

@@ -28,6 +28,7 @@ def test_the_plain_reader_decodes_every_message_by_the_schemas_in_the_file(run_f
         reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
         assert [record.name for record in reader.iter_metadata()] == ["pi0_edge.run"]
         for schema, channel, message, decoded in reader.iter_decoded_messages():
+            assert schema is not None
             counts[channel.topic] = counts.get(channel.topic, 0) + 1
             assert type(decoded).__name__ == schema.name.split(".")[-1]
             assert abs(message.log_time - message.publish_time) < 1 << 62
@@ -68,7 +69,9 @@ def test_a_place_that_cannot_be_is_refused_at_once(tmp_path: Path, name: str, me
         RunRecorder(tmp_path / name, RunDescription(load_robot("aloha_sim"), PolicyMetadata()))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89MCAP0\r\n", b"PK\x03\x04 something else", b"\x89MCAP0\r\n" + b"\x00" * 40])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89MCAP0\r\n", b"PK\x03\x04 something else", b"\x89MCAP0\r\n" + b"\x00" * 40]
+)
 def test_what_is_no_recording_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.mcap").write_bytes(content)
     with pytest.raises(RecordingError, match="recording of `pi0-edge run`"):
@@ -113,7 +116,9 @@ def test_a_file_that_is_cut_anywhere_is_read_up_to_there(run_file: Path, scratch
 
 @settings(max_examples=80)
 @given(share=st.floats(0.0, 1.0), bit=st.integers(0, 7))
-def test_a_changed_bit_anywhere_before_the_index_is_noticed(run_file: Path, scratch: Path, share: float, bit: int) -> None:
+def test_a_changed_bit_anywhere_before_the_index_is_noticed(
+    run_file: Path, scratch: Path, share: float, bit: int
+) -> None:
     content = bytearray(run_file.read_bytes())
     with run_file.open("rb") as file:
         summary = make_reader(file).get_summary()

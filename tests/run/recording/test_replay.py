@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from recorded_runs import CAMERA, LockstepRun, change_bit, offset_of, ordinary, recorded_run
 
 from firmware_bridge.client import Tick
+from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.errors import RecordingError
 from pi0_edge.policy import Policy
 from pi0_edge.protos.serial_link import Command, Fault, JointFlag, State
@@ -121,7 +123,7 @@ def test_without_the_right_crc_every_change_is_found_on_reading(changed: Path, p
 
 def test_another_policy_is_refused_and_named(run_file: Path, checkpoint: Path) -> None:
     other = Policy.load(checkpoint, engine="cpu")
-    with pytest.raises(RecordingError, match="engine 'cpu'.*'reference'.*--policy"):
+    with pytest.raises(RecordingError, match=r"engine 'cpu'.*'reference'.*--policy"):
         replay_chunks(RunRecording(run_file), other)
 
 
@@ -134,7 +136,11 @@ def test_jpeg_images_are_not_compared_bit_for_bit_and_say_so(policy: Policy, tmp
 
 @pytest.mark.parametrize("bridge", ["linear-blend", "temporal-ensemble"])
 def test_what_the_bridge_blends_is_blended_again(policy: Policy, tmp_path: Path, bridge: str) -> None:
-    path = recorded_run(tmp_path / "run.mcap", policy, lambda run: ordinary(run, 60), bridge=bridge)
+    def drive(run: LockstepRun) -> None:
+        run.delay, run.replan = 1, 3  # so that up to three chunks have a setpoint for the same tick
+        run.play_again(80)
+
+    path = recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge)
     report = replay_ticks(RunRecording(path))
     assert report.difference is None and report.computed > 60
 
@@ -234,24 +240,27 @@ def _lost_telemetry(run: LockstepRun) -> None:
 
 def _twice_armed(run: LockstepRun) -> None:
     ordinary(run, 30)
-    run.scheduler.lost()
-    run.plan = run.plan.since(1 << 40)
-    run.scheduler.plan = run.plan
-    ordinary(run, 30)
+    run.play_again()
+    run.play(30)
 
 
+def _after(step: int, drive: Callable[[LockstepRun, int], None]) -> Callable[[LockstepRun], None]:
+    return lambda run: drive(run, step)
+
+
+STEPS = range(5)  # of a tick
 CASES: dict[str, tuple[Callable[[LockstepRun], None], State, Fault]] = {
     "silent host": (_silent_host, State.SAFE, Fault.HEARTBEAT),
     "no more chunks": (_starving, State.SAFE, Fault.STARVATION),
-    **{f"e-stop command after step {n}": (lambda run, n=n: _estop(run, n), State.ESTOP, Fault.ESTOP_COMMAND) for n in range(5)},
-    **{f"e-stop pin after step {n}": (lambda run, n=n: _estop_pin(run, n), State.ESTOP, Fault.ESTOP_PIN) for n in range(5)},
+    **{f"e-stop command after step {n}": (_after(n, _estop), State.ESTOP, Fault.ESTOP_COMMAND) for n in STEPS},
+    **{f"e-stop pin after step {n}": (_after(n, _estop_pin), State.ESTOP, Fault.ESTOP_PIN) for n in STEPS},
     "contact": (_contact, State.SAFE, Fault.CONTACT),
     "error of a servo": (_servo_error, State.SAFE, Fault.SERVO_ERROR),
     "silent bus": (_silent_bus, State.SAFE, Fault.BUS_SILENT),
     "late interrupt": (_late_interrupt, State.RUNNING, Fault(0)),
     "lost telemetry": (_lost_telemetry, State.RUNNING, Fault(0)),
     "armed twice": (_twice_armed, State.RUNNING, Fault(0)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -265,18 +274,63 @@ def test_whatever_happens_to_the_arm_its_ticks_are_the_same(policy: Policy, tmp_
     assert report.unknown == 0 and report.computed > 30
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_any_mixture_of_what_can_happen_is_the_same(policy: Policy, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def act(run: LockstepRun) -> None:
+        what = chance.choice(["disarm", "estop", "pin", "late", "lost", "silent", "guard", "person", "play", "play"])
+        if what in ("disarm", "estop"):
+            run.command(Command.DISARM if what == "disarm" else Command.ESTOP, chance.randrange(5))
+        elif what == "pin":
+            run.step(lambda: run.firmware.library.host_press_estop(True), chance.randrange(5))
+            run.firmware.library.host_press_estop(False)
+        elif what == "late":
+            run.tick_told(elapsed=chance.choice([2, 3, 4, 6, 12]))
+        elif what == "lost":
+            for _ in range(chance.randrange(1, 3)):
+                run.firmware.tick()
+        elif what == "silent":
+            run.heartbeat = False
+            _rest(run, chance.randrange(1, 15))
+            run.heartbeat = True
+        elif what == "guard":
+            run.measure(**chance.choice([{"current": 9.0}, {"age": 255}, {"temperature": 99}, {"volts": 3.0}]))
+            _rest(run, chance.randrange(1, 60))
+            run.measure()
+        elif what == "person":
+            run.pending = None
+            run.lead(run.where(chance.randrange(5, 30)))
+            _rest(run, chance.randrange(1, 10))
+            run.scheduler.lost()
+        run.play(chance.randrange(1, 15))
+
+    def drive(run: LockstepRun) -> None:
+        for _ in range(6):
+            _rest(run, 2)
+            run.play_again()
+            for _ in range(chance.randrange(1, 4)):
+                if run.last is not None and run.last.state in ACTIVE_STATES:
+                    act(run)
+            run.pending = None
+            _rest(run, 70)
+            if run.last is not None and run.last.state != State.DISARMED:
+                run.command(Command.CLEAR)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive))
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 100
+
+
 def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, tmp_path: Path) -> None:
     def drive(run: LockstepRun) -> None:
         _play(run)
-        assert run.last is not None
-        rows = [[round(motion.position / joint.resolution) for motion, joint in
-                 zip(run.firmware.motion(), run.table.joints, strict=True)]] * 30  # fmt: skip
-        run.firmware.chunk_id = 500
-        run.firmware.play(run.last.tick + 3, rows)
+        run.pending = None
+        run.lead(run.where(), told=False)
         _rest(run, 25)
         run.command(Command.DISARM)
         _rest(run)
-        run.chunk_id = 600
         run.scheduler.lost()
         ordinary(run, 30)
 
@@ -284,6 +338,29 @@ def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, t
     report = replay_ticks(recording)
     assert report.difference is None, report.difference
     assert report.unknown >= 20 and report.computed > 50
+
+
+def test_setpoints_of_a_person_are_computed_again(policy: Policy, tmp_path: Path) -> None:
+    def drive(run: LockstepRun) -> None:
+        _play(run)
+        run.pending = None
+        for count in range(12):  # a person who moves a joint
+            rows = run.where(15)
+            rows[:, 3] += np.linspace(0.002, 0.02, 15) * (1 if count < 6 else -1)
+            first = run.lead(rows)
+            if count == 0:
+                run.say("person", "the ticks are the person's", first)
+            for _ in range(5):
+                run.step()
+        run.scheduler.lost()
+        run.play(30)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive))
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 110
+    moved = [tick.message.executed[3] for tick in recording.ticks]
+    assert max(moved) - min(moved) > 0.02
 
 
 def test_a_recording_that_begins_in_the_middle_is_computed_from_the_next_arm_on(policy: Policy, tmp_path: Path) -> None:
