@@ -24,6 +24,9 @@ USUAL_FPS = 30.0
 REOPEN_S = 0.5
 """Between two attempts to open a camera that was lost."""
 
+CLOSE_TIMEOUT_S = 2.0
+"""A network camera that does not answer would otherwise keep a robot's program from ending for seconds."""
+
 _RATE_WINDOW_S = 2.0
 
 
@@ -32,7 +35,7 @@ class CameraHealth:
     """How a camera does.
 
     Attributes:
-        source: Where its images come from, as in its settings.
+        source: Where its images come from, without a password.
         time_source: What `CameraImage.taken_ns` is; None before it was first opened.
         width: Of its newest image, pixels; None before the first.
         height: Of its newest image, pixels; None before the first.
@@ -119,7 +122,7 @@ class Camera:
             return self._fault(time.monotonic_ns())
 
     def wait_for_image(self, timeout_s: float) -> None:
-        """Returns when it has an image and no fault.
+        """Returns when its images are good.
 
         Raises:
             CameraError: If it cannot be opened, or there is no good image in time; the message names the camera.
@@ -131,12 +134,12 @@ class Camera:
                 fault = self._fault(time.monotonic_ns())
                 if self._refusal is not None:
                     raise type(self._refusal)(f"camera {self.name}: {self._refusal}") from self._refusal
-                if self._newest is not None and fault is None:
+                if fault is None and self._watch.has_proved_good(self._fps):
                     return
                 left_s = (deadline_ns - time.monotonic_ns()) / 1e9
                 if left_s <= 0:
-                    said = f": {fault.message}" if fault else f"; {self.settings.source} gave none"
-                    raise CameraError(f"camera {self.name}: no image that can be used within {timeout_s:g} s{said}")
+                    said = f": {fault.message}" if fault else f"; {self.settings.shown} gave none"
+                    raise CameraError(f"camera {self.name}: no image that can be used in time{said}")
                 self._changed.wait(min(left_s, 0.1))
 
     def health(self) -> CameraHealth:
@@ -145,7 +148,7 @@ class Camera:
         with self._lock:
             image = self._newest
             return CameraHealth(
-                source=self.settings.source,
+                source=self.settings.shown,
                 time_source=self._time_source,
                 width=None if image is None else image.pixels.shape[1],
                 height=None if image is None else image.pixels.shape[0],
@@ -164,9 +167,9 @@ class Camera:
         self._closing.set()
 
     def close(self) -> None:
-        """Ends the thread and lets go of the device."""
+        """Ends the thread and lets go of the device; one that is just being opened is let go when that has ended."""
         self.stop()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _fault(self, now_ns: int) -> CameraFault | None:
         """What the images showed, or that none comes any more."""
@@ -185,7 +188,7 @@ class Camera:
         while not self._closing.is_set():
             try:
                 source = self._opener(self.settings)
-            except Pi0EdgeError as error:
+            except Exception as error:  # of whatever library opens it
                 self._not_opened(error)
                 self._closing.wait(REOPEN_S)
                 continue
@@ -202,7 +205,10 @@ class Camera:
                 source.close()
             self._closing.wait(REOPEN_S)
 
-    def _not_opened(self, error: Pi0EdgeError) -> None:
+    def _not_opened(self, error: Exception) -> None:
+        if not isinstance(error, Pi0EdgeError):
+            logger.error("opening camera=%s failed", self.name, exc_info=error)
+            error = CameraError(f"opening it failed: {type(error).__name__}: {error}")
         with self._changed:
             if not self._openings or isinstance(error, MissingDependencyError):
                 self._refusal = error
@@ -217,7 +223,7 @@ class Camera:
             self._time_source = source.time_source
             self._fps = self.settings.fps or source.fps or USUAL_FPS
             self._watch.opened()
-        logger.info("opened camera=%s source=%s times=%s", self.name, self.settings.source, source.time_source)
+        logger.info("opened camera=%s source=%s times=%s", self.name, self.settings.shown, source.time_source)
 
     def _lost(self, message: str) -> None:
         with self._changed:

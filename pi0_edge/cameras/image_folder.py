@@ -45,10 +45,7 @@ class ImageFolder(Source):
         """The next file once it is due."""
         if not self._pacing.wait(self._count / (self.fps or USUAL_FPS)):
             return None
-        self._left = self._left or self._files()
-        if not self._left:
-            raise LostCameraError(f"{self._folder} holds no image any more")
-        path = self._left.pop(0)
+        path = self._next_file()
         self._count += 1
         try:
             with Image.open(path, formats=FORMATS) as image:
@@ -59,6 +56,13 @@ class ImageFolder(Source):
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _next_file(self) -> Path:
+        """The next file of this round that is still there, or the first of the next round."""
+        self._left = [path for path in self._left if path.exists()] or self._files()
+        if not self._left:
+            raise LostCameraError(f"{self._folder} holds no image any more")
+        return self._left.pop(0)
 
     def _files(self) -> list[Path]:
         try:

@@ -30,17 +30,18 @@ class NetworkSource(Source):
         Raises:
             CameraError: If nobody answers, or there is no video in the stream.
         """
-        self._address = settings.address
+        self._shown = settings.shown
         timeout = (OPEN_TIMEOUT_S, SILENCE_TIMEOUT_S)
         try:
-            self._container = av.open(self._address, options={**OPTIONS, **settings.options}, timeout=timeout)
-        except (FFmpegError, ValueError) as error:
+            self._container = av.open(settings.address, options={**OPTIONS, **settings.options}, timeout=timeout)
+        except FFmpegError as error:
             raise CameraError(
-                f"{self._address} cannot be opened: {error}; is the camera on, and are path, user and password right?"
+                f"{self._shown} cannot be opened ({error.strerror}); is the camera on, and are path, user and password "
+                "right?"
             ) from error
         if not self._container.streams.video:
             self._container.close()
-            raise CameraError(f"{self._address} has no video, expected one stream of it")
+            raise CameraError(f"{self._shown} has no video, expected one stream of it")
         stream = self._container.streams.video[0]
         stream.thread_type = "SLICE"  # threads over whole frames would delay each image by one for every thread
         self.fps = float(stream.average_rate) if stream.average_rate else None
@@ -55,16 +56,18 @@ class NetworkSource(Source):
         try:
             packet = next(self._packets, None)
         except FFmpegError as error:
-            raise LostCameraError(f"{self._address} has sent nothing for {SILENCE_TIMEOUT_S:g} s ({error})") from error
+            raise LostCameraError(
+                f"{self._shown} has sent nothing for {SILENCE_TIMEOUT_S:g} s ({error.strerror})"
+            ) from error
         if packet is None or packet.size == 0:
-            raise LostCameraError(f"{self._address} has ended its stream")
+            raise LostCameraError(f"{self._shown} has ended its stream")
         arrived_ns = time.monotonic_ns()
         try:
             frames = packet.decode()
         except FFmpegError as error:
-            raise DamagedImageError(f"{self._address}: an image cannot be decoded: {error}") from error
+            raise DamagedImageError(f"{self._shown}: an image cannot be decoded: {error.strerror}") from error
         if packet.is_corrupt or any(getattr(frame, "is_corrupt", False) for frame in frames):
-            raise DamagedImageError(f"{self._address}: an image came incomplete")
+            raise DamagedImageError(f"{self._shown}: an image came incomplete")
         self._decoded.extend(Picture(rgb(frame), arrived_ns, None, None, pixel_format(frame)) for frame in frames)
         return self._decoded.popleft() if self._decoded else None
 

@@ -3,7 +3,7 @@
 | kind        | when                                                                                              |
 |-------------|---------------------------------------------------------------------------------------------------|
 | `unplugged` | the device or stream is gone                                                                      |
-| `frozen`    | equal bytes in `images_until_fault` images in a row, a time that does not advance, or no image    |
+| `frozen`    | equal pixels in `images_until_fault` images in a row, a time that does not advance, or no image   |
 | `black`     | 99 of 100 pixels darker than `BLACK_LEVEL`                                                        |
 | `covered`   | grey levels that vary less than `UNIFORM_SPREAD` over the whole image                             |
 | `size`      | another width or height than was set, or than the camera had before                               |
@@ -18,7 +18,6 @@ and ends with as many good ones: a single flash or torn image does not stop a ro
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +29,7 @@ from pi0_edge.cameras.source import Picture
 FaultKind = Literal["unplugged", "frozen", "black", "covered", "size", "format", "damaged", "clock"]
 
 EVERY = 8
-"""Rows and columns between those that are compared; sensor noise changes every row."""
+"""Rows and columns between the pixels whose grey levels are judged."""
 
 BLACK_LEVEL = 16
 """Of 255; black of a video that keeps to the studio range."""
@@ -87,20 +86,24 @@ class ImageWatch:
         self.fault: CameraFault | None = None
         self.format: str | None = None
         self._size = size
-        self._suspect: tuple[FaultKind, int, int] | None = None  # kind, images in a row, when the first came
-        self._good = 0
-        self._checksum: int | None = None
+        self._bad, self._good = 0, 0  # in a row, up to the newest
+        self._bad_since_ns = 0
+        self._pixels: NDArray[np.uint8] | None = None
         self._stamp_ns: int | None = None
 
     def opened(self) -> None:
-        """A new opening begins: neither checksum nor time continue the old one; size and format must."""
-        self._checksum = self._stamp_ns = None
+        """A new opening begins: neither pixels nor time continue the old ones; size and format must."""
+        self._pixels = self._stamp_ns = None
 
     def lost(self, message: str, now_ns: int) -> None:
         """The device is gone."""
         if self.fault is None or self.fault.kind != "unplugged":
             self.fault = CameraFault("unplugged", message, now_ns)
         self._good = 0
+
+    def has_proved_good(self, fps: float) -> bool:
+        """Whether as many good images came in a row as it takes to end a fault."""
+        return self._good >= images_until_fault(fps)
 
     def see(self, picture: Picture, fps: float, may_repeat: bool) -> None:
         """Judges an image that came."""
@@ -112,21 +115,17 @@ class ImageWatch:
         self._count(("damaged", message), now_ns, fps)
 
     def _count(self, found: tuple[FaultKind, str] | None, now_ns: int, fps: float) -> None:
-        needed = images_until_fault(fps)
         if found is None:
-            self._suspect = None
-            self._good += 1
-            if self._good >= needed:
+            self._bad, self._good = 0, self._good + 1
+            if self.has_proved_good(fps):
                 self.fault = None
             return
+        needed = images_until_fault(fps)
         kind, message = found
-        self._good = 0
-        _, count, since_ns = self._suspect if self._suspect and self._suspect[0] == kind else (kind, 0, now_ns)
-        self._suspect = kind, count + 1, since_ns
-        # The second of two equal images is the first that repeats.
-        if count + 1 >= (max(1, needed - 1) if kind == "frozen" else needed):
-            begun_ns = self.fault.since_ns if self.fault is not None and self.fault.kind == kind else since_ns
-            self.fault = CameraFault(kind, message, begun_ns)
+        self._bad_since_ns = self._bad_since_ns if self._bad else now_ns
+        self._bad, self._good = self._bad + 1, 0
+        if self._bad >= (max(1, needed - 1) if kind == "frozen" else needed):  # the second of two equal images is bad
+            self.fault = CameraFault(kind, message, self._bad_since_ns)
 
     def _mistake(self, picture: Picture, may_repeat: bool) -> tuple[FaultKind, str] | None:
         height, width = picture.pixels.shape[:2]
@@ -151,8 +150,8 @@ class ImageWatch:
         return None
 
     def _mistake_in_content(self, pixels: NDArray[np.uint8], may_repeat: bool) -> tuple[FaultKind, str] | None:
-        checksum = zlib.crc32(pixels[::EVERY].tobytes())
-        same, self._checksum = checksum == self._checksum, checksum
+        same = self._pixels is not None and np.array_equal(pixels, self._pixels)
+        self._pixels = pixels
         grey = pixels[::EVERY, ::EVERY].astype(np.float32).mean(2)
         if np.percentile(grey, 99) < BLACK_LEVEL:
             return "black", f"its images are black: 99 of 100 pixels are below {BLACK_LEVEL} of 255"
@@ -160,5 +159,5 @@ class ImageWatch:
         if spread < UNIFORM_SPREAD:
             return "covered", f"its images are almost of one colour (spread {spread:.1f} of 255); is it covered?"
         if same and not may_repeat:
-            return "frozen", "its images repeat, byte for byte"
+            return "frozen", "its images repeat, pixel for pixel"
         return None

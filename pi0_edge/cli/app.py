@@ -23,6 +23,7 @@ import typer
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
+from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
@@ -47,8 +48,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 _COMMANDS = (
-    *(demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge),
-    *(run, replay),
+    *(demo, doctor, cameras, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve),
+    *(bridge, run, replay),
 )
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
@@ -57,6 +58,7 @@ _EXTRAS = {
     "train": ("pyarrow", "av", "matplotlib"),
     "recording": ("mcap", "mcap_protobuf"),
     "orbax": ("tensorstore",),
+    "realsense": ("pyrealsense2",),
     "signing": ("cryptography",),
     "tensorrt": ("onnx", "onnxscript"),
 }

@@ -33,6 +33,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,11 +97,16 @@ class CameraSettings:
         return self.source if self.kind in ("rtsp", "rtsps") else self.source.partition(":")[2].strip()
 
     @property
+    def shown(self) -> str:
+        """The source for messages and logs: without the password of a URL."""
+        return re.sub(r"(rtsps?://[^:/@]*):[^@/]*@", r"\1:***@", self.source)
+
+    @property
     def device(self) -> str | None:
         """What no other camera can use at the same time, links resolved; None where several can."""
         if self.kind not in DEVICE_KINDS:
             return None
-        return os.path.realpath(self.address) if self.kind == "v4l2" else " ".join(self.address.split())
+        return os.path.realpath(self.address) if self.kind == "v4l2" else " ".join(self.source.split())
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong with it, each in words."""

@@ -86,7 +86,9 @@ def run_in_vivid_machine(script: Path, folder: Path, timeout_s: float = 400.0) -
         "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
     ]
     # fmt: on
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     lines = [line[line.index(MARK) + len(MARK) :] for line in done.stdout.splitlines() if MARK in line]
     assert lines, f"the machine printed no result:\n{done.stdout[-3000:]}\n{done.stderr[-1000:]}"
     results = [json.loads(line) for line in lines]

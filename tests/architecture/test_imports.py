@@ -78,7 +78,7 @@ ALLOWED = {
         "pi0_edge.training_profile",
         "firmware_bridge",
     ],
-    "pi0_edge.doctor": ["pi0_edge.shipped"],
+    "pi0_edge.doctor": ["pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
     "pi0_edge": ANYTHING,  # the public names

@@ -47,12 +47,12 @@ def test_two_cameras_give_images_with_the_driver_s_times(steps):
     assert read["shapes"] == [[180, 320, 3]] * 2
     assert read["taken_after_start"] == [True, True]
     assert all(0 <= age < 1.0 for age in read["ages_s"])
-    assert read["skew_s"] <= 0.2
+    assert read["skew_s"] <= 0.4
     assert read["gain"] == 77
     assert "another program uses it" in read["in_use"]
     for health in read["health"].values():
         assert health["time_source"] == "frame end"
-        assert health["rate_hz"] == pytest.approx(10, rel=0.2)
+        assert health["rate_hz"] == pytest.approx(5, rel=0.3)
         assert health["fault"] is None
 
 
