@@ -111,5 +111,5 @@ def test_a_tail_must_agree_with_its_counts_and_fit() -> None:
 
 
 def test_registry_lists_every_message_once() -> None:
-    assert len(serial_link.MESSAGES) == len({m.__name__ for m in serial_link.MESSAGES.values()}) == 10
+    assert len(serial_link.MESSAGES) == len({m.__name__ for m in serial_link.MESSAGES.values()}) == 12
     assert all(fields(message) for message in serial_link.MESSAGES.values())

@@ -173,7 +173,8 @@ def test_only_the_command_line_the_run_and_the_demo_import_both_policy_and_bridg
         with_policy = any(inside(target, place) for target in targets for place in policy)
         if with_policy and any(inside(target, "firmware_bridge") for target in targets):
             both.add(place_of(module))
-    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.run"}  # `pi0_edge` declares the public names of both
+    # `pi0_edge` declares the public names of both.
+    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.run"}
 
 
 def test_places_do_without_what_is_not_their_subject() -> None:
