@@ -9,8 +9,7 @@ Ctrl-C disarms, too.
 # --8<-- [start:run]
 import sys
 
-from pi0_edge import Policy
-from pi0_edge.run.robot_run import RobotRun
+from pi0_edge import Policy, RobotRun
 
 robot, bundle, cameras, prompt = sys.argv[1:5]
 policy = Policy.from_bundle(bundle)

@@ -28,6 +28,7 @@ from pi0_edge.robots.camera_sources import mistakes_among_cameras
 from pi0_edge.run.events import Observed
 from pi0_edge.run.inbox import Inbox
 from pi0_edge.run.mismatch import RULES, MismatchGuard
+from pi0_edge.run.mismatch.setup_rules import no_profile
 from pi0_edge.run.observing import Observer
 from pi0_edge.run.policy_source import PolicySource
 from pi0_edge.run.problems import (
@@ -124,7 +125,9 @@ class Preflight:
             self._add(camera_problems(metadata, self._robot, given, self._profile is not None))
         if tick is not None:
             self._add(joint_problems(tick, self._joints, self._robot))
-        if self.problems or metadata is None or cameras is None or tick is None:
+        if self._profile is None:
+            self._add(iter([Problem("training-profile", no_profile().text)]))
+        if metadata is None or cameras is None or tick is None or self._found("action-names", "state-dim"):
             raise PreflightError(self.problems)
         chosen = self._choose_splice(splice, metadata)
         observer = Observer(cameras)
@@ -137,7 +140,7 @@ class Preflight:
             prompt=asked,
             accepted=[name for name in self._accepted if name in RULES],
         )
-        if at_rest and not self.problems:
+        if at_rest:
             self._compare(guard, at_rest, metadata)
         if self.problems or chosen is None:
             raise PreflightError(self.problems)
@@ -146,6 +149,10 @@ class Preflight:
 
     def _add(self, problems: Iterator[Problem]) -> None:
         self.problems += [problem for problem in problems if problem.rule not in self._accepted]
+
+    def _found(self, *rules: str) -> bool:
+        """Whether there is a problem of one of these rules already."""
+        return any(problem.rule in rules for problem in self.problems)
 
     def _first_tick(self, stack: ExitStack) -> Tick | None:
         """The first tick of telemetry, which runs from then on."""
@@ -206,7 +213,8 @@ class Preflight:
         chunk = self._first_chunk(at_rest[-1], metadata)
         if chunk is not None:
             found += guard.first_chunk(at_rest[-1].state, chunk)
-        self.problems += [Problem(mismatch.rule, mismatch.text) for mismatch in found if mismatch.refuses]
+        refusals = [mismatch for mismatch in found if mismatch.refuses and not self._found(mismatch.rule)]
+        self.problems += [Problem(mismatch.rule, mismatch.text) for mismatch in refusals]
         self.warnings += [str(mismatch) for mismatch in found if not mismatch.refuses]
 
     def _first_chunk(self, observed: Observed, metadata: policy_pb2.PolicyMetadata) -> NDArray[np.float32] | None:

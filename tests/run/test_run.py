@@ -11,20 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from run_system import RunSystem
+from run_system import RunSystem, run_system
 from watched_run import WatchedRun
 
 from firmware_bridge.client import BridgeClient, Tick
+from pi0_edge.policy import Policy
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.rpc.metrics import MetricsServer
-from pi0_edge.protos.serial_link import State
+from pi0_edge.protos.serial_link import JointFlag, State
 from pi0_edge.run.figures import RunFigures
 from pi0_edge.run.interventions import StreamedSetpoints
 from pi0_edge.run.life_cycle import Outcome, Phase
 from pi0_edge.run.metrics import RunMetrics
+from pi0_edge.run.policy_source import LocalPolicy, ServedPolicy
 from pi0_edge.run.problems import PreflightError
 from pi0_edge.run.recording import RunRecording
 from pi0_edge.run.robot_run import RobotRun
+from pi0_edge.shipped import shipped_checkpoint
 
 pytestmark = [
     pytest.mark.real_time,
@@ -195,6 +198,42 @@ def test_a_client_that_holds_the_arm_is_named(system: RunSystem):
             other.disarm()
 
 
+def test_a_policy_without_a_training_profile_moves_nothing_unless_that_is_accepted_by_name(system: RunSystem):
+    with pytest.raises(PreflightError) as refused:
+        WatchedRun(system, profile=None).run.play()
+    assert [problem.rule for problem in refused.value.problems] == ["missing-camera", "training-profile"]
+    assert "give --accept-mismatch training-profile" in str(refused.value)
+    accepted = ["missing-camera", "training-profile"]
+    with WatchedRun(system, profile=None, accepted=accepted, seconds=0.5) as watched:
+        assert watched.end().outcome is Outcome.DONE
+    named = "overrides: accept-mismatch-missing-camera, accept-mismatch-training-profile"
+    assert watched.wait("started").text.endswith(named)
+
+
+def test_a_policy_in_this_process_answers_as_one_on_a_server(system: RunSystem):
+    with WatchedRun(system, seconds=1.0) as watched:
+        watched.end()
+    served, local = ServedPolicy(system.policy.address), LocalPolicy(Policy.load(shipped_checkpoint()))
+    assert served.metadata() == local.metadata()
+    for observed in watched.observed[:2]:
+        there, here = served.infer(observed), local.infer(observed)
+        assert there.clock == here.clock and there.overrides == here.overrides
+        np.testing.assert_allclose(there.actions, here.actions, atol=1e-5)
+    served.close()
+
+
+@pytest.mark.slow
+def test_the_policy_is_shown_what_the_servos_measured(aloha_image: Path, tmp_path: Path):
+    with run_system(tmp_path, servos=True) as system, WatchedRun(system, seconds=3.0) as watched:
+        assert watched.end().outcome is Outcome.DONE
+    ticks = {tick.tick: tick for tick in watched.ticks}
+    assert all(flags & JointFlag.MEASURED for tick in ticks.values() for flags in tick.joint_flags)
+    lag = [np.abs(observed.state - ticks[observed.tick].executed).max() for observed in watched.observed[2:]]
+    assert max(lag) > 1e-3
+    for observed in watched.observed:
+        np.testing.assert_array_equal(observed.state, ticks[observed.tick].measured)
+
+
 def test_a_robot_that_fits_nothing_is_refused_with_all_problems_at_once(system: RunSystem, tmp_path: Path):
     cameras = tmp_path / "cameras.yaml"
     cameras.write_text(f"front: {{source: 'folder:{tmp_path / 'nothing'}'}}\n")
@@ -211,4 +250,4 @@ def test_no_part_answers(tmp_path: Path):
     cameras.write_text("top: {source: 'lavfi:testsrc=size=64x64:rate=25'}\n")
     with RobotRun("aloha_sim", "127.0.0.1:9", cameras, "127.0.0.1:9") as run, pytest.raises(PreflightError) as refused:
         run.play()
-    assert [problem.rule for problem in refused.value.problems] == ["bridge", "policy"]
+    assert [problem.rule for problem in refused.value.problems] == ["bridge", "policy", "training-profile"]
