@@ -37,11 +37,11 @@ class CameraHealth:
     Attributes:
         source: Where its images come from, without a password.
         time_source: What `CameraImage.taken_ns` is; None before it was first opened.
-        width: Of its newest image, pixels; None before the first.
-        height: Of its newest image, pixels; None before the first.
+        width: Of its last image, pixels; None before the first.
+        height: Of its last image, pixels; None before the first.
         format: Of its images before they became RGB; None before the first.
         rate_hz: Images per second, measured over the last two seconds.
-        age_s: How long ago its newest image was taken; None before the first.
+        age_s: How long ago its last image was taken; None before the first.
         images: How many came since the start, those that were discarded after opening left out.
         dropped: How many were lost by the camera's own count, or came damaged.
         openings: How often it was opened.
@@ -89,6 +89,7 @@ class Camera:
         self._changed = threading.Condition(self._lock)
         self._closing = threading.Event()
         self._newest: CameraImage | None = None
+        self._last_seen: CameraImage | None = None
         self._source: Source | None = None
         self._time_source: TimeSource | None = None
         self._fps = settings.fps or USUAL_FPS
@@ -112,8 +113,13 @@ class Camera:
 
     @property
     def newest(self) -> CameraImage | None:
-        """The newest image, whatever its age and faults; None before the first."""
+        """The newest good image, whatever its age; None before the first."""
         return self._newest
+
+    @property
+    def last_seen(self) -> CameraImage | None:
+        """The last image that came, good or not, for people to look at; None before the first."""
+        return self._last_seen
 
     @property
     def fault(self) -> CameraFault | None:
@@ -146,7 +152,7 @@ class Camera:
         """How it does now."""
         now_ns = time.monotonic_ns()
         with self._lock:
-            image = self._newest
+            image = self._last_seen
             return CameraHealth(
                 source=self.settings.shown,
                 time_source=self._time_source,
@@ -273,8 +279,9 @@ class Camera:
         may_repeat = source.may_repeat if self.settings.may_repeat is None else self.settings.may_repeat
         with self._changed:
             before = self._watch.fault
-            self._watch.see(picture, self._fps, may_repeat)
-            self._newest = CameraImage(picture.pixels, taken_ns, number)
+            self._last_seen = CameraImage(picture.pixels, taken_ns, number)
+            if self._watch.see(picture, self._fps, may_repeat):
+                self._newest = self._last_seen
             self._time_source = source.time_source
             self._arrivals.append(picture.arrived_ns)
             self._last_arrival_ns = picture.arrived_ns

@@ -105,10 +105,11 @@ class ImageWatch:
         """Whether as many good images came in a row as it takes to end a fault."""
         return self._good >= images_until_fault(fps)
 
-    def see(self, picture: Picture, fps: float, may_repeat: bool) -> None:
-        """Judges an image that came."""
+    def see(self, picture: Picture, fps: float, may_repeat: bool) -> bool:
+        """Judges an image that came, and says whether it is good."""
         found = self._mistake(picture, may_repeat)
         self._count(found, picture.arrived_ns, fps)
+        return found is None
 
     def damaged(self, message: str, now_ns: int, fps: float) -> None:
         """An image came that cannot be used."""

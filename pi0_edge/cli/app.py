@@ -48,8 +48,22 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 _COMMANDS = (
-    *(demo, doctor, cameras, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve),
-    *(bridge, run, replay),
+    demo,
+    doctor,
+    cameras,
+    estimate,
+    evaluate,
+    infer,
+    calibrate,
+    quantize,
+    export,
+    verify,
+    record,
+    train,
+    serve,
+    bridge,
+    run,
+    replay,
 )
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),

@@ -132,9 +132,9 @@ class _Seen:
                 self.health[name] = health = camera.health()
                 if health.fault is not None:
                     self.problems.setdefault(name, f"camera {name}: {health.fault.message}")
-                if stills is not None and camera.newest is not None:
+                if stills is not None and camera.last_seen is not None:
                     path = stills / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).name)}.png"
-                    write_still(camera.newest.pixels, path)
+                    write_still(camera.last_seen.pixels, path)
                     self.stills[name] = str(path)
         finally:
             for camera in opened.values():

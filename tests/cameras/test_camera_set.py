@@ -124,6 +124,15 @@ def test_a_fault_is_noticed_by_name_within_a_second_and_ends_by_itself(folder, w
     assert watched.health()["front"].openings == 1
 
 
+def test_a_single_image_of_another_size_is_never_given_out(folder):
+    folder.show([noise(k) for k in range(6)] + [noise(9, 32, 24)])
+    with CameraSet({"front": CameraSettings(f"folder:{folder.path}", fps=60)}) as cameras:
+        for _ in range(400):
+            assert cameras.newest()["front"].pixels.shape == (48, 64, 3)
+            time.sleep(0.002)
+        assert cameras.faults() == {}
+
+
 def test_another_format_is_noticed(folder, watched):
     folder.show([noise(k) for k in range(8)], suffix=".jpg")
     assert wait_until(lambda: "front" in watched.faults()) < NOTICED_S
