@@ -13,6 +13,7 @@ bare network and its inputs.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -38,6 +39,7 @@ from pi0_edge.ptq.calibration_file import (
 from pi0_edge.ptq.frame_checks import UnfitFrames, inspect_frames
 from pi0_edge.ptq.frames import Frames, ObservationSource, split_frames
 from pi0_edge.ptq.sources import open_frames
+from pi0_edge.ptq.training_episodes import training_profile_of
 
 PERCENTILE = 99.9
 """Of the magnitudes of all values that enter a layer; what a static scale may clip to."""
@@ -61,6 +63,8 @@ def calibrate(
     on_progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Runs a policy in fp32 on real observations and collects statistics of what enters its linears.
+
+    Where `frames` are training data, their profile is collected too, for the mismatch guard.
 
     Args:
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
@@ -98,7 +102,9 @@ def calibrate(
     )
     source = open_frames(frames, policy, calibration_frames, on_progress)
     chosen = split_frames(source, calibration_frames, 0, seed).calibration
-    return calibrate_policy(policy, chosen, seed, resume_path, on_progress, UnfitFrames(skip_unfit))
+    calibration = calibrate_policy(policy, chosen, seed, resume_path, on_progress, UnfitFrames(skip_unfit))
+    profile = training_profile_of(checkpoint, source, policy.processor.robot, on_progress)
+    return dataclasses.replace(calibration, training_profile=profile)
 
 
 def _check_resume(resume_path: Path | None, resume: bool) -> None:
