@@ -77,6 +77,7 @@ def calibrate(
                 resume_path=resume_path,
                 resume=resume,
                 skip_unfit=skip_unfit,
+                require_training_profile=training_profile is not None,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
@@ -84,8 +85,8 @@ def calibrate(
             out.print(f"the frames that are done are kept in {resume_path}; the same command with --resume goes on")
         raise
     calibrated.save(output)
-    if training_profile is not None:
-        _write_profile(calibrated, training_profile)
+    if training_profile is not None and calibrated.training_profile is not None:
+        calibrated.training_profile.save(training_profile)
     if plot is not None:
         from pi0_edge.ptq.outlier_plot import plot_outliers
 
@@ -105,18 +106,6 @@ def _check_resume(resume_path: Path, resume: bool) -> None:
         raise ConfigError(f"{resume_path} holds an interrupted calibration; go on with --resume, or delete it")
     if resume and not resume_path.exists():
         raise ConfigError(f"there is no {resume_path} to resume; leave --resume out to start")
-
-
-def _write_profile(calibration: Calibration, path: Path) -> None:
-    from pi0_edge.errors import DatasetError
-    from pi0_edge.training_profile import LEAST_EPISODES
-
-    if calibration.training_profile is None:
-        raise DatasetError(
-            f"--training-profile {path}: the {calibration.source.name} is no training data; give a LeRobotDataset "
-            f"of at least {LEAST_EPISODES} episodes as --dataset"
-        )
-    calibration.training_profile.save(path)
 
 
 def _show(out: Output, calibration: Calibration) -> None:

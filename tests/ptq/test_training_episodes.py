@@ -76,7 +76,8 @@ def test_a_recording_of_a_robot_at_work_is_no_training_data(checkpoint, tmp_path
         *("calibrate", "--output", tmp_path / "c", "--checkpoint", checkpoint, "--dataset", source.path, *FEW),
         *("--training-profile", tmp_path / "profile.json"),
     )
-    assert wanted.code == 2 and "is no training data; give a LeRobotDataset of at least 8 episodes" in wanted.err
+    assert wanted.code == 2 and "is no training data, of which there could be a profile" in wanted.err
+    assert not (tmp_path / "profile.json").exists()
 
 
 def test_calibration_shows_keeps_and_hands_on_the_profile(checkpoint, dataset, tmp_path):
