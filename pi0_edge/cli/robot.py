@@ -8,9 +8,12 @@ import typer
 
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
+from pi0_edge.cli.robot_calibration import calibrate_robot, import_calibration
 from pi0_edge.robots import Joint, Robot, load_robot, robot_names
 
-robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file.")
+robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file, calibrate an arm.")
+robot.command("calibrate")(calibrate_robot)
+robot.command("import-calibration")(import_calibration)
 
 RobotArgument = Annotated[str, typer.Argument(help="A name that `robot list` shows, or the path of a .yaml file.")]
 

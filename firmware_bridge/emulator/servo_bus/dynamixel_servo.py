@@ -132,7 +132,7 @@ class DynamixelServo(Servo):
         end = address + size
         if size == 0 or end > self.table.size:
             return None
-        if end > self._first_indirect and (KEPT <= address):
+        if end > self._first_indirect and (address >= KEPT):
             places = [self._place(at) for at in range(address, end)]
             self.refresh(now, min(places), max(places) + 1)
             return bytes([self.memory[place] for place in places])
