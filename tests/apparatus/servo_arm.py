@@ -26,7 +26,7 @@ from pi0_edge.robots import Robot, Servo
 
 FIRMWARE = Path(__file__).parents[2] / "firmware_bridge" / "firmware"
 _HAND_STEP_S = 0.06
-_HAND_STEP = 300  # counts
+_HAND_STEP = 700  # counts
 
 
 def build_image(robot: Robot, folder: Path) -> Path:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servo_arm import Hand, ServoArm, buses_at, build_image, commanded, counts_at, running_arm
+from servo_arm import Hand, ServoArm, build_image, buses_at, commanded, counts_at, running_arm
 
 from firmware_bridge.bridge.server import BridgeServer
-from firmware_bridge.calibration.procedure import Step, StepKind, calibrate_arm
+from firmware_bridge.calibration.procedure import Step, StepKind
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import ProtocolError
 from pi0_edge.protos.bridge_pb2 import ChunkReport
