@@ -16,8 +16,8 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.protos.serial_link import JointFlag
 from pi0_edge.robots import Robot, Servo
 
-FRESH_S = 0.2
-"""An older measurement counts as none; the firmware stops an arm after as long (GUARD_SILENT_MS)."""
+FRESH_S = 0.5
+"""An older measurement counts as none. Longer than in the firmware: nothing moves by itself here."""
 
 _FARTHEST = 32767  # counts of the resolution in a telemetry message
 

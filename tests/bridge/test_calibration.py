@@ -6,7 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import pytest
 from servo_arm import Hand, ServoArm, build_image, buses_at, commanded, counts_at, running_arm
 
 from firmware_bridge.bridge.server import BridgeServer
-from firmware_bridge.calibration.procedure import Step, StepKind
+from firmware_bridge.calibration.procedure import JointRange, Step, StepKind, calibrate_arm
+from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
-from firmware_bridge.errors import ProtocolError
+from firmware_bridge.errors import CalibrationError, ProtocolError, StateError
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.robots import Robot, load_robot
-from pi0_edge.robots.calibration.joint_calibration import MARGIN_RAD
+from pi0_edge.robots.calibration.joint_calibration import MARGIN_RAD, calibrated
 
 pytestmark = pytest.mark.real_time
 
@@ -149,3 +151,87 @@ def write_truth(path: Path, robot: Robot) -> None:
     from pi0_edge.robots.calibration.robot_text import robot_text, write_robot
 
     write_robot(path, robot_text(robot_file("so101").read_text(), robot, "What is true of the arm."))
+
+
+TRUE_ALOHA = with_truth(
+    ALOHA,
+    {
+        joint.name: {"zero": 2048 + 11 * (-1) ** place * (place % 5), "direction": 1 - 2 * (place % 2)}
+        for place, joint in enumerate(ALOHA.joints)
+        if joint.unit == "rad"
+    }
+    | {"left_gripper": {"counts": (1702, 2955)}, "right_gripper": {"counts": (2801, 1533)}},
+)
+
+
+@pytest.mark.slow
+def test_both_arms_of_aloha_are_calibrated_with_their_shadows(tmp_path: Path) -> None:
+    reach = {
+        joint.name: (0.97 * joint.position[0], 0.97 * joint.position[1]) for joint in ALOHA.joints if joint.position
+    }
+    with running_arm(build_image(ALOHA, tmp_path), "aloha", buses_at(TRUE_ALOHA, [0.1] * 14)) as arm:
+        found = calibrate_arm(arm.client, ALOHA, Hand(arm.board.servos, TRUE_ALOHA, reach))
+    new = calibrated(ALOHA, found, "aloha").robot
+    assert [(s.zero, s.direction, s.counts) for s in new.servos] == [
+        (s.zero, s.direction, s.counts) for s in TRUE_ALOHA.servos
+    ]
+
+
+class ForgetfulHand(Hand):
+    """Leaves out some steps."""
+
+    def __init__(self, arm: ServoArm, leaves_out: Callable[[Step], bool]) -> None:
+        super().__init__(arm.board.servos, TRUE_SO101, REACH)
+        self._leaves_out = leaves_out
+
+    def do(self, step: Step, ranges: Callable[[], Sequence[JointRange]] | None = None) -> None:
+        if not self._leaves_out(step):
+            super().do(step, ranges)
+
+
+def test_a_joint_that_was_not_moved_is_named(arm: ServoArm) -> None:
+    with pytest.raises(CalibrationError, match=r"^shoulder_lift moved by 0\.0 degrees; move it farther"):
+        calibrate_arm(arm.client, SO101, ForgetfulHand(arm, lambda step: step.joint == "shoulder_lift"))
+
+
+def test_a_gripper_that_stays_closed_is_named(arm: ServoArm) -> None:
+    with pytest.raises(CalibrationError, match="gripper did not move from one end to the other"):
+        calibrate_arm(arm.client, SO101, ForgetfulHand(arm, lambda step: step.kind is StepKind.OTHER_END))
+
+
+def test_a_servo_that_falls_silent_is_named(arm: ServoArm) -> None:
+    class Unplugging(Hand):
+        def do(self, step: Step, ranges: Callable[[], Sequence[JointRange]] | None = None) -> None:
+            super().do(step, ranges)
+            if step.kind is StepKind.ZERO_POSE:
+                arm.board.servos.connect("0", 3, False)
+                time.sleep(0.8)
+
+    with pytest.raises(CalibrationError, match=r"nothing is measured of elbow_flex \(servo 3 on bus 0\)"):
+        calibrate_arm(arm.client, SO101, Unplugging(arm.board.servos, TRUE_SO101, REACH))
+
+
+def test_an_arm_that_somebody_arms_meanwhile_ends_it(arm: ServoArm) -> None:
+    class Arming(Hand):
+        def do(self, step: Step, ranges: Callable[[], Sequence[JointRange]] | None = None) -> None:
+            super().do(step, ranges)
+            if step.kind is StepKind.ZERO_POSE:
+                with BridgeClient(arm.bridge, name="another") as other:
+                    other.arm(SO101.action_names)
+
+    with pytest.raises(StateError, match="another client armed it"):
+        calibrate_arm(arm.client, SO101, Arming(arm.board.servos, TRUE_SO101, REACH))
+
+
+def test_an_arm_that_is_held_or_of_another_file_is_not_released(arm: ServoArm) -> None:
+    hand = Hand(arm.board.servos, TRUE_SO101, REACH)
+    with pytest.raises(ProtocolError, match="runs with another robot file than other"):
+        calibrate_arm(arm.client, dataclasses.replace(TRUE_SO101, name="other"), hand)
+    arm.settled()
+    arm.client.arm(SO101.action_names)
+    with pytest.raises(StateError, match="held by test; it must be disarmed first"):
+        calibrate_arm(arm.client, SO101, hand)
+    arm.client.estop()
+    with pytest.raises(StateError, match="the arm is ESTOP; clear it first"):
+        calibrate_arm(arm.client, SO101, hand)
+    assert hand.asked == []

@@ -1,4 +1,4 @@
-"""SO-101 and ALOHA on their servo buses: where they stand is measured, they move as told, and what is wrong has a name."""
+"""SO-101 and ALOHA on their buses: where they stand is measured, they move as told, and what is wrong has a name."""
 
 from __future__ import annotations
 
