@@ -21,6 +21,7 @@ from firmware_bridge.client import BridgeClient
 from firmware_bridge.errors import CalibrationError, ProtocolError, StateError
 from firmware_bridge.firmware.joint_table import joint_table
 from firmware_bridge.robot import ACTIVE_STATES
+from pi0_edge.errors import ConfigError
 from pi0_edge.protos.serial_link import State
 from pi0_edge.robots import Joint, Robot
 from pi0_edge.robots.calibration.joint_calibration import JointCalibration
@@ -78,30 +79,37 @@ class Person(Protocol):
         ...
 
 
-def calibrate_arm(client: BridgeClient, robot: Robot, person: Person) -> list[JointCalibration]:
+def calibrate_arm(
+    client: BridgeClient,
+    robot: Robot,
+    person: Person,
+    check: Callable[[list[JointCalibration]], object] = lambda _: None,
+) -> list[JointCalibration]:
     """Calibrates every joint of the arm behind a bridge. The arm stays without torque.
 
     Args:
         client: Of the bridge.
         robot: As the file says with which bridge and firmware run.
         person: Moves the arm.
+        check: Raises `ConfigError` where what was found does not fit the robot; then the range can be moved through
+            again.
 
     Raises:
         CalibrationError: What was measured cannot be right, and the person does not try again.
         StateError: The arm is not DISARMED, or another client armed it meanwhile.
         ProtocolError: The bridge runs with another robot file.
-        ConfigError: The robot has no servos.
+        ConfigError: The robot has no servos, or what `check` says.
         LinkError: The bridge or the firmware does not answer.
     """
     counts = ServoCounts(robot)
     _check_bridge(client, robot)
     _check_disarmed(client)
-    person.do(Step(StepKind.RELEASE, "The arm loses its torque and goes limp: hold it, so that it does not fall."))
+    person.do(Step(StepKind.RELEASE, "The arm loses its torque and goes limp until it is armed again: hold it."))
     client.release("calibration")
     with client.telemetry() as ticks:
         recorder = CountsRecorder(ticks, counts)
         recorder.await_no_torque()
-        return _Calibration(robot, recorder, person).run()
+        return _Calibration(robot, recorder, person, check).run()
 
 
 def _check_bridge(client: BridgeClient, robot: Robot) -> None:
@@ -124,10 +132,17 @@ def _check_disarmed(client: BridgeClient) -> None:
 class _Calibration:
     """One run of the steps after RELEASE."""
 
-    def __init__(self, robot: Robot, recorder: CountsRecorder, person: Person) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        recorder: CountsRecorder,
+        person: Person,
+        check: Callable[[list[JointCalibration]], object],
+    ) -> None:
         self._robot = robot
         self._recorder = recorder
         self._person = person
+        self._check = check
         self._names = [joint.name for joint in robot.joints]
         self._turning = [place for place, joint in enumerate(robot.joints) if joint.unit == "rad"]
         self._others = [place for place, joint in enumerate(robot.joints) if joint.unit != "rad"]
@@ -140,11 +155,8 @@ class _Calibration:
             other = self._step(Step(StepKind.OTHER_END, text), lambda: self._other_end(zero))
         directions = {place: self._direction(place) for place in self._turning}
         text = f"Move every joint through its whole range, one after the other: {', '.join(self._names)}."
-        swept = self._step(Step(StepKind.RANGE, text), self._swept, self._begin_sweep)
-        return [
-            self._calibration(place, directions.get(place), zero[place], other[place], swept[:, place])
-            for place in range(len(self._names))
-        ]
+        step = Step(StepKind.RANGE, text)
+        return self._step(step, lambda: self._found(zero, other, directions), self._recorder.restart)
 
     def _step(self, step: Step, measure: Callable[[], Found], begin: Callable[[], None] | None = None) -> Found:
         while True:
@@ -153,7 +165,7 @@ class _Calibration:
             self._person.do(step, self._ranges if step.kind is StepKind.RANGE else None)
             try:
                 return measure()
-            except CalibrationError as error:
+            except (CalibrationError, ConfigError) as error:
                 if not self._person.try_again(str(error)):
                     raise
 
@@ -189,15 +201,18 @@ class _Calibration:
             )
         return 1 if turned > 0 else -1
 
-    def _begin_sweep(self) -> None:
-        self._recorder.restart()
-
-    def _swept(self) -> NDArray[np.float64]:
-        counts = self._recorder.recorded()
-        found = list(mistakes_in_sweep(self._names, counts))
-        if found:
-            raise CalibrationError("; ".join(found))
-        return counts
+    def _found(
+        self, zero: NDArray[np.float64], other: NDArray[np.float64], directions: dict[int, int]
+    ) -> list[JointCalibration]:
+        swept = self._recorder.recorded()
+        if mistakes := list(mistakes_in_sweep(self._names, swept)):
+            raise CalibrationError("; ".join(mistakes))
+        found = [
+            self._calibration(place, directions.get(place), zero[place], other[place], swept[:, place])
+            for place in range(len(self._names))
+        ]
+        self._check(found)
+        return found
 
     def _ranges(self) -> list[JointRange]:
         counts = self._recorder.recorded()

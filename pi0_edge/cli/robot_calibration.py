@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,10 +48,12 @@ def calibrate_robot(
     out = Output(as_json)
     described = load_robot(robot)
     _check_output(output)
+    accepted = _joints(described, accept_range)
+    put_in = partial(calibrated, described, name=output.stem, widen=widen, accept_range=accepted)
     with BridgeClient(bridge, name="calibration", tls=tls) as client:
         client.wait_ready()
-        found = calibrate_arm(client, described, EnteringPerson(out))
-    new = calibrated(described, found, output.stem, widen=widen, accept_range=_joints(described, accept_range))
+        found = calibrate_arm(client, described, EnteringPerson(out), put_in)
+    new = put_in(found)
     _write(robot, output, new, f"Calibrated on {_today()} from {described.name} by `pi0-edge robot calibrate`.")
     _report(out, output, found, new)
 
@@ -102,15 +105,9 @@ def _write(source: str, output: Path, new: CalibratedRobot, heading: str) -> Non
 
 def _report(out: Output, output: Path, found: Sequence[JointCalibration], new: CalibratedRobot) -> None:
     robot = new.robot
-    limits = {joint.name: joint.position or (0.0, 0.0) for joint in robot.joints}
     rows = [
-        (
-            each.joint,
-            _counts(each),
-            *(f"{count:g}" for count in each.reached),
-            *(f"{at:g}" for at in limits[each.joint]),
-        )
-        for each in found
+        (each.joint, _counts(each), *each.reached, *(joint.position or (0.0, 0.0)))
+        for each, joint in zip(found, robot.joints, strict=True)
     ]
     out.table(f"calibration of {robot.name}", ("joint", "counts", "lowest", "highest", "minimum", "maximum"), rows)
     for note in new.notes:
@@ -137,17 +134,14 @@ def _counts(found: JointCalibration) -> str:
 def _print_meanings(out: Output, robot: Robot, motors: dict[str, LeRobotMotor]) -> None:
     out.print("what LeRobot's numbers are in the new file:")
     for joint in robot.joints:
-        motor = motors[joint.name]
+        motor, (lowest, highest) = motors[joint.name], joint.position or (0.0, 1.0)
         if joint.unit != "rad":
-            out.print(
-                f"  {joint.name}: 0 to 100 is {(joint.position or (0, 1))[0]:g} to {(joint.position or (0, 1))[1]:g}"
-            )
-        else:
-            turned = ", the other way than its -100 to 100" if motor.drive_mode else ""
-            out.print(
-                f"  {joint.name}: 1 degree is {motor.rad_of_degrees(1):.6f} rad, 0 degrees is 0 rad{turned}; "
-                f"100 of -100 to 100 is {motor.rad_of_percent(100):.4f} rad"
-            )
+            out.print(f"  {joint.name}: 0 to 100 is {lowest:g} to {highest:g} {joint.unit}")
+            continue
+        out.print(
+            f"  {joint.name}: 1 degree is {motor.rad_of_degrees(1):.6f} rad, 0 degrees is 0 rad; "
+            f"100 of -100 to 100 is {motor.rad_of_percent(100):.4f} rad"
+        )
 
 
 def _today() -> str:

@@ -112,8 +112,9 @@ def _limited(joint: Joint, found: JointCalibration, widen: bool, accept_range: b
     if high - low < LEAST_SHARE * (highest - lowest) and not accept_range:
         raise ConfigError(
             f"{joint.name} reached {reached_low:.3f} to {reached_high:.3f} rad from its zero, the file has "
-            f"{lowest:g} to {highest:g}: that is less than {100 * LEAST_SHARE:g} % of it. Move it to both ends of its range; if both "
-            f"ends are off by the same angle, the zero pose was another; if the joint is limited so, accept its range"
+            f"{lowest:g} to {highest:g}: that is less than {100 * LEAST_SHARE:g} % of it. Move it to both ends of its "
+            "range; if both ends are off by the same angle, the zero pose was another; if the joint is limited so, "
+            f"accept it with --accept-range {joint.name}"
         )
     if not low < high:
         raise ConfigError(f"{joint.name} reached {reached_low:.3f} to {reached_high:.3f} rad, nothing of its limits")

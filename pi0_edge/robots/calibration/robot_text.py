@@ -46,19 +46,17 @@ def robot_text(text: str, robot: Robot, heading: str) -> str:
     Raises:
         ConfigError: If the file is written in a way in which its values cannot be exchanged.
     """
+    if alias := next((token.value for token in yaml.scan(text) if isinstance(token, yaml.AliasToken)), None):
+        raise ConfigError(f"the robot file shares values through the anchor {alias!r}; write them out one by one")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    content = yaml.safe_load(text)
-    edits: dict[tuple[int, int], str] = {}
-    for place, value in _changes(content, robot):
-        span, new = _edit(text, root, place, value)
-        if edits.setdefault(span, new) != new:
-            where = ".".join(map(str, place))
-            raise ConfigError(f"the robot file gives {where} through an anchor that others share; write it out")
+    edits = dict(_edit(text, root, place, value) for place, value in _changes(yaml.safe_load(text), robot))
     for (start, end), new in sorted(edits.items(), reverse=True):
         text = text[:start] + new + text[end:]
     text = f"# {heading}\n#\n{text}" if text.startswith("#") else f"# {heading}\n{text}"
     if parse_robot(yaml.safe_load(text), "the calibrated file") != robot:
-        raise ConfigError("the calibrated robot file would not say what was measured; write its values out one by one")
+        raise ConfigError(
+            "the values of the robot file cannot be exchanged in place; write it as those of `robot list`"
+        )
     return text
 
 
