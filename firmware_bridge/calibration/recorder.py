@@ -48,7 +48,8 @@ class CountsRecorder:
         self.restart()
         while True:
             self._await_rows(len(self._rows) + 1)
-            holding = [name for name, flags in zip(self._counts.joints, self._flags, strict=True) if _holds(flags)]
+            holds = (self._flags & JointFlag.TORQUE) != 0
+            holding = [name for name, held in zip(self._counts.joints, holds, strict=True) if held]
             if not holding:
                 return
             if time.monotonic() > deadline:
@@ -125,7 +126,3 @@ class CountsRecorder:
         with self._changed:
             self._end = error
             self._changed.notify_all()
-
-
-def _holds(flags: int) -> bool:
-    return bool(flags & JointFlag.TORQUE)

@@ -24,6 +24,9 @@ def mistakes_in_sweep(joints: Sequence[str], counts: NDArray[np.float64]) -> Ite
         joints: Names.
         counts: [ticks, joints], in the order of time.
     """
+    if not len(counts):
+        yield "no joint was moved"
+        return
     crossed = crosses_the_end(counts)
     moved = np.ptp(counts, axis=0) >= LEAST_SWEEP
     for name, moves, crosses in zip(joints, moved, crossed, strict=True):
@@ -45,8 +48,8 @@ def mistakes_in_sweep(joints: Sequence[str], counts: NDArray[np.float64]) -> Ite
 
 def crosses_the_end(counts: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether each joint left 0 to 4095 or jumped by more than half a turn between two ticks, bool [joints]."""
-    outside = ((counts < 0) | (counts >= COUNTS_PER_TURN)).any(axis=0)
-    return outside | (np.abs(np.diff(counts, axis=0)) > _HALF_TURN).any(axis=0)
+    outside = (counts.min(axis=0) < 0) | (counts.max(axis=0) >= COUNTS_PER_TURN)
+    return outside | (np.abs(np.diff(counts, axis=0, prepend=counts[:1])).max(axis=0) > _HALF_TURN)
 
 
 def _moves_as(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

@@ -100,15 +100,19 @@ class ServoArm:
         with self.client.telemetry() as ticks:
             return [next(ticks) for _ in range(count)]
 
-    def settled(self, limit_s: float = 3.0) -> Tick:
-        """The first tick in which every joint is measured."""
+    def until(self, condition: Callable[[Tick], bool], meaning: str, limit_s: float = 3.0) -> Tick:
+        """The first tick of which a condition holds."""
         deadline = time.monotonic() + limit_s
         with self.client.telemetry() as ticks:
             for tick in ticks:
-                if np.isfinite(tick.measurement_age_s).all():
+                if condition(tick):
                     return tick
-                assert time.monotonic() < deadline, tick
+                assert time.monotonic() < deadline, f"not within {limit_s:g} s: {meaning}; {tick}"
         raise AssertionError("the telemetry ended")
+
+    def settled(self) -> Tick:
+        """The first tick in which every joint is measured."""
+        return self.until(lambda tick: bool(np.isfinite(tick.measurement_age_s).all()), "every joint is measured")
 
 
 @contextmanager

@@ -82,8 +82,8 @@ def test_calibrate_recovers_an_arm_and_its_file_drives_it(arm: ServoArm, tmp_pat
     hand = Hand(arm.board.servos, TRUE_SO101, REACH)
     argv = [sys.executable, "-m", "pi0_edge.cli", "robot", "calibrate", "so101", "--json"]
     argv += ["--bridge", arm.bridge, "--output", str(output)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(argv, text=True, bufsize=1, **pipes) as command:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, text=True, bufsize=1, stdin=pipe, stdout=pipe, stderr=pipe) as command:
         assert command.stdin and command.stdout and command.stderr
         for step in steps_of(SO101):
             said = []

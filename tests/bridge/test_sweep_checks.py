@@ -38,6 +38,11 @@ def test_a_whole_sweep_has_no_mistake() -> None:
     assert swept(*one_after_the_other(3)) == []
 
 
+@pytest.mark.parametrize(("ticks", "said"), [(0, ["no joint was moved"]), (1, ["waist was not moved"])])
+def test_a_sweep_that_ends_at_once_has_no_motion(ticks: int, said: list[str]) -> None:
+    assert swept(np.full(ticks, 2048.0)) == said
+
+
 def test_a_joint_that_was_not_moved_is_named() -> None:
     columns = one_after_the_other(3)
     columns[1] = 2048 + 40 * np.sin(np.arange(600))

@@ -34,8 +34,11 @@ def measured(**changes: JointCalibration) -> list[JointCalibration]:
     return list((found | changes).values())
 
 
-def joint(robot: Robot, name: str):
-    return next(joint for joint in robot.joints if joint.name == name)
+def limits(robot: Robot, name: str) -> tuple[float, float]:
+    """The position limits of a joint."""
+    found = next(joint.position for joint in robot.joints if joint.name == name)
+    assert found is not None
+    return found
 
 
 def test_limits_stay_as_they_are_where_more_was_reached() -> None:
@@ -45,7 +48,7 @@ def test_limits_stay_as_they_are_where_more_was_reached() -> None:
 def test_limits_end_a_degree_inside_of_what_was_reached() -> None:
     found = JointCalibration("elbow_flex", (1200, 3300), zero=2300, direction=1)
     new = calibrated(SO101, measured(elbow_flex=found), "my_arm").robot
-    low, high = joint(new, "elbow_flex").position
+    low, high = limits(new, "elbow_flex")
     assert low == pytest.approx((1200 - 2300) * COUNT + math.radians(1), abs=1e-4)
     assert high == pytest.approx((3300 - 2300) * COUNT - math.radians(1), abs=1e-4)
     assert low > (1200 - 2300) * COUNT + math.radians(1) - 1e-9, "rounded inwards"
@@ -53,7 +56,7 @@ def test_limits_end_a_degree_inside_of_what_was_reached() -> None:
 
 def test_with_a_negative_direction_the_ends_change_places() -> None:
     found = JointCalibration("elbow_flex", (1200, 3300), zero=2300, direction=-1)
-    low, high = joint(calibrated(SO101, measured(elbow_flex=found), "my_arm").robot, "elbow_flex").position
+    low, high = limits(calibrated(SO101, measured(elbow_flex=found), "my_arm").robot, "elbow_flex")
     assert (low, high) == pytest.approx((-1000 * COUNT + math.radians(1), 1100 * COUNT - math.radians(1)), abs=1e-4)
 
 
@@ -69,15 +72,15 @@ def test_the_new_limits_can_be_commanded_and_were_reached(zero: int, direction: 
         new = calibrated(SO101, measured(wrist_roll=found), "my_arm", accept_range=["wrist_roll"]).robot
     except ConfigError:
         return
-    for position in joint(new, "wrist_roll").position:
+    for position in limits(new, "wrist_roll"):
         assert low <= zero + direction * position / COUNT <= high
         assert -2.74 <= position <= 2.84
 
 
 def test_limits_become_wider_only_where_that_is_asked_for() -> None:
     found = JointCalibration("elbow_flex", (500, 3596), zero=2048, direction=1)
-    given_limits = joint(calibrated(SO101, measured(elbow_flex=found), "a").robot, "elbow_flex").position
-    widened = joint(calibrated(SO101, measured(elbow_flex=found), "a", widen=True).robot, "elbow_flex").position
+    given_limits = limits(calibrated(SO101, measured(elbow_flex=found), "a").robot, "elbow_flex")
+    widened = limits(calibrated(SO101, measured(elbow_flex=found), "a", widen=True).robot, "elbow_flex")
     assert given_limits == (-1.69, 1.69)
     assert widened == pytest.approx((-1548 * COUNT + math.radians(1), 1548 * COUNT - math.radians(1)), abs=1e-4)
 
@@ -87,7 +90,7 @@ def test_a_range_that_is_too_small_is_refused_unless_accepted() -> None:
     with pytest.raises(ConfigError, match=r"elbow_flex reached 0\.000 to 1\.687 rad from its zero.*-1\.69 to 1\.69"):
         calibrated(SO101, measured(elbow_flex=found), "my_arm")
     new = calibrated(SO101, measured(elbow_flex=found), "my_arm", accept_range=["elbow_flex"])
-    assert joint(new.robot, "elbow_flex").position == pytest.approx((0.0175, 1.67), abs=1e-3)
+    assert limits(new.robot, "elbow_flex") == pytest.approx((0.0175, 1.67), abs=1e-3)
     assert new.notes == ("elbow_flex: home was 0, outside of what it reached, and is 0.0175",)
 
 
@@ -226,8 +229,8 @@ def test_zero_is_the_middle_of_the_recorded_range(tmp_path: Path) -> None:
     assert [servo.zero for servo in robot.servos] == [2004.0, 2010.0, 1987.5, 2055.0, 2047.5, None]
     assert {servo.direction for servo in robot.servos[:5]} == {1}
     assert robot.servos[5].counts == (2037, 3511)
-    assert joint(robot, "wrist_flex").position == (-1.65, 1.65)
-    low, high = joint(robot, "elbow_flex").position
+    assert limits(robot, "wrist_flex") == (-1.65, 1.65)
+    low, high = limits(robot, "elbow_flex")
     assert (low, high) == pytest.approx((-1107.5 * COUNT + math.radians(1), 1107.5 * COUNT - math.radians(1)), abs=2e-4)
 
 
