@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from pi0_edge.robots import Robot, Servo, load_robot
 
 pytestmark = pytest.mark.real_time
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "python" / "first_motion.py"
 ROBOTS = ("so101", "aloha")
 MOTION_TICKS = 60
 PAST_TICKS = 8  # of which the measurement may be, on a busy machine
@@ -163,3 +167,15 @@ def test_the_wrong_supply_stops_an_arm_at_once(images: Callable[[str], Path]) ->
         arm.client.arm(robot.action_names)
         stopped = arm.until(lambda tick: tick.state == State.SAFE, "the guard acts")
         assert stopped.faults & Fault.VOLTAGE
+
+
+def test_the_example_of_a_first_motion_moves_one_joint(images: Callable[[str], Path]) -> None:
+    robot = load_robot("so101")
+    with running_arm(images("so101"), "so101", buses_at(robot, standing(robot).tolist())) as arm:
+        arm.settled()
+        argv = [sys.executable, str(EXAMPLE), arm.bridge, "shoulder_pan", "0.1"]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert re.fullmatch(r"shoulder_pan moved by 0\.1 and back; following error at most 0\.0\d+\n", ran.stdout), (
+        ran.stdout
+    )
