@@ -50,12 +50,12 @@ class Step:
     Attributes:
         kind: Which.
         text: What to do, in words.
-        joint: The joint that it is about; empty where it is about all.
+        joints: Those that it is about.
     """
 
     kind: StepKind
     text: str
-    joint: str = ""
+    joints: tuple[str, ...]
 
 
 class JointRange(NamedTuple):
@@ -104,7 +104,8 @@ def calibrate_arm(
     counts = ServoCounts(robot)
     _check_bridge(client, robot)
     _check_disarmed(client)
-    person.do(Step(StepKind.RELEASE, "The arm loses its torque and goes limp until it is armed again: hold it."))
+    text = "The arm loses its torque and goes limp until it is armed again: hold it, or put it where it cannot fall."
+    person.do(Step(StepKind.RELEASE, text, counts.joints))
     client.release("calibration")
     with client.telemetry() as ticks:
         recorder = CountsRecorder(ticks, counts)
@@ -144,19 +145,36 @@ class _Calibration:
         self._person = person
         self._check = check
         self._names = [joint.name for joint in robot.joints]
-        self._turning = [place for place, joint in enumerate(robot.joints) if joint.unit == "rad"]
-        self._others = [place for place, joint in enumerate(robot.joints) if joint.unit != "rad"]
+        servos = {servo.joint: servo for servo in robot.servos if servo.shadow_of is None}
+        self._buses = [servos[name].bus for name in self._names]
 
     def run(self) -> list[JointCalibration]:
-        zero = self._step(Step(StepKind.ZERO_POSE, self._zero_text()), self._recorder.pose)
-        other = zero
-        if self._others:
-            text = f"Leave the rest; move {self._ends(1)}."
-            other = self._step(Step(StepKind.OTHER_END, text), lambda: self._other_end(zero))
-        directions = {place: self._direction(place) for place in self._turning}
+        zero, other = np.zeros(len(self._names)), np.zeros(len(self._names))
+        for bus in sorted(set(self._buses)):
+            self._measure_poses(self._places(bus=bus), zero, other)
+        directions = {place: self._direction(place, zero[place]) for place in self._places(turning=True)}
         text = f"Move every joint through its whole range, one after the other: {', '.join(self._names)}."
-        step = Step(StepKind.RANGE, text)
+        step = Step(StepKind.RANGE, text, tuple(self._names))
         return self._step(step, lambda: self._found(zero, other, directions), self._recorder.restart)
+
+    def _places(self, bus: int | None = None, turning: bool | None = None) -> list[int]:
+        """Places of the joints on a bus, of those in rad or of the others."""
+        return [
+            place
+            for place, joint in enumerate(self._robot.joints)
+            if bus in (None, self._buses[place]) and turning in (None, joint.unit == "rad")
+        ]
+
+    def _measure_poses(self, arm: list[int], zero: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+        """Of the joints on one bus: an arm, which one person can hold."""
+        names = tuple(self._names[place] for place in arm)
+        ends = [place for place in arm if self._robot.joints[place].unit != "rad"]
+        text = self._zero_text(names, ends)
+        zero[arm] = self._step(Step(StepKind.ZERO_POSE, text, names), lambda: self._recorder.pose(arm))[arm]
+        if ends:
+            text = f"Leave the rest; move {self._ends(ends, 1)}."
+            step = Step(StepKind.OTHER_END, text, tuple(self._names[place] for place in ends))
+            other[ends] = self._step(step, lambda: self._other_end(ends, zero))[ends]
 
     def _step(self, step: Step, measure: Callable[[], Found], begin: Callable[[], None] | None = None) -> Found:
         while True:
@@ -169,36 +187,34 @@ class _Calibration:
                 if not self._person.try_again(str(error)):
                     raise
 
-    def _zero_text(self) -> str:
+    def _zero_text(self, names: tuple[str, ...], ends: list[int]) -> str:
+        which = "the arm" if len(names) == len(self._names) else f"the arm with {names[0]} to {names[-1]}"
         pose = self._robot.zero_pose.strip() or "Every joint at 0, as the description of the robot shows it."
-        ends = f" Also move {self._ends(0)}." if self._others else ""
-        return f"Put the arm into its zero pose. {pose}{ends} Hold it there."
+        also = f" Also move {self._ends(ends, 0)}." if ends else ""
+        return f"Put {which} into its zero pose. {pose}{also} Hold it there."
 
-    def _ends(self, end: int) -> str:
-        return ", ".join(_end_in_words(self._robot.joints[place], end) for place in self._others)
+    def _ends(self, places: list[int], end: int) -> str:
+        return ", ".join(_end_in_words(self._robot.joints[place], end) for place in places)
 
-    def _other_end(self, zero: NDArray[np.float64]) -> NDArray[np.float64]:
-        pose = self._recorder.pose()
-        for place in self._others:
+    def _other_end(self, places: list[int], zero: NDArray[np.float64]) -> NDArray[np.float64]:
+        pose = self._recorder.pose(places)
+        for place in places:
             if abs(_turned(zero[place], pose[place])) < LEAST_DIRECTION_COUNTS:
                 raise CalibrationError(f"{self._names[place]} did not move from one end to the other")
         return pose
 
-    def _direction(self, place: int) -> int:
+    def _direction(self, place: int, zero: float) -> int:
         joint = self._robot.joints[place]
-        before = self._recorder.pose()
         way = f": {joint.positive}" if joint.positive else ""
-        text = f"Move {joint.name} by 20 degrees or so in its positive direction{way}. Hold it there."
-        return self._step(
-            Step(StepKind.DIRECTION, text, joint.name), lambda: self._sign(joint.name, before[place], place)
-        )
+        text = f"Move {joint.name} 20 degrees or more from its zero pose in its positive direction{way}. Hold it there."
+        step = Step(StepKind.DIRECTION, text, (joint.name,))
+        return self._step(step, lambda: self._sign(place, zero))
 
-    def _sign(self, name: str, before: float, place: int) -> int:
-        turned = _turned(before, self._recorder.pose()[place])
+    def _sign(self, place: int, zero: float) -> int:
+        turned = _turned(zero, self._recorder.pose([place])[place])
         if abs(turned) < LEAST_DIRECTION_COUNTS:
-            raise CalibrationError(
-                f"{name} moved by {abs(turned) * 360 / COUNTS_PER_TURN:.1f} degrees; move it farther"
-            )
+            degrees = abs(turned) * 360 / COUNTS_PER_TURN
+            raise CalibrationError(f"{self._names[place]} is {degrees:.1f} degrees from its zero pose; move it farther")
         return 1 if turned > 0 else -1
 
     def _found(

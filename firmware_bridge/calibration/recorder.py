@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,20 +71,21 @@ class CountsRecorder:
             self._check()
             return np.array(self._rows)
 
-    def pose(self) -> NDArray[np.float64]:
-        """Where the joints are held, counts [joints]: the median of the next `POSE_TICKS` ticks.
+    def pose(self, held: Sequence[int]) -> NDArray[np.float64]:
+        """Where the joints are, counts [joints]: the median of the next `POSE_TICKS` ticks.
+
+        Args:
+            held: Places of the joints that have to be still meanwhile.
 
         Raises:
-            CalibrationError: A joint moves.
+            CalibrationError: One of them moves.
             BridgeError: As `recorded`.
         """
         self.restart()
         self._await_rows(POSE_TICKS)
         rows = self.recorded()
-        moving = np.ptp(rows, axis=0) > STILL_COUNTS
-        if moving.any():
-            names = ", ".join(name for name, moves in zip(self._counts.joints, moving, strict=True) if moves)
-            raise CalibrationError(f"{names} moved while the pose was read; hold the arm still")
+        if moving := [self._counts.joints[place] for place in held if np.ptp(rows[:, place]) > STILL_COUNTS]:
+            raise CalibrationError(f"{', '.join(moving)} moved while the pose was read; hold the arm still")
         return np.median(rows, axis=0)
 
     def _await_rows(self, count: int) -> None:

@@ -149,11 +149,13 @@ class Hand:
         self.asked.append(step)
         for joint, servo in zip(self._truth.joints, commanded(self._truth), strict=True):
             lowest, highest = joint.position or (0.0, 1.0)
+            if joint.name not in step.joints:
+                continue
             if step.kind is StepKind.ZERO_POSE:
                 self._go(servo, 0.0 if joint.unit == "rad" else lowest)
-            elif step.kind is StepKind.OTHER_END and joint.unit != "rad":
+            elif step.kind is StepKind.OTHER_END:
                 self._go(servo, highest)
-            elif step.kind is StepKind.DIRECTION and joint.name == step.joint:
+            elif step.kind is StepKind.DIRECTION:
                 self._go(servo, 0.35)
             elif step.kind is StepKind.RANGE:
                 self.sweep(servo)

@@ -69,12 +69,13 @@ def arm(image: Path) -> Iterator[ServoArm]:
 
 
 def steps_of(robot: Robot) -> Iterator[Step]:
-    for kind in (StepKind.RELEASE, StepKind.ZERO_POSE, StepKind.OTHER_END):
-        yield Step(kind, "")
-    for joint in robot.joints:
-        if joint.unit == "rad":
-            yield Step(StepKind.DIRECTION, "", joint.name)
-    yield Step(StepKind.RANGE, "")
+    """What is asked for, in order, of a robot with one arm and a gripper."""
+    yield Step(StepKind.RELEASE, "", robot.action_names)
+    yield Step(StepKind.ZERO_POSE, "", robot.action_names)
+    yield Step(StepKind.OTHER_END, "", robot.action_names[-1:])
+    for joint in robot.action_names[:-1]:
+        yield Step(StepKind.DIRECTION, "", (joint,))
+    yield Step(StepKind.RANGE, "", robot.action_names)
 
 
 def test_calibrate_recovers_an_arm_and_its_file_drives_it(arm: ServoArm, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_calibrate_recovers_an_arm_and_its_file_drives_it(arm: ServoArm, tmp_pat
             while not said or said[-1] != "Then press Enter.\n":
                 said.append(command.stderr.readline())
                 assert said[-1], "".join(said)
-            assert step.joint in "".join(said)
+            assert step.kind is not StepKind.DIRECTION or "".join(step.joints) in "".join(said)
             assert step.kind is not StepKind.ZERO_POSE or SO101.zero_pose in "".join(said)
             hand.do(step)
             command.stdin.write("\n")
@@ -190,8 +191,8 @@ class ForgetfulHand(Hand):
 
 
 def test_a_joint_that_was_not_moved_is_named(arm: ServoArm) -> None:
-    with pytest.raises(CalibrationError, match=r"^shoulder_lift moved by 0\.0 degrees; move it farther"):
-        calibrate_arm(arm.client, SO101, ForgetfulHand(arm, lambda step: step.joint == "shoulder_lift"))
+    with pytest.raises(CalibrationError, match=r"^shoulder_lift is 0\.0 degrees from its zero pose; move it farther"):
+        calibrate_arm(arm.client, SO101, ForgetfulHand(arm, lambda step: step.joints == ("shoulder_lift",)))
 
 
 def test_a_gripper_that_stays_closed_is_named(arm: ServoArm) -> None:
