@@ -5,7 +5,7 @@ import warnings
 
 from pi0_edge.protos import bridge_pb2 as pi0__edge_dot_protos_dot_bridge__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class RobotBridgeStub:
+class RobotBridgeStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -76,7 +76,7 @@ class RobotBridgeStub:
                 _registered_method=True)
 
 
-class RobotBridgeServicer:
+class RobotBridgeServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Arm(self, request, context):
@@ -184,7 +184,7 @@ def add_RobotBridgeServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RobotBridge:
+class RobotBridge(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
