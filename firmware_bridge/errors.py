@@ -51,4 +51,4 @@ class AccessError(BridgeError):
 
 
 class EmulatorError(BridgeError):
-    """The emulated board cannot be started or has died."""
+    """Emulated hardware cannot be started, refuses a command or has died."""

@@ -58,7 +58,12 @@ def check(file: RobotArgument, as_json: JsonOption = False) -> None:
     _print_servos(output, found)
     for camera, slot in found.cameras.items():
         others = [name for name, known in found.camera_aliases.items() if known == camera]
-        output.print(f"camera {camera}: {slot}" + (f"; also named {', '.join(others)}" if others else ""))
+        source = found.camera_sources.get(camera)
+        output.print(
+            f"camera {camera}: {slot}"
+            + (f"; also named {', '.join(others)}" if others else "")
+            + (f"; images from {source.shown}" if source else "")
+        )
     output.print(f"actions: {', '.join(found.action_labels)}")
     output.print(f"relative to the state: {_relative(found) or 'none'}; joint convention: {found.joint_convention}")
     warnings = list(_warnings(found))

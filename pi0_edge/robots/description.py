@@ -14,6 +14,7 @@ A robot is a YAML file with these fields::
     zero_pose: Upper arm upright. # optional: how the arm stands with every angle at 0, for who calibrates it
     cameras: {front: base_0_rgb, wrist: left_wrist_0_rgb}  # camera -> slot of π0; a policy needs at least one camera
     camera_aliases: {top: front}  # optional: other name -> camera; an observation may have either
+    camera_sources: {...}         # optional: what delivers their images; see `pi0_edge.robots.camera_sources`
     state_dim: 2                  # optional where joints are listed; padded with zeros to the network's width, 32 in π0
     action_dim: 2                 # optional where joints are listed
     action_names: [...]           # optional: one per action dimension; default the names of the joints
@@ -46,6 +47,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.robots.camera_sources import CameraSettings, mistakes_among_cameras
 from pi0_edge.robots.servos import Servo, ServoBus, mistakes_in_servos
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -186,6 +188,7 @@ class Robot:
     servo_bus: ServoBus | None = None
     servos: tuple[Servo, ...] = ()
     zero_pose: str = ""
+    camera_sources: dict[str, CameraSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.joints and not self.action_names:
@@ -282,6 +285,8 @@ class Robot:
             yield self._mistake("camera_aliases", "other names mapped to cameras of the robot")
         elif any(name in self.cameras for name in aliases):
             yield self._mistake("camera_aliases", "names that no camera has")
+        else:
+            yield from mistakes_among_cameras(self.camera_sources, self.cameras, aliases)
 
     def _wrong_dims(self) -> list[str]:
         dims = ("state_dim", "action_dim")

@@ -69,7 +69,7 @@ def test_the_policy_got_what_the_servos_measured(folder):
     during = run.tick_episode >= 0
     behind = np.abs(run.measured - run.executed)[during]
     assert 1e-3 < np.median(behind.max(axis=1)) < 0.1  # servos lag, and follow
-    assert np.isfinite(run.measurement_age_ms[during]).all() and np.median(run.measurement_age_ms[during]) <= 20.0
+    assert (run.measurement_age_ms[during] < 200.0).all()  # older ones stop the arm
 
 
 def test_every_executed_tick_names_the_observation_that_caused_it(folder):

@@ -201,9 +201,7 @@ def buses_of(servos: Iterable[ListedServo], baud: int = 1_000_000) -> list[BusSe
             raise ConfigError(
                 f"servo {servo.id} of bus {servo.bus!r}: {servo.model} speaks {model.protocol}, not {servo.protocol}"
             )
-        one = ServoSettings(
-            servo.id, servo.model, secondary_id=servo.secondary_id, position=servo.position, baud=baud
-        )
+        one = ServoSettings(servo.id, servo.model, secondary_id=servo.secondary_id, position=servo.position, baud=baud)
         found.setdefault(servo.bus, []).append(one)
     return [BusSettings(name, tuple(members), baud=baud) for name, members in found.items()]
 

@@ -249,6 +249,15 @@ def test_the_goal_current_limits_the_gripper_against_an_object() -> None:
     assert host.read(1, *CURRENT).word == 150
 
 
+def test_a_load_is_held_and_falls_when_torque_goes_off() -> None:
+    host = one_servo("XM430-W350", gravity_torque=1.0, level_position=2048)
+    assert move(host, 2048) == pytest.approx(2048, abs=1)
+    assert host.read(1, *CURRENT).word * 2.69e-3 == pytest.approx(1.0 / (4.1 / 2.3), abs=0.1)
+    host.write(1, *TORQUE, 0)
+    host.wait(1.0)
+    assert host.read(1, *POSITION).word < 1800
+
+
 def test_a_profile_velocity_is_kept(host: Host) -> None:
     host.write(1, *PROFILE_VELOCITY, 44)  # 10 rpm
     host.write(1, *TORQUE, 1)
@@ -298,6 +307,14 @@ def test_indirect_data_read_and_write_what_their_addresses_name(host: Host) -> N
     assert host.write(1, 224 + 14, 4, 2300) == 0
     assert host.read(1, *GOAL).word == 2300
     assert host.write(1, 224 + 14, 4, 5000) == LIMIT
+
+
+def test_an_answer_that_contains_a_header_is_stuffed(host: Host) -> None:
+    """As present current -1 before a velocity that begins with FD: such answers are longer."""
+    assert host.write(1, 224, 1, 0xFF) == host.write(1, 225, 1, 0xFF) == host.write(1, 226, 1, 0xFD) == 0
+    ask = packet(1, Instruction.READ, struct.pack("<HH", 224, 4))
+    assert bytes.fromhex("FF FF FD FD 00") in host.send(ask)
+    assert host.read(1, 224, 4).data == bytes.fromhex("FF FF FD 00")
 
 
 def test_a_servo_without_current_sensor_reports_load() -> None:

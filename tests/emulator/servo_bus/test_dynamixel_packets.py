@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from dynamixel_sdk import PacketHandler
+from dynamixel_sdk.protocol2_packet_handler import Protocol2PacketHandler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +68,7 @@ def test_every_piece_of_a_fast_answer_has_the_crc_of_everything_before() -> None
 
 @given(st.binary(max_size=80), st.integers(0, 80))
 def test_the_crc_is_that_of_the_vendor_and_can_be_continued(data: bytes, cut: int) -> None:
-    vendors = PacketHandler(2.0)
+    vendors = Protocol2PacketHandler()
     assert crc16(data) == vendors.updateCRC(0, data, len(data))
     assert crc16(data[cut:], crc16(data[:cut])) == crc16(data)
 
