@@ -143,7 +143,7 @@ def test_a_bus_that_is_too_slow_is_refused_with_its_figures() -> None:
     said = changed_bus(SO101, baud=115_200)
     assert said is not None
     assert "goals and positions of 6 servos take 14.41 ms at 115200 baud with a return delay of 0 us" in said
-    assert "leaves room for 3.60 ms" in said and "raise baud, lower servo_hz, or use a second bus" in said
+    assert "leaves room for 2.80 ms" in said and "raise baud, lower servo_hz, or use a second bus" in said
 
 
 def test_return_delays_of_the_factory_are_too_long_for_aloha() -> None:
