@@ -5,6 +5,7 @@
 | 0         | done                                        |
 | 1         | the check, gate or evaluation failed        |
 | 2         | bad input or usage; the message says which  |
+| 3 to 6    | how `run` ended, see docs/run.md            |
 | 130       | Ctrl-C                                      |
 """
 
@@ -36,6 +37,7 @@ from pi0_edge.cli.record import record
 from pi0_edge.cli.recording import recording
 from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
+from pi0_edge.cli.run import run
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
@@ -60,6 +62,7 @@ _COMMANDS = (
     train,
     serve,
     bridge,
+    run,
     replay,
 )
 _EXTRAS = {
