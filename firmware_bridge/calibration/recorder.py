@@ -114,9 +114,9 @@ class CountsRecorder:
 
     def _take(self, tick: Tick) -> None:
         with self._changed:
+            if tick.state in ACTIVE_STATES:
+                self._end = StateError(f"the arm became {tick.state.name}: another client armed it; calibrate again")
             try:
-                if tick.state in ACTIVE_STATES:
-                    raise StateError(f"the arm became {tick.state.name}: another client armed it; calibrate again")
                 self._flags = tick.joint_flags
                 self._rows.append(self._counts.of(tick.measured, tick.measurement_age_s, tick.joint_flags))
             except BridgeError as problem:
@@ -125,5 +125,5 @@ class CountsRecorder:
 
     def _finish(self, error: BridgeError) -> None:
         with self._changed:
-            self._end = error
+            self._end = self._end or error
             self._changed.notify_all()
