@@ -42,6 +42,10 @@ class LeaseError(BridgeError):
     """Another client holds the arm, or this client no longer does."""
 
 
+class CalibrationError(BridgeError):
+    """What was measured of the joints cannot be their calibration: one was not moved, or is silent."""
+
+
 class AccessError(BridgeError):
     """The certificate of this client does not have the role that the call needs."""
 
