@@ -6,6 +6,7 @@ The server is GStreamer's. Its bindings exist for the system's Python alone, so 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import tempfile
@@ -53,13 +54,16 @@ class RtspCamera:
             raise MissingDependencyError(f"a camera over RTSP needs {SYSTEM_PYTHON} with GStreamer: {INSTALL}")
         self._messages = tempfile.TemporaryFile()
         script = str(Path(__file__).with_name("rtsp_child.py"))
+        read, written = os.pipe()
+        self._images = os.fdopen(written, "wb")
         self._server = subprocess.Popen(
             [SYSTEM_PYTHON, "-I", script, *self._arguments],
-            stdin=subprocess.PIPE,
+            stdin=read,
             stdout=subprocess.PIPE,
             stderr=self._messages,
             start_new_session=True,  # Ctrl-C is for the process that shows the images; this one ends with its input
         )
+        os.close(read)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -78,10 +82,9 @@ class RtspCamera:
         """
         if image.shape != self._shape or image.dtype != np.uint8:
             raise CameraError(f"the camera {self.url} shows uint8 {self._shape}, found {image.dtype} {image.shape}")
-        assert self._server.stdin is not None
         try:
-            self._server.stdin.write(image.tobytes())
-            self._server.stdin.flush()
+            self._images.write(image.tobytes())
+            self._images.flush()
         except OSError as error:
             raise CameraError(f"the camera {self.url} has ended: {self._said()}") from error
 
@@ -89,15 +92,14 @@ class RtspCamera:
         """Ends the server."""
         self._server.kill()
         self._server.wait()
-        for pipe in (self._server.stdin, self._server.stdout, self._messages):
+        for pipe in (self._images, self._server.stdout, self._messages):
             with contextlib.suppress(OSError):  # an image that the server no longer reads
                 if pipe is not None:
                     pipe.close()
 
     def _wait_until_ready(self) -> None:
         output = self._server.stdout
-        assert output is not None
-        if not select.select([output], [], [], READY_LIMIT_S)[0]:
+        if output is None or not select.select([output], [], [], READY_LIMIT_S)[0]:
             raise CameraError(f"the camera {self.url} was not ready within {READY_LIMIT_S:.0f} s: {self._said()}")
         if output.readline() == b"ready\n":
             return
