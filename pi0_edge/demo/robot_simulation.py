@@ -163,9 +163,8 @@ def simulate_robot(
 def command_of_run(cameras: Path, bridge: str) -> str:
     """What plays the shipped policy on this robot."""
     where = [] if bridge == BRIDGE_LISTEN else ["--bridge", bridge]
-    return shlex.join(
-        ["pi0-edge", "run", "aloha_sim", "--cameras", str(cameras), *where, "--prompt", PROMPT, "--seconds", "20"]
-    )
+    what = ["--prompt", PROMPT, "--threads", "1", "--seconds", "20"]  # one thread: the emulator needs a processor too
+    return shlex.join(["pi0-edge", "run", "aloha_sim", "--cameras", str(cameras), *where, *what])
 
 
 def _show(

@@ -66,9 +66,9 @@ class Compared(NamedTuple):
 class JointRules:
     """The rules about measured joints, for one profile and one robot that has as many joints.
 
-    A convention holds from the first moment to the last. So where the robot stands at a start pose of the training data,
-    only those alternatives stay possible that also put it at one. Without this, a gripper that closes on nothing, more
-    than it ever did on the object of the training data, would look like one with open and closed exchanged.
+    A convention holds from the first moment to the last. So where the robot stands at a start pose of the training
+    data, only those alternatives stay possible that also put it at one. Without this, a gripper that closes on nothing,
+    more than it ever did on the object of the training data, would look like one with open and closed exchanged.
     """
 
     def __init__(self, profile: JointProfile, robot: Robot) -> None:
