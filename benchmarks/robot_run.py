@@ -143,7 +143,7 @@ def main() -> None:
         if isinstance(values, float):
             table.append(f"{name}: {values:g}")
         else:
-            shown = " / ".join(f"{value:.4g}" for value in (*np.percentile(values, (50, 95, 99)), values.max()))
+            shown = " / ".join(f"{value:.4g}" for value in np.percentile(values, (50, 95, 99, 100)))
             table.append(f"{name}: {shown}  (p50 / p95 / p99 / max)")
     table.append(f"errors of the servo buses: {errors}")
     table.append(f"the last recording, computed again: {replay(recordings[-1])}")
