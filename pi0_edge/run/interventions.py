@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import Plan
 from pi0_edge.errors import ConfigError
+from pi0_edge.protos import bridge_pb2
 
 SPEED = 0.25
 """Share of the velocity limits at which a person moves the arm."""
@@ -181,6 +183,7 @@ class PersonPath:
         return self._position + np.clip(wanted - self._position, -self._step, self._step)
 
 
-def setpoints_text(tick: int, first_tick: int, setpoints: NDArray[np.float64]) -> str:
-    """A chunk of a person as the text of an event: row k is due at `tick` + 1 + k, executed from `first_tick` on."""
-    return json.dumps({"tick": tick, "first_tick": first_tick, "setpoints": setpoints.tolist()})
+def setpoints_text(tick: int, setpoints: NDArray[np.float64], report: bridge_pb2.ChunkReport) -> str:
+    """A chunk of a person and what became of it, as the text of an event: row k is due at `tick` + 1 + k."""
+    said = json_format.MessageToDict(report, preserving_proto_field_name=True)
+    return json.dumps({"tick": tick, "setpoints": setpoints.tolist(), "report": said})
