@@ -49,6 +49,10 @@ class SetpointSource(Protocol):
 
     name: str
 
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Why the arm cannot be taken over while it is there, [joints], in words; empty where it can."""
+        ...
+
     def begin(self, position: NDArray[np.floating]) -> None:
         """The person has the arm from now on; it is at this position, [joints] in physical units."""
         ...
@@ -71,6 +75,10 @@ class StreamedSetpoints:
         self.name = name
         self._joints = joints
         self._newest: tuple[NDArray[np.float64], float] | None = None
+
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Nothing: the arm is held until there is a target, and goes there slowly."""
+        return ""
 
     def begin(self, position: NDArray[np.floating]) -> None:
         """Older targets no longer count."""
@@ -114,6 +122,10 @@ class KeyboardJog:
         self._step = step * (joints.upper - joints.lower)
         self._target: NDArray[np.float64] | None = None
         self._lock = threading.Lock()
+
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Nothing: the presses begin where the arm is."""
+        return ""
 
     def begin(self, position: NDArray[np.floating]) -> None:
         """Starts at a position, [joints] in physical units."""

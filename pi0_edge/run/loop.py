@@ -337,6 +337,9 @@ class RunLoop:
     def _take_over(self, wish: Wish) -> None:
         if wish.source is None or self._tick is None or not self._life.allows(Step.TAKE_OVER):
             return
+        if why_not := wish.source.why_not(self._tick.measured):
+            self._listeners.say("not-taken-over", why_not)
+            return
         self._source = wish.source
         before = NOTHING if self._motion is None else self._motion.scheduler.plan
         self._go(Step.TAKE_OVER, wish.text)
