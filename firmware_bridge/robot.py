@@ -37,6 +37,7 @@ class RobotJoints:
         resolution: Units of one count on the wire.
         following_error: Largest distance from the commanded position before the firmware stops; 0 where it does not.
         current: Largest current, A; 0 where the firmware does not watch it.
+        control_hz: Setpoints per second.
         servo_hz: Servo steps per second.
         limits_hash: CRC-32 of the table, as the firmware reports it.
     """
@@ -52,6 +53,7 @@ class RobotJoints:
     resolution: NDArray[np.float64]
     following_error: NDArray[np.float64]
     current: NDArray[np.float64]
+    control_hz: int
     servo_hz: int
     limits_hash: int
 
@@ -119,6 +121,7 @@ def joints_of(table: JointTable) -> RobotJoints:
         resolution=_column(table.joints, "resolution"),
         following_error=_column(table.joints, "following_error"),
         current=_column(table.joints, "current"),
+        control_hz=table.control_hz,
         servo_hz=table.servo_hz,
         limits_hash=table.limits_hash,
     )

@@ -1,0 +1,102 @@
+"""The predicted motion is that of the compiled core, for any setpoints, rates and moments at which a chunk replaces another."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from firmware_library import bench, require
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firmware_bridge.lockstep.host_firmware import HostFirmware
+from firmware_bridge.robot import joints_of
+from firmware_bridge.splice import NOTHING, Plan
+from firmware_bridge.workspace.motion import ArmState, MotionPredictor
+from pi0_edge.protos.serial_link import ChunkResult
+
+JOINTS = len(bench().joints)
+ROUNDING = 2e-5  # float32 near pi, over the steps of a chunk
+
+
+def random_walk(seed: int, rows: int, largest_step: float, start: np.ndarray) -> np.ndarray:
+    """Setpoints in counts: smooth for some joints, with steps for others, [rows, joints]."""
+    rng = np.random.default_rng(seed)
+    smooth = np.cumsum(rng.normal(0, 1, (rows, JOINTS)), axis=0).cumsum(axis=0)
+    rough = rng.normal(0, 1, (rows, JOINTS))
+    share = rng.integers(0, 2, JOINTS)
+    moved = start + largest_step * np.where(share, smooth / max(1.0, np.abs(smooth).max()), rough) / [
+        joint.resolution for joint in bench().joints
+    ]
+    return np.clip(moved, *(np.array(limits) for limits in count_limits())).round().astype(int)
+
+
+def count_limits() -> tuple[list[int], list[int]]:
+    lowest = [int(np.ceil(joint.minimum / joint.resolution)) for joint in bench().joints]
+    highest = [int(np.floor(joint.maximum / joint.resolution)) for joint in bench().joints]
+    return lowest, highest
+
+
+def positions(firmware: HostFirmware) -> np.ndarray:
+    return firmware.motion_array()[:, 0].astype(np.float64)
+
+
+def steps_of_tick(firmware: HostFirmware) -> list[np.ndarray]:
+    path = []
+    firmware.tick()
+    path.append(positions(firmware))
+    for step in range(1, firmware.servo_steps):
+        firmware.servo(step)
+        path.append(positions(firmware))
+    return path
+
+
+@pytest.mark.parametrize(("control_hz", "servo_hz"), [(50, 250), (10, 200), (200, 1000)])
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), largest_step=st.sampled_from([0.0, 0.01, 0.1, 1.0, 4.0]), moment=st.integers(0, 10))
+def test_the_prediction_is_what_the_core_executes(
+    control_hz: int, servo_hz: int, seed: int, largest_step: float, moment: int
+) -> None:
+    """From rest on to rounding; from a moment within a plan, to what a corner may leave the setpoints by."""
+    require("make", "gcc")
+    table = dataclasses.replace(bench(), control_hz=control_hz, servo_hz=servo_hz)
+    firmware = HostFirmware(table).armed()
+    resolution = np.array([joint.resolution for joint in table.joints])
+    home = np.array([round(joint.home / joint.resolution) for joint in table.joints])
+    plan, chunk = random_walk(seed, 20, largest_step, home), random_walk(seed + 1, 15, largest_step, home)
+    plan[0] = home  # the firmware refuses a first setpoint that is out of reach
+    first = firmware.tick_number + 3
+    assert firmware.play(first, plan.tolist()).result == ChunkResult.ACCEPTED
+    for _ in range(moment):
+        steps_of_tick(firmware)
+    firmware.tick()
+    motion = firmware.motion_array().astype(np.float64)
+    start = ArmState(firmware.tick_number, motion[:, 0], motion[:, 1])
+    entry = first + 12
+    predicted = MotionPredictor(joints_of(table)).predict(
+        start, Plan(first, plan * resolution), Plan(entry, chunk * resolution)
+    )
+    executed = []
+    for step in range(1, firmware.servo_steps):
+        firmware.servo(step)
+    executed.append(positions(firmware))
+    for tick in range(start.tick + 1, entry + len(chunk)):
+        executed += steps_of_tick(firmware)
+        if tick == entry - 2:  # as late as it may arrive
+            assert firmware.play(entry, chunk.tolist()).result == ChunkResult.ACCEPTED
+    assert predicted.positions.shape == np.array(executed).shape
+    corner = np.array([joint.acceleration for joint in table.joints]) / control_hz**2 / 8
+    deviation = np.abs(predicted.positions - executed)
+    assert (deviation <= np.where(moment < 2, ROUNDING, corner)).all(), (deviation / corner).max()
+
+
+def test_without_a_plan_a_joint_at_rest_stays_until_the_chunk_begins() -> None:
+    robot = joints_of(bench())
+    start = ArmState(100, robot.home, np.zeros(JOINTS))
+    chunk = Plan(104, np.tile(robot.home + 0.1, (5, 1)))
+    predictor = MotionPredictor(robot)
+    motion = predictor.predict(start, NOTHING, chunk)
+    assert motion.first_tick == 101 and len(motion.positions) == 1 + 8 * predictor.servo_steps
+    assert np.array_equal(motion.positions[: 1 + 3 * predictor.servo_steps], np.tile(robot.home, (16, 1)))
+    assert (motion.positions[17:, 0] > 0).all()
