@@ -1,8 +1,8 @@
 """What the firmware will make of setpoints: the commanded position of every joint after every servo step.
 
-It follows `core/setpoint_curve.c` and `core/control.c` tick by tick, in float64. Where a joint can follow its curve the
-steps of a tick are computed for all joints at once; where it is held back by a limit, by the limiter of this package.
-Docs: docs/motion.md.
+It follows `core/setpoint_curve.c` and `core/control.c` tick by tick, in their float32 arithmetic, so that the result is
+the firmware's bit for bit where the start is known (docs/motion.md). Where joints can follow their curves, the steps of a
+tick are computed for all of them at once; a joint that a limit holds back goes through the limiter, step by step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import Plan
 from firmware_bridge.workspace.limiter import JointLimits, Target
 
-Rows = NDArray[np.float64]
+PAST_TICKS = 8
+"""Ticks before the newest telemetry whose setpoints say more about the present curve."""
+
+Rows = NDArray[np.float32]
 
 
 class ArmState(NamedTuple):
@@ -25,8 +28,8 @@ class ArmState(NamedTuple):
 
     Attributes:
         tick: The tick.
-        position: float64 [joints], units.
-        velocity: float64 [joints], units per servo step.
+        position: float32 [joints], units.
+        velocity: float32 [joints], units per servo step.
     """
 
     tick: int
@@ -40,18 +43,20 @@ class Motion(NamedTuple):
     Attributes:
         first_tick: Rows 1 to S belong to this tick, the next S to the one after it, with S servo steps in a tick; row 0
             is the last servo step before.
-        positions: float64 [1 + ticks * S, joints], units.
+        positions: float32 [1 + ticks * S, joints], units.
         velocities: The same, units per servo step.
+        servo_steps: S.
     """
 
     first_tick: int
     positions: Rows
     velocities: Rows
+    servo_steps: int
 
-    def since(self, tick: int, servo_steps: int) -> Motion:
+    def since(self, tick: int) -> Motion:
         """The motion from a tick on."""
-        start = (tick - self.first_tick) * servo_steps
-        return Motion(tick, self.positions[start:], self.velocities[start:])
+        start = (tick - self.first_tick) * self.servo_steps
+        return Motion(tick, self.positions[start:], self.velocities[start:], self.servo_steps)
 
 
 @dataclass(frozen=True)
@@ -74,23 +79,24 @@ class _Curve:
     def velocities(self, s: Rows) -> Rows:
         """[len(s), joints], units per tick."""
         s = s[:, None]
-        return self.slope + s * (2.0 * self.bend + 3.0 * s * self.twist)
+        return self.slope + s * (2 * self.bend + 3 * s * self.twist)
 
 
 def _curve_through(here: Rows, slope: Rows, following: Rows, after: Rows, max_turn: Rows) -> _Curve:
     """`setpoint_curve_through` for all joints."""
-    way, end_slope = following - here, 0.5 * (after - here)
-    bend, twist = 3.0 * way - 2.0 * slope - end_slope, slope + end_slope - 2.0 * way
-    at_start, at_end = 2.0 * bend, 2.0 * bend + 6.0 * twist
+    way, end_slope = following - here, np.float32(0.5) * (after - here)
+    bend, twist = 3 * way - 2 * slope - end_slope, slope + end_slope - 2 * way
+    at_start, at_end = 2 * bend, 2 * bend + 6 * twist
     corner = (np.abs(at_start) > max_turn) | (np.abs(at_end) > max_turn)
     beyond = after - following
     slower = np.where(np.abs(way) < np.abs(beyond), way, beyond)
-    slower = np.where((way < 0.0) != (beyond < 0.0), 0.0, slower)
+    zero = np.float32(0.0)
+    slower = np.where((way < 0.0) != (beyond < 0.0), zero, slower)
     return _Curve(
         here,
         np.where(corner, way, slope),
-        np.where(corner, 0.0, bend),
-        np.where(corner, 0.0, twist),
+        np.where(corner, zero, bend),
+        np.where(corner, zero, twist),
         following,
         np.where(corner, slower, end_slope),
         corner,
@@ -102,17 +108,18 @@ class MotionPredictor:
 
     Attributes:
         servo_steps: Servo steps in a tick.
-        max_step: Largest velocity, float64 [joints], units per servo step.
-        max_change: Largest change of velocity, float64 [joints], units per servo step squared.
+        max_step: Largest velocity, float32 [joints], units per servo step.
+        max_change: Largest change of velocity, float32 [joints], units per servo step squared.
     """
 
     def __init__(self, robot: RobotJoints) -> None:
         self.servo_steps = robot.servo_hz // robot.control_hz
-        self.max_step = robot.velocity / robot.servo_hz
-        self.max_change = robot.acceleration / robot.servo_hz**2
-        self.lower, self.upper = robot.lower, robot.upper
-        of_joints = zip(robot.lower, robot.upper, self.max_step, self.max_change, strict=True)
-        self.limits = [JointLimits(*map(float, numbers)) for numbers in of_joints]
+        hz = np.float32(robot.servo_hz)
+        self.max_step = robot.velocity.astype(np.float32) / hz
+        self.max_change = robot.acceleration.astype(np.float32) / (hz * hz)
+        self.lower, self.upper = robot.lower.astype(np.float32), robot.upper.astype(np.float32)
+        of_joints = zip(self.lower, self.upper, self.max_step, self.max_change, strict=True)
+        self.limits = [JointLimits(*numbers) for numbers in of_joints]
 
     def predict(self, start: ArmState, plan: Plan, chunk: Plan) -> Motion:
         """The motion from the tick after `start` to the last tick of a chunk.
@@ -132,7 +139,7 @@ class MotionPredictor:
             steps = walk.advance(plan if tick + 1 < chunk.first_tick else merged, tick)
             positions.append(steps)
             velocities.append(np.diff(np.concatenate([before, steps]), axis=0))
-        return Motion(start.tick + 1, np.concatenate(positions), np.concatenate(velocities))
+        return Motion(start.tick + 1, np.concatenate(positions), np.concatenate(velocities), self.servo_steps)
 
 
 class _Walk:
@@ -142,20 +149,23 @@ class _Walk:
         self.position, self.velocity = start.position, start.velocity
         self._predictor = predictor
         self._steps = predictor.servo_steps
-        self._max_turn = predictor.max_change * self._steps**2
+        self._max_turn = predictor.max_change * self._steps * self._steps
         self._slope: Rows | None = None  # at the end of the last curve; None where the joints follow none
 
     def finish(self, plan: Plan, tick: int) -> None:
         """Executes the steps of a tick behind its first one.
 
-        The slope with which the curve of this tick began is that at the end of the curve before, as far as the plan
-        shows it: two corners in a row would need the curve before that one too.
+        The slope with which its curve began follows from the curves before, as far as the plan shows them: it depends on
+        their setpoints, and on a slope further back only where that decides whether there is a corner.
         """
-        rows = [_setpoint(plan, tick + offset) for offset in (-2, -1, 0, 1)]
-        if all(row is not None for row in rows):
-            earlier, before, here, following = rows
-            slope = 0.5 * (here - earlier)
-            self._slope = _curve_through(before, slope, here, following, self._max_turn).end_slope
+        first = max(plan.first_tick, tick - PAST_TICKS)
+        slope = np.zeros_like(self.position)
+        for past in range(first, tick):
+            rows = [_setpoint(plan, past + offset) for offset in range(3)]
+            if any(row is None for row in rows):
+                break
+            slope = _curve_through(rows[0], slope, rows[1], rows[2], self._max_turn).end_slope  # pyright: ignore
+            self._slope = slope
         self._advance(plan, tick, 1)
 
     def advance(self, plan: Plan, tick: int) -> Rows:
@@ -170,7 +180,7 @@ class _Walk:
         slope = self.velocity * self._steps if self._slope is None else self._slope
         ahead = here + slope if following is None else following
         beyond = None if following is None else _setpoint(plan, tick + 2)
-        curve = _curve_through(here, slope, ahead, 2.0 * ahead - here if beyond is None else beyond, self._max_turn)
+        curve = _curve_through(here, slope, ahead, ahead + (ahead - here) if beyond is None else beyond, self._max_turn)
         if following is not None:
             self._slope = curve.end_slope
             return self._follow(curve, first_step, self._steps)
@@ -180,11 +190,12 @@ class _Walk:
 
     def _follow(self, curve: _Curve, first_step: int, end: int) -> Rows:
         """Executes the steps `first_step` to `end` (excluded) of a curve."""
-        times = np.arange(first_step, end) / self._steps
+        step = np.float32(1.0) / np.float32(self._steps)
+        times = np.arange(first_step, end, dtype=np.float32) / np.float32(self._steps)
         path = curve.positions(times)
-        aims = curve.velocities(times + 0.5 / self._steps) / self._steps
+        aims = curve.velocities(times + np.float32(0.5) * step) * step
         for joint in np.flatnonzero(~self._can_follow(curve, path, aims)):
-            path[:, joint] = self._track(curve, int(joint), times, aims[:, joint])
+            path[:, joint] = self._track(curve, joint, times, path[:, joint].copy(), aims[:, joint])
         self._move(path)
         return path
 
@@ -200,26 +211,26 @@ class _Walk:
         free &= (path - stop >= most.lower) & (path + stop <= most.upper)
         return free.all(axis=0) & ~curve.is_corner
 
-    def _track(self, curve: _Curve, joint: int, times: Rows, aims: Rows) -> list[float]:
-        limits, step = self._predictor.limits[joint], 1.0 / self._steps
-        position, velocity = float(self.position[joint]), float(self.velocity[joint])
-        targets = curve.positions(times)[:, joint].tolist()
-        slope, end_slope = float(curve.slope[joint]), float(curve.end_slope[joint])
-        ahead, is_corner = float(curve.next[joint]), bool(curve.is_corner[joint])
-        change = (end_slope - slope) * step * step
-        path = []
-        for here, target, aim in zip(times.tolist(), targets, aims.tolist(), strict=True):
-            corner = Target(ahead - (1.0 - here) * end_slope, end_slope * step) if is_corner else None
-            moved = limits.track(position, velocity, Target(target, aim, change), corner)
+    def _track(self, curve: _Curve, joint: np.intp, times: Rows, targets: Rows, aims: Rows) -> Rows:
+        """The positions of one joint, step by step, [steps]."""
+        limits, one = self._predictor.limits[joint], np.float32(1.0)
+        step = one / np.float32(self._steps)
+        position, velocity = self.position[joint], self.velocity[joint]
+        ahead, end_slope = curve.next[joint], curve.end_slope[joint]
+        change = (end_slope - curve.slope[joint]) * step * step
+        path = np.empty_like(targets)
+        for i, here in enumerate(times):
+            corner = Target(ahead - (one - here) * end_slope, end_slope * step) if curve.is_corner[joint] else None
+            moved = limits.track(position, velocity, Target(targets[i], aims[i], change), corner)
             position, velocity = moved, moved - position
-            path.append(moved)
+            path[i] = moved
         return path
 
     def _brake(self, steps: int) -> Rows:
         """Executes some steps without a setpoint."""
-        path = np.empty((steps, len(self.position)))
+        path = np.empty((steps, len(self.position)), np.float32)
         for row in path:
-            slower = np.maximum(np.abs(self.velocity) - self._predictor.max_change, 0.0)
+            slower = np.maximum(np.abs(self.velocity) - self._predictor.max_change, np.float32(0.0))
             row[:] = np.clip(
                 self.position + np.copysign(slower, self.velocity), self._predictor.lower, self._predictor.upper
             )
@@ -235,4 +246,4 @@ class _Walk:
 
 def _setpoint(plan: Plan, tick: int) -> Rows | None:
     row = tick - plan.first_tick
-    return plan.setpoints[row] if 0 <= row < len(plan.setpoints) else None
+    return plan.setpoints[row].astype(np.float32) if 0 <= row < len(plan.setpoints) else None

@@ -17,7 +17,6 @@ from firmware_bridge.workspace.motion import ArmState, MotionPredictor
 from pi0_edge.protos.serial_link import ChunkResult
 
 JOINTS = len(bench().joints)
-ROUNDING = 2e-5  # float32 near pi, over the steps of a chunk
 
 
 def random_walk(seed: int, rows: int, largest_step: float, start: np.ndarray) -> np.ndarray:
@@ -39,7 +38,7 @@ def count_limits() -> tuple[list[int], list[int]]:
 
 
 def positions(firmware: HostFirmware) -> np.ndarray:
-    return firmware.motion_array()[:, 0].astype(np.float64)
+    return firmware.motion_array()[:, 0]
 
 
 def steps_of_tick(firmware: HostFirmware) -> list[np.ndarray]:
@@ -52,17 +51,17 @@ def steps_of_tick(firmware: HostFirmware) -> list[np.ndarray]:
     return path
 
 
-@pytest.mark.parametrize(("control_hz", "servo_hz"), [(50, 250), (10, 200), (200, 1000)])
+@pytest.mark.parametrize(("control_hz", "servo_hz"), [(50, 250), (100, 500), (200, 1000)])
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), largest_step=st.sampled_from([0.0, 0.01, 0.1, 1.0, 4.0]), moment=st.integers(0, 10))
 def test_the_prediction_is_what_the_core_executes(
     control_hz: int, servo_hz: int, seed: int, largest_step: float, moment: int
 ) -> None:
-    """From rest on to rounding; from a moment within a plan, to what a corner may leave the setpoints by."""
+    """Bit for bit, also beyond the limits, where the state at the start is known."""
     require("make", "gcc")
     table = dataclasses.replace(bench(), control_hz=control_hz, servo_hz=servo_hz)
     firmware = HostFirmware(table).armed()
-    resolution = np.array([joint.resolution for joint in table.joints])
+    resolution = np.array([joint.resolution for joint in table.joints], np.float32)
     home = np.array([round(joint.home / joint.resolution) for joint in table.joints])
     plan, chunk = random_walk(seed, 20, largest_step, home), random_walk(seed + 1, 15, largest_step, home)
     plan[0] = home  # the firmware refuses a first setpoint that is out of reach
@@ -71,12 +70,11 @@ def test_the_prediction_is_what_the_core_executes(
     for _ in range(moment):
         steps_of_tick(firmware)
     firmware.tick()
-    motion = firmware.motion_array().astype(np.float64)
+    motion = firmware.motion_array()
     start = ArmState(firmware.tick_number, motion[:, 0], motion[:, 1])
     entry = first + 12
-    predicted = MotionPredictor(joints_of(table)).predict(
-        start, Plan(first, plan * resolution), Plan(entry, chunk * resolution)
-    )
+    predictor = MotionPredictor(joints_of(table))
+    predicted = predictor.predict(start, Plan(first, (plan.astype(np.float32) * resolution)), Plan(entry, (chunk.astype(np.float32) * resolution)))
     executed = []
     for step in range(1, firmware.servo_steps):
         firmware.servo(step)
@@ -86,17 +84,15 @@ def test_the_prediction_is_what_the_core_executes(
         if tick == entry - 2:  # as late as it may arrive
             assert firmware.play(entry, chunk.tolist()).result == ChunkResult.ACCEPTED
     assert predicted.positions.shape == np.array(executed).shape
-    corner = np.array([joint.acceleration for joint in table.joints]) / control_hz**2 / 8
-    deviation = np.abs(predicted.positions - executed)
-    assert (deviation <= np.where(moment < 2, ROUNDING, corner)).all(), (deviation / corner).max()
+    assert np.array_equal(predicted.positions, executed)
 
 
 def test_without_a_plan_a_joint_at_rest_stays_until_the_chunk_begins() -> None:
     robot = joints_of(bench())
-    start = ArmState(100, robot.home, np.zeros(JOINTS))
+    start = ArmState(100, robot.home.astype(np.float32), np.zeros(JOINTS, np.float32))
     chunk = Plan(104, np.tile(robot.home + 0.1, (5, 1)))
     predictor = MotionPredictor(robot)
     motion = predictor.predict(start, NOTHING, chunk)
     assert motion.first_tick == 101 and len(motion.positions) == 1 + 8 * predictor.servo_steps
-    assert np.array_equal(motion.positions[: 1 + 3 * predictor.servo_steps], np.tile(robot.home, (16, 1)))
+    assert np.array_equal(motion.positions[: 1 + 3 * predictor.servo_steps], np.tile(start.position, (16, 1)))
     assert (motion.positions[17:, 0] > 0).all()
