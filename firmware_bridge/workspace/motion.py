@@ -155,17 +155,15 @@ class _Walk:
     def finish(self, plan: Plan, tick: int) -> None:
         """Executes the steps of a tick behind its first one.
 
-        The slope with which its curve began follows from the curves before, as far as the plan shows them: it depends on
-        their setpoints, and on a slope further back only where that decides whether there is a corner.
+        The slope with which its curve began follows from the curves before, as far as the plan shows them; an arm whose
+        plan begins within them is taken to have been at rest.
         """
-        first = max(plan.first_tick, tick - PAST_TICKS)
-        slope = np.zeros_like(self.position)
-        for past in range(first, tick):
-            rows = [_setpoint(plan, past + offset) for offset in range(3)]
-            if any(row is None for row in rows):
+        self._slope = np.zeros_like(self.position)
+        for past in range(max(plan.first_tick, tick - PAST_TICKS), tick):
+            here, following, after = (_setpoint(plan, past + offset) for offset in range(3))
+            if here is None or following is None or after is None:
                 break
-            slope = _curve_through(rows[0], slope, rows[1], rows[2], self._max_turn).end_slope  # pyright: ignore
-            self._slope = slope
+            self._slope = _curve_through(here, self._slope, following, after, self._max_turn).end_slope
         self._advance(plan, tick, 1)
 
     def advance(self, plan: Plan, tick: int) -> Rows:
