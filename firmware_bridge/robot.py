@@ -71,6 +71,10 @@ class RobotJoints:
         lowest, highest = np.ceil(self.lower / self.resolution), np.floor(self.upper / self.resolution)
         return np.clip(np.rint(positions / self.resolution), lowest, highest).astype(np.int16)
 
+    def of_counts(self, counts: NDArray[np.int16]) -> NDArray[np.float32]:
+        """The positions that the firmware computes from counts, [..., joints]."""
+        return counts.astype(np.float32) * self.resolution.astype(np.float32)
+
 
 def load_joints(robot: str | Path) -> RobotJoints:
     """Reads the joints of a robot.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from firmware_bridge.bridge.schedule import ScheduledChunk
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
 from firmware_bridge.splice import NOTHING, Plan
@@ -55,11 +54,12 @@ class Workspace:
             if telemetry.state not in ACTIVE_STATES:
                 self._plan = NOTHING
 
-    def check(self, chunk: ScheduledChunk, now: float) -> None:
+    def check(self, chunk: Plan, observed_tick: int, now: float) -> None:
         """Passes a chunk that stays in the workspace, or leads back into it.
 
         Args:
-            chunk: As it is to be sent.
+            chunk: The setpoints as they are to be sent, of `RobotJoints.of_counts`.
+            observed_tick: Tick of the observation that it answers; its action k is due at this tick + 1 + k.
             now: The present time in ticks.
 
         Raises:
@@ -74,25 +74,21 @@ class Workspace:
                 "against the workspace"
             )
         start = self._state(recent)
-        planned = self._planned(chunk).since(start.tick + 1)
+        planned = chunk.since(start.tick + 1)
         if not len(planned.setpoints):
             return
         motion = self._predictor.predict(start, plan, planned).since(planned.first_tick)
         if (excursion := self._check.excursion(motion)) is not None:
-            action, ahead_s = excursion.tick - chunk.observed_tick - 1, (excursion.tick - now) * tick_s
+            action, ahead_s = excursion.tick - observed_tick - 1, (excursion.tick - now) * tick_s
             raise ChunkError(
                 f"workspace: {excursion.what}, first at action {action} (tick {excursion.tick}, in {ahead_s:.2f} s)"
             )
 
-    def accepted(self, chunk: ScheduledChunk, first_tick: int) -> None:
-        """Records that the firmware holds a chunk from a tick on."""
+    def accepted(self, chunk: Plan) -> None:
+        """Records setpoints that the firmware holds from their first tick on."""
         with self._lock:
-            newest = self._recent[-1].tick if self._recent else first_tick
-            self._plan = self._plan.since(newest - PAST_TICKS).followed_by(self._planned(chunk).since(first_tick))
-
-    def _planned(self, chunk: ScheduledChunk) -> Plan:
-        """The setpoints as the firmware computes them, float32 [steps, joints]."""
-        return Plan(chunk.first_tick, chunk.counts.astype(np.float32) * self._robot.resolution.astype(np.float32))
+            newest = self._recent[-1].tick if self._recent else chunk.first_tick
+            self._plan = self._plan.since(newest - PAST_TICKS).followed_by(chunk)
 
     def _state(self, recent: tuple[Telemetry, ...]) -> ArmState:
         """The newest state; its velocity is that of the parabola through the last three ticks."""
