@@ -74,7 +74,9 @@ def test_the_prediction_is_what_the_core_executes(
     start = ArmState(firmware.tick_number, motion[:, 0], motion[:, 1])
     entry = first + 12
     predictor = MotionPredictor(joints_of(table))
-    predicted = predictor.predict(start, Plan(first, (plan.astype(np.float32) * resolution)), Plan(entry, (chunk.astype(np.float32) * resolution)))
+    predicted = predictor.predict(
+        start, Plan(first, (plan.astype(np.float32) * resolution)), Plan(entry, (chunk.astype(np.float32) * resolution))
+    )
     executed = []
     for step in range(1, firmware.servo_steps):
         firmware.servo(step)
