@@ -71,9 +71,9 @@ class RobotJoints:
         lowest, highest = np.ceil(self.lower / self.resolution), np.floor(self.upper / self.resolution)
         return np.clip(np.rint(positions / self.resolution), lowest, highest).astype(np.int16)
 
-    def of_counts(self, counts: NDArray[np.int16]) -> NDArray[np.float32]:
-        """The positions that the firmware computes from counts, [..., joints]."""
-        return counts.astype(np.float32) * self.resolution.astype(np.float32)
+    def of_counts(self, counts: NDArray[np.int16]) -> NDArray[np.float64]:
+        """The positions that the firmware computes from counts, each a float32 value, [..., joints]."""
+        return (counts.astype(np.float32) * self.resolution.astype(np.float32)).astype(np.float64)
 
 
 def load_joints(robot: str | Path) -> RobotJoints:

@@ -15,13 +15,12 @@ _AXES = "xyz"
 
 
 class Rule(Protocol):
-    """What one frame must keep to.
+    """What one frame must keep to."""
 
-    Attributes:
-        frame: Place of the frame in the file.
-    """
-
-    frame: int
+    @property
+    def frame(self) -> int:
+        """Place of the frame in the file."""
+        ...
 
     def clearance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far the ball around a frame may still move in any direction, metres, [n]; negative outside.
@@ -88,7 +87,7 @@ def rules(settings: WorkspaceSettings) -> Iterator[Rule]:
 
 
 def _depths(box: Box, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far points lie behind the six faces, metres, [n, 6]: those at the low ends of x, y, z, then at the high ends."""
+    """How far points lie behind the six faces, metres, [n, 6]: those at the low ends of x, y, z, then the others."""
     return np.concatenate([points - box.lowest, box.highest - points], axis=1)
 
 

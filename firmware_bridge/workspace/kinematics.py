@@ -1,8 +1,7 @@
 """Where the frames of a workspace are in the model, and how far each joint can move them.
 
-The model is read by MuJoCo, from MJCF or URDF, and only its kinematics are used. MuJoCo is imported when the first model
-is read: a bridge without a workspace runs where it is not installed. Its one wheel (6 MB, also for aarch64) reads both
-formats; Pinocchio, the alternative, needs twelve packages of 75 MB.
+The model is read by MuJoCo, from MJCF or URDF, and only its kinematics are used. MuJoCo is imported when the first
+model is read: a bridge without a workspace runs where it is not installed. docs/workspace.md says why MuJoCo.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -36,7 +35,8 @@ def _mujoco() -> Any:
         ) from error
     except Exception as error:  # what it raises about OpenGL depends on MUJOCO_GL and on the libraries
         raise MissingDependencyError(
-            f"MuJoCo cannot be loaded ({type(error).__name__}: {error}); the bridge draws nothing: set MUJOCO_GL=disable"
+            f"MuJoCo cannot be loaded ({type(error).__name__}: {error}); a workspace draws nothing: set "
+            "MUJOCO_GL=disable"
         ) from error
     return mujoco
 
@@ -73,7 +73,7 @@ class Kinematics:
         """Reads the model.
 
         Raises:
-            ConfigError: The model cannot be read, or does not fit the file or the robot; the message lists all mistakes.
+            ConfigError: The model cannot be read, or does not fit file or robot; the message lists all mistakes.
             MissingDependencyError: MuJoCo is not installed.
         """
         self._mujoco = _mujoco()
@@ -92,7 +92,7 @@ class Kinematics:
         self._addresses = [joint.address for joint in self._moved]
         self._numbers = [joint.number for joint in self._moved]
 
-    def at(self, positions: NDArray[np.floating], half_widths: NDArray[np.floating]) -> FramePositions:
+    def at(self, positions: NDArray[np.float64], half_widths: NDArray[np.float64]) -> FramePositions:
         """The frames at some positions of the joints.
 
         The reach of a frame follows from the joints between it and the world, from the tip to the base. Let the joints
@@ -173,7 +173,8 @@ class Kinematics:
         joints = [self._model.joint(number).name for number in range(self._model.njnt)]
         for joint in settings.joints:
             if joint.joint not in joints:
-                yield f"joints: {joint.robot_joint}: the model has no joint {joint.joint!r}; {advice(joint.joint, joints)}"
+                hint = advice(joint.joint, joints)
+                yield f"joints: {joint.robot_joint}: the model has no joint {joint.joint!r}; {hint}"
             else:
                 yield from self._mistakes_in_limits(joint, robot)
         for name in settings.held:
@@ -212,8 +213,8 @@ class Kinematics:
         allowed = _LIMIT_TOLERANCE * (highest - lowest)
         if ends[0] < lowest - allowed or ends[1] > highest + allowed:
             yield (
-                f"joints: {joint.robot_joint} moves {joint.joint!r} from {ends[0]:g} to {ends[1]:g}, but the model's joint "
-                f"goes from {lowest:g} to {highest:g}; check scale and offset, and the limits of robot and model"
+                f"joints: {joint.robot_joint} moves {joint.joint!r} from {ends[0]:g} to {ends[1]:g}, but the model's "
+                f"joint goes from {lowest:g} to {highest:g}; check scale and offset, and the limits of robot and model"
             )
 
 

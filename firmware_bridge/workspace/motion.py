@@ -1,14 +1,14 @@
 """What the firmware will make of setpoints: the commanded position of every joint after every servo step.
 
-It follows `core/setpoint_curve.c` and `core/control.c` tick by tick, in their float32 arithmetic, so that the result is
-the firmware's bit for bit where the start is known (docs/motion.md). Where joints can follow their curves, the steps of a
-tick are computed for all of them at once; a joint that a limit holds back goes through the limiter, step by step.
+It follows `core/setpoint_curve.c` and `core/control.c` tick by tick, in their float32 arithmetic, so that the result
+is the firmware's bit for bit where the start is known (docs/motion.md). Where joints can follow their curves, the steps
+of a tick are computed for all of them at once; a joint that a limit holds back goes through the limiter, step by step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from firmware_bridge.workspace.limiter import JointLimits, Target
 PAST_TICKS = 8
 """Ticks before the newest telemetry whose setpoints say more about the present curve."""
 
-Rows = NDArray[np.float32]
+Rows: TypeAlias = NDArray[np.floating[Any]]  # float32
 
 
 class ArmState(NamedTuple):
@@ -158,12 +158,13 @@ class _Walk:
         The slope with which its curve began follows from the curves before, as far as the plan shows them; an arm whose
         plan begins within them is taken to have been at rest.
         """
-        self._slope = np.zeros_like(self.position)
+        slope = np.zeros_like(self.position)
         for past in range(max(plan.first_tick, tick - PAST_TICKS), tick):
             here, following, after = (_setpoint(plan, past + offset) for offset in range(3))
             if here is None or following is None or after is None:
                 break
-            self._slope = _curve_through(here, self._slope, following, after, self._max_turn).end_slope
+            slope = _curve_through(here, slope, following, after, self._max_turn).end_slope
+        self._slope = slope
         self._advance(plan, tick, 1)
 
     def advance(self, plan: Plan, tick: int) -> Rows:

@@ -1,9 +1,9 @@
 """Whether the frames stay in their workspace on a motion, and where they first leave it.
 
-The motion is known after every servo step. Between two steps a joint lies between its two positions, and where it brakes
-from one of them, between that and where it comes to rest. So in an interval every joint lies in a range, and the frames
-within a reach of where they are in the middle of these ranges (`Kinematics.at`). An interval is first a whole tick; where
-the reach of that is too large to decide, its servo steps are looked at one by one.
+The motion is known after every servo step. Between two steps a joint lies between its two positions, and where it
+brakes from one of them, between that and where it comes to rest. So in an interval every joint lies in a range, and the
+frames within a reach of where they are in the middle of these ranges (`Kinematics.at`). An interval is first a whole
+tick; where the reach of that is too large to decide, its servo steps are looked at one by one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Excursion(NamedTuple):
 class Intervals(NamedTuple):
     """Ranges of the joints, in the order of time: the tick of each [n], lower and upper ends [n, joints]."""
 
-    ticks: NDArray[np.int64]
+    ticks: NDArray[np.intp]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Intervals(NamedTuple):
 class _Clearances:
     """Of one rule at the intervals, [n]: at the middle of their ranges, and how much of it the ranges may take."""
 
-    ticks: NDArray[np.int64]
+    ticks: NDArray[np.intp]
     points: NDArray[np.float64]
     middle: NDArray[np.float64]
     reach: NDArray[np.float64]
@@ -138,39 +138,38 @@ class Ranges:
         upper: NDArray[np.float64],
         max_change: NDArray[np.float64],
     ) -> None:
-        self._motion = motion
-        self._steps = motion.servo_steps
         positions, velocities = motion.positions.astype(np.float64), motion.velocities.astype(np.float64)
         rest = np.clip(positions + velocities * np.abs(velocities) / (2.0 * max_change), lower, upper)
-        self._lower, self._upper = np.minimum(positions, rest), np.maximum(positions, rest)
+        lowest, highest = np.minimum(positions, rest), np.maximum(positions, rest)
+        self._steps = motion.servo_steps
+        self._start = lowest[:1], highest[:1]
+        self._lower = np.minimum(lowest[:-1], lowest[1:])  # of each servo step, with the one before
+        self._upper = np.maximum(highest[:-1], highest[1:])
+        self._ticks = motion.first_tick + np.arange(len(self._lower)) // self._steps
 
     def ticks(self) -> Intervals:
         """Where the motion begins, then each of its ticks from the last servo step of the one before, [1 + ticks]."""
-        first, count = self._motion.first_tick, (len(self._lower) - 1) // self._steps
-        lower = np.minimum(self._by_tick(self._lower).min(axis=1), self._lower[self._steps :: self._steps])
-        upper = np.maximum(self._by_tick(self._upper).max(axis=1), self._upper[self._steps :: self._steps])
+        by_tick = (-1, self._steps, self._lower.shape[1])
+        start_lower, start_upper = self._start
         return Intervals(
-            np.concatenate([[first], np.arange(first, first + count)]),
-            np.concatenate([self._lower[:1], lower]),
-            np.concatenate([self._upper[:1], upper]),
+            np.concatenate([self._ticks[:1], self._ticks[:: self._steps]]),
+            np.concatenate([start_lower, self._lower.reshape(by_tick).min(axis=1)]),
+            np.concatenate([start_upper, self._upper.reshape(by_tick).max(axis=1)]),
         )
 
     def refined(self, undecided: NDArray[np.bool_]) -> Intervals:
-        """The same, with each of these ticks as its servo steps."""
-        ticks = self.ticks()
-        lower = np.minimum(self._lower[:-1], self._lower[1:])
-        upper = np.maximum(self._upper[:-1], self._upper[1:])
-        parts = [Intervals(*(column[:1] for column in ticks))]
-        for index in range(1, len(ticks.ticks)):
-            steps = slice((index - 1) * self._steps, index * self._steps)
-            if undecided[index]:
-                parts.append(Intervals(ticks.ticks[index].repeat(self._steps), lower[steps], upper[steps]))
-            else:
-                parts.append(Intervals(*(column[index : index + 1] for column in ticks)))
-        return Intervals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-    def _by_tick(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return rows[:-1].reshape(-1, self._steps, rows.shape[1])
+        """The same, with each of these ticks, [1 + ticks], as its servo steps."""
+        coarse = self.ticks()
+        kept = ~undecided
+        kept[0] = True  # where the motion begins has no steps
+        steps = undecided[1:].repeat(self._steps)
+        ticks = np.concatenate([coarse.ticks[kept], self._ticks[steps]])
+        order = np.argsort(ticks, kind="stable")
+        return Intervals(
+            ticks[order],
+            np.concatenate([coarse.lower[kept], self._lower[steps]])[order],
+            np.concatenate([coarse.upper[kept], self._upper[steps]])[order],
+        )
 
 
 def _mm(metres: float) -> str:

@@ -10,7 +10,7 @@ A workspace is a YAML file with these fields; lengths in metres, in the world fr
         - {joint: vx300s_left/left_finger, scale: 0.036, offset: 0.021}
         - {joint: vx300s_left/right_finger, scale: -0.036, offset: -0.021}
     held: {}                      # optional: model joint -> position, for joints that the robot does not move
-    frames:                       # points of the robot: a body (in URDF a link) or a site, moved by `offset` in its frame
+    frames:                       # points of the robot, `offset` from a body (in URDF a link) or a site, in its frame
       left_hand: {body: vx300s_left/gripper_link, offset: [0.1, 0, 0], radius: 0.03}
     margin: 0.01                  # optional: kept from every face
     allowed:                      # a frame must lie in one of the boxes that name it

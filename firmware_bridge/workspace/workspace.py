@@ -1,4 +1,4 @@
-"""The workspace of a bridge: it follows what the arm does, and refuses chunks whose path leaves the boxes of its file."""
+"""The workspace of a bridge: follows what the arm does, and refuses chunks whose path leaves the boxes of a file."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Workspace:
         tick_s = 1.0 / self._robot.control_hz
         if not recent or (now - recent[-1].tick) * tick_s > _OLDEST_S:
             raise ChunkError(
-                f"the arm has not reported a tick for {_OLDEST_S:g} s, so that the path from where it is cannot be checked "
-                "against the workspace"
+                f"workspace: the arm has not reported a tick for {_OLDEST_S:g} s, so that the path from where it is "
+                "cannot be checked; wait for telemetry"
             )
         start = self._state(recent)
         planned = chunk.since(start.tick + 1)
@@ -110,5 +110,5 @@ class Workspace:
     def excursion_at(self, positions: np.ndarray) -> Excursion | None:
         """What is wrong with an arm at rest, [joints], in physical units; None where it is inside."""
         state = ArmState(0, positions.astype(np.float32), np.zeros(self._robot.count, np.float32))
-        at_rest = Plan(1, state.position[None])
+        at_rest = Plan(1, positions[None])
         return self._check.excursion(self._predictor.predict(state, NOTHING, at_rest))

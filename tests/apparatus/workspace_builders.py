@@ -82,4 +82,4 @@ def telemetry(tick: int, executed: np.ndarray, state: State = State.RUNNING) -> 
 
 
 def as_sent(robot: RobotJoints, first_tick: int, setpoints: np.ndarray) -> Plan:
-    return Plan(first_tick, robot.of_counts(robot.to_counts(setpoints)))  # pyright: ignore[reportArgumentType]
+    return Plan(first_tick, robot.of_counts(robot.to_counts(setpoints)))

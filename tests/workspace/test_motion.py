@@ -1,4 +1,4 @@
-"""The predicted motion is that of the compiled core, for any setpoints, rates and moments at which a chunk replaces another."""
+"""The predicted motion is that of the compiled core: any setpoints, rates, and moments at which a chunk enters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random_walk(seed: int, rows: int, largest_step: float, start: np.ndarray) ->
     moved = start + largest_step * np.where(share, smooth / max(1.0, np.abs(smooth).max()), rough) / [
         joint.resolution for joint in bench().joints
     ]
-    return np.clip(moved, *(np.array(limits) for limits in count_limits())).round().astype(int)
+    return np.clip(moved, *(np.array(limits) for limits in count_limits())).round().astype(np.int16)
 
 
 def count_limits() -> tuple[list[int], list[int]]:
@@ -61,7 +61,7 @@ def test_the_prediction_is_what_the_core_executes(
     require("make", "gcc")
     table = dataclasses.replace(bench(), control_hz=control_hz, servo_hz=servo_hz)
     firmware = HostFirmware(table).armed()
-    resolution = np.array([joint.resolution for joint in table.joints], np.float32)
+    robot = joints_of(table)
     home = np.array([round(joint.home / joint.resolution) for joint in table.joints])
     plan, chunk = random_walk(seed, 20, largest_step, home), random_walk(seed + 1, 15, largest_step, home)
     plan[0] = home  # the firmware refuses a first setpoint that is out of reach
@@ -73,10 +73,8 @@ def test_the_prediction_is_what_the_core_executes(
     motion = firmware.motion_array()
     start = ArmState(firmware.tick_number, motion[:, 0], motion[:, 1])
     entry = first + 12
-    predictor = MotionPredictor(joints_of(table))
-    predicted = predictor.predict(
-        start, Plan(first, (plan.astype(np.float32) * resolution)), Plan(entry, (chunk.astype(np.float32) * resolution))
-    )
+    predictor = MotionPredictor(robot)
+    predicted = predictor.predict(start, Plan(first, robot.of_counts(plan)), Plan(entry, robot.of_counts(chunk)))
     executed = []
     for step in range(1, firmware.servo_steps):
         firmware.servo(step)

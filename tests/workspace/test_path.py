@@ -1,4 +1,4 @@
-"""A path that leaves the workspace is found wherever it leaves, compared with dense sampling; a way back in is not refused."""
+"""A path that leaves the workspace is found, compared with dense sampling; a way back in is not refused."""
 
 from __future__ import annotations
 
