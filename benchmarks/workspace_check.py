@@ -3,8 +3,8 @@
     python -m benchmarks.workspace_check [--chunks 100]
 
 Two ALOHA arms of gym-aloha's model (extra `sim`), both hands in one allowed box and outside of a forbidden one; chunks
-of 50 actions, 14 joints, from an arm at rest. In milliseconds of this process's processor time, so that what else runs on
-the machine counts little: best, median and worst of the chunks.
+of 50 actions, 14 joints, from an arm at rest. In milliseconds of this process's processor time, so that what else runs
+on the machine counts little: best, median and worst of the chunks.
 
 * `at rest`: every action is the position of the arm;
 * `smooth`: sines of 0.15 rad, every joint within its limits but at the begin, where it is not yet moving;

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from workspace_builders import PLANAR, PLANAR_FILE, aloha_content, changed, planar_content, written
 
 from firmware_bridge.robot import load_joints
@@ -21,6 +22,9 @@ pytest.importorskip("mujoco", reason="mujoco is not installed")
 def test_the_files_of_the_tests_and_of_the_documentation_are_right(tmp_path: Path) -> None:
     Workspace(PLANAR_FILE, PLANAR)
     Workspace(written(tmp_path, aloha_content()), load_joints("aloha"))
+    page = (Path(__file__).parents[2] / "docs" / "workspace.md").read_text()
+    documented = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    Workspace(written(tmp_path, documented | {"model": aloha_content()["model"]}), load_joints("aloha"))
 
 
 @pytest.mark.parametrize(
