@@ -1,9 +1,12 @@
 """Throughput and latency of chunks over the serial link, against the rate of the UART.
 
-    python -m benchmarks.serial_link [--board qemu] [--joints 32] [--baud 921600] [--seconds 4]
+    python -m benchmarks.serial_link [--board qemu] [--joints 32] [--baud 921600] [--seconds 4] [--runs 3]
 
 Chunks of 50 steps go through the bridge's own player, a pseudo-terminal and the paced wire to the firmware: its image
 in QEMU (`qemu`), or its core as a library (`library`), since QEMU takes bytes more slowly than a fast line brings them.
+Nor does it hold the board back: a line on which the board has to wait is measured with the library alone. Of several
+runs the one is printed that other work on the machine disturbed least: fewest chunks not taken, then fewest telemetry
+lost, then the fastest.
 
 * `alone`: time from the call to the firmware's ACCEPTED, one chunk every 0.5 s: p50 and max, beside the time that its
   bytes spend on the wire;
@@ -89,7 +92,7 @@ def library_port(library: Path, directory: Path, baud: int) -> Iterator[str]:
     """The core as a library behind the paced wire."""
     serial, control = directory / f"serial-{baud}", directory / f"control-{baud}"
     board = start_child(
-        [sys.executable, "-m", "benchmarks.library_board", str(library), str(serial)],
+        [sys.executable, "-m", "benchmarks.library_board", str(library), str(serial), str(baud)],
         log=directory / "board.log",
         urgent=True,
     )
@@ -103,6 +106,8 @@ def library_port(library: Path, directory: Path, baud: int) -> Iterator[str]:
     finally:
         stop_child(wire)
         stop_child(board)
+        for path in (serial, control):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -192,8 +197,17 @@ class Measurement:
         return ToHost(telemetry / seconds, measured / seconds, share, float(p50), float(p99))
 
 
-def measure(port: str, robot: RobotJoints, baud: int, seconds: float) -> str:
-    """One row of the table."""
+class Row(NamedTuple):
+    """One row of the table; rows compare by how much the machine disturbed them, the least first."""
+
+    refused: int
+    lost: int
+    slowness: float
+    text: str
+
+
+def measure(port: str, robot: RobotJoints, baud: int, seconds: float) -> Row:
+    """One board at one rate."""
     run = Measurement(port, robot, baud)
     try:
         alone = 1e3 * np.array(run.alone(seconds))
@@ -206,13 +220,20 @@ def measure(port: str, robot: RobotJoints, baud: int, seconds: float) -> str:
     refused = sum(report.outcome != ChunkReport.ACCEPTED for report in run.reports)
     again = sum(report.retransmissions for report in run.reports)
     lost = run.ticks[-1] - run.ticks[0] + 1 - len(run.ticks)
-    return (
+    text = (
         f"{baud:>8} {1e3 * run.on_wire_s:>8.1f} {np.median(alone):>8.1f} {alone.max():>8.1f} {rate:>9.1f} "
         f"{rate * run.on_wire_s:>7.0%} {rate * STEPS * TICK_S:>6.1f} {1e3 * ping_s:>8.1f} "
         f"{to_host.telemetry_hz:>7.1f} {to_host.measured_hz:>7.1f} {to_host.line_share:>7.0%} "
         f"{to_host.age_p50_ms:>7.0f} {to_host.age_p99_ms:>7.0f} "
         f"{len(run.reports):>7} {refused:>7} {again:>6} {counters.receive_overruns if counters else 0:>8} {lost:>5}"
     )
+    return Row(refused, lost, 1.0 / rate, text)
+
+
+def made_share(joints: int, baud: int) -> float:
+    """The share of the line that telemetry and measurements would take if all of them were sent."""
+    each_tick = size_of(Telemetry.LAYOUT, 4 * joints) + size_of(Measured.LAYOUT, 2 * joints * len(MeasuredRow))
+    return each_tick * BITS_PER_BYTE / baud / TICK_S
 
 
 HEADER = (
@@ -232,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--joints", type=int, action="append")
     parser.add_argument("--baud", type=int, action="append")
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--runs", type=int, default=1)
     options = parser.parse_args(arguments)
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)  # as the bridge does
@@ -246,8 +268,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 program = build(table, target, Path(folder))
                 for baud in options.baud or RATES:
-                    with port_of(program, Path(folder), baud) as port:
-                        print(measure(port, joints_of(table), baud, options.seconds), flush=True)
+                    if kind == "qemu" and made_share(joints, baud) > 1.0:
+                        print(f"{baud:>8} the board makes more than this line carries: see library")
+                        continue
+                    rows = []
+                    for _ in range(options.runs):
+                        with port_of(program, Path(folder), baud) as port:
+                            rows.append(measure(port, joints_of(table), baud, options.seconds))
+                    print(min(rows).text, flush=True)
 
 
 if __name__ == "__main__":
