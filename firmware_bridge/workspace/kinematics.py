@@ -180,6 +180,8 @@ class Kinematics:
         for name in settings.held:
             if name not in joints:
                 yield f"held: the model has no joint {name!r}; {advice(name, joints)}"
+            elif not self._is_hinge_or_slide(name):
+                yield f"held: {name!r} is neither a hinge nor a slide of the model"
         known = {
             "body": [self._model.body(number).name for number in range(self._model.nbody)],
             "site": [self._model.site(number).name for number in range(self._model.nsite)],
@@ -200,11 +202,15 @@ class Kinematics:
                         "the robot it is, or under held where it stays"
                     )
 
+    def _is_hinge_or_slide(self, joint: str) -> bool:
+        kinds = self._mujoco.mjtJoint
+        return int(self._model.joint(joint).type[0]) in (int(kinds.mjJNT_HINGE), int(kinds.mjJNT_SLIDE))
+
     def _mistakes_in_limits(self, joint: ModelJoint, robot: RobotJoints) -> Iterator[str]:
-        found, kinds = self._model.joint(joint.joint), self._mujoco.mjtJoint
-        if int(found.type[0]) not in (int(kinds.mjJNT_HINGE), int(kinds.mjJNT_SLIDE)):
+        if not self._is_hinge_or_slide(joint.joint):
             yield f"joints: {joint.robot_joint}: {joint.joint!r} is neither a hinge nor a slide of the model"
             return
+        found = self._model.joint(joint.joint)
         if not self._model.jnt_limited[found.id]:
             return
         place = robot.names.index(joint.robot_joint)

@@ -53,10 +53,14 @@ class Motion(NamedTuple):
     velocities: Rows
     servo_steps: int
 
-    def since(self, tick: int) -> Motion:
-        """The motion from a tick on."""
-        start = (tick - self.first_tick) * self.servo_steps
-        return Motion(tick, self.positions[start:], self.velocities[start:], self.servo_steps)
+    def between(self, tick: int, last_tick: int) -> Motion:
+        """The motion from a tick to another, both included."""
+        start, end = ((at - self.first_tick) * self.servo_steps for at in (tick, last_tick + 1))
+        return Motion(tick, self.positions[start : end + 1], self.velocities[start : end + 1], self.servo_steps)
+
+    def row_of(self, tick: int) -> int:
+        """The row of the first servo step of a tick; the last row for a tick after the end."""
+        return min(1 + (tick - self.first_tick) * self.servo_steps, len(self.positions) - 1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class MotionPredictor:
         self.limits = [JointLimits(*numbers) for numbers in of_joints]
 
     def predict(self, start: ArmState, plan: Plan, chunk: Plan) -> Motion:
-        """The motion from the tick after `start` to the last tick of a chunk.
+        """The motion from the tick after `start` until the joints are at rest behind the last tick of a chunk.
 
         Args:
             start: The newest state that telemetry reported.
@@ -134,7 +138,9 @@ class MotionPredictor:
         walk = _Walk(self, start)
         walk.finish(plan if start.tick + 1 < chunk.first_tick else merged, start.tick)
         positions, velocities = [walk.position[None]], [walk.velocity[None]]
-        for tick in range(start.tick + 1, chunk.last_tick + 1):
+        tick = start.tick
+        while tick < chunk.last_tick or walk.velocity.any():
+            tick += 1
             before = walk.position[None]
             steps = walk.advance(plan if tick + 1 < chunk.first_tick else merged, tick)
             positions.append(steps)

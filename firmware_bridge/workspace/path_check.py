@@ -86,6 +86,16 @@ class PathCheck:
         found = [self._judge(rule, of_rule) for rule, of_rule in zip(self._rules, fine, strict=True)]
         return min((excursion for excursion in found if excursion), key=lambda excursion: excursion.tick, default=None)
 
+    def outside(self, positions: NDArray[np.float64]) -> list[str]:
+        """What an arm at rest does not keep to, as text.
+
+        Args:
+            positions: [joints], units.
+        """
+        points = self._kinematics.at(positions[None], np.zeros_like(positions)[None]).points[0]
+        depths = [(rule, -float(rule.clearance(points[None, rule.frame])[0])) for rule in self._rules]
+        return [f"{rule.describe(points[rule.frame])} by {_mm(depth)}" for rule, depth in depths if depth > 0]
+
     def _clearances(self, intervals: Intervals) -> list[_Clearances]:
         middle, half = 0.5 * (intervals.lower + intervals.upper), 0.5 * (intervals.upper - intervals.lower)
         frames = self._kinematics.at(middle, half)

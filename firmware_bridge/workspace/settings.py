@@ -128,7 +128,8 @@ def check(path: Path, mistakes: Iterator[str] | Collection[str]) -> None:
 
 
 def advice(name: object, known: Collection[str]) -> str:
-    """The known name that is nearest, or all of them."""
+    """The known name that is nearest, or all of them; what has no name is left out."""
+    known = [one for one in known if one]
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known) or 'none'}"
 
@@ -150,9 +151,7 @@ def _mistakes(content: Mapping[str, Any], robot: str, joints: Collection[str]) -
     if not _is_number(content.get("margin", _MARGIN)) or content.get("margin", _MARGIN) < 0:
         yield f"margin is {content['margin']!r}, expected metres, 0 or more"
     yield from _mistakes_in_joints(content.get("joints", {}), joints)
-    for name, position in content.get("held", {}).items():
-        if not _is_number(position):
-            yield f"held: {name} is {position!r}, expected a number"
+    yield from _mistakes_in_held(content.get("held", {}), content.get("joints", {}))
     frames = content.get("frames", {})
     if "frames" in content and not frames:
         yield "frames is empty; name at least one point of the robot"
@@ -193,6 +192,16 @@ def _mistakes_in_joints(entries: Mapping[str, Any], known: Collection[str]) -> I
             if joint in moved:
                 yield f"{where}: {joint} is moved by {moved[joint]} already"
             moved[joint] = name
+
+
+def _mistakes_in_held(held: Mapping[str, Any], joints: Mapping[str, Any]) -> Iterator[str]:
+    for name, position in held.items():
+        if not _is_number(position):
+            yield f"held: {name} is {position!r}, expected a number"
+    for robot_joint, listed in joints.items():
+        for entry in listed if isinstance(listed, list) else [listed]:
+            if isinstance(entry, Mapping) and entry.get("joint") in held:
+                yield f"held: {entry['joint']} is moved by {robot_joint}; take it out of held or of joints"
 
 
 def _mistakes_in_frame(where: str, entry: Any) -> Iterator[str]:

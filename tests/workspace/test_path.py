@@ -58,7 +58,8 @@ def path_check(name: str) -> PathCheck:
 def motion_to(name: str, setpoints: np.ndarray, start: np.ndarray) -> Motion:
     robot, _, _ = parts(name)
     state = ArmState(LAST, start.astype(np.float32), np.zeros(robot.count, np.float32))
-    return MotionPredictor(robot).predict(state, NOTHING, as_sent(robot, FIRST, setpoints)).since(FIRST)
+    chunk = as_sent(robot, FIRST, setpoints)
+    return MotionPredictor(robot).predict(state, NOTHING, chunk).between(FIRST, chunk.last_tick)
 
 
 def at(name: str, *positions: float) -> np.ndarray:
@@ -240,24 +241,6 @@ class TestOfTheBridge:
         workspace.accepted(first)
         goes_on = as_sent(PLANAR, LAST + 12, np.tile(away[10], (10, 1)))
         assert self.refusal(workspace, goes_on) == ""
-        motion = MotionPredictor(PLANAR).predict(workspace._state(workspace._recent), workspace._plan, goes_on)
-        np.testing.assert_allclose(motion.since(LAST + 12).positions[0], away[10], atol=0.02)
-
-    def test_a_plan_ends_with_the_arm(self) -> None:
-        workspace = self.workspace(at("planar", 0.0))
-        workspace.accepted(as_sent(PLANAR, LAST + 2, np.tile(at("planar", 0.1), (20, 1))))
-        workspace.on_telemetry(telemetry(LAST + 1, at("planar", 0.0), State.SAFE))
-        assert workspace._plan is NOTHING
-
-    def test_the_velocity_is_that_of_the_last_three_ticks_and_unknown_after_a_gap(self) -> None:
-        workspace = Workspace(PLANAR_FILE, PLANAR)
-        positions = 0.5 * 10.0 * (np.arange(3) * 0.02) ** 2  # constant acceleration of 10 rad/s²
-        for tick, position in enumerate(positions):
-            workspace.on_telemetry(telemetry(tick, at("planar", position)))
-        state = workspace._state(workspace._recent)
-        assert state.velocity[0] * PLANAR.servo_hz == pytest.approx(10.0 * 0.04, rel=1e-4)
-        workspace.on_telemetry(telemetry(9, at("planar", 1.0)))
-        assert not workspace._state(workspace._recent).velocity.any()
 
 
 def test_a_home_that_is_outside_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

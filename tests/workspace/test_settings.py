@@ -45,6 +45,7 @@ def test_the_files_of_the_tests_and_of_the_documentation_are_right(tmp_path: Pat
         ("joints/reach/scale", -0.1, r"from -0.1 to 0, but the model's joint goes from 0 to 0.1"),
         ("joints/reach", None, "tip is moved by the model's joint 'extension'; say under joints"),
         ("held", {"elbw": 0.0}, "held: the model has no joint 'elbw'; did you mean elbow"),
+        ("held", {"elbow": 0.0}, "held: elbow is moved by elbow; take it out of held or of joints"),
         ("frames/tip/body", "tipp", "the model has no body 'tipp'; did you mean tip"),
         ("frames/tip/body", "base", "no joint under joints moves body 'base'"),
         ("frames/tip/site", "tip", "give either body or site"),
@@ -81,12 +82,17 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         load_settings(tmp_path / "absent.yaml", "planar_arm", PLANAR.names)
 
 
-def test_a_held_joint_stays_where_the_file_says(tmp_path: Path) -> None:
+def test_a_held_joint_stays_where_the_file_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = changed(changed(planar_content(), "joints/reach", None), "held", {"extension": 0.1})
     content = changed(content, "allowed/bench/max", [0.64, 0.1, 0.5])  # stretched out the tip is at 0.65
-    workspace = Workspace(written(tmp_path, content), PLANAR)
-    excursion = workspace.excursion_at(PLANAR.home)
-    assert excursion is not None and "tip leaves the allowed box bench above its max x by 15 mm" in excursion.what
+    Workspace(written(tmp_path, content), PLANAR)
+    assert "tip leaves the allowed box bench above its max x by 15 mm" in caplog.text
+
+
+def test_a_joint_that_neither_turns_nor_slides_is_refused(tmp_path: Path) -> None:
+    content = aloha_content() | {"held": {"red_box_joint": 0.0}}
+    with pytest.raises(ConfigError, match="'red_box_joint' is neither a hinge nor a slide"):
+        Workspace(written(tmp_path, content), load_joints("aloha"))
 
 
 def test_the_bridge_says_that_its_workspace_is_wrong_before_it_opens_the_port(tmp_path: Path) -> None:
