@@ -42,9 +42,13 @@ class LeaseError(BridgeError):
     """Another client holds the arm, or this client no longer does."""
 
 
+class CalibrationError(BridgeError):
+    """What was measured of the joints cannot be their calibration: one was not moved, or is silent."""
+
+
 class AccessError(BridgeError):
     """The certificate of this client does not have the role that the call needs."""
 
 
 class EmulatorError(BridgeError):
-    """The emulated board cannot be started or has died."""
+    """Emulated hardware cannot be started, refuses a command or has died."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pi0_edge.ptq.verdict import Thresholds
     from pi0_edge.quant.schemes import SCHEMES, Scheme
     from pi0_edge.robots import Robot, load_robot
+    from pi0_edge.run.robot_run import RobotRun
     from pi0_edge.serving.policy_client import PolicyClient
     from pi0_edge.serving.policy_server import PolicyServer
     from pi0_edge.sim.record import record
@@ -66,6 +67,7 @@ _MODULES = {
     "QuantizationError": "pi0_edge.errors",
     "QuantizedPolicy": "pi0_edge.ptq.pipeline",
     "Robot": "pi0_edge.robots",
+    "RobotRun": "pi0_edge.run.robot_run",
     "SCHEMES": "pi0_edge.quant.schemes",
     "Scheme": "pi0_edge.quant.schemes",
     "ServingError": "pi0_edge.errors",
@@ -100,6 +102,7 @@ __all__ = [  # noqa: RUF022 - the order of `_MODULES`
     "QuantizationError",
     "QuantizedPolicy",
     "Robot",
+    "RobotRun",
     "SCHEMES",
     "Scheme",
     "ServingError",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pi0_edge.cameras.v4l2_device import list_v4l2_cameras
 from pi0_edge.errors import CheckpointError
 from pi0_edge.installed_packages import foreign_fault, numpy_advice, pyserial_advice, upgrade, version_conflicts
 from pi0_edge.shipped import shipped_checkpoint
@@ -305,7 +306,7 @@ def checkpoint() -> Check:
     return Check("shipped policy", "pass", f"{folder} ({size / 1e6:.1f} MB)")
 
 
-# The robot: serial ports and real-time rights of the bridge.
+# The robot: serial ports, cameras, and real-time rights of the bridge.
 
 LOCKED_MEMORY = 256 * 2**20
 _LIMITS_FILE = "/etc/security/limits.d/90-pi0-edge.conf"
@@ -327,6 +328,19 @@ def serial_ports() -> Check:
         fix = "sudo usermod -aG dialout $USER, then log out and in again"
         return Check("serial ports", "warn", f"no permission for {', '.join(closed)}", fix)
     return Check("serial ports", "pass", ", ".join(ports))
+
+
+def cameras() -> Check:
+    """V4L2 cameras of this machine, and whether this user may open them."""
+    found = list_v4l2_cameras()
+    if not found:
+        return Check("cameras", "warn", "no V4L2 camera; the demo needs none, a robot does", "ls -l /dev/v4l/by-path")
+    refused = [camera.refusal for camera in found if camera.refusal]
+    if refused:
+        return Check("cameras", "warn", "; ".join(refused), "sudo usermod -aG video $USER, then log out and in again")
+    if importlib.util.find_spec("av") is None:
+        return Check("cameras", "warn", "PyAV is not installed, which decodes their images", pip("cameras"))
+    return Check("cameras", "pass", "; ".join(f"{camera.card} at {camera.names[0]}" for camera in found))
 
 
 def scheduling() -> Check:
@@ -369,6 +383,7 @@ _CHECKS: tuple[Callable[[], Check], ...] = (
     rendering,
     checkpoint,
     serial_ports,
+    cameras,
     scheduling,
     locked_memory,
 )

@@ -25,8 +25,16 @@ class ObservationError(Pi0EdgeError):
     """An observation (image, state, prompt) has the wrong shape, type or values."""
 
 
+class CameraError(Pi0EdgeError):
+    """A camera cannot be opened, gives no image that can be used, or its images were taken too far apart."""
+
+
 class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
+
+
+class RecordingError(Pi0EdgeError):
+    """A recording of a run cannot be written, or what is read as one is none, is damaged or lacks what is asked for."""
 
 
 class QuantizationError(Pi0EdgeError):

@@ -92,7 +92,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "clock", "age", "joints", "fault_joint", "faults")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "limits_hash", "clock", "age", "joints", "fault_joint", "faults")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,7 @@ class Status(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     JOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_HASH_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     JOINTS_FIELD_NUMBER: _ClassVar[int]
@@ -116,12 +117,13 @@ class Status(_message.Message):
     counters: LinkCounters
     round_trip_ms: float
     joint_names: _containers.RepeatedScalarFieldContainer[str]
+    limits_hash: int
     clock: ClockEstimate
     age: AgeOfInformation
     joints: _containers.RepeatedCompositeFieldContainer[JointHealth]
     fault_joint: str
     faults: int
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., limits_hash: _Optional[int] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ...) -> None: ...
 
 class JointHealth(_message.Message):
     __slots__ = ("name", "temperature", "volts")

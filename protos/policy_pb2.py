@@ -24,35 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpi0_edge/protos/policy.proto\x12\x0bpi0_edge.v1\"9\n\x10ObservationClock\x12\x0c\n\x04tick\x18\x01 \x01(\r\x12\x17\n\x0f\x63\x61pture_time_ns\x18\x02 \x01(\x04\"C\n\x05Image\x12\x0e\n\x06\x63\x61mera\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0b\n\x03rgb\x18\x04 \x01(\x0c\"\xd7\x01\n\x0bObservation\x12\"\n\x06images\x18\x01 \x03(\x0b\x32\x12.pi0_edge.v1.Image\x12\r\n\x05state\x18\x02 \x03(\x02\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12,\n\x05\x63lock\x18\x04 \x01(\x0b\x32\x1d.pi0_edge.v1.ObservationClock\x12\x17\n\nnoise_seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0c\x63ontinuation\x18\x06 \x01(\x0b\x32\x19.pi0_edge.v1.ContinuationB\r\n\x0b_noise_seed\"\x9a\x02\n\x0c\x43ontinuation\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\x02\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\r\x12\x30\n\x06method\x18\x03 \x01(\x0e\x32 .pi0_edge.v1.Continuation.Method\x12\x34\n\x08schedule\x18\x04 \x01(\x0e\x32\".pi0_edge.v1.Continuation.Schedule\x12\x0f\n\x07overlap\x18\x05 \x01(\r\x12\x12\n\nmax_weight\x18\x06 \x01(\x02\"\'\n\x06Method\x12\n\n\x06GUIDED\x10\x00\x12\x11\n\rFROZEN_PREFIX\x10\x01\"4\n\x08Schedule\x12\n\n\x06LINEAR\x10\x00\x12\x07\n\x03\x45XP\x10\x01\x12\x08\n\x04ONES\x10\x02\x12\t\n\x05ZEROS\x10\x03\"\xba\x01\n\x05\x43hunk\x12\x0f\n\x07horizon\x18\x01 \x01(\r\x12\x12\n\naction_dim\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\x02\x12,\n\x05\x63lock\x18\x04 \x01(\x0b\x32\x1d.pi0_edge.v1.ObservationClock\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.pi0_edge.v1.Timing\x12\x11\n\toverrides\x18\x06 \x03(\t\x12\x15\n\rprefix_age_ms\x18\x07 \x01(\x01\"I\n\x06Timing\x12\x15\n\rpreprocess_ms\x18\x01 \x01(\x01\x12\x10\n\x08infer_ms\x18\x02 \x01(\x01\x12\x16\n\x0epostprocess_ms\x18\x03 \x01(\x01\"\x11\n\x0fMetadataRequest\"\xf1\x02\n\x0ePolicyMetadata\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06scheme\x18\x03 \x01(\t\x12\x0f\n\x07horizon\x18\x04 \x01(\r\x12\x12\n\naction_dim\x18\x05 \x01(\r\x12\x11\n\tstate_dim\x18\x06 \x01(\r\x12\x17\n\ncontrol_hz\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x63\x61meras\x18\x08 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\t \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\n \x01(\t\x12\x15\n\rtrained_delay\x18\x0b \x01(\r\x12\x15\n\rbundle_sha256\x18\x0c \x01(\t\x12\x1f\n\x04gate\x18\r \x01(\x0e\x32\x11.pi0_edge.v1.Gate\x12\x14\n\x0cgate_reasons\x18\x0e \x03(\t\x12\x11\n\toverrides\x18\x0f \x03(\t\x12\x14\n\x0c\x61\x63tion_names\x18\x10 \x03(\tB\r\n\x0b_control_hz*I\n\x04Gate\x12\r\n\tGATE_NONE\x10\x00\x12\x0f\n\x0bGATE_PASSED\x10\x01\x12\x0f\n\x0bGATE_FAILED\x10\x02\x12\x10\n\x0cGATE_MISSING\x10\x03\x32\x90\x01\n\rPolicyService\x12\x35\n\x05Infer\x12\x18.pi0_edge.v1.Observation\x1a\x12.pi0_edge.v1.Chunk\x12H\n\x0bGetMetadata\x12\x1c.pi0_edge.v1.MetadataRequest\x1a\x1b.pi0_edge.v1.PolicyMetadatab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpi0_edge/protos/policy.proto\x12\x0bpi0_edge.v1\"9\n\x10ObservationClock\x12\x0c\n\x04tick\x18\x01 \x01(\r\x12\x17\n\x0f\x63\x61pture_time_ns\x18\x02 \x01(\x04\"_\n\x05Image\x12\x0e\n\x06\x63\x61mera\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\r\n\x03rgb\x18\x04 \x01(\x0cH\x00\x12\x0e\n\x04jpeg\x18\x05 \x01(\x0cH\x00\x42\x08\n\x06pixels\"\xd7\x01\n\x0bObservation\x12\"\n\x06images\x18\x01 \x03(\x0b\x32\x12.pi0_edge.v1.Image\x12\r\n\x05state\x18\x02 \x03(\x02\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12,\n\x05\x63lock\x18\x04 \x01(\x0b\x32\x1d.pi0_edge.v1.ObservationClock\x12\x17\n\nnoise_seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12/\n\x0c\x63ontinuation\x18\x06 \x01(\x0b\x32\x19.pi0_edge.v1.ContinuationB\r\n\x0b_noise_seed\"\x9a\x02\n\x0c\x43ontinuation\x12\x0f\n\x07\x61\x63tions\x18\x01 \x03(\x02\x12\r\n\x05\x64\x65lay\x18\x02 \x01(\r\x12\x30\n\x06method\x18\x03 \x01(\x0e\x32 .pi0_edge.v1.Continuation.Method\x12\x34\n\x08schedule\x18\x04 \x01(\x0e\x32\".pi0_edge.v1.Continuation.Schedule\x12\x0f\n\x07overlap\x18\x05 \x01(\r\x12\x12\n\nmax_weight\x18\x06 \x01(\x02\"\'\n\x06Method\x12\n\n\x06GUIDED\x10\x00\x12\x11\n\rFROZEN_PREFIX\x10\x01\"4\n\x08Schedule\x12\n\n\x06LINEAR\x10\x00\x12\x07\n\x03\x45XP\x10\x01\x12\x08\n\x04ONES\x10\x02\x12\t\n\x05ZEROS\x10\x03\"\xba\x01\n\x05\x43hunk\x12\x0f\n\x07horizon\x18\x01 \x01(\r\x12\x12\n\naction_dim\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\x02\x12,\n\x05\x63lock\x18\x04 \x01(\x0b\x32\x1d.pi0_edge.v1.ObservationClock\x12#\n\x06timing\x18\x05 \x01(\x0b\x32\x13.pi0_edge.v1.Timing\x12\x11\n\toverrides\x18\x06 \x03(\t\x12\x15\n\rprefix_age_ms\x18\x07 \x01(\x01\"I\n\x06Timing\x12\x15\n\rpreprocess_ms\x18\x01 \x01(\x01\x12\x10\n\x08infer_ms\x18\x02 \x01(\x01\x12\x16\n\x0epostprocess_ms\x18\x03 \x01(\x01\"\x11\n\x0fMetadataRequest\"\xf1\x02\n\x0ePolicyMetadata\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06scheme\x18\x03 \x01(\t\x12\x0f\n\x07horizon\x18\x04 \x01(\r\x12\x12\n\naction_dim\x18\x05 \x01(\r\x12\x11\n\tstate_dim\x18\x06 \x01(\r\x12\x17\n\ncontrol_hz\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x63\x61meras\x18\x08 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\t \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\n \x01(\t\x12\x15\n\rtrained_delay\x18\x0b \x01(\r\x12\x15\n\rbundle_sha256\x18\x0c \x01(\t\x12\x1f\n\x04gate\x18\r \x01(\x0e\x32\x11.pi0_edge.v1.Gate\x12\x14\n\x0cgate_reasons\x18\x0e \x03(\t\x12\x11\n\toverrides\x18\x0f \x03(\t\x12\x14\n\x0c\x61\x63tion_names\x18\x10 \x03(\tB\r\n\x0b_control_hz*I\n\x04Gate\x12\r\n\tGATE_NONE\x10\x00\x12\x0f\n\x0bGATE_PASSED\x10\x01\x12\x0f\n\x0bGATE_FAILED\x10\x02\x12\x10\n\x0cGATE_MISSING\x10\x03\x32\x90\x01\n\rPolicyService\x12\x35\n\x05Infer\x12\x18.pi0_edge.v1.Observation\x1a\x12.pi0_edge.v1.Chunk\x12H\n\x0bGetMetadata\x12\x1c.pi0_edge.v1.MetadataRequest\x1a\x1b.pi0_edge.v1.PolicyMetadatab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pi0_edge.protos.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATE']._serialized_start=1331
-  _globals['_GATE']._serialized_end=1404
+  _globals['_GATE']._serialized_start=1359
+  _globals['_GATE']._serialized_end=1432
   _globals['_OBSERVATIONCLOCK']._serialized_start=45
   _globals['_OBSERVATIONCLOCK']._serialized_end=102
   _globals['_IMAGE']._serialized_start=104
-  _globals['_IMAGE']._serialized_end=171
-  _globals['_OBSERVATION']._serialized_start=174
-  _globals['_OBSERVATION']._serialized_end=389
-  _globals['_CONTINUATION']._serialized_start=392
-  _globals['_CONTINUATION']._serialized_end=674
-  _globals['_CONTINUATION_METHOD']._serialized_start=581
-  _globals['_CONTINUATION_METHOD']._serialized_end=620
-  _globals['_CONTINUATION_SCHEDULE']._serialized_start=622
-  _globals['_CONTINUATION_SCHEDULE']._serialized_end=674
-  _globals['_CHUNK']._serialized_start=677
-  _globals['_CHUNK']._serialized_end=863
-  _globals['_TIMING']._serialized_start=865
-  _globals['_TIMING']._serialized_end=938
-  _globals['_METADATAREQUEST']._serialized_start=940
-  _globals['_METADATAREQUEST']._serialized_end=957
-  _globals['_POLICYMETADATA']._serialized_start=960
-  _globals['_POLICYMETADATA']._serialized_end=1329
-  _globals['_POLICYSERVICE']._serialized_start=1407
-  _globals['_POLICYSERVICE']._serialized_end=1551
+  _globals['_IMAGE']._serialized_end=199
+  _globals['_OBSERVATION']._serialized_start=202
+  _globals['_OBSERVATION']._serialized_end=417
+  _globals['_CONTINUATION']._serialized_start=420
+  _globals['_CONTINUATION']._serialized_end=702
+  _globals['_CONTINUATION_METHOD']._serialized_start=609
+  _globals['_CONTINUATION_METHOD']._serialized_end=648
+  _globals['_CONTINUATION_SCHEDULE']._serialized_start=650
+  _globals['_CONTINUATION_SCHEDULE']._serialized_end=702
+  _globals['_CHUNK']._serialized_start=705
+  _globals['_CHUNK']._serialized_end=891
+  _globals['_TIMING']._serialized_start=893
+  _globals['_TIMING']._serialized_end=966
+  _globals['_METADATAREQUEST']._serialized_start=968
+  _globals['_METADATAREQUEST']._serialized_end=985
+  _globals['_POLICYMETADATA']._serialized_start=988
+  _globals['_POLICYMETADATA']._serialized_end=1357
+  _globals['_POLICYSERVICE']._serialized_start=1435
+  _globals['_POLICYSERVICE']._serialized_end=1579
 # @@protoc_insertion_point(module_scope)

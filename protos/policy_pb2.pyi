@@ -27,16 +27,18 @@ class ObservationClock(_message.Message):
     def __init__(self, tick: _Optional[int] = ..., capture_time_ns: _Optional[int] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("camera", "height", "width", "rgb")
+    __slots__ = ("camera", "height", "width", "rgb", "jpeg")
     CAMERA_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     RGB_FIELD_NUMBER: _ClassVar[int]
+    JPEG_FIELD_NUMBER: _ClassVar[int]
     camera: str
     height: int
     width: int
     rgb: bytes
-    def __init__(self, camera: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., rgb: _Optional[bytes] = ...) -> None: ...
+    jpeg: bytes
+    def __init__(self, camera: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., rgb: _Optional[bytes] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
 
 class Observation(_message.Message):
     __slots__ = ("images", "state", "prompt", "clock", "noise_seed", "continuation")

@@ -550,7 +550,20 @@ class Counters:
         return cls(*_unpack("Counters", cls.LAYOUT, payload))
 
 
-Message = Hello | Ping | CommandRequest | Fragment | Welcome | Pong | CommandReply | ChunkReply | Telemetry | Measured | Health | Counters
+Message = (
+    Hello
+    | Ping
+    | CommandRequest
+    | Fragment
+    | Welcome
+    | Pong
+    | CommandReply
+    | ChunkReply
+    | Telemetry
+    | Measured
+    | Health
+    | Counters
+)
 
 MESSAGES: dict[int, type[Message]] = {
     Hello.ID: Hello,

@@ -103,11 +103,27 @@ def firmware_image() -> Path:
     for tool in ("qemu-system-arm", "arm-none-eabi-gcc", "make"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    build = subprocess.run(
-        ["make", "-s", "-C", str(FIRMWARE), "lm3s6965evb", "ROBOT=aloha"], capture_output=True, text=True, check=False
-    )
+    return built_image("ROBOT=aloha", "ACTUATORS=simulated", "BUILD=build")
+
+
+@pytest.fixture(scope="session")
+def aloha_image(firmware_image: Path) -> Path:
+    """ALOHA with the back end for its Dynamixel servos; see `firmware_image`."""
+    return built_image("ROBOT=aloha", "ACTUATORS=dynamixel", "BUILD=build/aloha")
+
+
+@pytest.fixture(scope="session")
+def so101_image(firmware_image: Path) -> Path:
+    """SO-101 with the back end for its Feetech servos; see `firmware_image`."""
+    return built_image("ROBOT=so101", "ACTUATORS=feetech", "BUILD=build/so101")
+
+
+def built_image(*options: str) -> Path:
+    """The image of the emulated board with these options of the Makefile."""
+    argv = ["make", "-s", "-C", str(FIRMWARE), "lm3s6965evb", *options]
+    build = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert build.returncode == 0, build.stdout + build.stderr
-    return FIRMWARE / "build" / "lm3s6965evb" / "firmware.elf"
+    return FIRMWARE / options[-1].removeprefix("BUILD=") / "lm3s6965evb" / "firmware.elf"
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ One terminal each::
     pi0-edge bridge --port /dev/ttyACM0            # terminal 2: the microcontroller
     python examples/python/closed_loop.py --chunks 20
 
-Replace `read_cameras` by yours. The state is what the firmware executed last. While a chunk is computed the firmware
-plays the one before; a chunk that comes late is entered at the action that is due.
+Replace `read_cameras` by yours: of black images a policy knows nothing, and a first chunk that does not begin where the
+arm is gets refused. The state is where the joints were measured. While a chunk is computed the firmware plays the one
+before; a chunk that comes late is entered at the action that is due.
 """
 
 import argparse
@@ -38,12 +39,13 @@ def main() -> None:
         with bridge.telemetry() as ticks, bridge.play() as stream:
             for number in range(options.chunks):
                 tick = next(ticks)
-                observation = Observation(read_cameras(list(metadata.cameras)), tick.executed, metadata.default_prompt)
+                observation = Observation(read_cameras(list(metadata.cameras)), tick.measured, metadata.default_prompt)
                 chunk = policy.infer(observation, tick.tick, time.monotonic_ns())
                 actions = np.reshape(chunk.actions, (chunk.horizon, chunk.action_dim))
                 stream.send(actions, tick.tick)
                 report = stream.next_report(2.0)
-                print(f"chunk {number}: {report.Outcome.Name(report.outcome) if report else 'no report'}", flush=True)
+                said = f"{report.Outcome.Name(report.outcome)} {report.reason}" if report else "no report"
+                print(f"chunk {number}: {said}".rstrip(), flush=True)
                 while tick.tick < chunk.clock.tick + chunk.horizon // 2:  # replan when half of it is played
                     tick = next(ticks)
         bridge.disarm("the example is over")

@@ -1,4 +1,4 @@
-"""Replacements for hardware: the emulated board and the serial line between it and the bridge.
+"""Replacements for hardware: the emulated board, the serial line to the bridge, and the buses of its servos.
 
-Nothing is imported here, so that the process of the line starts quickly.
+Nothing is imported here, so that these processes start quickly.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from firmware_bridge.emulator.servo_bus.settings import BusSettings, ListedServo, buses_of
 from pi0_edge.errors import ConfigError
 from pi0_edge.robots import Robot
@@ -9,6 +11,8 @@ from pi0_edge.robots import Robot
 
 def servos_at_home(robot: Robot) -> list[BusSettings]:
     """The buses of a robot with every servo where its joint is at home; named "0", "1" by their numbers.
+
+    The supply has the middle of the voltages with which the robot may run.
 
     Raises:
         ConfigError: If the robot file lists no servos.
@@ -24,4 +28,5 @@ def servos_at_home(robot: Robot) -> list[BusSettings]:
         listed.append(
             ListedServo(str(servo.bus), servo.id, servo.shadow_of, counts, robot.servo_bus.protocol, servo.model)
         )
-    return buses_of(listed, baud=robot.servo_bus.baud)
+    volts = sum(robot.servo_bus.volts) / 2
+    return [dataclasses.replace(bus, volts=volts) for bus in buses_of(listed, robot.servo_bus.baud)]

@@ -46,9 +46,19 @@ class Board:
 
 BOARDS = (
     Board(
-        "lm3s6965evb", "LM3S6965 (QEMU)", 256, 64, (("servo_alarm_handler",), ("uart0_handler",), ("watchdog_handler",))
+        "lm3s6965evb",
+        "LM3S6965 (QEMU)",
+        256,
+        64,
+        (("servo_alarm_handler",), ("uart1_handler", "uart2_handler"), ("uart0_handler",), ("watchdog_handler",)),
     ),
-    Board("rp2040", "RP2040 (Raspberry Pi Pico)", 2048, 256, (("servo_alarm_handler",), ("uart0_handler",))),
+    Board(
+        "rp2040",
+        "RP2040 (Raspberry Pi Pico)",
+        2048,
+        256,
+        (("servo_alarm_handler",), ("uart1_handler",), ("uart0_handler",)),
+    ),
     Board(
         "stm32f4",
         "STM32F446 (Nucleo)",
@@ -150,14 +160,17 @@ class Sizes:
 
 
 @cache
-def measure(board: Board, robot: str = "aloha") -> Sizes:
-    """Build the image of a board and measure it.
+def measure(board: Board, robot: str = "aloha", actuators: str = "simulated") -> Sizes:
+    """Build the image of a board with a back end and measure it.
 
     Raises:
-        SizesError: The compiler is missing, or the image does not build.
+        SizesError: The compiler is missing, or the image does not build: a robot with more servo buses than the board,
+            for example.
     """
-    _run("make", "-s", "-C", str(FIRMWARE), board.name, f"ROBOT={robot}")
-    folder = FIRMWARE / "build" / board.name
+    build = "build" if actuators == "simulated" else f"build/{actuators}_{robot}"
+    choice = (f"ROBOT={robot}", f"ACTUATORS={actuators}", f"BUILD={build}")
+    _run("make", "-s", "-C", str(FIRMWARE), board.name, *choice)
+    folder = FIRMWARE / build / board.name
     sections = _run(f"{CROSS}size", "-A", str(folder / "firmware.elf"))
     size = {name: int(count) for name, count in re.findall(r"^(\.\w[\w.]*)\s+(\d+)", sections, re.MULTILINE)}
     graph = read_call_graph(folder)
@@ -171,9 +184,12 @@ def main() -> int:
     """Prints the table of all boards."""
     parser = argparse.ArgumentParser(prog="board_sizes", description="Flash, RAM and worst-case stack of each board.")
     parser.add_argument("--robot", default="aloha", help="joint table that is compiled in (default aloha)")
+    parser.add_argument("--actuators", default="simulated", help="back end that is linked in (default simulated)")
+    parser.add_argument("--board", choices=[board.name for board in BOARDS], help="this one alone")
     options = parser.parse_args()
+    boards = [board for board in BOARDS if options.board in (None, board.name)]
     try:
-        rows = [(board, measure(board, options.robot)) for board in BOARDS]
+        rows = [(board, measure(board, options.robot, options.actuators)) for board in boards]
     except SizesError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

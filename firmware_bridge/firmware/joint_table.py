@@ -26,7 +26,7 @@ _SERVO_RATES = (200, 1000)
 _LONGEST_STOP_S = 2.0
 _FINEST_CHANGE = 64 * 2.0**-24  # of the largest position; float32 resolves 2^-24 of it
 _COUNT_LIMIT = 32767
-_BUSIEST = 0.9  # part of a servo step that packets may take; the rest is for the time the servos need
+_BUSIEST = 0.7  # part of a servo step that packets may take: the rest is for the longest servo interrupt of a Pico
 
 
 @dataclass(frozen=True)

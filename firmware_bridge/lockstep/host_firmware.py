@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,15 @@ def only(kind: type[Kind], messages: list[Any]) -> list[Kind]:
     return [message for message in messages if isinstance(message, kind)]
 
 
+class SavedFirmware(NamedTuple):
+    """A moment of the controller, to come back to."""
+
+    control: bytes
+    tick_number: int
+    seq: int
+    nonce: int
+
+
 class HostFirmware:
     """The controller with a simulated counter, UART and e-stop.
 
@@ -65,6 +74,16 @@ class HostFirmware:
         self._seq = 0
         self._nonce = 0
         self._decoder = FrameDecoder()
+
+    def save(self) -> SavedFirmware:
+        """This moment, between two calls of `poll`; what the servos measure does not belong to it."""
+        control = ctypes.string_at(self.library.host_control(), self.library.host_control_size())
+        return SavedFirmware(control, self.tick_number, self._seq, self._nonce)
+
+    def restore(self, saved: SavedFirmware) -> None:
+        """Goes back to a moment of this boot."""
+        ctypes.memmove(self.library.host_control(), saved.control, len(saved.control))
+        _, self.tick_number, self._seq, self._nonce = saved
 
     def receive(self, data: bytes) -> None:
         """Lets the UART interrupt take bytes; the main loop has not seen them yet."""

@@ -104,6 +104,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     for measure in (library.host_measure, library.host_measure_near):
         measure.argtypes = [ctypes.c_uint8, ctypes.POINTER(JointMeasurement)]
     library.host_copy_motion.argtypes = [ctypes.POINTER(Motions)]
+    library.host_control.restype = ctypes.c_void_p
+    library.host_control_size.restype = ctypes.c_size_t
     library.motion_track.argtypes = [ctypes.c_void_p] * 4
     library.motion_track.restype = ctypes.c_uint8
     library.motion_stop.argtypes = [ctypes.c_void_p, ctypes.c_void_p]

@@ -1,6 +1,6 @@
 """Checks every sequence of events up to a length on the compiled core.
 
-    python -m firmware_bridge.lockstep.model_check [--length 8] [--replay SEQUENCE]
+    python -m firmware_bridge.lockstep.model_check [--length 7] [--replay SEQUENCE]
 
 An event is what acts on the core within one tick: a heartbeat or none, a command, the e-stop contact, a chunk, a late
 interrupt, a reset. One character names each of the 22 events (`model_check/model.c`), so that a string is a
@@ -46,7 +46,7 @@ def build_program() -> Path:
 def main() -> int:
     """Checks or replays, as the command line says; returns 1 where an invariant is violated."""
     parser = argparse.ArgumentParser(prog="model_check", description="Check every sequence of events on the core.")
-    parser.add_argument("--length", type=int, default=8, help="of the longest sequences (default 8, a minute)")
+    parser.add_argument("--length", type=int, default=7, help="of the longest sequences (default 7, a minute)")
     parser.add_argument("--replay", metavar="SEQUENCE", help="apply one sequence and show each tick")
     options = parser.parse_args()
     arguments = ["replay", options.replay] if options.replay else [str(options.length)]

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 
 NORM_STATS = "norm_stats.json"
 GATE_REPORT = "gate_report.html"
+TRAINING_PROFILE = "training_profile.json"
+"""Optional: without it the mismatch guard has nothing to compare a robot with."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _SHARD = re.compile(r"weights-[a-z0-9_]+-\d{5}\.safetensors")
 
@@ -203,7 +205,7 @@ def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[ty
 def _parse_files(plain: Mapping[str, Any]) -> dict[str, FileRecord]:
     files: dict[str, FileRecord] = {}
     for name, record in plain.items():
-        if name not in (NORM_STATS, GATE_REPORT, *TOKENIZERS) and not _SHARD.fullmatch(name):
+        if name not in (NORM_STATS, GATE_REPORT, TRAINING_PROFILE, *TOKENIZERS) and not _SHARD.fullmatch(name):
             raise BundleError(f"the manifest names the file {name!r:.80}, which is none of this format")
         if not isinstance(record, dict):
             raise BundleError(f"{name} in files is {record!r:.80}, expected an object")

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.files import refuse_changed, verify_files
-from pi0_edge.bundle.manifest import Manifest, parse_manifest
+from pi0_edge.bundle.manifest import TRAINING_PROFILE, Manifest, parse_manifest
 from pi0_edge.bundle.shards import map_shards
 from pi0_edge.errors import BundleError, ConfigError, QuantizationError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing import ObservationProcessor
 from pi0_edge.processing.loading import restore_processor
 from pi0_edge.quant.schemes import Scheme
+from pi0_edge.training_profile import TrainingProfile, load_training_profile
 
 GateState = Literal["passed", "failed", "missing"]
 ACCEPT_FAILED_GATE = "accept-failed-gate"
@@ -68,6 +69,21 @@ class Bundle:
             raise BundleError(f"the processing recorded in {self.folder} is unusable: {error}") from error
         refuse_changed(self.folder, self._verified)
         return processor
+
+    def training_profile(self) -> TrainingProfile | None:
+        """What the training data looked like; None in a bundle that does not say.
+
+        Raises:
+            BundleError: If it cannot be used, or was changed after it had been verified.
+        """
+        if TRAINING_PROFILE not in self.manifest.files:
+            return None
+        try:
+            profile = load_training_profile(self.folder / TRAINING_PROFILE)
+        except ConfigError as error:
+            raise BundleError(f"the training profile in {self.folder} is unusable: {error}") from error
+        refuse_changed(self.folder, self._verified)
+        return profile
 
     @property
     def gate(self) -> GateState:

@@ -20,6 +20,7 @@ from pi0_edge.bundle.manifest import (
     GATE_REPORT,
     NORM_STATS,
     TOKENIZERS,
+    TRAINING_PROFILE,
     FileRecord,
     GateRecord,
     Manifest,
@@ -32,6 +33,7 @@ from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.norm_stats import save_norm_stats
 from pi0_edge.quant.schemes import Scheme
 from pi0_edge.synced_files import sync_folder, write_synced
+from pi0_edge.training_profile import TrainingProfile
 
 _TOOLS = ("pi0-edge", "torch", "safetensors", "numpy")
 
@@ -47,6 +49,7 @@ def write_bundle(
     gate: Mapping[str, Any] | None = None,
     report_html: Path | None = None,
     calibration: Mapping[str, Any] | None = None,
+    training_profile: TrainingProfile | None = None,
     private_key: Path | None = None,
     replace: bool = False,
 ) -> Manifest:
@@ -66,6 +69,7 @@ def write_bundle(
             passed verdict the bundle is not served unless its user says so by name.
         report_html: The gate's report for people.
         calibration: What the activations were measured on.
+        training_profile: What the training data looked like, for the mismatch guard.
         private_key: Signs the bundle, see `pi0_edge.bundle.keys`.
         replace: Whether a bundle that is there already may be replaced. Anything else in its place never is.
 
@@ -87,6 +91,9 @@ def write_bundle(
         if report_html is not None:
             _copy_report(report_html, partial)
             small.append(GATE_REPORT)
+        if training_profile is not None:
+            write_synced(partial / TRAINING_PROFILE, training_profile.to_bytes())
+            small.append(TRAINING_PROFILE)
         files |= {name: _record(partial / name) for name in small}
         manifest = Manifest(
             config=config,

@@ -1,7 +1,8 @@
-"""One image of one camera."""
+"""One image of one camera, and how far apart those of several were taken."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,3 +22,9 @@ class CameraImage:
     pixels: NDArray[np.uint8]
     taken_ns: int
     sequence: int
+
+
+def skew_s(images: Mapping[str, CameraImage]) -> float:
+    """Seconds between the first and the last taken of several images; 0 for fewer than two."""
+    times = [image.taken_ns for image in images.values()]
+    return (max(times) - min(times)) / 1e9 if times else 0.0

@@ -5,6 +5,7 @@
 | 0         | done                                        |
 | 1         | the check, gate or evaluation failed        |
 | 2         | bad input or usage; the message says which  |
+| 3 to 6    | how `run` ended, see docs/run.md            |
 | 130       | Ctrl-C                                      |
 """
 
@@ -22,6 +23,7 @@ import typer
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
+from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
@@ -32,7 +34,10 @@ from pi0_edge.cli.infer import infer
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
+from pi0_edge.cli.recording import recording
+from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
+from pi0_edge.cli.run import run
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
@@ -42,13 +47,32 @@ from pi0_edge.installed_packages import foreign_fault
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-_COMMANDS = (demo, doctor, estimate, evaluate, infer, calibrate, quantize, export, verify, record, train, serve, bridge)
+_COMMANDS = (
+    demo,
+    doctor,
+    cameras,
+    estimate,
+    evaluate,
+    infer,
+    calibrate,
+    quantize,
+    export,
+    verify,
+    record,
+    train,
+    serve,
+    bridge,
+    run,
+    replay,
+)
 _EXTRAS = {
     "policy": ("torch", "safetensors", "PIL", "tokenizers", "sentencepiece"),
     "bridge": ("serial", "grpc", "grpc_health", "grpc_reflection", "google", "prometheus_client"),
     "sim": ("mujoco", "dm_control", "gym_aloha", "gymnasium"),
     "train": ("pyarrow", "av", "matplotlib"),
+    "recording": ("mcap", "mcap_protobuf"),
     "orbax": ("tensorstore",),
+    "realsense": ("pyrealsense2",),
     "signing": ("cryptography",),
     "tensorrt": ("onnx", "onnxscript"),
 }
@@ -61,6 +85,7 @@ for command in _COMMANDS:
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
 app.add_typer(robot, name="robot")
+app.add_typer(recording, name="recording")
 
 
 def _print_version(asked: bool) -> None:

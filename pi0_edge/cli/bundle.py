@@ -78,7 +78,7 @@ def keygen(
 
 
 def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
-    manifest = opened.manifest
+    manifest, profile = opened.manifest, opened.training_profile()
     return {
         "model": opened.config.variant,
         "scheme": opened.scheme.name,
@@ -86,6 +86,7 @@ def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
         "gate": opened.gate,
         "gate_reasons": list(opened.gate_reasons),
         "calibration": manifest.calibration,
+        "training_data": None if profile is None else profile.summary,
         "tokenizer": manifest.tokenizer,
         "size_mb": round(sum(record.size for record in manifest.files.values()) / 1e6, 1),
         "shards": len(manifest.shards),

@@ -36,6 +36,10 @@ def calibrate(
     skip_unfit: SkipUnfitOption = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted calibration.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also plot the outliers there (.svg or .png).")] = None,
+    training_profile: Annotated[
+        Path | None,
+        typer.Option(help="Also write the profile of the training data there (.json), for the mismatch guard."),
+    ] = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
@@ -55,6 +59,7 @@ def calibrate(
     resume_path = output.with_name(f"{output.name}.interrupted")
     check_output_path("--output", output)
     check_output_path("--plot", plot, (".svg", ".png"))
+    check_output_path("--training-profile", training_profile, (".json",))
     _check_resume(resume_path, resume)
     use_threads(threads)
     out = Output(as_json)
@@ -72,6 +77,7 @@ def calibrate(
                 resume_path=resume_path,
                 resume=resume,
                 skip_unfit=skip_unfit,
+                require_training_profile=training_profile is not None,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
@@ -79,11 +85,15 @@ def calibrate(
             out.print(f"the frames that are done are kept in {resume_path}; the same command with --resume goes on")
         raise
     calibrated.save(output)
+    if training_profile is not None and calibrated.training_profile is not None:
+        calibrated.training_profile.save(training_profile)
     if plot is not None:
         from pi0_edge.ptq.outlier_plot import plot_outliers
 
         plot_outliers(calibrated, plot)
     _show(out, calibrated)
+    if training_profile is not None:
+        out.print(f"training profile: {training_profile}")
     out.print(f"calibration: {output}")
     out.finish(_result(calibrated, output))
 
@@ -111,6 +121,13 @@ def _show(out: Output, calibration: Calibration) -> None:
     if source.missing_cameras:
         missing = ", ".join(source.missing_cameras)
         out.print(f"not in them: {missing} of the robot; calibrate again before they are connected")
+    profile = calibration.training_profile
+    if profile is None:
+        out.print("no training data were given: the mismatch guard will have nothing to compare a robot with")
+        return
+    out.print(f"training data, for the mismatch guard: {profile.summary}")
+    for rule, why in profile.missing.items():
+        out.print(f"the mismatch guard cannot check {rule}: {why}")
 
 
 def _steps(layer: LayerStatistics) -> str:
@@ -130,4 +147,10 @@ def _result(calibration: Calibration, output: Path) -> dict[str, object]:
         }
         for name, layer in calibration.layers.items()
     }
-    return {"calibration": output, "source": calibration.source.to_dict(), "layers": layers}
+    profile = calibration.training_profile
+    return {
+        "calibration": output,
+        "source": calibration.source.to_dict(),
+        "training_data": None if profile is None else profile.summary,
+        "layers": layers,
+    }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
+    from pi0_edge.training_profile import TrainingProfile
 
 
 def load_policy(
@@ -60,6 +61,31 @@ def load_policy(
     )
     policy.refuse_unfit_state = refuse_unfit_state
     return policy
+
+
+def load_training_profile_of(
+    checkpoint: Path | None, bundle: Path | None, file: Path | None, public_key: Path | None = None
+) -> TrainingProfile | None:
+    """The training profile of a policy: from a file if given, else from its bundle, else from beside its checkpoint.
+
+    Args:
+        checkpoint: The checkpoint; where no bundle is given either, the shipped policy.
+        bundle: The bundle, which is verified.
+        file: The flag --training-profile.
+        public_key: Whose signature the bundle must have.
+
+    Raises:
+        ConfigError: If it cannot be used.
+        BundleError: If the bundle is refused.
+    """
+    from pi0_edge.bundle import open_bundle
+    from pi0_edge.training_profile import find_training_profile, load_training_profile
+
+    if file is not None:
+        return load_training_profile(file)
+    if bundle is not None:
+        return open_bundle(bundle, public_key=public_key).training_profile()
+    return find_training_profile(checkpoint_or_shipped(checkpoint))
 
 
 def checkpoint_or_shipped(checkpoint: Path | None) -> Path:

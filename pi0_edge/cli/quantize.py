@@ -57,6 +57,9 @@ def quantize(
     scan_frames: Annotated[int, typer.Option(min=1, help="Observations of scan and search.")] = 16,
     private_key: Annotated[Path | None, typer.Option(help="Sign the bundle with it (PEM).")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there already.")] = False,
+    training_profile: Annotated[
+        Path | None, typer.Option(help="Profile of the training data (.json), if calibration and frames have none.")
+    ] = None,
     robot: RobotOption = None,
     tokenizer: TokenizerOption = None,
     norm_stats: NormStatsOption = None,
@@ -101,6 +104,7 @@ def quantize(
             scan=options if scan or search else None,
             search=search,
             skip_unfit=skip_unfit,
+            training_profile=training_profile,
             on_progress=on_progress,
         )
     if report is not None:
@@ -151,6 +155,9 @@ def _conclude(out: Output, quantized: QuantizedPolicy, bundle: Path | None, repo
         out.print(f"left out as unfit: {frame}")
     if report is not None:
         out.print(f"report: {report}")
+    profile = quantized.training_profile
+    why = "none; whoever runs it must accept that by name (--accept-mismatch training-profile)"
+    out.print(f"training data, for the mismatch guard: {why if profile is None else profile.summary}")
     if bundle is not None:
         out.print(f"bundle: {bundle}")
     name = quantized.scheme.name

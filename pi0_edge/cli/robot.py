@@ -8,9 +8,13 @@ import typer
 
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
-from pi0_edge.robots import Joint, Robot, load_robot, robot_names
+from pi0_edge.cli.robot_calibration import calibrate_robot, import_calibration
+from pi0_edge.robots import Joint, Robot, Servo, load_robot, robot_names
+from pi0_edge.robots.servos import COUNTS_PER_TURN
 
-robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file.")
+robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file, calibrate an arm.")
+robot.command("calibrate")(calibrate_robot)
+robot.command("import-calibration")(import_calibration)
 
 RobotArgument = Annotated[str, typer.Argument(help="A name that `robot list` shows, or the path of a .yaml file.")]
 
@@ -51,9 +55,15 @@ def check(file: RobotArgument, as_json: JsonOption = False) -> None:
     for joint in found.joints:
         if joint.closed is not None:
             output.print(f"{joint.name}: {joint.closed:g} closed, {joint.open:g} open")
+    _print_servos(output, found)
     for camera, slot in found.cameras.items():
         others = [name for name, known in found.camera_aliases.items() if known == camera]
-        output.print(f"camera {camera}: {slot}" + (f"; also named {', '.join(others)}" if others else ""))
+        source = found.camera_sources.get(camera)
+        output.print(
+            f"camera {camera}: {slot}"
+            + (f"; also named {', '.join(others)}" if others else "")
+            + (f"; images from {source.shown}" if source else "")
+        )
     output.print(f"actions: {', '.join(found.action_labels)}")
     output.print(f"relative to the state: {_relative(found) or 'none'}; joint convention: {found.joint_convention}")
     warnings = list(_warnings(found))
@@ -73,6 +83,47 @@ def _row(joint: Joint) -> tuple[object, ...]:
     position = "-" if joint.position is None else f"{joint.position[0]:g} to {joint.position[1]:g}"
     numbers = (joint.velocity, joint.acceleration, joint.home)
     return (joint.name, joint.unit, position, *("-" if number is None else number for number in numbers))
+
+
+def _print_servos(output: Output, found: Robot) -> None:
+    """The servos with the guards of their joints, and how busy their buses are."""
+    from firmware_bridge.firmware.joint_table import busy_time_s
+
+    bus = found.servo_bus
+    if bus is None:
+        return
+    joints = {joint.name: joint for joint in found.joints}
+    rows = [
+        (
+            servo.joint,
+            f"{servo.id} on bus {servo.bus}",
+            servo.model,
+            _counts(servo),
+            *(_guard(joints[servo.joint], name) for name in ("following_error", "current", "temperature")),
+        )
+        for servo in found.servos
+    ]
+    columns = ("joint", "ID", "model", "counts", "following error", "A", "°C")
+    output.table(f"servos of {found.name} ({bus.protocol}); guards: the arm stops beyond them", columns, rows)
+    output.print(
+        f"servo buses: {bus.baud} baud, positions {bus.measure_hz} times a second, the arm runs at {bus.volts[0]:g} to "
+        f"{bus.volts[1]:g} V"
+    )
+    for number in sorted({servo.bus for servo in found.servos}):
+        busy_s = busy_time_s(bus, sum(servo.bus == number for servo in found.servos))
+        output.print(f"bus {number}: goals and one reading take {1e3 * busy_s:.2f} of {1e3 / found.servo_hz:g} ms")
+
+
+def _counts(servo: Servo) -> str:
+    if servo.shadow_of is not None:
+        return f"shadow of {servo.shadow_of}"
+    if servo.counts is not None:
+        return f"{servo.counts[0]:g} to {servo.counts[1]:g}"
+    return f"zero {servo.zero:g}, direction {servo.direction}"
+
+
+def _guard(joint: Joint, name: str) -> str:
+    return f"{value:g}" if (value := getattr(joint, name)) else "none"
 
 
 def _relative(found: Robot) -> str:
@@ -99,4 +150,14 @@ def _warnings(found: Robot) -> list[str]:
         warnings.append("its actions have no names; a bridge compares names before it arms, and would refuse it")
     if found.joints and not found.delta_actions:
         warnings.append("all its actions are absolute; fine-tuned checkpoints of openpi often predict changes")
+    if found.servos and _are_uncalibrated(found):
+        warnings.append(
+            "every zero is 2048, as of an arm whose servos were set so; else `pi0-edge robot calibrate` measures them"
+        )
     return warnings
+
+
+def _are_uncalibrated(found: Robot) -> bool:
+    """Whether every zero is in the middle of the turn: no arm that was measured is like that."""
+    zeros = {servo.zero for servo in found.servos if servo.zero is not None}
+    return zeros == {COUNTS_PER_TURN / 2}

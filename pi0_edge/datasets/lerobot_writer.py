@@ -64,12 +64,23 @@ class LeRobotWriter:
         joint_names: Sequence[str],
         cameras: Mapping[str, tuple[int, int]],
         robot_type: str,
+        further: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Start an empty dataset; ``cameras`` gives (height, width) in pixels by short name, e.g. ``top``."""
+        """Start an empty dataset.
+
+        Args:
+            root: New or empty folder.
+            fps: Frames per second.
+            joint_names: Of state and action, in order.
+            cameras: (height, width) in pixels by short name, e.g. ``top``.
+            robot_type: Name of the robot.
+            further: Further features of one number or truth value per frame, as ``meta/info.json`` describes them.
+        """
         if root.exists() and any(root.iterdir()):
             raise DatasetError(f"{root} is not empty; choose another folder or remove it first")
         self._root, self._fps, self._robot_type = root, fps, robot_type
         self._joint_names, self._cameras = list(joint_names), dict(cameras)
+        self._further = {name: dict(feature) for name, feature in (further or {}).items()}
         self._features = self._describe_features()
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
@@ -80,7 +91,12 @@ class LeRobotWriter:
         self._frames = self._frames_in_file = 0
 
     def add_episode(
-        self, state: NDArray[np.float32], action: NDArray[np.float32], images: Mapping[str, Images], task: str
+        self,
+        state: NDArray[np.float32],
+        action: NDArray[np.float32],
+        images: Mapping[str, Images],
+        task: str,
+        further: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Append one episode of T frames.
 
@@ -89,14 +105,17 @@ class LeRobotWriter:
             action: (T, joints), setpoints.
             images: By camera, uint8 (T, height, width, 3).
             task: The instruction of the episode.
+            further: (T,), one for each further feature.
 
         Raises:
             DatasetError: A length, a shape or a camera does not fit.
         """
+        columns = dict(further or {})
         self._check(state, action, images)
+        self._check_further(columns, len(state))
         if len(self._episodes) % EPISODES_PER_FILE == 0:
             self._next_files()
-        table = self._frame_table(state, action, self._tasks.setdefault(task, len(self._tasks)))
+        table = self._frame_table(state, action, self._tasks.setdefault(task, len(self._tasks)), columns)
         self._write_frames(table, images)
         statistics = self._episode_statistics(table, images)
         self._episodes.append(self._episode_row(len(state), task, statistics))
@@ -139,7 +158,7 @@ class LeRobotWriter:
             }
             for name, (height, width) in self._cameras.items()
         }
-        return {STATE: vector, ACTION: vector, **cameras, **INDEX_FEATURES}
+        return {STATE: vector, ACTION: vector, **cameras, **self._further, **INDEX_FEATURES}
 
     def _check(self, state: NDArray[Any], action: NDArray[Any], images: Mapping[str, Images]) -> None:
         expected = {STATE: (len(self._joint_names),), ACTION: (len(self._joint_names),)}
@@ -152,6 +171,13 @@ class LeRobotWriter:
                 raise DatasetError(f"{name} has shape {values.shape}, expected ({len(state)} frames, {expected[name]})")
         if not (np.isfinite(state).all() and np.isfinite(action).all()):
             raise DatasetError("state or action holds a value that is not finite")
+
+    def _check_further(self, columns: Mapping[str, NDArray[Any]], frames: int) -> None:
+        if columns.keys() != self._further.keys():
+            raise DatasetError(f"an episode has {sorted(columns)} as well, this dataset has {sorted(self._further)}")
+        for name, values in columns.items():
+            if values.shape != (frames,):
+                raise DatasetError(f"{name} has shape {values.shape}, expected ({frames},)")
 
     def _place(self) -> dict[str, int]:
         chunk, file = divmod(len(self._episodes) // EPISODES_PER_FILE, CHUNK_SIZE)
@@ -172,12 +198,15 @@ class LeRobotWriter:
             self._data.close()
             self._data = None
 
-    def _frame_table(self, state: NDArray[Any], action: NDArray[Any], task: int) -> pa.Table:
+    def _frame_table(
+        self, state: NDArray[Any], action: NDArray[Any], task: int, further: Mapping[str, NDArray[Any]]
+    ) -> pa.Table:
         frames = np.arange(len(state))
         vector = pa.list_(pa.float32(), len(self._joint_names))
         columns = {
             STATE: pa.array(list(state.astype(np.float32)), vector),
             ACTION: pa.array(list(action.astype(np.float32)), vector),
+            **{name: pa.array(values) for name, values in further.items()},
             "timestamp": pa.array((frames / self._fps).astype(np.float32)),
             "frame_index": pa.array(frames),
             "episode_index": pa.array(np.full(len(state), len(self._episodes))),

@@ -231,7 +231,8 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
                     robot.go_home()
                     success = robot.play_episode(number, seed)
                 _say(episode=number, seed=seed, success=bool(success))
-            bridge.disarm("the demo has ended")
+            if bridge.status().state in ACTIVE_STATES:
+                bridge.disarm("the demo has ended")
             record.add(bus_errors=bridge.status().counters.bus_errors - bus_errors)
         finally:
             record.build().save(output)

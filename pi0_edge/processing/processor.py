@@ -157,11 +157,16 @@ class ObservationProcessor:
         return self._padded(self.normalization.actions.forward(delta))
 
     def description(self) -> ProcessingDescription:
-        """What `save_checkpoint` and `write_bundle` record, and `restore_processor` reads."""
+        """What `save_checkpoint` and `write_bundle` record, and `restore_processor` reads.
+
+        Where the robot's cameras are plugged in is left out: it belongs to one robot, and a URL can hold a password.
+        """
         normalizers = {"state": self.normalization.state, "actions": self.normalization.actions}
         settings = self.settings.to_dict()
+        robot = dataclasses.asdict(self.robot)
+        del robot["camera_sources"]
         return ProcessingDescription(
-            robot=dataclasses.asdict(self.robot),
+            robot=robot,
             normalization={n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},
             prompt_style=settings.pop("prompt_style"),
             settings=settings,

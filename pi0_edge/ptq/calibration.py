@@ -13,6 +13,7 @@ bare network and its inputs.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.engine.reference import ReferenceEngine
-from pi0_edge.errors import ConfigError, EngineError, QuantizationError
+from pi0_edge.errors import ConfigError, DatasetError, EngineError, QuantizationError
 from pi0_edge.model import ModelInputs, Pi0, Pi0Config
 from pi0_edge.policy import Policy
 from pi0_edge.progress import ProgressCallback, Stage
@@ -38,6 +39,8 @@ from pi0_edge.ptq.calibration_file import (
 from pi0_edge.ptq.frame_checks import UnfitFrames, inspect_frames
 from pi0_edge.ptq.frames import Frames, ObservationSource, split_frames
 from pi0_edge.ptq.sources import open_frames
+from pi0_edge.ptq.training_episodes import training_profile_of
+from pi0_edge.training_profile import LEAST_EPISODES
 
 PERCENTILE = 99.9
 """Of the magnitudes of all values that enter a layer; what a static scale may clip to."""
@@ -58,9 +61,12 @@ def calibrate(
     resume_path: str | Path | None = None,
     resume: bool = False,
     skip_unfit: int = 0,
+    require_training_profile: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Runs a policy in fp32 on real observations and collects statistics of what enters its linears.
+
+    Where `frames` are training data, their profile is collected too, for the mismatch guard.
 
     Args:
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
@@ -76,13 +82,16 @@ def calibrate(
         resume: Whether to go on with the run in `resume_path`.
         skip_unfit: How many frames may be left out that do not fit the policy or are damaged; those that are stand in
             the calibration.
+        require_training_profile: Whether frames that are no training data are refused, unless a profile lies beside the
+            checkpoint.
         on_progress: Is called after every frame.
 
     Raises:
         CheckpointError: If the checkpoint does not load.
         ConfigError: If there is an interrupted run and `resume` is False, or none and it is True; or if robot,
             tokenizer or a size is missing.
-        DatasetError: If the frames are too few, black or identical, or more than `skip_unfit` are unfit.
+        DatasetError: If the frames are too few, black or identical, more than `skip_unfit` are unfit, or a training
+            profile is required and there is none.
         ObservationError: If one of them does not fit the policy and `skip_unfit` is 0.
         QuantizationError: If an activation is NaN or infinite, or the interrupted run was another one.
     """
@@ -98,7 +107,14 @@ def calibrate(
     )
     source = open_frames(frames, policy, calibration_frames, on_progress)
     chosen = split_frames(source, calibration_frames, 0, seed).calibration
-    return calibrate_policy(policy, chosen, seed, resume_path, on_progress, UnfitFrames(skip_unfit))
+    profile = training_profile_of(checkpoint, source, policy.processor.robot, on_progress)
+    if require_training_profile and profile is None:
+        raise DatasetError(
+            f"{source.kind} {source.path}".strip() + " is no training data, of which there could be a profile; give a "
+            f"LeRobotDataset of at least {LEAST_EPISODES} episodes"
+        )
+    calibration = calibrate_policy(policy, chosen, seed, resume_path, on_progress, UnfitFrames(skip_unfit))
+    return dataclasses.replace(calibration, training_profile=profile)
 
 
 def _check_resume(resume_path: Path | None, resume: bool) -> None:

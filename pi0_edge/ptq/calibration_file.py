@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pi0_edge.errors import ConfigError
 from pi0_edge.ptq.activation_recorder import ActivationRecorder, LayerRecord
 from pi0_edge.quant import QuantizationError
 from pi0_edge.quant.activation_statistics import ActivationStatistics
 from pi0_edge.synced_files import replace_synced
+from pi0_edge.training_profile import TrainingProfile
 
 KIND = "calibration"
 VERSION = 1
@@ -111,10 +113,12 @@ class Calibration:
     Attributes:
         layers: Statistics of every linear that ran, by module path, in the order in which the network runs them.
         source: Where they come from.
+        training_profile: What the training data looked like; None where no training data were given.
     """
 
     layers: Mapping[str, LayerStatistics]
     source: CalibrationSource
+    training_profile: TrainingProfile | None = None
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file, the same bytes for the same statistics; it appears complete or not at all.
@@ -130,6 +134,8 @@ class Calibration:
                 tensors[f"{name}.step_amax"] = layer.step_amax
             figures[name] = {"tokens": layer.tokens, "amax": layer.amax, "percentile": layer.percentile}
         description = {"kind": KIND, "version": VERSION, "source": self.source.to_dict(), "layers": figures}
+        if self.training_profile is not None:
+            description["training_profile"] = self.training_profile.to_dict()
         write_statistics(Path(path), tensors, description)
 
     @classmethod
@@ -147,8 +153,10 @@ class Calibration:
                 )
                 for name, figures in description["layers"].items()
             }
-            return cls(layers, CalibrationSource.from_dict(description["source"]))
-        except (KeyError, TypeError) as error:
+            found = description.get("training_profile")
+            profile = None if found is None else TrainingProfile.from_dict(found, "its training profile")
+            return cls(layers, CalibrationSource.from_dict(description["source"]), profile)
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise QuantizationError(f"{path} is damaged ({error}); calibrate again") from error
 
 

@@ -43,9 +43,11 @@ from pi0_edge.ptq.report import ReportPage, facts_about, render
 from pi0_edge.ptq.scan import UNTOUCHED, LayerScan
 from pi0_edge.ptq.sources import open_frames
 from pi0_edge.ptq.trace import Trace, trace
+from pi0_edge.ptq.training_episodes import training_profile_of
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, GateVerdict, Thresholds
 from pi0_edge.quant import QuantizationReport, Scheme
 from pi0_edge.quant.scheme_files import load_scheme, save_scheme
+from pi0_edge.training_profile import TrainingProfile, load_training_profile
 
 LEAST_HELD_OUT = 4
 """Fewer held-out observations than this are refused before anything is computed."""
@@ -83,6 +85,7 @@ class QuantizedPolicy:
         mix: What a search found; None without a search.
         state: The quantized network's tensors by name, as a bundle stores them.
         left_out: Frames that neither calibrated nor judged, each with its place and what is wrong with it.
+        training_profile: What the training data looked like, for the mismatch guard; None where it is not known.
     """
 
     policy: Policy
@@ -95,6 +98,7 @@ class QuantizedPolicy:
     mix: Mix | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     left_out: tuple[str, ...] = ()
+    training_profile: TrainingProfile | None = None
 
     @property
     def verdict(self) -> GateVerdict:
@@ -150,6 +154,7 @@ class QuantizedPolicy:
                 gate=self.gate.to_dict(),
                 report_html=report,
                 calibration=None if self.calibration is None else self.calibration.source.to_dict(),
+                training_profile=self.training_profile,
                 private_key=None if private_key is None else Path(private_key),
                 replace=replace,
             )
@@ -174,6 +179,7 @@ def quantize(
     scan: ScanOptions | None = None,
     search: str | Path | None = None,
     skip_unfit: int = 0,
+    training_profile: TrainingProfile | str | Path | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> QuantizedPolicy:
     """Quantizes a checkpoint and judges the result against fp32 on held-out frames.
@@ -199,6 +205,8 @@ def quantize(
             written as soon as it is found, and then quantized and judged instead of `scheme`.
         skip_unfit: How many frames, of both halves together, may be left out that do not fit the policy or are damaged;
             those that are stand in the report.
+        training_profile: For the mismatch guard, or its file; None takes that of the calibration, of the frames where
+            they are training data, or the one that lies beside the checkpoint.
         on_progress: Is called after every step of every stage.
 
     Returns:
@@ -217,6 +225,10 @@ def quantize(
     levels = [chosen, *(load_scheme(level) for level in options.levels)] if options and search else [chosen]
     check_output_path("search", search, (".yaml",))
     statistics = Calibration.load(calibration) if isinstance(calibration, str | Path) else calibration
+    if isinstance(training_profile, str | Path):
+        training_profile = load_training_profile(training_profile)
+    if training_profile is None and statistics is not None:
+        training_profile = statistics.training_profile
 
     reference = Policy.load(
         Path(checkpoint),
@@ -230,6 +242,8 @@ def quantize(
     joints = reference.processor.robot.action_labels
     least = max(calibration_frames, held_out, options.frames if options else 0)
     source = open_frames(frames, reference, least, on_progress)
+    if training_profile is None:
+        training_profile = training_profile_of(checkpoint, source, reference.processor.robot, on_progress)
     split = split_frames(source, calibration_frames, held_out, seed)
     unfit = UnfitFrames(skip_unfit)
     inspection = inspect_frames(split.held_out, reference.processor, LEAST_HELD_OUT, unfit)
@@ -273,6 +287,7 @@ def quantize(
         mix=mix,
         state=candidate.state,
         left_out=tuple(f"{place}: {reason}" for place, reason in unfit.reasons.items()),
+        training_profile=training_profile,
     )
 
 

@@ -17,6 +17,7 @@ from pi0_edge.processing import Observation, Robot
 from pi0_edge.processing.recordings import ObservationArchive
 from pi0_edge.progress import ProgressCallback
 from pi0_edge.ptq.frames import ObservationSource
+from pi0_edge.ptq.training_episodes import Motion
 
 if TYPE_CHECKING:
     from pi0_edge.datasets.lerobot_metadata import Clip, EpisodeInfo
@@ -121,6 +122,7 @@ class LeRobotObservations:
         path: The folder.
         lengths: Frames of each episode.
         cameras: Those of the robot that are recorded, as they are called there.
+        control_hz: Frames per second.
 
     Raises:
         DatasetError: If there is no such episode or camera.
@@ -132,6 +134,7 @@ class LeRobotObservations:
         self._dataset = LeRobotDataset(root)
         self.kind = f"lerobot {self._dataset.version}"
         self.path = str(root)
+        self.control_hz = self._dataset.fps
         self.cameras = _cameras_of(robot, self._dataset.cameras)
         self._episodes = [episode for episode in self._dataset.episodes if self._is_complete(episode)]
         self.lengths = tuple(episode.length for episode in self._episodes)
@@ -156,6 +159,14 @@ class LeRobotObservations:
         views = [self._dataset.frames(info.index, camera, frames) for camera in self.cameras]
         for frame, images in zip(frames, zip(*views, strict=True), strict=True):
             yield Observation(dict(zip(self.cameras, images, strict=True)), states[frame], prompts[frame])
+
+    def motion(self, episode: int) -> Motion:
+        """States and actions of all rows of one episode.
+
+        Raises:
+            DatasetError: If the episode is damaged.
+        """
+        return Motion(*self._dataset.episode(self._episodes[episode].index))
 
     def _is_complete(self, episode: EpisodeInfo) -> bool:
         """Whether all its files exist: a dataset may have been fetched in part."""

@@ -5,6 +5,7 @@ The policy reads cameras, dimensions and processing from it; the bridge and the 
 documents every field. Nothing here needs numpy or torch.
 """
 
+from pi0_edge.robots.camera_sources import CameraSettings, load_camera_file
 from pi0_edge.robots.description import (
     CONVENTION_DIMS,
     MAX_DIM,
@@ -24,11 +25,13 @@ __all__ = [
     "MODELS",
     "SLOTS",
     "UNITS",
+    "CameraSettings",
     "Joint",
     "Robot",
     "Servo",
     "ServoBus",
     "ServoModel",
+    "load_camera_file",
     "load_robot",
     "parse_robot",
     "place_of_slot",

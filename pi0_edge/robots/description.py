@@ -11,8 +11,10 @@ A robot is a YAML file with these fields::
          resolution: 1.0e-4}
       - {name: gripper, unit: ratio, position: [0, 1], velocity: 5.0, acceleration: 100.0, home: 0.0,
          resolution: 1.0e-4, closed: 0, open: 1}
+    zero_pose: Upper arm upright. # optional: how the arm stands with every angle at 0, for who calibrates it
     cameras: {front: base_0_rgb, wrist: left_wrist_0_rgb}  # camera -> slot of π0; a policy needs at least one camera
     camera_aliases: {top: front}  # optional: other name -> camera; an observation may have either
+    camera_sources: {...}         # optional: what delivers their images; see `pi0_edge.robots.camera_sources`
     state_dim: 2                  # optional where joints are listed; padded with zeros to the network's width, 32 in π0
     action_dim: 2                 # optional where joints are listed
     action_names: [...]           # optional: one per action dimension; default the names of the joints
@@ -25,8 +27,8 @@ A robot is a YAML file with these fields::
 
 `position`, `home`, `resolution`, `closed` and `open` are in the joint's unit (rad, m, or ratio from 0 to 1), `velocity`
 in unit/s, `acceleration` in unit/s². One count of a setpoint on the serial link is `resolution`. `closed` and `open`
-say which end of a gripper's range is which. The limits of a joint are given together or not at all: without them a
-policy can use the robot, and the bridge refuses it.
+say which end of a gripper's range is which, and `positive` which way an angle grows, in words. The limits of a joint
+are given together or not at all: without them a policy can use the robot, and the bridge refuses it.
 
 A joint with servos has guards, which the firmware compiles in: the arm stops where the joint is farther than
 `following_error` (its unit) from where it should be, draws more than `current` ampere, or is hotter than `temperature`
@@ -45,6 +47,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.robots.camera_sources import CameraSettings, mistakes_among_cameras
 from pi0_edge.robots.servos import Servo, ServoBus, mistakes_in_servos
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -95,6 +98,7 @@ class Joint:
         temperature: Highest temperature of its servos, degrees Celsius; 0 where the firmware does not watch it.
         closed: Position of a closed gripper.
         open: Position of an open gripper.
+        positive: Which way its angle grows, in words.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Joint:
     temperature: float | None = None
     closed: float | None = None
     open: float | None = None
+    positive: str | None = None
 
     @property
     def has_limits(self) -> bool:
@@ -121,6 +126,8 @@ class Joint:
             yield f"name is {self.name!r}, expected letters, digits and underscores"
         if self.unit not in UNITS:
             yield f"unit is {self.unit!r}, expected one of {', '.join(UNITS)}"
+        if not isinstance(self.positive, (str, type(None))):
+            yield f"positive is {self.positive!r}, expected text"
         wrong = [
             name for name in (*_LIMITS[1:], *_GUARDS, "closed", "open") if not _is_number_or_none(getattr(self, name))
         ]
@@ -180,6 +187,8 @@ class Robot:
     camera_aliases: dict[str, str] = field(default_factory=dict)
     servo_bus: ServoBus | None = None
     servos: tuple[Servo, ...] = ()
+    zero_pose: str = ""
+    camera_sources: dict[str, CameraSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.joints and not self.action_names:
@@ -221,7 +230,7 @@ class Robot:
         return self.camera_aliases.get(name, of_slot.get(name))
 
     def _mistakes(self) -> Iterator[str]:
-        for name in ("name", "description"):
+        for name in ("name", "description", "zero_pose"):
             if not isinstance(getattr(self, name), str):
                 yield self._mistake(name, "text")
         for name in ("default_prompt", "asset_id"):
@@ -276,6 +285,8 @@ class Robot:
             yield self._mistake("camera_aliases", "other names mapped to cameras of the robot")
         elif any(name in self.cameras for name in aliases):
             yield self._mistake("camera_aliases", "names that no camera has")
+        else:
+            yield from mistakes_among_cameras(self.camera_sources, self.cameras, aliases)
 
     def _wrong_dims(self) -> list[str]:
         dims = ("state_dim", "action_dim")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.robots.camera_sources import mistakes_in_camera_sources, parse_camera_sources
 from pi0_edge.robots.description import Joint, Robot
 from pi0_edge.robots.servos import Servo, ServoBus
 
@@ -92,6 +93,7 @@ def parse_robot(content: Mapping[str, Any], origin: str) -> Robot:
     bus = content.get("servo_bus")
     fields["servo_bus"] = None if bus is None else ServoBus(**_with_tuples(bus))
     fields["servos"] = tuple(Servo(**_with_tuples(servo)) for servo in content.get("servos", ()))
+    fields["camera_sources"] = parse_camera_sources(content.get("camera_sources", {}), origin)
     for dim in _DIMS:
         fields.setdefault(dim, len(fields["joints"]))
     fields.setdefault("cameras", {})
@@ -116,6 +118,7 @@ def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
             name == "joints" and isinstance(value, str)
         ):
             yield f"{name} is {value!r}, expected {described}"
+    yield from mistakes_in_camera_sources(content.get("camera_sources", {}))
     if isinstance(joints, str):
         yield from _mistakes_in_reference(joints)
     elif isinstance(joints, (list, tuple)):

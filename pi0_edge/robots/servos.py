@@ -29,7 +29,8 @@ BAUDS = {
 """Bits per second that the servos of a protocol can be set to."""
 
 MOST_BUSES = 2
-MOST_SERVOS = 64
+MOST_SERVOS = 32
+"""On one bus: the packets of the firmware have no room for more."""
 COUNTS_PER_TURN = 4096
 _HIGHEST_ID = {"dynamixel": 252, "feetech": 253}
 
@@ -59,7 +60,7 @@ MODELS = {
     "STS3215": ServoModel("feetech", 6.5e-3, 777),
     "STS3250": ServoModel("feetech", 6.5e-3, 2825),
 }
-"""Models by name; numbers of the vendors' control tables (ROBOTIS: registers 0 and 126; Feetech: registers 3 and 69)."""
+"""Models by name; numbers of the vendors' control tables (ROBOTIS: registers 0, 126; Feetech: registers 3, 69)."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,9 @@ def mistakes_in_servos(bus: ServoBus | None, servos: Sequence[Servo], units: dic
     yield from (f"servo_bus: {mistake}" for mistake in bus.mistakes())
     if not servos:
         yield "servo_bus is given, but no servos"
-    if len(servos) > MOST_SERVOS:
-        yield f"servos: {len(servos)} are listed, at most {MOST_SERVOS} fit into the firmware"
+    for number in range(MOST_BUSES):
+        if (count := sum(servo.bus == number for servo in servos)) > MOST_SERVOS:
+            yield f"servos: {count} are listed on bus {number}, at most {MOST_SERVOS} fit into the firmware's packets"
     for index, servo in enumerate(servos):
         found = servo.mistakes(units.get(servo.joint), bus.protocol)
         yield from (f"servos[{index}] ({servo.joint}, ID {servo.id}): {mistake}" for mistake in found)

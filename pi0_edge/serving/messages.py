@@ -10,6 +10,10 @@ from pi0_edge.errors import ObservationError
 from pi0_edge.policy import Policy, PolicyChunk
 from pi0_edge.processing import Method, Observation, RunningPlan, Schedule
 from pi0_edge.protos import policy_pb2
+from pi0_edge.serving.jpeg_images import decode_jpeg
+
+MESSAGE_LIMIT = 32 << 20
+"""Bytes of one observation: three cameras of 1920x1080 are 18 MiB. JPEGs may unfold to no more."""
 
 PROMPT_CHARACTERS = 4096
 """No tokenizer of π0 turns more than this into a prompt that fits; longer ones are refused before it reads them."""
@@ -25,8 +29,15 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
     """The observation in a request; an empty prompt means the robot's default.
 
     Raises:
-        ObservationError: If an image's bytes do not fit its size, a camera comes twice, or the prompt is over-long.
+        ObservationError: If an image's bytes do not fit its size, a camera comes twice, JPEGs unfold to more than a
+            message may have, or the prompt is over-long.
     """
+    unfolded = sum(image.height * image.width * 3 for image in message.images if image.WhichOneof("pixels") == "jpeg")
+    if unfolded > MESSAGE_LIMIT:
+        raise ObservationError(
+            f"images are JPEGs of {unfolded} bytes of pixels, expected at most {MESSAGE_LIMIT}; scale them down, as "
+            "the policy does anyway"
+        )
     images: dict[str, NDArray[np.uint8]] = {}
     for image in message.images:
         if image.camera in images:
@@ -105,9 +116,15 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
 
 def _read_image(image: policy_pb2.Image) -> NDArray[np.uint8]:
     expected = image.height * image.width * 3
+    where = f"images[{image.camera!r}]"
+    if image.WhichOneof("pixels") == "jpeg":
+        try:
+            return decode_jpeg(image.jpeg, image.height, image.width)
+        except ObservationError as error:
+            raise ObservationError(f"{where} is {error}") from error
     if len(image.rgb) != expected or not expected:
         raise ObservationError(
-            f"images[{image.camera!r}] holds {len(image.rgb)} bytes, but height {image.height} and width {image.width} "
+            f"{where} holds {len(image.rgb)} bytes, but height {image.height} and width {image.width} "
             f"require {expected or 'at least 3'}: height * width * 3, row major, RGB"
         )
     return np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)

@@ -17,6 +17,8 @@ from pi0_edge.protos.rpc.message_sizes import is_answer, too_large
 from pi0_edge.protos.rpc.tls import connection_advice, open_channel
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pi0_edge.processing import Observation
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
@@ -39,18 +41,29 @@ _ERRORS = {
 class PolicyClient:
     """A connection to one policy server; also a context manager."""
 
-    def __init__(self, address: str, timeout_s: float = 30.0, tls: Path | None = None) -> None:
+    def __init__(
+        self, address: str, timeout_s: float = 30.0, tls: Path | None = None, jpeg_quality: int | None = None
+    ) -> None:
         """Connects at the first call.
 
         Args:
             address: host:port.
             timeout_s: Deadline of every call.
             tls: Folder with authority, certificate and key, where the server asks for a certificate.
+            jpeg_quality: Sends images as JPEG of this quality, 1 to 100, which changes what the policy sees; as they
+                are where None.
 
         Raises:
             EndpointError: If something is wrong with that folder.
+            ConfigError: If the quality is not possible.
+            MissingDependencyError: If images shall be JPEG and Pillow is not installed.
         """
+        if jpeg_quality is not None:
+            from pi0_edge.serving.jpeg_images import check_jpeg_quality
+
+            check_jpeg_quality(jpeg_quality)
         self.address = address
+        self._jpeg_quality = jpeg_quality
         self._timeout_s = timeout_s
         self._channel = open_channel(address, tls, _CHANNEL_OPTIONS)
         self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
@@ -111,7 +124,7 @@ class PolicyClient:
             DeadlineError: If there was no chunk within the client's deadline.
             ServingError: If the server cannot be reached or failed.
         """
-        message = write_observation(observation, tick, capture_time_ns, noise_seed, continuation)
+        message = write_observation(observation, tick, capture_time_ns, noise_seed, continuation, self._jpeg_quality)
         with self._calls():
             return self._policy.Infer(message, timeout=self._timeout_s)
 
@@ -131,12 +144,10 @@ def write_observation(
     capture_time_ns: int,
     noise_seed: int | None,
     continuation: policy_pb2.Continuation | None = None,
+    jpeg_quality: int | None = None,
 ) -> policy_pb2.Observation:
-    """The request for an observation, whose checks are the server's."""
-    images = [
-        policy_pb2.Image(camera=camera, height=image.shape[0], width=image.shape[1], rgb=image.tobytes())
-        for camera, image in observation.images.items()
-    ]
+    """The request for an observation, whose checks are the server's; images are JPEG where a quality is given."""
+    images = [_write_image(camera, image, jpeg_quality) for camera, image in observation.images.items()]
     return policy_pb2.Observation(
         images=images,
         state=np.asarray(observation.state, np.float32).ravel().tolist(),
@@ -145,6 +156,15 @@ def write_observation(
         noise_seed=noise_seed,
         continuation=continuation,
     )
+
+
+def _write_image(camera: str, image: NDArray[np.uint8], jpeg_quality: int | None) -> policy_pb2.Image:
+    height, width = image.shape[:2]
+    if jpeg_quality is None:
+        return policy_pb2.Image(camera=camera, height=height, width=width, rgb=image.tobytes())
+    from pi0_edge.serving.jpeg_images import encode_jpeg
+
+    return policy_pb2.Image(camera=camera, height=height, width=width, jpeg=encode_jpeg(image, jpeg_quality))
 
 
 def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:
@@ -171,5 +191,5 @@ def _of_size(size: str, of_answer: bool, address: str) -> Pi0EdgeError:
         return ServingError(f"the answer of the server at {address} has {size}; is it a policy server of this version?")
     return ObservationError(
         f"the observation has {size}, which is the limit of the policy server at {address}; scale its images down, as "
-        "the policy does anyway"
+        "the policy does anyway, or send them as JPEG"
     )

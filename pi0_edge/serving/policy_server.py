@@ -21,13 +21,11 @@ from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 from pi0_edge.serving.inference_queue import WAITING
+from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
-MESSAGE_LIMIT = 32 << 20
-"""Bytes of one observation: three cameras of 1920x1080 are 18 MiB."""
-
 _STOP_GRACE_S = 2.0
 
 logger = logging.getLogger(__name__)

@@ -173,34 +173,40 @@ class AlohaTransferCube:
         """True while the left gripper holds the cube off the table."""
         return self._reward == 4
 
-    def render(self, camera: str = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
+    def render(self, camera: str | View = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
         """An image, uint8, shape (height, width, 3), without shadows, reflections or multisampling.
+
+        Args:
+            camera: One of :data:`CAMERAS`, or a view of its own.
+            height: Pixels.
+            width: Pixels.
 
         Raises:
             ConfigError: Unknown camera.
             MissingDependencyError: No off-screen OpenGL on this machine.
         """
-        if camera not in CAMERAS:
+        if not isinstance(camera, View) and camera not in CAMERAS:
             raise ConfigError(f"unknown camera {camera!r}; the simulated ALOHA has {', '.join(CAMERAS)}")
         renderer = self._renderer(height, width)
         renderer.update_scene(self._physics.data.ptr, self._viewpoint(camera))
         return renderer.render()
 
-    def _viewpoint(self, camera: str) -> str | mujoco.MjvCamera:
-        if camera != "top":
-            return camera
+    def _viewpoint(self, camera: str | View) -> str | mujoco.MjvCamera:
+        view = POLICY_VIEW if camera == "top" else camera
+        if isinstance(view, str):
+            return view
+        self._physics.model.ptr.vis.global_.fovy = view.fovy
         viewpoint = mujoco.MjvCamera()
         viewpoint.type = mujoco.mjtCamera.mjCAMERA_FREE
-        viewpoint.lookat[:] = POLICY_VIEW.lookat
-        viewpoint.distance = POLICY_VIEW.distance
-        viewpoint.azimuth = POLICY_VIEW.azimuth
-        viewpoint.elevation = POLICY_VIEW.elevation
+        viewpoint.lookat[:] = view.lookat
+        viewpoint.distance = view.distance
+        viewpoint.azimuth = view.azimuth
+        viewpoint.elevation = view.elevation
         return viewpoint
 
     def _renderer(self, height: int, width: int) -> mujoco.Renderer:
         if (height, width) not in self._renderers:
             model = self._physics.model.ptr
-            model.vis.global_.fovy = POLICY_VIEW.fovy
             model.vis.global_.offheight = max(height, model.vis.global_.offheight)
             model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
             self._renderers[height, width] = _open_renderer(model, height, width)

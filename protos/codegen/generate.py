@@ -1,6 +1,6 @@
 """Makes every generated file of the repository's interfaces: `python -m pi0_edge.protos.codegen.generate [--check]`.
 
-From `policy.proto` and `bridge.proto` (through grpcio-tools) come `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py`; from
+From the `.proto` files (through grpcio-tools) come `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py`; from
 `serial_link.yaml` come `protos/serial_link.py` and the C header of the firmware. `--check` writes nothing and exits
 with 1 where a file on disk differs from what its source gives.
 
@@ -22,11 +22,13 @@ from pi0_edge.protos.codegen.python_writer import write_python
 from pi0_edge.protos.codegen.schema import load_schema
 
 ROOT = Path(__file__).resolve().parents[2]
-PROTO_FILES = ("pi0_edge/protos/policy.proto", "pi0_edge/protos/bridge.proto")
+PROTO_FILES = tuple(f"pi0_edge/protos/{name}.proto" for name in ("policy", "bridge", "recording"))
 SCHEMA_FILE = "pi0_edge/protos/serial_link.yaml"
 PYTHON_FILE = "pi0_edge/protos/serial_link.py"
 C_HEADER = "firmware_bridge/firmware/core/serial_link.h"
 
+_STUB = re.compile(r"class \w+Stub\b")
+"""What the gRPC file of a `.proto` file has where that has a service; others need none."""
 _STAMP = re.compile(r"# Protobuf Python Version: .*|ValidateProtobufRuntimeVersion\([^)]*\)")
 
 
@@ -47,7 +49,8 @@ def generate_grpc() -> dict[str, str]:
         if protoc.main(["protoc", f"-I{ROOT}", f"-I{well_known}", *outputs, *PROTO_FILES]) != 0:
             raise RuntimeError("protoc refused a .proto file; its message is above")
         made = sorted(path for path in Path(folder).rglob("*.py*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.read_text() for path in made}
+        texts = {path.relative_to(folder).as_posix(): path.read_text() for path in made}
+        return {name: text for name, text in texts.items() if "_grpc" not in name or _STUB.search(text)}
 
 
 def stale_files(texts: dict[str, str]) -> list[str]:

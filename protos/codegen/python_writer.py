@@ -155,6 +155,6 @@ def _methods_with_tail(message: Message) -> list[str]:
 
 def _registry(schema: Schema) -> str:
     names = [message.name for message in schema.messages]
-    union = " | ".join(names)
+    union = "(\n    " + "\n    | ".join(names) + "\n)"
     entries = "".join(f"    {name}.ID: {name},\n" for name in names)
     return f"\n\nMessage = {union}\n\nMESSAGES: dict[int, type[Message]] = {{\n{entries}}}\n"

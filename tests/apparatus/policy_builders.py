@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,12 @@ PROMPT = "Transfer cube"
 DIMS = 14
 
 
-def write_checkpoint(folder: Path, robot: str = "aloha_sim") -> Path:
-    """A checkpoint folder with weights, statistics, tokenizer and robot."""
+def write_checkpoint(folder: Path, robot: str = "aloha_sim", stats: dict[str, Any] | None = None) -> Path:
+    """A checkpoint folder with weights, statistics (`mean` and `std`), tokenizer and robot."""
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     write_prompt_tokenizer([PROMPT], CONFIG.vocab_size, folder / "tokenizer.json")
-    stats = {"mean": np.linspace(-0.5, 0.5, DIMS), "std": np.linspace(0.1, 0.5, DIMS)}
+    stats = stats or {"mean": np.linspace(-0.5, 0.5, DIMS), "std": np.linspace(0.1, 0.5, DIMS)}
     z_score = Normalizer(Mode.OPENPI_ZSCORE, stats)
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     processor = ObservationProcessor(load_robot(robot), tokenizer, Normalization(z_score, z_score), CONFIG)

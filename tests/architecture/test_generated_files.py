@@ -27,7 +27,7 @@ SCALARS = {
 
 def test_generated_files_are_current() -> None:
     texts = {**generate.generate_serial_link(), **generate.generate_grpc()}
-    assert len(texts) == 8
+    assert len(texts) == 10
     assert generate.stale_files(texts) == [], "run: python -m pi0_edge.protos.codegen.generate"
 
 
@@ -111,5 +111,5 @@ def test_a_tail_must_agree_with_its_counts_and_fit() -> None:
 
 
 def test_registry_lists_every_message_once() -> None:
-    assert len(serial_link.MESSAGES) == len({m.__name__ for m in serial_link.MESSAGES.values()}) == 10
+    assert len(serial_link.MESSAGES) == len({m.__name__ for m in serial_link.MESSAGES.values()}) == 12
     assert all(fields(message) for message in serial_link.MESSAGES.values())

@@ -43,13 +43,14 @@ ALLOWED = {
     "pi0_edge.kernels": [],
     "pi0_edge.datasets": [],
     "pi0_edge.shipped": [],
+    "pi0_edge.training_profile": [],
     "pi0_edge.quant": ["pi0_edge.model"],
     "pi0_edge.checkpoints": ["pi0_edge.model", "pi0_edge.processing"],
     "pi0_edge.processing": ["pi0_edge.model"],
     "pi0_edge.tensorrt": ["pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.engine": ["pi0_edge.kernels", "pi0_edge.model", "pi0_edge.tensorrt", "pi0_edge.quant"],
     "pi0_edge.estimation": ["pi0_edge.model", "pi0_edge.quant"],
-    "pi0_edge.bundle": ["pi0_edge.model", "pi0_edge.processing", "pi0_edge.quant"],
+    "pi0_edge.bundle": ["pi0_edge.model", "pi0_edge.processing", "pi0_edge.quant", "pi0_edge.training_profile"],
     "pi0_edge.policy": [*POLICY_STACK, "pi0_edge.bundle", "pi0_edge.quant"],
     "pi0_edge.verification": [*POLICY_STACK, "pi0_edge.quant"],
     "pi0_edge.sim": ["pi0_edge.datasets"],
@@ -63,6 +64,7 @@ ALLOWED = {
         "pi0_edge.evaluation",
         "pi0_edge.sim",
         "pi0_edge.quant",
+        "pi0_edge.training_profile",
     ],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.protos"],
     "pi0_edge.certificates": ["pi0_edge.protos"],
@@ -73,10 +75,12 @@ ALLOWED = {
         "pi0_edge.cameras",
         "pi0_edge.datasets",
         "pi0_edge.protos",
+        "pi0_edge.ptq",  # the figures of the gate, for another policy in a recorded run
         "pi0_edge.serving",
+        "pi0_edge.training_profile",
         "firmware_bridge",
     ],
-    "pi0_edge.doctor": ["pi0_edge.shipped"],
+    "pi0_edge.doctor": ["pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
     "pi0_edge": ANYTHING,  # the public names
@@ -100,6 +104,7 @@ FORBIDDEN = {
     "pi0_edge.training": OTHER_WORK,
     "pi0_edge.sim": {"torch", "grpc", "serial"},
     "pi0_edge.datasets": {"torch", "grpc", "serial"},
+    "pi0_edge.training_profile": {"torch", *OTHER_WORK},
     "pi0_edge.cameras": {"torch", *OTHER_WORK},
     "pi0_edge.run": {"serial", "mujoco"},
     "pi0_edge.serving": {"serial", "mujoco"},
@@ -162,7 +167,7 @@ def test_the_top_level_of_the_bridge_is_short() -> None:
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
 
 
-def test_only_the_command_line_and_the_demo_import_both_policy_and_bridge() -> None:
+def test_only_the_command_line_the_run_and_the_demo_import_both_policy_and_bridge() -> None:
     policy = [place for place in ALLOWED if place not in ("pi0_edge", "pi0_edge.protos", "firmware_bridge")]
     both = set()
     for module in modules():
@@ -170,7 +175,8 @@ def test_only_the_command_line_and_the_demo_import_both_policy_and_bridge() -> N
         with_policy = any(inside(target, place) for target in targets for place in policy)
         if with_policy and any(inside(target, "firmware_bridge") for target in targets):
             both.add(place_of(module))
-    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo"}  # `pi0_edge` declares the public names of both
+    # `pi0_edge` declares the public names of both.
+    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.run"}
 
 
 def test_places_do_without_what_is_not_their_subject() -> None:

@@ -29,7 +29,7 @@ EPISODES = 2
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, firmware_image) -> Path:
+def folder(tmp_path_factory, aloha_image) -> Path:
     output = tmp_path_factory.mktemp("demo")
     run_demo(output, episodes=EPISODES, first_seed=0, choice=PolicyChoice())
     return output
@@ -62,6 +62,16 @@ def test_executed_setpoints_stay_within_the_limits_of_the_firmware(folder):
     assert (np.abs(step) <= robot.velocity / 50 + slack).all()
 
 
+def test_the_policy_got_what_the_servos_measured(folder):
+    run = RunRecord.load(folder / "record.npz")
+    for state, tick in zip(run.state, run.chunk_tick, strict=True):
+        assert np.array_equal(state, run.measured[run.tick == tick][0])
+    during = run.tick_episode >= 0
+    behind = np.abs(run.measured - run.executed)[during]
+    assert 1e-3 < np.median(behind.max(axis=1)) < 0.1  # servos lag, and follow
+    assert (run.measurement_age_ms[during] < 200.0).all()  # older ones stop the arm
+
+
 def test_every_executed_tick_names_the_observation_that_caused_it(folder):
     run = RunRecord.load(folder / "record.npz")
     executed = (run.tick_episode == 0) & (run.tick_chunk > 0)
@@ -78,7 +88,7 @@ def test_summary_and_plots_are_written(folder):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_process_behind(tmp_path, firmware_image):
+def test_ctrl_c_leaves_no_process_behind(tmp_path, aloha_image):
     argv = [sys.executable, "-m", "pi0_edge.cli", "demo", "--episodes", "9", "--output", str(tmp_path)]
     demo = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     try:

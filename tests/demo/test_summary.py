@@ -27,6 +27,7 @@ def record(ticks: int = 20) -> RunRecord:
             tick=100 + k, tick_episode=0, tick_counter_s=2.0 + 0.02 * k + (0.001 if k == 5 else 0), lag_ms=1.0,
             tick_state=State.RUNNING, tick_flags=TickFlag.EXECUTED, tick_faults=0, tick_ring_level=40,
             tick_chunk=0 if k < 3 else 1, tick_observed=0 if k < 3 else 100, executed=executed,
+            measured=executed - np.eye(14, dtype=np.float32)[0] * 0.001 * k, measurement_age_ms=8.0 + 4.0 * (k == 7),
         )  # fmt: skip
     builder.add(
         chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_to_policy_ms=30.0, chunk_to_ring_ms=50.0,
@@ -35,7 +36,7 @@ def record(ticks: int = 20) -> RunRecord:
     )  # fmt: skip
     for k in range(7):
         builder.add(film=np.zeros((24, 32, 3), np.uint8), film_tick=100 + 2 * k, film_episode=0)
-    builder.add(seed=7, success=True, episode_ticks=ticks)
+    builder.add(seed=7, success=True, episode_ticks=ticks, bus_errors=3)
     return builder.build()
 
 
@@ -69,6 +70,8 @@ def test_summary_figures():
     assert summary.age_of_information_ms == Percentiles.of(np.array(ages))
     assert (summary.age_of_information_ms.p50, summary.age_of_information_ms.max) == (220.0, 380.0)
     assert summary.tracking_error_rad.max == pytest.approx(0.01, abs=1e-6)
+    assert summary.following_error_rad.max == pytest.approx(0.019, abs=1e-6)
+    assert (summary.measurement_age_ms.p50, summary.measurement_age_ms.max, summary.bus_errors) == (8.0, 12.0, 3)
     assert summary.faults == [] and summary.starved_ticks == 0 and summary.ticks_lost == 0
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from firmware_library import make, require
 
@@ -15,6 +16,7 @@ from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.emulator.board import EmulatedBoard
 from pi0_edge import Policy, PolicyServer
 from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 pytestmark = pytest.mark.real_time
 
@@ -60,7 +62,19 @@ def bridge_address(firmware_image: Path) -> Iterator[str]:
         server.stop()
 
 
-def test_the_closed_loop_plays_a_chunk_and_disarms(policy_address: str, bridge_address: str):
-    # One: of black images the policy knows nothing, and its second chunk may run into the limits of the firmware.
-    said = run("closed_loop.py", "--policy", policy_address, "--bridge", bridge_address, "--chunks", "1")
-    assert [line.split(": ")[1] for line in said.splitlines()] == ["ACCEPTED"]
+def test_the_closed_loop_plays_chunks_and_disarms(policy_address: str, bridge_address: str, tmp_path: Path):
+    """With cameras of its own, as a user replaces them: they see the simulated arm at home."""
+    environment = AlohaTransferCube()
+    environment.reset(0)
+    np.save(tmp_path / "image.npy", environment.render("top", 112, 112))
+    cameras = (
+        f'def read_cameras(cameras):\n    return {{camera: np.load("{tmp_path / "image.npy"}") for camera in cameras}}'
+    )
+    text = (EXAMPLES / "closed_loop.py").read_text()
+    own, found = re.subn(r"def read_cameras.*?(?=\n\n\n)", lambda _: cameras, text, flags=re.DOTALL)
+    assert found == 1
+    (tmp_path / "closed_loop.py").write_text(own)
+    said = run(
+        str(tmp_path / "closed_loop.py"), "--policy", policy_address, "--bridge", bridge_address, "--chunks", "2"
+    )
+    assert [line.split(": ")[1] for line in said.splitlines()] == ["ACCEPTED"] * 2

@@ -126,8 +126,10 @@ def test_a_uart_that_cannot_interrupt_the_servo_loses_bytes(tmp_path: Path) -> N
     require_emulator()
     copy = tmp_path / "firmware"
     shutil.copytree(FIRMWARE, copy, ignore=shutil.ignore_patterns("build", "__pycache__", "node_modules"))
-    board = copy / "boards" / "rp2040" / "board.c"
-    board.write_text(re.sub("PRIORITY_SERVO = 0x80", "PRIORITY_SERVO = 0x00", board.read_text()))
+    registers = copy / "boards" / "rp2040" / "registers.h"
+    text, changed = re.subn("PRIORITY_SERVO 0x80u", "PRIORITY_SERVO 0x00u", registers.read_text())
+    assert changed == 1
+    registers.write_text(text)
     built = make("-s", "-C", str(copy), "rp2040")
     assert built.returncode == 0, built.stderr
     overruns, _, counters = flooded(copy / "build" / "rp2040" / "firmware.uf2")

@@ -1,9 +1,10 @@
 """Fuzzes both ends of the serial link: `make fuzz`, or `python tests/fuzz/run.py [--seconds 60] [--target frames]`.
 
-`frames` and `messages` are the C core under libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer (clang-14 and
-libclang-rt-14-dev); `framing` is the Python decoder under Atheris (the extra `fuzz`). Each starts from its corpus
-(`corpus/NAME.hex`, one input a line) and says how many inputs it ran. `--keep` adds what was found to the corpus, as
-few inputs as reach the same code. An input that breaks something is left in the folder that is named.
+`frames` and `messages` are the C core, `servos` the packets of servos, under libFuzzer, AddressSanitizer and
+UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing` is the Python decoder under Atheris (the extra
+`fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs it ran. `--keep`
+adds what was found to the corpus, as few inputs as reach the same code. An input that breaks something is left in the
+folder that is named.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FIRMWARE = HERE.parents[1] / "firmware_bridge" / "firmware"
-LONGEST_INPUT = {"frames": 600, "messages": 200, "framing": 600}
+LONGEST_INPUT = {"frames": 600, "messages": 200, "servos": 400, "framing": 600}
 KEPT_BYTES = 24_000  # of inputs in one corpus
 
 

@@ -15,7 +15,7 @@ from run import LONGEST_INPUT, read_corpus
 FUZZ = Path(__file__).parents[1] / "fuzz"
 
 
-@pytest.mark.parametrize("target", ["frames", "messages"])
+@pytest.mark.parametrize("target", ["frames", "messages", "servos"])
 def test_corpus_of_the_core_shows_no_fault(target: str):
     require("make", "gcc")
     build = "build/bench-replay"

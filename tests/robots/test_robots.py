@@ -225,3 +225,18 @@ def test_a_slot_that_is_none(slot):
 def test_wrong_camera_aliases(aliases, message):
     with pytest.raises(ConfigError, match=message):
         parse_robot(changed(camera_aliases=aliases), "arm")
+
+
+def test_check_shows_servos_guards_and_how_busy_a_bus_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    said = run("robot", "check", "aloha").out
+    assert all(word in said for word in ("XM540-W270", "shadow of 2", "following error"))
+    assert "servo buses: 1000000 baud, positions 50 times a second, the arm runs at 10.5 to 14 V" in said
+    assert "bus 1: goals and one reading take 2.71 of 4 ms" in said
+    assert "warning: every zero is 2048" in said
+
+
+def test_check_says_nothing_of_servos_where_there_are_none():
+    ran = run("robot", "check", "ur5e", "--json")
+    assert ran.code == 0 and "servo buses" not in ran.err
+    assert ran.result["robot"]["servos"] == []

@@ -5,7 +5,6 @@ socket that takes faults and questions (see `control`). Ends on SIGINT or SIGTER
 """
 
 import argparse
-import contextlib
 import json
 import shutil
 import signal
@@ -36,8 +35,9 @@ def main() -> int:
         server = BusServer(buses, listen(control))
         sys.stdout.write(json.dumps({"paths": server.paths, "control": str(control)}) + "\n")
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run()
+        server.run()
+    except KeyboardInterrupt:
+        return 0
     except (Pi0EdgeError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -195,7 +195,7 @@ def _joint_of(group: list[ServoSettings]) -> tuple[Joint, list[Motor]]:
         model.backlash if settings.backlash is None else settings.backlash * COUNT
         for settings, model in zip(group, models, strict=True)
     )
-    motors = [Motor(model, inertia / len(models), 0.0) for model in models]
+    motors = [Motor(model, inertia / len(models)) for model in models]
     return Joint(motors, inertia, sum(model.friction for model in models), backlash), motors
 
 

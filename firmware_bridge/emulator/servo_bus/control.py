@@ -1,7 +1,7 @@
 """Commands to running servo buses: one JSON object per line over a UNIX socket, each answered by one line.
 
-`{"command": NAME, ...}` with the names and arguments of the methods of `ServoBusControl`. The answer is the state of all
-buses for `state`, an empty object for everything else, or `error`.
+`{"command": NAME, ...}` with the names and arguments of the methods of `ServoBusControl`. The answer is the state of
+all buses for `state`, an empty object for everything else, or `error`.
 """
 
 import json

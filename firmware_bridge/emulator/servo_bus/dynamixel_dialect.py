@@ -8,12 +8,12 @@ from firmware_bridge.emulator.servo_bus.dynamixel_packets import (
     Decoder,
     ErrorNumber,
     Instruction,
-    Packet,
     fast_status,
     status,
 )
 from firmware_bridge.emulator.servo_bus.dynamixel_registers import KEPT
 from firmware_bridge.emulator.servo_bus.dynamixel_servo import DynamixelServo
+from firmware_bridge.emulator.servo_bus.packet import Packet
 from firmware_bridge.emulator.servo_bus.replies import Reply
 
 _ADDRESS_AND_SIZE = struct.Struct("<HH")

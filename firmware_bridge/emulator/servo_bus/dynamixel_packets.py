@@ -8,8 +8,9 @@ bit first) covers everything before it. Where FF FF FD occurs from the instructi
 
 import struct
 from array import array
-from dataclasses import dataclass
 from enum import IntEnum
+
+from firmware_bridge.emulator.servo_bus.packet import Packet, PacketDecoder
 
 HEADER = b"\xff\xff\xfd\x00"
 BROADCAST = 0xFE
@@ -114,35 +115,8 @@ def fast_status(parts: list[tuple[int, int, bytes]]) -> list[bytes]:
     return pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One instruction, its parameters without stuffing."""
-
-    id: int
-    instruction: int
-    parameters: bytes
-
-
-class Decoder:
-    """Finds packets in a stream of bytes, whatever lies between them.
-
-    Attributes:
-        bad: Packets with a wrong CRC or an impossible length.
-    """
-
-    def __init__(self) -> None:
-        self.bad = 0
-        self._bytes = bytearray()
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of a packet that is not complete."""
-        return len(self._bytes)
-
-    def forget(self) -> None:
-        """Gives up a packet that did not become complete."""
-        self.bad += bool(self._bytes)
-        self._bytes.clear()
+class Decoder(PacketDecoder):
+    """Finds instructions."""
 
     def feed(self, data: bytes) -> list[Packet]:
         """The packets that these bytes complete."""

@@ -2,8 +2,8 @@
 
 As the vendor documents it, and where it does not:
 
-* A supply that comes back leaves the input voltage error (bit 0) until the next reboot, as it passes the range below the
-  limit. (Chosen.)
+* A supply that comes back leaves the input voltage error (bit 0) until the next reboot, as it passes the range below
+  the limit. (Chosen.)
 * Overload is more than `_OVERLOAD_SHARE` of the stall current for `_OVERLOAD_S`. (Chosen.)
 * In reverse mode a position is 4096 minus that of normal mode. (From the use of servos in pairs.)
 * A goal that was not written anew survives torque off: torque on then moves there.
@@ -34,10 +34,9 @@ _WATCHDOG_S = 0.020
 _WATCHDOG_TRIPPED = 0xFF
 _WATCHDOG_FIRMWARE, _TORQUE_ON_BY_GOAL_FIRMWARE = 38, 45
 _MOST_HOMING = 1024  # counts that position mode takes into account
-_FULL_PWM = 885
+_FULL_PWM, _FULL_LOAD = 885, 1000
 _OVERLOAD_SHARE, _OVERLOAD_S = 0.6, 2.0
 _WATCHED = ("goal_pwm", "goal_current", "goal_velocity", "goal_position")
-_CURRENT_RANGE = 32767
 _MOST_COUNTS = MOST_TURNS * COUNTS
 _GOAL = struct.Struct("<i")
 
@@ -51,7 +50,6 @@ class DynamixelServo(Servo):
         self._heard_at = 0.0
         self._overloaded_s = 0.0
         self._registered: tuple[int, bytes] | None = None
-        self._current_unit = self.model.ampere_unit or self.model.stall_amperes / 1000.0
         self._indirect = {
             register.address: self.table.registers["indirect_address_" + name.rpartition("_")[2]].address
             for name, register in self.table.registers.items()
@@ -122,8 +120,11 @@ class DynamixelServo(Servo):
         self._limits_written()
         self._profile_written()
 
-    def _started_by_power(self) -> None:
-        self._set_hardware_error(VOLTAGE_ERROR)
+    def power(self, now: float, volts: float) -> bool:
+        """Takes the voltage at its plug; returns whether this starts it."""
+        if starts := super().power(now, volts):
+            self._set_hardware_error(VOLTAGE_ERROR)
+        return starts
 
     # What a host does
 
@@ -132,7 +133,7 @@ class DynamixelServo(Servo):
         end = address + size
         if size == 0 or end > self.table.size:
             return None
-        if end > self._first_indirect and (KEPT <= address):
+        if end > self._first_indirect and address >= KEPT:
             places = [self._place(at) for at in range(address, end)]
             self.refresh(now, min(places), max(places) + 1)
             return bytes([self.memory[place] for place in places])
@@ -252,8 +253,9 @@ class DynamixelServo(Servo):
         if on and not self.motor.torque_on:
             self._turns_lost()
             self.motor.goal = self.joint_position(self.value("goal_position"))
-            self.motor.integral = 0.0
-        self.set_torque(on)
+        if on != self.motor.torque_on:
+            self.set_torque(on)
+        self.store("torque_enable", int(on))
 
     def _turns_lost(self) -> None:
         """Position mode knows one turn."""
@@ -269,33 +271,33 @@ class DynamixelServo(Servo):
         self._turns_lost()
 
     def _limits_written(self) -> None:
-        motor, mode = self.motor, self.value("operating_mode")
+        mode = self.value("operating_mode")
         self._goals = (-_MOST_COUNTS, _MOST_COUNTS)
         if mode == POSITION_MODE:
             self._goals = (self.value("min_position_limit"), self.value("max_position_limit"))
         self._offset = self.value("homing_offset")
         if mode == POSITION_MODE and abs(self._offset) > _MOST_HOMING:
             self._offset = 0
-        motor.current_limit = math.inf
-        if mode == CURRENT_MODE:
-            motor.current_limit = abs(self.value("goal_current")) * self.model.ampere_unit
-        motor.duty_limit = min(self.value("pwm_limit"), abs(self.value("goal_pwm"))) / _FULL_PWM
-        motor.gain_scale = self.value("position_p_gain") / self.model.position_gain
+        limited = mode == CURRENT_MODE
+        self.motor.limit(
+            current=abs(self.value("goal_current")) * self.model.ampere_unit if limited else math.inf,
+            duty=min(self.value("pwm_limit"), abs(self.value("goal_pwm"))) / _FULL_PWM,
+            gain_scale=self.value("position_p_gain") / self.model.position_gain,
+        )
         self.joint.wake()
 
     def _profile_written(self) -> None:
         """By velocity, or by time: then the two registers are the milliseconds of the whole move and of its ends."""
         velocity, acceleration = self.value("profile_velocity"), self.value("profile_acceleration")
-        motor = self.motor
-        motor.speed_limit = motor.acceleration_limit = math.inf
+        speed_limit = acceleration_limit = math.inf
         if velocity and self.value("drive_mode") & _TIME_PROFILE:
-            distance = abs(motor.goal - self.joint.output)
-            ends = min(acceleration, velocity / 2.0)
-            motor.speed_limit = 1e3 * distance / (velocity - ends)
-            motor.acceleration_limit = 1e3 * motor.speed_limit / ends if ends and distance else math.inf
-        elif not self.value("drive_mode") & _TIME_PROFILE:
-            motor.speed_limit = velocity * VELOCITY_UNIT if velocity else math.inf
-            motor.acceleration_limit = acceleration * _ACCELERATION_UNIT if velocity and acceleration else math.inf
+            ends_s = 1e-3 * min(acceleration, velocity / 2.0)
+            speed_limit = abs(self.motor.goal - self.joint.output) / (1e-3 * velocity - ends_s)
+            acceleration_limit = speed_limit / ends_s if ends_s and speed_limit else math.inf
+        elif velocity:
+            speed_limit = velocity * VELOCITY_UNIT
+            acceleration_limit = acceleration * _ACCELERATION_UNIT if acceleration else math.inf
+        self.motor.limit(speed=speed_limit, acceleration=acceleration_limit)
         self.joint.wake()
 
     def _address_written(self) -> None:
@@ -311,14 +313,14 @@ class DynamixelServo(Servo):
         if end <= 69 or address > 146:
             return
         motor, joint = self.motor, self.joint
-        current = round(self._sign * motor.current / self._current_unit)
+        current = motor.current / self.model.ampere_unit if self.model.ampere_unit else motor.duty * _FULL_LOAD
         velocity = self._sign * joint.output_velocity / VELOCITY_UNIT
         struct.pack_into(
             "<hhii",
             self.memory,
             PRESENT,
             round(self._sign * motor.duty * _FULL_PWM),
-            max(-_CURRENT_RANGE, min(_CURRENT_RANGE, current)),
+            round(self._sign * current),
             round(velocity),
             self.reported(),
         )
@@ -354,11 +356,11 @@ class DynamixelServo(Servo):
         if self._overloaded_s >= _OVERLOAD_S:
             self.trip_overload()
         watchdog = self.memory[_BUS_WATCHDOG]
-        if 0 < watchdog < _WATCHDOG_TRIPPED and self.motor.torque_on and self.firmware >= _WATCHDOG_FIRMWARE:
-            if now - self._heard_at > watchdog * _WATCHDOG_S:
-                self.memory[_BUS_WATCHDOG] = _WATCHDOG_TRIPPED
-                self.motor.goal = self.joint.output
-                self.joint.wake()
+        counts = 0 < watchdog < _WATCHDOG_TRIPPED and self.motor.torque_on and self.firmware >= _WATCHDOG_FIRMWARE
+        if counts and now - self._heard_at > watchdog * _WATCHDOG_S:
+            self.memory[_BUS_WATCHDOG] = _WATCHDOG_TRIPPED
+            self.motor.goal = self.joint.output
+            self.joint.wake()
 
     def trip_overload(self) -> None:
         """What an overload of long duration does."""

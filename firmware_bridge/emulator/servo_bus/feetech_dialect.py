@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from firmware_bridge.emulator.servo_bus.feetech_packets import BROADCAST, Decoder, Instruction, Packet, packet
+from firmware_bridge.emulator.servo_bus.feetech_packets import BROADCAST, Decoder, Instruction, packet
 from firmware_bridge.emulator.servo_bus.feetech_registers import KEPT
 from firmware_bridge.emulator.servo_bus.feetech_servo import FeetechServo
+from firmware_bridge.emulator.servo_bus.packet import Packet
 from firmware_bridge.emulator.servo_bus.replies import Reply
 
 _ANSWERS_WRITES = 8  # register

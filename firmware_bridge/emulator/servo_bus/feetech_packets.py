@@ -7,8 +7,9 @@ is stuffed: FF FF may occur within a packet, so that only ID, length and checksu
 endian. Signed words have a magnitude and a sign bit, whose place differs from register to register.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from firmware_bridge.emulator.servo_bus.packet import Packet, PacketDecoder
 
 HEADER = b"\xff\xff"
 BROADCAST = 0xFE
@@ -65,35 +66,8 @@ def from_signed(number: int, sign_bit: int) -> int:
     return magnitude | (1 << sign_bit if number < 0 else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One instruction."""
-
-    id: int
-    instruction: int
-    parameters: bytes
-
-
-class Decoder:
-    """Finds packets in a stream of bytes, whatever lies between them.
-
-    Attributes:
-        bad: Packets with a wrong checksum or an impossible length.
-    """
-
-    def __init__(self) -> None:
-        self.bad = 0
-        self._bytes = bytearray()
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of a packet that is not complete."""
-        return len(self._bytes)
-
-    def forget(self) -> None:
-        """Gives up a packet that did not become complete."""
-        self.bad += bool(self._bytes)
-        self._bytes.clear()
+class Decoder(PacketDecoder):
+    """Finds instructions."""
 
     def feed(self, data: bytes) -> list[Packet]:
         """The packets that these bytes complete."""
@@ -119,7 +93,7 @@ class Decoder:
             end = 4 + length
             if len(waiting) < end:
                 return found
-            if checksum(waiting[2 : end - 1]) != waiting[end - 1]:
+            if checksum(bytes(waiting[2 : end - 1])) != waiting[end - 1]:
                 self.bad += 1
                 del waiting[0]
                 continue

@@ -109,7 +109,7 @@ class FeetechServo(Servo):
 
     # What a host does
 
-    def read(self, now: float, address: int, size: int) -> bytes | None:
+    def read(self, now: float, address: int, size: int) -> bytes:
         """Registers as bytes; zeros where there are none."""
         self.refresh(now, address, address + size)
         return bytes(self.memory[address : address + size]).ljust(size, b"\0")
@@ -181,10 +181,11 @@ class FeetechServo(Servo):
             self._limits_written()
         self.motor.damping = value == TORQUE_DAMPING
         on = value == TORQUE_ON and not self._unloaded
-        if on and not self.motor.torque_on:
-            self.motor.integral = 0.0
+        if value == TORQUE_ON and not on:
+            self.store("torque_enable", TORQUE_OFF)
+        if on != self.motor.torque_on:
             self._goal_written()
-        self.motor.torque_on = on
+            self.motor.switch(on)
         self.joint.wake()
 
     def _goal_written(self) -> None:
@@ -199,9 +200,11 @@ class FeetechServo(Servo):
             self._limits_written()
         speed = abs(to_signed(self.value("goal_velocity"), SIGN_OF_POSITION)) * self._speed_unit
         phase = self.value("phase")
-        motor.speed_limit = speed if speed or not phase & _ZERO_SPEED_IS_MOST else math.inf
         acceleration = self.value("acceleration")
-        motor.acceleration_limit = acceleration * _ACCELERATION_COUNTS * COUNT if acceleration else math.inf
+        motor.limit(
+            speed=speed if speed or not phase & _ZERO_SPEED_IS_MOST else math.inf,
+            acceleration=acceleration * _ACCELERATION_COUNTS * COUNT if acceleration else math.inf,
+        )
         motor.goal = goal
         self.joint.wake()
 
@@ -213,8 +216,7 @@ class FeetechServo(Servo):
         limit = self.value("torque_limit") / _FULL_LOAD
         if self._overload_side:
             limit = min(limit, self.value("protective_torque") / 100.0)
-        self.motor.duty_limit = limit
-        self.motor.gain_scale = self.value("p_coefficient") / self.model.position_gain
+        self.motor.limit(duty=limit, gain_scale=self.value("p_coefficient") / self.model.position_gain)
         self.joint.wake()
 
     def _address_written(self) -> None:

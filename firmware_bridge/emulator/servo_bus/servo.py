@@ -109,7 +109,7 @@ class Servo(abc.ABC):
 
     def set_torque(self, on: bool) -> None:
         """Lets the motor drive or not."""
-        self.motor.torque_on = on
+        self.motor.switch(on)
         self.store("torque_enable", int(on))
         self.joint.wake()
 
@@ -123,21 +123,21 @@ class Servo(abc.ABC):
         self.lose_turns()
         self._start()
 
-    def power(self, now: float, volts: float) -> None:
-        """Takes the voltage at its plug."""
+    def power(self, now: float, volts: float) -> bool:
+        """Takes the voltage at its plug; returns whether this starts it."""
         self._volts = volts
         has_power = volts >= _RESET_SHARE * self.model.lowest_volts
-        if has_power and not self._has_power:
-            self._has_power = True
+        starts = has_power and not self._has_power
+        if starts:
             self.restart(now)
-            self._started_by_power()
         elif self._has_power and not has_power:
-            self._has_power = False
             self.set_torque(False)
+        self._has_power = has_power
+        return starts
 
     def warm(self, seconds: float) -> None:
         """Takes in the heat of the winding, and loses some to the air."""
-        heat = self.motor.heat * self.motor.resistance
+        heat = self.motor.heat * self.model.resistance
         self.motor.heat = 0.0
         lost = (self.temperature - AMBIENT_CELSIUS) / self.model.thermal_resistance * seconds
         self.temperature += (heat - lost) / self.model.heat_capacity
@@ -145,9 +145,6 @@ class Servo(abc.ABC):
     def keep_registers(self) -> None:
         """What registers below `table.kept` hold now survives without power."""
         self._kept = bytes(self.memory[: self.table.kept])
-
-    def _started_by_power(self) -> None:
-        """What a start by returning power leaves, other than a reboot."""
 
     def _put_written(self, address: int, data: bytes) -> None:
         """Stores what a host has written to a register, and acts on it."""

@@ -182,12 +182,14 @@ class ListedServo:
     model: str
 
 
-def buses_of(servos: Iterable[ListedServo], **settings: Any) -> list[BusSettings]:
-    """The buses of a plain list of servos, in the order in which they occur.
+def buses_of(servos: Iterable[ListedServo], baud: int = 1_000_000) -> list[BusSettings]:
+    """The buses of a plain list of servos, in the order in which they occur, each on a pseudo-terminal.
+
+    `dataclasses.replace` gives one of them another connection.
 
     Args:
         servos: Of all buses.
-        settings: Fields of `BusSettings` that all buses share.
+        baud: Bits per second of all servos, and of the other end where that is a socket.
 
     Raises:
         ConfigError: A model that is not known or speaks another protocol, or whatever `BusSettings` refuses.
@@ -199,9 +201,9 @@ def buses_of(servos: Iterable[ListedServo], **settings: Any) -> list[BusSettings
             raise ConfigError(
                 f"servo {servo.id} of bus {servo.bus!r}: {servo.model} speaks {model.protocol}, not {servo.protocol}"
             )
-        one = ServoSettings(servo.id, servo.model, secondary_id=servo.secondary_id, position=servo.position)
+        one = ServoSettings(servo.id, servo.model, secondary_id=servo.secondary_id, position=servo.position, baud=baud)
         found.setdefault(servo.bus, []).append(one)
-    return [BusSettings(name, tuple(members), **settings) for name, members in found.items()]
+    return [BusSettings(name, tuple(members), baud=baud) for name, members in found.items()]
 
 
 def load_buses(path: Path) -> list[BusSettings]:
@@ -247,4 +249,16 @@ def _checked(given: object, kind: type[Any], origin: str) -> Mapping[str, Any]:
     for name, item in known.items():
         if name not in given and item.default is dataclasses.MISSING:
             raise ConfigError(f"{origin} needs {name}")
+        if name in given and not _fits(given[name], item.type):
+            expected = str(item.type).removeprefix("<class '").removesuffix("'>")
+            raise ConfigError(f"{origin}: {name} is {given[name]!r}, expected {expected}")
     return given
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value of a document can be a field: of its type, or a whole number where a float is expected."""
+    if kind == tuple[ServoSettings, ...]:
+        return isinstance(value, list | tuple)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) or (isinstance(value, int) and kind in (float, float | None))

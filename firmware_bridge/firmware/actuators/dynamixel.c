@@ -56,7 +56,8 @@ bool servo_protocol_reads(enum servo_block block)
 }
 
 /* Of the blocks only the one that is read most often is worth a fast sync read. */
-size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet)
+size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count,
+                              uint8_t *packet)
 {
     static const struct {
         uint16_t address;
@@ -76,9 +77,9 @@ void servo_protocol_reset(uint8_t bus)
     dynamixel_reset(&receivers[bus]);
 }
 
-void servo_protocol_receive(uint8_t bus, uint8_t byte)
+bool servo_protocol_receive(uint8_t bus, uint8_t byte)
 {
-    dynamixel_receive(&receivers[bus], byte);
+    return dynamixel_receive(&receivers[bus], byte);
 }
 
 static uint32_t number_at(const uint8_t *data, unsigned size)

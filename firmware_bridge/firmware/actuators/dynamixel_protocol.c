@@ -91,15 +91,17 @@ size_t dynamixel_sync_write(uint16_t address, uint16_t size, const uint8_t *ids,
 void dynamixel_reset(struct dynamixel_receiver *receiver)
 {
     receiver->received = 0;
+    receiver->needed = AT_INSTRUCTION;
     receiver->valid = 0;
     receiver->next = 0;
 }
 
-void dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte)
+bool dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte)
 {
     if (receiver->received < sizeof receiver->packet) {
         receiver->packet[receiver->received++] = byte;
     }
+    return receiver->received >= receiver->needed;
 }
 
 /* Forgets the first `size` bytes, and those after them that cannot begin a packet. */
@@ -112,28 +114,31 @@ static void drop(struct dynamixel_receiver *receiver, size_t size)
     receiver->received -= begin;
     memmove(receiver->packet, receiver->packet + begin, receiver->received);
     receiver->valid = 0;
+    receiver->needed = AT_INSTRUCTION;
+}
+
+static size_t size_of(const uint8_t *packet)
+{
+    return AT_INSTRUCTION + word_at(packet + AT_LENGTH);
 }
 
 enum verdict { INCOMPLETE, DAMAGED, COMPLETE };
 
-static enum verdict judge(const struct dynamixel_receiver *receiver, size_t *size)
+static enum verdict judge(struct dynamixel_receiver *receiver)
 {
     const uint8_t *packet = receiver->packet;
-    const size_t compared = receiver->received < sizeof START ? receiver->received : sizeof START;
-    if (memcmp(packet, START, compared) != 0) {
-        return DAMAGED;
-    }
     if (receiver->received < AT_INSTRUCTION) {
         return INCOMPLETE;
     }
-    *size = AT_INSTRUCTION + word_at(packet + AT_LENGTH);
-    if (*size > sizeof receiver->packet || *size < SHORTEST) {
+    const size_t size = size_of(packet);
+    if (memcmp(packet, START, sizeof START) != 0 || size > sizeof receiver->packet || size < SHORTEST) {
         return DAMAGED;
     }
-    if (receiver->received < *size) {
+    receiver->needed = size;
+    if (receiver->received < receiver->needed) {
         return INCOMPLETE;
     }
-    const size_t end = *size - CRC_SIZE;
+    const size_t end = size - CRC_SIZE;
     return dynamixel_crc(0, packet, end) == word_at(packet + end) ? COMPLETE : DAMAGED;
 }
 
@@ -162,17 +167,17 @@ static size_t unstuff(uint8_t *packet, size_t end)
 static bool find_status(struct dynamixel_receiver *receiver)
 {
     while (receiver->received > 0) {
-        size_t size = 0;
-        const enum verdict verdict = judge(receiver, &size);
+        const enum verdict verdict = judge(receiver);
         if (verdict == INCOMPLETE) {
             return false;
         }
-        if (verdict == COMPLETE && receiver->packet[AT_INSTRUCTION] == DYNAMIXEL_STATUS && size > SHORTEST) {
+        const size_t size = verdict == COMPLETE ? size_of(receiver->packet) : 1;
+        if (size > SHORTEST && receiver->packet[AT_INSTRUCTION] == DYNAMIXEL_STATUS) {
             receiver->valid = size;
             receiver->next = AT_ERROR;
             return true;
         }
-        drop(receiver, verdict == COMPLETE ? size : 1);
+        drop(receiver, size);
     }
     return false;
 }

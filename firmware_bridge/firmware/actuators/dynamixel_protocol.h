@@ -2,11 +2,11 @@
  *
  *   FF FF FD 00 | id | length (2) | instruction | parameters | CRC-16 (2)
  *
- * Little endian; the length counts from the instruction to the CRC. The CRC (polynomial 8005h, from 0, most significant
- * bit first) covers all before it. Where FF FF FD occurs from the instruction on, another FD follows it.
+ * Little endian; the length counts from the instruction to the CRC. The CRC (polynomial 8005h, from 0, most
+ * significant bit first) covers all before it. Where FF FF FD occurs from the instruction on, another FD follows it.
  *
- * A sync read is answered by one status packet from each servo, in the order of its list. A fast sync read is answered by
- * one status packet from all servos together, with the id FEh and never stuffed, in which each servo wrote
+ * A sync read is answered by one status packet from each servo, in the order of its list; a fast sync read by one
+ * status packet from all servos together, with the id FEh and never stuffed, in which each servo wrote
  *
  *   error | id | data | CRC-16 (2) of all bytes of the packet before it
  *
@@ -44,7 +44,7 @@ uint16_t dynamixel_crc(uint16_t crc, const uint8_t *data, size_t size);
 size_t dynamixel_packet(uint8_t id, uint8_t instruction, const uint8_t *parameters, size_t size,
                         uint8_t packet[DYNAMIXEL_LONGEST]);
 
-/* Makes the packet that asks `count` servos for `size` bytes at `address`; `instruction` is one of the two sync reads. */
+/* Makes the packet that asks `count` servos for `size` bytes at `address`; `instruction`: one of the two sync reads. */
 size_t dynamixel_sync_read(uint8_t instruction, uint16_t address, uint16_t size, const uint8_t *ids, uint8_t count,
                            uint8_t packet[DYNAMIXEL_LONGEST]);
 
@@ -64,6 +64,7 @@ struct dynamixel_status {
 struct dynamixel_receiver {
     uint8_t packet[DYNAMIXEL_LONGEST_RECEIVED];
     size_t received;
+    size_t needed; /* so many bytes are received before there can be a packet */
     size_t valid; /* size of the status packet at the begin of `packet`, 0 where there is none yet */
     size_t next;  /* where the next servo's part of it begins */
 };
@@ -71,12 +72,12 @@ struct dynamixel_receiver {
 /* Forgets the bytes of a packet that never became complete. */
 void dynamixel_reset(struct dynamixel_receiver *receiver);
 
-/* Takes one byte from the bus. */
-void dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte);
+/* Takes one byte from the bus; returns whether dynamixel_next is to be called. */
+bool dynamixel_receive(struct dynamixel_receiver *receiver, uint8_t byte);
 
-/* Takes the next answer of the bytes that came; returns false where there is none. To be called after every byte until
- * then. Instructions are ignored: they are those that the board itself sent. Where a packet is damaged, the search for
- * the next one goes on at its second byte. `fast_size` is how many bytes each servo was asked for by a fast sync read. */
+/* Takes the next answer of the bytes that came; returns false where there is none. To be called until then.
+ * Instructions are ignored: they are those that the board itself sent. Where a packet is damaged, the search for the
+ * next one goes on at its second byte. `fast_size` is how many bytes each servo was asked for by a fast sync read. */
 bool dynamixel_next(struct dynamixel_receiver *receiver, size_t fast_size, struct dynamixel_status *status);
 
 #endif

@@ -54,11 +54,14 @@ bool servo_protocol_reads(enum servo_block block)
     return block == SERVO_MOTION || block == SERVO_CONDITION;
 }
 
-size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet)
+size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count,
+                              uint8_t *packet)
 {
     (void)together;
-    const bool motion = block == SERVO_MOTION;
-    return feetech_sync_read(motion ? MOTION_AT : CONDITION_AT, motion ? MOTION_SIZE : CONDITION_SIZE, ids, count, packet);
+    if (block == SERVO_MOTION) {
+        return feetech_sync_read(MOTION_AT, MOTION_SIZE, ids, count, packet);
+    }
+    return feetech_sync_read(CONDITION_AT, CONDITION_SIZE, ids, count, packet);
 }
 
 void servo_protocol_reset(uint8_t bus)
@@ -66,9 +69,9 @@ void servo_protocol_reset(uint8_t bus)
     feetech_reset(&receivers[bus]);
 }
 
-void servo_protocol_receive(uint8_t bus, uint8_t byte)
+bool servo_protocol_receive(uint8_t bus, uint8_t byte)
 {
-    feetech_receive(&receivers[bus], byte);
+    return feetech_receive(&receivers[bus], byte);
 }
 
 static uint8_t errors_of(uint8_t bits)

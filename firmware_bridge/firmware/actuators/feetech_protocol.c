@@ -77,14 +77,16 @@ uint16_t feetech_word(int32_t number)
 void feetech_reset(struct feetech_receiver *receiver)
 {
     receiver->received = 0;
+    receiver->needed = FEETECH_HEAD;
     receiver->valid = 0;
 }
 
-void feetech_receive(struct feetech_receiver *receiver, uint8_t byte)
+bool feetech_receive(struct feetech_receiver *receiver, uint8_t byte)
 {
     if (receiver->received < sizeof receiver->packet) {
         receiver->packet[receiver->received++] = byte;
     }
+    return receiver->received >= receiver->needed;
 }
 
 /* Forgets the first `size` bytes, and those after them that cannot begin a packet. */
@@ -97,6 +99,7 @@ static void drop(struct feetech_receiver *receiver, size_t size)
     receiver->received -= begin;
     memmove(receiver->packet, receiver->packet + begin, receiver->received);
     receiver->valid = 0;
+    receiver->needed = FEETECH_HEAD;
 }
 
 static size_t size_of(const uint8_t *packet)
@@ -118,25 +121,22 @@ static bool is_status(const uint8_t *packet, size_t size, size_t other_size)
     return packet[AT_ID] < FEETECH_BROADCAST && (length == size + AROUND_DATA || length == other_size + AROUND_DATA);
 }
 
-static enum verdict judge(const struct feetech_receiver *receiver, size_t size, size_t other_size)
+static enum verdict judge(struct feetech_receiver *receiver, size_t size, size_t other_size)
 {
     const uint8_t *packet = receiver->packet;
-    const size_t compared = receiver->received < sizeof START ? receiver->received : sizeof START;
-    if (memcmp(packet, START, compared) != 0) {
-        return DAMAGED;
-    }
     if (receiver->received < FEETECH_HEAD) {
         return INCOMPLETE;
     }
-    const size_t whole = size_of(packet);
     const bool from_board = is_instruction_to_all(packet);
-    if (!from_board && !is_status(packet, size, other_size)) {
+    if (memcmp(packet, START, sizeof START) != 0 || !(from_board || is_status(packet, size, other_size))) {
         return DAMAGED;
     }
+    const size_t whole = size_of(packet);
     if (whole > sizeof receiver->packet || whole < FEETECH_HEAD + CHECKSUM_SIZE) {
         return DAMAGED;
     }
-    if (receiver->received < whole) {
+    receiver->needed = whole;
+    if (receiver->received < receiver->needed) {
         return INCOMPLETE;
     }
     if (checksum(packet, whole - CHECKSUM_SIZE) != packet[whole - CHECKSUM_SIZE]) {

@@ -43,8 +43,8 @@ size_t feetech_sync_write(uint8_t address, uint8_t size, const uint8_t *ids, con
 int32_t feetech_number(uint16_t word);
 uint16_t feetech_word(int32_t number);
 
-/* What a servo answered; `errors` are bits of its register 65, and the data are valid whatever they are. `data` is valid
- * until the receiver takes another byte. */
+/* What a servo answered; `errors` are bits of its register 65, and with them the data are valid all the same. `data` is
+ * valid until the receiver takes another byte. */
 struct feetech_status {
     uint8_t id;
     uint8_t errors;
@@ -55,18 +55,19 @@ struct feetech_status {
 struct feetech_receiver {
     uint8_t packet[FEETECH_LONGEST];
     size_t received;
+    size_t needed; /* so many bytes are received before there can be a packet */
     size_t valid; /* size of the status packet at the begin of `packet`, 0 where there is none yet */
 };
 
 /* Forgets the bytes of a packet that never became complete. */
 void feetech_reset(struct feetech_receiver *receiver);
 
-/* Takes one byte from the bus. */
-void feetech_receive(struct feetech_receiver *receiver, uint8_t byte);
+/* Takes one byte from the bus; returns whether feetech_next is to be called. */
+bool feetech_receive(struct feetech_receiver *receiver, uint8_t byte);
 
-/* Takes the next answer of the bytes that came; returns false where there is none. To be called after every byte until
- * then. An answer has as many bytes of data as the request asked for, `size` or `other_size`: with FF FF, which may also
- * be data, that tells where a packet begins. Packets to all servos are ignored: they are those that the board itself
+/* Takes the next answer of the bytes that came; returns false where there is none. To be called until then. An
+ * answer has as many bytes of data as the request asked for, `size` or `other_size`: with FF FF, which may also be
+ * data, that tells where a packet begins. Packets to all servos are ignored: they are those that the board itself
  * sent. Where a packet is damaged, the search for the next one goes on at its second byte. */
 bool feetech_next(struct feetech_receiver *receiver, size_t size, size_t other_size, struct feetech_status *status);
 

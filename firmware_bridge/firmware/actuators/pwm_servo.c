@@ -1,4 +1,4 @@
-/* Hobby servos: joint k on PWM output k of the board. Nothing is measured, and a servo has torque while it has pulses. */
+/* Hobby servos: joint k on PWM output k of the board. Nothing is measured; a servo has torque while it gets pulses. */
 #include "actuators.h"
 #include "board.h"
 #include "servo_units.h"

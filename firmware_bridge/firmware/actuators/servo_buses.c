@@ -1,42 +1,33 @@
-/* Servos on half-duplex buses: when which packet is sent, and what is known of each servo. The packets themselves are
- * those of servo_protocol.h.
+/* Servos on half-duplex buses: when which packet is sent, and to whom. servo_protocol.h has the packets, servo_state.h
+ * what the answers tell.
  *
  * Each servo step sends at most one write to a bus: the goals, and behind them either a change of the torque or one
- * request. While answers are due nothing is sent, for two servo steps at most. A robot's buses have the time for that:
- * the goals, the request and its answers, with the return delays of the servos, fit into one servo step. In bytes, for n
- * servos of which g are commanded (firmware/joint_table.py checks it when it makes the table):
+ * request. While answers are due nothing is sent, for two servo steps at most. A robot's buses have the time for
+ * that: the goals, the request and its answers, with the return delays of the servos, fit into one servo step. In
+ * bytes of ten bits, for n servos of which g are commanded (firmware/joint_table.py checks it when it makes the
+ * table):
  *
  *   Dynamixel  goals 14 + 5 g, request 14 + n, answers 21 n (together 8 + 14 n)
  *   Feetech    goals  8 + 3 g, request  8 + n, answers 21 n
  *
  * The servos answer in the order of the request, and one that is silent may silence those after it. So the first one
- * that did not answer is asked last from then on. After GIVEN_UP requests without an answer it is asked, but not waited
- * for. */
+ * that did not answer is asked last from then on. After GIVEN_UP requests without an answer it is asked, but not
+ * waited for. */
 #include <string.h>
 
 #include "actuators.h"
 #include "board.h"
 #include "servo_protocol.h"
+#include "servo_state.h"
 #include "servo_units.h"
 
 enum {
     MOST_SERVOS = BOARD_BUSES * SERVO_MOST_ON_BUS,
-    ANSWER_STEPS = 2,        /* servo steps after which an answer does not come any more */
-    GIVEN_UP = 8,            /* requests in a row */
-    COMPLETE_ANSWERS = 16,   /* in a row, before the servos are asked to answer together: then one silent servo spoils all */
+    ANSWER_STEPS = 2,      /* servo steps after which an answer does not come any more */
+    GIVEN_UP = 8,          /* requests in a row */
+    COMPLETE_ANSWERS = 16, /* in a row, before the servos are to answer together: then one that is silent spoils all */
     TURNS_PER_SECOND = 10,
     READ_AT_ONCE = 64,
-};
-
-/* `measured` as if this servo were the only one of its joint. */
-struct servo_state {
-    struct joint_measurement measured;
-    bool answered;         /* the last request */
-    bool alert;            /* at the last answer */
-    bool had_torque;       /* since torque was last switched */
-    bool is_identified;
-    bool answers_together;
-    uint8_t silent;        /* requests in a row without an answer */
 };
 
 enum torque_stage { STAGE_DONE, STAGE_GOALS_FIRST, STAGE_SWITCH };
@@ -66,17 +57,21 @@ static uint8_t used_buses(const struct joint_table *table)
     return table->bus.buses < BOARD_BUSES ? table->bus.buses : (uint8_t)BOARD_BUSES;
 }
 
+static uint8_t used_servos(const struct joint_table *table)
+{
+    return table->servo_count < MOST_SERVOS ? table->servo_count : (uint8_t)MOST_SERVOS;
+}
+
 void actuators_start(const struct joint_table *table)
 {
-    memset(states, 0, sizeof states);
     memset(buses, 0, sizeof buses);
     torque_now = TORQUE_UNCHANGED;
     for (uint8_t i = 0; i < table->count; i++) {
         commanded[i] = table->joints[i].home;
     }
-    for (uint8_t i = 0; i < table->servo_count && i < MOST_SERVOS; i++) {
+    for (uint8_t i = 0; i < used_servos(table); i++) {
         struct bus *bus = &buses[table->servos[i].bus];
-        states[i].measured.age = MEASUREMENT_TOO_OLD;
+        servo_state_init(&states[i]);
         if (bus->count < SERVO_MOST_ON_BUS) {
             bus->servos[bus->count++] = i;
         }
@@ -87,36 +82,8 @@ void actuators_start(const struct joint_table *table)
     }
 }
 
-static void set_flag(struct joint_measurement *measured, unsigned flag, bool on)
-{
-    measured->flags = (uint8_t)(on ? measured->flags | flag : measured->flags & ~flag);
-}
-
-/* Torque that a servo had and has no more was not switched off here: it restarted, or it shut down. */
-static void take_torque(struct servo_state *state, bool on)
-{
-    if (state->had_torque && !on) {
-        set_flag(&state->measured, LINK_JOINT_FLAG_RESTARTED, true);
-    }
-    state->had_torque = on;
-    set_flag(&state->measured, LINK_JOINT_FLAG_TORQUE, on);
-}
-
-static void take_errors(struct bus *bus, struct servo_state *state, const struct servo_reading *reading)
-{
-    const unsigned errors =
-        LINK_JOINT_FLAG_VOLTAGE | LINK_JOINT_FLAG_OVERHEATED | LINK_JOINT_FLAG_OVERLOADED | LINK_JOINT_FLAG_ENCODER;
-    if ((reading->told & SERVO_TOLD_ERRORS) != 0) {
-        set_flag(&state->measured, errors, false);
-        set_flag(&state->measured, reading->errors, true);
-    } else if (reading->alert && !state->alert) {
-        bus->condition_due = true; /* it tells which error */
-    }
-    state->alert = reading->alert;
-}
-
-static void take_reading(struct bus *bus, const struct servo *servo, struct servo_state *state,
-                         const struct servo_reading *reading)
+/* Whether a reading answers what the bus was last asked for. */
+static bool is_answer(const struct bus *bus, const struct servo_reading *reading)
 {
     static const uint8_t answers[SERVO_BLOCKS] = {
         [SERVO_MOTION] = SERVO_TOLD_MOTION,
@@ -124,26 +91,18 @@ static void take_reading(struct bus *bus, const struct servo *servo, struct serv
         [SERVO_HEALTH] = SERVO_TOLD_HEALTH,
         [SERVO_IDENTITY] = SERVO_TOLD_IDENTITY,
     };
-    struct joint_measurement *measured = &state->measured;
-    state->answered = state->answered || (reading->told & answers[bus->asked]) != 0;
-    take_errors(bus, state, reading);
-    if ((reading->told & SERVO_TOLD_MOTION) != 0) {
-        measured->position = servo_position_at(servo, reading->position);
-        measured->current = servo_current_at(servo, reading->current);
-        measured->age = 0;
-        set_flag(measured, LINK_JOINT_FLAG_MEASURED, true);
-    }
-    if ((reading->told & SERVO_TOLD_TORQUE) != 0) {
-        take_torque(state, reading->torque);
-    }
-    if ((reading->told & SERVO_TOLD_HEALTH) != 0) {
-        measured->volts = 0.1f * (float)reading->tenth_volts;
-        measured->temperature = reading->temperature;
-    }
-    if ((reading->told & SERVO_TOLD_IDENTITY) != 0) {
-        state->is_identified = true;
-        state->answers_together = reading->answers_together;
-    }
+    return (reading->told & answers[bus->asked]) != 0;
+}
+
+/* An alert that begins without telling which error it is has the condition read at once. */
+static void take_reading(struct bus *bus, const struct servo *servo, struct servo_state *state,
+                         const struct servo_reading *reading)
+{
+    const bool begins = reading->alert && !state->alert;
+    const bool tells = (reading->told & SERVO_TOLD_ERRORS) != 0;
+    bus->condition_due = bus->condition_due || (begins && !tells);
+    state->answered = state->answered || is_answer(bus, reading);
+    servo_state_take(state, servo, reading, torque_now != TORQUE_OFF);
 }
 
 /* A servo with another id is none of this robot. */
@@ -158,6 +117,14 @@ static void take_from_bus(const struct joint_table *table, struct bus *bus, cons
     }
 }
 
+static void take_packets(const struct joint_table *table, uint8_t number)
+{
+    struct servo_reading reading;
+    while (servo_protocol_next(number, &reading)) {
+        take_from_bus(table, &buses[number], &reading);
+    }
+}
+
 static void receive(const struct joint_table *table, uint8_t number)
 {
     uint8_t bytes[READ_AT_ONCE];
@@ -165,10 +132,8 @@ static void receive(const struct joint_table *table, uint8_t number)
     do {
         size = board_bus_read(number, bytes, sizeof bytes);
         for (size_t i = 0; i < size; i++) {
-            struct servo_reading reading;
-            servo_protocol_receive(number, bytes[i]);
-            while (servo_protocol_next(number, &reading)) {
-                take_from_bus(table, &buses[number], &reading);
+            if (servo_protocol_receive(number, bytes[i])) {
+                take_packets(table, number);
             }
         }
     } while (size == sizeof bytes);
@@ -215,48 +180,11 @@ static uint8_t conclude(struct bus *bus)
     return missing;
 }
 
-static void add_to_joint(struct joint_measurement *joint, const struct servo *servo, const struct servo_state *state)
-{
-    const struct joint_measurement *measured = &state->measured;
-    const unsigned of_all = LINK_JOINT_FLAG_TORQUE | LINK_JOINT_FLAG_MEASURED;
-    if (!servo->is_shadow && (measured->flags & LINK_JOINT_FLAG_MEASURED) != 0) {
-        joint->position = measured->position;
-        joint->current = measured->current;
-        joint->age = measured->age;
-        joint->flags |= LINK_JOINT_FLAG_MEASURED;
-    }
-    joint->flags |= (uint8_t)(measured->flags & ~of_all);
-    joint->temperature = measured->temperature > joint->temperature ? measured->temperature : joint->temperature;
-    const bool is_lowest = joint->volts <= 0.0f || measured->volts < joint->volts;
-    joint->volts = measured->volts > 0.0f && is_lowest ? measured->volts : joint->volts;
-}
-
-/* A joint has torque where every one of its servos has. */
-static void measure_joints(const struct joint_table *table, struct joint_measurement *measured)
-{
-    uint32_t with_torque = 0;
-    uint32_t without_torque = 0;
-    for (uint8_t i = 0; i < table->count; i++) {
-        measured[i] = (struct joint_measurement){.position = commanded[i], .age = MEASUREMENT_TOO_OLD};
-    }
-    for (uint8_t i = 0; i < table->servo_count && i < MOST_SERVOS; i++) {
-        const struct servo *servo = &table->servos[i];
-        const bool on = (states[i].measured.flags & LINK_JOINT_FLAG_TORQUE) != 0;
-        with_torque |= on ? 1u << servo->joint : 0u;
-        without_torque |= on ? 0u : 1u << servo->joint;
-        add_to_joint(&measured[servo->joint], servo, &states[i]);
-    }
-    for (uint8_t i = 0; i < table->count; i++) {
-        set_flag(&measured[i], LINK_JOINT_FLAG_TORQUE, ((with_torque & ~without_torque) >> i & 1u) != 0);
-    }
-}
-
 uint32_t actuators_measure(const struct joint_table *table, struct joint_measurement *measured)
 {
     uint32_t missing = 0;
-    for (uint8_t i = 0; i < table->servo_count && i < MOST_SERVOS; i++) {
-        uint8_t *age = &states[i].measured.age;
-        *age = (uint8_t)(*age + (*age < MEASUREMENT_TOO_OLD));
+    for (uint8_t i = 0; i < used_servos(table); i++) {
+        servo_state_age(&states[i]);
     }
     for (uint8_t number = 0; number < used_buses(table); number++) {
         struct bus *bus = &buses[number];
@@ -266,7 +194,7 @@ uint32_t actuators_measure(const struct joint_table *table, struct joint_measure
             missing += conclude(bus);
         }
     }
-    measure_joints(table, measured);
+    servo_state_combine(table, states, used_servos(table), commanded, measured);
     return missing;
 }
 
@@ -331,7 +259,8 @@ static enum servo_block next_in_turn(const struct bus *bus)
     return block;
 }
 
-/* Chooses what to ask for, or SERVO_BLOCKS. A block that is asked for in turn waits one step for the motion, no longer. */
+/* Chooses what to ask for, or SERVO_BLOCKS. A block that is asked for in turn waits one step for the motion, no
+ * longer. */
 static enum servo_block choose_block(const struct joint_table *table, const struct bus *bus)
 {
     const uint32_t period = table->servo_hz / TURNS_PER_SECOND;
@@ -368,9 +297,7 @@ static void note_switch(struct bus *bus)
     bus->stage = STAGE_DONE;
     bus->condition_due = true;
     for (uint8_t k = 0; k < bus->count; k++) {
-        struct servo_state *state = &states[bus->servos[k]];
-        state->had_torque = false;
-        set_flag(&state->measured, LINK_JOINT_FLAG_RESTARTED, false);
+        servo_state_switch(&states[bus->servos[k]]);
     }
 }
 

@@ -49,13 +49,15 @@ bool servo_protocol_reads(enum servo_block block);
  * answer together with the others. */
 size_t servo_protocol_goals(const uint8_t *ids, const int32_t *goals, uint8_t count, uint8_t *packet);
 size_t servo_protocol_torque(const uint8_t *ids, uint8_t count, bool on, uint8_t *packet);
-size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count, uint8_t *packet);
+size_t servo_protocol_request(enum servo_block block, bool together, const uint8_t *ids, uint8_t count,
+                              uint8_t *packet);
 
 /* Forgets the incomplete packet of a bus. */
 void servo_protocol_reset(uint8_t bus);
 
-/* Takes one byte of a bus, and then the readings that it completes; returns false where there is none. */
-void servo_protocol_receive(uint8_t bus, uint8_t byte);
+/* Takes one byte of a bus; returns whether it may complete a packet. Then the readings are taken, until there is
+ * none. */
+bool servo_protocol_receive(uint8_t bus, uint8_t byte);
 bool servo_protocol_next(uint8_t bus, struct servo_reading *reading);
 
 #endif

@@ -16,7 +16,7 @@ enum {
     GUARD_VOLTAGE_MS = 200,
     GUARD_SILENT_MS = 200,  /* since the last measurement of any joint */
     GUARD_ERROR_MS = 100,   /* an error that a servo reports, or torque that it lost by itself */
-    GUARD_TORQUE_MS = 500,  /* after ARM, servos have so long to show their torque */
+    GUARD_TORQUE_MS = 1000,  /* after ARM, servos have so long to show their torque */
     GUARD_PAST_TICKS = 4,
 };
 

@@ -31,6 +31,11 @@ struct control *host_control(void)
     return &control;
 }
 
+size_t host_control_size(void)
+{
+    return sizeof control;
+}
+
 void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS])
 {
     memcpy(motion, control.motion, sizeof control.motion);

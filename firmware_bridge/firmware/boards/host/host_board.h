@@ -9,8 +9,10 @@ enum { HOST_COUNTER_HZ = 25000000 };
 /* Restarts the controller, as a reset with this cause does. */
 void host_reset(uint8_t cause);
 
-/* The controller, for tests in C; and how its joints move, for tests in Python. */
+/* The controller, for tests in C, and its size: a copy of its bytes brings it back to where it was. And how its joints
+ * move, for tests in Python. */
 struct control *host_control(void);
+size_t host_control_size(void);
 void host_copy_motion(struct joint_motion motion[LINK_MAX_JOINTS]);
 
 /* What the servos of one joint measure from now on, until the next reset: its position, or how far it is from where it is

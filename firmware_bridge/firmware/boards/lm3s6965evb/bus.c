@@ -1,5 +1,5 @@
-/* The servo buses of this board: UART 1 (D2 receives, D3 sends) and UART 2 (G0 receives, G1 sends), each behind a driver
- * that switches its direction itself. */
+/* The servo buses of this board: UART 1 (D2 receives, D3 sends) and UART 2 (G0 receives, G1 sends), each behind a
+ * driver that switches its direction itself. */
 #include "board.h"
 #include "bus_line.h"
 #include "cortex_m.h"

@@ -1,9 +1,9 @@
 /* The servo buses, each on a PL011 of its own, with board_bus_write and board_bus_read.
  *
  * A bus receives as the line to the host does, by the interrupt of the FIFO, and not by DMA: a byte takes few of the
- * processor's cycles, emulators show it, and no transfer ever ends and must be started anew. The interrupt is less urgent
- * than that of the host's line and more than the servo step; with half of the FIFO full it may come late by the time of
- * as many bytes again. */
+ * processor's cycles, emulators show it, and no transfer ever ends and must be started anew. The interrupt is less
+ * urgent than that of the host's line and more than the servo step; with half of the FIFO full it may come late by
+ * the time of as many bytes again. */
 #ifndef BUS_LINE_H
 #define BUS_LINE_H
 

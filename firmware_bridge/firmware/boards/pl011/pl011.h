@@ -1,8 +1,8 @@
 /* A PL011 with its FIFOs and a ring of bytes to send.
  *
- * Its interrupt comes while a FIFO still has room for some bytes (`fifo_levels`, the register UARTIFLS), so that bytes are
- * lost only if the processor disables it for longer; lost bytes are reported. A handler acknowledges, takes every byte,
- * and continues sending. */
+ * Its interrupt comes while a FIFO still has room for some bytes (`fifo_levels`, the register UARTIFLS), so that
+ * bytes are lost only if the processor disables it for longer; lost bytes are reported. A handler acknowledges,
+ * takes every byte, and continues sending. */
 #ifndef PL011_H
 #define PL011_H
 

@@ -1,8 +1,9 @@
 /* The servo buses of this board, each on one wire: USART 1 on A9 (Arduino D8) and USART 6 on C6 (Morpho CN10, 4).
  *
- * The USARTs run in single-wire half-duplex mode: the pin is an open drain that the USART drives while it sends and reads
- * always, so a bus needs a pull-up of 2.2 kOhm to 3.3 V and nothing else, and what the board sends comes back. Both
- * directions run by DMA, without any interrupt: into a ring that the servo step reads, and out of a copy. */
+ * The USARTs run in single-wire half-duplex mode: the pin is an open drain that the USART drives while it sends and
+ * reads always, so a bus needs a pull-up of 2.2 kOhm to 3.3 V and nothing else, and what the board sends comes back.
+ * The pins accept 5 V only because their own pull-ups stay off. Both directions run by DMA, without any interrupt:
+ * into a ring that the servo step reads, and out of a copy. */
 #include <string.h>
 
 #include "board.h"
@@ -63,7 +64,6 @@ static void start_first_pin(void)
     GPIOA_OTYPER |= GPIO_OPEN_DRAIN << PIN_FIRST;
     GPIOA_OSPEEDR |= GPIO_FAST << (2 * PIN_FIRST);
     GPIOA_AFRH |= GPIO_USART1 << (4 * (PIN_FIRST - 8));
-    GPIOA_PUPDR |= GPIO_PULLED_UP << (2 * PIN_FIRST);
     GPIOA_MODER |= GPIO_MODE_ALTERNATE << (2 * PIN_FIRST);
 }
 
@@ -75,7 +75,6 @@ static void start_second_pin(void)
     GPIOC_OTYPER |= GPIO_OPEN_DRAIN << PIN_SECOND;
     GPIOC_OSPEEDR |= GPIO_FAST << (2 * PIN_SECOND);
     GPIOC_AFRL |= GPIO_USART6 << (4 * PIN_SECOND);
-    GPIOC_PUPDR |= GPIO_PULLED_UP << (2 * PIN_SECOND);
     GPIOC_MODER |= GPIO_MODE_ALTERNATE << (2 * PIN_SECOND);
 }
 
@@ -110,7 +109,8 @@ static bool is_sending(uint8_t bus)
     return (sending_stream(bus)->cr & DMA_CR_ENABLE) != 0 || (usart_of(bus)->sr & USART_SR_SENT) == 0;
 }
 
-/* Reading the status and then the data ends an overrun or a damaged byte, of which the DMA has already taken the data. */
+/* Reading the status and then the data ends an overrun or a damaged byte, of which the DMA has already taken the
+ * data. */
 static void forget_errors(uint8_t bus)
 {
     (void)usart_of(bus)->sr;

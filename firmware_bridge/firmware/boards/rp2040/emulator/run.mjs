@@ -2,16 +2,22 @@
 //
 //   node run.mjs firmware.uf2 SECONDS < script.jsonl > sent.bin
 //
-// A line of the script is {"at_us": T, "bytes": "hex"}, sent to UART 0 from T on at the baud rate that the image has set,
-// {"at_us": T, "estop": true}, or {"at_us": T, "hang": "main"} ("servo"), which has the main loop (the servo interrupt)
-// spin for ever. What the image sends goes to standard output, figures as JSON to standard error; the run ends when the
-// watchdog resets the board. Time is counted in instructions, so that the same image and script give the same output
-// byte for byte.
+// A line of the script is one of
+//   {"at_us": T, "bytes": "hex"}   sent to UART 0 from T on at the baud rate that the image has set
+//   {"at_us": T, "estop": true}
+//   {"at_us": T, "hang": "main"}   has the main loop ("servo": the servo interrupt) spin for ever
+//   {"at_us": T, "servos": {...}}  connects servos to UART 1; servos.mjs says what they are
+//   {"at_us": T, "registers": {"ID": {"ADDRESS": "hex"}}}  changes their registers
+//   {"at_us": T, "unplug": [ID]}   disconnects some of them
+//
+// What the image sends goes to standard output, figures as JSON to standard error; the run ends when the watchdog
+// resets the board. Time is counted in instructions, so that the same image and script give the same output byte for byte.
 //
 // The emulator has no boot ROM; this does what the ROM does: it checks the CRC of the second boot stage, copies it to
 // RAM and calls it.
 import { readFileSync, writeSync } from 'node:fs';
 import { ConsoleLogger, LogLevel, RP2040 } from 'rp2040js';
+import { Servos } from './servos.mjs';
 
 const CYCLE_NS = 8; // 125 MHz
 const BITS_PER_BYTE = 10;
@@ -24,7 +30,7 @@ const PWM_SLICES = 8;
 const PWM_COMPARE = 0x0c;
 const PWM_STRIDE = 0x14;
 const UF2 = { blockSize: 512, start: [0x0a324655, 0x9e5d5157], family: 0xe48bff56 };
-const EXCEPTION = { main: 0, servo: 16, uart: 36 };
+const EXCEPTION = { main: 0, servo: 16, uart: 36, bus: 37 };
 const RAM = { start: 0x20000000, size: 264 * 1024 };
 const SPIN = { instruction: 0xe7fe, at: 0x20041f00 }; // b . where boot2 was
 
@@ -74,14 +80,21 @@ class Line {
   // Sends bytes to the UART one after the other at its baud rate.
   constructor(uart) {
     this.uart = uart;
-    this.waiting = [];
-    this.nextAt = Infinity;
+    this.waiting = []; // each with the time at which it has arrived
+    this.lastAt = 0;
     this.overruns = 0;
   }
 
-  send(bytes, now) {
-    if (this.waiting.length === 0) this.nextAt = now + this.byteTime;
-    this.waiting.push(...bytes);
+  send(bytes, from) {
+    this.lastAt = Math.max(from, this.lastAt);
+    for (const byte of bytes) {
+      this.lastAt += this.byteTime;
+      this.waiting.push({ byte, at: this.lastAt });
+    }
+  }
+
+  get nextAt() {
+    return this.waiting.length > 0 ? this.waiting[0].at : Infinity;
   }
 
   get byteTime() {
@@ -91,8 +104,7 @@ class Line {
   run(now) {
     while (this.nextAt <= now) {
       if (this.uart.rxFIFO.full) this.overruns++;
-      this.uart.feedByte(this.waiting.shift());
-      this.nextAt = this.waiting.length > 0 ? this.nextAt + this.byteTime : Infinity;
+      this.uart.feedByte(this.waiting.shift().byte);
     }
   }
 }
@@ -111,7 +123,7 @@ class Figures {
     if (SP >= RAM.start && SP < this.deepestStack) this.deepestStack = SP;
     if (IPSR === EXCEPTION.servo) {
       this.servoCycles += cycles;
-    } else if (IPSR !== EXCEPTION.uart && this.servoCycles > 0) {
+    } else if (IPSR !== EXCEPTION.uart && IPSR !== EXCEPTION.bus && this.servoCycles > 0) {
       this.worstServoCycles = Math.max(this.worstServoCycles, this.servoCycles);
       this.servoCycles = 0;
     }
@@ -127,22 +139,30 @@ class Board {
     sleepAsTheRealCore(this.chip.core);
     boot(this.chip);
     this.line = new Line(this.chip.uart[0]);
+    this.busLine = new Line(this.chip.uart[1]);
+    this.servos = null;
     this.figures = new Figures(this.chip.core);
     this.sent = [];
     this.bus = [];
     this.hang = null;
     this.chip.uart[0].onByte = (byte) => this.sent.push(byte);
-    this.chip.uart[1].onByte = (byte) => this.bus.push(byte);
+    this.chip.uart[1].onByte = (byte) => {
+      this.bus.push(byte);
+      this.servos?.take(byte, this.chip.clock.nanos);
+    };
     this.chip.gpio[ESTOP_PIN].setInputValue(false);
     this.chip.peripherals[WATCHDOG].onWatchdogTrigger = () => {
       throw new WatchdogReset(); // out of the emulator's alarm, which would ring again at once
     };
   }
 
-  happen({ bytes, estop, hang }) {
+  happen({ bytes, estop, hang, servos, registers, unplug }) {
     if (bytes !== undefined) this.line.send(Buffer.from(bytes, 'hex'), this.chip.clock.nanos);
     if (estop !== undefined) this.chip.gpio[ESTOP_PIN].setInputValue(estop);
     if (hang !== undefined) this.hang = EXCEPTION[hang];
+    if (servos !== undefined) this.servos = new Servos(this.busLine, servos);
+    if (registers !== undefined) this.servos.write(registers);
+    if (unplug !== undefined) this.servos.unplug(unplug);
   }
 
   spin() {
@@ -159,7 +179,8 @@ class Board {
     if (this.hang === core.IPSR) this.spin();
     if ((core.pendingInterrupts & core.enabledInterrupts) !== 0) core.waiting = false;
     if (core.waiting) {
-      const next = Math.min(clock.nanos + (clock.nextAlarm === null ? Infinity : clock.nanosToNextAlarm), this.line.nextAt, until);
+      const alarm = clock.nanos + (clock.nextAlarm === null ? Infinity : clock.nanosToNextAlarm);
+      const next = Math.min(alarm, this.line.nextAt, this.busLine.nextAt, until);
       clock.tick(Math.max(next - clock.nanos, CYCLE_NS));
     } else {
       const cycles = core.executeInstruction();
@@ -176,6 +197,7 @@ class Board {
       while (clock.nanos < end) {
         while (script.length > 0 && script[0].at_us * 1000 <= clock.nanos) this.happen(script.shift());
         this.line.run(clock.nanos);
+        this.busLine.run(clock.nanos);
         this.step(script.length > 0 ? Math.min(script[0].at_us * 1000, end) : end);
       }
     } catch (error) {
@@ -198,6 +220,9 @@ const report = {
   watchdog_ms: watchdogMs,
   bus: Buffer.from(board.bus).toString('hex'),
   bus_baud: board.chip.uart[1].baudRate,
+  bus_overruns: board.busLine.overruns,
+  bus_collisions: board.servos?.collisions ?? 0,
+  bus_answers: board.servos?.answered ?? 0,
   pwm: Array.from({ length: PWM_SLICES }, (_, slice) => board.chip.pwm.readUint32(PWM_COMPARE + PWM_STRIDE * slice)),
 };
 writeSync(2, `${JSON.stringify(report)}\n`);
