@@ -1,8 +1,8 @@
 """Follows the arm: what it does now, what the firmware still holds, and so what a chunk would make of it.
 
-Telemetry reports a position per tick, and no velocity. Where the reported position is the predicted one, bit for bit,
-the velocity is that of the prediction; elsewhere, as after a chunk that entered late, that of a parabola through the
-last three ticks. From rest on, the prediction is exact, and remains so from chunk to chunk.
+Telemetry reports a position per tick, and no velocity. Where the reported position of a joint is the predicted one, bit
+for bit, its velocity is that of the prediction; elsewhere that of a parabola through the last three ticks. From rest on
+the prediction is exact, and remains so from chunk to chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ArmFollower:
             follows = bool(self._recent) and telemetry.tick == self._recent[-1].tick + 1
             self._recent = (*(self._recent[-2:] if follows else ()), telemetry)
             if telemetry.state not in ACTIVE_STATES:
-                self._plan, self._motion = NOTHING, None
+                self._plan, self._motion, self._predicted = NOTHING, None, None
 
     def predict(self, chunk: Plan) -> Motion | None:
         """The motion that a chunk would lead to, from its first tick on; None where all of it is past due.
@@ -55,26 +55,34 @@ class ArmFollower:
         if not len(ahead.setpoints):
             return None
         motion = self._predictor.predict(start, plan, ahead)
-        self._predicted = ahead, motion
+        with self._lock:
+            self._predicted = ahead, motion
         return motion.between(ahead.first_tick, ahead.last_tick)
 
     def accepted(self, chunk: Plan) -> None:
-        """Records setpoints that the firmware holds from their first tick on: those predicted last, or their end."""
-        predicted, self._predicted = self._predicted, None
+        """Records setpoints that the firmware holds from their first tick on: those predicted last, or their end.
+
+        They begin later than predicted where fragments were sent again; then they came as late as they may.
+        """
         with self._lock:
-            newest = self._recent[-1].tick if self._recent else chunk.first_tick
-            self._plan = self._plan.since(newest - PAST_TICKS).followed_by(chunk)
-            as_predicted = predicted is not None and predicted[0].first_tick == chunk.first_tick
-            self._motion = predicted[1] if predicted is not None and as_predicted else None
+            if self._predicted is None or not self._recent:
+                return
+            ahead, motion = self._predicted
+            start = self._state()
+            if ahead.first_tick != chunk.first_tick and start.tick < chunk.last_tick:
+                motion = self._predictor.predict(start, self._plan, chunk, arrival=chunk.first_tick - 2)
+            self._motion, self._predicted = motion, None
+            self._plan = self._plan.since(start.tick - PAST_TICKS).followed_by(chunk)
 
     def _state(self) -> ArmState:
         """The newest state."""
         tick, position = self._recent[-1].tick, np.array(self._recent[-1].executed, np.float32)
-        if self._motion is not None:
+        velocity = self._velocity()
+        if self._motion is not None and tick >= self._motion.first_tick:
             row = self._motion.row_of(tick)
-            if row > 0 and np.array_equal(self._motion.positions[row], position):
-                return ArmState(tick, position, self._motion.velocities[row])
-        return ArmState(tick, position, self._velocity())
+            as_predicted = self._motion.positions[row] == position
+            velocity = np.where(as_predicted, self._motion.velocities[row], velocity)
+        return ArmState(tick, position, velocity)
 
     def _velocity(self) -> np.ndarray:
         """The velocity of the newest tick from the last three positions, [joints], units per servo step."""

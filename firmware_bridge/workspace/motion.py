@@ -125,24 +125,26 @@ class MotionPredictor:
         of_joints = zip(self.lower, self.upper, self.max_step, self.max_change, strict=True)
         self.limits = [JointLimits(*numbers) for numbers in of_joints]
 
-    def predict(self, start: ArmState, plan: Plan, chunk: Plan) -> Motion:
+    def predict(self, start: ArmState, plan: Plan, chunk: Plan, arrival: int | None = None) -> Motion:
         """The motion from the tick after `start` until the joints are at rest behind the last tick of a chunk.
 
         Args:
             start: The newest state that telemetry reported.
             plan: The setpoints that the firmware holds; `NOTHING` where it holds none.
-            chunk: The setpoints that replace those of the plan from their first tick on. It is taken to arrive as late
-                as it may (`GUARD_TICKS`): the curve to the tick before its first still looks ahead at the plan.
+            chunk: The setpoints that replace those of the plan from their first tick on.
+            arrival: The tick in which the firmware gets them. It matters where that is two ticks before the first, as
+                late as it may be: the curve of this tick still looks ahead at the plan. Without it they arrive earlier.
         """
         merged = plan.followed_by(chunk)
+        arrival = chunk.first_tick - 3 if arrival is None else arrival
         walk = _Walk(self, start)
-        walk.finish(plan if start.tick + 1 < chunk.first_tick else merged, start.tick)
+        walk.finish(plan if start.tick <= arrival else merged, start.tick)
         positions, velocities = [walk.position[None]], [walk.velocity[None]]
         tick = start.tick
         while tick < chunk.last_tick or walk.velocity.any():
             tick += 1
             before = walk.position[None]
-            steps = walk.advance(plan if tick + 1 < chunk.first_tick else merged, tick)
+            steps = walk.advance(plan if tick <= arrival else merged, tick)
             positions.append(steps)
             velocities.append(np.diff(np.concatenate([before, steps]), axis=0))
         return Motion(start.tick + 1, np.concatenate(positions), np.concatenate(velocities), self.servo_steps)

@@ -35,7 +35,7 @@ def test_chunk_after_chunk_is_predicted_bit_for_bit(seed: int, largest_step: flo
         counts = random_walk(seed + number, 10, largest_step, np.array(home()))
         if number == 0:
             counts[0] = home()  # the firmware refuses a first setpoint that is out of reach
-        entry = firmware.tick_number + 2
+        entry = firmware.tick_number + 3
         chunk = Plan(entry, ROBOT.of_counts(counts))
         predicted = follower.predict(chunk)
         assert predicted is not None
@@ -52,27 +52,37 @@ def test_chunk_after_chunk_is_predicted_bit_for_bit(seed: int, largest_step: flo
         assert np.array_equal(predicted.positions[1 : 1 + len(compared)], compared)
 
 
-def test_a_chunk_that_entered_later_than_predicted_leaves_the_velocity_to_the_last_ticks() -> None:
+@given(seed=st.integers(0, 2**32), late=st.integers(1, 4))
+@settings(max_examples=20)
+def test_a_chunk_that_enters_later_than_predicted_is_followed_from_its_report_on(seed: int, late: int) -> None:
     require("make", "gcc")
     firmware, follower = HostFirmware(bench()).armed(), ArmFollower(ROBOT)
     follower.on_telemetry(firmware.tick())
-    swing = np.array(home()) + (1000 * (1 - np.cos(0.1 * np.arange(40))))[:, None].round().astype(int)
-    entry = firmware.tick_number + 2
-    chunk = Plan(entry, ROBOT.of_counts(swing.astype(np.int16)))
-    assert follower.predict(chunk) is not None
-    assert firmware.play(entry, swing.tolist()).result == ChunkResult.ACCEPTED
-    follower.accepted(chunk.since(entry + 1))  # as the firmware would have reported it
     rest_of_tick(firmware)
-    for _ in range(20):
+    first, second = (random_walk(seed + number, 25, 0.1, np.array(home())) for number in range(2))
+    first[0] = home()
+    begin = firmware.tick_number + 3
+    for rows, entry in ((first, begin), (second, begin + 8)):
+        chunk = Plan(entry, ROBOT.of_counts(rows))
+        while firmware.tick_number < entry - 4:
+            follower.on_telemetry(firmware.tick())
+            rest_of_tick(firmware)
+        assert follower.predict(chunk) is not None
+        for _ in range(0 if entry == begin else 1 + late):
+            follower.on_telemetry(firmware.tick())
+            rest_of_tick(firmware)
+        assert firmware.play(entry, rows.tolist()).result == ChunkResult.ACCEPTED
+        overtaken = max(0, firmware.tick_number + 2 - entry)
+        follower.accepted(chunk.since(entry + overtaken))
+    third = Plan(firmware.tick_number + 6, ROBOT.of_counts(first[:10]))
+    for _ in range(3):
         follower.on_telemetry(firmware.tick())
         rest_of_tick(firmware)
-    predicted = follower.predict(chunk.since(firmware.tick_number + 2))
+    predicted = follower.predict(third)
     assert predicted is not None
-    steps_of_tick(firmware)
-    executed = [positions(firmware)]
-    for _ in range(10):
-        executed += steps_of_tick(firmware)
-    np.testing.assert_allclose(predicted.positions[: len(executed)], executed, atol=1e-6)
+    assert firmware.play(third.first_tick, first[:10].tolist()).result == ChunkResult.ACCEPTED
+    executed = [steps_of_tick(firmware) for _ in range(8)][2:]
+    assert np.array_equal(predicted.positions[1 : 1 + 6 * firmware.servo_steps], np.concatenate(executed))
 
 
 def test_the_velocity_is_that_of_the_last_three_ticks_and_unknown_after_a_gap() -> None:
@@ -88,7 +98,10 @@ def test_the_velocity_is_that_of_the_last_three_ticks_and_unknown_after_a_gap() 
 def test_a_plan_ends_with_the_activity_of_the_arm() -> None:
     follower = ArmFollower(ROBOT)
     follower.on_telemetry(telemetry(1, ROBOT.home))
-    follower.accepted(Plan(3, np.tile(ROBOT.home, (20, 1))))
+    chunk = Plan(3, np.tile(ROBOT.home, (20, 1)))
+    assert follower.predict(chunk) is not None
+    follower.accepted(chunk)
+    assert follower._plan is not NOTHING
     follower.on_telemetry(telemetry(2, ROBOT.home, State.SAFE))
     assert follower._plan is NOTHING
 

@@ -20,9 +20,14 @@ from pi0_edge.protos.serial_link import ChunkResult
 
 @pytest.mark.parametrize(("control_hz", "servo_hz"), [(50, 250), (100, 500), (200, 1000)])
 @settings(max_examples=40)
-@given(seed=st.integers(0, 2**32), largest_step=st.sampled_from([0.0, 0.01, 0.1, 1.0, 4.0]), moment=st.integers(0, 10))
+@given(
+    seed=st.integers(0, 2**32),
+    largest_step=st.sampled_from([0.0, 0.01, 0.1, 1.0, 4.0]),
+    moment=st.integers(0, 9),
+    early=st.booleans(),
+)
 def test_the_prediction_is_what_the_core_executes(
-    control_hz: int, servo_hz: int, seed: int, largest_step: float, moment: int
+    control_hz: int, servo_hz: int, seed: int, largest_step: float, moment: int, early: bool
 ) -> None:
     """Bit for bit, also beyond the limits, where the state at the start is known."""
     require("make", "gcc")
@@ -41,12 +46,15 @@ def test_the_prediction_is_what_the_core_executes(
     start = ArmState(firmware.tick_number, motion[:, 0], motion[:, 1])
     entry = first + 12
     predictor = MotionPredictor(robot)
-    predicted = predictor.predict(start, Plan(first, robot.of_counts(plan)), Plan(entry, robot.of_counts(chunk)))
+    arrival = entry - (3 if early else 2)
+    predicted = predictor.predict(
+        start, Plan(first, robot.of_counts(plan)), Plan(entry, robot.of_counts(chunk)), arrival
+    )
     rest_of_tick(firmware)
     executed = [positions(firmware)]
     for tick in range(start.tick + 1, entry + len(chunk)):
         executed += steps_of_tick(firmware)
-        if tick == entry - 2:  # as late as it may arrive
+        if tick == arrival:
             assert firmware.play(entry, chunk.tolist()).result == ChunkResult.ACCEPTED
     motion = predicted.between(start.tick + 1, entry + len(chunk) - 1)
     assert np.array_equal(motion.positions, executed)
