@@ -32,6 +32,7 @@ class LibraryBoard:
         self.core.host_reset(0)
         self._byte_s = BITS_PER_BYTE / baud
         self._line_free_at = 0.0
+        self._sending = False
         self.core.host_limit_sending(ctypes.c_size_t(max(UART_BYTES, int(UART_S / self._byte_s))))
         self._sent = ctypes.create_string_buffer(1 << 16)
         self._started = time.monotonic()
@@ -49,6 +50,7 @@ class LibraryBoard:
         if time.monotonic() < self._line_free_at:
             return b""
         size = self.core.host_take_sent(self._sent, ctypes.c_size_t(len(self._sent)))
+        self._sending = size > 0
         self._line_free_at = max(self._line_free_at, time.monotonic() - UART_S) + size * self._byte_s
         return ctypes.string_at(self._sent, size)
 
@@ -56,7 +58,7 @@ class LibraryBoard:
         """Time until the next tick, or until the line is free."""
         now = time.monotonic()
         due = self._started + (self._tick + 1) * TICK_S
-        return max(0.0, (min(due, self._line_free_at) if self._line_free_at > now else due) - now)
+        return max(0.0, (min(due, self._line_free_at) if self._sending else due) - now)
 
 
 def main() -> None:
