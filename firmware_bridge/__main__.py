@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="figures for Prometheus, on loopback")
     parser.add_argument("--log-json", action="store_true", help="log as JSON lines")
     parser.add_argument("--splice", default=HoldSwap.name, help="how a chunk enters (default: %(default)s)")
+    parser.add_argument(
+        "--workspace", type=Path, metavar="FILE", help="refuse chunks that leave the boxes of this file"
+    )
     options = parser.parse_args()
     if options.log_json:
         log_as_json()
@@ -37,6 +40,7 @@ def main() -> int:
             options.robot,
             baud=options.baud,
             splice=options.splice,
+            workspace=options.workspace,
             tls=options.tls,
             metrics_port=options.metrics_port,
         )

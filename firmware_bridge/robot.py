@@ -37,6 +37,7 @@ class RobotJoints:
         resolution: Units of one count on the wire.
         following_error: Largest distance from the commanded position before the firmware stops; 0 where it does not.
         current: Largest current, A; 0 where the firmware does not watch it.
+        control_hz: Setpoints per second.
         servo_hz: Servo steps per second.
         limits_hash: CRC-32 of the table, as the firmware reports it.
     """
@@ -52,6 +53,7 @@ class RobotJoints:
     resolution: NDArray[np.float64]
     following_error: NDArray[np.float64]
     current: NDArray[np.float64]
+    control_hz: int
     servo_hz: int
     limits_hash: int
 
@@ -68,6 +70,10 @@ class RobotJoints:
         """The nearest counts that lie within the limits, [..., joints]."""
         lowest, highest = np.ceil(self.lower / self.resolution), np.floor(self.upper / self.resolution)
         return np.clip(np.rint(positions / self.resolution), lowest, highest).astype(np.int16)
+
+    def of_counts(self, counts: NDArray[np.int16]) -> NDArray[np.float64]:
+        """The positions that the firmware computes from counts, each a float32 value, [..., joints]."""
+        return (counts.astype(np.float32) * self.resolution.astype(np.float32)).astype(np.float64)
 
 
 def load_joints(robot: str | Path) -> RobotJoints:
@@ -119,6 +125,7 @@ def joints_of(table: JointTable) -> RobotJoints:
         resolution=_column(table.joints, "resolution"),
         following_error=_column(table.joints, "following_error"),
         current=_column(table.joints, "current"),
+        control_hz=table.control_hz,
         servo_hz=table.servo_hz,
         limits_hash=table.limits_hash,
     )

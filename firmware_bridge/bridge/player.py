@@ -2,7 +2,7 @@
 
 A chunk takes effect in the firmware only when all of it has arrived and was checked. A policy that answers new
 observations with the same moving chunk is refused: a network that samples noise never gives the same floats twice. A
-chunk in which no joint moves may repeat without limit.
+chunk in which no joint moves may repeat without limit. With a workspace, a chunk whose path leaves it is refused.
 """
 
 import math
@@ -25,6 +25,7 @@ from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
+from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, State
 
@@ -70,10 +71,11 @@ _REFUSALS = {
 class ChunkPlayer:
     """Fills the firmware's ring of setpoints. One chunk is sent at a time."""
 
-    def __init__(self, link: FirmwareLink, splice: Splice | None = None) -> None:
+    def __init__(self, link: FirmwareLink, splice: Splice | None = None, workspace: Workspace | None = None) -> None:
         """Plays chunks on one link; the splice policy is `hold-swap` unless `splice` is given."""
         self._link = link
         self._splice = HoldSwap() if splice is None else splice
+        self._workspace = workspace
         self._plan = NOTHING
         self._plan_id = 0  # of the chunk that the plan is the rest of
         self._frozen_output = FrozenOutput()
@@ -106,6 +108,9 @@ class ChunkPlayer:
                 self._frozen_output.check(actions, observed_tick, self._link.clock.tick_period_s)
                 spliced = self._splice_into_plan(checked, observed_tick, earliest)
                 chunk = schedule(spliced.setpoints, observed_tick, earliest, self._link.robot)
+                if self._workspace is not None and chunk is not None:
+                    now = self._link.clock.tick_at(time.monotonic_ns())
+                    self._workspace.check(self._setpoints(chunk), observed_tick, now)
             except ChunkError as error:
                 if error.malformed:
                     raise
@@ -119,7 +124,13 @@ class ChunkPlayer:
             report.follows = self._plan_id
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan, self._plan_id = spliced.since(report.first_tick), report.chunk_id
+                if self._workspace is not None:
+                    self._workspace.accepted(self._setpoints(chunk).since(report.first_tick))
             return report
+
+    def _setpoints(self, chunk: ScheduledChunk) -> Plan:
+        """The positions that the firmware makes of a chunk."""
+        return Plan(chunk.first_tick, self._link.robot.of_counts(chunk.counts))
 
     def _reset_if_stopped(self) -> None:
         """Resets the plan if the arm has stopped since the last chunk, or never moved."""

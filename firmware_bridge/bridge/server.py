@@ -16,6 +16,7 @@ from firmware_bridge.errors import PortError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.robot import load_joints
 from firmware_bridge.splice import HoldSwap, chunk_splice
+from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2_grpc, serial_link
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN, listen_host
@@ -48,6 +49,7 @@ class BridgeServer:
         baud: int = 921600,
         lease_idle_s: float = LEASE_IDLE_S,
         splice: str = HoldSwap.name,
+        workspace: Path | None = None,
         tls: Path | None = None,
     ) -> None:
         """Prepares a bridge.
@@ -59,21 +61,28 @@ class BridgeServer:
             baud: Bits per second of the serial port.
             lease_idle_s: A client that holds the arm but plays no chunk for so long is disarmed.
             splice: How a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+            workspace: File with the boxes that named frames must keep to (docs/workspace.md); chunks whose path leaves
+                them are refused.
             tls: Folder with authority, certificate and key: every client must show a certificate.
 
         Raises:
-            ConfigError: The address is not on loopback, or robot or splice policy are unknown.
+            ConfigError: The address is not on loopback, robot or splice policy are unknown, or the workspace is wrong.
+            MissingDependencyError: A workspace is given, and MuJoCo is not installed.
             EndpointError: Something is wrong with the folder for TLS.
         """
         self._host = listen_host(listen, authenticated=tls is not None, default=BRIDGE_LISTEN)
         self.address = listen
         self._listen = listen
         self._serial_port = port
-        self._link = FirmwareLink(port, load_joints(robot), baud=baud, on_telemetry=self._handle_telemetry)
+        joints = load_joints(robot)
+        self._workspace = None if workspace is None else Workspace(workspace, joints)
+        self._link = FirmwareLink(port, joints, baud=baud, on_telemetry=self._handle_telemetry)
         self._arm = ArmControl(self._link, lease_idle_s)
         self.registry = CollectorRegistry()
         self._metrics = BridgeMetrics(self._link, self.registry)
-        self._service = BridgeService(self._link, self._arm, TelemetryFanout(), self._metrics, chunk_splice(splice))
+        self._service = BridgeService(
+            self._link, self._arm, TelemetryFanout(), self._metrics, chunk_splice(splice), self._workspace
+        )
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
@@ -118,6 +127,8 @@ class BridgeServer:
         self._link.close()
 
     def _handle_telemetry(self, telemetry: serial_link.Telemetry) -> None:
+        if self._workspace is not None:
+            self._workspace.on_telemetry(telemetry)
         self._arm.on_telemetry(telemetry)
         self._metrics.on_telemetry(telemetry)
         self._service.on_telemetry(telemetry)
@@ -136,6 +147,7 @@ def serve_bridge(
     *,
     baud: int = 921600,
     splice: str = HoldSwap.name,
+    workspace: Path | None = None,
     tls: Path | None = None,
     metrics_port: int | None = None,
 ) -> None:
@@ -147,6 +159,7 @@ def serve_bridge(
         robot: Name of a robot, or the path of its file.
         baud: Bits per second of the serial port.
         splice: How a chunk enters, a name in `firmware_bridge.splice.CHUNK_SPLICES`.
+        workspace: File with the boxes that named frames must keep to.
         tls: Folder with authority, certificate and key.
         metrics_port: Offers figures for Prometheus on this port of loopback.
 
@@ -156,7 +169,7 @@ def serve_bridge(
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
-    server = BridgeServer(port, listen, robot, baud=baud, splice=splice, tls=tls)
+    server = BridgeServer(port, listen, robot, baud=baud, splice=splice, workspace=workspace, tls=tls)
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
     with metrics, stop_signals() as asked_to_stop:
         server.start()

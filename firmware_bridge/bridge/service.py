@@ -24,6 +24,7 @@ from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.robot import check_joint_names
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.splice import Splice
+from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
 
@@ -44,12 +45,13 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
         fanout: TelemetryFanout,
         metrics: BridgeMetrics,
         splice: Splice | None = None,
+        workspace: Workspace | None = None,
     ) -> None:
         self._link = link
         self._arm = arm
         self._fanout = fanout
         self._metrics = metrics
-        self._player = ChunkPlayer(link, splice)
+        self._player = ChunkPlayer(link, splice, workspace)
         self._ages = AgeWindow()
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,9 @@ def bridge(
     splice: Annotated[
         str, typer.Option(help="How a chunk enters: hold-swap, linear-blend or temporal-ensemble.")
     ] = "hold-swap",
+    workspace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Refuse chunks whose path leaves the boxes of this file.")
+    ] = None,
     tls: TlsOption = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
@@ -36,5 +40,5 @@ def bridge(
         log_as_json()
     out = Output(as_json)
     out.print(f"bridge between {listen} and {port} ({robot}); Ctrl-C disarms and ends it")
-    serve_bridge(port, listen, robot, baud=baud, splice=splice, tls=tls, metrics_port=metrics_port)
+    serve_bridge(port, listen, robot, baud=baud, splice=splice, workspace=workspace, tls=tls, metrics_port=metrics_port)
     out.finish({"stopped": True, "port": port, "robot": robot})

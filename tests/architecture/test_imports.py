@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from source_tree import (
     own_imports,
     python_files,
     relative,
+    syntax,
 )
 
 ANYTHING = ["*"]
@@ -88,7 +90,7 @@ ALLOWED = {
 
 OTHER_WORK = {"grpc", "serial", "mujoco"}
 FORBIDDEN = {
-    "firmware_bridge": {"torch", "safetensors", "mujoco", "PIL"},
+    "firmware_bridge": {"torch", "safetensors", "PIL"},
     "pi0_edge.protos": {"torch", "numpy"},
     **{place: {"torch", "numpy", *OTHER_WORK} for place in BOTTOM},
     "pi0_edge.processing": OTHER_WORK,
@@ -183,6 +185,21 @@ def test_places_do_without_what_is_not_their_subject() -> None:
         unwanted = set().union(*(names for place, names in FORBIDDEN.items() if inside(module, place)))
         found += [f"{module} imports {name}" for name in {name.split(".")[0] for name in imports(path)} & unwanted]
     assert found == []
+
+
+def test_the_bridge_needs_mujoco_for_the_model_of_a_workspace_alone() -> None:
+    """One module imports it, in the function that reads a model: a bridge without a workspace does without."""
+    users = [
+        (module, path)
+        for module, path in modules().items()
+        if inside(module, "firmware_bridge") and any(inside(name, "mujoco") for name in imports(path))
+    ]
+    assert [module for module, _ in users] == ["firmware_bridge.workspace.kinematics"]
+    at_import = {id(node) for _, path in users for node in syntax(path).body}
+    for _, path in users:
+        for node in ast.walk(syntax(path)):
+            if isinstance(node, ast.Import) and any(alias.name == "mujoco" for alias in node.names):
+                assert id(node) not in at_import
 
 
 def test_the_model_imports_torch_and_nothing_else() -> None:

@@ -1,0 +1,96 @@
+"""Follows the arm: what it does now, what the firmware still holds, and so what a chunk would make of it.
+
+Telemetry reports a position per tick, and no velocity. Where the reported position of a joint is the predicted one, bit
+for bit, its velocity is that of the prediction; elsewhere that of a parabola through the last three ticks. From rest on
+the prediction is exact, and remains so from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
+from firmware_bridge.splice import NOTHING, Plan
+from firmware_bridge.workspace.motion import PAST_TICKS, ArmState, Motion, MotionPredictor
+from pi0_edge.protos.serial_link import Telemetry
+
+
+class ArmFollower:
+    """The arm of one robot. One thread plays chunks, another may report telemetry."""
+
+    def __init__(self, robot: RobotJoints) -> None:
+        """Begins without knowing where the arm is."""
+        self._predictor = MotionPredictor(robot)
+        self._recent: tuple[Telemetry, ...] = ()  # of consecutive ticks, the newest last
+        self._plan = NOTHING
+        self._motion: Motion | None = None  # what the plan makes of the arm
+        self._predicted: tuple[Plan, Motion] | None = None  # of the last chunk that was predicted
+        self._lock = threading.Lock()
+
+    @property
+    def newest_tick(self) -> int | None:
+        """The last tick that was reported."""
+        recent = self._recent
+        return recent[-1].tick if recent else None
+
+    def on_telemetry(self, telemetry: Telemetry) -> None:
+        """Takes a tick."""
+        with self._lock:
+            follows = bool(self._recent) and telemetry.tick == self._recent[-1].tick + 1
+            self._recent = (*(self._recent[-2:] if follows else ()), telemetry)
+            if telemetry.state not in ACTIVE_STATES:
+                self._plan, self._motion, self._predicted = NOTHING, None, None
+
+    def predict(self, chunk: Plan) -> Motion | None:
+        """The motion that a chunk would lead to, from its first tick on; None where all of it is past due.
+
+        Args:
+            chunk: The setpoints as they are to be sent, of `RobotJoints.of_counts`. A tick must have been reported.
+        """
+        with self._lock:
+            start, plan = self._state(), self._plan
+        ahead = chunk.since(start.tick + 1)
+        if not len(ahead.setpoints):
+            return None
+        motion = self._predictor.predict(start, plan, ahead)
+        with self._lock:
+            self._predicted = ahead, motion
+        return motion.between(ahead.first_tick, ahead.last_tick)
+
+    def accepted(self, chunk: Plan) -> None:
+        """Records setpoints that the firmware holds from their first tick on: those predicted last, or their end.
+
+        They begin later than predicted where fragments were sent again; then they came as late as they may.
+        """
+        with self._lock:
+            if self._predicted is None or not self._recent:
+                return
+            ahead, motion = self._predicted
+            start = self._state()
+            if ahead.first_tick != chunk.first_tick and start.tick < chunk.last_tick:
+                motion = self._predictor.predict(start, self._plan, chunk, arrival=chunk.first_tick - 2)
+            self._motion, self._predicted = motion, None
+            self._plan = self._plan.since(start.tick - PAST_TICKS).followed_by(chunk)
+
+    def _state(self) -> ArmState:
+        """The newest state."""
+        tick, position = self._recent[-1].tick, np.array(self._recent[-1].executed, np.float32)
+        velocity = self._velocity()
+        if self._motion is not None and tick >= self._motion.first_tick:
+            row = self._motion.row_of(tick)
+            as_predicted = self._motion.positions[row] == position
+            velocity = np.where(as_predicted, self._motion.velocities[row], velocity)
+        return ArmState(tick, position, velocity)
+
+    def _velocity(self) -> np.ndarray:
+        """The velocity of the newest tick from the last three positions, [joints], units per servo step."""
+        executed = np.array([telemetry.executed for telemetry in self._recent], np.float32)
+        by_tick = np.zeros_like(executed[0])
+        if len(executed) == 2:
+            by_tick = executed[1] - executed[0]
+        elif len(executed) == 3:
+            by_tick = np.float32(0.5) * (3 * executed[2] - 4 * executed[1] + executed[0])
+        most = self._predictor.max_step
+        return np.clip(by_tick / np.float32(self._predictor.servo_steps), -most, most)
