@@ -103,7 +103,7 @@ def figures(recordings: list[RunRecording]) -> dict[str, NDArray[np.float64] | f
         ages += [20 * (tick.tick - tick.observed_tick) for tick in ticks]
         measured_age += [1e3 * max(tick.measurement_age_s) for tick in ticks]
         error += [max(abs(tick.executed[place] - tick.measured[place]) for place in arm) for tick in ticks]
-        taken = [image.taken_ns for image in recording.images("top")]
+        taken = sorted({image.taken_ns for image in recording.images("top")})  # those observed are stored twice
         rates.append((len(taken) - 1) / (1e-9 * (taken[-1] - taken[0])))
     return {
         "observation to chunk, ms": np.array(to_chunk),
