@@ -66,6 +66,10 @@ class TelemetryEnded:
     error: Exception
 
 
+_ANSWERS_S = 1.0
+_ENDS_S = 10.0
+"""A thread is waited for so long: a chunk of the full-size policy takes some seconds on a processor without GPU."""
+
 Item = Tick | Inferred | Reported | Wish | TelemetryEnded
 
 
@@ -79,6 +83,7 @@ class Inbox:
     def __init__(self) -> None:
         self.newest_tick = 0
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._ticked_at = time.monotonic()
 
     def put(self, item: Item) -> None:
@@ -111,11 +116,21 @@ class Inbox:
     def follow(self, ticks: Iterator[Tick]) -> None:
         """Puts in every tick of a stream, in a thread of its own, until it ends."""
         self._ticked_at = time.monotonic()
-        threading.Thread(target=self._follow, args=(ticks,), name="run-telemetry", daemon=True).start()
+        self._start(threading.Thread(target=self._follow, args=(ticks,), name="run-telemetry", daemon=True))
 
     def collect(self, stream: ChunkStream) -> None:
         """Puts in every report of a stream of chunks, in a thread of its own, until it ends."""
-        threading.Thread(target=self._collect, args=(stream,), name="run-reports", daemon=True).start()
+        self._start(threading.Thread(target=self._collect, args=(stream,), name="run-reports", daemon=True))
+
+    def close(self) -> None:
+        """Waits for its threads, whose streams are closed: a thread that outlives the interpreter ends the process."""
+        for thread in self._threads:
+            thread.join(_ENDS_S)
+
+    def _start(self, thread: threading.Thread) -> None:
+        self._threads = [other for other in self._threads if other.is_alive()]
+        self._threads.append(thread)
+        thread.start()
 
     def _follow(self, ticks: Iterator[Tick]) -> None:
         try:
@@ -149,7 +164,8 @@ class PolicyThread:
         self._policy = policy
         self._inbox = inbox
         self._requests: queue.SimpleQueue[tuple[Observed | None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="run-policy", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="run-policy", daemon=True)
+        self._thread.start()
 
     def ask(self, observed: Observed | None) -> None:
         """Asks for a chunk, or for the metadata where `observed` is None; only where no request is under way."""
@@ -157,8 +173,15 @@ class PolicyThread:
         self._requests.put((observed,))
 
     def close(self) -> None:
-        """Ends the thread, once its last request has been answered."""
+        """Ends the thread, once its last request has been answered, or its connection was closed.
+
+        A thread that is still inside of torch when the interpreter ends would abort the process.
+        """
         self._requests.put(None)
+        self._thread.join(_ANSWERS_S)
+        if self._thread.is_alive():
+            self._policy.close()
+            self._thread.join(_ENDS_S)
 
     def _work(self) -> None:
         for (observed,) in iter(self._requests.get, None):

@@ -144,6 +144,7 @@ class RobotRun:
         """
         self._prompt, self.seconds = prompt, seconds
         with ExitStack() as stack:
+            stack.callback(self._inbox.close)
             self._ready = ready = self._check(prompt, stack)
             self._watch(ready, stack)
             policy = PolicyThread(self._policy, self._inbox)
