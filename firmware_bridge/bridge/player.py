@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.bridge.schedule import (
-    GUARD_TICKS,
     ScheduledChunk,
     check_actions,
     fragments,
@@ -24,7 +23,7 @@ from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
+from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, Splice
 from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, State
@@ -117,8 +116,8 @@ class ChunkPlayer:
             report = _report(chunk, transfer, self._link.robot)
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan = spliced.since(report.first_tick)
-                if self._workspace is not None:
-                    self._workspace.accepted(self._setpoints(chunk).since(report.first_tick))
+                if self._workspace is not None and transfer.reply is not None:
+                    self._workspace.accepted(self._setpoints(chunk).since(report.first_tick), transfer.reply.tick)
             return report
 
     def _setpoints(self, chunk: ScheduledChunk) -> Plan:

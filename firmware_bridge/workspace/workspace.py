@@ -70,6 +70,6 @@ class Workspace:
                 f"workspace: {excursion.what}, first at action {action} (tick {excursion.tick}, in {ahead_s:.2f} s)"
             )
 
-    def accepted(self, chunk: Plan) -> None:
-        """Records setpoints that the firmware holds from their first tick on: the chunk checked last, or its end."""
-        self._follower.accepted(chunk)
+    def accepted(self, chunk: Plan, arrival: int) -> None:
+        """Records what the firmware holds of the chunk checked last, and the tick in which it got it."""
+        self._follower.accepted(chunk, arrival)
