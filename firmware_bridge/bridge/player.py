@@ -19,12 +19,12 @@ from firmware_bridge.bridge.schedule import (
     schedule,
     wire_ticks,
 )
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, Splice
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, State
 

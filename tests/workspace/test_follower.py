@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspace_builders import telemetry
 
+from firmware_bridge.bridge.workspace.follower import ArmFollower
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from firmware_bridge.robot import joints_of
 from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.follower import ArmFollower
 from pi0_edge.protos.serial_link import ChunkResult, State
 
 ROBOT = joints_of(bench())

@@ -11,10 +11,10 @@ from firmware_library import bench, require
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firmware_bridge.bridge.workspace.motion import ArmState, MotionPredictor, Setpoints
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from firmware_bridge.robot import joints_of
 from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.motion import ArmState, MotionPredictor, Setpoints
 from pi0_edge.protos.serial_link import ChunkResult
 
 

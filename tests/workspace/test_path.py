@@ -23,15 +23,15 @@ from workspace_builders import (
     written,
 )
 
+from firmware_bridge.bridge.workspace.boxes import Rule, rules
+from firmware_bridge.bridge.workspace.kinematics import Kinematics
+from firmware_bridge.bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
+from firmware_bridge.bridge.workspace.path_check import PathCheck
+from firmware_bridge.bridge.workspace.settings import load_settings
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import RobotJoints, load_joints
 from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.boxes import Rule, rules
-from firmware_bridge.workspace.kinematics import Kinematics
-from firmware_bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
-from firmware_bridge.workspace.path_check import PathCheck
-from firmware_bridge.workspace.settings import load_settings
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.protos.serial_link import State
 
 pytest.importorskip("mujoco", reason="mujoco is not installed")

@@ -11,9 +11,9 @@ import threading
 
 import numpy as np
 
+from firmware_bridge.bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
 from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
 from firmware_bridge.splice import GUARD_TICKS, Plan
-from firmware_bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
 from pi0_edge.protos.serial_link import Telemetry
 
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.bridge.workspace.limiter import JointLimits, Target
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import GUARD_TICKS, Plan
-from firmware_bridge.workspace.limiter import JointLimits, Target
 
 PAST_TICKS = 8
 """Ticks before the newest telemetry whose setpoints say more about the present curve."""
