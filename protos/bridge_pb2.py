@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from pi0_edge.protos import policy_pb2 as pi0__edge_dot_protos_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpi0_edge/protos/bridge.proto\x12\x0bpi0_edge.v1\x1a\x1cpi0_edge/protos/policy.proto\"1\n\nArmRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0bjoint_names\x18\x02 \x03(\t\"<\n\x08\x41rmReply\x12\r\n\x05lease\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.pi0_edge.v1.State\"/\n\x0e\x43ommandRequest\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x0c\x43ommandReply\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.pi0_edge.v1.State\"?\n\x0bPlayRequest\x12\r\n\x05lease\x18\x01 \x01(\t\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.pi0_edge.v1.Chunk\"\xdb\x01\n\x0b\x43hunkReport\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .pi0_edge.v1.ChunkReport.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x03 \x01(\r\x12\x12\n\nfirst_tick\x18\x04 \x01(\r\x12\x0f\n\x07skipped\x18\x05 \x01(\r\x12\x17\n\x0fretransmissions\x18\x06 \x01(\r\"9\n\x07Outcome\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\x08\n\x04LATE\x10\x01\x12\x0c\n\x08REJECTED\x10\x02\x12\x08\n\x04LOST\x10\x03\"\x0f\n\rStatusRequest\"\x99\x03\n\x06Status\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.pi0_edge.v1.State\x12\x0f\n\x07link_up\x18\x02 \x01(\x08\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0c\n\x04tick\x18\x04 \x01(\r\x12\x13\n\x0bjoint_count\x18\x05 \x01(\r\x12\x15\n\rtick_period_s\x18\x06 \x01(\x01\x12+\n\x08\x63ounters\x18\x07 \x01(\x0b\x32\x19.pi0_edge.v1.LinkCounters\x12\x15\n\rround_trip_ms\x18\x08 \x01(\x01\x12\x13\n\x0bjoint_names\x18\t \x03(\t\x12\x13\n\x0blimits_hash\x18\n \x01(\r\x12)\n\x05\x63lock\x18\x14 \x01(\x0b\x32\x1a.pi0_edge.v1.ClockEstimate\x12*\n\x03\x61ge\x18\x15 \x01(\x0b\x32\x1d.pi0_edge.v1.AgeOfInformation\x12(\n\x06joints\x18\x16 \x03(\x0b\x32\x18.pi0_edge.v1.JointHealth\x12\x13\n\x0b\x66\x61ult_joint\x18\x17 \x01(\t\x12\x0e\n\x06\x66\x61ults\x18\x18 \x01(\r\"?\n\x0bJointHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05volts\x18\x03 \x01(\x02\"Q\n\x10\x41geOfInformation\x12\r\n\x05ticks\x18\x01 \x01(\r\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x0e\n\x06max_ms\x18\x04 \x01(\x01\"p\n\rClockEstimate\x12\x11\n\tdrift_ppm\x18\x01 \x01(\x01\x12\x16\n\x0euncertainty_ms\x18\x02 \x01(\x01\x12\x13\n\x0bround_trips\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\"\xa7\x02\n\x0cLinkCounters\x12\x17\n\x0f\x66rames_received\x18\x01 \x01(\r\x12\x12\n\ncrc_errors\x18\x02 \x01(\r\x12\x16\n\x0e\x66raming_errors\x18\x03 \x01(\r\x12\x18\n\x10\x64uplicate_frames\x18\x04 \x01(\r\x12\x15\n\rsequence_gaps\x18\x05 \x01(\r\x12\x18\n\x10receive_overruns\x18\x06 \x01(\r\x12\x17\n\x0f\x63hunks_accepted\x18\x07 \x01(\r\x12\x16\n\x0e\x63hunks_refused\x18\x08 \x01(\r\x12\x15\n\rstarved_ticks\x18\t \x01(\r\x12\x15\n\rlimited_ticks\x18\n \x01(\r\x12\x14\n\x0cmissed_ticks\x18\x0b \x01(\r\x12\x12\n\nbus_errors\x18\x0c \x01(\r\"\x12\n\x10TelemetryRequest\"\xf7\x02\n\tTelemetry\x12\x0c\n\x04tick\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x12\n\ncounter_hz\x18\x03 \x01(\r\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.pi0_edge.v1.State\x12\x0e\n\x06\x66\x61ults\x18\x05 \x01(\r\x12\x12\n\nring_level\x18\x06 \x01(\r\x12\x10\n\x08\x63hunk_id\x18\x07 \x01(\r\x12\r\n\x05\x66lags\x18\x08 \x01(\r\x12\x10\n\x08\x65xecuted\x18\t \x03(\x02\x12)\n\x05\x63lock\x18\x14 \x01(\x0b\x32\x1a.pi0_edge.v1.ClockEstimate\x12\x13\n\x0bhost_time_s\x18\x15 \x01(\x01\x12\x15\n\robserved_tick\x18\x16 \x01(\r\x12\x10\n\x08measured\x18\x17 \x03(\x02\x12\x19\n\x11measurement_age_s\x18\x18 \x03(\x02\x12\x0f\n\x07\x63urrent\x18\x19 \x03(\x02\x12\x13\n\x0bjoint_flags\x18\x1a \x01(\x0c\x12\x13\n\x0b\x66\x61ult_joint\x18\x1b \x01(\t*s\n\x05State\x12\x12\n\x0eSTATE_DISARMED\x10\x00\x12\x0f\n\x0bSTATE_ARMED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x11\n\rSTATE_STARVED\x10\x03\x12\x0e\n\nSTATE_SAFE\x10\x04\x12\x0f\n\x0bSTATE_ESTOP\x10\x05\x32\x9a\x04\n\x0bRobotBridge\x12\x35\n\x03\x41rm\x12\x17.pi0_edge.v1.ArmRequest\x1a\x15.pi0_edge.v1.ArmReply\x12@\n\x06\x44isarm\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12?\n\x05\x45Stop\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12?\n\x05\x43lear\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12\x41\n\x07Release\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12<\n\tGetStatus\x12\x1a.pi0_edge.v1.StatusRequest\x1a\x13.pi0_edge.v1.Status\x12\x44\n\nPlayChunks\x12\x18.pi0_edge.v1.PlayRequest\x1a\x18.pi0_edge.v1.ChunkReport(\x01\x30\x01\x12I\n\x0eWatchTelemetry\x12\x1d.pi0_edge.v1.TelemetryRequest\x1a\x16.pi0_edge.v1.Telemetry0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpi0_edge/protos/bridge.proto\x12\x0bpi0_edge.v1\x1a\x1cpi0_edge/protos/policy.proto\"1\n\nArmRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0bjoint_names\x18\x02 \x03(\t\"<\n\x08\x41rmReply\x12\r\n\x05lease\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.pi0_edge.v1.State\"/\n\x0e\x43ommandRequest\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x0c\x43ommandReply\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.pi0_edge.v1.State\"?\n\x0bPlayRequest\x12\r\n\x05lease\x18\x01 \x01(\t\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.pi0_edge.v1.Chunk\"\x95\x02\n\x0b\x43hunkReport\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .pi0_edge.v1.ChunkReport.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x03 \x01(\r\x12\x12\n\nfirst_tick\x18\x04 \x01(\r\x12\x0f\n\x07skipped\x18\x05 \x01(\r\x12\x17\n\x0fretransmissions\x18\x06 \x01(\r\x12\x11\n\tsent_tick\x18\x07 \x01(\r\x12\x14\n\x0c\x64\x65\x63ided_tick\x18\x08 \x01(\r\x12\x0f\n\x07\x66ollows\x18\t \x01(\r\"9\n\x07Outcome\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\x08\n\x04LATE\x10\x01\x12\x0c\n\x08REJECTED\x10\x02\x12\x08\n\x04LOST\x10\x03\"\x0f\n\rStatusRequest\"\xa9\x03\n\x06Status\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.pi0_edge.v1.State\x12\x0f\n\x07link_up\x18\x02 \x01(\x08\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0c\n\x04tick\x18\x04 \x01(\r\x12\x13\n\x0bjoint_count\x18\x05 \x01(\r\x12\x15\n\rtick_period_s\x18\x06 \x01(\x01\x12+\n\x08\x63ounters\x18\x07 \x01(\x0b\x32\x19.pi0_edge.v1.LinkCounters\x12\x15\n\rround_trip_ms\x18\x08 \x01(\x01\x12\x13\n\x0bjoint_names\x18\t \x03(\t\x12\x13\n\x0blimits_hash\x18\n \x01(\r\x12)\n\x05\x63lock\x18\x14 \x01(\x0b\x32\x1a.pi0_edge.v1.ClockEstimate\x12*\n\x03\x61ge\x18\x15 \x01(\x0b\x32\x1d.pi0_edge.v1.AgeOfInformation\x12(\n\x06joints\x18\x16 \x03(\x0b\x32\x18.pi0_edge.v1.JointHealth\x12\x13\n\x0b\x66\x61ult_joint\x18\x17 \x01(\t\x12\x0e\n\x06\x66\x61ults\x18\x18 \x01(\r\x12\x0e\n\x06splice\x18\x19 \x01(\t\"?\n\x0bJointHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05volts\x18\x03 \x01(\x02\"Q\n\x10\x41geOfInformation\x12\r\n\x05ticks\x18\x01 \x01(\r\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x0e\n\x06max_ms\x18\x04 \x01(\x01\"p\n\rClockEstimate\x12\x11\n\tdrift_ppm\x18\x01 \x01(\x01\x12\x16\n\x0euncertainty_ms\x18\x02 \x01(\x01\x12\x13\n\x0bround_trips\x18\x03 \x01(\x04\x12\x10\n\x08rejected\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\"\xa7\x02\n\x0cLinkCounters\x12\x17\n\x0f\x66rames_received\x18\x01 \x01(\r\x12\x12\n\ncrc_errors\x18\x02 \x01(\r\x12\x16\n\x0e\x66raming_errors\x18\x03 \x01(\r\x12\x18\n\x10\x64uplicate_frames\x18\x04 \x01(\r\x12\x15\n\rsequence_gaps\x18\x05 \x01(\r\x12\x18\n\x10receive_overruns\x18\x06 \x01(\r\x12\x17\n\x0f\x63hunks_accepted\x18\x07 \x01(\r\x12\x16\n\x0e\x63hunks_refused\x18\x08 \x01(\r\x12\x15\n\rstarved_ticks\x18\t \x01(\r\x12\x15\n\rlimited_ticks\x18\n \x01(\r\x12\x14\n\x0cmissed_ticks\x18\x0b \x01(\r\x12\x12\n\nbus_errors\x18\x0c \x01(\r\"\x12\n\x10TelemetryRequest\"\xf7\x02\n\tTelemetry\x12\x0c\n\x04tick\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x12\n\ncounter_hz\x18\x03 \x01(\r\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.pi0_edge.v1.State\x12\x0e\n\x06\x66\x61ults\x18\x05 \x01(\r\x12\x12\n\nring_level\x18\x06 \x01(\r\x12\x10\n\x08\x63hunk_id\x18\x07 \x01(\r\x12\r\n\x05\x66lags\x18\x08 \x01(\r\x12\x10\n\x08\x65xecuted\x18\t \x03(\x02\x12)\n\x05\x63lock\x18\x14 \x01(\x0b\x32\x1a.pi0_edge.v1.ClockEstimate\x12\x13\n\x0bhost_time_s\x18\x15 \x01(\x01\x12\x15\n\robserved_tick\x18\x16 \x01(\r\x12\x10\n\x08measured\x18\x17 \x03(\x02\x12\x19\n\x11measurement_age_s\x18\x18 \x03(\x02\x12\x0f\n\x07\x63urrent\x18\x19 \x03(\x02\x12\x13\n\x0bjoint_flags\x18\x1a \x01(\x0c\x12\x13\n\x0b\x66\x61ult_joint\x18\x1b \x01(\t*s\n\x05State\x12\x12\n\x0eSTATE_DISARMED\x10\x00\x12\x0f\n\x0bSTATE_ARMED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x11\n\rSTATE_STARVED\x10\x03\x12\x0e\n\nSTATE_SAFE\x10\x04\x12\x0f\n\x0bSTATE_ESTOP\x10\x05\x32\x9a\x04\n\x0bRobotBridge\x12\x35\n\x03\x41rm\x12\x17.pi0_edge.v1.ArmRequest\x1a\x15.pi0_edge.v1.ArmReply\x12@\n\x06\x44isarm\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12?\n\x05\x45Stop\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12?\n\x05\x43lear\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12\x41\n\x07Release\x12\x1b.pi0_edge.v1.CommandRequest\x1a\x19.pi0_edge.v1.CommandReply\x12<\n\tGetStatus\x12\x1a.pi0_edge.v1.StatusRequest\x1a\x13.pi0_edge.v1.Status\x12\x44\n\nPlayChunks\x12\x18.pi0_edge.v1.PlayRequest\x1a\x18.pi0_edge.v1.ChunkReport(\x01\x30\x01\x12I\n\x0eWatchTelemetry\x12\x1d.pi0_edge.v1.TelemetryRequest\x1a\x16.pi0_edge.v1.Telemetry0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pi0_edge.protos.bridge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=1962
-  _globals['_STATE']._serialized_end=2077
+  _globals['_STATE']._serialized_start=2036
+  _globals['_STATE']._serialized_end=2151
   _globals['_ARMREQUEST']._serialized_start=75
   _globals['_ARMREQUEST']._serialized_end=124
   _globals['_ARMREPLY']._serialized_start=126
@@ -45,25 +45,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLAYREQUEST']._serialized_start=288
   _globals['_PLAYREQUEST']._serialized_end=351
   _globals['_CHUNKREPORT']._serialized_start=354
-  _globals['_CHUNKREPORT']._serialized_end=573
-  _globals['_CHUNKREPORT_OUTCOME']._serialized_start=516
-  _globals['_CHUNKREPORT_OUTCOME']._serialized_end=573
-  _globals['_STATUSREQUEST']._serialized_start=575
-  _globals['_STATUSREQUEST']._serialized_end=590
-  _globals['_STATUS']._serialized_start=593
-  _globals['_STATUS']._serialized_end=1002
-  _globals['_JOINTHEALTH']._serialized_start=1004
-  _globals['_JOINTHEALTH']._serialized_end=1067
-  _globals['_AGEOFINFORMATION']._serialized_start=1069
-  _globals['_AGEOFINFORMATION']._serialized_end=1150
-  _globals['_CLOCKESTIMATE']._serialized_start=1152
-  _globals['_CLOCKESTIMATE']._serialized_end=1264
-  _globals['_LINKCOUNTERS']._serialized_start=1267
-  _globals['_LINKCOUNTERS']._serialized_end=1562
-  _globals['_TELEMETRYREQUEST']._serialized_start=1564
-  _globals['_TELEMETRYREQUEST']._serialized_end=1582
-  _globals['_TELEMETRY']._serialized_start=1585
-  _globals['_TELEMETRY']._serialized_end=1960
-  _globals['_ROBOTBRIDGE']._serialized_start=2080
-  _globals['_ROBOTBRIDGE']._serialized_end=2618
+  _globals['_CHUNKREPORT']._serialized_end=631
+  _globals['_CHUNKREPORT_OUTCOME']._serialized_start=574
+  _globals['_CHUNKREPORT_OUTCOME']._serialized_end=631
+  _globals['_STATUSREQUEST']._serialized_start=633
+  _globals['_STATUSREQUEST']._serialized_end=648
+  _globals['_STATUS']._serialized_start=651
+  _globals['_STATUS']._serialized_end=1076
+  _globals['_JOINTHEALTH']._serialized_start=1078
+  _globals['_JOINTHEALTH']._serialized_end=1141
+  _globals['_AGEOFINFORMATION']._serialized_start=1143
+  _globals['_AGEOFINFORMATION']._serialized_end=1224
+  _globals['_CLOCKESTIMATE']._serialized_start=1226
+  _globals['_CLOCKESTIMATE']._serialized_end=1338
+  _globals['_LINKCOUNTERS']._serialized_start=1341
+  _globals['_LINKCOUNTERS']._serialized_end=1636
+  _globals['_TELEMETRYREQUEST']._serialized_start=1638
+  _globals['_TELEMETRYREQUEST']._serialized_end=1656
+  _globals['_TELEMETRY']._serialized_start=1659
+  _globals['_TELEMETRY']._serialized_end=2034
+  _globals['_ROBOTBRIDGE']._serialized_start=2154
+  _globals['_ROBOTBRIDGE']._serialized_end=2692
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ class PlayRequest(_message.Message):
     def __init__(self, lease: _Optional[str] = ..., chunk: _Optional[_Union[_policy_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class ChunkReport(_message.Message):
-    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions")
+    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions", "sent_tick", "decided_tick", "follows")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACCEPTED: _ClassVar[ChunkReport.Outcome]
@@ -79,20 +79,26 @@ class ChunkReport(_message.Message):
     FIRST_TICK_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     RETRANSMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    SENT_TICK_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_TICK_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
     outcome: ChunkReport.Outcome
     reason: str
     chunk_id: int
     first_tick: int
     skipped: int
     retransmissions: int
-    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ...) -> None: ...
+    sent_tick: int
+    decided_tick: int
+    follows: int
+    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ..., sent_tick: _Optional[int] = ..., decided_tick: _Optional[int] = ..., follows: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "limits_hash", "clock", "age", "joints", "fault_joint", "faults")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "limits_hash", "clock", "age", "joints", "fault_joint", "faults", "splice")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +114,7 @@ class Status(_message.Message):
     JOINTS_FIELD_NUMBER: _ClassVar[int]
     FAULT_JOINT_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    SPLICE_FIELD_NUMBER: _ClassVar[int]
     state: State
     link_up: bool
     owner: str
@@ -123,7 +130,8 @@ class Status(_message.Message):
     joints: _containers.RepeatedCompositeFieldContainer[JointHealth]
     fault_joint: str
     faults: int
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., limits_hash: _Optional[int] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ...) -> None: ...
+    splice: str
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., limits_hash: _Optional[int] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ..., splice: _Optional[str] = ...) -> None: ...
 
 class JointHealth(_message.Message):
     __slots__ = ("name", "temperature", "volts")

@@ -76,9 +76,15 @@ class ChunkPlayer:
         self._splice = HoldSwap() if splice is None else splice
         self._workspace = workspace
         self._plan = NOTHING
+        self._plan_id = 0  # of the chunk that the plan is the rest of
         self._frozen_output = FrozenOutput()
         self._lock = threading.Lock()
         self._chunk_id = 0
+
+    @property
+    def splice(self) -> str:
+        """Name of the splice policy."""
+        return self._splice.name
 
     def play(self, actions: NDArray[np.floating], observed_tick: int) -> ChunkReport:
         """Enters a chunk into the ring at the action that is due now.
@@ -113,9 +119,10 @@ class ChunkPlayer:
             transfer = self._link.chunks.send_chunk(
                 self._chunk_id, fragments(self._chunk_id, chunk), lambda: self._is_past_due(chunk)
             )
-            report = _report(chunk, transfer, self._link.robot)
+            report = report_of(chunk, transfer, self._link.robot)
+            report.follows = self._plan_id
             if report.outcome == ChunkReport.ACCEPTED:
-                self._plan = spliced.since(report.first_tick)
+                self._plan, self._plan_id = spliced.since(report.first_tick), report.chunk_id
                 if self._workspace is not None and transfer.reply is not None:
                     self._workspace.accepted(self._setpoints(chunk).since(report.first_tick), transfer.reply.tick)
             return report
@@ -128,7 +135,7 @@ class ChunkPlayer:
         """Resets the plan if the arm has stopped since the last chunk, or never moved."""
         telemetry = self._link.telemetry
         if telemetry is None or telemetry.state != State.RUNNING:
-            self._plan = NOTHING
+            self._plan, self._plan_id = NOTHING, 0
             self._frozen_output = FrozenOutput()
 
     def _splice_into_plan(self, actions: NDArray[np.float64], observed_tick: int, earliest: int) -> Plan:
@@ -150,14 +157,18 @@ class ChunkPlayer:
         return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
 
 
-def _report(chunk: ScheduledChunk, transfer: Transfer, robot: RobotJoints) -> ChunkReport:
+def report_of(chunk: ScheduledChunk, transfer: Transfer, robot: RobotJoints) -> ChunkReport:
+    """What became of a chunk whose transfer has ended."""
     report = ChunkReport(
         chunk_id=transfer.chunk_id,
         first_tick=chunk.first_tick,
         skipped=chunk.skipped,
         retransmissions=transfer.retransmissions,
+        sent_tick=chunk.first_tick,
     )
     reply = transfer.reply
+    if reply is not None:
+        report.decided_tick = reply.tick
     if transfer.superseded and reply is None:
         report.outcome = ChunkReport.REJECTED
         report.reason = "a newer chunk came before all of it had arrived"

@@ -110,6 +110,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             joints=self._joint_health(),
             faults=telemetry.faults if telemetry else 0,
             fault_joint=self._link.robot.joint_name(telemetry.fault_joint) if telemetry else "",
+            splice=self._player.splice,
         )
 
     def PlayChunks(

@@ -1,7 +1,10 @@
-"""`pi0-edge robot`: the robots that come with the project, and what a robot file of one's own says and lacks."""
+"""`pi0-edge robot`: the robots that come with the project, what a robot file of one's own says, and a simulated one."""
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +15,7 @@ from pi0_edge.cli.robot_calibration import calibrate_robot, import_calibration
 from pi0_edge.robots import Joint, Robot, Servo, load_robot, robot_names
 from pi0_edge.robots.servos import COUNTS_PER_TURN
 
-robot = typer.Typer(no_args_is_help=True, help="Robots: list them, check a robot file, calibrate an arm.")
+robot = typer.Typer(no_args_is_help=True, help="Robots: list and check them, calibrate an arm, simulate one.")
 robot.command("calibrate")(calibrate_robot)
 robot.command("import-calibration")(import_calibration)
 
@@ -73,6 +76,30 @@ def check(file: RobotArgument, as_json: JsonOption = False) -> None:
     output.finish({"robot": found, "warnings": warnings, "not_in_firmware": refusal})
     if refusal is not None:
         raise typer.Exit(1)
+
+
+@robot.command()
+def simulate(
+    output: Annotated[Path, typer.Option(help="Folder for cameras.yaml and the logs.")] = Path("runs/simulated"),
+    listen: Annotated[str, typer.Option(help="host:port of the bridge; port 0 takes a free one.")] = "127.0.0.1:50061",
+    camera_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the camera's RTSP server.")] = 8554,
+    first_seed: Annotated[int, typer.Option(help="Pose of the first cube; training never saw 0 to 999.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Stand in for a robot: servos, firmware in QEMU, bridge, and a camera over RTSP above a simulated table.
+
+    Prints the command that plays the shipped policy on it. Enter brings the arms home and lays the next cube; Ctrl-C or
+    SIGTERM ends everything.
+    """
+    from pi0_edge.demo.robot_simulation import simulate_robot
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    out = Output(as_json)
+    out.print("starting servos, firmware (QEMU), bridge and camera")
+    cubes = simulate_robot(output, out.print, sys.stdin, listen=listen, camera_port=camera_port, first_seed=first_seed)
+    done = sum(cube.transferred_s is not None for cube in cubes)
+    out.print(f"{done} of {len(cubes)} cubes transferred")
+    out.finish({"cubes": cubes})
 
 
 def _rate(found: Robot) -> str:

@@ -30,6 +30,7 @@ from pi0_edge.cli.options import (
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
+    from pi0_edge.run.leader_arm import LeaderArm
     from pi0_edge.run.policy_source import PolicySource
     from pi0_edge.run.problems import PreflightError
     from pi0_edge.run.robot_run import RobotRun, RunResult
@@ -63,6 +64,10 @@ def run(
     rerun: Annotated[
         str | None, typer.Option(help="Show pictures and plots in Rerun: a new .rrd file, or `live`.")
     ] = None,
+    leader: Annotated[str | None, typer.Option(help="Robot file of a leader arm: `t` takes over with it.")] = None,
+    leader_port: Annotated[
+        list[str] | None, typer.Option(help="Serial port of the leader's servos; repeat for each of its buses.")
+    ] = None,
     engine: EngineOption = "cpu",
     scheme: SchemeOption = None,
     tokenizer: TokenizerOption = None,
@@ -89,6 +94,7 @@ def run(
     from pi0_edge.cli.loading import load_policy, load_training_profile_of
     from pi0_edge.errors import ConfigError
     from pi0_edge.protos.rpc.json_log import log_as_json
+    from pi0_edge.run.leader_arm import LeaderArm
     from pi0_edge.run.life_cycle import Outcome
     from pi0_edge.run.loop import RunLimits
     from pi0_edge.run.policy_source import LocalPolicy
@@ -100,6 +106,8 @@ def run(
         log_as_json()
     if policy is not None and (bundle is not None or checkpoint is not None):
         raise ConfigError("--policy is a server with a policy of its own; leave --bundle and --checkpoint out")
+    if (leader is None) != (not leader_port):
+        raise ConfigError("--leader and --leader-port belong together: the arm's file, and where its servos are")
     out = Output(as_json)
     if policy is None:
         profile = load_training_profile_of(checkpoint, bundle, training_profile, public_key)
@@ -141,7 +149,10 @@ def run(
             )
         )
         stack.enter_context(_signals(robot_run))
-        stack.enter_context(_watched(robot_run, out, rerun, metrics_port, not (no_dashboard or as_json)))
+        arm = None
+        if leader is not None:
+            arm = stack.enter_context(LeaderArm(leader, leader_port or (), robot_run.robot, robot_run.joints))
+        stack.enter_context(_watched(robot_run, out, arm, rerun, metrics_port, not (no_dashboard or as_json)))
         ended = _play(robot_run, prompt, seconds)
     if isinstance(ended, PreflightError):
         out.print(f"error: {ended}")
@@ -164,7 +175,7 @@ def _play(run: RobotRun, prompt: str, seconds: float | None) -> RunResult | Pref
 
 @contextlib.contextmanager
 def _watched(
-    run: RobotRun, out: Output, rerun: str | None, metrics_port: int | None, dashboard: bool
+    run: RobotRun, out: Output, leader: LeaderArm | None, rerun: str | None, metrics_port: int | None, dashboard: bool
 ) -> Iterator[None]:
     """Everything that shows the run: a screen with a keyboard or lines, Rerun, and figures for Prometheus."""
     from prometheus_client import CollectorRegistry
@@ -178,7 +189,7 @@ def _watched(
     from pi0_edge.run.metrics import RunMetrics
     from pi0_edge.run.rerun_viewer import RerunViewer
 
-    keys, figures = RunKeys(run, KeyboardJog(run.joints)), RunFigures()
+    keys, figures = RunKeys(run, KeyboardJog(run.joints), leader), RunFigures()
     run.listen(figures)
     with contextlib.ExitStack() as stack:
         if rerun is not None:

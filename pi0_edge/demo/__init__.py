@@ -2,8 +2,8 @@
 
     simulated_robot ── observation ──► policy server ── chunk ──► simulated_robot ── chunk ──► bridge
           ▲                                                                                      │ serial frames
-          └───────────── telemetry: what the timer interrupt executed, tick by tick ◄──── firmware in QEMU
+          └───────────── telemetry: where the servos were measured, tick by tick ◄──────── firmware in QEMU ◄──► servos
 
 Every box is a process of its own. There is one clock, the firmware's tick: the simulation advances by exactly the ticks
-that the firmware reports, with the setpoints that it reports as executed.
+that the firmware reports, and its joints follow the positions that the servos measured.
 """

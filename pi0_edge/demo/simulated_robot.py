@@ -11,83 +11,51 @@ from __future__ import annotations
 
 import argparse
 import json
-import queue
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
-from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import ACTIVE_STATES
 from firmware_bridge.splice import client_splice
 from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
+from pi0_edge.demo.tick_follower import TickFollower, glide_home, ready_arm
 from pi0_edge.errors import Pi0EdgeError
 from pi0_edge.evaluation.rollout import MAX_TICKS, observe
 from pi0_edge.protos import bridge_pb2
 from pi0_edge.serving.policy_client import PolicyClient
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, AlohaTransferCube
-from pi0_edge.sim.expert import minimum_jerk
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
-TICK_LIMIT_S = 3.0
 FILM_EVERY_TICKS = 20
 FILM_SIZE = (240, 320)
-HOMING_TICKS = 110
-HOLD_TICKS = 80
-HOMING_CHUNK_TICKS = 25
 IMAGE_SIZE = 112
 PROMPT = "Transfer cube"
 
 
-class TickFollower:
-    """Steps the simulation with what the servos measured, tick by tick."""
+class RecordedTicks(TickFollower):
+    """Writes down what it follows.
+
+    Attributes:
+        record: Of this run.
+        episode: The number of the present one; -1 between two.
+    """
 
     def __init__(self, env: AlohaTransferCube, ticks: Iterator[Tick], record: RecordBuilder) -> None:
-        self.env = env
+        super().__init__(env, ticks)
         self.record = record
         self.episode = -1
-        self.last: Tick | None = None
-        self._ticks: queue.SimpleQueue[tuple[Tick, float] | BaseException] = queue.SimpleQueue()
-        threading.Thread(target=self._receive, args=(ticks,), name="telemetry", daemon=True).start()
 
     def advance(self) -> Tick:
-        """Waits for the next tick and moves the simulation to where its joints were measured.
-
-        A tick that was not reported holds the position before it.
-
-        Raises:
-            LinkError: If no telemetry arrives for `TICK_LIMIT_S`.
-        """
-        tick, arrived = self._next()
-        if self.last is not None:
-            for _ in range(min(tick.tick - self.last.tick - 1, CONTROL_HZ)):
-                self.env.step(self.last.measured)
-        self.env.step(tick.measured)
-        self.last = tick
-        self._write_down(tick, arrived)
+        """As `TickFollower.advance`."""
+        tick = super().advance()
+        self._write_down(tick, self.arrived_s)
         return tick
-
-    def _next(self) -> tuple[Tick, float]:
-        try:
-            received = self._ticks.get(timeout=TICK_LIMIT_S)
-        except queue.Empty:
-            raise LinkError(f"no telemetry for {TICK_LIMIT_S:g} s: is the bridge connected to the firmware?") from None
-        if isinstance(received, BaseException):
-            raise received
-        return received
-
-    def _receive(self, ticks: Iterator[Tick]) -> None:
-        try:
-            for tick in ticks:
-                self._ticks.put((tick, time.monotonic()))
-        except BridgeError as error:
-            self._ticks.put(error)
 
     def _write_down(self, tick: Tick, arrived: float) -> None:
         self.record.add(
@@ -111,10 +79,10 @@ class TickFollower:
 
 
 class SimulatedRobot:
-    """Plays one episode at a time: go home, observe, ask, execute."""
+    """Plays one episode at a time: observe, ask, execute."""
 
     def __init__(
-        self, stream: ChunkStream, worker: PolicyWorker, follower: TickFollower, scheduler: ChunkScheduler
+        self, stream: ChunkStream, worker: PolicyWorker, follower: RecordedTicks, scheduler: ChunkScheduler
     ) -> None:
         self.stream = stream
         self.worker = worker
@@ -122,24 +90,13 @@ class SimulatedRobot:
         self.record = follower.record
         self.scheduler = scheduler
 
-    def go_home(self) -> None:
-        """Glides the arms home through the firmware, and holds there long enough for an episode to begin."""
-        start = self.follower.advance()
-        way = minimum_jerk(start.executed, HOME, HOMING_TICKS).astype(np.float32)
-        path = np.concatenate([way, np.tile(HOME, (HOLD_TICKS, 1))])
-        while self._moving() and (done := self._tick() - start.tick) < HOMING_TICKS + HOLD_TICKS // 4:
-            if done % HOMING_CHUNK_TICKS == 0:
-                self.stream.send(path[done : done + 50], start.tick + done)
-                self.stream.next_report(1.0)
-            self.follower.advance()
-
     def play_episode(self, number: int, seed: int) -> bool:
         """Resets the scene and lets the policy play until success, a fault of the firmware or `MAX_TICKS`."""
         env, follower = self.follower.env, self.follower
         env.reset(seed)
         follower.episode = number
         start = follower.advance().tick
-        while not env.success and self._moving() and follower.advance().tick - start < MAX_TICKS:
+        while not env.success and follower.moving and follower.advance().tick - start < MAX_TICKS:
             self._collect(self.worker.poll())
             if self.scheduler.due(tick := self._tick()):
                 observation = replace(observe(env, PROMPT, IMAGE_SIZE), state=self._last.measured)
@@ -155,10 +112,6 @@ class SimulatedRobot:
 
     def _tick(self) -> int:
         return self._last.tick
-
-    def _moving(self) -> bool:
-        last = self.follower.last
-        return last is not None and last.state in ACTIVE_STATES
 
     def _collect(self, played: PlayedChunk | None) -> None:
         if played is None:
@@ -184,20 +137,6 @@ class SimulatedRobot:
         )
 
 
-def ready_arm(bridge: BridgeClient, follower: TickFollower, joint_names: Sequence[str]) -> None:
-    """Clears a latched fault and arms; follows the ticks until they show it, since older ones may be on their way.
-
-    Raises:
-        StateError: If somebody else holds the arm or its state forbids it.
-    """
-    if bridge.status().state in ACTIVE_STATES:
-        return
-    bridge.clear("a new episode")
-    bridge.arm(joint_names)
-    while follower.advance().state not in ACTIVE_STATES:
-        pass
-
-
 def run(bridge_address: str, policy_address: str, seeds: range, splice: str, execute: int, output: Path) -> None:
     """Plays one episode per seed and writes the record.
 
@@ -219,16 +158,16 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     spliced = client_splice(splice, metadata.trained_delay)
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         bus_errors = bridge.status().counters.bus_errors
-        follower = TickFollower(AlohaTransferCube(), ticks, record)
+        follower = RecordedTicks(AlohaTransferCube(), ticks, record)
         follower.env.reset(seeds[0])
         follower.env.render("top", IMAGE_SIZE, IMAGE_SIZE)  # makes the OpenGL context before time matters
         follower.env.render("angle", *FILM_SIZE)
         try:
             for number, seed in enumerate(seeds):
-                ready_arm(bridge, follower, metadata.action_names)
+                ready_arm(bridge, follower)
                 with bridge.play() as stream, PolicyWorker(policy, stream) as worker:
                     robot = SimulatedRobot(stream, worker, follower, ChunkScheduler(spliced, execute))
-                    robot.go_home()
+                    glide_home(stream, follower)
                     success = robot.play_episode(number, seed)
                 _say(episode=number, seed=seed, success=bool(success))
             if bridge.status().state in ACTIVE_STATES:

@@ -20,7 +20,7 @@ from firmware_bridge.client import Tick
 from firmware_bridge.robot import RobotJoints
 from pi0_edge.protos.serial_link import RING_DEPTH, Fault, JointFlag, State
 from pi0_edge.run.figures import RunFigures
-from pi0_edge.run.keyboard import HELP, JOG_HELP, RunKeys
+from pi0_edge.run.keyboard import HELP, RunKeys
 from pi0_edge.run.life_cycle import Phase
 from pi0_edge.run.metrics import camera_health
 
@@ -111,7 +111,7 @@ class Dashboard:
             table.add_column(name, justify="left" if width is None else "right", no_wrap=True, min_width=width)
         tick, joints = self._figures.tick, self._run.joints
         if tick is not None:
-            jogging = self._run.life.phase is Phase.TAKEN_OVER
+            jogging = self._run.life.phase is Phase.TAKEN_OVER and self._keys.leader is None
             for place, name in enumerate(joints.names):
                 chosen = jogging and place == self._keys.jog.selected
                 table.add_row(
@@ -155,7 +155,8 @@ class Dashboard:
             return Text.assemble((f" {self._keys.editing}: ", "bold black on white"), f" {self._keys.text}▏")
         if self._keys.said:
             return Text(self._keys.said, style=_WRONG)
-        return Text(JOG_HELP if self._run.life.phase is Phase.TAKEN_OVER else HELP, style="dim")
+        taken_over = self._run.life.phase is Phase.TAKEN_OVER
+        return Text(self._keys.help_while_leading if taken_over else HELP, style="dim")
 
 
 class _WarningsBecomeEvents(logging.Handler):

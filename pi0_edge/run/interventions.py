@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import Plan
 from pi0_edge.errors import ConfigError
+from pi0_edge.protos import bridge_pb2
 
 SPEED = 0.25
 """Share of the velocity limits at which a person moves the arm."""
@@ -47,6 +49,10 @@ class SetpointSource(Protocol):
 
     name: str
 
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Why the arm cannot be taken over while it is there, [joints], in words; empty where it can."""
+        ...
+
     def begin(self, position: NDArray[np.floating]) -> None:
         """The person has the arm from now on; it is at this position, [joints] in physical units."""
         ...
@@ -69,6 +75,10 @@ class StreamedSetpoints:
         self.name = name
         self._joints = joints
         self._newest: tuple[NDArray[np.float64], float] | None = None
+
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Nothing: the arm is held until there is a target, and goes there slowly."""
+        return ""
 
     def begin(self, position: NDArray[np.floating]) -> None:
         """Older targets no longer count."""
@@ -112,6 +122,10 @@ class KeyboardJog:
         self._step = step * (joints.upper - joints.lower)
         self._target: NDArray[np.float64] | None = None
         self._lock = threading.Lock()
+
+    def why_not(self, position: NDArray[np.floating]) -> str:
+        """Nothing: the presses begin where the arm is."""
+        return ""
 
     def begin(self, position: NDArray[np.floating]) -> None:
         """Starts at a position, [joints] in physical units."""
@@ -181,6 +195,7 @@ class PersonPath:
         return self._position + np.clip(wanted - self._position, -self._step, self._step)
 
 
-def setpoints_text(tick: int, first_tick: int, setpoints: NDArray[np.float64]) -> str:
-    """A chunk of a person as the text of an event: row k is due at `tick` + 1 + k, executed from `first_tick` on."""
-    return json.dumps({"tick": tick, "first_tick": first_tick, "setpoints": setpoints.tolist()})
+def setpoints_text(tick: int, setpoints: NDArray[np.float64], report: bridge_pb2.ChunkReport) -> str:
+    """A chunk of a person and what became of it, as the text of an event: row k is due at `tick` + 1 + k."""
+    said = json_format.MessageToDict(report, preserving_proto_field_name=True)
+    return json.dumps({"tick": tick, "setpoints": setpoints.tolist(), "report": said})

@@ -5,7 +5,8 @@
 | space | pause, resume                                                   |
 | p     | another prompt: type it, Enter takes it, an empty one is dropped |
 | l     | a label for this moment, likewise                               |
-| t     | take over: ← → choose a joint, ↑ ↓ move it; t hands back        |
+| t     | take over: ← → choose a joint, ↑ ↓ move it, or move the leader; |
+|       | t hands back                                                    |
 | e Esc | emergency stop; Esc also while text is typed                    |
 | q     | disarm and end                                                  |
 """
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firmware_bridge.errors import BridgeError
-from pi0_edge.run.interventions import KeyboardJog
+from pi0_edge.run.interventions import KeyboardJog, SetpointSource
 from pi0_edge.run.life_cycle import Phase
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ESCAPE, ENTER, BACKSPACE = "escape", "enter", "backspace"
 HELP = "space pause/resume   p prompt   l label   t take over/hand back   e Esc emergency stop   q end"
+LEADER_HELP = "t hand back   space pause   e Esc emergency stop   q end"
 JOG_HELP = "← → joint   ↑ ↓ move   t hand back   space pause   e Esc emergency stop   q end"
 
 _SEQUENCES = {"A": "up", "B": "down", "C": "right", "D": "left"}
@@ -82,15 +84,22 @@ class RunKeys:
         editing: What is being typed: `prompt` or `label`; empty where nothing is.
         text: As far as it was typed.
         jog: Moves single joints while the person has the arm.
+        leader: Moves the arm in place of the arrow keys; None where there is no leader arm.
         said: The last answer to a key, in words.
     """
 
-    def __init__(self, run: RobotRun, jog: KeyboardJog) -> None:
+    def __init__(self, run: RobotRun, jog: KeyboardJog, leader: SetpointSource | None = None) -> None:
         self.editing = ""
         self.text = ""
         self.jog = jog
+        self.leader = leader
         self.said = ""
         self._run = run
+
+    @property
+    def help_while_leading(self) -> str:
+        """The keys while a person has the arm."""
+        return JOG_HELP if self.leader is None else LEADER_HELP
 
     def press(self, key: str) -> None:
         """Handles one key."""
@@ -135,7 +144,7 @@ class RunKeys:
         if self._run.life.phase is Phase.TAKEN_OVER:
             self._run.hand_back()
         else:
-            self._run.take_over(self.jog)
+            self._run.take_over(self.jog if self.leader is None else self.leader)
 
     def _estop(self) -> None:
         self.editing = ""

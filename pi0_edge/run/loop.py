@@ -20,7 +20,7 @@ from pi0_edge.run.inbox import Inbox, Inferred, PolicyThread, Reported, Telemetr
 from pi0_edge.run.interventions import HAND_BACK_TICKS, PersonPath, SetpointSource, setpoints_text
 from pi0_edge.run.life_cycle import LifeCycle, Outcome, Phase, Step
 from pi0_edge.run.listeners import Listeners
-from pi0_edge.run.motion import Motion, PersonChunkSent, PolicyChunkSent, Sent
+from pi0_edge.run.motion import Motion, PolicyChunkSent, Sent
 from pi0_edge.run.observing import PATIENCE_S, Observer
 from pi0_edge.run.policy_source import is_refusal
 
@@ -82,6 +82,8 @@ class RunLoop:
         self._tick_period_s = tick_period_s
         self._tick: Tick | None = None
         self._motion: Motion | None = None
+        self._ended_motion: Motion | None = None
+        """The one before; reports of its last chunks may still come."""
         self._catching_up = False
         """Whether ticks may still come from before the last ARM or DISARM."""
         self._stream_error: tuple[str, float] | None = None
@@ -247,26 +249,36 @@ class RunLoop:
             self._life.end(Outcome.REFUSED, "another policy answers now than at the start of the run; start again")
 
     def _on_reported(self, item: Reported) -> None:
-        if self._motion is None or item.stream is not self._motion.stream:
+        report, motions = item.report, (self._motion, self._ended_motion)
+        motion = next((one for one in motions if one is not None and one.stream is item.stream), None)
+        if motion is None:
             return
-        if isinstance(item.report, BridgeError):
-            self._stream_error = str(item.report), time.monotonic()  # telemetry may be about to say why
+        if isinstance(report, BridgeError):
+            if motion is self._motion:
+                self._stream_error = str(report), time.monotonic()  # telemetry may be about to say why
             return
-        sent = self._motion.reported()
-        accepted = item.report.outcome == bridge_pb2.ChunkReport.ACCEPTED
+        sent = motion.reported()
+        self._tell_report(sent, report, item.time_ns)
+        if motion is not self._motion:
+            return
+        accepted = report.outcome == bridge_pb2.ChunkReport.ACCEPTED
         if isinstance(sent, PolicyChunkSent):
-            self._listeners.on_answered(sent.answered(item.report, item.time_ns))
-            self._motion.enter(sent, item.report.first_tick if accepted else None)
+            motion.enter(sent, report.first_tick if accepted else None)
         if accepted:
             self._failures = 0
-            self._note_owner(sent, item.report.first_tick)
+            self._note_owner(sent, report.first_tick)
         else:
-            self._count_failure(Outcome.REFUSED, item.report.reason)
+            self._count_failure(Outcome.REFUSED, report.reason)
+
+    def _tell_report(self, sent: Sent, report: bridge_pb2.ChunkReport, time_ns: int) -> None:
+        """Tells what became of a chunk, and what a person commanded."""
+        if isinstance(sent, PolicyChunkSent):
+            self._listeners.on_answered(sent.answered(report, time_ns))
+        elif report.sent_tick:
+            self._listeners.say("setpoints", setpoints_text(sent.tick, sent.setpoints, report), report.first_tick)
 
     def _note_owner(self, sent: Sent, first_tick: int) -> None:
-        """Says whose the ticks are from a tick on, where that changes, and what a person commanded."""
-        if isinstance(sent, PersonChunkSent):
-            self._listeners.say("setpoints", setpoints_text(sent.tick, first_tick, sent.setpoints), first_tick)
+        """Says whose the ticks are from a tick on, where that changes."""
         owner = "policy" if isinstance(sent, PolicyChunkSent) else "person"
         if owner != self._owner:
             self._owner = owner
@@ -325,6 +337,9 @@ class RunLoop:
     def _take_over(self, wish: Wish) -> None:
         if wish.source is None or self._tick is None or not self._life.allows(Step.TAKE_OVER):
             return
+        if why_not := wish.source.why_not(self._tick.measured):
+            self._listeners.say("not-taken-over", why_not)
+            return
         self._source = wish.source
         before = NOTHING if self._motion is None else self._motion.scheduler.plan
         self._go(Step.TAKE_OVER, wish.text)
@@ -374,6 +389,7 @@ class RunLoop:
             return
         self._played_s += time.monotonic() - self._armed_at
         motion, self._motion, self._catching_up = self._motion, None, True
+        self._ended_motion = motion
         try:
             if self._life.outcome not in (Outcome.FAULT, Outcome.ESTOPPED):  # the firmware has stopped the arm already
                 self._bridge.disarm(reason)

@@ -55,7 +55,8 @@ class Ready:
     Attributes:
         metadata: Of the policy.
         observer: Of the cameras, which are open.
-        splice: How chunks enter.
+        splice: How chunks continue the plan.
+        bridge_splice: Name of the policy by which the bridge enters them.
         tick_period_s: Of the firmware, seconds.
         prompt: What the policy is asked to do.
         tick: The newest one.
@@ -66,6 +67,7 @@ class Ready:
     metadata: policy_pb2.PolicyMetadata
     observer: Observer
     splice: Splice
+    bridge_splice: str
     tick_period_s: float
     prompt: str
     tick: int
@@ -144,8 +146,18 @@ class Preflight:
             self._compare(guard, at_rest, metadata)
         if self.problems or chosen is None:
             raise PreflightError(self.problems)
-        period_s = self._bridge.status().tick_period_s
-        return Ready(metadata, observer, chosen, period_s, asked, at_rest[-1].tick, guard, tuple(self.warnings))
+        status = self._bridge.status()
+        return Ready(
+            metadata=metadata,
+            observer=observer,
+            splice=chosen,
+            bridge_splice=status.splice,
+            tick_period_s=status.tick_period_s,
+            prompt=asked,
+            tick=at_rest[-1].tick,
+            guard=guard,
+            warnings=tuple(self.warnings),
+        )
 
     def _add(self, problems: Iterator[Problem]) -> None:
         self.problems += [problem for problem in problems if problem.rule not in self._accepted]

@@ -209,6 +209,7 @@ class RobotRun:
             policy_source=self._policy.place,
             threads=self._policy.threads,
             splice=ready.splice.name,
+            bridge_splice=ready.bridge_splice,
             cameras={name: asdict(settings) for name, settings in ready.observer.cameras.settings.items()},
             overrides=self.overrides,
         )

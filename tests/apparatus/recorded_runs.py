@@ -5,10 +5,10 @@ What is simulated is the time alone: a chunk enters a fixed number of ticks afte
 
 from __future__ import annotations
 
-import json
+import itertools
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from policy_builders import write_checkpoint
 
-from firmware_bridge.bridge.schedule import check_actions, fragments, schedule
+from firmware_bridge.bridge.player import report_of
+from firmware_bridge.bridge.schedule import ScheduledChunk, check_actions, fragments, schedule
 from firmware_bridge.client import Tick
 from firmware_bridge.firmware.joint_table import load_joint_table
 from firmware_bridge.link.measurements import measurements_at
+from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import joints_of
@@ -32,7 +34,6 @@ from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import (
     NO_JOINT,
     ChunkReply,
-    ChunkResult,
     Command,
     Fault,
     Measured,
@@ -43,6 +44,7 @@ from pi0_edge.protos.serial_link import (
 )
 from pi0_edge.robots import load_robot
 from pi0_edge.run.events import Answered, Event, Observed
+from pi0_edge.run.interventions import setpoints_text
 from pi0_edge.run.recording import RunDescription, RunRecorder
 from pi0_edge.run.recording.file_reader import Place
 from pi0_edge.serving.messages import describe_policy, read_plan
@@ -73,6 +75,8 @@ class LockstepRun:
         first_tick: The firmware has executed so many ticks before.
         bridge: How the bridge enters chunks.
         images: How many images the camera has taken.
+        late: Of each chunk, the ticks from its first fragment to its last.
+        deaf: The bridge does not hear that a chunk was committed.
     """
 
     policy: Policy
@@ -83,6 +87,8 @@ class LockstepRun:
     first_tick: int = 1000
     bridge: Splice = field(default_factory=HoldSwap)
     images: int = 0
+    late: Iterator[int] = field(default_factory=lambda: itertools.repeat(0))
+    deaf: bool = False
 
     def __post_init__(self) -> None:
         self.table = load_joint_table(ROBOT)
@@ -94,7 +100,8 @@ class LockstepRun:
         self.last: Tick | None = None
         self.image: CameraImage | None = None
         self.heartbeat = True
-        self.plan = NOTHING
+        self.plan, self.plan_id = NOTHING, 0
+        self.on_the_way: tuple[int, ScheduledChunk, Plan, Callable[[ChunkReport], None]] | None = None
         self.firmware.tick(elapsed=self.first_tick - 1)
 
     @property
@@ -112,7 +119,7 @@ class LockstepRun:
 
     def play_again(self, ticks: int = 20) -> None:
         """Arms an arm that rests disarmed, without a plan, and plays."""
-        self.pending, self.plan = None, NOTHING
+        self.pending = self.on_the_way = None
         self.scheduler = ChunkScheduler(self.splice, self.replan)
         self.arm()
         self.play(ticks)
@@ -162,17 +169,17 @@ class LockstepRun:
 
         `told`: whether the listener hears of it. A second client of the bridge tells nobody.
         """
-        self.chunk_id += 1
         tick = self.firmware.tick_number
-        checked = check_actions(rows.astype(np.float32), self.robot)
-        chunk = schedule(checked, tick, tick + GUARD_TICKS, self.robot)
-        assert chunk is not None
-        replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
-        assert replies[-1].result == ChunkResult.ACCEPTED
-        if told:
-            said = {"tick": tick, "first_tick": chunk.first_tick, "setpoints": rows.tolist()}
-            self.listener.on_event(Event(chunk.first_tick, self.now_ns, "setpoints", json.dumps(said)))
-        return chunk.first_tick
+        actions = rows.astype(np.float32)
+
+        def say(report: ChunkReport) -> None:
+            assert report.outcome == ChunkReport.ACCEPTED
+            if told:
+                text = setpoints_text(tick, rows, report)
+                self.listener.on_event(Event(report.first_tick, self.now_ns, "setpoints", text))
+
+        self._send(actions, tick, say)
+        return tick + GUARD_TICKS
 
     def where(self, rows: int = 30) -> NDArray[np.float64]:
         """Rows that hold the arm where it is."""
@@ -202,33 +209,54 @@ class LockstepRun:
         self.pending = tick.tick + self.delay, observed, chunk.actions.astype(np.float32)
 
     def _bridge(self) -> None:
-        """As `ChunkPlayer` does: checks, schedules and sends a chunk that has come."""
-        if self.pending is None or self.firmware.tick_number < self.pending[0]:
+        """Sends a chunk that has come, and what of an earlier one is still on its way."""
+        if self.on_the_way is not None and self.firmware.tick_number >= self.on_the_way[0]:
+            self._commit()
+        if self.pending is None or self.firmware.tick_number < self.pending[0] or self.on_the_way is not None:
             return
         _, observed, actions = self.pending
         self.pending = None
+
+        def answered(report: ChunkReport) -> None:
+            self.listener.on_answered(Answered(observed, self.now_ns, actions, (), 1.0, 60.0, report))
+            if report.outcome == ChunkReport.ACCEPTED:
+                self.scheduler.entered(actions, report.first_tick)
+            else:
+                self.scheduler.lost()
+
+        self._send(actions, observed.tick, answered)
+
+    def _send(self, actions: NDArray[np.float32], tick: int, answered: Callable[[ChunkReport], None]) -> None:
+        """As `ChunkPlayer` does: checks, splices and schedules a chunk; `late` ticks pass until all of it is there."""
         self.chunk_id += 1
         earliest = self.firmware.tick_number + GUARD_TICKS
-        whole = Plan(observed.tick + 1, check_actions(actions, self.robot))
-        spliced = self.bridge.enter(self.plan, whole, max(observed.tick + 1, earliest))
-        chunk = schedule(spliced.setpoints, observed.tick, earliest, self.robot)
-        if chunk is None:  # late
-            self.scheduler.lost()
+        if self.last is None or self.last.state != State.RUNNING:
+            self.plan, self.plan_id = NOTHING, 0
+        whole = Plan(tick + 1, check_actions(actions, self.robot))
+        spliced = self.bridge.enter(self.plan, whole, max(tick + 1, earliest))
+        chunk = schedule(spliced.setpoints, tick, earliest, self.robot)
+        if chunk is None:
+            answered(ChunkReport(outcome=ChunkReport.LATE, chunk_id=self.chunk_id))
             return
-        replies = only(ChunkReply, self.firmware.send(*fragments(self.chunk_id, chunk)))
-        accepted = replies[-1].result == ChunkResult.ACCEPTED
-        report = ChunkReport(
-            outcome=ChunkReport.ACCEPTED if accepted else ChunkReport.REJECTED,
-            chunk_id=self.chunk_id,
-            first_tick=chunk.first_tick,
-            skipped=chunk.skipped,
-        )
-        self.listener.on_answered(Answered(observed, self.now_ns, actions, (), 1.0, 60.0, report))
-        if accepted:
-            self.plan = spliced.since(report.first_tick)
-            self.scheduler.entered(actions, report.first_tick)
-        else:
-            self.scheduler.lost()
+        late = next(self.late)
+        self.on_the_way = self.firmware.tick_number + late, chunk, spliced, answered
+        if not late:
+            self._commit()
+
+    def _commit(self) -> None:
+        assert self.on_the_way is not None
+        _, chunk, spliced, answered = self.on_the_way
+        self.on_the_way = None
+        transfer = Transfer(self.chunk_id, fragments(self.chunk_id, chunk))
+        transfer.reply = only(ChunkReply, self.firmware.send(*transfer.fragments))[-1]
+        report = report_of(chunk, transfer, self.robot)
+        report.follows = self.plan_id
+        if self.deaf:
+            report.outcome, report.decided_tick = ChunkReport.LOST, 0
+            report.first_tick = chunk.first_tick
+        elif report.outcome == ChunkReport.ACCEPTED:
+            self.plan, self.plan_id = spliced.since(report.first_tick), self.chunk_id
+        answered(report)
 
     def _tell(self, telemetry: Telemetry, message: Measured) -> Tick:
         measured = measurements_at(telemetry, message, self.robot, TICK_NS * 1e-9)

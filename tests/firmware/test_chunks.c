@@ -163,12 +163,14 @@ static void the_result_is_sent_again_when_a_fragment_is_repeated(void **state)
     (void)add_part(9, 0, 50);
     (void)add_part(9, 1, 50);
     assert_int_equal(add_part(9, 2, 50), ASSEMBLY_COMPLETE);
-    chunk_assembly_finish(&assembly, LINK_CHUNK_RESULT_LATE, LINK_NO_JOINT, &reply);
+    chunk_assembly_finish(&assembly, LINK_CHUNK_RESULT_LATE, LINK_NO_JOINT, 50, &reply);
     assert_int_equal(reply.result, LINK_CHUNK_RESULT_LATE);
+    assert_int_equal(reply.tick, 50);
     memset(&reply, 0, sizeof reply);
     assert_int_equal(add_part(9, 2, 51), ASSEMBLY_REPLY);
     assert_int_equal(reply.result, LINK_CHUNK_RESULT_LATE);
     assert_int_equal(reply.received, 7);
+    assert_int_equal(reply.tick, 50); /* of the decision, not of the repetition */
     assert_int_equal(add_part(8, 0, 51), ASSEMBLY_REPLY);
     assert_int_equal(reply.result, LINK_CHUNK_RESULT_STALE);
     assert_int_equal(reply.chunk_id, 8);

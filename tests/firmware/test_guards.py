@@ -51,13 +51,14 @@ class Arm(HostFirmware):
 
     def step(self, ticks: int = 1) -> Telemetry:
         """Measures and runs; the last report."""
-        for _ in range(ticks):
-            for number, motion in enumerate(self.motion()):
-                measured = {**REST, **self.wrong.get(number, {})}
-                position = self.placed.get(number, motion.position) + measured.pop("offset", 0.0)
-                self.measure(number, position, **measured)
-            report = self.tick()
-        return report
+        return [self._step() for _ in range(ticks)][-1]
+
+    def _step(self) -> Telemetry:
+        for number, motion in enumerate(self.motion()):
+            measured = {**REST, **self.wrong.get(number, {})}
+            position = self.placed.get(number, motion.position) + measured.pop("offset", 0.0)
+            self.measure(number, position, **measured)
+        return self.tick()
 
 
 def ready() -> Arm:

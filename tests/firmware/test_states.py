@@ -252,6 +252,15 @@ def test_a_plan_that_cannot_be_followed_latches() -> None:
     assert reports[40].state == State.RUNNING
 
 
+def test_a_rough_plan_that_is_reached_does_not_latch() -> None:
+    """As the chunks of a policy are: rough from tick to tick, so that a limit acts at nearly every tick."""
+    firmware = running([moved(40 * k + (250 if k % 2 else 0)) for k in range(64)])
+    reports = [firmware.tick() for _ in range(60)]
+    limited = [report for report in reports if report.flags & TickFlag.ACCELERATION_LIMITED]
+    assert len(limited) > 50
+    assert {report.state for report in reports} == {State.RUNNING}
+
+
 def test_a_pause_beyond_half_a_second_latches() -> None:
     firmware = running()
     report = firmware.tick(elapsed=26)

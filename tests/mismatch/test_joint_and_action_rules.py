@@ -21,7 +21,7 @@ NAMES = [joint.name for joint in cases.robot().joints]
 ENDS = np.array([joint.position for joint in cases.robot().joints])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rules() -> JointRules:
     return JointRules(cases.profile().joints, cases.robot())
 
@@ -128,6 +128,17 @@ def test_a_mistake_is_named_while_running(rules, change, rule):
     rows = change(cases.states(77)[:: cases.HZ // 2])[1 : 1 + WATCHED]
     (found,) = rules.while_running(rows, [rules.compared(state) for state in rows])
     assert found.rule == rule and found.refuses
+
+
+def test_what_the_start_pose_excludes_is_not_blamed_while_running(rules):
+    """A gripper that closes on nothing looks like one with open and closed exchanged, but began as it should."""
+    rows = cases.states(77)[:: cases.HZ // 2][1 : 1 + WATCHED]
+    exchanged = np.where(ANGLES, rows, 1 - rows)
+    (blamed,) = rules.while_running(exchanged, [rules.compared(state) for state in exchanged])
+    assert blamed.rule == "gripper-convention"
+    assert rules.at_rest(np.tile(cases.START, (30, 1))) == []
+    found = rules.while_running(exchanged, [rules.compared(state) for state in exchanged])
+    assert [one.rule for one in found if one.refuses] == []
 
 
 def test_a_joint_out_of_range_while_running_warns(rules):

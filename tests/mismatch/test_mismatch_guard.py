@@ -114,7 +114,10 @@ def test_joint_names_and_their_order_must_be_those_of_the_training_data():
 def test_a_robot_with_fewer_joints_is_refused_by_its_names_alone():
     robot = cases.robot()
     joints = robot.joints[:5]
-    smaller = replace(robot, joints=joints, action_names=(), state_dim=5, action_dim=5, delta_actions=(5,))
+    servos = robot.servos[:5]
+    smaller = replace(
+        robot, joints=joints, servos=servos, action_names=(), state_dim=5, action_dim=5, delta_actions=(5,)
+    )
     seen = [(state[:5], images) for state, images in cases.at_rest()]
     found = MismatchGuard(cases.profile(), smaller).before_arming(seen)
     assert rules_of(found) == [("joint-names", "", True)]

@@ -26,6 +26,7 @@ from pi0_edge.run.metrics import RunMetrics
 from pi0_edge.run.policy_source import LocalPolicy, ServedPolicy
 from pi0_edge.run.problems import PreflightError
 from pi0_edge.run.recording import RunRecording
+from pi0_edge.run.recording.tick_replay import replay_ticks
 from pi0_edge.run.robot_run import RobotRun
 from pi0_edge.shipped import shipped_checkpoint
 
@@ -120,8 +121,8 @@ def test_a_pause_holds_the_arm_still_and_resume_goes_on_from_a_new_observation(s
     assert [watched.names.count(name) for name in ("paused", "armed", "disarmed", "prompt", "label")] == [1, 2, 2, 1, 1]
 
 
-def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem):
-    with WatchedRun(system) as watched:
+def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem, tmp_path: Path):
+    with WatchedRun(system, record=tmp_path / "run.mcap") as watched:
         watched.wait("policy")
         watched.wait_ticks(20)
         leader = StreamedSetpoints("leader arm", watched.run.joints)
@@ -143,6 +144,9 @@ def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem):
         setpoints = [event for event in watched.events if event.name == "setpoints"]
         assert setpoints[0].tick == begin and len(setpoints) > 10
     assert watched.end().outcome is Outcome.DONE
+    replayed = replay_ticks(RunRecording(tmp_path / "run.mcap"))
+    assert replayed.difference is None, replayed.difference
+    assert replayed.unknown == 0 and replayed.computed > 120
 
 
 def test_the_arm_is_held_while_a_camera_is_lost_and_goes_on_when_it_is_back(system: RunSystem):

@@ -57,33 +57,35 @@ static void store(struct chunk_assembly *assembly, const struct link_fragment *f
     assembly->steps_present |= ones(fragment->steps) << fragment->first_step;
 }
 
-static void fill_reply(struct chunk_assembly *assembly, struct link_chunk_reply *reply)
+static void fill_reply(struct chunk_assembly *assembly, uint32_t now, struct link_chunk_reply *reply)
 {
     assembly->unacknowledged = 0;
     reply->chunk_id = assembly->chunk.id;
     reply->received = assembly->received;
+    reply->tick = assembly->open ? now : assembly->decided_tick;
     reply->result = (uint8_t)assembly->result;
     reply->joint = assembly->joint;
 }
 
 static enum assembly_event refuse(const struct link_fragment *fragment, enum link_chunk_result result,
-                                  struct link_chunk_reply *reply)
+                                  uint32_t now, struct link_chunk_reply *reply)
 {
     reply->chunk_id = fragment->chunk_id;
     reply->received = 0;
+    reply->tick = now;
     reply->result = (uint8_t)result;
     reply->joint = LINK_NO_JOINT;
     return ASSEMBLY_REPLY;
 }
 
 static enum assembly_event after_store(struct chunk_assembly *assembly, const struct link_fragment *fragment,
-                                       struct link_chunk_reply *reply)
+                                       uint32_t now, struct link_chunk_reply *reply)
 {
     if (assembly->received == ones(assembly->fragment_count)) {
         if (assembly->steps_present == ones(assembly->chunk.steps)) {
             return ASSEMBLY_COMPLETE;
         }
-        chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, LINK_NO_JOINT, reply);
+        chunk_assembly_finish(assembly, LINK_CHUNK_RESULT_WRONG_SHAPE, LINK_NO_JOINT, now, reply);
         return ASSEMBLY_REPLY;
     }
     const bool skipped = fragment->fragment_index > assembly->expected;
@@ -93,7 +95,7 @@ static enum assembly_event after_store(struct chunk_assembly *assembly, const st
     }
     assembly->unacknowledged++;
     if (skipped || last || assembly->unacknowledged >= CHUNK_ACKNOWLEDGED_TOGETHER) {
-        fill_reply(assembly, reply);
+        fill_reply(assembly, now, reply);
         return ASSEMBLY_REPLY;
     }
     return ASSEMBLY_QUIET;
@@ -103,34 +105,35 @@ enum assembly_event chunk_assembly_add(struct chunk_assembly *assembly, const st
                                        uint8_t joints, uint32_t now, struct link_chunk_reply *reply)
 {
     if (!has_valid_shape(fragment, joints)) {
-        return refuse(fragment, LINK_CHUNK_RESULT_WRONG_SHAPE, reply);
+        return refuse(fragment, LINK_CHUNK_RESULT_WRONG_SHAPE, now, reply);
     }
     const int32_t newer = wrapped_difference(fragment->chunk_id, assembly->chunk.id);
     if (assembly->chunk.id != 0 && newer < 0) {
-        return refuse(fragment, LINK_CHUNK_RESULT_STALE, reply);
+        return refuse(fragment, LINK_CHUNK_RESULT_STALE, now, reply);
     }
     if (assembly->chunk.id == 0 || newer > 0) {
         begin(assembly, fragment);
     } else if (!belongs(assembly, fragment)) {
-        return refuse(fragment, LINK_CHUNK_RESULT_WRONG_SHAPE, reply);
+        return refuse(fragment, LINK_CHUNK_RESULT_WRONG_SHAPE, now, reply);
     }
     assembly->last_tick = now;
     assembly->reminded = false;
     if (!assembly->open || (assembly->received >> fragment->fragment_index & 1u) != 0) {
-        fill_reply(assembly, reply);
+        fill_reply(assembly, now, reply);
         return ASSEMBLY_REPLY;
     }
     store(assembly, fragment);
-    return after_store(assembly, fragment, reply);
+    return after_store(assembly, fragment, now, reply);
 }
 
 void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result, uint8_t joint,
-                           struct link_chunk_reply *reply)
+                           uint32_t tick, struct link_chunk_reply *reply)
 {
     assembly->open = false;
+    assembly->decided_tick = tick;
     assembly->result = result;
     assembly->joint = joint;
-    fill_reply(assembly, reply);
+    fill_reply(assembly, tick, reply);
 }
 
 bool chunk_assembly_remind(struct chunk_assembly *assembly, uint32_t now, struct link_chunk_reply *reply)
@@ -140,6 +143,6 @@ bool chunk_assembly_remind(struct chunk_assembly *assembly, uint32_t now, struct
         return false;
     }
     assembly->reminded = true;
-    fill_reply(assembly, reply);
+    fill_reply(assembly, now, reply);
     return true;
 }

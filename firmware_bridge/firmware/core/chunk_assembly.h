@@ -21,6 +21,7 @@ struct chunk_assembly {
     bool open;              /* fragments are missing */
     bool reminded;          /* of missing fragments, since the last one arrived */
     uint32_t last_tick;     /* when a fragment last arrived */
+    uint32_t decided_tick;  /* when the chunk was entered or refused */
     enum link_chunk_result result;
     uint8_t joint; /* that the chunk was refused for, or LINK_NO_JOINT */
 };
@@ -33,9 +34,10 @@ void chunk_assembly_reset(struct chunk_assembly *assembly);
 enum assembly_event chunk_assembly_add(struct chunk_assembly *assembly, const struct link_fragment *fragment,
                                        uint8_t joints, uint32_t now, struct link_chunk_reply *reply);
 
-/* Keeps the result for fragments that are repeated because the host did not hear it, and fills `reply`. */
+/* Keeps the result and its tick for fragments that are repeated because the host did not hear them, and fills `reply`.
+ */
 void chunk_assembly_finish(struct chunk_assembly *assembly, enum link_chunk_result result, uint8_t joint,
-                           struct link_chunk_reply *reply);
+                           uint32_t tick, struct link_chunk_reply *reply);
 
 /* Returns true where the host is to be reminded of missing fragments by `reply`. */
 bool chunk_assembly_remind(struct chunk_assembly *assembly, uint32_t now, struct link_chunk_reply *reply);

@@ -269,11 +269,27 @@ static void report(struct control *control, uint64_t counter, const struct setpo
     outbox_add_telemetry(&control->outbox, &telemetry);
 }
 
+/* Whether a joint is farther from its setpoint than its acceleration limit makes up for within a tick. Less than that is
+ * how the limits smooth setpoints that are rough from tick to tick, and no sign that they cannot be reached. */
+static bool is_behind(const struct control *control, const struct setpoint *setpoint)
+{
+    const float steps = (float)control->servo_steps;
+    for (uint8_t i = 0; i < control->table->count; i++) {
+        const float wanted = (float)setpoint->counts[i] * control->table->joints[i].resolution;
+        const float away = motion_inside(&control->limits[i], wanted) - control->motion[i].position;
+        const float reach = control->limits[i].max_change * steps * steps;
+        if (away > reach || away < -reach) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static uint8_t execute_first_step(struct control *control, const struct setpoint *setpoint)
 {
     const uint8_t held_back = begin_tick(control, setpoint);
     const unsigned saturating = LINK_TICK_FLAG_VELOCITY_LIMITED | LINK_TICK_FLAG_ACCELERATION_LIMITED;
-    control->saturated = (held_back & saturating) != 0;
+    control->saturated = setpoint != NULL && (held_back & saturating) != 0 && is_behind(control, setpoint);
     const unsigned limited = control->limited | held_back;
     control->limited = 0;
     control->counters.limited_ticks += limited != 0 ? 1u : 0u;

@@ -58,7 +58,7 @@ struct control {
     struct setpoint_curve curves[LINK_MAX_JOINTS];
     bool following;        /* `curves` lead from the setpoint of this tick to that of the next */
     uint8_t limited;       /* bits of LINK_TICK_FLAG: the limits that acted since the last report */
-    bool saturated;        /* velocity or acceleration limits kept the last tick from its setpoint */
+    bool saturated;        /* velocity or acceleration limits kept the last tick behind its setpoint */
     struct safety safety;
     struct guards guards;
     uint8_t fault_joint;         /* of the latched fault of a joint, or LINK_NO_JOINT */

@@ -190,21 +190,23 @@ static enum link_chunk_result enter_chunk(struct control *control, uint8_t *join
     return setpoint_ring_commit(&control->ring, chunk, control->tick);
 }
 
-static enum link_chunk_result commit(struct control *control, uint8_t *joint)
+/* `*tick`: the one after which the chunk was entered or refused. */
+static enum link_chunk_result commit(struct control *control, uint8_t *joint, uint32_t *tick)
 {
     *joint = joint_out_of_range(control->table, &control->assembly.chunk);
     if (*joint != LINK_NO_JOINT) {
+        *tick = control->tick;
         return LINK_CHUNK_RESULT_OUT_OF_RANGE;
     }
     const uint32_t masked = board_mask_servo();
     const enum link_chunk_result result = enter_chunk(control, joint);
+    *tick = control->tick;
     board_unmask_servo(masked);
     return result;
 }
 
-static void send_chunk_reply(struct control *control, struct link_chunk_reply *reply)
+static void send_chunk_reply(struct control *control, const struct link_chunk_reply *reply)
 {
-    reply->tick = control->tick;
     uint8_t payload[OUTBOX_REPLY_PAYLOAD];
     outbox_add_reply(&control->outbox, LINK_CHUNK_REPLY_ID, payload, link_pack_chunk_reply(reply, payload));
 }
@@ -226,14 +228,16 @@ static bool handle_fragment(struct control *control, const struct frame *frame)
         return false;
     }
     reply.chunk_id = fragment.chunk_id;
+    reply.tick = control->tick;
     enum assembly_event event = ASSEMBLY_REPLY;
     if (safety_is_active(&control->safety)) {
         event = chunk_assembly_add(&control->assembly, &fragment, control->table->count, control->tick, &reply);
     }
     if (event == ASSEMBLY_COMPLETE) {
         uint8_t joint;
-        const enum link_chunk_result result = commit(control, &joint);
-        chunk_assembly_finish(&control->assembly, result, joint, &reply);
+        uint32_t tick;
+        const enum link_chunk_result result = commit(control, &joint, &tick);
+        chunk_assembly_finish(&control->assembly, result, joint, tick, &reply);
         count_result(control, result);
     }
     if (event != ASSEMBLY_QUIET) {

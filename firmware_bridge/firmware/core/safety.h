@@ -21,7 +21,7 @@ enum safety_event {
     SAFETY_EVENT_NO_SETPOINT,      /* none is due in this tick */
     SAFETY_EVENT_STARVATION,       /* SAFETY_STARVED_MS without a setpoint, and at rest */
     SAFETY_EVENT_HEARTBEAT,        /* SAFETY_HEARTBEAT_MS without a heartbeat of the host */
-    SAFETY_EVENT_LIMIT_SATURATION, /* SAFETY_SATURATED_MS held back by velocity or acceleration limits */
+    SAFETY_EVENT_LIMIT_SATURATION, /* SAFETY_SATURATED_MS behind the setpoints, held back by limits */
     SAFETY_EVENT_TICK_OVERRUN,     /* the interrupt came more than SAFETY_MISSED_MS late */
     SAFETY_EVENT_GUARD,            /* a guard of a joint has acted; guards.h states when */
     SAFETY_EVENTS

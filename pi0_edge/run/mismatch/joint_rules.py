@@ -64,13 +64,18 @@ class Compared(NamedTuple):
 
 
 class JointRules:
-    """The rules about measured joints, for one profile and one robot that has as many joints."""
+    """The rules about measured joints, for one profile and one robot that has as many joints.
+
+    A convention holds from the first moment to the last. So where the robot stands at a start pose of the training
+    data, only those alternatives stay possible that also put it at one. Without this, a gripper that closes on nothing,
+    more than it ever did on the object of the training data, would look like one with open and closed exchanged.
+    """
 
     def __init__(self, profile: JointProfile, robot: Robot) -> None:
         self._profile = profile
         self._names = profile.names
         self._units = postures.joint_units(robot)
-        self._changes = postures.joint_changes(robot)
+        self._changes = self._possible = postures.joint_changes(robot)
         self._widths = np.maximum(profile.widths, postures.least_widths(robot))
         self._range = bounds(profile.state, profile.beyond, self._widths)
         self._start = bounds(profile.start, profile.start_beyond, self._widths)
@@ -79,10 +84,12 @@ class JointRules:
         """What is wrong with a robot that stands still, from states [n, joints]; the median counts."""
         here = np.median(states, axis=0, keepdims=True)
         outside = self._start.outside(here)[0]
-        if not outside.any():
-            return []
         undone = {name: change.undo(here) for name, change in self._changes.items()}
         fitting = {name: then for name, then in undone.items() if not self._start.outside(then).any()}
+        if not outside.any():
+            self._possible = {name: self._changes[name] for name in fitting}
+            return []
+        self._possible = self._changes
         if fitting:
             starts = self._profile.start_examples
             apart = {name: postures.distances(then, starts, self._widths)[0] for name, then in fitting.items()}
@@ -93,7 +100,7 @@ class JointRules:
         """How far one state, [joints], is from the training data, as it is and by alternative."""
         here, examples = state[None], self._profile.examples
         own = postures.distances(here, examples, self._widths)
-        others = postures.alternatives(here, examples, self._widths, self._changes)
+        others = postures.alternatives(here, examples, self._widths, self._possible)
         return Compared(float(own[0]), {name: float(apart[0]) for name, apart in others.items()})
 
     def while_running(self, states: States, compared: Sequence[Compared]) -> list[Mismatch]:

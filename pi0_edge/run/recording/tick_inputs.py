@@ -1,9 +1,10 @@
 """What the firmware's core was told in a recorded run, as far as it has to be told again.
 
 Telemetry says what the firmware did; what it was told is found from that and from the chunks. The setpoints of a chunk
-are made again by the bridge's own code from the recorded actions. When a chunk was committed, and at which servo step a
-command or the e-stop acted, is not on the wire: all possibilities within one tick are tried, and the recorded ticks say
-which one it was. They leave no room for chance: a tick has the 32 bits of every joint.
+are made again by the bridge's own code from the recorded actions and its report, which says into which plan it spliced
+the chunk, and in which tick the firmware committed it. Where the bridge did not hear that, and at which servo step a
+command or the e-stop acted, is not on the wire: all possibilities are tried, and the recorded ticks say which one it
+was. They leave no room for chance: a tick has the 32 bits of every joint.
 
 Guards and heartbeat look at what only the robot knew. Their verdict is taken from the recording: the same fault is
 provoked, so that it acts at the same tick.
@@ -11,21 +12,20 @@ provoked, so that it acts at the same tick.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
+from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from firmware_bridge.bridge.schedule import check_actions, fragments, schedule
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import GUARD_TICKS, NOTHING, Plan, Splice
+from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, Splice
 from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, Fragment, State
@@ -49,79 +49,112 @@ RELIEVED = Fault.CONTACT | Fault.FOLLOWING_ERROR
 
 
 SETPOINTS = "setpoints"
-"""Event whose text is what a person commanded: JSON with `tick`, `first_tick` and `setpoints`."""
+"""Event whose text is what a person commanded: JSON with `tick`, `setpoints` and the report of the bridge."""
 
 
 @dataclass(frozen=True)
-class PersonSetpoints:
-    """What a person commanded.
+class PlayedChunk:
+    """A chunk of the policy or of a person that the bridge was given, and what it says of it.
 
     Attributes:
-        tick: Row k is due at tick + 1 + k.
-        first_tick: First tick at which it is executed.
-        actions: float32 [rows, joints], physical units, as the bridge was given them.
+        observed_tick: Tick T of the observation that it answers; row k is due at T + 1 + k.
+        actions: float32 [horizon, joints], physical units, as the bridge was given them.
+        report: Of the bridge.
     """
 
-    tick: int
-    first_tick: int
+    observed_tick: int
     actions: NDArray[np.float32]
+    report: ChunkReport
 
     @classmethod
-    def of(cls, event: recording_pb2.RecordedEvent) -> PersonSetpoints | None:
-        """What an event says; None for another event, or a text that does not say it."""
+    def of_answer(cls, answer: recording_pb2.RecordedAnswer) -> PlayedChunk:
+        """The chunk of the policy."""
+        chunk = answer.chunk
+        actions = np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
+        return cls(chunk.clock.tick, actions, answer.report)
+
+    @classmethod
+    def of_event(cls, event: recording_pb2.RecordedEvent) -> PlayedChunk | None:
+        """The setpoints of a person; None for another event, or a text that does not say them."""
         if event.name != SETPOINTS:
             return None
         try:
             said = json.loads(event.text)
             actions = np.array(said["setpoints"], np.float64).astype(np.float32)
-            return cls(int(said["tick"]), int(said["first_tick"]), actions) if actions.ndim == 2 else None
-        except (ValueError, KeyError, TypeError):
+            report = json_format.ParseDict(said["report"], ChunkReport())
+            return cls(int(said["tick"]), actions, report) if actions.ndim == 2 else None
+        except (ValueError, KeyError, TypeError, json_format.ParseError):
             return None
 
 
 @dataclass(frozen=True)
-class PlayedChunk:
-    """A chunk that the bridge sent or may have sent to the firmware.
+class SentChunk:
+    """A chunk as it was sent to the firmware.
 
     Attributes:
         chunk_id: Its number on the serial link.
-        observed_tick: Of the observation that it answers.
-        first_tick: First tick at which it is executed.
-        actions: float32 [horizon, joints], as the bridge was given them.
-        surely: Whether the firmware said that it had taken it.
+        observed_tick: Tick of the observation that it answers.
+        last_tick: Tick at which its last setpoint is due.
+        committed_after: Tick after which the firmware committed it; None where the bridge did not hear whether it did.
+        first: float32 [joints], its first setpoint.
+        fragments: Of the serial link.
     """
 
     chunk_id: int
     observed_tick: int
-    first_tick: int
-    actions: NDArray[np.float32]
-    surely: bool
+    last_tick: int
+    committed_after: int | None
+    first: NDArray[np.float32]
+    fragments: tuple[Fragment, ...]
 
-    @classmethod
-    def of(cls, answer: recording_pb2.RecordedAnswer) -> PlayedChunk | None:
-        """The chunk of an answer; None where none of it can have reached the firmware."""
-        report = answer.report
-        if not report.first_tick:
-            return None
-        chunk = answer.chunk
-        actions = np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
-        surely = report.outcome == ChunkReport.ACCEPTED
-        return cls(report.chunk_id, chunk.clock.tick, report.first_tick, actions, surely)
+    def may_follow(self, tick: int) -> bool:
+        """Whether it can have been committed after this tick and before the next one."""
+        if self.committed_after is not None:
+            return self.committed_after == tick
+        return self.observed_tick <= tick <= self.last_tick - GUARD_TICKS
 
-    @classmethod
-    def of_person(cls, setpoints: PersonSetpoints, chunk_id: int) -> PlayedChunk:
-        """Setpoints of a person, which the bridge plays as it plays a chunk."""
-        return cls(chunk_id, setpoints.tick, setpoints.first_tick, setpoints.actions, surely=True)
 
-    @property
-    def last_tick(self) -> int:
-        """Tick of its last action."""
-        return self.observed_tick + len(self.actions)
+def sent_chunks(recording: RunRecording, robot: RobotJoints, splice: Splice) -> list[SentChunk]:
+    """What the bridge sent to the firmware, in its order, made again by the bridge's own code.
 
-    @property
-    def deadline(self) -> int:
-        """The last tick after which it can have been committed."""
-        return (self.first_tick if self.surely else self.last_tick) - GUARD_TICKS
+    A chunk that was spliced into a plan that the recording does not have is left out, unless the splice policy leaves
+    chunks as they are.
+    """
+    played = [PlayedChunk.of_answer(answer.message) for answer in recording.answers]
+    played += [chunk for event in recording.events if (chunk := PlayedChunk.of_event(event.message)) is not None]
+    plans = {0: NOTHING}
+    found = []
+    for chunk in sorted(played, key=lambda chunk: chunk.report.chunk_id):
+        report = chunk.report
+        if not report.sent_tick:
+            continue  # the bridge refused it, or it was late
+        plan = plans.get(report.follows, NOTHING if splice.name == HoldSwap.name else None)
+        if plan is None:
+            continue
+        try:
+            whole = Plan(chunk.observed_tick + 1, check_actions(chunk.actions, robot))
+            spliced = splice.enter(plan, whole, report.sent_tick)
+            scheduled = schedule(spliced.setpoints, chunk.observed_tick, report.sent_tick, robot)
+        except ChunkError:  # the recorded actions are not those that were accepted
+            continue
+        if scheduled is None:
+            continue
+        accepted = report.outcome == ChunkReport.ACCEPTED
+        if accepted:
+            plans[report.chunk_id] = spliced.since(report.first_tick)
+        elif report.decided_tick:
+            continue  # the firmware refused it
+        found.append(
+            SentChunk(
+                chunk_id=report.chunk_id,
+                observed_tick=chunk.observed_tick,
+                last_tick=scheduled.last_tick,
+                committed_after=report.decided_tick if accepted else None,
+                first=chunk.actions[scheduled.skipped],
+                fragments=tuple(fragments(report.chunk_id, scheduled)),
+            )
+        )
+    return found
 
 
 @dataclass
@@ -181,69 +214,3 @@ def _foresee_relief(found: list[Foreseen], ticks: RecordedTicks, place: int) -> 
     relief = np.array(ticks[end].message.executed, np.float32)
     for one in found[place + 1 : end + 1]:
         one.relief = relief
-
-
-def played_chunks(recording: RunRecording) -> list[PlayedChunk]:
-    """The chunks of policy and persons, in the order in which the bridge sent them.
-
-    The number of a person's chunk is in the ticks that executed it; where there is none, it is the one after the last.
-    """
-    chunks = [chunk for answer in recording.answers if (chunk := PlayedChunk.of(answer.message)) is not None]
-    own = {chunk.chunk_id for chunk in chunks}
-    numbers = {
-        tick.message.observed_tick: tick.message.chunk_id
-        for tick in recording.ticks
-        if tick.message.chunk_id and tick.message.chunk_id not in own
-    }
-    last = 0
-    for event in recording.events:
-        if (setpoints := PersonSetpoints.of(event.message)) is not None:
-            last = numbers.get(setpoints.tick, last + 1)
-            chunks.append(PlayedChunk.of_person(setpoints, last))
-    return sorted(chunks, key=lambda chunk: chunk.chunk_id)
-
-
-class PlanState(NamedTuple):
-    """What the bridge remembers: how many chunks it has behind it, its plan, and its splice policy."""
-
-    next: int
-    plan: Plan
-    splice: Splice
-
-
-class BridgePlan:
-    """The chunks of a recording in the order in which the bridge sent them, and its plan meanwhile.
-
-    Attributes:
-        numbers: Of the chunks.
-        state: What the bridge remembers; may be set back to what it was.
-    """
-
-    def __init__(self, chunks: Sequence[PlayedChunk], robot: RobotJoints, splice: Splice) -> None:
-        self._robot = robot
-        self._chunks = list(chunks)
-        self.numbers = {chunk.chunk_id for chunk in chunks}
-        self.state = PlanState(0, NOTHING, splice)
-
-    def waiting(self, first: int, last: int) -> list[PlayedChunk]:
-        """The chunks that can have been committed after one of the ticks `first` to `last`, the oldest first."""
-        later = self._chunks[self.state.next :]
-        return [chunk for chunk in later if chunk.observed_tick <= last and chunk.deadline >= first]
-
-    def restart(self) -> None:
-        """The arm has stopped: the next chunk follows nothing."""
-        self.state = self.state._replace(plan=NOTHING)
-
-    def fragments(self, chunk: PlayedChunk) -> list[Fragment]:
-        """What the bridge sent of a chunk, which it has behind it then; empty where it would not send this chunk."""
-        splice = copy.deepcopy(self.state.splice)  # some keep older chunks
-        try:
-            checked = check_actions(chunk.actions, self._robot)
-            spliced = splice.enter(self.state.plan, Plan(chunk.observed_tick + 1, checked), chunk.first_tick)
-            scheduled = schedule(spliced.setpoints, chunk.observed_tick, chunk.first_tick, self._robot)
-        except ChunkError:  # the recorded actions are not those that were accepted
-            return []
-        if scheduled is None:
-            return []
-        self.state = PlanState(self._chunks.index(chunk) + 1, spliced.since(chunk.first_tick), splice)
-        return fragments(chunk.chunk_id, scheduled)

@@ -7,6 +7,7 @@ arm.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from firmware_bridge.firmware.joint_table import JointTable, joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, SavedFirmware
 from firmware_bridge.robot import ACTIVE_STATES, joints_of
 from firmware_bridge.splice import chunk_splice
+from pi0_edge.errors import RecordingError
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.serial_link import (
@@ -34,10 +36,10 @@ from pi0_edge.protos.serial_link import (
 )
 from pi0_edge.run.recording.comparison import Difference
 from pi0_edge.run.recording.run_recording import Recorded, RunRecording
-from pi0_edge.run.recording.tick_inputs import BridgePlan, Foreseen, PlanState, PlayedChunk, foresee, played_chunks
+from pi0_edge.run.recording.tick_inputs import Foreseen, SentChunk, foresee, sent_chunks
 
 _MOST_COMMITS = 2
-"""Chunks that are tried within one tick."""
+"""Chunks of which the bridge did not hear whether they were committed that are tried within one tick."""
 
 _REMEMBERED = 12
 """Ticks of which the other possibilities are tried where a later tick does not come out as recorded."""
@@ -77,23 +79,27 @@ class TickReport:
 class _Attempt(NamedTuple):
     """One possibility of what happened between two recorded ticks."""
 
-    chunks: tuple[PlayedChunk, ...] = ()
+    commits: tuple[tuple[int, SentChunk], ...] = ()
+    """Chunks, each with the ticks without telemetry that were over when it was committed."""
     command: Command | None = None
     pressed: bool = False
     step: int = 0
     """Servo steps of the old tick that were over when command or e-stop acted."""
     lost: int = 0
-    """Ticks without telemetry that were over when all this happened."""
+    """Ticks without telemetry that were over when command or e-stop acted."""
 
 
 @dataclass
 class _Decision:
-    """What can have happened between the tick `before` and that of a place, and the moment of `before`."""
+    """What can have happened between the tick `before` and that of a place, and the moment of `before`.
+
+    `newest` is the number of the newest chunk that was committed by then.
+    """
 
     place: int
     before: int
     firmware: SavedFirmware
-    plan: PlanState
+    newest: int
     attempts: Iterator[_Attempt]
     computed: int
 
@@ -115,16 +121,29 @@ class _Span:
         """Whether no joint moves."""
         return not self.firmware.motion_array()[:, 1].any()
 
-    def run(
-        self, before: int, tick: recording_pb2.RecordedTick, attempt: _Attempt, plan: BridgePlan, foreseen: Foreseen
-    ) -> Telemetry:
-        """Runs from the last tick to `tick`, with what the attempt says."""
-        for _ in range(attempt.lost):
-            self.firmware.tick(heartbeat=foreseen.heartbeat)
-        before += attempt.lost
-        for chunk in attempt.chunks:
-            self._reach(chunk)
-            self.firmware.send(*plan.fragments(chunk))
+    def run(self, before: int, tick: recording_pb2.RecordedTick, attempt: _Attempt, foreseen: Foreseen) -> Telemetry:
+        """Runs from the tick `before` to `tick`, with what the attempt says."""
+        elapsed = (tick.tick - before) & 0xFFFFFFFF
+        if tick.flags & TickFlag.TICKS_MISSED:
+            return self._tick(attempt, foreseen, 0, elapsed)
+        for over in range(elapsed - 1):  # their telemetry was lost
+            self._tick(attempt, foreseen, over)
+        return self._tick(attempt, foreseen, max(0, elapsed - 1))
+
+    def _tick(self, attempt: _Attempt, foreseen: Foreseen, over: int, elapsed: int = 1) -> Telemetry:
+        """Runs one tick; `over`: how many are over since the last recorded one."""
+        for after, chunk in attempt.commits:
+            if after == over:
+                self._commit(chunk)
+        if over == attempt.lost:
+            self._act(attempt)
+        if over >= attempt.lost:
+            self._foresee(foreseen)
+        report = self.firmware.tick(elapsed, heartbeat=foreseen.heartbeat)
+        self.firmware.library.host_press_estop(False)
+        return report
+
+    def _act(self, attempt: _Attempt) -> None:
         for step in range(1, attempt.step + 1):
             self.firmware.servo(step)
         if attempt.command is not None:
@@ -134,21 +153,12 @@ class _Span:
             if attempt.step + 1 < self.firmware.servo_steps:
                 self.firmware.servo(attempt.step + 1)
                 self.firmware.library.host_press_estop(False)
-        self._foresee(foreseen)
-        elapsed = (tick.tick - before) & 0xFFFFFFFF
-        if not tick.flags & TickFlag.TICKS_MISSED:
-            for _ in range(elapsed - 1):  # their telemetry was lost
-                self.firmware.tick(heartbeat=foreseen.heartbeat)
-            elapsed = 1
-        report = self.firmware.tick(elapsed, heartbeat=foreseen.heartbeat)
-        self.firmware.library.host_press_estop(False)
-        return report
 
-    def _reach(self, chunk: PlayedChunk) -> None:
+    def _commit(self, chunk: SentChunk) -> None:
         """A first setpoint out of reach would have been refused; that it was not is known."""
-        row = min(max(0, chunk.first_tick - chunk.observed_tick - 1), len(chunk.actions) - 1)
-        self._positions = [float(position) for position in chunk.actions[row]]
+        self._positions = [float(position) for position in chunk.first]
         self._measure(JointFlag(0))
+        self.firmware.send(*chunk.fragments)
 
     def _measure(self, flags: JointFlag, **values: Any) -> None:
         for joint, position in enumerate(self._positions):
@@ -184,6 +194,7 @@ def replay_ticks(recording: RunRecording, on_progress: ProgressCallback | None =
 
     Raises:
         ConfigError: If the firmware cannot drive the recorded robot, or its splice policy is not known here.
+        RecordingError: If the bridge did not say how it enters chunks.
         EmulatorError: If the core does not compile here.
     """
     return _Replay(recording).run(on_progress)
@@ -194,8 +205,15 @@ class _Replay:
         self._table = joint_table(recording.description.robot)
         self._ticks = recording.ticks
         self._names = recording.description.joint_names
-        splice = chunk_splice(recording.description.bridge_splice)
-        self._plan = BridgePlan(played_chunks(recording), joints_of(self._table), splice)
+        splice = recording.description.bridge_splice
+        if not splice:
+            raise RecordingError(
+                f"the bridge of {recording.path} did not say how it enters chunks: it is older than this version; "
+                "update it, and record again"
+            )
+        self._sent = sent_chunks(recording, joints_of(self._table), chunk_splice(splice))
+        self._numbers = {chunk.chunk_id for chunk in self._sent}
+        self._newest = 0
         self._foreseen = foresee(self._ticks, self._table)
         self._span: _Span | None = None
         self._trail: deque[_Decision] = deque(maxlen=_REMEMBERED)
@@ -233,12 +251,12 @@ class _Replay:
             return None
         if self._span is None:
             self._trail.clear()
-            self._plan.restart()
+            self._newest = 0
             self._span, before = _Span(self._table, tick), (tick.tick - 1) & 0xFFFFFFFF
             attempts: Iterator[_Attempt] = iter([_Attempt(command=Command.ARM)])
         else:
             before, attempts = self._ticks[place - 1].message.tick, self._attempts(place)
-        decision = _Decision(place, before, self._span.firmware.save(), self._plan.state, attempts, self._computed)
+        decision = _Decision(place, before, self._span.firmware.save(), self._newest, attempts, self._computed)
         return self._try(decision)
 
     def _decide_otherwise(self) -> int | None:
@@ -257,10 +275,8 @@ class _Replay:
         for attempt in decision.attempts:
             self._attempted += 1
             self._span.firmware.restore(decision.firmware)
-            self._plan.state = decision.plan
-            report = self._span.run(
-                decision.before, recorded.message, attempt, self._plan, self._foreseen[decision.place]
-            )
+            self._newest = max([decision.newest, *(chunk.chunk_id for _, chunk in attempt.commits)])
+            report = self._span.run(decision.before, recorded.message, attempt, self._foreseen[decision.place])
             found = _differences(report, recorded, self._names)
             if not found:
                 self._trail.append(decision)
@@ -291,7 +307,7 @@ class _Replay:
         for later in self._ticks[place : place + RING_DEPTH]:
             if later.message.state not in ACTIVE_STATES:
                 return False
-            if later.message.chunk_id and later.message.chunk_id not in self._plan.numbers:
+            if later.message.chunk_id and later.message.chunk_id not in self._numbers:
                 return True
         return False
 
@@ -299,19 +315,26 @@ class _Replay:
         """What can have happened since the tick before, the most likely first."""
         before, tick = self._ticks[place - 1].message, self._ticks[place].message
         elapsed = (tick.tick - before.tick) & 0xFFFFFFFF
-        gap = 1 if tick.flags & TickFlag.TICKS_MISSED else min(elapsed, RING_DEPTH)
-        waiting = self._plan.waiting(before.tick, before.tick + gap - 1)
-        due = {chunk.chunk_id for chunk in waiting if chunk.surely and chunk.deadline <= before.tick + gap - 1}
+        gaps = range(1 if tick.flags & TickFlag.TICKS_MISSED else min(elapsed, RING_DEPTH))
         steps = range(self._table.servo_hz // self._table.control_hz)
         command = _command_between(before, tick)
         pressed = command is None and tick.state == State.ESTOP and before.state != State.ESTOP
+        acts = command is not None or pressed
+        for commits in self._commits(before.tick, gaps):
+            for lost in gaps if acts else (0,):
+                for step in steps if acts else (0,):
+                    yield _Attempt(commits, command, pressed, step, lost)
+
+    def _commits(self, before: int, gaps: range) -> Iterator[tuple[tuple[int, SentChunk], ...]]:
+        """Which chunks can have been committed in the ticks before + gap, the most likely first."""
+        newer = self._sent[bisect.bisect(self._sent, self._newest, key=lambda chunk: chunk.chunk_id) :]
+        near = itertools.takewhile(lambda chunk: chunk.observed_tick <= before + len(gaps) + RING_DEPTH, newer)
+        possible = [(gap, chunk) for chunk in near for gap in gaps if chunk.may_follow(before + gap)]
+        known = tuple(one for one in possible if one[1].committed_after is not None)
+        unheard = [one for one in possible if one[1].committed_after is None]
         for count in range(_MOST_COMMITS + 1):
-            for chunks in itertools.combinations(waiting, count):
-                if not due <= {chunk.chunk_id for chunk in chunks}:
-                    continue  # the firmware took them, and later it cannot have
-                for lost in range(gap if chunks or command is not None or pressed else 1):
-                    for step in steps if command is not None or pressed else (0,):
-                        yield _Attempt(chunks, command, pressed, step, lost)
+            for others in itertools.combinations(unheard, count):
+                yield tuple(sorted((*known, *others), key=lambda one: (one[0], one[1].chunk_id)))
 
 
 def _command_between(before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick) -> Command | None:

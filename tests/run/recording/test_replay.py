@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import struct
@@ -10,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_runs import CAMERA, LockstepRun, change_bit, offset_of, ordinary, recorded_run
+from recorded_runs import CAMERA, LockstepRun, change_bit, description_of, offset_of, ordinary, recorded_run
 
 from firmware_bridge.client import Tick
 from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.errors import RecordingError
 from pi0_edge.policy import Policy
+from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Command, Fault, JointFlag, State
-from pi0_edge.run.recording import RunRecording
+from pi0_edge.run.recording import RunRecorder, RunRecording
 from pi0_edge.run.recording.chunk_replay import replay_chunks
 from pi0_edge.run.recording.replay import contradiction, replay
 from pi0_edge.run.recording.tick_replay import replay_ticks
@@ -143,6 +145,68 @@ def test_what_the_bridge_blends_is_blended_again(policy: Policy, tmp_path: Path,
     path = recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge)
     report = replay_ticks(RunRecording(path))
     assert report.difference is None and report.computed > 60
+
+
+@pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
+def test_chunks_of_which_fragments_were_sent_again_are_the_same(policy: Policy, tmp_path: Path, bridge: str) -> None:
+    def drive(run: LockstepRun) -> None:
+        run.delay, run.replan = 1, 4
+        run.late = itertools.cycle([0, 3, 6, 1])
+        run.play_again(80)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge))
+    reports = [answer.message.report for answer in recording.answers]
+    overtaken = [report for report in reports if report.first_tick > report.sent_tick > 0]
+    assert len(overtaken) > 3 and all(report.decided_tick for report in overtaken)
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 60
+
+
+@pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
+def test_a_chunk_that_was_committed_without_the_bridge_hearing_of_it_is_found(
+    policy: Policy, tmp_path: Path, bridge: str
+) -> None:
+    def drive(run: LockstepRun) -> None:
+        run.play_again(30)
+        run.deaf = True
+        run.play(14)
+        run.deaf = False
+        run.play(40)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge))
+    lost = {a.message.report.chunk_id for a in recording.answers if a.message.report.outcome == ChunkReport.LOST}
+    assert lost & {tick.message.chunk_id for tick in recording.ticks}
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 80
+
+
+def test_a_chunk_blended_into_a_plan_that_was_not_recorded_is_unknown_and_not_blamed(
+    policy: Policy, tmp_path: Path
+) -> None:
+    def drive(run: LockstepRun) -> None:
+        run.play_again(20)
+        run.pending = None
+        run.lead(run.where(), told=False)
+        run.scheduler.lost()
+        run.play(20)
+        run.command(Command.DISARM)
+        _rest(run)
+        run.play_again(30)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge="linear-blend"))
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown >= 20 and report.computed > 40
+
+
+def test_a_bridge_that_does_not_say_how_it_enters_chunks_is_named(policy: Policy, tmp_path: Path) -> None:
+    path = tmp_path / "run.mcap"
+    with RunRecorder(path, description_of(policy, bridge_splice="")) as recorder:
+        ordinary(LockstepRun(policy, recorder), 10)
+    with pytest.raises(RecordingError, match=r"did not say how it enters chunks.*update it"):
+        replay_ticks(RunRecording(path))
 
 
 # What happens to an arm.
@@ -340,7 +404,8 @@ def test_setpoints_of_somebody_else_are_counted_and_not_blamed(policy: Policy, t
     assert report.unknown >= 20 and report.computed > 50
 
 
-def test_setpoints_of_a_person_are_computed_again(policy: Policy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
+def test_setpoints_of_a_person_are_computed_again(policy: Policy, tmp_path: Path, bridge: str) -> None:
     def drive(run: LockstepRun) -> None:
         _play(run)
         run.pending = None
@@ -355,7 +420,7 @@ def test_setpoints_of_a_person_are_computed_again(policy: Policy, tmp_path: Path
         run.scheduler.lost()
         run.play(30)
 
-    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive))
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge))
     report = replay_ticks(recording)
     assert report.difference is None, report.difference
     assert report.unknown == 0 and report.computed > 110
