@@ -41,7 +41,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from firmware_bridge.bridge.player import ChunkPlayer
-from firmware_bridge.bridge.schedule import GUARD_TICKS, wire_ticks
+from firmware_bridge.bridge.schedule import wire_ticks
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.child_process import start_child, stop_child
 from firmware_bridge.firmware.generate_joints import write_table
@@ -49,6 +49,7 @@ from firmware_bridge.firmware.joint_table import JointTable, load_joint_table
 from firmware_bridge.link.framing import ENCODED_OVERHEAD
 from firmware_bridge.link.link import HEARTBEAT_S, FirmwareLink
 from firmware_bridge.robot import RobotJoints, joints_of
+from firmware_bridge.splice import GUARD_TICKS
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import (
     ChunkReply,

@@ -28,10 +28,10 @@ from gym_aloha.constants import ASSETS_DIR
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import load_joints
 from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.protos.serial_link import State, Telemetry
 
 STEPS = 50

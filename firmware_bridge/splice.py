@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos.policy_pb2 import Continuation
 
+GUARD_TICKS = 2
+"""The firmware does not change setpoints closer than this: its `SETPOINT_GUARD`."""
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.bridge.schedule import (
-    GUARD_TICKS,
     ScheduledChunk,
     check_actions,
     fragments,
     schedule,
     wire_ticks,
 )
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
-from firmware_bridge.workspace.workspace import Workspace
+from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, Splice
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, State
 
@@ -124,8 +123,8 @@ class ChunkPlayer:
             report.follows = self._plan_id
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan, self._plan_id = spliced.since(report.first_tick), report.chunk_id
-                if self._workspace is not None:
-                    self._workspace.accepted(self._setpoints(chunk).since(report.first_tick))
+                if self._workspace is not None and transfer.reply is not None:
+                    self._workspace.accepted(self._setpoints(chunk).since(report.first_tick), transfer.reply.tick)
             return report
 
     def _setpoints(self, chunk: ScheduledChunk) -> Plan:

@@ -16,7 +16,6 @@ from firmware_bridge.link.framing import ENCODED_OVERHEAD
 from firmware_bridge.robot import RobotJoints
 from pi0_edge.protos.serial_link import MAX_HORIZON, RING_DEPTH, Fragment
 
-GUARD_TICKS = 2  # the firmware does not change setpoints closer than this
 _BITS_PER_BYTE = 10
 _FRAGMENT_HEADER = struct.calcsize(Fragment.LAYOUT)
 

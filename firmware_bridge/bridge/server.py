@@ -12,11 +12,11 @@ from firmware_bridge.bridge.arm import LEASE_IDLE_S, ArmControl
 from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.service import MAX_STREAMS, MAX_WATCHERS, BridgeService
 from firmware_bridge.bridge.telemetry import TelemetryFanout
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import PortError
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.robot import load_joints
 from firmware_bridge.splice import HoldSwap, chunk_splice
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.errors import EndpointError
 from pi0_edge.protos import bridge_pb2_grpc, serial_link
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN, listen_host

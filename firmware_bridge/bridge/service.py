@@ -18,13 +18,13 @@ from firmware_bridge.bridge.arm import ArmControl
 from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.player import ChunkPlayer
 from firmware_bridge.bridge.telemetry import AgeOfInformation, AgeWindow, TelemetryFanout
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.clock import TickClock
 from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.robot import check_joint_names
 from firmware_bridge.rpc_errors import refusals
 from firmware_bridge.splice import Splice
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos import bridge_pb2, bridge_pb2_grpc, policy_pb2, serial_link
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from policy_builders import write_checkpoint
 
 from firmware_bridge.bridge.player import report_of
-from firmware_bridge.bridge.schedule import GUARD_TICKS, ScheduledChunk, check_actions, fragments, schedule
+from firmware_bridge.bridge.schedule import ScheduledChunk, check_actions, fragments, schedule
 from firmware_bridge.client import Tick
 from firmware_bridge.firmware.joint_table import load_joint_table
 from firmware_bridge.link.measurements import measurements_at
@@ -26,7 +26,7 @@ from firmware_bridge.link.transfer import Transfer
 from firmware_bridge.lockstep.host_firmware import HostFirmware, only
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import joints_of
-from firmware_bridge.splice import NOTHING, HoldSwap, Plan, RealTimeChunking, Splice, chunk_splice
+from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, RealTimeChunking, Splice, chunk_splice
 from pi0_edge.cameras import CameraImage
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation

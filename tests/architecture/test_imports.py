@@ -194,7 +194,7 @@ def test_the_bridge_needs_mujoco_for_the_model_of_a_workspace_alone() -> None:
         for module, path in modules().items()
         if inside(module, "firmware_bridge") and any(inside(name, "mujoco") for name in imports(path))
     ]
-    assert [module for module, _ in users] == ["firmware_bridge.workspace.kinematics"]
+    assert [module for module, _ in users] == ["firmware_bridge.bridge.workspace.kinematics"]
     at_import = {id(node) for _, path in users for node in syntax(path).body}
     for _, path in users:
         for node in ast.walk(syntax(path)):

@@ -11,10 +11,10 @@ from motion_audit import ALOHA, executed_ticks, wait_until
 from workspace_builders import aloha_content, written
 
 from firmware_bridge.bridge.server import BridgeServer
+from firmware_bridge.bridge.workspace.kinematics import Kinematics
+from firmware_bridge.bridge.workspace.settings import load_settings
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
-from firmware_bridge.workspace.kinematics import Kinematics
-from firmware_bridge.workspace.settings import load_settings
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State
 

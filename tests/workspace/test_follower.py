@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspace_builders import telemetry
 
+from firmware_bridge.bridge.workspace.follower import ArmFollower
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from firmware_bridge.robot import joints_of
-from firmware_bridge.splice import NOTHING, Plan
-from firmware_bridge.workspace.follower import ArmFollower
+from firmware_bridge.splice import Plan
 from pi0_edge.protos.serial_link import ChunkResult, State
 
 ROBOT = joints_of(bench())
@@ -40,7 +40,7 @@ def test_chunk_after_chunk_is_predicted_bit_for_bit(seed: int, largest_step: flo
         predicted = follower.predict(chunk)
         assert predicted is not None
         assert firmware.play(entry, counts.tolist()).result == ChunkResult.ACCEPTED
-        follower.accepted(chunk)
+        follower.accepted(chunk, firmware.tick_number)
         executed = []
         for tick in range(firmware.tick_number + 1, entry + pause):
             follower.on_telemetry(report := firmware.tick())
@@ -73,7 +73,7 @@ def test_a_chunk_that_enters_later_than_predicted_is_followed_from_its_report_on
             rest_of_tick(firmware)
         assert firmware.play(entry, rows.tolist()).result == ChunkResult.ACCEPTED
         overtaken = max(0, firmware.tick_number + 2 - entry)
-        follower.accepted(chunk.since(entry + overtaken))
+        follower.accepted(chunk.since(entry + overtaken), firmware.tick_number)
     third = Plan(firmware.tick_number + 6, ROBOT.of_counts(first[:10]))
     for _ in range(3):
         follower.on_telemetry(firmware.tick())
@@ -100,10 +100,10 @@ def test_a_plan_ends_with_the_activity_of_the_arm() -> None:
     follower.on_telemetry(telemetry(1, ROBOT.home))
     chunk = Plan(3, np.tile(ROBOT.home, (20, 1)))
     assert follower.predict(chunk) is not None
-    follower.accepted(chunk)
-    assert follower._plan is not NOTHING
+    follower.accepted(chunk, 0)
+    assert follower._held.chunks == (chunk,)
     follower.on_telemetry(telemetry(2, ROBOT.home, State.SAFE))
-    assert follower._plan is NOTHING
+    assert follower._held.chunks == ()
 
 
 def test_a_chunk_that_is_past_due_has_no_motion() -> None:

@@ -11,10 +11,10 @@ from firmware_library import bench, require
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firmware_bridge.bridge.workspace.motion import ArmState, MotionPredictor, Setpoints
 from firmware_bridge.lockstep.host_firmware import HostFirmware
 from firmware_bridge.robot import joints_of
-from firmware_bridge.splice import NOTHING, Plan
-from firmware_bridge.workspace.motion import ArmState, MotionPredictor
+from firmware_bridge.splice import Plan
 from pi0_edge.protos.serial_link import ChunkResult
 
 
@@ -48,7 +48,7 @@ def test_the_prediction_is_what_the_core_executes(
     predictor = MotionPredictor(robot)
     arrival = entry - (3 if early else 2)
     predicted = predictor.predict(
-        start, Plan(first, robot.of_counts(plan)), Plan(entry, robot.of_counts(chunk)), arrival
+        start, Setpoints((Plan(first, robot.of_counts(plan)),)), Plan(entry, robot.of_counts(chunk)), arrival
     )
     rest_of_tick(firmware)
     executed = [positions(firmware)]
@@ -66,7 +66,7 @@ def test_without_a_plan_a_joint_at_rest_stays_until_the_chunk_begins() -> None:
     start = ArmState(100, robot.home.astype(np.float32), np.zeros(JOINTS, np.float32))
     chunk = Plan(104, np.tile(robot.home + 0.1, (5, 1)))
     predictor = MotionPredictor(robot)
-    motion = predictor.predict(start, NOTHING, chunk)
+    motion = predictor.predict(start, Setpoints(), chunk)
     assert motion.first_tick == 101 and len(motion.positions) >= 1 + 8 * predictor.servo_steps
     assert np.array_equal(motion.positions[: 1 + 3 * predictor.servo_steps], np.tile(start.position, (16, 1)))
     assert (motion.positions[17:, 0] > 0).all()

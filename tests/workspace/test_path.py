@@ -23,15 +23,15 @@ from workspace_builders import (
     written,
 )
 
+from firmware_bridge.bridge.workspace.boxes import Rule, rules
+from firmware_bridge.bridge.workspace.kinematics import Kinematics
+from firmware_bridge.bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
+from firmware_bridge.bridge.workspace.path_check import PathCheck
+from firmware_bridge.bridge.workspace.settings import load_settings
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import RobotJoints, load_joints
-from firmware_bridge.splice import NOTHING, Plan
-from firmware_bridge.workspace.boxes import Rule, rules
-from firmware_bridge.workspace.kinematics import Kinematics
-from firmware_bridge.workspace.motion import ArmState, Motion, MotionPredictor
-from firmware_bridge.workspace.path_check import PathCheck
-from firmware_bridge.workspace.settings import load_settings
-from firmware_bridge.workspace.workspace import Workspace
+from firmware_bridge.splice import Plan
 from pi0_edge.protos.serial_link import State
 
 pytest.importorskip("mujoco", reason="mujoco is not installed")
@@ -59,7 +59,7 @@ def motion_to(name: str, setpoints: np.ndarray, start: np.ndarray) -> Motion:
     robot, _, _ = parts(name)
     state = ArmState(LAST, start.astype(np.float32), np.zeros(robot.count, np.float32))
     chunk = as_sent(robot, FIRST, setpoints)
-    return MotionPredictor(robot).predict(state, NOTHING, chunk).between(FIRST, chunk.last_tick)
+    return MotionPredictor(robot).predict(state, Setpoints(), chunk).between(FIRST, chunk.last_tick)
 
 
 def at(name: str, *positions: float) -> np.ndarray:
@@ -238,7 +238,7 @@ class TestOfTheBridge:
         workspace = self.workspace(start)
         first = as_sent(PLANAR, LAST + 2, away)
         assert self.refusal(workspace, first) == ""
-        workspace.accepted(first)
+        workspace.accepted(first, LAST - 1)
         goes_on = as_sent(PLANAR, LAST + 12, np.tile(away[10], (10, 1)))
         assert self.refusal(workspace, goes_on) == ""
 

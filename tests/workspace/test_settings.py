@@ -11,9 +11,9 @@ import pytest
 import yaml
 from workspace_builders import PLANAR, PLANAR_FILE, aloha_content, changed, planar_content, written
 
+from firmware_bridge.bridge.workspace.settings import load_settings
+from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.robot import load_joints
-from firmware_bridge.workspace.settings import load_settings
-from firmware_bridge.workspace.workspace import Workspace
 from pi0_edge.errors import ConfigError
 
 pytest.importorskip("mujoco", reason="mujoco is not installed")

@@ -21,11 +21,11 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from firmware_bridge.bridge.schedule import GUARD_TICKS, check_actions, fragments, schedule
+from firmware_bridge.bridge.schedule import check_actions, fragments, schedule
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import NOTHING, HoldSwap, Plan, Splice
+from firmware_bridge.splice import GUARD_TICKS, NOTHING, HoldSwap, Plan, Splice
 from pi0_edge.protos import recording_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, Fragment, State

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.bridge.workspace.boxes import Rule
+from firmware_bridge.bridge.workspace.kinematics import Kinematics
+from firmware_bridge.bridge.workspace.motion import Motion
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.workspace.boxes import Rule
-from firmware_bridge.workspace.kinematics import Kinematics
-from firmware_bridge.workspace.motion import Motion
 
 TOLERANCE = 1e-3
 """Metres: an arm that is outside may go so much farther out on its way in, and must end so much nearer."""

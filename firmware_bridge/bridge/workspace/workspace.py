@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from firmware_bridge.bridge.workspace.boxes import rules
+from firmware_bridge.bridge.workspace.follower import ArmFollower
+from firmware_bridge.bridge.workspace.kinematics import Kinematics
+from firmware_bridge.bridge.workspace.path_check import PathCheck
+from firmware_bridge.bridge.workspace.settings import load_settings
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.boxes import rules
-from firmware_bridge.workspace.follower import ArmFollower
-from firmware_bridge.workspace.kinematics import Kinematics
-from firmware_bridge.workspace.path_check import PathCheck
-from firmware_bridge.workspace.settings import load_settings
 from pi0_edge.protos.serial_link import Telemetry
 
 _OLDEST_S = 0.5  # a prediction from an older state says little about the arm
@@ -27,7 +27,7 @@ class Workspace:
         """Reads the file of a workspace and its model.
 
         Args:
-            path: The file, see `firmware_bridge.workspace.settings`.
+            path: The file, see `firmware_bridge.bridge.workspace.settings`.
             robot: The joints that the bridge drives.
 
         Raises:
@@ -70,6 +70,6 @@ class Workspace:
                 f"workspace: {excursion.what}, first at action {action} (tick {excursion.tick}, in {ahead_s:.2f} s)"
             )
 
-    def accepted(self, chunk: Plan) -> None:
-        """Records setpoints that the firmware holds from their first tick on: the chunk checked last, or its end."""
-        self._follower.accepted(chunk)
+    def accepted(self, chunk: Plan, arrival: int) -> None:
+        """Records what the firmware holds of the chunk checked last, and the tick in which it got it."""
+        self._follower.accepted(chunk, arrival)

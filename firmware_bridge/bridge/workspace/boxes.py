@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.workspace.settings import Box, WorkspaceSettings
+from firmware_bridge.bridge.workspace.settings import Box, WorkspaceSettings
 
 _AXES = "xyz"
 

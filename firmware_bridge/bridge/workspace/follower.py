@@ -11,9 +11,9 @@ import threading
 
 import numpy as np
 
+from firmware_bridge.bridge.workspace.motion import ArmState, Motion, MotionPredictor, Setpoints
 from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
-from firmware_bridge.splice import NOTHING, Plan
-from firmware_bridge.workspace.motion import PAST_TICKS, ArmState, Motion, MotionPredictor
+from firmware_bridge.splice import GUARD_TICKS, Plan
 from pi0_edge.protos.serial_link import Telemetry
 
 
@@ -24,8 +24,8 @@ class ArmFollower:
         """Begins without knowing where the arm is."""
         self._predictor = MotionPredictor(robot)
         self._recent: tuple[Telemetry, ...] = ()  # of consecutive ticks, the newest last
-        self._plan = NOTHING
-        self._motion: Motion | None = None  # what the plan makes of the arm
+        self._held = Setpoints()
+        self._motion: Motion | None = None  # what they make of the arm
         self._predicted: tuple[Plan, Motion] | None = None  # of the last chunk that was predicted
         self._lock = threading.Lock()
 
@@ -41,7 +41,7 @@ class ArmFollower:
             follows = bool(self._recent) and telemetry.tick == self._recent[-1].tick + 1
             self._recent = (*(self._recent[-2:] if follows else ()), telemetry)
             if telemetry.state not in ACTIVE_STATES:
-                self._plan, self._motion, self._predicted = NOTHING, None, None
+                self._held, self._motion, self._predicted = Setpoints(), None, None
 
     def predict(self, chunk: Plan) -> Motion | None:
         """The motion that a chunk would lead to, from its first tick on; None where all of it is past due.
@@ -50,29 +50,32 @@ class ArmFollower:
             chunk: The setpoints as they are to be sent, of `RobotJoints.of_counts`. A tick must have been reported.
         """
         with self._lock:
-            start, plan = self._state(), self._plan
+            start, held = self._state(), self._held
         ahead = chunk.since(start.tick + 1)
         if not len(ahead.setpoints):
             return None
-        motion = self._predictor.predict(start, plan, ahead)
+        motion = self._predictor.predict(start, held, ahead)
         with self._lock:
             self._predicted = ahead, motion
         return motion.between(ahead.first_tick, ahead.last_tick)
 
-    def accepted(self, chunk: Plan) -> None:
-        """Records setpoints that the firmware holds from their first tick on: those predicted last, or their end.
+    def accepted(self, chunk: Plan, arrival: int) -> None:
+        """Records setpoints that the firmware holds.
 
-        They begin later than predicted where fragments were sent again; then they came as late as they may.
+        Args:
+            chunk: Those predicted last, or, where fragments were sent again, their end.
+            arrival: The tick in which the firmware got them.
         """
         with self._lock:
             if self._predicted is None or not self._recent:
                 return
             ahead, motion = self._predicted
             start = self._state()
-            if ahead.first_tick != chunk.first_tick and start.tick < chunk.last_tick:
-                motion = self._predictor.predict(start, self._plan, chunk, arrival=chunk.first_tick - 2)
+            on_time = ahead.first_tick == chunk.first_tick and arrival < chunk.first_tick - GUARD_TICKS
+            if not on_time and start.tick < chunk.last_tick:
+                motion = self._predictor.predict(start, self._held, chunk, arrival)
             self._motion, self._predicted = motion, None
-            self._plan = self._plan.since(start.tick - PAST_TICKS).followed_by(chunk)
+            self._held = self._held.replaced_by(chunk, start.tick)
 
     def _state(self) -> ArmState:
         """The newest state."""

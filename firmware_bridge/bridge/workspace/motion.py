@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.bridge.workspace.limiter import JointLimits, Target
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import Plan
-from firmware_bridge.workspace.limiter import JointLimits, Target
+from firmware_bridge.splice import GUARD_TICKS, Plan
 
 PAST_TICKS = 8
 """Ticks before the newest telemetry whose setpoints say more about the present curve."""
@@ -35,6 +35,29 @@ class ArmState(NamedTuple):
     tick: int
     position: Rows
     velocity: Rows
+
+
+@dataclass(frozen=True)
+class Setpoints:
+    """What the firmware's ring holds: each chunk replaces all older ones from its first tick on.
+
+    Attributes:
+        chunks: In the order of their arrival.
+    """
+
+    chunks: tuple[Plan, ...] = ()
+
+    def at(self, tick: int) -> Rows | None:
+        """The setpoint of a tick, [joints]; None where there is none."""
+        chunk = next((chunk for chunk in reversed(self.chunks) if chunk.first_tick <= tick), None)
+        if chunk is None or tick > chunk.last_tick:
+            return None
+        return chunk.setpoints[tick - chunk.first_tick].astype(np.float32)
+
+    def replaced_by(self, chunk: Plan, now: int) -> Setpoints:
+        """With a newer chunk, and without what no longer says anything about the ticks from `now` - PAST_TICKS on."""
+        begun = [index for index, old in enumerate(self.chunks) if old.first_tick <= now - PAST_TICKS]
+        return Setpoints((*self.chunks[max(begun, default=0) :], chunk))
 
 
 class Motion(NamedTuple):
@@ -125,26 +148,26 @@ class MotionPredictor:
         of_joints = zip(self.lower, self.upper, self.max_step, self.max_change, strict=True)
         self.limits = [JointLimits(*numbers) for numbers in of_joints]
 
-    def predict(self, start: ArmState, plan: Plan, chunk: Plan, arrival: int | None = None) -> Motion:
+    def predict(self, start: ArmState, held: Setpoints, chunk: Plan, arrival: int | None = None) -> Motion:
         """The motion from the tick after `start` until the joints are at rest behind the last tick of a chunk.
 
         Args:
             start: The newest state that telemetry reported.
-            plan: The setpoints that the firmware holds; `NOTHING` where it holds none.
-            chunk: The setpoints that replace those of the plan from their first tick on.
-            arrival: The tick in which the firmware gets them. It matters where that is two ticks before the first, as
-                late as it may be: the curve of this tick still looks ahead at the plan. Without it they arrive earlier.
+            held: The setpoints that the firmware holds.
+            chunk: Those that it is to get.
+            arrival: The tick in which it gets them. This matters where it is two ticks before their first, as late as
+                it may be: the curve of this tick still looks ahead at what was held. Without it they arrive earlier.
         """
-        merged = plan.followed_by(chunk)
-        arrival = chunk.first_tick - 3 if arrival is None else arrival
+        later = held.replaced_by(chunk, start.tick)
+        arrival = chunk.first_tick - GUARD_TICKS - 1 if arrival is None else arrival
         walk = _Walk(self, start)
-        walk.finish(plan if start.tick <= arrival else merged, start.tick)
+        walk.finish(held if start.tick <= arrival else later, start.tick)
         positions, velocities = [walk.position[None]], [walk.velocity[None]]
         tick = start.tick
         while tick < chunk.last_tick or walk.velocity.any():
             tick += 1
             before = walk.position[None]
-            steps = walk.advance(plan if tick <= arrival else merged, tick)
+            steps = walk.advance(held if tick <= arrival else later, tick)
             positions.append(steps)
             velocities.append(np.diff(np.concatenate([before, steps]), axis=0))
         return Motion(start.tick + 1, np.concatenate(positions), np.concatenate(velocities), self.servo_steps)
@@ -160,40 +183,42 @@ class _Walk:
         self._max_turn = predictor.max_change * self._steps * self._steps
         self._slope: Rows | None = None  # at the end of the last curve; None where the joints follow none
 
-    def finish(self, plan: Plan, tick: int) -> None:
+    def finish(self, setpoints: Setpoints, tick: int) -> None:
         """Executes the steps of a tick behind its first one.
 
-        The slope with which its curve began follows from the curves before, as far as the plan shows them; an arm whose
-        plan begins within them is taken to have been at rest.
+        The slope with which its curve began follows from the curves before. Where the setpoints began within them, the
+        arm is taken to have been at rest.
         """
-        slope = np.zeros_like(self.position)
-        for past in range(max(plan.first_tick, tick - PAST_TICKS), tick):
-            here, following, after = (_setpoint(plan, past + offset) for offset in range(3))
-            if here is None or following is None or after is None:
-                break
-            slope = _curve_through(here, slope, following, after, self._max_turn).end_slope
-        self._slope = slope
-        self._advance(plan, tick, 1)
+        self._slope = np.zeros_like(self.position)
+        for past in range(tick - PAST_TICKS, tick):
+            curve, follows = self._curve(setpoints, past)
+            self._slope = curve.end_slope if curve is not None and follows else np.zeros_like(self.position)
+        self._advance(setpoints, tick, 1)
 
-    def advance(self, plan: Plan, tick: int) -> Rows:
+    def advance(self, setpoints: Setpoints, tick: int) -> Rows:
         """Executes a tick; returns the positions after each of its steps, [steps, joints]."""
-        return self._advance(plan, tick, 0)
+        return self._advance(setpoints, tick, 0)
 
-    def _advance(self, plan: Plan, tick: int, first_step: int) -> Rows:
-        here, following = _setpoint(plan, tick), _setpoint(plan, tick + 1)
-        if here is None:
-            self._slope = None
+    def _advance(self, setpoints: Setpoints, tick: int, first_step: int) -> Rows:
+        curve, follows = self._curve(setpoints, tick)
+        self._slope = curve.end_slope if curve is not None and follows else None
+        if curve is None:
             return self._brake(self._steps - first_step)
-        slope = self.velocity * self._steps if self._slope is None else self._slope
-        ahead = here + slope if following is None else following
-        beyond = None if following is None else _setpoint(plan, tick + 2)
-        curve = _curve_through(here, slope, ahead, ahead + (ahead - here) if beyond is None else beyond, self._max_turn)
-        if following is not None:
-            self._slope = curve.end_slope
+        if follows:
             return self._follow(curve, first_step, self._steps)
-        self._slope = None
         reached = self._follow(curve, first_step, 1)
         return np.concatenate([reached, self._brake(self._steps - max(first_step, 1))])
+
+    def _curve(self, setpoints: Setpoints, tick: int) -> tuple[_Curve | None, bool]:
+        """The curve of a tick, and whether the joints follow it behind its first step: another setpoint must follow."""
+        here, following = setpoints.at(tick), setpoints.at(tick + 1)
+        if here is None:
+            return None, False
+        slope = self.velocity * self._steps if self._slope is None else self._slope
+        ahead = here + slope if following is None else following
+        after = None if following is None else setpoints.at(tick + 2)
+        beyond = ahead + (ahead - here) if after is None else after
+        return _curve_through(here, slope, ahead, beyond, self._max_turn), following is not None
 
     def _follow(self, curve: _Curve, first_step: int, end: int) -> Rows:
         """Executes the steps `first_step` to `end` (excluded) of a curve."""
@@ -249,8 +274,3 @@ class _Walk:
             before = path[-2] if len(path) > 1 else self.position
             self.velocity = path[-1] - before
             self.position = path[-1].copy()
-
-
-def _setpoint(plan: Plan, tick: int) -> Rows | None:
-    row = tick - plan.first_tick
-    return plan.setpoints[row].astype(np.float32) if 0 <= row < len(plan.setpoints) else None

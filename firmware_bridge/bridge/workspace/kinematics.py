@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_bridge.bridge.workspace.settings import Frame, ModelJoint, WorkspaceSettings, advice, check
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.workspace.settings import Frame, ModelJoint, WorkspaceSettings, advice, check
 from pi0_edge.errors import ConfigError, MissingDependencyError
 
 _LIMIT_TOLERANCE = 0.01  # of the range of the model's joint; files round their limits
