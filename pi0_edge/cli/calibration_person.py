@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from rich.live import Live
 from rich.table import Table
 
-from firmware_bridge.calibration.procedure import JointRange, Step
 from firmware_bridge.errors import BridgeError, CalibrationError
 from pi0_edge.cli.output import Output
+from pi0_edge.run.calibration.procedure import JointRange, Step
 
 _REFRESH_S = 0.1
 

@@ -41,9 +41,9 @@ def calibrate_robot(
 
     The arm loses its torque. Each step waits for Enter; without a terminal, for a line of standard input.
     """
-    from firmware_bridge.calibration.procedure import calibrate_arm
     from firmware_bridge.client import BridgeClient
     from pi0_edge.cli.calibration_person import EnteringPerson
+    from pi0_edge.run.calibration.procedure import calibrate_arm
 
     out = Output(as_json)
     described = load_robot(robot)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from firmware_bridge.bridge.server import BridgeServer
-from firmware_bridge.calibration.procedure import JointRange, Step, StepKind
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.robot_servos import servos_at_home
@@ -23,6 +22,7 @@ from firmware_bridge.emulator.servo_bus.settings import BusSettings, ServoSettin
 from firmware_bridge.firmware.generate_joints import write_table
 from firmware_bridge.firmware.joint_table import joint_table
 from pi0_edge.robots import Robot, Servo
+from pi0_edge.run.calibration.procedure import JointRange, Step, StepKind
 
 FIRMWARE = Path(__file__).parents[2] / "firmware_bridge" / "firmware"
 _HAND_STEP_S = 0.06

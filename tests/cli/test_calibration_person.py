@@ -11,7 +11,7 @@ import time
 
 PROGRAM = """
 from itertools import count
-from firmware_bridge.calibration.procedure import JointRange, Step, StepKind
+from pi0_edge.run.calibration.procedure import JointRange, Step, StepKind
 from pi0_edge.cli.calibration_person import EnteringPerson
 from pi0_edge.cli.output import Output
 

@@ -53,7 +53,8 @@ static int16_t jump_counts(const struct control *control, uint8_t joint, uint8_t
 {
     const struct joint *j = &control->table->joints[joint];
     const float end = step / JUMP_HOLD % 2u == 0 ? j->maximum : j->minimum;
-    return (int16_t)((step == 0 ? control->motion[joint].position : end) / j->resolution);
+    const bool begins_here = step == 0 && control->safety.state == LINK_STATE_ARMED;
+    return (int16_t)((begins_here ? control->motion[joint].position : end) / j->resolution);
 }
 
 static int16_t far_counts(const struct control *control, uint8_t joint, uint8_t step)

@@ -11,7 +11,7 @@ void model_send_command(struct model *model, uint8_t command);
 /* A chunk within the limits: each joint moves toward home and beyond it at four fifths of its velocity limit. */
 void model_send_smooth_chunk(struct model *model);
 
-/* A chunk that begins where the joints are, and then jumps between the ends of each joint's range. */
+/* A chunk that jumps between the ends of each joint's range; the first after ARM begins where the joints are. */
 void model_send_jump_chunk(struct model *model);
 
 /* A chunk whose first setpoint is at the end of each joint's range that is farther away. Returns whether it is accepted. */

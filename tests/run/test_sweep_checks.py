@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.calibration.servo_counts import ServoCounts
-from firmware_bridge.calibration.sweep_checks import mistakes_in_sweep
 from firmware_bridge.errors import CalibrationError
 from firmware_bridge.firmware.joint_table import float32
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos.serial_link import JointFlag
 from pi0_edge.robots import load_robot
+from pi0_edge.run.calibration.servo_counts import ServoCounts
+from pi0_edge.run.calibration.sweep_checks import mistakes_in_sweep
 
 SO101 = load_robot("so101")
 MEASURED = np.full(6, JointFlag.MEASURED, np.uint8)

@@ -15,13 +15,13 @@ import pytest
 from servo_arm import Hand, ServoArm, build_image, buses_at, commanded, counts_at, running_arm
 
 from firmware_bridge.bridge.server import BridgeServer
-from firmware_bridge.calibration.procedure import JointRange, Step, StepKind, calibrate_arm
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.errors import CalibrationError, ProtocolError, StateError
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.robots import Robot, load_robot
 from pi0_edge.robots.calibration.joint_calibration import MARGIN_RAD, calibrated
+from pi0_edge.run.calibration.procedure import JointRange, Step, StepKind, calibrate_arm
 
 pytestmark = pytest.mark.real_time
 

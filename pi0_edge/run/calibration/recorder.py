@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.calibration.servo_counts import ServoCounts
 from firmware_bridge.client import Tick
 from firmware_bridge.errors import BridgeError, CalibrationError, StateError
 from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.protos.serial_link import JointFlag
+from pi0_edge.run.calibration.servo_counts import ServoCounts
 
 POSE_TICKS = 15
 """A pose is the median of so many ticks."""

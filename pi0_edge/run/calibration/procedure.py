@@ -14,9 +14,6 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_bridge.calibration.recorder import CountsRecorder
-from firmware_bridge.calibration.servo_counts import ServoCounts
-from firmware_bridge.calibration.sweep_checks import mistakes_in_sweep
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.errors import CalibrationError, ProtocolError, StateError
 from firmware_bridge.firmware.joint_table import joint_table
@@ -26,6 +23,9 @@ from pi0_edge.protos.serial_link import State
 from pi0_edge.robots import Joint, Robot
 from pi0_edge.robots.calibration.joint_calibration import JointCalibration
 from pi0_edge.robots.servos import COUNTS_PER_TURN
+from pi0_edge.run.calibration.recorder import CountsRecorder
+from pi0_edge.run.calibration.servo_counts import ServoCounts
+from pi0_edge.run.calibration.sweep_checks import mistakes_in_sweep
 
 LEAST_DIRECTION_COUNTS = 60
 """A joint that is to show its direction has to move by so much, five degrees."""
