@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 def run(
     robot: Annotated[str, typer.Argument(help="The robot: a name, or its .yaml file.")],
     policy: Annotated[str | None, typer.Option(help="host:port of a policy server, instead of a bundle.")] = None,
+    jpeg_quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Images go to the server as JPEG of this quality; else raw.")
+    ] = None,
     bundle: BundleOption = None,
     checkpoint: CheckpointOption = None,
     cameras: Annotated[
@@ -97,7 +100,7 @@ def run(
     from pi0_edge.run.leader_arm import LeaderArm
     from pi0_edge.run.life_cycle import Outcome
     from pi0_edge.run.loop import RunLimits
-    from pi0_edge.run.policy_source import LocalPolicy
+    from pi0_edge.run.policy_source import LocalPolicy, ServedPolicy
     from pi0_edge.run.problems import PreflightError
     from pi0_edge.run.robot_run import RobotRun
     from pi0_edge.training_profile import load_training_profile
@@ -106,6 +109,8 @@ def run(
         log_as_json()
     if policy is not None and (bundle is not None or checkpoint is not None):
         raise ConfigError("--policy is a server with a policy of its own; leave --bundle and --checkpoint out")
+    if jpeg_quality is not None and policy is None:
+        raise ConfigError("--jpeg-quality is for images that cross the network to --policy; here they do not")
     if (leader is None) != (not leader_port):
         raise ConfigError("--leader and --leader-port belong together: the arm's file, and where its servos are")
     out = Output(as_json)
@@ -113,8 +118,11 @@ def run(
         profile = load_training_profile_of(checkpoint, bundle, training_profile, public_key)
     else:
         profile = None if training_profile is None else load_training_profile(training_profile)
-    source: PolicySource | str = policy or LocalPolicy(
-        load_policy(
+    source: PolicySource
+    if policy is not None:
+        source = ServedPolicy(policy, tls, jpeg_quality=jpeg_quality)
+    else:
+        loaded = load_policy(
             checkpoint=checkpoint,
             bundle=bundle,
             engine=engine,
@@ -127,9 +135,8 @@ def run(
             threads=threads,
             norm_stats=norm_stats,
             truncate_prompts=truncate_prompts,
-        ),
-        str(bundle or checkpoint or ""),
-    )
+        )
+        source = LocalPolicy(loaded, str(bundle or checkpoint or ""))
     accepted = [*(accept_mismatch or ()), *(["gate"] if accept_failed_gate else [])]
     limits = RunLimits(hold_s=hold)
     with contextlib.ExitStack() as stack:

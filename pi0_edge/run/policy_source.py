@@ -27,11 +27,13 @@ class PolicySource(Protocol):
         name: What it is, in words.
         place: Where it is served or was loaded from: address or folder; empty where that is not known.
         threads: CPU threads of its network; None where it runs in another process.
+        image_encoding: How images reach it: `raw`, or lossy in words.
     """
 
     name: str
     place: str
     threads: int | None
+    image_encoding: str
 
     def metadata(self) -> policy_pb2.PolicyMetadata:
         """What the policy is and expects.
@@ -66,20 +68,29 @@ class _Shown(NamedTuple):
 class ServedPolicy:
     """A policy server; needs no torch here."""
 
-    def __init__(self, address: str, tls: Path | None = None, timeout_s: float = INFER_LIMIT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: Path | None = None,
+        timeout_s: float = INFER_LIMIT_S,
+        jpeg_quality: int | None = None,
+    ) -> None:
         """Connects at the first call.
 
         Args:
             address: host:port.
             tls: Folder with authority, certificate and key, where the server asks for a certificate.
             timeout_s: Deadline of every call.
+            jpeg_quality: Images cross the network as JPEG of this quality, 1 to 100; raw where None.
 
         Raises:
             EndpointError: Something is wrong with that folder.
+            ConfigError: There is no such quality.
         """
         self.name, self.place = f"policy server at {address}", address
         self.threads: int | None = None
-        self._client = PolicyClient(address, timeout_s, tls)
+        self.image_encoding = "raw" if jpeg_quality is None else f"JPEG of quality {jpeg_quality}"
+        self._client = PolicyClient(address, timeout_s, tls, jpeg_quality=jpeg_quality)
 
     def metadata(self) -> policy_pb2.PolicyMetadata:
         """As `PolicySource.metadata`."""
@@ -112,6 +123,7 @@ class LocalPolicy:
         self.name = f"policy in this process, engine {policy.engine.name}"
         self.place = place or ("" if policy.bundle is None else str(policy.bundle.folder))
         self.threads: int | None = torch.get_num_threads()
+        self.image_encoding = "raw"
         self._policy = policy
 
     def metadata(self) -> policy_pb2.PolicyMetadata:

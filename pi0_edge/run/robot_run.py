@@ -211,6 +211,7 @@ class RobotRun:
             threads=self._policy.threads,
             splice=ready.splice.name,
             bridge_splice=ready.bridge_splice,
+            image_encoding=self._policy.image_encoding,
             cameras={name: asdict(settings) for name, settings in ready.observer.cameras.settings.items()},
             overrides=self.overrides,
         )

@@ -223,6 +223,11 @@ def test_a_policy_in_this_process_answers_as_one_on_a_server(system: RunSystem):
         there, here = served.infer(observed), local.infer(observed)
         assert there.clock == here.clock and there.overrides == here.overrides
         np.testing.assert_allclose(there.actions, here.actions, atol=1e-5)
+    compressed = ServedPolicy(system.policy.address, jpeg_quality=95)
+    assert (served.image_encoding, compressed.image_encoding) == ("raw", "JPEG of quality 95")
+    difference = np.abs(np.subtract(compressed.infer(observed).actions, there.actions))
+    assert 0.0 < difference.max() < 0.3  # its images were compressed, and are still the same images
+    compressed.close()
     served.close()
 
 
