@@ -2,18 +2,22 @@
 
 EGL draws without a display, and is what is asked for where MUJOCO_GL is not set. The variable is often inherited from
 another project; mujoco and dm_control each read it once, when they are imported, and end in errors of their own where
-its word is unknown or its library finds no display.
+its word is unknown or its library finds no display. Where something else of this process, such as the kinematics of a
+workspace, has imported mujoco without the variable, mujoco is made to read it again.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pi0_edge.errors import MissingDependencyError
 
+_reads_again = "MUJOCO_GL" not in os.environ and "mujoco.gl_context" in sys.modules
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 _PACKAGES = "apt install libegl1 libgl1 libgl1-mesa-dri"
@@ -29,11 +33,19 @@ def opengl_errors() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GLFW warns before it fails
         try:
+            _let_mujoco_read_again()
             yield
         except ModuleNotFoundError:
             raise
         except Exception as error:  # what PyOpenGL, GLFW and mujoco raise depends on which library is missing
             raise MissingDependencyError(_advice(error)) from error
+
+
+def _let_mujoco_read_again() -> None:
+    global _reads_again
+    if _reads_again:
+        importlib.reload(sys.modules["mujoco.gl_context"])
+        _reads_again = False
 
 
 def _advice(error: Exception) -> str:

@@ -146,7 +146,7 @@ def test_a_person_takes_over_leads_the_arm_and_hands_back(system: RunSystem, tmp
     assert watched.end().outcome is Outcome.DONE
     replayed = replay_ticks(RunRecording(tmp_path / "run.mcap"))
     assert replayed.difference is None, replayed.difference
-    assert replayed.unknown == 0 and replayed.computed > 120
+    assert replayed.unknown == 0 and replayed.computed > 0.9 * replayed.ticks
 
 
 def test_the_arm_is_held_while_a_camera_is_lost_and_goes_on_when_it_is_back(system: RunSystem):
@@ -225,7 +225,8 @@ def test_a_policy_in_this_process_answers_as_one_on_a_server(system: RunSystem):
         np.testing.assert_allclose(there.actions, here.actions, atol=1e-5)
     compressed = ServedPolicy(system.policy.address, jpeg_quality=95)
     assert (served.image_encoding, compressed.image_encoding) == ("raw", "JPEG of quality 95")
-    difference = np.abs(np.subtract(compressed.infer(observed).actions, there.actions))
+    observed = watched.observed[0]
+    difference = np.abs(np.subtract(compressed.infer(observed).actions, served.infer(observed).actions))
     assert 0.0 < difference.max() < 0.3  # its images were compressed, and are still the same images
     compressed.close()
     served.close()

@@ -237,3 +237,14 @@ def test_missing_opengl_is_named_with_its_packages(monkeypatch):
     message = r"no off-screen OpenGL .* apt install libegl1 libgl1 libgl1-mesa-dri$"
     with pytest.raises(MissingDependencyError, match=message), opengl_errors():
         raise OSError("libEGL.so.1: cannot open shared object file")
+
+
+def test_images_are_drawn_where_mujoco_was_imported_before():
+    """As the kinematics of a workspace do: without MUJOCO_GL, mujoco would ask for a window."""
+    code = (
+        "import mujoco; from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube; "
+        "table = AlohaTransferCube(); table.reset(0); print(table.render('top', 16, 16).mean() > 0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in OPENGL}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "True", ran.stderr
