@@ -71,11 +71,12 @@ class SimulatedRobot:
 
 
 def play(robot: SimulatedRobot, recording: Path) -> str:
-    """One episode, and how it ended."""
+    """One episode, and how it ended: its last line and exit code."""
     recording.unlink(missing_ok=True)
     cameras = ["--cameras", str(robot.folder / "cameras.yaml"), "--record", str(recording)]
     ended = subprocess.run([*PI0_EDGE, *RUN, *cameras], capture_output=True, text=True, check=False)
-    return ended.stdout.strip().splitlines()[-1]
+    said = (ended.stdout.strip().splitlines() or [ended.stderr.strip()])[-1]
+    return f"{said}; exit code {ended.returncode}"
 
 
 def replay(recording: Path) -> str:
