@@ -29,6 +29,14 @@ class CameraError(Pi0EdgeError):
     """A camera cannot be opened, gives no image that can be used, or its images were taken too far apart."""
 
 
+class DeployError(Pi0EdgeError):
+    """A release cannot be signed, sent, installed, tried or taken back."""
+
+
+class TrustError(DeployError):
+    """A release is not the one that its keys signed, is older than what the robot had, or its signatures expired."""
+
+
 class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 

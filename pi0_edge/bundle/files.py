@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pi0_edge.bundle.manifest import FileRecord
+from pi0_edge.bundle.file_list import FileRecord
 from pi0_edge.errors import BundleError
 
 MISSING = "is missing; the bundle is incomplete, copy it again"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from pi0_edge.bundle.file_list import NORM_STATS, SHARD, TOKENIZERS, FileRecord, check_fields, parse_files
 from pi0_edge.errors import BundleError
 from pi0_edge.json_files import parse_json_object
 from pi0_edge.model.config import Pi0Config, Variant
@@ -20,13 +20,6 @@ from pi0_edge.processing.description import ProcessingDescription
 
 FORMAT = "pi0-edge-bundle"
 FORMAT_VERSION = 1
-
-NORM_STATS = "norm_stats.json"
-GATE_REPORT = "gate_report.html"
-TRAINING_PROFILE = "training_profile.json"
-"""Optional: without it the mismatch guard has nothing to compare a robot with."""
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-_SHARD = re.compile(r"weights-[a-z0-9_]+-\d{5}\.safetensors")
 
 LAYOUT = "rows"
 """The only weight layout so far: matrices are row-major [out_features, in_features], values not packed for a kernel.
@@ -49,16 +42,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "tools": (dict,),
     "files": (dict,),
 }
-_KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list", bool: "true or false"}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of the bundle: its SHA-256 in hexadecimal and its size in bytes."""
-
-    sha256: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,7 @@ class Manifest:
     @property
     def shards(self) -> list[str]:
         """Names of the weight files; float32 comes before int8, so that a layer's values are its last tensor."""
-        return sorted(name for name in self.files if _SHARD.fullmatch(name))
+        return sorted(name for name in self.files if SHARD.fullmatch(name))
 
     def to_bytes(self) -> bytes:
         """The file.
@@ -164,19 +147,19 @@ def parse_manifest(content: bytes) -> Manifest:
     if type(found) is int and found > FORMAT_VERSION:
         raise BundleError(f"the bundle has format version {found}, this pi0-edge reads {FORMAT_VERSION}: update it")
     plain.setdefault("settings", {})  # bundles made before there was a choice
-    _check(plain, "the manifest", _FIELDS)
+    check_fields(plain, "the manifest", _FIELDS)
     if found != FORMAT_VERSION:
         raise BundleError(f"the bundle has format version {found}, expected {FORMAT_VERSION}: build it again")
-    _check(plain["weights"], "weights", {"layout": (str,)})
+    check_fields(plain["weights"], "weights", {"layout": (str,)})
     if plain["weights"]["layout"] != LAYOUT:
         found = plain["weights"]["layout"]
         raise BundleError(f"the weights are laid out as {found!r}, this pi0-edge reads {LAYOUT!r}: build it again")
     if not isinstance(plain["scheme"].get("name"), str):
         raise BundleError("scheme has no name; expected a quantization scheme")
-    _check(plain["source"], "source", {"checkpoint_sha256": (str,)})
+    check_fields(plain["source"], "source", {"checkpoint_sha256": (str,)})
     if not all(isinstance(version, str) for version in plain["tools"].values()):
         raise BundleError(f"tools in the manifest holds {plain['tools']!r:.80}, expected texts")
-    files = _parse_files(plain["files"])
+    files = parse_files(plain["files"])
     if plain["tokenizer"] not in TOKENIZERS or not {plain["tokenizer"], NORM_STATS} <= files.keys():
         raise BundleError(f"the manifest lacks {NORM_STATS} or one of {', '.join(TOKENIZERS)}: build the bundle again")
     return Manifest(
@@ -190,30 +173,6 @@ def parse_manifest(content: bytes) -> Manifest:
         tools=plain["tools"],
         files=files,
     )
-
-
-def _check(content: Mapping[str, Any], where: str, fields: Mapping[str, tuple[type, ...]]) -> None:
-    """Refuses missing and unknown fields, and values of another type."""
-    if content.keys() != fields.keys():
-        missing, unknown = sorted(fields.keys() - content.keys()), sorted(content.keys() - fields.keys())
-        raise BundleError(f"{where} lacks {missing} and has unknown {unknown}; expected {', '.join(fields)}")
-    for name, kinds in fields.items():
-        if type(content[name]) not in kinds:
-            raise BundleError(f"{name} in {where} is {content[name]!r:.80}, expected {_KINDS[kinds[0]]}")
-
-
-def _parse_files(plain: Mapping[str, Any]) -> dict[str, FileRecord]:
-    files: dict[str, FileRecord] = {}
-    for name, record in plain.items():
-        if name not in (NORM_STATS, GATE_REPORT, TRAINING_PROFILE, *TOKENIZERS) and not _SHARD.fullmatch(name):
-            raise BundleError(f"the manifest names the file {name!r:.80}, which is none of this format")
-        if not isinstance(record, dict):
-            raise BundleError(f"{name} in files is {record!r:.80}, expected an object")
-        _check(record, name, {"sha256": (str,), "size": (int,)})
-        if not _SHA256.fullmatch(record["sha256"]) or record["size"] < 0:
-            raise BundleError(f"{name} in files has no SHA-256 in hexadecimal, or a negative size")
-        files[name] = FileRecord(record["sha256"], record["size"])
-    return files
 
 
 def _parse_config(kind: type, plain: Mapping[str, Any], where: str) -> Any:

@@ -12,8 +12,9 @@ from typing import Literal
 from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
+from pi0_edge.bundle.file_list import TRAINING_PROFILE
 from pi0_edge.bundle.files import refuse_changed, verify_files
-from pi0_edge.bundle.manifest import TRAINING_PROFILE, Manifest, parse_manifest
+from pi0_edge.bundle.manifest import Manifest, parse_manifest
 from pi0_edge.bundle.shards import map_shards
 from pi0_edge.errors import BundleError, ConfigError, QuantizationError
 from pi0_edge.model.config import Pi0Config

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pi0_edge.bundle.manifest import FileRecord
+from pi0_edge.bundle.file_list import FileRecord
 from pi0_edge.errors import BundleError
 
 SHARD_BYTES = 256 * 2**20

@@ -15,17 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest_to_sign, write_checksums
+from pi0_edge.bundle.file_list import GATE_REPORT, NORM_STATS, TOKENIZERS, TRAINING_PROFILE, FileRecord
 from pi0_edge.bundle.files import verify_files
-from pi0_edge.bundle.manifest import (
-    GATE_REPORT,
-    NORM_STATS,
-    TOKENIZERS,
-    TRAINING_PROFILE,
-    FileRecord,
-    GateRecord,
-    Manifest,
-    parse_manifest,
-)
+from pi0_edge.bundle.manifest import GateRecord, Manifest, parse_manifest
 from pi0_edge.bundle.shards import write_shards
 from pi0_edge.errors import BundleError
 from pi0_edge.model.config import Pi0Config

@@ -80,6 +80,7 @@ ALLOWED = {
         "pi0_edge.training_profile",
         "firmware_bridge",
     ],
+    "pi0_edge.deploy": ["pi0_edge.bundle", "pi0_edge.protos", "firmware_bridge"],
     "pi0_edge.doctor": ["pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
@@ -106,6 +107,7 @@ FORBIDDEN = {
     "pi0_edge.datasets": {"torch", "grpc", "serial"},
     "pi0_edge.training_profile": {"torch", *OTHER_WORK},
     "pi0_edge.cameras": {"torch", *OTHER_WORK},
+    "pi0_edge.deploy": {"torch", "numpy", "serial", "mujoco"},
     "pi0_edge.run": {"serial", "mujoco"},
     "pi0_edge.serving": {"serial", "mujoco"},
 }
@@ -176,7 +178,8 @@ def test_only_the_command_line_the_run_and_the_demo_import_both_policy_and_bridg
         if with_policy and any(inside(target, "firmware_bridge") for target in targets):
             both.add(place_of(module))
     # `pi0_edge` declares the public names of both.
-    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.run"}
+    # `pi0_edge.deploy` reads the list of a bundle, and asks the bridge whether the arm is held.
+    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.deploy", "pi0_edge.run"}
 
 
 def test_places_do_without_what_is_not_their_subject() -> None:

@@ -1,0 +1,110 @@
+"""Where everything lies on a robot's computer. `root` is / there; tests and a disk in a recorder give another.
+
+/var/lib/pi0-edge/
+    releases/ID/        bundle/, metadata/, release.json, perhaps firmware.bin; root, never written again
+    staging/SHA256/     what is being received; the account pi0-flash writes here and nowhere else
+    staging/.basis/     hard links of the running release, read-only, for rsync's block deltas
+    slots.json          the only commit point
+    tuf/                trusted metadata
+    journal.jsonl       every decision with its reason
+/opt/pi0-edge/sdk/ID/   one Python environment for each locked list of packages
+/etc/pi0-edge/robot.json  what belongs to this robot and not to a release
+/run/pi0-edge/trial.json  exists during a trial only: a power cut ends it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RELEASE_ID_LENGTH = 16
+"""Hexadecimal digits of the manifest's SHA-256 that name a release on the disk."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths.
+
+    Attributes:
+        root: Of the file system.
+    """
+
+    root: Path = Path("/")
+
+    @property
+    def state(self) -> Path:
+        """All that lasts."""
+        return self.root / "var/lib/pi0-edge"
+
+    @property
+    def releases(self) -> Path:
+        """Installed releases by ID."""
+        return self.state / "releases"
+
+    @property
+    def staging(self) -> Path:
+        """What is being received, by the full SHA-256 of its manifest."""
+        return self.state / "staging"
+
+    @property
+    def basis(self) -> Path:
+        """The running release for rsync to compare with."""
+        return self.staging / ".basis"
+
+    @property
+    def incoming(self) -> Path:
+        """What was received and is being verified: root's alone, on the file system of `releases`."""
+        return self.state / "incoming"
+
+    @property
+    def slots(self) -> Path:
+        """The file of the slots."""
+        return self.state / "slots.json"
+
+    @property
+    def trusted_metadata(self) -> Path:
+        """Folder of the TUF client."""
+        return self.state / "tuf"
+
+    @property
+    def journal(self) -> Path:
+        """The file of decisions."""
+        return self.state / "journal.jsonl"
+
+    @property
+    def environments(self) -> Path:
+        """SDK environments by ID."""
+        return self.root / "opt/pi0-edge/sdk"
+
+    @property
+    def settings(self) -> Path:
+        """The file about this robot."""
+        return self.root / "etc/pi0-edge/robot.json"
+
+    @property
+    def runtime(self) -> Path:
+        """What a reboot forgets."""
+        return self.root / "run/pi0-edge"
+
+    @property
+    def trial(self) -> Path:
+        """The slot that is on trial."""
+        return self.runtime / "trial.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one installer that may work."""
+        return self.runtime / "installer.lock"
+
+    @property
+    def socket(self) -> Path:
+        """Where the installer answers."""
+        return self.runtime / "installer.sock"
+
+    def release(self, release_id: str) -> Path:
+        """Folder of an installed release."""
+        return self.releases / release_id
+
+    def bundle(self, release_id: str) -> Path:
+        """The bundle of an installed release."""
+        return self.release(release_id) / "bundle"
