@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.errors import DeployError
@@ -60,8 +61,9 @@ def read_settings(layout: Layout) -> RobotSettings:
         DeployError: If the file is missing or says something else.
     """
     try:
-        plain = json.loads(layout.settings.read_bytes())
-        return RobotSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()})
+        plain: dict[str, Any] = json.loads(layout.settings.read_bytes())
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        return RobotSettings(**values)
     except (OSError, ValueError, TypeError) as error:
         raise DeployError(
             f"{layout.settings} cannot be used ({error}); `pi0-edge robot provision` writes it"
