@@ -11,14 +11,14 @@ The workstation sends requests, one at a time; to each the installer answers wit
 |----------|--------------------------------------------|------------------------------------------------------------|
 | status   |                                            | `Status` of `installer.status`                             |
 | history  | count                                      | {"entries": […]}, see `launcher.journal`                   |
-| offer    | manifest_sha256                            | {"state": "installed" or "receive", "lacking": {name: size}} |
+| offer    | manifest_sha256, sdk: {wheel: size}        | {"state": "committed", "trial" or "receive", "lacking": {name: size}} |
 | install  | manifest_sha256, budget_ms, commit         | {"state": "committed" or "trial", "release": ID, …}        |
 | commit   |                                            | {"release": ID}: what is on trial runs from now on         |
 | rollback | reason                                     | {"release": ID}: what runs now                             |
 | gc       |                                            | {"removed": [ID, …], "bytes": N}                           |
 
-Before `offer`, the workstation sends metadata/, bundle/manifest.json and its checksums with rsync to the staging folder
-of that SHA-256; after it what is lacking. A connection that asks for more than `status` and `history` holds the
+Before `offer`, the workstation sends metadata/, bundle/manifest.json with its checksums, and sdk/requirements.txt where
+there is one, with rsync to the staging folder of that SHA-256; after it what is lacking, named relative to that folder. A connection that asks for more than `status` and `history` holds the
 installer's lock until it closes. Where the connection is lost in `install`, the robot goes on alone.
 """
 
