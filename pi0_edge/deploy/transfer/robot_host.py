@@ -100,7 +100,7 @@ class RobotHost:
 
     def history(self, count: int | None = None) -> list[dict[str, Any]]:
         """The robot's decisions, the oldest first; the latest `count` of them."""
-        return self._ask("history", count=count)["entries"]
+        return self._ask("history", **({} if count is None else {"count": count}))["entries"]
 
     def commit(self) -> dict[str, Any]:
         """Commits what is on trial."""
