@@ -62,6 +62,11 @@ class Layout:
         return self.state / "slots.json"
 
     @property
+    def firmware_writing(self) -> Path:
+        """Exists from before a firmware image is written until the board was seen to run it."""
+        return self.state / "firmware-writing.json"
+
+    @property
     def trusted_metadata(self) -> Path:
         """Folder of the TUF client."""
         return self.state / "tuf"
