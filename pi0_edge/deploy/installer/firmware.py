@@ -247,21 +247,21 @@ def is_half_written(layout: Layout) -> bool:
     return layout.firmware_writing.exists()
 
 
-def _write_back(place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
+def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
     """Brings the board back to the running release where it was changed; returns what is to be said."""
-    if running.need is None or running.image is None:
-        return f"{why}; the release that runs has no image, so that nothing was written back"
     try:
         arm = _ask_until_still(place)
-        if arm is not None and firmware_is_needed(running.need, arm) is None:
+        if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
             _end_writing(place.layout)
             return f"{why}; the board runs what it ran before"
+        if running.image is None:
+            return f"{why}; the release that runs has no image, so that nothing was written back"
         on_reason(f"{why}; the image of the running release is written back")
         _write(place, running, on_reason)
     except DeployError as second:
         return (
-            f"{why}; writing the image of the running release back failed, too: {second}. The arm cannot be armed; "
-            "look at cable and power of the board, then run the command again"
+            f"{why}; writing the image of the running release back failed, too: {second}. No bridge can arm the arm "
+            "now: look at cable and power of the board, then run the command again"
         )
     return f"{why}; the image of the running release was written back and runs"
 
