@@ -23,6 +23,7 @@ from pathlib import Path
 from firmware_bridge.emulator.board import EmulatedBoard
 from firmware_bridge.emulator.control_socket import answer_next, listen, request
 from firmware_bridge.errors import EmulatorError
+from pi0_edge.deploy.installer.firmware_command import run_firmware_command
 
 NAME = "the flashable board"
 
@@ -48,6 +49,10 @@ class FlashableBoard:
     @property
     def writes(self) -> list[Path]:
         return [Path(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
+
+    def write(self, image: Path) -> None:
+        """Writes an image, as someone else than the installer does."""
+        run_firmware_command([word.replace("{image}", str(image)) for word in self.command])
 
     def fail_next(self, how: str) -> None:
         """The next write fails `before` it erases anything, or `half` done; or it does not end (`hang`)."""
