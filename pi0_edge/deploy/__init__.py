@@ -3,6 +3,7 @@
 | folder         | is                                                                    | runs on |
 |----------------|-----------------------------------------------------------------------|------------------------------ |
 | `trust`        | keys, and what they sign: TUF metadata (The Update Framework)         | workstation and robot |
+| `sdk`          | the packages of a robot in a folder, for an installation without network | workstation |
 | `transfer`     | ssh and rsync as processes, a session with the installer              | workstation |
 | `provisioning` | accounts, units and settings that a robot's computer gets once        | workstation |
 | `installer`    | checks, self-test, trial, commit, rollback, garbage collection        | robot, in an SDK environment |
