@@ -23,7 +23,10 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pi0_edge", "quant", "protos", "firmware_bridge")
@@ -103,7 +106,20 @@ def plain_wheel(root: Path, work: Path) -> Path:
         else:
             (work / "source").mkdir(exist_ok=True)
             shutil.copy(source, work / "source" / name)
-    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(work), "./source"]
+    # Where this environment has what the build needs, nothing is fetched for it.
+    options = ["--no-build-isolation"] if all(map(_is_installed, listed(root, "requires"))) else []
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        *options,
+        "--wheel-dir",
+        str(work),
+        "./source",
+    ]
     _run(argv, work, {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     return next(work.glob("pi0_edge-*.whl"))
 
@@ -117,18 +133,22 @@ def compile_library(root: Path, compiler: str, work: Path) -> Path:
     work.mkdir()
     shutil.copy(root / LIBRARY_SOURCE, work)
     name = Path(LIBRARY_SOURCE).name
-    _run([compiler, *compile_options(root), "-fPIC", "-c", name, "-o", "library.o"], work)
+    _run([compiler, *listed(root, "extra-compile-args"), "-fPIC", "-c", name, "-o", "library.o"], work)
     library = work / Path(LIBRARY).name
     link = ["-shared", "-Wl,--as-needed", "-Wl,-z,noexecstack", "-s", f"-Wl,-soname,{library.name}"]
     _run([compiler, *link, "library.o", "-lm", "-o", library.name], work)
     return library
 
 
-def compile_options(root: Path) -> list[str]:
-    """The compiler's options in pyproject.toml; that list is JSON too."""
-    found = re.search(r"^extra-compile-args = (\[.*\])$", (root / "pyproject.toml").read_text(), re.MULTILINE)
+def listed(root: Path, name: str) -> list[str]:
+    """A list of pyproject.toml on one line; it is JSON too.
+
+    Raises:
+        WheelError: If it is not there.
+    """
+    found = re.search(rf"^{re.escape(name)} = (\[.*\])$", (root / "pyproject.toml").read_text(), re.MULTILINE)
     if found is None:
-        raise WheelError("pyproject.toml has no list extra-compile-args on one line; that of the extension is expected")
+        raise WheelError(f"pyproject.toml has no list {name} on one line, which is expected there")
     return json.loads(found[1])
 
 
@@ -172,6 +192,14 @@ def write_wheel(content: Mapping[str, bytes], tag: str, output: Path) -> Path:
             archive.writestr(entry, files[name])
     temporary.replace(path)
     return path
+
+
+def _is_installed(text: str) -> bool:
+    requirement = Requirement(text)
+    try:
+        return requirement.specifier.contains(metadata.version(requirement.name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _digest(data: bytes) -> str:

@@ -10,6 +10,7 @@ everything, make another folder.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import replace_synced, write_synced
 
 _PARTIAL = ".partial"
+_NAMED_GLIBC = {"manylinux1_": (2, 5), "manylinux2010_": (2, 12), "manylinux2014_": (2, 17)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def make_sdk_folder(
         fetched += [] if was_there else [package.name]
         stage.advance(f"{path.name} {sizes[package.name] / 1e6:.1f} MB")
     shutil.rmtree(output / _PARTIAL, ignore_errors=True)
-    lock = Lock(target.name, python, target.processor, target.glibc, target.torch is None, tuple(locked))
+    glibc = max(needed_glibc(path) for wheel in locked for path in candidates(output, wheel))
+    lock = Lock(target.name, python, target.processor, glibc, target.torch is None, tuple(locked))
     content, place = lock.to_bytes(), output / REQUIREMENTS
     if not place.exists() or place.read_bytes() != content:
         write_synced(output / f".{REQUIREMENTS}.new", content)
@@ -90,6 +93,14 @@ def make_sdk_folder(
         on_reason(f"{path.name} is no longer in the list: removed")
         path.unlink()
     return SdkFolder(output, lock, sizes, tuple(fetched))
+
+
+def needed_glibc(wheel: Path) -> tuple[int, int]:
+    """The oldest version of the C library that a wheel loads with, by its tags; (2, 0) where it says none."""
+    tag = wheel.name.removesuffix(".whl").rsplit("-", 1)[1]
+    found = [(int(major), int(minor)) for major, minor in re.findall(r"manylinux_(\d+)_(\d+)_", tag)]
+    found += [version for name, version in _NAMED_GLIBC.items() if name in tag]
+    return min(found, default=(2, 0))
 
 
 def _kept(target: Target, python: str, output: Path) -> dict[str, str]:

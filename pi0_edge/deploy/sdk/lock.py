@@ -54,7 +54,7 @@ class Lock:
         target: Name of the target that it was made for.
         python: Version of Python that the wheels are for, such as "3.11".
         processor: That they are for, as `uname -m` says it.
-        glibc: Version of the C library that they may need at most.
+        glibc: Version of the C library that they need at least.
         system_torch: Whether torch comes with the robot's system, so that the environment must see its packages.
         wheels: The packages, by name.
     """
