@@ -35,6 +35,7 @@ from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
 from pi0_edge.cli.recording import recording
+from pi0_edge.cli.release import release
 from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
 from pi0_edge.cli.run import run
@@ -86,6 +87,7 @@ app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
 app.add_typer(robot, name="robot")
 app.add_typer(recording, name="recording")
+app.add_typer(release, name="release")
 
 
 def _print_version(asked: bool) -> None:
