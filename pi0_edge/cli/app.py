@@ -31,6 +31,7 @@ from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
 from pi0_edge.cli.export import export
 from pi0_edge.cli.infer import infer
+from pi0_edge.cli.keys import keys
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
@@ -75,6 +76,7 @@ _EXTRAS = {
     "orbax": ("tensorstore",),
     "realsense": ("pyrealsense2",),
     "signing": ("cryptography",),
+    "deploy": ("tuf", "securesystemslib"),
     "tensorrt": ("onnx", "onnxscript"),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
@@ -85,6 +87,8 @@ for command in _COMMANDS:
     app.command(command.__name__)(command)
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
+app.add_typer(keys, name="keys")
+app.add_typer(release, name="release")
 app.add_typer(robot, name="robot")
 app.add_typer(recording, name="recording")
 app.add_typer(release, name="release")

@@ -19,15 +19,14 @@ from pathlib import Path
 
 from pi0_edge.deploy.installer.arm import ArmState, BridgeDownError, ask_board, ask_bridge, check_held, read_arm
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S, firmware_command, run_firmware_command
-from pi0_edge.deploy.installer.services import Services
 from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.deploy.release import FirmwareNeed
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION
 from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 
-BRIDGE_UNIT = "pi0-edge-bridge.service"
 _STOP_LIMIT_S = 2.5  # no joint table lets an arm take longer than 2 s to stop
 _START_LIMIT_S = 20.0  # of a board that was written, until it answers
 _LINK_LIMIT_S = 30.0  # of the bridge, until its link is up
@@ -166,16 +165,16 @@ def write_firmware(
     place = Place(settings, layout, python, command_limit_s)
     wanted = Firmware(need, image)
     _check_through_bridge(place, wanted, running, on_reason)
-    services.stop(BRIDGE_UNIT)
+    services.stop(BRIDGE)
     on_reason("the bridge is stopped, so that the board can be asked and written")
     try:
         write_stopped(place, wanted, running, on_reason)
-        services.start(BRIDGE_UNIT)
+        services.start(BRIDGE)
         await_bridge(place, need, services)
     except DeployError as error:
-        services.stop(BRIDGE_UNIT)
+        services.stop(BRIDGE)
         found = _write_back(place, running, on_reason, str(error))
-        services.start(BRIDGE_UNIT)
+        services.start(BRIDGE)
         raise DeployError(found) from error
     on_reason("the bridge runs again, and its board is the one that the release needs")
 
@@ -229,8 +228,8 @@ def await_bridge(place: Place, need: FirmwareNeed, services: Services) -> None:
     deadline = time.monotonic() + _LINK_LIMIT_S
     found = "it did not answer"
     while time.monotonic() < deadline:
-        if services.state(BRIDGE_UNIT) in ("failed", "inactive"):
-            raise DeployError(f"{BRIDGE_UNIT} did not stay up; `journalctl -u {BRIDGE_UNIT}` says why")
+        if services.state(BRIDGE).active in ("failed", "inactive"):
+            raise DeployError(f"{BRIDGE} did not stay up; `journalctl -u {BRIDGE}` says why")
         with contextlib.suppress(BridgeDownError):
             arm = ask_bridge(place.settings)
             if (reason := firmware_is_needed(need, arm)) is None:
