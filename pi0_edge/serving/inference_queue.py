@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 class InferenceQueue:
     """Runs functions in their turn."""
 
-    def __init__(self, waiting: int = WAITING, on_alive: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, waiting: int = WAITING, on_alive: Callable[[], object] | None = None) -> None:
         """Prepares a queue.
 
         Args:
@@ -36,7 +36,7 @@ class InferenceQueue:
         self._limit = waiting + 1
         self._places = threading.BoundedSemaphore(self._limit)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._on_alive = on_alive
+        self._on_alive = on_alive or (lambda: None)
         self._knocked: Future[object] | None = None
 
     def run(

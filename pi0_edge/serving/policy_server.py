@@ -50,7 +50,7 @@ class PolicyServer:
         allow_remote: bool = False,
         tls: Path | None = None,
         recorder: ObservationRecorder | None = None,
-        on_alive: Callable[[], object] = lambda: None,
+        on_alive: Callable[[], object] | None = None,
     ) -> None:
         """Prepares a server.
 
@@ -60,7 +60,7 @@ class PolicyServer:
             allow_remote: Whether an address beyond loopback is meant although no client shows a certificate.
             tls: Folder with authority, certificate and key: every client must show a certificate.
             recorder: Keeps the observations that are answered; None keeps none.
-            on_alive: Called in the thread of the inferences, after each of them and when the service is knocked at.
+            on_alive: Called in the thread of the inferences, after each of them and when `service` is knocked at.
 
         Raises:
             ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
@@ -105,10 +105,6 @@ class PolicyServer:
             raise ServingError(f"{error}: not a host of this machine, or taken; `ss -ltnp` names by what") from error
         self._server.set_health(serving=True)
         self._server.start()
-
-    def knock(self) -> None:
-        """Lets the thread of the inferences call `on_alive` once it comes to it."""
-        self.service.knock()
 
     def stop(self) -> None:
         """Refuses new calls, lets a running one finish for up to two seconds, and closes the port."""
@@ -173,7 +169,7 @@ def serve_policy(
             manager.ready(f"policy on {server.address}")
             on_ready(server.address)
             while not asked_to_stop.wait(manager.feed_every_s):
-                server.knock()
+                server.service.knock()
             manager.stopping("asked to stop")
         finally:
             server.stop()

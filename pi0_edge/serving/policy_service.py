@@ -50,7 +50,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         policy: Policy,
         recorder: ObservationRecorder | None = None,
         registry: CollectorRegistry | None = None,
-        on_alive: Callable[[], object] = lambda: None,
+        on_alive: Callable[[], object] | None = None,
     ) -> None:
         self.chunks = 0
         self._recorder = recorder
