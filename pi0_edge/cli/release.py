@@ -30,7 +30,8 @@ def sign(
         list[str] | None, typer.Option(help="Kind of computer that it may run on; may be repeated. Else any.")
     ] = None,
     sdk_range: Annotated[
-        str | None, typer.Option("--sdk", help='Versions of pi0-edge that run it; else its minor line, such as ">=0.1,<0.2".')
+        str | None,
+        typer.Option("--sdk", help='Versions of pi0-edge that run it; else its minor line, such as ">=0.1,<0.2".'),
     ] = None,
     firmware_image: Annotated[Path | None, typer.Option(help="Image for the microcontroller.")] = None,
     firmware_board: Annotated[str | None, typer.Option(help="Board that the image is for.")] = None,

@@ -69,11 +69,12 @@ def run_in_environment(environment: str, arguments: Sequence[str], *, limit_s: f
         ran = subprocess.run(
             argv, capture_output=True, text=True, timeout=limit_s, check=False, user=user, group=user, cwd="/"
         )
-        found = json.loads(ran.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired as error:
         raise DeployError(f"pi0-edge {arguments[0]} did not end within {limit_s:.0f} s") from error
     except (OSError, LookupError) as error:
         raise DeployError(f"pi0-edge {arguments[0]} does not run in {environment} ({error})") from error
+    try:
+        found = json.loads(ran.stdout.splitlines()[-1])
     except (ValueError, IndexError) as error:
         raise DeployError(
             f"pi0-edge {arguments[0]} in {environment} ended with {ran.returncode}: {ran.stderr[-500:]}"
