@@ -24,15 +24,17 @@ from typing import Any
 from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest_to_sign, write_checksums
-from pi0_edge.bundle.file_list import GATE_REPORT, NORM_STATS, TOKENIZERS, TRAINING_PROFILE, FileRecord
+from pi0_edge.bundle.file_list import GATE_REPORT, NORM_STATS, SELF_TEST, TOKENIZERS, TRAINING_PROFILE, FileRecord
 from pi0_edge.bundle.files import verify_files
 from pi0_edge.bundle.manifest import GateRecord, Manifest, parse_manifest
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors, parse_self_test
 from pi0_edge.bundle.shards import write_shards
 from pi0_edge.errors import BundleError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.norm_stats import save_norm_stats
 from pi0_edge.quant.schemes import Scheme
+from pi0_edge.robots import parse_robot
 from pi0_edge.synced_files import exchange_synced, make_folder_synced, sync_file, sync_folder, write_synced
 from pi0_edge.training_profile import TrainingProfile
 
@@ -51,6 +53,7 @@ def write_bundle(
     report_html: Path | None = None,
     calibration: Mapping[str, Any] | None = None,
     training_profile: TrainingProfile | None = None,
+    self_test: SelfTestVectors | None = None,
     private_key: Path | None = None,
     replace: bool = False,
 ) -> Manifest:
@@ -71,6 +74,7 @@ def write_bundle(
         report_html: The gate's report for people.
         calibration: What the activations were measured on.
         training_profile: What the training data looked like, for the mismatch guard.
+        self_test: Observations with the chunks of fp32, for the self-test on a robot.
         private_key: Signs the bundle, see `pi0_edge.bundle.keys`.
         replace: Whether a bundle that is there already may be replaced. Anything else in its place never is.
 
@@ -95,6 +99,11 @@ def write_bundle(
         if training_profile is not None:
             write_synced(partial / TRAINING_PROFILE, training_profile.to_bytes())
             small.append(TRAINING_PROFILE)
+        if self_test is not None:
+            content = self_test.to_bytes()
+            parse_self_test(content, config, parse_robot(processing.robot, "the robot"))
+            write_synced(partial / SELF_TEST, content)
+            small.append(SELF_TEST)
         files |= {name: _record(partial / name) for name in small}
         manifest = Manifest(
             config=config,

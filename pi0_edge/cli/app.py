@@ -40,6 +40,7 @@ from pi0_edge.cli.release import release
 from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
 from pi0_edge.cli.run import run
+from pi0_edge.cli.self_test import self_test
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
@@ -60,6 +61,7 @@ _COMMANDS = (
     quantize,
     export,
     verify,
+    self_test,
     record,
     train,
     serve,
@@ -84,7 +86,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 
 app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enable=False)
 for command in _COMMANDS:
-    app.command(command.__name__)(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
 app.add_typer(keys, name="keys")
