@@ -39,13 +39,12 @@ def run_self_test(
         DeployError: If it failed, with its reasons, or did not run.
     """
     settings = robot.settings
-    arguments = ["self-test", str(bundle), "--engine", settings.engine, "--json"]
+    runs = ("--engine", settings.engine) if server is None else ("--server", server)
+    arguments = ["self-test", str(bundle), *runs, "--json"]
     if "--accept-failed-gate" in settings.serve:
         arguments.append("--accept-failed-gate")
     if budget_ms is not None:
         arguments += ["--budget-ms", str(budget_ms), "--chunks", str(settings.self_test_chunks)]
-    if server is not None:
-        arguments += ["--server", server]
     found = run_in_environment(environment, arguments, limit_s=LIMIT_S)
     if "passed" not in found:
         raise DeployError(f"the self-test did not run: {found.get('error', found)}")
