@@ -16,10 +16,13 @@ A root counts as soon as its N.root.json is there, a release as soon as timestam
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from calendar import monthrange
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -159,6 +162,23 @@ class TrustFolder:
     def signers(self) -> list[CryptoSigner]:
         """The private keys that lie in the folder, one of an interrupted rotation (.pem.new) included."""
         return [load_signer(path) for path in sorted(self.keys.glob("*.pem*"))]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, so that two commands never sign the same version.
+
+        Raises:
+            DeployError: If it is no trust folder.
+        """
+        try:
+            file = (self.path / "trust.json").open("rb")
+        except OSError as error:
+            raise DeployError(
+                f"{self.path} is no trust folder ({error.strerror}: {error.filename}); make one with `pi0-edge keys init`"
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a metadata file in its place, whole."""

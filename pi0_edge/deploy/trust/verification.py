@@ -116,23 +116,22 @@ def verify_release(
         raise TrustError(
             f"this robot trusts no keys yet, {provisioned} is missing; run `pi0-edge robot provision` for it"
         )
-    reference, time_reason = reference_time(time.time() if clock is None else clock, committed_at)
+    now = time.time() if clock is None else clock
     _check_beginning(staged, trusted)
     try:
         with tempfile.TemporaryDirectory(prefix="pi0-edge-tuf-") as scratch:
-            found, release, targets = _verify(staged, trusted, Path(scratch), reference, sequence_floor)
+            return _verify(staged, trusted, Path(scratch), reference_time(now, committed_at), sequence_floor)
     except OSError as error:
         raise TrustError(f"the release cannot be verified here ({error.strerror}: {error.filename})") from error
-    return VerifiedRelease(release, targets, (time_reason, *_reasons(found, release, targets, sequence_floor)))
 
 
 def _verify(
-    staged: Path, trusted: Path, client: Path, reference: datetime, sequence_floor: int
-) -> tuple[Verified, Release, dict[str, FileRecord]]:
+    staged: Path, trusted: Path, client: Path, moment: tuple[datetime, str], sequence_floor: int
+) -> VerifiedRelease:
     _copy(trusted, client)
     try:
         root = (trusted / PROVISIONED).read_bytes()
-        found = refresh(client, root, lambda name: _metadata(staged, name), reference)
+        found = refresh(client, root, lambda name: _metadata(staged, name), *moment)
     finally:
         _keep_roots(client, trusted)
     _check_same(staged, client, found)
@@ -141,7 +140,7 @@ def _verify(
     check_manifest(staged / BUNDLE_FOLDER, found.targets, release)
     for name in _NEWEST:
         _keep(trusted / name, (client / name).read_bytes())
-    return found, release, targets
+    return VerifiedRelease(release, targets, (moment[1], *_reasons(found, release, targets, sequence_floor)))
 
 
 def _known_roots(trusted: Path) -> Iterator[bytes]:
