@@ -47,6 +47,7 @@ from pi0_edge.ptq.training_episodes import training_profile_of
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, GateVerdict, Thresholds
 from pi0_edge.quant import QuantizationReport, Scheme
 from pi0_edge.quant.scheme_files import load_scheme, save_scheme
+from pi0_edge.synced_files import save_synced
 from pi0_edge.training_profile import TrainingProfile, load_training_profile
 
 LEAST_HELD_OUT = 4
@@ -125,7 +126,7 @@ class QuantizedPolicy:
             ConfigError: If the name ends otherwise, or its folder does not exist.
         """
         check_output_path("path", path, (".html",))
-        Path(path).write_text(self.report_html())
+        save_synced(Path(path), self.report_html().encode())
 
     def write_bundle(self, folder: str | Path, private_key: str | Path | None = None, replace: bool = False) -> None:
         """Writes policy, verdict and report as a bundle, whatever the verdict; the same inputs give the same bytes.
