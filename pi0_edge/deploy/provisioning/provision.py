@@ -25,6 +25,7 @@ from pi0_edge.progress import ProgressCallback
 
 SDK_WAITING = "/opt/pi0-edge/waiting"
 POLICY_WATCHDOG = "/etc/systemd/system/pi0-edge-policy.service.d/watchdog.conf"
+SERVICE_USER = "pi0-edge"
 BRIDGE_UNITS = ("pi0-edge-bridge.service", "pi0-edge-run.service")
 
 _UNPACK = """set -eu
@@ -104,7 +105,8 @@ def provision(
         if request.sdk_folder is not None:
             environment = _install_sdk(connection, request.sdk_folder, on_reason, on_progress)
             settings = dataclasses.replace(settings, environment=environment)
-        _check_environment(connection, settings.environment, on_reason)
+        version = _check_environment(connection, settings.environment)
+        on_reason(f"SDK environment: {settings.environment}, pi0-edge {version}")
         files = {**unit_files(), ROBOT_JSON: settings.to_bytes()}
         if root is not None:
             files[TRUSTED_ROOT] = root
@@ -114,6 +116,7 @@ def provision(
         disable = [] if settings.bridge is not None else [unit for unit in BRIDGE_UNITS if unit in enable]
         tar = make_tar(files, [line], [unit for unit in enable if unit not in disable], disable)
         changes = tuple(_run_as_root(connection, _UNPACK, tar, on_reason))
+        _check_access(connection, settings.environment)
         on_reason("all was right already" if not changes else f"done: {len(changes)} changes")
     return Provisioned(settings, changes)
 
@@ -128,7 +131,7 @@ def _settings(found: Survey, request: ProvisionRequest) -> RobotSettings:
     missing = [f"--{name}" for name in ("robot", "environment") if name not in values]
     if missing:
         raise DeployError(f"{found.name} is provisioned for the first time: {' and '.join(missing)} must be given")
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return RobotSettings(**plain)
 
 
@@ -167,36 +170,41 @@ def _install_sdk(
     names = ["requirements.txt", *wheels]
     total = sum((folder / name).stat().st_size for name in names)
     on_reason(f"SDK: {len(wheels)} wheels, {megabytes(total)}")
-    _as_root(connection, f"install -d -m 700 {SDK_WAITING}")
+    _run_as_root(connection, f"install -d -m 700 {SDK_WAITING}")
     meter = TransferMeter(total, on_progress)
     send_files(connection, folder, names, SDK_WAITING, as_root=True, on_bytes=meter.at)
-    code = f"cd / && PYTHONPATH={SDK_WAITING}/{quoted(own)} python3 -m pi0_edge.deploy.installer.environments {SDK_WAITING}"
-    said = _as_root(connection, f"{code} && rm -rf {SDK_WAITING}", on_reason)
-    return last_line(said)
+    python = f"env PYTHONPATH={SDK_WAITING}/{own} python3 -m pi0_edge.deploy.installer.environments {SDK_WAITING}"
+    script = f"set -e; cd /; mkdir -p /run/pi0-edge; flock -w 60 /run/pi0-edge/installer.lock {python} 2>&1"
+    lines = _run_as_root(connection, f"{script}; rm -rf {SDK_WAITING}", b"", on_reason)
+    return lines[-1]
 
 
-def _check_environment(connection: Connection, environment: str, on_reason: Callable[[str], object]) -> None:
+def _check_environment(connection: Connection, environment: str) -> str:
+    """The version of pi0-edge in an environment."""
     code = "import pi0_edge.deploy.installer, importlib.metadata as m; print(m.version('pi0-edge'))"
-    ran = connection.run(quoted(f"{environment}/bin/python", "-c", code), timeout_s=120)
-    if ran.returncode:
-        why = last_line(ran.stderr.decode(errors="replace"))
+    try:
+        return _run_as_root(connection, quoted(f"{environment}/bin/python", "-c", code))[-1]
+    except DeployError as error:
         raise DeployError(
-            f"{environment} on {connection.host} is no SDK environment ({why}); give one with --environment, or its "
+            f"{environment} on {connection.host} is no SDK environment ({error}); give one with --environment, or its "
             "wheels with --sdk-folder"
-        )
-    on_reason(f"SDK environment: {environment}, pi0-edge {last_line(ran.stdout.decode())}")
+        ) from error
 
 
-def _as_root(connection: Connection, command: str, on_reason: Callable[[str], object] = lambda reason: None) -> str:
-    return "\n".join(_run_as_root(connection, command, b"", lambda reason: None, on_reason))
+def _check_access(connection: Connection, environment: str) -> None:
+    """The services run as an account of their own."""
+    python = f"{environment}/bin/python"
+    try:
+        _run_as_root(connection, quoted("runuser", "-u", SERVICE_USER, "--", python, "-c", "import pi0_edge"))
+    except DeployError as error:
+        raise DeployError(
+            f"the account {SERVICE_USER} on {connection.host} cannot use {environment} ({error}); an environment in a "
+            "home folder is closed to it: use --sdk-folder, or another place"
+        ) from error
 
 
 def _run_as_root(
-    connection: Connection,
-    script: str,
-    stdin: bytes,
-    on_line: Callable[[str], object],
-    on_error_line: Callable[[str], object] = lambda line: None,
+    connection: Connection, script: str, stdin: bytes = b"", on_line: Callable[[str], object] = lambda line: None
 ) -> list[str]:
     """Runs a script of the shell as root; what it prints, line by line as it comes."""
     command = f'if [ "$(id -u)" = 0 ]; then exec sh -c {quoted(script)}; else exec sudo -n sh -c {quoted(script)}; fi'
@@ -210,13 +218,12 @@ def _run_as_root(
             lines.append(line.decode(errors="replace").rstrip())
             on_line(lines[-1])
         said = cast(BinaryIO, process.stderr).read().decode(errors="replace")
-        for line in said.splitlines():
-            on_error_line(line)
     except OSError as error:
         process.terminate()
         raise LinkLostError(f"the link to {connection.host} was lost ({error}); run the command again") from error
     if process.wait() == 255 and not connection.is_alive():
         raise LinkLostError(f"the link to {connection.host} was lost ({connection.why_lost()}); run the command again")
     if process.returncode:
-        raise DeployError(f"provisioning {connection.host} stopped: {last_line(said)} (after: {lines[-1:]})")
+        why = last_line(said) or last_line("\n".join(lines)) or f"exit code {process.returncode}"
+        raise DeployError(f"a step on {connection.host} failed: {why}")
     return lines

@@ -34,7 +34,7 @@ make_account() { # NAME HOME SHELL COMMENT
 
 # Accounts. The forced command needs a shell that is one; without a password and without a key nobody gets it.
 make_account $service /nonexistent /usr/sbin/nologin "pi0-edge services"
-make_account $account /var/lib/$account /bin/sh "pi0-edge: receives releases"
+make_account $account /var/lib/$account /bin/sh "pi0-edge receives releases"
 for group in dialout video render i2c; do
     if getent group $group >/dev/null && ! id -nG $service | tr ' ' '\n' | grep -qx $group; then
         usermod -aG $group $service
@@ -59,6 +59,7 @@ if [ "$(readlink /usr/lib/pi0-edge 2>/dev/null)" != "pi0-edge-$version" ]; then
     rm -rf "/usr/lib/pi0-edge-$version" /usr/lib/.pi0-edge.new
     cp -R "$given/launcher" "/usr/lib/pi0-edge-$version"
     chown -R root:root "/usr/lib/pi0-edge-$version"
+    chmod -R u=rwX,go=rX "/usr/lib/pi0-edge-$version"
     find "/usr/lib/pi0-edge-$version" -type f -exec sync {} +
     ln -s "pi0-edge-$version" /usr/lib/.pi0-edge.new
     mv -T -f /usr/lib/.pi0-edge.new /usr/lib/pi0-edge
@@ -72,7 +73,8 @@ fi
 # Units, rules, settings: given/files is laid out as /.
 (cd "$given/files" && find . -type f) | sed 's/^\.//' | sort >"$given/list"
 while read -r file; do
-    if put "$given/files$file" "$file" 644; then changed=1; fi
+    put "$given/files$file" "$file" 644 || continue
+    case $file in /etc/systemd/* | /etc/udev/*) changed=1 ;; esac
 done <"$given/list"
 
 # Keys: one line for each workstation; those of others stay.

@@ -68,7 +68,7 @@ def survey(connection: Connection) -> Survey:
 
     Raises:
         LinkLostError: If the connection is lost.
-        DeployError: If the account is not root's and cannot be, or something is missing that provisioning does not bring.
+        DeployError: If the account is not root's and cannot be, or something is missing.
     """
     ran = connection.run("sh", _SURVEY.encode(), timeout_s=60)
     found: dict[str, str] = {}
@@ -109,7 +109,8 @@ def _require(host: str, found: Mapping[str, str], programs: set[str]) -> None:
     if rsync_version(found["rsync"]) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise DeployError(
-            f"{host} has {found['rsync']!r}, expected {wanted} or newer; on the robot: apt-get install --only-upgrade rsync"
+            f"{host} has {found['rsync']!r}, expected {wanted} or newer; on the robot: apt-get update && "
+            "apt-get install rsync"
         )
 
 

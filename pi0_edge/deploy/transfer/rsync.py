@@ -175,13 +175,15 @@ def _judge(code: int, said: str, connection: Connection | None) -> None:
     """Raises what the end of rsync means."""
     if code == 0:
         return
-    words = [line for line in said.splitlines() if line.strip() and not line.startswith("rsync error:")]
+    empty = ("rsync error:", "rsync: connection unexpectedly closed")  # what follows from the reason
+    words = [line for line in said.splitlines() if line.strip() and not line.startswith(empty)]
     reason = last_line("\n".join(words)) or last_line(said) or f"rsync ended with {code}"
     if connection is not None and not connection.is_alive():
         raise LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
     if "Another instance of rrsync" in said:
         raise RobotBusyError("another session sends files to this robot; wait for its end")
-    refused = next((line for line in words if "rrsync error" in line or "not found" in line), None)
+    refusals = ("rrsync error", "not found", "can't open file", "error: ")
+    refused = next((line for line in words if any(word in line for word in refusals)), None)
     if refused is not None:
         raise DeployError(f"the robot refuses rsync: {refused}; `pi0-edge robot provision` sets it up")
     where = "the robot" if connection is None else connection.host
