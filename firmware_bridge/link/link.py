@@ -94,6 +94,7 @@ class FirmwareLink:
         self._measured: Measured | None = None
         self._health: Health | None = None
         self._last_pong = 0.0
+        self._problem = ""
         self._read_at = self._beat_at = 0.0
         self._estop_wanted = False
         self._replies: dict[int, queue.SimpleQueue[CommandReply]] = {}  # of commands that wait, by nonce
@@ -133,6 +134,11 @@ class FirmwareLink:
         """Whether the firmware answered a ping recently."""
         clock = self._clock
         return self._session is not None and clock is not None and clock.ready and not self._silent
+
+    @property
+    def problem(self) -> str:
+        """Why the link is down, as the last attempt to restore it found; empty while it is up."""
+        return "" if self.up else self._problem or f"the firmware on {self._port} has not answered a ping recently"
 
     @property
     def idle_s(self) -> float:
@@ -235,6 +241,7 @@ class FirmwareLink:
             session.close()
             raise
         self._telemetry = self._measured = self._health = None
+        self._problem = ""
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
         self._last_pong = time.monotonic()
@@ -253,6 +260,7 @@ class FirmwareLink:
                 self._read_session()
             except BridgeError as error:
                 logger.warning("link lost: %s", error)
+                self._problem = str(error)
                 self._drop_session()
                 self._stop.wait(_REOPEN_S)
 

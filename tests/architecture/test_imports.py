@@ -68,6 +68,7 @@ ALLOWED = {
         "pi0_edge.training_profile",
     ],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.board", "pi0_edge.bundle", "pi0_edge.protos"],
+    "pi0_edge.self_test": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.ptq", "pi0_edge.quant", "pi0_edge.serving"],
     "pi0_edge.certificates": ["pi0_edge.protos"],
     "pi0_edge.cameras": [],
     "pi0_edge.run": [
@@ -112,6 +113,7 @@ FORBIDDEN = {
     "pi0_edge.deploy": {"torch", "numpy", "serial", "mujoco"},
     "pi0_edge.run": {"serial", "mujoco"},
     "pi0_edge.serving": {"serial", "mujoco"},
+    "pi0_edge.self_test": {"serial", "mujoco"},
 }
 """Third-party packages that a place does without: it runs where they are missing, or they are not its subject."""
 
