@@ -15,6 +15,8 @@ from tuf.api.metadata import Metadata
 from pi0_edge.deploy.trust import rotate_key
 from pi0_edge.errors import TrustError
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 FILES = [
     "metadata/1.root.json",
     "metadata/2.root.json",

@@ -16,6 +16,8 @@ from pi0_edge.deploy.trust import rotate_key, trust_root, verify_release
 from pi0_edge.deploy.trust.keys import load_signer
 from pi0_edge.errors import TrustError
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 FILES = ["metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.targets.json", "bundle/manifest.json"]
 
 

@@ -23,6 +23,8 @@ from pi0_edge.deploy.trust.trust_folder import later
 from pi0_edge.errors import BundleError, DeployError, TrustError
 from pi0_edge.protos.serial_link import VERSION
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
