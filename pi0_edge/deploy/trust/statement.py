@@ -87,6 +87,10 @@ def make_statement(manifest: bytes, sequence: int, options: StatementOptions, si
     plain = parse_json_object(manifest, "the manifest", BundleError)
     if not options.accept_failed_gate:
         _check_gate(plain)
+    if sequence < 1:
+        raise DeployError(
+            f"the sequence {sequence} is not possible; the first release has 1, and every other a higher one"
+        )
     if not options.hardware or not all(options.hardware):
         raise DeployError("no hardware is named; leave the option out where any computer may run the release")
     return Release(

@@ -21,8 +21,8 @@ FILES = [
     "metadata/1.root.json",
     "metadata/2.root.json",
     "metadata/timestamp.json",
-    "metadata/2.snapshot.json",
-    "metadata/2.targets.json",
+    "metadata/6.snapshot.json",
+    "metadata/6.targets.json",
     "bundle/manifest.json",
 ]
 
