@@ -155,6 +155,8 @@ class RobotContainer:
         paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages LD_LIBRARY_PATH={INSIDE}/python/lib"
         paths += " PYTHONDONTWRITEBYTECODE=1"
         python = f'#!/bin/sh\n{paths} exec {INSIDE}/python/bin/python{sys.version_info[0]} "$@"\n'
+        library = f"{INSIDE}/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+        self.run(f"mkdir -p {library} && ln -sfn {INSIDE}/packages {library}/site-packages")
         command = f"mkdir -p {INSIDE}/bin && cat > {INSIDE}/bin/python && chmod 755 {INSIDE}/bin/python"
         self.run(command, stdin=python)
         return INSIDE
