@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,20 @@ from pathlib import Path
 
 from pi0_edge.deploy.installer.arm import ArmState, BridgeDownError, ask_board, ask_bridge, check_held, read_arm
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S, firmware_command, run_firmware_command
-from pi0_edge.deploy.installer.services import Services
+from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.deploy.release import FirmwareNeed
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION
 from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 
-BRIDGE_UNIT = "pi0-edge-bridge.service"
 _STOP_LIMIT_S = 2.5  # no joint table lets an arm take longer than 2 s to stop
 _START_LIMIT_S = 20.0  # of a board that was written, until it answers
 _LINK_LIMIT_S = 30.0  # of the bridge, until its link is up
 _POLL_S = 0.3
+_RESTARTS = 3  # of the bridge by systemd, after which it will not come up
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Firmware:
 
 
 NO_FIRMWARE = Firmware(None)
-ROBOT = Layout()
 
 
 @dataclass(frozen=True)
@@ -131,68 +130,70 @@ def check_firmware(settings: RobotSettings, wanted: Firmware, running: Firmware,
 
 
 def write_firmware(
-    settings: RobotSettings,
-    image: Path | None,
-    need: FirmwareNeed,
-    services: Services,
-    on_reason: Callable[[str], object],
-    *,
-    running: Firmware = NO_FIRMWARE,
-    layout: Layout = ROBOT,
-    python: str = sys.executable,
-    command_limit_s: float = COMMAND_LIMIT_S,
-) -> None:
+    place: Place, wanted: Firmware, running: Firmware, services: Services, on_reason: Callable[[str], object]
+) -> str | None:
     """Makes the board run what a release needs. Run again, it goes on where a power cut ended it.
 
-    The bridge is stopped meanwhile, and started again as its unit starts it: begin the trial of the release before, so
-    that it is the bridge of that release. After an error, end the trial and restart the bridge.
+    Where the board is written, the bridge stays stopped: it is started by the trial, as that of the release.
 
     Args:
-        settings: Of the robot.
-        image: Of the release that is to run; None where it has none.
-        need: Of that release.
+        place: Where the board is.
+        wanted: Of the release that is to run.
+        running: Of the release that runs now, to write back where the new image does not come to run.
         services: Of the robot's computer.
         on_reason: Is called with each decision.
-        running: Of the release that runs now, to write back where the new image does not come to run.
-        layout: Of the robot's disk.
-        python: Interpreter of the SDK environment of the new release.
-        command_limit_s: Longest time that writing an image may take.
+
+    Returns:
+        What was written and why; None where the board runs what is needed, or nothing is.
 
     Raises:
         DeployError: If the arm is not held, or the board does not come to run what is needed; says what it runs now.
+            The bridge then runs again.
     """
-    if settings.bridge is None:
-        return
-    place = Place(settings, layout, python, command_limit_s)
-    wanted = Firmware(need, image)
-    _check_through_bridge(place, wanted, running, on_reason)
-    services.stop(BRIDGE_UNIT)
+    if place.settings.bridge is None or wanted.need is None:
+        return None
+    if not is_half_written(place.layout) and _is_right(place, wanted, running, on_reason):
+        return None
+    services.stop(BRIDGE)
     on_reason("the bridge is stopped, so that the board can be asked and written")
     try:
-        write_stopped(place, wanted, running, on_reason)
-        services.start(BRIDGE_UNIT)
-        await_bridge(place, need, services)
+        return write_stopped(place, wanted, running, on_reason)
     except DeployError as error:
-        services.stop(BRIDGE_UNIT)
         found = _write_back(place, running, on_reason, str(error))
-        services.start(BRIDGE_UNIT)
+        services.start(BRIDGE)
         raise DeployError(found) from error
-    on_reason("the bridge runs again, and its board is the one that the release needs")
 
 
-def _check_through_bridge(
-    place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]
-) -> None:
-    """Refuses before the bridge is stopped what can be refused then."""
+def check_firmware_now(place: Place, wanted: Firmware, running: Firmware) -> str:
+    """Whether `write_firmware` would refuse; changes nothing.
+
+    Returns:
+        What is to be done, in words.
+
+    Raises:
+        DeployError: If it would.
+    """
     try:
         arm = read_arm(place.settings, place.python)
     except DeployError:
-        if is_half_written(place.layout):
-            return  # a board without firmware is silent
+        if is_half_written(place.layout) and wanted.image is not None:
+            return "the microcontroller does not answer, because writing it was cut off: it is written again"
         raise
-    if arm is not None and arm.link_up:
-        check_firmware(place.settings, wanted, running, arm)
-        on_reason(check_held(arm))
+    reason = check_firmware(place.settings, wanted, running, arm)
+    if reason is not None:
+        return f"{reason}: its image is written after the self-test"
+    asks = wanted.need is not None and arm is not None
+    return "the microcontroller runs what the release needs" if asks else "nothing is asked of a microcontroller"
+
+
+def _is_right(place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]) -> bool:
+    """Whether the board runs what is needed; else refuses, before the bridge is stopped, what can be refused then."""
+    arm = read_arm(place.settings, place.python)
+    if arm is None or not arm.link_up:
+        return arm is None
+    reason = check_firmware(place.settings, wanted, running, arm)
+    on_reason("the board runs what the release needs" if reason is None else check_held(arm))
+    return reason is None
 
 
 def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]) -> str | None:
@@ -220,7 +221,7 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
     return f"{reason}; {_write(place, wanted, on_reason)}"
 
 
-def await_bridge(place: Place, need: FirmwareNeed, services: Services) -> None:
+def await_bridge(robot: Robot, need: FirmwareNeed | None) -> None:
     """Waits until the bridge has a link to a board that runs what is needed.
 
     Raises:
@@ -229,15 +230,17 @@ def await_bridge(place: Place, need: FirmwareNeed, services: Services) -> None:
     deadline = time.monotonic() + _LINK_LIMIT_S
     found = "it did not answer"
     while time.monotonic() < deadline:
-        if services.state(BRIDGE_UNIT) in ("failed", "inactive"):
-            raise DeployError(f"{BRIDGE_UNIT} did not stay up; `journalctl -u {BRIDGE_UNIT}` says why")
+        state = robot.services.state(BRIDGE)
+        if state.active == "failed" or state.restarts >= _RESTARTS:
+            raise DeployError(f"{BRIDGE} does not stay up: {state.reason}; `journalctl -u {BRIDGE}` says more")
         with contextlib.suppress(BridgeDownError):
-            arm = ask_bridge(place.settings)
-            if (reason := firmware_is_needed(need, arm)) is None:
-                return
+            arm = ask_bridge(robot.settings)
+            reason = firmware_is_needed(need, arm)
             if arm.link_up:
+                if reason is None:
+                    return
                 raise DeployError(f"the bridge has another robot than the release: {reason}")
-            found = reason
+            found = arm.problem
         time.sleep(_POLL_S)
     raise DeployError(f"the link of the bridge was not up within {_LINK_LIMIT_S:.0f} s: {found}")
 

@@ -10,9 +10,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from pi0_edge.board.readings import available_memory
-from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.arm import require_held
 from pi0_edge.deploy.installer.environments import environment_version, find_environment, install_environment
-from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
+from pi0_edge.deploy.installer.firmware_slot import check_firmware_of, start_stopped_bridge, update_firmware
 from pi0_edge.deploy.installer.offer import verified_offer
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_in_environment, run_self_test
@@ -20,7 +20,7 @@ from pi0_edge.deploy.installer.taking import take_release
 from pi0_edge.deploy.installer.trial import commit_trial, try_release
 from pi0_edge.deploy.launcher.services import POLICY
 from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
-from pi0_edge.deploy.release import FIRMWARE_TARGET, SDK_FOLDER, SDK_TARGET, Release
+from pi0_edge.deploy.release import SDK_FOLDER, SDK_TARGET, Release
 from pi0_edge.errors import DeployError
 
 _DOCTOR_LIMIT_S = 300.0
@@ -53,11 +53,16 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         folder = take_release(robot, verified)
         shutil.rmtree(robot.layout.staging / manifest_sha256, ignore_errors=True)
         environment = _environment(robot, release, folder)
+        slot = Slot(release.id, release.sequence, str(environment))
+        check_firmware_of(robot, slot)
         _examine(robot, environment)
         found = _test(robot, folder / "bundle", str(environment), budget_ms)
-        _update_firmware(robot, release, folder)
-        slot = Slot(release.id, release.sequence, str(environment))
-        proof = try_release(robot, release, slot, budget_ms)
+        update_firmware(robot, slot)
+        try:
+            proof = try_release(robot, release, slot, budget_ms)
+        except DeployError:
+            start_stopped_bridge(robot)
+            raise
     if not commit:
         robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
         return _result("trial", release, found)
@@ -118,21 +123,6 @@ def _test(robot: Robot, bundle: Path, environment: str, budget_ms: float | None)
     finally:
         if stopped:
             robot.services.start(POLICY)
-
-
-def _update_firmware(robot: Robot, release: Release, folder: Path) -> None:
-    """Brings the microcontroller to what the release needs."""
-    reason = firmware_is_needed(release.firmware, read_arm(robot.settings))
-    if reason is None or release.firmware is None:
-        robot.tell("firmware: the microcontroller runs what the release needs")
-        return
-    image = folder / FIRMWARE_TARGET
-    if not image.is_file():
-        raise DeployError(f"{reason}, and the release carries no image; sign it with --firmware-image")
-    current = read_slots(robot.layout).current
-    before = None if current is None else robot.layout.release(current.release) / FIRMWARE_TARGET
-    robot.record("firmware", reason, release)
-    write_firmware(robot, image, release.firmware, before if before is not None and before.is_file() else None)
 
 
 def _result(state: str, release: Release, found: dict[str, Any] | None) -> dict[str, Any]:

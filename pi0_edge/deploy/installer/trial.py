@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 
 from pi0_edge.deploy.installer.arm import require_held
+from pi0_edge.deploy.installer.firmware import await_bridge
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_self_test
+from pi0_edge.deploy.launcher.bridge import restart_bridge
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import (
     Slot,
@@ -48,6 +50,9 @@ def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | N
     robot.record("trial", "the service starts with this release; a power cut ends it", release)
     try:
         robot.services.start(TRIAL_END)
+        if restart_bridge(robot.layout, robot.services, read_slots(robot.layout).current, slot):
+            await_bridge(robot, release.firmware)
+            robot.tell("the bridge of this release runs, and its board answers")
         robot.services.restart(POLICY)
         _await_ready(robot, slot)
         begun = robot.services.state(POLICY)
@@ -78,6 +83,7 @@ def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
         end_trial(robot.layout)
     robot.record("trial ended", reason, release)
     robot.services.stop(TRIAL_END)
+    restart_bridge(robot.layout, robot.services, trial, read_slots(robot.layout).current)
     if read_slots(robot.layout).current is None:
         robot.services.stop(POLICY)
     else:

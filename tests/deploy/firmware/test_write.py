@@ -4,6 +4,7 @@ back."""
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +19,19 @@ from firmware_bridge.client import BridgeClient
 from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.firmware import (
-    BRIDGE_UNIT,
     NO_FIRMWARE,
     Firmware,
+    Place,
+    await_bridge,
     check_firmware,
+    check_firmware_now,
     firmware_is_needed,
     is_half_written,
     write_firmware,
 )
+from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.launcher.services import BRIDGE
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import State
@@ -63,9 +68,10 @@ def settings(board: FlashableBoard) -> RobotSettings:
 def unit(board: FlashableBoard, settings: RobotSettings, tmp_path: Path) -> Iterator[BridgeUnit]:
     """The bridge of the release that runs."""
     unit = BridgeUnit(board.port, settings.bridge or "", "aloha", tmp_path / "bridge.log")
-    unit.start(BRIDGE_UNIT)
+    unit.start(BRIDGE)
+    unit.await_ready()
     yield unit
-    unit.stop(BRIDGE_UNIT)
+    unit.stop(BRIDGE)
 
 
 @pytest.fixture
@@ -93,27 +99,21 @@ class Flash:
         self.reasons: list[str] = []
         self.limit_s = 30.0
 
-    def __call__(self, image: Path | None = None) -> None:
-        assert self.so101.need is not None
-        self.unit.robot = "so101"  # the trial of the release has begun
-        try:
-            write_firmware(
-                self.settings,
-                image or self.so101.image,
-                self.so101.need,
-                self.unit,
-                self.reasons.append,
-                running=self.aloha,
-                layout=self.layout,
-                command_limit_s=self.limit_s,
-            )
-        except DeployError:
-            self.unit.robot = "aloha"  # the trial ends
-            self.unit.restart(BRIDGE_UNIT)
-            raise
+    @property
+    def place(self) -> Place:
+        return Place(self.settings, self.layout, sys.executable, self.limit_s)
+
+    def __call__(self) -> str | None:
+        """Writes it, and starts the bridge of the release, as its trial does."""
+        written = write_firmware(self.place, self.so101, self.aloha, self.unit, self.reasons.append)
+        self.unit.robot = "so101"
+        self.unit.start(BRIDGE)
+        await_bridge(Robot(self.layout, self.settings, self.unit), self.so101.need)
+        return written
 
     def runs(self, firmware: Firmware) -> bool:
         """Whether the bridge is up with a board that runs this firmware."""
+        self.unit.await_ready()
         arm = read_arm(self.settings)
         assert arm is not None and arm.told_by == "bridge", arm
         return firmware_is_needed(firmware.need, arm) is None
@@ -125,19 +125,22 @@ def flash(settings: RobotSettings, unit: BridgeUnit, layout: Layout, so101: Firm
 
 
 def test_the_board_is_written_and_the_bridge_of_the_new_release_runs(flash: Flash, board: FlashableBoard) -> None:
-    flash()
+    assert "needs 0x2e0041f9" in check_firmware_now(flash.place, flash.so101, flash.aloha)
+    assert "needs 0x2e0041f9" in (flash() or "")
     assert flash.runs(flash.so101)
     assert not is_half_written(flash.layout)
     assert flash.unit.calls == ["start", "stop", "start"]
+    assert "runs what the release needs" in check_firmware_now(flash.place, flash.so101, flash.aloha)
     assert any("the arm is held: DISARMED, says the bridge" in reason for reason in flash.reasons)
     assert any("the board holds joint table 0x9428b2ba, the release needs 0x2e0041f9" in r for r in flash.reasons)
-    flash()  # again: nothing is written
+    assert flash() is None  # again: nothing is written, and the bridge runs on
+    assert flash.unit.calls[3:] == ["start"]
     assert len(board.writes) == 1
     assert flash.runs(flash.so101)
 
 
 def test_a_bridge_that_does_not_run_needs_no_person(flash: Flash) -> None:
-    flash.unit.stop(BRIDGE_UNIT)
+    flash.unit.stop(BRIDGE)
     flash()
     assert any("the arm is held: DISARMED, says the board" in reason for reason in flash.reasons)
     assert flash.runs(flash.so101)
@@ -157,15 +160,7 @@ def test_an_arm_that_is_armed_or_plays_is_left_alone(flash: Flash, board: Flasha
             with pytest.raises(DeployError, match=f"the arm is {state} and client 'policy' holds it; end that client"):
                 require_held(flash.settings)
             with pytest.raises(DeployError, match="client 'policy' holds it"):
-                write_firmware(
-                    flash.settings,
-                    flash.so101.image,
-                    flash.so101.need or pytest.fail("no need"),
-                    flash.unit,
-                    flash.reasons.append,
-                    running=flash.aloha,
-                    layout=flash.layout,
-                )
+                flash()
             assert client.status().state in (State.RUNNING, State.ARMED, State.STARVED, State.SAFE)
     assert board.writes == []
     assert flash.unit.calls == ["start"]
@@ -186,8 +181,9 @@ def test_a_write_that_fails_brings_the_old_image_back(flash: Flash, board: Flash
 
 def test_an_image_of_another_robot_is_taken_back(flash: Flash, board: FlashableBoard, aloha_image: Path) -> None:
     """The release says so101 and carries an image with the joints of ALOHA."""
+    flash.so101 = Firmware(flash.so101.need, aloha_image)
     with pytest.raises(DeployError, match="after the image was written, the board holds joint table 0x9428b2ba"):
-        flash(aloha_image)
+        flash()
     assert flash.runs(flash.aloha)
     assert not is_half_written(flash.layout)
 
@@ -195,28 +191,23 @@ def test_an_image_of_another_robot_is_taken_back(flash: Flash, board: FlashableB
 def test_an_image_that_is_no_firmware_is_taken_back(flash: Flash, board: FlashableBoard, tmp_path: Path) -> None:
     junk = tmp_path / "junk.bin"
     junk.write_bytes(bytes(4096))
+    flash.so101 = Firmware(flash.so101.need, junk)
     with pytest.raises(DeployError, match="written back and runs"):
-        flash(junk)
+        flash()
     assert board.writes == [junk, flash.aloha.image]
     assert flash.runs(flash.aloha)
 
 
-def test_a_bridge_with_another_robot_than_the_release_is_taken_back(flash: Flash, board: FlashableBoard) -> None:
+def test_a_bridge_with_another_robot_than_the_release_is_an_error(flash: Flash, board: FlashableBoard) -> None:
     """The board was written, and the bridge that starts is still that of aloha."""
-    assert flash.so101.need is not None
-    with pytest.raises(DeployError, match=r"pi0-edge-bridge.service did not stay up.*written back and runs"):
-        write_firmware(
-            flash.settings,
-            flash.so101.image,
-            flash.so101.need,
-            flash.unit,
-            flash.reasons.append,
-            running=flash.aloha,
-            layout=flash.layout,
-        )
+    robot = Robot(flash.layout, flash.settings, flash.unit)
+    with pytest.raises(DeployError, match="the bridge has another robot than the release: the board holds joint table"):
+        await_bridge(robot, flash.so101.need)
+    write_firmware(flash.place, flash.so101, flash.aloha, flash.unit, flash.reasons.append)
+    flash.unit.start(BRIDGE)
+    with pytest.raises(DeployError, match=r"pi0-edge-bridge\.service does not stay up: it ended with exit code 1"):
+        await_bridge(robot, flash.so101.need)
     assert "the firmware drives 6 joints, robot 'aloha' has 14" in flash.unit.log
-    assert board.writes == [flash.so101.image, flash.aloha.image]
-    assert flash.runs(flash.aloha)
 
 
 class PowerCutError(Exception):
@@ -235,6 +226,7 @@ def test_a_power_cut_between_writing_and_starting_the_bridge(
     with pytest.raises(PowerCutError):
         flash()
     monkeypatch.setattr(flash.unit, "start", start)
+    assert not is_half_written(flash.layout)
     arm = read_arm(flash.settings)
     assert arm is not None and arm.told_by == "board"
     flash()
@@ -266,7 +258,7 @@ def test_a_silent_board_that_nobody_wrote_is_not_written(flash: Flash, board: Fl
     board.fail_next("half")
     with pytest.raises(DeployError):
         board.write(Path("other.bin"))
-    flash.unit.stop(BRIDGE_UNIT)
+    flash.unit.stop(BRIDGE)
     with pytest.raises(DeployError, match="the board itself was asked, too: the port is silent"):
         flash()
     assert len(board.writes) == 1
@@ -313,5 +305,7 @@ def test_a_robot_without_a_bridge_has_no_arm(flash: Flash) -> None:
     assert read_arm(alone) is None
     assert "no bridge" in require_held(alone)
     assert firmware_is_needed(flash.so101.need, None) is None
-    write_firmware(alone, None, flash.so101.need or pytest.fail("no need"), flash.unit, flash.reasons.append)
+    place = replace(flash.place, settings=alone)
+    assert write_firmware(place, flash.so101, flash.aloha, flash.unit, flash.reasons.append) is None
+    assert check_firmware_now(place, flash.so101, flash.aloha) == "nothing is asked of a microcontroller"
     assert flash.unit.calls == ["start"]
