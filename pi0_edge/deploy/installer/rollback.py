@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pi0_edge.deploy.installer.arm import require_held
 from pi0_edge.deploy.installer.robot import Robot
-from pi0_edge.deploy.launcher.bridge import restart_bridge
+from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import Slot, end_trial, read_slots, read_trial, slots_locked, write_slots
@@ -42,7 +42,7 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
         if back is not None:
             write_entry(robot.layout, EVENT, reason, release=back.release, sequence=back.sequence)
     robot.services.stop(TRIAL_END)
-    restart_bridge(robot.layout, robot.services, back, now)
+    bridge_follows(robot.layout, robot.services, back, now)
     if now is None:
         robot.services.stop(POLICY)
         robot.tell("the trial ended; this robot has no release")

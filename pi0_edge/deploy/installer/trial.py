@@ -12,7 +12,7 @@ from pi0_edge.deploy.installer.arm import require_held
 from pi0_edge.deploy.installer.firmware import await_bridge
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_self_test
-from pi0_edge.deploy.launcher.bridge import restart_bridge
+from pi0_edge.deploy.launcher.bridge import bridge_follows, restart_bridge
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import (
     Slot,
@@ -83,7 +83,7 @@ def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
         end_trial(robot.layout)
     robot.record("trial ended", reason, release)
     robot.services.stop(TRIAL_END)
-    restart_bridge(robot.layout, robot.services, trial, read_slots(robot.layout).current)
+    bridge_follows(robot.layout, robot.services, trial, read_slots(robot.layout).current)
     if read_slots(robot.layout).current is None:
         robot.services.stop(POLICY)
     else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pi0_edge.deploy.launcher.journal import write_entry
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import read_settings
 from pi0_edge.deploy.launcher.slots import Slot
+from pi0_edge.errors import DeployError
 
 
 def restart_bridge(layout: Layout, services: Services, left: Slot | None, now: Slot | None) -> bool:
@@ -22,6 +24,9 @@ def restart_bridge(layout: Layout, services: Services, left: Slot | None, now: S
 
     Returns:
         Whether the bridge was restarted.
+
+    Raises:
+        DeployError: If the settings of the robot cannot be read, or systemd refuses.
     """
     if read_settings(layout).bridge is None:
         return False
@@ -30,6 +35,15 @@ def restart_bridge(layout: Layout, services: Services, left: Slot | None, now: S
     services.stop(BRIDGE)  # and wait: from here on, whoever asks the bridge asks the new one
     services.start(BRIDGE)
     return True
+
+
+def bridge_follows(layout: Layout, services: Services, left: Slot | None, now: Slot | None) -> None:
+    """As `restart_bridge` where a release is taken back: that must not fail because of the bridge, so the journal says
+    why it was left as it is."""
+    try:
+        restart_bridge(layout, services, left, now)
+    except DeployError as error:
+        write_entry(layout, "bridge left as it is", str(error), release="" if now is None else now.release)
 
 
 def _needs(layout: Layout, slot: Slot | None) -> Any:

@@ -6,7 +6,7 @@ which has no release before it from then on: when that fails too the service sta
 
 from __future__ import annotations
 
-from pi0_edge.deploy.launcher.bridge import restart_bridge
+from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import write_entry
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END, Services
@@ -37,7 +37,7 @@ def fall_back(layout: Layout, services: Services) -> Slot | None:
             write_entry(layout, "stays down", why, release=release)
             return None
     services.stop(TRIAL_END)
-    restart_bridge(layout, services, failed, slot)
+    bridge_follows(layout, services, failed, slot)
     if slot is not None:
         services.start(POLICY)
     return slot
@@ -55,5 +55,5 @@ def trial_ran_out(layout: Layout, services: Services) -> None:
         end_trial(layout)
         why = "the installer did not decide in time; what is committed runs again"
         write_entry(layout, "trial ended", why, release=trial.release, sequence=trial.sequence)
-    restart_bridge(layout, services, trial, read_slots(layout).current)
+    bridge_follows(layout, services, trial, read_slots(layout).current)
     services.restart(POLICY)

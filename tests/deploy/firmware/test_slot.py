@@ -144,6 +144,7 @@ def test_a_release_is_tried_committed_and_taken_back_with_its_firmware(robot: Be
     ]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_gives_the_firmware_back(robot: Bench) -> None:
     robot.unit.start(BRIDGE)
     robot.begin_trial(SO101)
@@ -151,6 +152,7 @@ def test_a_trial_that_fails_gives_the_firmware_back(robot: Bench) -> None:
     assert robot.runs(ALOHA)
 
 
+@pytest.mark.slow
 def test_a_power_cut_in_a_trial_boots_with_the_firmware_of_the_committed_release(robot: Bench) -> None:
     robot.begin_trial(SO101)
     assert robot.runs(SO101)
@@ -160,17 +162,19 @@ def test_a_power_cut_in_a_trial_boots_with_the_firmware_of_the_committed_release
     assert robot.runs(ALOHA)
 
 
+@pytest.mark.slow
 def test_a_flash_that_cannot_write_leaves_the_bridge_running(robot: Bench) -> None:
     robot.unit.start(BRIDGE)
     robot.unit.await_ready()
     robot.board.fail_next("before")
-    with pytest.raises(DeployError, match="no programmer was found.*the board runs what it ran before"):
+    with pytest.raises(DeployError, match=r"no programmer was found.*the board runs what it ran before"):
         robot.begin_trial(SO101)
     start_stopped_bridge(robot.robot)
     assert robot.runs(ALOHA)
     assert robot.events == [("firmware failed", SO101.release)]
 
 
+@pytest.mark.slow
 def test_a_bridge_that_a_flash_stopped_is_started_with_its_firmware(robot: Bench) -> None:
     """The arm was armed between writing and the trial, say: the trial does not begin."""
     robot.unit.start(BRIDGE)
@@ -214,6 +218,7 @@ def test_nothing_is_asked_of_a_board_that_no_release_names(robot: Bench) -> None
     assert robot.reasons == ["nothing is asked of the firmware"] * 2
 
 
+@pytest.mark.slow
 def test_the_program_before_the_bridge_says_what_is_wrong(robot: Bench, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "pi0_edge.deploy.installer.firmware_slot", "--root", str(robot.layout.root)]
     good = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -139,6 +139,7 @@ def test_the_board_is_written_and_the_bridge_of_the_new_release_runs(flash: Flas
     assert flash.runs(flash.so101)
 
 
+@pytest.mark.slow
 def test_a_bridge_that_does_not_run_needs_no_person(flash: Flash) -> None:
     flash.unit.stop(BRIDGE)
     flash()
@@ -166,7 +167,9 @@ def test_an_arm_that_is_armed_or_plays_is_left_alone(flash: Flash, board: Flasha
     assert flash.unit.calls == ["start"]
 
 
-@pytest.mark.parametrize("how", ["before", "half", "hang"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("before", marks=pytest.mark.slow), "half", pytest.param("hang", marks=pytest.mark.slow)]
+)
 def test_a_write_that_fails_brings_the_old_image_back(flash: Flash, board: FlashableBoard, how: str) -> None:
     flash.limit_s = 4.0
     board.fail_next(how)
@@ -188,6 +191,7 @@ def test_an_image_of_another_robot_is_taken_back(flash: Flash, board: FlashableB
     assert not is_half_written(flash.layout)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_no_firmware_is_taken_back(flash: Flash, board: FlashableBoard, tmp_path: Path) -> None:
     junk = tmp_path / "junk.bin"
     junk.write_bytes(bytes(4096))
@@ -218,6 +222,7 @@ def cut_power(unit: str) -> None:
     raise PowerCutError
 
 
+@pytest.mark.slow
 def test_a_power_cut_between_writing_and_starting_the_bridge(
     flash: Flash, board: FlashableBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_power_cut_that_leaves_the_board_half_written(
     assert any("because writing it was cut off" in reason for reason in flash.reasons)
 
 
+@pytest.mark.slow
 def test_a_silent_board_that_nobody_wrote_is_not_written(flash: Flash, board: FlashableBoard) -> None:
     """A loose cable is no reason to write firmware."""
     board.fail_next("half")
@@ -264,6 +270,7 @@ def test_a_silent_board_that_nobody_wrote_is_not_written(flash: Flash, board: Fl
     assert len(board.writes) == 1
 
 
+@pytest.mark.slow
 def test_a_bridge_without_link_says_so_and_the_board_is_asked(flash: Flash, board: FlashableBoard) -> None:
     """Someone wrote another image behind the bridge's back: it runs on, and its link stays down."""
     assert flash.so101.image is not None
