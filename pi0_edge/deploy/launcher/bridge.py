@@ -38,8 +38,10 @@ def restart_bridge(layout: Layout, services: Services, left: Slot | None, now: S
 
 
 def bridge_follows(layout: Layout, services: Services, left: Slot | None, now: Slot | None) -> None:
-    """As `restart_bridge` where a release is taken back: that must not fail because of the bridge, so the journal says
-    why it was left as it is."""
+    """As `restart_bridge` where a release is taken back, which must not fail because of the bridge.
+
+    The journal says why the bridge was left as it is.
+    """
     try:
         restart_bridge(layout, services, left, now)
     except DeployError as error:
