@@ -95,6 +95,7 @@ class FirmwareLink:
         self._health: Health | None = None
         self._last_pong = 0.0
         self._problem = ""
+        self._read_at = self._beat_at = 0.0
         self._estop_wanted = False
         self._replies: dict[int, queue.SimpleQueue[CommandReply]] = {}  # of commands that wait, by nonce
         self._nonces = itertools.count(secrets.randbelow(1 << 31))
@@ -138,6 +139,11 @@ class FirmwareLink:
     def problem(self) -> str:
         """Why the link is down, as the last attempt to restore it found; empty while it is up."""
         return "" if self.up else self._problem or f"the firmware on {self._port} has not answered a ping recently"
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the slower of the two threads last began a round, whether the firmware answers or not."""
+        return time.monotonic() - min(self._read_at, self._beat_at)
 
     @property
     def _silent(self) -> bool:
@@ -249,6 +255,7 @@ class FirmwareLink:
 
     def _read(self) -> None:
         while not self._stop.is_set():
+            self._read_at = time.monotonic()
             try:
                 self._read_session()
             except BridgeError as error:
@@ -263,6 +270,7 @@ class FirmwareLink:
             logger.info("link restored on %s", self._port)
         session = self._session
         while session is not None and not self._stop.is_set():
+            self._read_at = time.monotonic()
             for message in session.receive(_READ_S):
                 self._dispatch(message)
             if self._silent:
@@ -302,7 +310,8 @@ class FirmwareLink:
     def _run_heartbeat(self) -> None:
         due = time.monotonic()
         for ping_id in itertools.count():
-            due = max(due + HEARTBEAT_S, time.monotonic())
+            self._beat_at = time.monotonic()
+            due = max(due + HEARTBEAT_S, self._beat_at)
             if self._stop.wait(due - time.monotonic()) or not self._reader.is_alive():
                 return
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from pathlib import Path
 
 from pi0_edge.deploy.installer.arm import ArmState, BridgeDownError, ask_board, ask_bridge, check_held, read_arm
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S, firmware_command, run_firmware_command
-from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import RobotSettings
+from pi0_edge.deploy.launcher.slots import read_trial
 from pi0_edge.deploy.release import FirmwareNeed
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION
@@ -41,13 +42,16 @@ class Firmware:
     Attributes:
         need: What the board must run; None where the release asks nothing.
         image: The file; None where the release has none.
+        python: Interpreter of its SDK environment, whose messages the board must speak; None is that of the place.
     """
 
     need: FirmwareNeed | None
     image: Path | None = None
+    python: str | None = None
 
 
 NO_FIRMWARE = Firmware(None)
+ROBOT = Layout()
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def check_firmware(settings: RobotSettings, wanted: Firmware, running: Firmware,
     if wanted.image is None:
         raise DeployError(f"{reason}, and it carries no image: sign it with --firmware-image")
     firmware_command(settings, wanted.need.board, wanted.image)
-    if running.need is not None and firmware_is_needed(running.need, arm) is None:
+    if running.need is not None and _may_run(running.need, arm):
         if running.image is None:
             raise DeployError(
                 f"{reason}, and the release that runs carries no image, so that the board could not be brought back; "
@@ -129,71 +133,77 @@ def check_firmware(settings: RobotSettings, wanted: Firmware, running: Firmware,
     return reason
 
 
+def _may_run(need: FirmwareNeed, arm: ArmState | None) -> bool:
+    """Whether the board may run this firmware; messages that this SDK does not know may be those of another one."""
+    if arm is None or arm.limits_hash != need.limits_hash:
+        return False
+    return arm.protocol_version in (None, need.protocol_version)
+
+
 def write_firmware(
-    place: Place, wanted: Firmware, running: Firmware, services: Services, on_reason: Callable[[str], object]
-) -> str | None:
+    settings: RobotSettings,
+    image: Path | None,
+    need: FirmwareNeed,
+    services: Services,
+    on_reason: Callable[[str], object],
+    *,
+    running: Firmware = NO_FIRMWARE,
+    layout: Layout = ROBOT,
+    python: str = sys.executable,
+    command_limit_s: float = COMMAND_LIMIT_S,
+) -> None:
     """Makes the board run what a release needs. Run again, it goes on where a power cut ended it.
 
-    Where the board is written, the bridge stays stopped: it is started by the trial, as that of the release.
+    The bridge is stopped meanwhile, and started again as its unit starts it: begin the trial of the release before, so
+    that it is the bridge of that release. After an error in a trial the bridge stays stopped: end the trial, start it.
 
     Args:
-        place: Where the board is.
-        wanted: Of the release that is to run.
-        running: Of the release that runs now, to write back where the new image does not come to run.
+        settings: Of the robot.
+        image: Of the release that is to run; None where it has none.
+        need: Of that release.
         services: Of the robot's computer.
         on_reason: Is called with each decision.
-
-    Returns:
-        What was written and why; None where the board runs what is needed, or nothing is.
+        running: Of the release that runs now, to write back where the new image does not come to run.
+        layout: Of the robot's disk.
+        python: Interpreter of the SDK environment of the new release.
+        command_limit_s: Longest time that writing an image may take.
 
     Raises:
         DeployError: If the arm is not held, or the board does not come to run what is needed; says what it runs now.
-            The bridge then runs again.
     """
-    if place.settings.bridge is None or wanted.need is None:
-        return None
-    if not is_half_written(place.layout) and _is_right(place, wanted, running, on_reason):
-        return None
+    if settings.bridge is None:
+        return
+    place = Place(settings, layout, python, command_limit_s)
+    wanted = Firmware(need, image)
+    _check_through_bridge(place, wanted, running, on_reason)
     services.stop(BRIDGE)
     on_reason("the bridge is stopped, so that the board can be asked and written")
     try:
-        return write_stopped(place, wanted, running, on_reason)
-    except DeployError as error:
-        found = _write_back(place, running, on_reason, str(error))
+        write_stopped(place, wanted, running, on_reason)
         services.start(BRIDGE)
+        await_bridge(settings, need, services)
+    except DeployError as error:
+        services.stop(BRIDGE)
+        found = _write_back(place, running, on_reason, str(error))
+        if read_trial(layout) is None:  # else the unit would write the image of the trial again
+            services.start(BRIDGE)
         raise DeployError(found) from error
+    on_reason("the bridge runs again, and its board is the one that the release needs")
 
 
-def check_firmware_now(place: Place, wanted: Firmware, running: Firmware) -> str:
-    """Whether `write_firmware` would refuse; changes nothing.
-
-    Returns:
-        What is to be done, in words.
-
-    Raises:
-        DeployError: If it would.
-    """
+def _check_through_bridge(
+    place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]
+) -> None:
+    """Refuses before the bridge is stopped what can be refused then."""
     try:
         arm = read_arm(place.settings, place.python)
     except DeployError:
-        if is_half_written(place.layout) and wanted.image is not None:
-            return "the microcontroller does not answer, because writing it was cut off: it is written again"
+        if is_half_written(place.layout):
+            return  # a board without firmware is silent
         raise
-    reason = check_firmware(place.settings, wanted, running, arm)
-    if reason is not None:
-        return f"{reason}: its image is written after the self-test"
-    asks = wanted.need is not None and arm is not None
-    return "the microcontroller runs what the release needs" if asks else "nothing is asked of a microcontroller"
-
-
-def _is_right(place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]) -> bool:
-    """Whether the board runs what is needed; else refuses, before the bridge is stopped, what can be refused then."""
-    arm = read_arm(place.settings, place.python)
-    if arm is None or not arm.link_up:
-        return arm is None
-    reason = check_firmware(place.settings, wanted, running, arm)
-    on_reason("the board runs what the release needs" if reason is None else check_held(arm))
-    return reason is None
+    if arm is not None and arm.link_up:
+        check_firmware(place.settings, wanted, running, arm)
+        on_reason(check_held(arm))
 
 
 def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]) -> str | None:
@@ -221,8 +231,13 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
     return f"{reason}; {_write(place, wanted, on_reason)}"
 
 
-def await_bridge(robot: Robot, need: FirmwareNeed | None) -> None:
+def await_bridge(settings: RobotSettings, need: FirmwareNeed | None, services: Services) -> None:
     """Waits until the bridge has a link to a board that runs what is needed.
+
+    Args:
+        settings: Of the robot.
+        need: Of the release whose bridge it is; None asks nothing of the board.
+        services: Of the robot's computer.
 
     Raises:
         DeployError: If it fails or takes too long.
@@ -230,19 +245,32 @@ def await_bridge(robot: Robot, need: FirmwareNeed | None) -> None:
     deadline = time.monotonic() + _LINK_LIMIT_S
     found = "it did not answer"
     while time.monotonic() < deadline:
-        state = robot.services.state(BRIDGE)
+        state = services.state(BRIDGE)
         if state.active == "failed" or state.restarts >= _RESTARTS:
             raise DeployError(f"{BRIDGE} does not stay up: {state.reason}; `journalctl -u {BRIDGE}` says more")
         with contextlib.suppress(BridgeDownError):
-            arm = ask_bridge(robot.settings)
+            arm = ask_bridge(settings)
             reason = firmware_is_needed(need, arm)
-            if arm.link_up:
-                if reason is None:
-                    return
+            if arm.link_up and reason is not None:
                 raise DeployError(f"the bridge has another robot than the release: {reason}")
+            if arm.link_up:
+                return
             found = arm.problem
         time.sleep(_POLL_S)
     raise DeployError(f"the link of the bridge was not up within {_LINK_LIMIT_S:.0f} s: {found}")
+
+
+def require_held_or_half_written(settings: RobotSettings, layout: Layout) -> str:
+    """As `require_held`; a board without firmware, because writing it was cut off, moves nothing either."""
+    try:
+        arm = read_arm(settings)
+    except DeployError:
+        if not is_half_written(layout):
+            raise
+        arm = None
+    if is_half_written(layout) and (arm is None or not arm.link_up):
+        return "the board does not answer, because writing it was cut off: it moves nothing"
+    return "this robot has no bridge, so that no arm can move" if arm is None else check_held(arm)
 
 
 def is_half_written(layout: Layout) -> bool:
@@ -252,6 +280,7 @@ def is_half_written(layout: Layout) -> bool:
 
 def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
     """Brings the board back to the running release where it was changed; returns what is to be said."""
+    place = _for(place, running)
     try:
         arm = _ask_until_still(place)
         if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
@@ -267,6 +296,11 @@ def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], obje
             "now: look at cable and power of the board, then run the command again"
         )
     return f"{why}; the image of the running release was written back and runs"
+
+
+def _for(place: Place, firmware: Firmware) -> Place:
+    """The place with the interpreter that speaks with this firmware."""
+    return place if firmware.python is None else dataclasses.replace(place, python=firmware.python)
 
 
 def _write(place: Place, firmware: Firmware, on_reason: Callable[[str], object]) -> str:

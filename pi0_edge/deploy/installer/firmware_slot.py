@@ -1,4 +1,4 @@
-"""The board follows the slot: a flash writes it before the trial, and each start of the bridge makes sure of it.
+"""The board follows the slot: before the bridge starts, the board runs what the chosen release needs.
 
 `python -m pi0_edge.deploy.installer.firmware_slot` runs before the bridge of a robot (ExecStartPre=). A power cut in a
 trial boots the committed release, and a fall-back starts the one before: in both the board may still hold the firmware
@@ -9,90 +9,18 @@ as asking the board does.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pi0_edge.deploy.installer.firmware import (
-    NO_FIRMWARE,
-    Firmware,
-    Place,
-    check_firmware_now,
-    write_firmware,
-    write_stopped,
-)
+from pi0_edge.deploy.installer.firmware import NO_FIRMWARE, Place, write_stopped
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S
-from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.installer.installed import firmware_of
 from pi0_edge.deploy.launcher.journal import write_entry
 from pi0_edge.deploy.launcher.layout import Layout
-from pi0_edge.deploy.launcher.services import BRIDGE
-from pi0_edge.deploy.launcher.settings import RobotSettings, read_settings
-from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
-from pi0_edge.deploy.release import FIRMWARE_TARGET, STATEMENT, Release
+from pi0_edge.deploy.launcher.settings import read_settings
+from pi0_edge.deploy.launcher.slots import read_slots, read_trial
 from pi0_edge.errors import DeployError
-
-
-def firmware_of(layout: Layout, slot: Slot | None) -> Firmware:
-    """What an installed release says about the microcontroller.
-
-    Args:
-        layout: Of the robot's disk.
-        slot: Of the release; None asks nothing.
-
-    Raises:
-        DeployError: If its statement cannot be read.
-    """
-    if slot is None:
-        return NO_FIRMWARE
-    folder = layout.release(slot.release)
-    statement = folder / STATEMENT
-    try:
-        release = Release.from_dict(json.loads(statement.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise DeployError(f"{statement} cannot be read ({error}); flash the release again") from error
-    image = folder / FIRMWARE_TARGET
-    return Firmware(release.firmware, image if image.is_file() else None)
-
-
-def check_firmware_of(robot: Robot, slot: Slot) -> None:
-    """Refuses a release whose firmware cannot come to run; changes nothing.
-
-    Args:
-        robot: Of this installer.
-        slot: The release as it would be committed.
-
-    Raises:
-        DeployError: If the board needs another firmware and the release has no image for it, or there is no program
-            that writes it, or the board does not answer.
-    """
-    robot.tell(f"firmware: {check_firmware_now(_place(robot.layout, robot.settings, slot), *_both(robot, slot))}")
-
-
-def update_firmware(robot: Robot, slot: Slot) -> None:
-    """Makes the board run what a release needs. Where it was written, the bridge is stopped, for the trial to start it.
-
-    Args:
-        robot: Of this installer.
-        slot: The release as it would be committed.
-
-    Raises:
-        DeployError: If the arm is not held, or the board does not come to run it; what runs now is on the board then.
-    """
-    place = _place(robot.layout, robot.settings, slot)
-    try:
-        written = write_firmware(place, *_both(robot, slot), robot.services, robot.tell)
-    except DeployError as error:
-        write_entry(robot.layout, "firmware failed", str(error), release=slot.release, sequence=slot.sequence)
-        raise
-    if written is not None:
-        write_entry(robot.layout, "firmware written", written, release=slot.release, sequence=slot.sequence)
-
-
-def start_stopped_bridge(robot: Robot) -> None:
-    """Starts a bridge that a flash has stopped; before it starts, the board follows the slot."""
-    if robot.settings.bridge is not None and robot.services.state(BRIDGE).active in ("inactive", "failed"):
-        robot.services.start(BRIDGE)
 
 
 def follow_slot(layout: Layout, on_reason: Callable[[str], object]) -> None:
@@ -112,21 +40,13 @@ def follow_slot(layout: Layout, on_reason: Callable[[str], object]) -> None:
         on_reason("nothing is asked of the firmware")
         return
     try:
-        written = write_stopped(_place(layout, settings, slot), wanted, NO_FIRMWARE, on_reason)
+        place = Place(settings, layout, f"{slot.environment}/bin/python", COMMAND_LIMIT_S)
+        written = write_stopped(place, wanted, NO_FIRMWARE, on_reason)
     except DeployError as error:
         write_entry(layout, "firmware failed", str(error), release=slot.release, sequence=slot.sequence)
         raise
     if written is not None:
         write_entry(layout, "firmware written", written, release=slot.release, sequence=slot.sequence)
-
-
-def _both(robot: Robot, slot: Slot) -> tuple[Firmware, Firmware]:
-    """The firmware of a release and that of the one which runs now."""
-    return firmware_of(robot.layout, slot), firmware_of(robot.layout, read_slots(robot.layout).current)
-
-
-def _place(layout: Layout, settings: RobotSettings, slot: Slot) -> Place:
-    return Place(settings, layout, str(Path(slot.environment) / "bin" / "python"), COMMAND_LIMIT_S)
 
 
 def main() -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from pi0_edge.board.readings import available_memory
-from pi0_edge.deploy.installer.arm import require_held
-from pi0_edge.deploy.installer.environments import environment_version, find_environment, install_environment
-from pi0_edge.deploy.installer.firmware_slot import check_firmware_of, start_stopped_bridge, update_firmware
+from pi0_edge.board.readings import Board
+from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.environments import find_environment, install_environment, installed_version
+from pi0_edge.deploy.installer.firmware import Firmware, check_firmware, is_half_written
+from pi0_edge.deploy.installer.installed import firmware_in, running_firmware
 from pi0_edge.deploy.installer.offer import verified_offer
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_in_environment, run_self_test
@@ -53,16 +55,11 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         folder = take_release(robot, verified)
         shutil.rmtree(robot.layout.staging / manifest_sha256, ignore_errors=True)
         environment = _environment(robot, release, folder)
-        slot = Slot(release.id, release.sequence, str(environment))
-        check_firmware_of(robot, slot)
         _examine(robot, environment)
+        firmware = _firmware(robot, release, folder, environment)
         found = _test(robot, folder / "bundle", str(environment), budget_ms)
-        update_firmware(robot, slot)
-        try:
-            proof = try_release(robot, release, slot, budget_ms)
-        except DeployError:
-            start_stopped_bridge(robot)
-            raise
+        slot = Slot(release.id, release.sequence, str(environment))
+        proof = try_release(robot, release, slot, budget_ms, firmware)
     if not commit:
         robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
         return _result("trial", release, found)
@@ -86,7 +83,7 @@ def _environment(robot: Robot, release: Release, folder: Path) -> Path:
     else:
         current = read_slots(robot.layout).current
         own = Path(robot.settings.environment if current is None else current.environment)
-        fits = (version := environment_version(own)) is not None and Version(version) in SpecifierSet(release.sdk)
+        fits = (version := installed_version(own)) is not None and Version(version) in SpecifierSet(release.sdk)
         found = own if fits else find_environment(robot.layout, release.sdk)
         if found is None:
             raise DeployError(
@@ -94,7 +91,7 @@ def _environment(robot: Robot, release: Release, folder: Path) -> Path:
                 "--sdk-folder, so that it brings its SDK"
             )
         environment = found
-        robot.tell(f"SDK: {environment}, pi0-edge {environment_version(environment)} of {release.sdk}")
+        robot.tell(f"SDK: {environment}, pi0-edge {installed_version(environment)} of {release.sdk}")
     return environment
 
 
@@ -112,17 +109,52 @@ def _examine(robot: Robot, environment: Path) -> None:
 def _test(robot: Robot, bundle: Path, environment: str, budget_ms: float | None) -> dict[str, Any]:
     """The self-test, beside the running service where memory allows that."""
     size = sum(file.stat().st_size for file in bundle.iterdir())
-    needed, available = 2 * size + 2**30, available_memory()
+    needed, available = 2 * size + 2**30, Board().available_memory or 0
     stopped = needed > available and read_slots(robot.layout).current is not None
     if stopped:
         robot.tell(require_held(robot.settings))
         robot.tell(f"the service stops for the self-test: {needed >> 20} MiB needed, {available >> 20} MiB available")
         robot.services.stop(POLICY)
+    board = Board()
+    events = board.over_current_events()
     try:
-        return run_self_test(robot, bundle, environment, budget_ms=budget_ms)
+        found = run_self_test(robot, bundle, environment, budget_ms=budget_ms)
+        _check_board(robot, board, events)
+        return found
     finally:
         if stopped:
             robot.services.start(POLICY)
+
+
+def _check_board(robot: Robot, board: Board, before: Mapping[str, int]) -> None:
+    """Temperature and power after the self-test: a board that throttles under it will be late in service."""
+    rose = [f"{name} {before.get(name, 0)} → {n}" for name, n in board.over_current_events().items() if name != "oc3"
+            and n > before.get(name, 0)]  # fmt: skip
+    if alerts := (*board.throttling(), *rose):
+        raise DeployError(
+            f"the board slows itself down under the self-test ({', '.join(alerts)}); look at cooling, power supply and "
+            "power mode, then run the command again"
+        )
+    zones = ", ".join(f"{zone} {degrees:.0f} °C" for zone, degrees in board.temperatures().items())
+    robot.tell(f"temperature: {zones or 'this computer has no sensor that says'}; it does not throttle")
+
+
+def _firmware(robot: Robot, release: Release, folder: Path, environment: Path) -> Firmware | None:
+    """What is written to the microcontroller in the trial; None where it runs what the release needs.
+
+    Raises:
+        DeployError: If it does not, and cannot be written or brought back.
+    """
+    wanted, running = firmware_in(release, folder), running_firmware(robot)
+    if is_half_written(robot.layout) and wanted.image is not None:
+        robot.tell("firmware: writing the microcontroller was cut off; it is written again in the trial")
+        return wanted
+    reason = check_firmware(robot.settings, wanted, running, read_arm(robot.settings, f"{environment}/bin/python"))
+    if reason is None:
+        robot.tell("firmware: nothing has to be written to the microcontroller")
+        return None
+    robot.record("firmware", reason, release)
+    return wanted
 
 
 def _result(state: str, release: Release, found: dict[str, Any] | None) -> dict[str, Any]:

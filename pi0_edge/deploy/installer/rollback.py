@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pi0_edge.deploy.installer.arm import require_held
+import sys
+
+from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
+from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
@@ -42,14 +46,35 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
         if back is not None:
             write_entry(robot.layout, EVENT, reason, release=back.release, sequence=back.sequence)
     robot.services.stop(TRIAL_END)
-    bridge_follows(robot.layout, robot.services, back, now)
     if now is None:
         robot.services.stop(POLICY)
         robot.tell("the trial ended; this robot has no release")
         return None
     robot.services.restart(POLICY)
     robot.tell(f"{now.release} runs: {reason}")
+    if not _bring_firmware_back(robot):
+        bridge_follows(robot.layout, robot.services, back, now)
     return now
+
+
+def _bring_firmware_back(robot: Robot) -> bool:
+    """Writes the image of the release that runs now, where the microcontroller holds another one.
+
+    Returns:
+        Whether that was necessary; the bridge was started again then.
+
+    Raises:
+        DeployError: If it does not come to run; the policy server is the right one then, and the bridge refuses to
+            start.
+    """
+    firmware = running_firmware(robot)
+    python = firmware.python or sys.executable
+    if firmware.need is None or firmware_is_needed(firmware.need, read_arm(robot.settings, python)) is None:
+        return False
+    write_firmware(
+        robot.settings, firmware.image, firmware.need, robot.services, robot.tell, layout=robot.layout, python=python
+    )
+    return True
 
 
 def _was_rolled_back(robot: Robot) -> bool:

@@ -18,14 +18,8 @@ from source_tree import ROOT
 from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm
 from pi0_edge.deploy.installer.firmware import await_bridge, firmware_is_needed
-from pi0_edge.deploy.installer.firmware_slot import (
-    check_firmware_of,
-    firmware_of,
-    follow_slot,
-    start_stopped_bridge,
-    update_firmware,
-)
-from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.installer.firmware_slot import follow_slot
+from pi0_edge.deploy.installer.installed import firmware_of
 from pi0_edge.deploy.launcher.bridge import restart_bridge
 from pi0_edge.deploy.launcher.fallback import fall_back
 from pi0_edge.deploy.launcher.journal import read_entries
@@ -84,18 +78,11 @@ class Bench:
         self.unit = BridgeUnit(board.port, address, "aloha", log)
         self.unit.before_start = self.follow
 
-    @property
-    def robot(self) -> Robot:
-        """As the installer sees it."""
-        return Robot(self.layout, self.settings, self.unit, self.reasons.append)
-
     def begin_trial(self, slot: Slot) -> None:
-        """What a flash does about the firmware."""
-        check_firmware_of(self.robot, slot)
-        update_firmware(self.robot, slot)
+        """The bridge of the release starts, and before it the board is written."""
         begin_trial(self.layout, slot)
         if restart_bridge(self.layout, self.unit, read_slots(self.layout).current, slot):
-            await_bridge(self.robot, firmware_of(self.layout, slot).need)
+            await_bridge(self.settings, firmware_of(self.layout, slot).need, self.unit)
 
     def follow(self) -> None:
         """Before the bridge starts."""
@@ -159,29 +146,6 @@ def test_a_power_cut_in_a_trial_boots_with_the_firmware_of_the_committed_release
     robot.unit.stop(BRIDGE)
     end_trial(robot.layout)  # a power cut empties /run
     robot.unit.start(BRIDGE)
-    assert robot.runs(ALOHA)
-
-
-@pytest.mark.slow
-def test_a_flash_that_cannot_write_leaves_the_bridge_running(robot: Bench) -> None:
-    robot.unit.start(BRIDGE)
-    robot.unit.await_ready()
-    robot.board.fail_next("before")
-    with pytest.raises(DeployError, match=r"no programmer was found.*the board runs what it ran before"):
-        robot.begin_trial(SO101)
-    start_stopped_bridge(robot.robot)
-    assert robot.runs(ALOHA)
-    assert robot.events == [("firmware failed", SO101.release)]
-
-
-@pytest.mark.slow
-def test_a_bridge_that_a_flash_stopped_is_started_with_its_firmware(robot: Bench) -> None:
-    """The arm was armed between writing and the trial, say: the trial does not begin."""
-    robot.unit.start(BRIDGE)
-    robot.unit.await_ready()
-    update_firmware(robot.robot, SO101)
-    assert robot.unit.state(BRIDGE).active == "inactive"
-    start_stopped_bridge(robot.robot)
     assert robot.runs(ALOHA)
 
 
