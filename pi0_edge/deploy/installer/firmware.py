@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 _STOP_LIMIT_S = 2.5  # no joint table lets an arm take longer than 2 s to stop
 _START_LIMIT_S = 20.0  # of a board that was written, until it answers
 _LINK_LIMIT_S = 30.0  # of the bridge, until its link is up
+_LOCK_LIMIT_S = 300.0  # that another one may take to write the board
 _POLL_S = 0.3
 _RESTARTS = 3  # of the bridge by systemd, after which it will not come up
 
@@ -51,6 +53,12 @@ class Firmware:
 
 
 NO_FIRMWARE = Firmware(None)
+
+
+class NotRunningError(DeployError):
+    """Writing an image began, and it did not come to run."""
+
+
 ROBOT = Layout()
 
 
@@ -215,6 +223,13 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
     Raises:
         DeployError: If the arm is not held, or the board does not come to run what is needed.
     """
+    with _alone(place.layout):
+        return _write_where_needed(place, wanted, running, on_reason)
+
+
+def _write_where_needed(
+    place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]
+) -> str | None:
     arm = _ask_until_still(place)
     if arm is None:
         reason = "the board does not answer, because writing it was cut off"
@@ -227,7 +242,7 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
             _end_writing(place.layout)
             return None
         on_reason(check_held(arm))
-    on_reason(f"{reason}: its image is written")
+    on_reason(f"{reason}: the image of the release is written")
     return f"{reason}; {_write(place, wanted, on_reason)}"
 
 
@@ -280,22 +295,46 @@ def is_half_written(layout: Layout) -> bool:
 
 def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
     """Brings the board back to the running release where it was changed; returns what is to be said."""
-    place = _for(place, running)
     try:
-        arm = _ask_until_still(place)
-        if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
-            _end_writing(place.layout)
-            return f"{why}; the board runs what it ran before"
-        if running.image is None:
-            return f"{why}; the release that runs has no image, so that nothing was written back"
-        on_reason(f"{why}; the image of the running release is written back")
-        _write(place, running, on_reason)
+        with _alone(place.layout):
+            return f"{why}; {_bring_back(_for(place, running), running, on_reason)}"
     except DeployError as second:
         return (
             f"{why}; writing the image of the running release back failed, too: {second}. No bridge can arm the arm "
             "now: look at cable and power of the board, then run the command again"
         )
-    return f"{why}; the image of the running release was written back and runs"
+
+
+def _bring_back(place: Place, running: Firmware, on_reason: Callable[[str], object]) -> str:
+    arm = _ask_until_still(place)
+    if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
+        _end_writing(place.layout)
+        return "the board runs what it ran before"
+    if running.image is None:
+        return "the release that runs has no image, so that nothing was written back"
+    on_reason("the image of the running release is written back")
+    _write(place, running, on_reason)
+    return "the image of the running release was written back and runs"
+
+
+@contextlib.contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Waits until nobody else asks or writes the board: a flash, and what runs before the bridge."""
+    layout.runtime.mkdir(parents=True, exist_ok=True)
+    with layout.firmware_lock.open("a") as lock:
+        deadline = time.monotonic() + _LOCK_LIMIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise DeployError(
+                        "another process is writing the board and does not end; `systemctl status pi0-edge-firmware` "
+                        "says more"
+                    ) from error
+                time.sleep(_POLL_S)
+        yield
 
 
 def _for(place: Place, firmware: Firmware) -> Place:
@@ -311,8 +350,11 @@ def _write(place: Place, firmware: Firmware, on_reason: Callable[[str], object])
     command = firmware_command(place.settings, need.board, image)
     _begin_writing(place.layout, firmware)
     begun = time.monotonic()
-    run_firmware_command(command, place.command_limit_s)
-    _await_need(place, need)
+    try:
+        run_firmware_command(command, place.command_limit_s)
+        _await_need(place, need)
+    except DeployError as error:
+        raise NotRunningError(str(error)) from error
     _end_writing(place.layout)
     done = (
         f"{command[0]} wrote {image.stat().st_size / 1e3:.0f} kB, and the board holds joint table "

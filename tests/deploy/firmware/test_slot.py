@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import subprocess
@@ -168,6 +169,41 @@ def test_a_board_that_was_half_written_is_written_at_the_next_start(robot: Bench
     robot.unit.start(BRIDGE)
     assert robot.runs(ALOHA)
     assert robot.events == [("firmware failed", SO101.release), ("firmware written", ALOHA.release)]
+
+
+@pytest.mark.slow
+def test_an_image_that_does_not_come_to_run_is_not_tried_for_ever(robot: Bench, aloha_image: Path) -> None:
+    """The bridge is started again and again; a flash memory wears out."""
+    (robot.layout.release(SO101.release) / "firmware.bin").write_bytes(aloha_image.read_bytes())
+    begin_trial(robot.layout, SO101)
+    for _ in range(3):
+        with pytest.raises(DeployError, match="after the image was written, the board holds joint table 0x9428b2ba"):
+            robot.follow()
+    with pytest.raises(DeployError, match="did not come to run 3 times since this computer booted"):
+        robot.follow()
+    assert len(robot.board.writes) == 3
+    assert robot.events == [("firmware failed", SO101.release)] * 3
+    end_trial(robot.layout)
+    robot.unit.start(BRIDGE)  # of ALOHA, which the board runs
+    assert robot.runs(ALOHA)
+
+
+def test_a_robot_whose_board_is_unplugged_does_not_fill_its_journal(robot: Bench) -> None:
+    robot.board.port.unlink()
+    for _ in range(2):
+        with pytest.raises(DeployError, match="does not exist"):
+            robot.follow()
+    assert robot.events == []
+
+
+def test_only_one_writes_the_board(robot: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pi0_edge.deploy.installer.firmware._LOCK_LIMIT_S", 0.2)
+    robot.layout.runtime.mkdir(parents=True)
+    with robot.layout.firmware_lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DeployError, match="another process is writing the board"):
+            robot.follow()
+    robot.follow()
 
 
 def test_nothing_is_asked_of_a_board_that_no_release_names(robot: Bench) -> None:
