@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pi0_edge.deploy.installer.arm import ArmState, BridgeDownError, ask_board, ask_bridge, check_held, read_arm
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S, firmware_command, run_firmware_command
+from pi0_edge.deploy.installer.firmware_writing import alone_with_board, begin_writing, end_writing, is_half_written
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import RobotSettings
@@ -27,12 +26,10 @@ from pi0_edge.deploy.launcher.slots import read_trial
 from pi0_edge.deploy.release import FirmwareNeed
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION
-from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 
 _STOP_LIMIT_S = 2.5  # no joint table lets an arm take longer than 2 s to stop
 _START_LIMIT_S = 20.0  # of a board that was written, until it answers
 _LINK_LIMIT_S = 30.0  # of the bridge, until its link is up
-_LOCK_LIMIT_S = 300.0  # that another one may take to write the board
 _POLL_S = 0.3
 _RESTARTS = 3  # of the bridge by systemd, after which it will not come up
 
@@ -223,7 +220,7 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
     Raises:
         DeployError: If the arm is not held, or the board does not come to run what is needed.
     """
-    with _alone(place.layout):
+    with alone_with_board(place.layout):
         return _write_where_needed(place, wanted, running, on_reason)
 
 
@@ -239,7 +236,7 @@ def _write_where_needed(
         reason = check_firmware(place.settings, wanted, running, arm)
         if reason is None:
             on_reason("the board runs what the release needs")
-            _end_writing(place.layout)
+            end_writing(place.layout)
             return None
         on_reason(check_held(arm))
     on_reason(f"{reason}: the image of the release is written")
@@ -288,15 +285,10 @@ def require_held_or_half_written(settings: RobotSettings, layout: Layout) -> str
     return "this robot has no bridge, so that no arm can move" if arm is None else check_held(arm)
 
 
-def is_half_written(layout: Layout) -> bool:
-    """Whether writing an image has begun and the board was not seen to run it."""
-    return layout.firmware_writing.exists()
-
-
 def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
     """Brings the board back to the running release where it was changed; returns what is to be said."""
     try:
-        with _alone(place.layout):
+        with alone_with_board(place.layout):
             return f"{why}; {_bring_back(_for(place, running), running, on_reason)}"
     except DeployError as second:
         return (
@@ -308,33 +300,13 @@ def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], obje
 def _bring_back(place: Place, running: Firmware, on_reason: Callable[[str], object]) -> str:
     arm = _ask_until_still(place)
     if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
-        _end_writing(place.layout)
+        end_writing(place.layout)
         return "the board runs what it ran before"
     if running.image is None:
         return "the release that runs has no image, so that nothing was written back"
     on_reason("the image of the running release is written back")
     _write(place, running, on_reason)
     return "the image of the running release was written back and runs"
-
-
-@contextlib.contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """Waits until nobody else asks or writes the board: a flash, and what runs before the bridge."""
-    layout.runtime.mkdir(parents=True, exist_ok=True)
-    with layout.firmware_lock.open("a") as lock:
-        deadline = time.monotonic() + _LOCK_LIMIT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise DeployError(
-                        "another process is writing the board and does not end; `systemctl status pi0-edge-firmware` "
-                        "says more"
-                    ) from error
-                time.sleep(_POLL_S)
-        yield
 
 
 def _for(place: Place, firmware: Firmware) -> Place:
@@ -348,14 +320,14 @@ def _write(place: Place, firmware: Firmware, on_reason: Callable[[str], object])
     if need is None or image is None:
         raise DeployError("the release has no image")
     command = firmware_command(place.settings, need.board, image)
-    _begin_writing(place.layout, firmware)
+    begin_writing(place.layout, image)
     begun = time.monotonic()
     try:
         run_firmware_command(command, place.command_limit_s)
         _await_need(place, need)
     except DeployError as error:
         raise NotRunningError(str(error)) from error
-    _end_writing(place.layout)
+    end_writing(place.layout)
     done = (
         f"{command[0]} wrote {image.stat().st_size / 1e3:.0f} kB, and the board holds joint table "
         f"{need.limits_hash:#010x} and speaks protocol {need.protocol_version}: {time.monotonic() - begun:.1f} s"
@@ -392,23 +364,3 @@ def _ask_until_still(place: Place) -> ArmState | None:
         if (arm.held and not arm.moving) or time.monotonic() > deadline:
             return arm
         time.sleep(_POLL_S)
-
-
-def _begin_writing(layout: Layout, firmware: Firmware) -> None:
-    need = None if firmware.need is None else dataclasses.asdict(firmware.need)
-    content = {"at": round(time.time(), 3), "need": need, "image": str(firmware.image)}
-    temporary = layout.firmware_writing.with_name(f".{layout.firmware_writing.name}.new")
-    try:
-        layout.state.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, (json.dumps(content) + "\n").encode())
-        replace_synced(temporary, layout.firmware_writing)
-    except OSError as error:
-        raise DeployError(
-            f"{layout.firmware_writing} cannot be written ({error}); free space or mend the disk"
-        ) from error
-
-
-def _end_writing(layout: Layout) -> None:
-    if layout.firmware_writing.exists():
-        layout.firmware_writing.unlink()
-        sync_folder(layout.firmware_writing.parent)

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pi0_edge.deploy.installer.firmware import NO_FIRMWARE, NotRunningError, Place, is_half_written, write_stopped
+from pi0_edge.deploy.installer.firmware import NO_FIRMWARE, NotRunningError, Place, write_stopped
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S
+from pi0_edge.deploy.installer.firmware_writing import is_half_written
 from pi0_edge.deploy.installer.installed import firmware_of
 from pi0_edge.deploy.launcher.journal import write_entry
 from pi0_edge.deploy.launcher.layout import Layout
@@ -51,9 +52,7 @@ def follow_slot(layout: Layout, on_reason: Callable[[str], object]) -> None:
     place = Place(settings, layout, f"{slot.environment}/bin/python", COMMAND_LIMIT_S)
     try:
         written = write_stopped(place, wanted, NO_FIRMWARE, on_reason)
-    except (
-        NotRunningError
-    ) as error:  # others change nothing, and a bridge without board would fill the journal with them
+    except NotRunningError as error:  # the others change nothing, and without a board they come again and again
         _count_attempt(layout, slot, attempts + 1)
         write_entry(layout, "firmware failed", str(error), release=slot.release, sequence=slot.sequence)
         raise

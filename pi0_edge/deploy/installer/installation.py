@@ -13,7 +13,8 @@ from packaging.version import Version
 from pi0_edge.board.readings import Board
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.environments import find_environment, install_environment, installed_version
-from pi0_edge.deploy.installer.firmware import Firmware, check_firmware, is_half_written
+from pi0_edge.deploy.installer.firmware import Firmware, check_firmware
+from pi0_edge.deploy.installer.firmware_writing import is_half_written
 from pi0_edge.deploy.installer.installed import firmware_in, running_firmware
 from pi0_edge.deploy.installer.offer import verified_offer
 from pi0_edge.deploy.installer.robot import Robot

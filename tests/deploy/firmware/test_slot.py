@@ -197,7 +197,7 @@ def test_a_robot_whose_board_is_unplugged_does_not_fill_its_journal(robot: Bench
 
 
 def test_only_one_writes_the_board(robot: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pi0_edge.deploy.installer.firmware._LOCK_LIMIT_S", 0.2)
+    monkeypatch.setattr("pi0_edge.deploy.installer.firmware_writing._LOCK_LIMIT_S", 0.2)
     robot.layout.runtime.mkdir(parents=True)
     with robot.layout.firmware_lock.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -13,8 +13,11 @@ import pytest
 from bridge_unit import BridgeUnit
 from flashable_board import FlashableBoard, flashable_board
 from motion_audit import ALOHA, wait_until
+from other_firmware import image_of_other_messages
 
+from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient
+from pi0_edge.certificates import issue_client, issue_server, make_authority
 from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.firmware import (
@@ -22,13 +25,14 @@ from pi0_edge.deploy.installer.firmware import (
     Firmware,
     check_firmware,
     firmware_is_needed,
-    is_half_written,
     write_firmware,
 )
+from pi0_edge.deploy.installer.firmware_writing import is_half_written
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import BRIDGE
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.errors import DeployError
+from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.protos.serial_link import State
 
 pytestmark = pytest.mark.real_time
@@ -325,3 +329,36 @@ def test_a_robot_without_a_bridge_has_no_arm(flash: Flash) -> None:
     assert firmware_is_needed(flash.so101.need, None) is None
     write_firmware(alone, None, flash.so101.need or pytest.fail("no need"), flash.unit, flash.reasons.append)
     assert flash.unit.calls == ["start"]
+
+
+@pytest.mark.slow
+def test_a_board_of_other_messages_is_updated(flash: Flash, board: FlashableBoard, tmp_path: Path) -> None:
+    """The bridge cannot start with it; the board tells that it is another one, and gets the image."""
+    flash.unit.stop(BRIDGE)
+    board.write(image_of_other_messages(tmp_path / "firmware"))
+    arm = read_arm(flash.settings)
+    assert arm is not None and (arm.state, arm.held, arm.protocol_version) == ("UNKNOWN", True, None)
+    flash()
+    assert any("the board speaks other messages than this SDK (protocol" in reason for reason in flash.reasons)
+    assert flash.runs(flash.so101)
+
+
+def test_a_bridge_that_asks_for_certificates_is_asked_with_that_of_the_run(
+    board: FlashableBoard, settings: RobotSettings, tmp_path: Path
+) -> None:
+    authority, server_folder, run_folder = (tmp_path / name for name in ("authority", "server", "run"))
+    make_authority(authority)
+    issue_server(authority, server_folder, "bridge", ["127.0.0.1"])
+    issue_client(authority, run_folder, "run", Role.COMMAND)
+    tls = replace(settings, bridge_arguments=(*settings.bridge_arguments, "--tls", str(server_folder)))
+    server = BridgeServer(str(board.port), settings.bridge or "", "aloha", tls=server_folder)
+    server.start()
+    try:
+        with pytest.raises(DeployError, match=r"robot\.json names none of a client"):
+            read_arm(tls)
+        arm = read_arm(replace(tls, run_arguments=(f"--tls={run_folder}",)))
+        assert arm is not None and (arm.state, arm.told_by) == ("DISARMED", "bridge")
+        with pytest.raises(DeployError, match="it may ask for certificates"):
+            read_arm(settings)
+    finally:
+        server.stop()
