@@ -7,19 +7,22 @@ The workstation sends requests, one at a time; to each the installer answers wit
     ← {"stage": "verifying", "done": 3, "total": 12}
     ← {"result": {…}}                         or {"error": "what was found, what was expected, what to do"}
 
-| verb     | fields                                     | result                                                     |
-|----------|--------------------------------------------|------------------------------------------------------------|
-| status   |                                            | `Status` of `installer.status`                             |
-| history  | count                                      | {"entries": […]}, see `launcher.journal`                   |
-| offer    | manifest_sha256                            | {"state": "installed" or "receive", "lacking": {name: size}} |
-| install  | manifest_sha256, budget_ms, commit         | {"state": "committed" or "trial", "release": ID, …}        |
-| commit   |                                            | {"release": ID}: what is on trial runs from now on         |
-| rollback | reason                                     | {"release": ID}: what runs now                             |
-| gc       |                                            | {"removed": [ID, …], "bytes": N}                           |
+An error because another session holds the lock has "busy": true besides; the request may be sent again.
 
-Before `offer`, the workstation sends metadata/, bundle/manifest.json and its checksums with rsync to the staging folder
-of that SHA-256; after it what is lacking. A connection that asks for more than `status` and `history` holds the
-installer's lock until it closes. Where the connection is lost in `install`, the robot goes on alone.
+| verb     | fields                             | result                                                              |
+|----------|------------------------------------|---------------------------------------------------------------------|
+| status   |                                    | see `installer.status`                                              |
+| history  | count                              | {"entries": […]}, see `launcher.journal`                            |
+| offer    | manifest_sha256, sdk: {name: size} | {"state": "committed", "trial" or "receive", "lacking": {…: size}} |
+| install  | manifest_sha256, budget_ms, commit | {"state": "committed" or "trial", "release": ID, …}                 |
+| commit   |                                    | {"release": ID}: what is on trial runs from now on                  |
+| rollback | reason                             | {"release": ID}: what runs now                                      |
+| gc       |                                    | {"removed": [ID, …], "bytes": N}                                    |
+
+Before `offer`, the workstation sends metadata/, bundle/manifest.json with its checksums, and sdk/requirements.txt where
+there is one, with rsync to the staging folder of that SHA-256; after it what is lacking, named relative to that folder.
+A connection that asks for more than `status` and `history` holds the installer's lock until it closes. Where the
+connection is lost in `install`, the robot goes on alone.
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ from pi0_edge.errors import DeployError
 from pi0_edge.progress import Progress, ProgressCallback
 
 LONGEST_LINE = 2**20
+
+
+class RobotBusyError(DeployError):
+    """Another session holds the lock of this robot, perhaps one whose link was lost a moment ago."""
 
 
 def send(stream: BinaryIO, message: Mapping[str, Any]) -> None:
@@ -75,6 +82,7 @@ def ask(
         on_progress: Is called with each step of a stage.
 
     Raises:
+        RobotBusyError: If another session holds the lock.
         DeployError: If the installer refuses, or the connection ends before it has answered.
     """
     send(requests, request)
@@ -84,7 +92,7 @@ def ask(
         elif "stage" in answer:
             on_progress(Progress(answer["stage"], answer["done"], answer["total"], answer.get("note", "")))
         elif "error" in answer:
-            raise DeployError(str(answer["error"]))
+            raise (RobotBusyError if answer.get("busy") else DeployError)(str(answer["error"]))
         elif "result" in answer:
             return answer["result"]
     raise DeployError(f"the connection ended before the robot answered to {request['verb']!r}; run the command again")

@@ -29,13 +29,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pi0_edge.deploy.launcher.layout import RELEASE_ID_LENGTH, Layout
+from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.settings import read_settings
 from pi0_edge.deploy.sdk.lock import INSTALLER_PACKAGE, PACKAGE, REQUIREMENTS, Lock, find_wheels, read_lock, sha256
 from pi0_edge.errors import DeployError
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 
+ID_LENGTH = 16
+"""Hexadecimal digits of the list's SHA-256 that name an environment."""
 COMPLETE = ".complete"
 STAGE = "installing the SDK"
 SPARE = 0.1
@@ -46,7 +48,7 @@ _CONFLICTS = "from pi0_edge.installed_packages import version_conflicts; print(*
 
 def environment_id(requirements: Path) -> str:
     """The name of the environment that a list gives."""
-    return sha256(requirements)[:RELEASE_ID_LENGTH]
+    return sha256(requirements)[:ID_LENGTH]
 
 
 def environment_path(layout: Layout, requirements: Path) -> Path:
