@@ -27,7 +27,7 @@ def test_it_is_active_when_it_answers(services: RobotServices, good: Slot):
     asked = services.ask(3)
     assert asked.stdout == "3\n", asked.stderr + services.journal()
     shown = services.robot.run(f"systemctl show {POLICY} --property=WatchdogUSec,NotifyAccess,User").stdout
-    assert set(shown.split()) == {"WatchdogUSec=2s", "NotifyAccess=main", "User=pi0-edge"}
+    assert set(shown.split()) == {"WatchdogUSec=4s", "NotifyAccess=main", "User=pi0-edge"}
 
 
 def test_a_start_that_takes_longer_than_its_limit_gets_more_time(services: RobotServices, bundles: list[Path]):
@@ -44,16 +44,16 @@ def test_a_start_that_takes_longer_than_its_limit_gets_more_time(services: Robot
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "restarts"),
+    ("fault", "reason"),
     [
-        ("slow", "its chunks came later than its budget", 0),
-        ("exits", "it ended with exit code 1", 3),
-        pytest.param("crashes", "it crashed", 3, marks=pytest.mark.slow),
-        pytest.param("hangs", "it gave no sign of life in the time of its watchdog", 3, marks=pytest.mark.slow),
+        ("slow", "its chunks came later than its budget"),
+        ("exits", "it ended with exit code 1"),
+        pytest.param("crashes", "it crashed (signal 6)", marks=pytest.mark.slow),
+        pytest.param("hangs", "it gave no sign of life in the time of its watchdog", marks=pytest.mark.slow),
     ],
 )
 def test_a_faulty_policy_is_taken_back_by_systemd_alone(
-    services: RobotServices, good: Slot, bundles: list[Path], fault: str, reason: str, restarts: int
+    services: RobotServices, good: Slot, bundles: list[Path], fault: str, reason: str
 ):
     bad = services.release(fault, 2, bundles[1])
     services.commit(bad, good)
@@ -68,9 +68,9 @@ def test_a_faulty_policy_is_taken_back_by_systemd_alone(
     finally:
         client.kill()
         services.write_settings()
-    assert services.ask(2).stdout == "2\n"
+    asked = services.ask(2)
+    assert asked.stdout == "2\n", asked.stderr + services.journal()[-5000:]
     slots = services.slots()
     assert slots["previous"] is None
     assert [(one["release"], one["reason"]) for one in slots["bad"]] == [(bad.release, reason)]
-    starts = services.journal().count(f"serve --bundle /var/lib/pi0-edge/releases/{bad.release}")
-    print(f"{fault}: taken back after {took:.1f} s, {starts}")
+    print(f"{fault}: taken back {took:.1f} s after its first start")
