@@ -64,7 +64,7 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
     if not commit:
         robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
         return _result("trial", release, found)
-    commit_trial(robot, proof)
+    commit_trial(robot)
     robot.record("committed", proof, release)
     return _result("committed", release, found)
 

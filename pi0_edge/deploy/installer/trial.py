@@ -122,7 +122,7 @@ def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
         robot.services.restart(POLICY)
 
 
-def commit_trial(robot: Robot, reason: str) -> Slot:
+def commit_trial(robot: Robot) -> Slot:
     """Makes what is on trial what runs from now on: the only step of a flash that lasts.
 
     Raises:
@@ -135,7 +135,6 @@ def commit_trial(robot: Robot, reason: str) -> Slot:
         write_slots(robot.layout, slots.committed(trial))
         end_trial(robot.layout)
     robot.services.stop(TRIAL_END)
-    robot.tell(f"committed: {reason}")
     return trial
 
 
