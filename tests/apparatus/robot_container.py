@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -30,6 +31,8 @@ FOLDER = ROOT / "build" / "robot"
 BASE = FOLDER / "base"
 ROBOT_NAME = "robot"
 """What every container's host key is known as, and its host name."""
+INSIDE = "/opt/checkout"
+"""Where a container sees the SDK of this checkout."""
 PACKAGES = "systemd-sysv dbus openssh-server rsync python3 python3-venv openssl iproute2 procps sudo"
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -67,12 +70,12 @@ class RobotContainer:
         ssh_config: A file for ssh -F: `root` may log in to `robot`; see `ssh_config_for`.
     """
 
-    def __init__(self, name: str, binds: Sequence[Path] = ()) -> None:
+    def __init__(self, name: str, binds: Sequence[Path | str] = ()) -> None:
         """Makes an empty layer.
 
         Args:
             name: Of the machine; two of one process have two names.
-            binds: Folders of this machine that it sees read-only at the same place.
+            binds: Folders of this machine that it sees read-only, at the same place or as HERE:THERE.
         """
         self.name = f"{name}-{os.getpid()}"
         self._folder = FOLDER / "machines" / self.name
@@ -147,6 +150,17 @@ class RobotContainer:
         root = self._folder / "root" if self._init is None else Path(f"/proc/{self._init}/root")
         return root / inside.lstrip("/")
 
+    def environment(self) -> str:
+        """A Python environment in it with the SDK of this checkout; make it with `bound_environment`."""
+        paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages LD_LIBRARY_PATH={INSIDE}/python/lib"
+        paths += " PYTHONDONTWRITEBYTECODE=1"
+        python = f'#!/bin/sh\n{paths} exec {INSIDE}/python/bin/python{sys.version_info[0]} "$@"\n'
+        library = f"{INSIDE}/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+        self.run(f"mkdir -p {library} && ln -sfn {INSIDE}/packages {library}/site-packages")
+        command = f"mkdir -p {INSIDE}/bin && cat > {INSIDE}/bin/python && chmod 755 {INSIDE}/bin/python"
+        self.run(command, stdin=python)
+        return INSIDE
+
     def set_links(self, *links: Link) -> None:
         """What the next connections are like; the last of them is like all that follow."""
         write_plan(self._folder / "links", links)
@@ -197,6 +211,15 @@ class RobotContainer:
             self._process.wait(END_S)
         self._process = self._init = None
         (self._folder / "init").unlink(missing_ok=True)
+
+
+def bound_environment() -> list[str]:
+    """What a container must see so that the SDK of this checkout runs in it without an installation.
+
+    The folders have other places there: services see neither /home and /root nor this machine's /tmp.
+    """
+    folders = {"source": str(ROOT), "packages": sysconfig.get_path("purelib"), "python": sys.base_prefix}
+    return [f"{Path(folder).resolve()}:{INSIDE}/{name}" for name, folder in folders.items()]
 
 
 def _build_base() -> None:

@@ -16,10 +16,13 @@ A root counts as soon as its N.root.json is there, a release as soon as timestam
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from calendar import monthrange
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,7 +43,7 @@ from pi0_edge.deploy.trust.keys import (
 )
 from pi0_edge.errors import DeployError
 from pi0_edge.json_files import read_json_object
-from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
+from pi0_edge.synced_files import save_synced, sync_folder, write_synced
 
 ROOT_YEARS = 10
 """How long root metadata is valid: robots without a network must outlive it; `keys rotate` renews it."""
@@ -158,11 +161,30 @@ class TrustFolder:
 
     def signers(self) -> list[CryptoSigner]:
         """The private keys that lie in the folder, one of an interrupted rotation (.pem.new) included."""
-        return [load_signer(path) for path in sorted(self.keys.glob("*.pem*"))]
+        files = sorted(path for path in self.keys.glob("[!.]*") if path.name.endswith((".pem", ".pem.new")))
+        return [load_signer(path) for path in files]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, so that two commands never sign the same version.
+
+        Raises:
+            DeployError: If it is no trust folder.
+        """
+        try:
+            file = (self.path / "trust.json").open("rb")
+        except OSError as error:
+            raise DeployError(
+                f"{self.path} is no trust folder ({error.strerror}: {error.filename}); make one with "
+                "`pi0-edge keys init`"
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a metadata file in its place, whole."""
-        replace_file(self.metadata / name, content)
+        save_synced(self.metadata / name, content)
 
     def _read(self, name: str) -> Metadata:
         path = self.metadata / name
@@ -215,13 +237,6 @@ def init_trust(
     return TrustFolder(folder)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole, in the place of one that may be there."""
-    temporary = path.with_name(f".{path.name}.new")
-    write_synced(temporary, content)
-    replace_synced(temporary, path)
-
-
 def check_months(months: int) -> None:
     """Refuses what is no time to live.
 
@@ -239,30 +254,35 @@ def later(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=day, microsecond=0)
 
 
-def signed_release(
-    signer: CryptoSigner, targets: Targets, version: int, snapshot_version: int, expires: datetime
-) -> dict[str, bytes]:
+def version_of(sequence: int) -> int:
+    """The version of all metadata of a release; version 1 is that of a trust folder without one.
+
+    It follows from the sequence, so that a trust folder that was copied back from an older state signs what robots accept
+    as soon as the sequence is higher than theirs.
+    """
+    return sequence + 1
+
+
+def signed_release(signer: CryptoSigner, targets: Targets) -> dict[str, bytes]:
     """The metadata files around a list of targets, the one that makes them count last.
 
     Args:
         signer: The release key.
-        targets: The list; it has its version and expiry already.
-        version: Of the timestamp.
-        snapshot_version: Of the snapshot.
-        expires: Of timestamp and snapshot.
+        targets: The list, with the version and expiry that the others get too.
     """
+    version, expires = targets.version, targets.expires
     signed_targets = _signed(targets, signer)
-    listed = {"targets.json": MetaFile.from_data(targets.version, signed_targets, ["sha256"])}
-    snapshot = Snapshot(version=snapshot_version, expires=expires, meta=listed)
+    listed = {"targets.json": MetaFile.from_data(version, signed_targets, ["sha256"])}
+    snapshot = Snapshot(version=version, expires=expires, meta=listed)
     signed_snapshot = _signed(snapshot, signer)
     timestamp = Timestamp(
         version=version,
         expires=expires,
-        snapshot_meta=MetaFile.from_data(snapshot_version, signed_snapshot, ["sha256"]),
+        snapshot_meta=MetaFile.from_data(version, signed_snapshot, ["sha256"]),
     )
     return {
-        f"{targets.version}.targets.json": signed_targets,
-        f"{snapshot_version}.snapshot.json": signed_snapshot,
+        f"{version}.targets.json": signed_targets,
+        f"{version}.snapshot.json": signed_snapshot,
         "timestamp.json": _signed(timestamp, signer),
     }
 
@@ -304,7 +324,7 @@ def _fill(folder: TrustFolder, request: TrustRequest) -> None:
         metadata.sign(signers[name], append=True)
     expires = later(now, request.expires_months)
     files = {"1.root.json": metadata.to_bytes(), "root.json": metadata.to_bytes()}
-    files |= signed_release(signers[RELEASE_KEY], Targets(version=1, expires=expires), 1, 1, expires)
+    files |= signed_release(signers[RELEASE_KEY], Targets(version=version_of(0), expires=expires))
     for name, content in files.items():
         write_synced(folder.metadata / name, content)
     write_synced(folder.path / "trust.json", (json.dumps(asdict(request), indent=2) + "\n").encode())
