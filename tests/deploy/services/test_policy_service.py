@@ -74,3 +74,28 @@ def test_a_faulty_policy_is_taken_back_by_systemd_alone(
     assert slots["previous"] is None
     assert [(one["release"], one["reason"]) for one in slots["bad"]] == [(bad.release, reason)]
     print(f"{fault}: taken back {took:.1f} s after its first start")
+
+
+def test_a_policy_server_that_is_taken_over_can_do_little(services: RobotServices, good: Slot):
+    """A program in its place: what systemd lets it do."""
+    probe = services.robot.path("/opt/pi0-edge/sdk/probe/bin/python")
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text(f"""#!/bin/sh
+tried() {{ "$@" >/dev/null 2>&1 && echo "could: $*" || echo "could not: $*"; }}
+tried touch /var/lib/pi0-edge/slots.json.new
+tried touch /opt/pi0-edge/sdk/good/bin/python
+tried ls /root/.ssh
+tried cat /dev/kmsg
+tried mknod /tmp/device c 1 1
+tried unshare -r true
+tried touch /var/cache/pi0-edge/kernels
+tried cat {good.environment}/bin/python
+exit 7
+""")
+    probe.chmod(0o755)
+    services.commit(Slot(good.release, 1, "/opt/pi0-edge/sdk/probe"), None)
+    services.start()
+    said = services.journal()
+    could = [line.split()[1:] for line in said.splitlines() if line.startswith("could: ")]
+    assert could == [["touch", "/var/cache/pi0-edge/kernels"], ["cat", f"{good.environment}/bin/python"]], said[-2000:]
+    assert said.count("could not: ") >= 7
