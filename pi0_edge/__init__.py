@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from firmware_bridge.client import BridgeClient
     from firmware_bridge.errors import BridgeError
+    from pi0_edge.deploy.provisioning.provision import ProvisionRequest, provision
+    from pi0_edge.deploy.transfer.robot_host import RobotHost
+    from pi0_edge.deploy.trust import init_trust, rotate_key, sign_release
     from pi0_edge.errors import (
         BundleError,
         CheckpointError,
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
         ServingError,
         TrustError,
     )
-    from pi0_edge.deploy.provisioning.provision import ProvisionRequest, provision
-    from pi0_edge.deploy.transfer.robot_host import RobotHost
-    from pi0_edge.deploy.trust import init_trust, rotate_key, sign_release
     from pi0_edge.estimation import estimate
     from pi0_edge.evaluation.rollout import evaluate
     from pi0_edge.policy import Policy, PolicyChunk
