@@ -53,7 +53,7 @@ def try_release(
     begin_trial(robot.layout, slot)
     robot.record("trial", "the service starts with this release; a power cut ends it", release)
     try:
-        robot.services.start(TRIAL_END)
+        robot.services.restart(TRIAL_END)  # one that is just ending a trial before would not be started
         if firmware is not None and firmware.need is not None:
             _write(robot, firmware, slot)
         elif restart_bridge(robot.layout, robot.services, read_slots(robot.layout).current, slot):
