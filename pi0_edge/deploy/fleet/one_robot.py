@@ -1,0 +1,104 @@
+"""One step of the playbook: brings the release to one robot, and says what became of it.
+
+python -m pi0_edge.deploy.fleet.one_robot FOLDER ROBOT        FOLDER has the files of `plan`
+
+Exit code 1 where the robot refused the release or took it back: then ansible begins no further stage.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pi0_edge.deploy.fleet.plan import Plan, read_plan
+from pi0_edge.deploy.fleet.report import Outcome, RobotOutcome
+from pi0_edge.deploy.fleet.states import RobotState, RunningRelease, read_state
+from pi0_edge.deploy.transfer.robot_host import RobotHost
+from pi0_edge.deploy.transfer.ssh import LinkLostError
+from pi0_edge.errors import DeployError, Pi0EdgeError
+
+
+class Flashable(Protocol):
+    """What this needs of a robot; `RobotHost` is one."""
+
+    def status(self) -> dict[str, Any]:
+        """What it says about itself."""
+        ...
+
+    def flash(self, bundle: Path, *, budget_ms: float | None, deadline_s: float) -> object:
+        """Brings a release to it."""
+        ...
+
+
+def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
+    """Brings the release to one robot.
+
+    What is not known after a lost link is asked for: in an installation a robot goes on alone. What cannot be told from
+    a refusal counts as one, so that in doubt the roll-out stops.
+
+    Args:
+        host: The robot.
+        robot: Its name in the inventory.
+        plan: What is rolled out.
+    """
+    begin = time.monotonic()
+
+    def ended(outcome: Outcome, reason: str, runs: RunningRelease | None) -> RobotOutcome:
+        return RobotOutcome(robot, outcome, reason, runs, seconds=round(time.monotonic() - begin, 1))
+
+    if plan.stop.exists():
+        return ended(Outcome.NOT_TRIED, "another robot of the stage had stopped the roll-out", None)
+    try:
+        before = read_state(robot, host.status())
+    except LinkLostError as error:
+        return ended(Outcome.UNREACHABLE, str(error), None)
+    except DeployError as error:
+        return ended(Outcome.REFUSED, str(error), None)
+    if before.current == plan.release:
+        return ended(Outcome.ALREADY_THERE, "it runs this release already", before.current)
+    try:
+        host.flash(plan.bundle, budget_ms=plan.budget_ms, deadline_s=plan.deadline_s)
+        failure = None
+    except Pi0EdgeError as error:
+        failure = error
+    try:
+        after = read_state(robot, host.status())
+    except DeployError as error:
+        lost = isinstance(error, LinkLostError) and (failure is None or isinstance(failure, LinkLostError))
+        return ended(Outcome.UNREACHABLE if lost else Outcome.REFUSED, str(failure or error), None)
+    return ended(*_judged(before, after, plan.release, failure), after.current)
+
+
+def _judged(
+    before: RobotState, after: RobotState, release: RunningRelease, failure: Pi0EdgeError | None
+) -> tuple[Outcome, str]:
+    """What it means that a flash ended so, and that the robot runs this now."""
+    if after.current == release:
+        return Outcome.COMMITTED, "committed" if failure is None else f"committed, in spite of: {failure}"
+    if (why := after.why_bad(release)) is not None:
+        listed_before = before.why_bad(release) is not None
+        return (Outcome.REFUSED, str(failure or why)) if listed_before else (Outcome.TAKEN_BACK, why)
+    if isinstance(failure, LinkLostError):
+        return Outcome.UNREACHABLE, f"the release is not on it yet: {failure}"
+    return Outcome.REFUSED, str(failure or f"it said that the release is committed, and runs {after.shown}")
+
+
+def _reasons(plan: Plan, robot: str) -> Callable[[str], None]:
+    return lambda reason: plan.tell("reason", robot=robot, reason=reason)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the step; returns the exit code."""
+    plan, robot = read_plan(Path(arguments[0])), arguments[1]
+    plan.tell("begun", robot=robot)
+    host = RobotHost(robot, ssh_config=plan.ssh_config, on_reason=_reasons(plan, robot))
+    found = flash_one(host, robot, plan)
+    plan.tell_outcome(found)
+    return 1 if found.outcome.stops else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
