@@ -1,0 +1,182 @@
+"""A robot as a program sees it: flash a release, look, commit, take back, clean up.
+
+    robot = RobotHost("cell-7", on_reason=print)
+    robot.flash(Path("bundles/cups"))
+    robot.status()["current"]
+
+Every call may be repeated: it goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.transfer.flashing import Flash, FlashResult, one_bundle_in
+from pi0_edge.deploy.transfer.host_keys import require_known_host
+from pi0_edge.deploy.transfer.release_files import find_release
+from pi0_edge.deploy.transfer.sessions import Session, session_here, session_over
+from pi0_edge.deploy.transfer.ssh import FLASH_USER, Connection, HostKeyError
+from pi0_edge.progress import ProgressCallback
+
+DEADLINE_S = 3600.0
+
+
+class RobotHost:
+    """One robot, reached over ssh as the account pi0-flash.
+
+    Attributes:
+        host: As ssh knows it.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        ssh_config: Path | None = None,
+        key: Path | None = None,
+        on_reason: Callable[[str], object] = lambda reason: None,
+        on_progress: ProgressCallback = lambda progress: None,
+    ) -> None:
+        """Says where it is; nothing is connected yet.
+
+        Args:
+            host: A name of ssh's configuration, an address, or ssh://HOST:PORT.
+            ssh_config: Instead of the user's own configuration of ssh.
+            key: Private key; None takes the one that `robot provision` made, besides those that ssh finds.
+            on_reason: Is called with one line for each decision.
+            on_progress: Is called with each step of a stage; the steps of sending are bytes.
+        """
+        self.host = host
+        self._ssh_config, self._key = ssh_config, key
+        self._on_reason, self._on_progress = on_reason, on_progress
+
+    def flash(
+        self,
+        bundle: Path,
+        *,
+        commit: bool = True,
+        budget_ms: float | None = None,
+        deadline_s: float = DEADLINE_S,
+        bwlimit_kbps: int | None = None,
+    ) -> FlashResult:
+        """Sends a signed bundle and has it installed, tested, tried and committed.
+
+        A link that dies on the way is made again until the deadline; the robot keeps what it has.
+
+        Args:
+            bundle: Its folder; the statement lies beside it.
+            commit: Commit after the trial; else it stays on trial until `commit`, `rollback` or the next restart.
+            budget_ms: Longest time that a chunk may take, instead of the robot's own.
+            deadline_s: How long a lost link is made again, in seconds.
+            bwlimit_kbps: Most that is sent in a second, in units of 1024 bytes.
+
+        Raises:
+            BundleError: If it is no whole bundle.
+            LinkLostError: If the robot cannot be reached, or not again before the deadline.
+            DeployError: If it is not signed, or the robot refuses it or took it back.
+        """
+        files = find_release(bundle)
+        return Flash(
+            files,
+            self._session,
+            staging=None,
+            commit=commit,
+            budget_ms=budget_ms,
+            deadline_s=deadline_s,
+            bwlimit_kbps=bwlimit_kbps,
+            on_reason=self._on_reason,
+            on_progress=self._on_progress,
+        ).run()
+
+    def status(self) -> dict[str, Any]:
+        """What runs, what would run next, and how it is."""
+        return self._ask("status")
+
+    def history(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The robot's decisions, the oldest first; the latest `count` of them."""
+        return self._ask("history", count=count)["entries"]
+
+    def commit(self) -> dict[str, Any]:
+        """Commits what is on trial."""
+        return self._ask("commit")
+
+    def rollback(self, reason: str = "") -> dict[str, Any]:
+        """Takes the robot back to the release before, and lists the current one as bad.
+
+        Args:
+            reason: For the robot's journal.
+        """
+        return self._ask("rollback", reason=reason)
+
+    def gc(self) -> dict[str, Any]:
+        """Removes the releases that neither run nor would be fallen back to."""
+        return self._ask("gc")
+
+    def accept_host(self, fingerprint: str | None) -> None:
+        """Makes sure that ssh knows the robot's key.
+
+        Args:
+            fingerprint: That a person compared with the robot's own; None accepts no unknown key.
+
+        Raises:
+            DeployError: If the robot is not known and shows another key; the message says its fingerprint.
+        """
+        added = require_known_host(self.host, ssh_config=self._ssh_config, accepted=fingerprint)
+        if added is not None:
+            self._on_reason(f"host: {added}")
+
+    def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+        with self._session() as session:
+            return session.ask(verb, **fields)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = Connection(self.host, FLASH_USER, ssh_config=self._ssh_config, key=self._key)
+                stack.enter_context(connection)
+            except HostKeyError:
+                self.accept_host(None)  # says the fingerprint
+                raise
+            yield stack.enter_context(session_over(connection, self._on_reason, self._on_progress))
+
+
+def flash_from(
+    folder: Path,
+    *,
+    commit: bool = True,
+    budget_ms: float | None = None,
+    layout: Layout | None = None,
+    on_reason: Callable[[str], object] = lambda reason: None,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> FlashResult:
+    """Flashes the robot that this runs on, from a USB stick: the same session and the same checks.
+
+    Args:
+        folder: A bundle with its statement beside it, or the folder that holds both.
+        commit: Commit after the trial.
+        budget_ms: Longest time that a chunk may take, instead of the robot's own.
+        layout: Where everything lies; None is this machine.
+        on_reason: Is called with one line for each decision.
+        on_progress: Is called with each step of a stage.
+
+    Raises:
+        BundleError: If it is no whole bundle.
+        DeployError: If this is no robot, or it refuses the release or took it back.
+    """
+    here = layout if layout is not None else Layout()
+    return Flash(
+        find_release(one_bundle_in(folder)),
+        lambda: session_here(here, on_reason, on_progress),
+        staging=here.staging,
+        commit=commit,
+        budget_ms=budget_ms,
+        deadline_s=0.0,
+        bwlimit_kbps=None,
+        on_reason=on_reason,
+        on_progress=on_progress,
+    ).run()
