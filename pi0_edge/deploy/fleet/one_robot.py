@@ -46,19 +46,20 @@ def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
     """
     begin = time.monotonic()
 
-    def ended(outcome: Outcome, reason: str, runs: RunningRelease | None) -> RobotOutcome:
-        return RobotOutcome(robot, outcome, reason, runs, seconds=round(time.monotonic() - begin, 1))
+    def ended(outcome: Outcome, reason: str, state: RobotState | None = None) -> RobotOutcome:
+        runs, seconds = state and state.current, round(time.monotonic() - begin, 1)
+        return RobotOutcome(robot, outcome, reason, runs, known=state is not None, seconds=seconds)
 
     if plan.stop.exists():
-        return ended(Outcome.NOT_TRIED, "another robot of the stage had stopped the roll-out", None)
+        return ended(Outcome.NOT_TRIED, "another robot of the stage had stopped the roll-out")
     try:
         before = read_state(robot, host.status())
     except LinkLostError as error:
-        return ended(Outcome.UNREACHABLE, str(error), None)
+        return ended(Outcome.UNREACHABLE, str(error))
     except DeployError as error:
-        return ended(Outcome.REFUSED, str(error), None)
+        return ended(Outcome.REFUSED, str(error))
     if before.current == plan.release:
-        return ended(Outcome.ALREADY_THERE, "it runs this release already", before.current)
+        return ended(Outcome.ALREADY_THERE, "it runs this release already", before)
     try:
         host.flash(plan.bundle, budget_ms=plan.budget_ms, deadline_s=plan.deadline_s)
         failure = None
@@ -68,8 +69,8 @@ def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
         after = read_state(robot, host.status())
     except DeployError as error:
         lost = isinstance(error, LinkLostError) and (failure is None or isinstance(failure, LinkLostError))
-        return ended(Outcome.UNREACHABLE if lost else Outcome.REFUSED, str(failure or error), None)
-    return ended(*_judged(before, after, plan.release, failure), after.current)
+        return ended(Outcome.UNREACHABLE if lost else Outcome.REFUSED, str(failure or error))
+    return ended(*_judged(before, after, plan.release, failure), after)
 
 
 def _judged(

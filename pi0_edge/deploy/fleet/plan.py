@@ -1,10 +1,10 @@
 """What a roll-out passes to the processes of its playbook, and what it hears from them: files in one folder.
 
-    plan.json      what is rolled out, and how
-    ssh_config     how ssh reaches the robots by name
-    robots.yaml    the robots of this roll-out, for ansible
-    events.jsonl   one line for everything that happens, from every process, in the order in which it happened
-    stop           is there once a robot refused the release or took it back: no other one begins
+plan.json      what is rolled out, and how
+ssh_config     how ssh reaches the robots by name
+robots.yaml    the robots of this roll-out, for ansible
+events.jsonl   one line for everything that happens, from every process, in the order in which it happened
+stop           is there once a robot refused the release or took it back: no other one begins
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pi0_edge.deploy.fleet.states import RunningRelease
+from pi0_edge.deploy.fleet.states import RunningRelease, shown_release
 
 
 class Outcome(str, enum.Enum):
@@ -39,7 +39,8 @@ class RobotOutcome:
         robot: Its name in the inventory.
         outcome: What was done.
         reason: Why, in the words of the robot or of ssh.
-        runs: What it runs now; None where nobody knows, or nothing does.
+        runs: What it runs now; None where nothing does, or nobody knows.
+        known: Whether somebody knows what it runs.
         stage: Number of its stage, from 1; None for a robot that came into none.
         seconds: How long it took.
     """
@@ -48,6 +49,7 @@ class RobotOutcome:
     outcome: Outcome
     reason: str
     runs: RunningRelease | None = None
+    known: bool = True
     stage: int | None = None
     seconds: float = 0.0
 
@@ -94,7 +96,7 @@ class FleetReport:
                 robot.robot,
                 "-" if robot.stage is None else str(robot.stage),
                 robot.outcome.value,
-                "unknown" if robot.runs is None else str(robot.runs),
+                shown_release(robot.runs, robot.known),
                 robot.reason,
             )
             for robot in self.robots

@@ -27,8 +27,10 @@ from pi0_edge.deploy.fleet.inventory import ansible, read_inventory, write_ssh_c
 from pi0_edge.deploy.fleet.plan import Plan, read_outcome
 from pi0_edge.deploy.fleet.report import FleetReport, Outcome, RobotOutcome
 from pi0_edge.deploy.fleet.states import RobotState, RunningRelease, ask_states
-from pi0_edge.deploy.release import offered_release
+from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, Release, release_folder
+from pi0_edge.deploy.transfer.release_files import find_release
 from pi0_edge.errors import DeployError
+from pi0_edge.json_files import read_json_object
 
 STAGES: tuple[int | str, ...] = (1, "10%", "100%")
 FLASHED_AT_ONCE = 8
@@ -82,8 +84,7 @@ def roll_out(
             raise DeployError(f"stage {stage!r} is neither a number of robots nor a share such as 10%")
     begin = time.monotonic()
     robots = read_inventory(inventory, limit)
-    offered = offered_release(bundle)
-    release = RunningRelease(offered.id, offered.sequence)
+    release = _offered(bundle)
     with tempfile.TemporaryDirectory(prefix="pi0-fleet-") as folder:
         plan = Plan(Path(folder), bundle, release, budget_ms, deadline_s, soak_minutes)
         write_ssh_config(plan.ssh_config, robots, ssh_config)
@@ -97,6 +98,20 @@ def roll_out(
         except KeyboardInterrupt:
             run.interrupt()
         return dataclasses.replace(run.report(), seconds=round(time.monotonic() - begin, 1))
+
+
+def _offered(bundle: Path) -> RunningRelease:
+    """The release as robots will name it. Nothing is verified here: every robot does."""
+    files = find_release(bundle)
+    found = []
+    for file in (release_folder(bundle) / METADATA_FOLDER).glob("*targets.json"):
+        signed = read_json_object(file, DeployError, "sign the bundle again").get("signed", {})
+        target = signed.get("targets", {}).get(MANIFEST_TARGET, {})
+        found.append((signed.get("version", 0), Release.from_dict(target.get("custom", {}))))
+    statement = max(found, key=lambda one: one[0])[1] if found else None
+    if statement is None or statement.manifest_sha256 != files.manifest_sha256:
+        raise DeployError(f"the statement beside {bundle} is of another bundle; sign it again: pi0-edge release sign")
+    return RunningRelease(statement.id, statement.sequence)
 
 
 class _RollOut:
@@ -157,7 +172,9 @@ class _RollOut:
         for state in ask_states(open_ends, self._plan.ssh_config):
             self._states[state.robot] = state
             if state.current == self._plan.release:
-                self._plan.tell_outcome(_outcome(state, Outcome.COMMITTED, "committed when the roll-out was interrupted"))
+                self._plan.tell_outcome(
+                    _outcome(state, Outcome.COMMITTED, "committed when the roll-out was interrupted")
+                )
         self._hear()
 
     def report(self) -> FleetReport:
@@ -170,20 +187,21 @@ class _RollOut:
 
     def _left(self, name: str) -> RobotOutcome:
         """A robot that nothing was said of."""
-        state = self._states.get(name)
-        runs = None if state is None else state.current
+        state = self._states.get(name, RobotState(name, reached=False))
         if name not in self._begun:
-            return RobotOutcome(name, Outcome.NOT_TRIED, "the roll-out stopped before", runs)
-        if state is not None and not state.reached:
-            return RobotOutcome(name, Outcome.UNREACHABLE, state.problem)
-        return RobotOutcome(name, Outcome.NOT_TRIED, "begun and not finished", runs)
+            return _outcome(state, Outcome.NOT_TRIED, "the roll-out stopped before")
+        if not state.reached:
+            return _outcome(state, Outcome.UNREACHABLE, state.problem)
+        return _outcome(state, Outcome.NOT_TRIED, "begun and not finished")
 
     def _judge(self, code: int, said: str) -> None:
         """Why the playbook ended before its last robot."""
         silent = [name for name in self._begun if name not in self._outcomes]
         for name in silent:
             self._plan.tell_outcome(
-                RobotOutcome(name, Outcome.REFUSED, f"its step ended without a word; ansible said: {said}")
+                _outcome(
+                    RobotState(name, False), Outcome.REFUSED, f"its step ended without a word; ansible said: {said}"
+                )
             )
         self._hear()
         stopping = [found.robot for found in self._outcomes.values() if found.outcome.stops]
@@ -197,9 +215,9 @@ class _RollOut:
         """Reads what was told since the last time."""
         content = self._plan.events.read_bytes() if self._plan.events.exists() else b""
         whole = content.rfind(b"\n") + 1
-        for line in content[self._read : whole].splitlines():
+        for line in content[self._read : whole].splitlines(keepends=True):
+            self._read += len(line)  # before: who hears it may raise
             self._take(json.loads(line))
-        self._read = max(self._read, whole)
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -220,8 +238,7 @@ class _RollOut:
         elif kind == "outcome":
             found = read_outcome(event)
             if found.outcome is Outcome.NOT_TRIED:
-                state = self._states.get(found.robot)
-                found = dataclasses.replace(found, runs=None if state is None else state.current)
+                found = _outcome(self._states[found.robot], found.outcome, found.reason)
             self._outcomes[found.robot] = found
             took = f" ({found.seconds:.0f} s)" if found.seconds else ""
             reason = "" if found.reason == found.outcome.value else f": {found.reason}"
@@ -243,7 +260,7 @@ def _without_flash(state: RobotState, release: RunningRelease) -> RobotOutcome |
 
 
 def _outcome(state: RobotState, outcome: Outcome, reason: str) -> RobotOutcome:
-    return RobotOutcome(state.robot, outcome, reason, state.current)
+    return RobotOutcome(state.robot, outcome, reason, state.current, known=state.reached)
 
 
 @contextlib.contextmanager
@@ -268,10 +285,12 @@ def _process(argv: list[str], output: Any, environment: dict[str, str]) -> Itera
 
 def _environment(folder: Path) -> dict[str, str]:
     """Of ansible: none of the user's settings, which could let it go on after a failure; all its files in `folder`."""
+    settings = folder / "ansible.cfg"
+    settings.touch()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     modules = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [kept.get("PYTHONPATH")])])
     own = {
-        "ANSIBLE_CONFIG": os.devnull,
+        "ANSIBLE_CONFIG": str(settings),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "ansible" / "tmp"),
         "ANSIBLE_NOCOLOR": "1",

@@ -37,9 +37,7 @@ def fallen_back(plan: Plan, outcomes: Iterable[RobotOutcome], states: Sequence[R
         if state is None or not state.reached or state.current == plan.release:
             continue
         reason = state.why_bad(plan.release) or state.problem or f"it runs {state.shown} now, and nobody said why"
-        found.append(
-            dataclasses.replace(outcome, outcome=Outcome.TAKEN_BACK, reason=reason, runs=state.current)
-        )
+        found.append(dataclasses.replace(outcome, outcome=Outcome.TAKEN_BACK, reason=reason, runs=state.current))
     return found
 
 
@@ -64,7 +62,10 @@ def end_stage(
         Why the next stage must not begin; empty where it may.
     """
     outcomes = {
-        found.robot: found for event in read_events(plan) if event["event"] == "outcome" for found in [read_outcome(event)]
+        found.robot: found
+        for event in read_events(plan)
+        if event["event"] == "outcome"
+        for found in [read_outcome(event)]
     }
     flashed = {name: found for name, found in outcomes.items() if found.outcome.has_release}
     of_stage = [name for name in robots if name in flashed]

@@ -63,9 +63,12 @@ class RobotState:
     @property
     def shown(self) -> str:
         """What it runs, for people."""
-        if not self.reached:
-            return "unknown"
-        return "no release" if self.current is None else str(self.current)
+        return shown_release(self.current, self.reached and not self.problem)
+
+
+def shown_release(release: RunningRelease | None, known: bool) -> str:
+    """What a robot runs, for people."""
+    return str(release) if release is not None else "no release" if known else "unknown"
 
 
 def read_state(robot: str, status: Mapping[str, Any]) -> RobotState:

@@ -58,9 +58,7 @@ def shown_key(host: str, *, ssh_config: Path | None = None) -> HostKey:
     return HostKey(words[1], words[-1].strip("()"), line)
 
 
-def require_known_host(
-    host: str, *, ssh_config: Path | None = None, accepted: str | None = None
-) -> str | None:
+def require_known_host(host: str, *, ssh_config: Path | None = None, accepted: str | None = None) -> str | None:
     """Makes sure that ssh knows the key of a robot; does nothing where it does already.
 
     Args:

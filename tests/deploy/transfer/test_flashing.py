@@ -90,7 +90,9 @@ def test_fifty_cuts_at_random_bytes(receiver: Receiver, tmp_path: Path) -> None:
 def test_a_link_that_hangs_is_given_up_and_made_again(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pi0_edge.deploy.transfer.ssh.OPTIONS", {"ServerAliveInterval": "1", "ServerAliveCountMax": "1"})
+    monkeypatch.setattr(
+        "pi0_edge.deploy.transfer.ssh.OPTIONS", {"ServerAliveInterval": "1", "ServerAliveCountMax": "1"}
+    )
     bundle = tmp_path / "cups"
     sha256 = write_release(bundle, shards(2 * MB))
     receiver.container.set_links(Link(cut_after=1 * MB, stall=True), Link())
