@@ -51,7 +51,9 @@ def verify_files(
             raise BundleError(f"{name} is {what}: it has {size} bytes, expected {record.size}; copy the bundle again")
     largest_first = sorted(records, key=lambda name: -records[name].size)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        return dict(zip(largest_first, pool.map(lambda n: _verify(folder / n, records[n]), largest_first), strict=True))
+        return dict(
+            zip(largest_first, pool.map(lambda n: verify_file(folder / n, records[n]), largest_first), strict=True)
+        )
 
 
 def refuse_changed(folder: Path, verified: Mapping[str, os.stat_result]) -> None:
@@ -85,7 +87,15 @@ def read_small_file(path: Path) -> bytes:
         raise BundleError(f"{path.name} cannot be read ({error.strerror}); expected a plain file") from error
 
 
-def _verify(path: Path, record: FileRecord) -> os.stat_result:
+def verify_file(path: Path, record: FileRecord) -> os.stat_result:
+    """Reads one plain file and compares its SHA-256.
+
+    Returns:
+        What the file was when it was read.
+
+    Raises:
+        BundleError: If it cannot be read or was changed.
+    """
     digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
     try:
         with _open(path) as file:

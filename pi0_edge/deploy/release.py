@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pi0_edge.deploy.launcher.layout import RELEASE_ID_LENGTH
 from pi0_edge.errors import DeployError
 
 MANIFEST_TARGET = "manifest.json"
@@ -29,6 +28,7 @@ FIRMWARE_TARGET = "firmware.bin"
 SDK_TARGET = "sdk/requirements.txt"
 METADATA_FOLDER = "metadata"
 SDK_FOLDER = "sdk"
+STATEMENT = "release.json"
 ANY_HARDWARE = "any"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -73,8 +73,8 @@ class Release:
 
     @property
     def id(self) -> str:
-        """Its short name."""
-        return self.manifest_sha256[:RELEASE_ID_LENGTH]
+        """Its name on a robot: the same bundle signed again is another release, whose files are links to the first."""
+        return f"{self.sequence}-{self.manifest_sha256[:12]}"
 
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has."""

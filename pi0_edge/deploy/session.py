@@ -7,19 +7,20 @@ The workstation sends requests, one at a time; to each the installer answers wit
     ← {"stage": "verifying", "done": 3, "total": 12}
     ← {"result": {…}}                         or {"error": "what was found, what was expected, what to do"}
 
-| verb     | fields                                     | result                                                     |
-|----------|--------------------------------------------|------------------------------------------------------------|
-| status   |                                            | `Status` of `installer.status`                             |
-| history  | count                                      | {"entries": […]}, see `launcher.journal`                   |
-| offer    | manifest_sha256                            | {"state": "installed" or "receive", "lacking": {name: size}} |
-| install  | manifest_sha256, budget_ms, commit         | {"state": "committed" or "trial", "release": ID, …}        |
-| commit   |                                            | {"release": ID}: what is on trial runs from now on         |
-| rollback | reason                                     | {"release": ID}: what runs now                             |
-| gc       |                                            | {"removed": [ID, …], "bytes": N}                           |
+| verb     | fields                             | result                                                              |
+|----------|------------------------------------|---------------------------------------------------------------------|
+| status   |                                    | see `installer.status`                                              |
+| history  | count                              | {"entries": […]}, see `launcher.journal`                            |
+| offer    | manifest_sha256, sdk: {name: size} | {"state": "committed", "trial" or "receive", "lacking": {…: size}} |
+| install  | manifest_sha256, budget_ms, commit | {"state": "committed" or "trial", "release": ID, …}                 |
+| commit   |                                    | {"release": ID}: what is on trial runs from now on                  |
+| rollback | reason                             | {"release": ID}: what runs now                                      |
+| gc       |                                    | {"removed": [ID, …], "bytes": N}                                    |
 
-Before `offer`, the workstation sends metadata/, bundle/manifest.json and its checksums with rsync to the staging folder
-of that SHA-256; after it what is lacking. A connection that asks for more than `status` and `history` holds the
-installer's lock until it closes. Where the connection is lost in `install`, the robot goes on alone.
+Before `offer`, the workstation sends metadata/, bundle/manifest.json with its checksums, and sdk/requirements.txt where
+there is one, with rsync to the staging folder of that SHA-256; after it what is lacking, named relative to that folder.
+A connection that asks for more than `status` and `history` holds the installer's lock until it closes. Where the
+connection is lost in `install`, the robot goes on alone.
 """
 
 from __future__ import annotations

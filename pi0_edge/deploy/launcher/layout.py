@@ -17,9 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-RELEASE_ID_LENGTH = 16
-"""Hexadecimal digits of the manifest's SHA-256 that name a release on the disk."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -60,6 +57,11 @@ class Layout:
     def slots(self) -> Path:
         """The file of the slots."""
         return self.state / "slots.json"
+
+    @property
+    def slots_lock(self) -> Path:
+        """Held while the slots are read and replaced."""
+        return self.state / "slots.lock"
 
     @property
     def trusted_metadata(self) -> Path:

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +37,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class BadRelease:
-    """A release that was taken back. The same bundle signed again, with a higher sequence, is another one."""
+    """A release that was taken back; the same bundle signed again has another ID."""
 
     release: str
-    sequence: int
     reason: str
 
 
 @dataclass(frozen=True)
 class Slots:
-    """The state of a robot.
+    """The state of a robot; every change gives a new one, for `write_slots`.
 
     Attributes:
         current: What runs; None on a robot that never had a release.
@@ -59,9 +61,9 @@ class Slots:
     bad: tuple[BadRelease, ...] = ()
     committed_at: float = 0.0
 
-    def is_bad(self, release: str, sequence: int) -> str | None:
+    def is_bad(self, release: str) -> str | None:
         """Why this release was taken back; None where it was not."""
-        return next((bad.reason for bad in self.bad if (bad.release, bad.sequence) == (release, sequence)), None)
+        return next((bad.reason for bad in self.bad if bad.release == release), None)
 
     def committed(self, slot: Slot) -> Slots:
         """With `slot` as what runs; what ran becomes the one before it."""
@@ -86,9 +88,9 @@ class Slots:
 
     def listed_bad(self, slot: Slot, reason: str) -> Slots:
         """With `slot` as bad."""
-        if self.is_bad(slot.release, slot.sequence) is not None:
+        if self.is_bad(slot.release) is not None:
             return self
-        return dataclasses.replace(self, bad=(*self.bad, BadRelease(slot.release, slot.sequence, reason)))
+        return dataclasses.replace(self, bad=(*self.bad, BadRelease(slot.release, reason)))
 
 
 def read_slots(layout: Layout) -> Slots:
@@ -115,8 +117,16 @@ def read_slots(layout: Layout) -> Slots:
 
 
 def write_slots(layout: Layout, slots: Slots) -> None:
-    """Replaces the state in one step that a power cut leaves undone or done."""
+    """Replaces the state in one step that a power cut leaves undone or done; hold `slots_locked`."""
     _replace(layout.slots, dataclasses.asdict(slots))
+
+
+@contextmanager
+def slots_locked(layout: Layout) -> Iterator[None]:
+    """Installer and fallback change the slots one after the other; waits for its turn, which is milliseconds away."""
+    with layout.slots_lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_trial(layout: Layout) -> Slot | None:

@@ -1,0 +1,139 @@
+"""A release from staging to commit: each step says why, and can be run again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from pi0_edge.board.readings import available_memory
+from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.environments import environment_version, find_environment, install_environment
+from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
+from pi0_edge.deploy.installer.offer import verified_offer
+from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.installer.self_test import run_in_environment, run_self_test
+from pi0_edge.deploy.installer.taking import take_release
+from pi0_edge.deploy.installer.trial import commit_trial, try_release
+from pi0_edge.deploy.launcher.services import POLICY
+from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
+from pi0_edge.deploy.release import FIRMWARE_TARGET, SDK_FOLDER, SDK_TARGET, Release
+from pi0_edge.errors import DeployError
+
+_DOCTOR_LIMIT_S = 300.0
+
+
+def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, commit: bool) -> dict[str, Any]:
+    """Takes what was received, tests it, tries it, and commits it.
+
+    Args:
+        robot: Of this installer.
+        manifest_sha256: Of the release in staging.
+        budget_ms: Longest time that a chunk may take; None takes that of the robot's settings.
+        commit: Whether to commit it after the trial; else it stays on trial until `commit`, `rollback` or a power cut.
+
+    Returns:
+        {"state": "committed" or "trial", "release": ID, "sequence": N, "self_test": findings or null}.
+
+    Raises:
+        DeployError: If a check, the self-test or the trial failed. What ran before then runs.
+    """
+    verified = verified_offer(robot, manifest_sha256)
+    release = verified.release
+    if _runs(robot, release) == "committed":
+        robot.tell(f"nothing to do: {release.id} is what runs")
+        return _result("committed", release, None)
+    budget_ms = robot.settings.budget_ms if budget_ms is None else budget_ms
+    found: dict[str, Any] | None = None
+    proof = "it proved itself on trial before"
+    if _runs(robot, release) is None:
+        folder = take_release(robot, verified)
+        shutil.rmtree(robot.layout.staging / manifest_sha256, ignore_errors=True)
+        environment = _environment(robot, release, folder)
+        _examine(robot, environment)
+        found = _test(robot, folder / "bundle", str(environment), budget_ms)
+        _update_firmware(robot, release, folder)
+        slot = Slot(release.id, release.sequence, str(environment))
+        proof = try_release(robot, release, slot, budget_ms)
+    if not commit:
+        robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
+        return _result("trial", release, found)
+    commit_trial(robot, proof)
+    robot.record("committed", proof, release)
+    return _result("committed", release, found)
+
+
+def _runs(robot: Robot, release: Release) -> str | None:
+    trial, current = read_trial(robot.layout), read_slots(robot.layout).current
+    if trial is not None and trial.release == release.id:
+        return "trial"
+    return "committed" if current is not None and current.release == release.id else None
+
+
+def _environment(robot: Robot, release: Release, folder: Path) -> Path:
+    """The SDK environment that runs a release: the one it brings, else one that is there and fits."""
+    if (folder / SDK_TARGET).is_file():
+        environment = install_environment(robot.layout, folder / SDK_FOLDER, robot.tell, robot.on_progress)
+        robot.tell(f"SDK: {environment}, which the release brings")
+    else:
+        current = read_slots(robot.layout).current
+        own = Path(robot.settings.environment if current is None else current.environment)
+        fits = (version := environment_version(own)) is not None and Version(version) in SpecifierSet(release.sdk)
+        found = own if fits else find_environment(robot.layout, release.sdk)
+        if found is None:
+            raise DeployError(
+                f"the release needs pi0-edge {release.sdk}, and this robot runs {version or 'none'}; sign it with "
+                "--sdk-folder, so that it brings its SDK"
+            )
+        environment = found
+        robot.tell(f"SDK: {environment}, pi0-edge {environment_version(environment)} of {release.sdk}")
+    return environment
+
+
+def _examine(robot: Robot, environment: Path) -> None:
+    """`pi0-edge doctor` on the board: what fails there would fail in service."""
+    found = run_in_environment(str(environment), ["doctor", "--on-robot", "--json"], limit_s=_DOCTOR_LIMIT_S)
+    failed = [check for check in found.get("checks", ()) if check["status"] == "fail"]
+    if failed:
+        reasons = "; ".join(f"{check['name']}: {check['found']} (mend it: {check['fix']})" for check in failed)
+        raise DeployError(f"this computer cannot run it: {reasons}")
+    warned = [check["name"] for check in found.get("checks", ()) if check["status"] == "warn"]
+    robot.tell(f"doctor: nothing fails{'; it warns of ' + ', '.join(warned) if warned else ''}")
+
+
+def _test(robot: Robot, bundle: Path, environment: str, budget_ms: float | None) -> dict[str, Any]:
+    """The self-test, beside the running service where memory allows that."""
+    size = sum(file.stat().st_size for file in bundle.iterdir())
+    needed, available = 2 * size + 2**30, available_memory()
+    stopped = needed > available and read_slots(robot.layout).current is not None
+    if stopped:
+        robot.tell(require_held(robot.settings))
+        robot.tell(f"the service stops for the self-test: {needed >> 20} MiB needed, {available >> 20} MiB available")
+        robot.services.stop(POLICY)
+    try:
+        return run_self_test(robot, bundle, environment, budget_ms=budget_ms)
+    finally:
+        if stopped:
+            robot.services.start(POLICY)
+
+
+def _update_firmware(robot: Robot, release: Release, folder: Path) -> None:
+    """Brings the microcontroller to what the release needs."""
+    reason = firmware_is_needed(release.firmware, read_arm(robot.settings))
+    if reason is None or release.firmware is None:
+        robot.tell("firmware: the microcontroller runs what the release needs")
+        return
+    image = folder / FIRMWARE_TARGET
+    if not image.is_file():
+        raise DeployError(f"{reason}, and the release carries no image; sign it with --firmware-image")
+    current = read_slots(robot.layout).current
+    before = None if current is None else robot.layout.release(current.release) / FIRMWARE_TARGET
+    robot.record("firmware", reason, release)
+    write_firmware(robot, image, release.firmware, before if before is not None and before.is_file() else None)
+
+
+def _result(state: str, release: Release, found: dict[str, Any] | None) -> dict[str, Any]:
+    return {"state": state, "release": release.id, "sequence": release.sequence, "self_test": found}

@@ -1,0 +1,56 @@
+"""A person takes a release back."""
+
+from __future__ import annotations
+
+from pi0_edge.deploy.installer.arm import require_held
+from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.launcher.journal import read_entries, write_entry
+from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
+from pi0_edge.deploy.launcher.slots import Slot, end_trial, read_slots, read_trial, slots_locked, write_slots
+
+EVENT = "rolled back"
+
+
+def roll_back(robot: Robot, reason: str) -> Slot | None:
+    """Ends a trial, or goes back to the release before; asked again, it changes nothing more.
+
+    Args:
+        robot: Of this installer.
+        reason: For the journal.
+
+    Returns:
+        What runs now; None where a trial was ended on a robot without a release.
+
+    Raises:
+        DeployError: If the arm is not held, or there is no release before.
+    """
+    reason = reason or "a person took it back"
+    with slots_locked(robot.layout):
+        slots, trial = read_slots(robot.layout), read_trial(robot.layout)
+        back = trial or slots.current
+        if trial is None and slots.previous is None and _was_rolled_back(robot):
+            robot.tell("nothing to do: the release before runs already, and there is none before it")
+            return slots.current
+        robot.tell(require_held(robot.settings))
+        if trial is not None:
+            write_slots(robot.layout, slots.listed_bad(trial, reason))
+            end_trial(robot.layout)
+        else:
+            write_slots(robot.layout, slots.taken_back(reason))
+        now = read_slots(robot.layout).current
+        if back is not None:
+            write_entry(robot.layout, EVENT, reason, release=back.release, sequence=back.sequence)
+    robot.services.stop(TRIAL_END)
+    if now is None:
+        robot.services.stop(POLICY)
+        robot.tell("the trial ended; this robot has no release")
+        return None
+    robot.services.restart(POLICY)
+    robot.tell(f"{now.release} runs: {reason}")
+    return now
+
+
+def _was_rolled_back(robot: Robot) -> bool:
+    """Whether the last change of what runs was a rollback."""
+    changes = [entry["event"] for entry in read_entries(robot.layout) if entry["event"] in (EVENT, "committed")]
+    return bool(changes) and changes[-1] == EVENT

@@ -1,0 +1,132 @@
+"""The trial: the release runs as the real service while the arm is held, and is committed or taken back.
+
+A trial stands in /run alone, so that a power cut ends it. Its installer may die: a timer then ends it, and systemd
+itself takes back a release that crashes, hangs or is late, through the launcher's fallback.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pi0_edge.deploy.installer.arm import require_held
+from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.installer.self_test import run_self_test
+from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
+from pi0_edge.deploy.launcher.slots import (
+    Slot,
+    begin_trial,
+    end_trial,
+    read_slots,
+    read_trial,
+    slots_locked,
+    write_slots,
+)
+from pi0_edge.deploy.release import Release
+from pi0_edge.errors import DeployError
+from pi0_edge.progress import Stage
+
+_POLL_S = 0.1
+
+
+def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | None) -> str:
+    """Runs a release on trial; in the end it still is on trial, and has proved itself.
+
+    Args:
+        robot: Of this installer.
+        release: The statement.
+        slot: As it would be committed.
+        budget_ms: Longest time that a chunk may take.
+
+    Returns:
+        What it proved, in one sentence.
+
+    Raises:
+        DeployError: If it failed; what is committed then runs again.
+    """
+    robot.tell(require_held(robot.settings))
+    begin_trial(robot.layout, slot)
+    robot.record("trial", "the service starts with this release; a power cut ends it", release)
+    try:
+        robot.services.start(TRIAL_END)
+        robot.services.restart(POLICY)
+        _await_ready(robot, slot)
+        begun = robot.services.state(POLICY)
+        found = run_self_test(
+            robot,
+            robot.layout.bundle(slot.release),
+            slot.environment,
+            budget_ms=budget_ms,
+            server=robot.settings.policy_listen,
+        )
+        _watch(robot, slot, begun.restarts)
+    except DeployError as error:
+        reason = _why_ended(robot, slot) or str(error)
+        take_back_trial(robot, release, reason)
+        raise DeployError(f"{release.id} was taken back: {reason}") from error
+    robot.services.stop(TRIAL_END)
+    chunks = found.get("latency_ms", {}).get("n", 0)
+    return f"{chunks} chunks answered by the service, and {robot.settings.trial_s:g} s without a fault"
+
+
+def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
+    """Ends a trial that failed, where the fallback has not done so already, and lists the release as bad."""
+    with slots_locked(robot.layout):
+        trial = read_trial(robot.layout)
+        if trial is None or trial.release != release.id:
+            return
+        write_slots(robot.layout, read_slots(robot.layout).listed_bad(trial, reason))
+        end_trial(robot.layout)
+    robot.record("trial ended", reason, release)
+    robot.services.stop(TRIAL_END)
+    if read_slots(robot.layout).current is None:
+        robot.services.stop(POLICY)
+    else:
+        robot.services.restart(POLICY)
+
+
+def commit_trial(robot: Robot, reason: str) -> Slot:
+    """Makes what is on trial what runs from now on: the only step of a flash that lasts.
+
+    Raises:
+        DeployError: If nothing is on trial.
+    """
+    with slots_locked(robot.layout):
+        trial, slots = read_trial(robot.layout), read_slots(robot.layout)
+        if trial is None:
+            raise DeployError("no release is on trial on this robot; `pi0-edge flash status` says what runs")
+        write_slots(robot.layout, slots.committed(trial))
+        end_trial(robot.layout)
+    robot.services.stop(TRIAL_END)
+    robot.tell(f"committed: {reason}")
+    return trial
+
+
+def _await_ready(robot: Robot, slot: Slot) -> None:
+    """Waits for READY; the unit's own time limit ends a service that never is."""
+    stage = Stage("starting", None, robot.on_progress)
+    while (state := robot.services.state(POLICY)).active != "active":
+        if _why_ended(robot, slot) is not None or state.active in ("failed", "inactive"):
+            raise DeployError(f"the policy server did not become ready: {state.reason}")
+        stage.advance()
+        time.sleep(_POLL_S)
+
+
+def _watch(robot: Robot, slot: Slot, restarts: int) -> None:
+    """Watches the service for the time of a trial."""
+    stage = Stage("on trial (s)", round(robot.settings.trial_s), robot.on_progress)
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < robot.settings.trial_s:
+        state = robot.services.state(POLICY)
+        if read_trial(robot.layout) != slot or state.active != "active" or state.restarts != restarts:
+            raise DeployError(f"the policy server failed on trial: {state.reason}")
+        require_held(robot.settings)
+        stage.set(round(passed))
+        time.sleep(_POLL_S)
+    stage.set(round(robot.settings.trial_s))
+
+
+def _why_ended(robot: Robot, slot: Slot) -> str | None:
+    """Why the fallback ended this trial; None where it has not."""
+    if read_trial(robot.layout) == slot:
+        return None
+    return read_slots(robot.layout).is_bad(slot.release) or "the trial was ended on the robot"
