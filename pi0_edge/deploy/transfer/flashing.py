@@ -113,9 +113,8 @@ class Flash:
             try:
                 self._wait_while_busy(session)
                 self._send(session, self._files.first, lambda done: None)
-                lacking = self._lacking(session)
-                if lacking:
-                    self._send(session, lacking, TransferMeter(sum(lacking.values()), self._on_progress).at)
+                if (done := self._complete(session)) is not None:
+                    return done
                 self._moved = True
                 return session.ask("install", **self._request)
             finally:
@@ -132,20 +131,22 @@ class Flash:
             told = True
             time.sleep(BUSY_S)
 
-    def _lacking(self, session: Session) -> dict[str, int]:
-        offer = session.ask("offer", manifest_sha256=self._files.manifest_sha256)
+    def _complete(self, session: Session) -> dict[str, Any] | None:
+        """Sends what the robot lacks; gives its answer where the release runs there already."""
+        offer = session.ask("offer", manifest_sha256=self._files.manifest_sha256, sdk=self._files.wheels)
         lacking = {str(name): int(size) for name, size in offer.get("lacking", {}).items()}
-        size, total = sum(lacking.values()), sum(self._files.sizes.values())
         if self._needed is None:
-            self._needed = size
+            self._needed = sum(lacking.values())
+        if offer["state"] == "committed" or (offer["state"] == "trial" and not self._request["commit"]):
+            return offer
+        total = sum(self._files.sizes.values())
         if not lacking:
             self._on_reason("send: nothing, the robot has every file")
-        else:
-            files = "file" if len(lacking) == 1 else "files"
-            self._on_reason(
-                f"send: {len(lacking)} {files}, {megabytes(size)} of {megabytes(total)}; the robot has the rest"
-            )
-        return lacking
+            return None
+        size, files = sum(lacking.values()), "file" if len(lacking) == 1 else "files"
+        self._on_reason(f"send: {len(lacking)} {files} of {megabytes(size)}; the release has {megabytes(total)}")
+        self._send(session, lacking, TransferMeter(size, self._on_progress).at)
+        return None
 
     def _send(self, session: Session, names: Any, on_bytes: Callable[[int], object]) -> None:
         done = 0
@@ -174,7 +175,7 @@ class Flash:
             )
         return FlashResult(
             state=str(answer.get("state", "")),
-            release=str(answer.get("release", self._files.release_id)),
+            release=str(answer.get("release", "")),
             bytes_needed=needed,
             bytes_sent=self._sent,
             connections=self._connections,

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.file_list import listed_files
-from pi0_edge.deploy.launcher.layout import RELEASE_ID_LENGTH
-from pi0_edge.deploy.release import FIRMWARE_TARGET, METADATA_FOLDER, SDK_FOLDER, release_folder
+from pi0_edge.deploy.release import FIRMWARE_TARGET, METADATA_FOLDER, SDK_FOLDER, SDK_TARGET, release_folder
 from pi0_edge.errors import BundleError, DeployError
 
 BUNDLE_PREFIX = "bundle"
@@ -39,9 +38,14 @@ class ReleaseFiles:
     first: tuple[str, ...]
 
     @property
-    def release_id(self) -> str:
-        """Its short name on a robot."""
-        return self.manifest_sha256[:RELEASE_ID_LENGTH]
+    def wheels(self) -> dict[str, int]:
+        """Names and sizes of the wheels of its SDK environment; the robot picks those that it lacks."""
+        prefix = f"{SDK_FOLDER}/"
+        return {
+            name.removeprefix(prefix): size
+            for name, size in self.sizes.items()
+            if name.startswith(prefix) and name != SDK_TARGET
+        }
 
     def groups(self, names: Iterable[str]) -> Iterator[tuple[Path, list[str], str]]:
         """Files in groups that one rsync can send: source, names there, and folder below the staging folder.
@@ -89,6 +93,7 @@ def find_release(bundle: Path) -> ReleaseFiles:
     for file in (beside / FIRMWARE_TARGET, *_plain_files(beside / SDK_FOLDER)):
         if file.is_file():
             sizes[file.relative_to(beside).as_posix()] = file.stat().st_size
+    first += [SDK_TARGET] if SDK_TARGET in sizes else []
     return ReleaseFiles(bundle, beside, hashlib.sha256(manifest).hexdigest(), sizes, tuple(first))
 
 

@@ -38,7 +38,7 @@ OPTIONS = {
     "ForwardX11": "no",
     "ClearAllForwardings": "yes",
     "RequestTTY": "no",
-    "LogLevel": "ERROR",
+    "LogLevel": "INFO",
 }
 _LINK_WORDS = (
     "timed out",
