@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pi0_edge.deploy.release import Release
+
 SLOW_S = 3.0
 LOOKS = 2
 REFUSAL = "latency: 90 % of 64 chunks took up to 180 ms, expected at most 100"
@@ -119,10 +121,11 @@ def _answer(robot: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
         if _plays(robot) == "fall back" and state["current"] is not None:
             state["asked"] += 1
             if state["asked"] > LOOKS:
-                bad = [*state["bad"], {**state["current"], "reason": TAKEN_BACK}]
+                bad = [*state["bad"], {"release": state["current"]["release"], "reason": TAKEN_BACK}]
                 state = {**state, "current": state["previous"], "previous": None, "bad": bad, "asked": 0}
             _write(robot, state)
-        return {"result": {**state, "trial": None}}
+        shown = {"trial": None, "service": "active", "service_reason": "", "temperatures": {"tj": 47.5}}
+        return {"result": {**state, **shown}}
     staged = robot / "staging" / request["manifest_sha256"]
     if request["verb"] == "offer":
         return {"result": {"state": "receive", "lacking": _lacking(staged)}}
@@ -134,13 +137,13 @@ def _answer(robot: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
 def _install(robot: Path, state: dict[str, Any], staged: Path) -> dict[str, Any] | None:
     assert _lacking(staged) == {}
     targets = json.loads((staged / "metadata" / "targets.json").read_text())["signed"]["targets"]
-    sequence = targets["manifest.json"]["custom"]["sequence"]
-    release = {"release": staged.name[:16], "sequence": sequence}
+    statement = Release.from_dict(targets["manifest.json"]["custom"])
+    release = {"release": statement.id, "sequence": statement.sequence}
     plays = _plays(robot)
     if plays == "refuse":
         return {"error": REFUSAL}
     if plays == "take back":
-        _write(robot, {**state, "bad": [*state["bad"], {**release, "reason": TAKEN_BACK}]})
+        _write(robot, {**state, "bad": [*state["bad"], {"release": release["release"], "reason": TAKEN_BACK}]})
         return {"error": f"the release was taken back: {TAKEN_BACK}"}
     time.sleep(SLOW_S if plays == "slow" else 0)
     _write(robot, {**state, "current": release, "previous": state["current"], "asked": 0})

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pi0_edge.deploy.fleet.plan import Plan, read_plan
 from pi0_edge.deploy.fleet.report import Outcome, RobotOutcome
-from pi0_edge.deploy.fleet.states import RobotState, RunningRelease, read_state
+from pi0_edge.deploy.fleet.states import RobotState, read_state, shown_release
 from pi0_edge.deploy.transfer.robot_host import RobotHost
 from pi0_edge.deploy.transfer.ssh import LinkLostError
 from pi0_edge.errors import DeployError, Pi0EdgeError
@@ -73,9 +73,7 @@ def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
     return ended(*_judged(before, after, plan.release, failure), after)
 
 
-def _judged(
-    before: RobotState, after: RobotState, release: RunningRelease, failure: Pi0EdgeError | None
-) -> tuple[Outcome, str]:
+def _judged(before: RobotState, after: RobotState, release: str, failure: Pi0EdgeError | None) -> tuple[Outcome, str]:
     """What it means that a flash ended so, and that the robot runs this now."""
     if after.current == release:
         return Outcome.COMMITTED, "committed" if failure is None else f"committed, in spite of: {failure}"
@@ -84,7 +82,9 @@ def _judged(
         return (Outcome.REFUSED, str(failure or why)) if listed_before else (Outcome.TAKEN_BACK, why)
     if isinstance(failure, LinkLostError):
         return Outcome.UNREACHABLE, f"the release is not on it yet: {failure}"
-    return Outcome.REFUSED, str(failure or f"it said that the release is committed, and runs {after.shown}")
+    return Outcome.REFUSED, str(
+        failure or f"it said that the release is committed, and runs {shown_release(after.current, True)}"
+    )
 
 
 def _reasons(plan: Plan, robot: str) -> Callable[[str], None]:

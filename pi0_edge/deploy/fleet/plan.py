@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from pi0_edge.deploy.fleet.report import Outcome, RobotOutcome
-from pi0_edge.deploy.fleet.states import RunningRelease
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Plan:
     Attributes:
         folder: Of the files.
         bundle: Of the release; its statement lies beside it.
-        release: What it is called on a robot.
+        release: Its ID.
         budget_ms: Longest time that a chunk may take; None takes the robot's own.
         deadline_s: After so long, a robot that cannot be reached any more is left.
         soak_minutes: How long the robots of a stage are watched before the next one begins.
@@ -36,7 +35,7 @@ class Plan:
 
     folder: Path
     bundle: Path
-    release: RunningRelease
+    release: str
     budget_ms: float | None
     deadline_s: float
     soak_minutes: float
@@ -87,17 +86,13 @@ class Plan:
 def read_plan(folder: Path) -> Plan:
     """The plan that `Plan.write` wrote."""
     plain = json.loads((folder / "plan.json").read_text())
-    release = RunningRelease(**plain.pop("release"))
-    return Plan(**{**plain, "folder": folder, "bundle": Path(plain["bundle"]), "release": release})
+    return Plan(**{**plain, "folder": folder, "bundle": Path(plain["bundle"])})
 
 
 def read_outcome(event: dict[str, Any]) -> RobotOutcome:
     """The outcome in a line of the events."""
     plain = {name: value for name, value in event.items() if name != "event"}
-    runs = plain["runs"]
-    return RobotOutcome(
-        **{**plain, "outcome": Outcome(plain["outcome"]), "runs": None if runs is None else RunningRelease(**runs)}
-    )
+    return RobotOutcome(**{**plain, "outcome": Outcome(plain["outcome"])})
 
 
 def read_events(plan: Plan) -> list[dict[str, Any]]:

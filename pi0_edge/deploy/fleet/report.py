@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pi0_edge.deploy.fleet.states import RunningRelease, shown_release
+from pi0_edge.deploy.fleet.states import shown_release
 
 
 class Outcome(str, enum.Enum):
-    """What a roll-out did with a robot; the value is the word for people and programs."""
+    """What a roll-out did with a robot; the value is the word for people and programs.
+
+    A robot has `failed` that committed the release and whose policy server does not run any more.
+    """
 
     COMMITTED = "committed"
     ALREADY_THERE = "already there"
     REFUSED = "refused"
     TAKEN_BACK = "taken back"
+    FAILED = "failed"
     UNREACHABLE = "unreachable"
     NOT_TRIED = "not tried"
 
@@ -28,7 +32,7 @@ class Outcome(str, enum.Enum):
     @property
     def stops(self) -> bool:
         """Whether no further robot gets the release: one that is off says nothing against it."""
-        return self in (Outcome.REFUSED, Outcome.TAKEN_BACK)
+        return self in (Outcome.REFUSED, Outcome.TAKEN_BACK, Outcome.FAILED)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class RobotOutcome:
         robot: Its name in the inventory.
         outcome: What was done.
         reason: Why, in the words of the robot or of ssh.
-        runs: What it runs now; None where nothing does, or nobody knows.
+        runs: ID of what it runs now; None where nothing does, or nobody knows.
         known: Whether somebody knows what it runs.
         stage: Number of its stage, from 1; None for a robot that came into none.
         seconds: How long it took.
@@ -48,7 +52,7 @@ class RobotOutcome:
     robot: str
     outcome: Outcome
     reason: str
-    runs: RunningRelease | None = None
+    runs: str | None = None
     known: bool = True
     stage: int | None = None
     seconds: float = 0.0
@@ -59,14 +63,14 @@ class FleetReport:
     """A roll-out.
 
     Attributes:
-        release: What was rolled out.
+        release: ID of what was rolled out.
         robots: All of the inventory, in its order.
         stopped: Why it ended before its last stage; empty where it did not.
         interrupted: Whether a person ended it.
         seconds: How long it took.
     """
 
-    release: RunningRelease
+    release: str
     robots: tuple[RobotOutcome, ...]
     stopped: str = ""
     interrupted: bool = False

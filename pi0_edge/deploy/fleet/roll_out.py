@@ -26,7 +26,7 @@ from typing import Any
 from pi0_edge.deploy.fleet.inventory import ansible, read_inventory, write_ssh_config
 from pi0_edge.deploy.fleet.plan import Plan, read_outcome
 from pi0_edge.deploy.fleet.report import FleetReport, Outcome, RobotOutcome
-from pi0_edge.deploy.fleet.states import RobotState, RunningRelease, ask_states
+from pi0_edge.deploy.fleet.states import RobotState, ask_states
 from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, Release, release_folder
 from pi0_edge.deploy.transfer.release_files import find_release
 from pi0_edge.errors import DeployError
@@ -100,7 +100,7 @@ def roll_out(
         return dataclasses.replace(run.report(), seconds=round(time.monotonic() - begin, 1))
 
 
-def _offered(bundle: Path) -> RunningRelease:
+def _offered(bundle: Path) -> str:
     """The release as robots will name it. Nothing is verified here: every robot does."""
     files = find_release(bundle)
     found = []
@@ -111,7 +111,7 @@ def _offered(bundle: Path) -> RunningRelease:
     statement = max(found, key=lambda one: one[0])[1] if found else None
     if statement is None or statement.manifest_sha256 != files.manifest_sha256:
         raise DeployError(f"the statement beside {bundle} is of another bundle; sign it again: pi0-edge release sign")
-    return RunningRelease(statement.id, statement.sequence)
+    return statement.id
 
 
 class _RollOut:
@@ -245,7 +245,7 @@ class _RollOut:
             self._say(f"{found.robot}: {found.outcome.value}{reason}{took}")
 
 
-def _without_flash(state: RobotState, release: RunningRelease) -> RobotOutcome | None:
+def _without_flash(state: RobotState, release: str) -> RobotOutcome | None:
     """What is known of a robot before anything is sent; None where it gets the release."""
     if not state.reached:
         return _outcome(state, Outcome.UNREACHABLE, state.problem)
@@ -260,7 +260,7 @@ def _without_flash(state: RobotState, release: RunningRelease) -> RobotOutcome |
 
 
 def _outcome(state: RobotState, outcome: Outcome, reason: str) -> RobotOutcome:
-    return RobotOutcome(state.robot, outcome, reason, state.current, known=state.reached)
+    return RobotOutcome(state.robot, outcome, reason, state.current, known=state.known)
 
 
 @contextlib.contextmanager

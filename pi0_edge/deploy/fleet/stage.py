@@ -16,14 +16,15 @@ from pathlib import Path
 
 from pi0_edge.deploy.fleet.plan import Plan, read_events, read_outcome, read_plan
 from pi0_edge.deploy.fleet.report import Outcome, RobotOutcome
-from pi0_edge.deploy.fleet.states import RobotState, ask_states
+from pi0_edge.deploy.fleet.states import RobotState, ask_states, shown_release
 
+_ENDED = "failed"
 LOOK_EVERY_S = 30.0
 """Between two looks at the robots of a stage while they are watched."""
 
 
-def fallen_back(plan: Plan, outcomes: Iterable[RobotOutcome], states: Sequence[RobotState]) -> list[RobotOutcome]:
-    """The robots that had the release and do not run it any more.
+def ailing(plan: Plan, outcomes: Iterable[RobotOutcome], states: Sequence[RobotState]) -> list[RobotOutcome]:
+    """The robots that had the release and do not run it any more, or not well.
 
     Args:
         plan: What is rolled out.
@@ -34,10 +35,18 @@ def fallen_back(plan: Plan, outcomes: Iterable[RobotOutcome], states: Sequence[R
     found = []
     for outcome in outcomes:
         state = now.get(outcome.robot)
-        if state is None or not state.reached or state.current == plan.release:
+        if state is None or not state.reached:
             continue
-        reason = state.why_bad(plan.release) or state.problem or f"it runs {state.shown} now, and nobody said why"
-        found.append(dataclasses.replace(outcome, outcome=Outcome.TAKEN_BACK, reason=reason, runs=state.current))
+        if state.current != plan.release or state.problem:
+            shown = shown_release(state.current, state.known)
+            reason = state.why_bad(plan.release) or state.problem or f"it runs {shown} now, and nobody said why"
+            outcome = dataclasses.replace(outcome, outcome=Outcome.TAKEN_BACK, reason=reason)
+        elif state.service == _ENDED:
+            reason = f"its policy server does not run: {state.service_reason}"
+            outcome = dataclasses.replace(outcome, outcome=Outcome.FAILED, reason=reason)
+        else:
+            continue
+        found.append(dataclasses.replace(outcome, runs=state.current, known=state.known))
     return found
 
 
@@ -74,10 +83,10 @@ def end_stage(
     left_s = 0.0 if last else 60.0 * plan.soak_minutes
     while True:
         states = ask(list(flashed))
-        for found in (fell := fallen_back(plan, flashed.values(), states)):
+        for found in (ill := ailing(plan, flashed.values(), states)):
             plan.tell_outcome(found)
-        if fell:
-            return f"{', '.join(found.robot for found in fell)} took the release back after it was committed"
+        if ill:
+            return f"{', '.join(found.robot for found in ill)} had the release and did not keep it"
         if left_s <= 0:
             break
         sleep(min(LOOK_EVERY_S, left_s))

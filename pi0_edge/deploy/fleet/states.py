@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +18,6 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class RunningRelease:
-    """A release as a robot names it.
-
-    Attributes:
-        release: Its ID.
-        sequence: Of its signed statement.
-    """
-
-    release: str
-    sequence: int
-
-    def __str__(self) -> str:
-        return f"{self.release} (sequence {self.sequence})"
-
-
-@dataclass(frozen=True)
 class RobotState:
     """What a robot says about itself.
 
@@ -41,34 +25,38 @@ class RobotState:
         robot: Its name in the inventory.
         reached: Whether it answered.
         problem: Why it did not, or why its answer cannot be used; empty where all is well.
-        current: What runs; None where nothing was ever committed, or where nobody knows.
-        previous: What it would fall back to.
-        trial: What is on trial.
+        current: ID of the release that runs; None where nothing was ever committed, or where nobody knows.
+        previous: ID of the release that it would fall back to.
+        trial: ID of the release that is on trial.
         bad: Releases that it took back.
+        gate: Verdict of the accuracy gate on what runs.
+        scheme: How what runs is quantized.
+        service: State of its policy server, in the word of systemd.
+        service_reason: Why it ended; empty where it did not.
+        hottest_c: Temperature of its hottest zone, in °C; None where it reads none.
     """
 
     robot: str
     reached: bool
     problem: str = ""
-    current: RunningRelease | None = None
-    previous: RunningRelease | None = None
-    trial: RunningRelease | None = None
+    current: str | None = None
+    previous: str | None = None
+    trial: str | None = None
     bad: tuple[BadRelease, ...] = ()
+    gate: str = ""
+    scheme: str = ""
+    service: str = ""
+    service_reason: str = ""
+    hottest_c: float | None = None
 
-    def why_bad(self, release: RunningRelease) -> str | None:
+    def why_bad(self, release: str) -> str | None:
         """Why this robot took a release back; None where it did not."""
-        named = ((bad, RunningRelease(bad.release, bad.sequence)) for bad in self.bad)
-        return next((bad.reason for bad, name in named if name == release), None)
+        return next((bad.reason for bad in self.bad if bad.release == release), None)
 
     @property
-    def shown(self) -> str:
-        """What it runs, for people."""
-        return shown_release(self.current, self.reached and not self.problem)
-
-
-def shown_release(release: RunningRelease | None, known: bool) -> str:
-    """What a robot runs, for people."""
-    return str(release) if release is not None else "no release" if known else "unknown"
+    def known(self) -> bool:
+        """Whether it said what it runs."""
+        return self.reached and not self.problem
 
 
 def read_state(robot: str, status: Mapping[str, Any]) -> RobotState:
@@ -82,14 +70,31 @@ def read_state(robot: str, status: Mapping[str, Any]) -> RobotState:
         DeployError: If it is none.
     """
     try:
-        slots = {name: _release(status.get(name)) for name in ("current", "previous", "trial")}
-        bad = tuple(BadRelease(str(one["release"]), int(one["sequence"]), str(one["reason"])) for one in status["bad"])
+        current: Mapping[str, Any] = status["current"] or {}
+        return RobotState(
+            robot,
+            reached=True,
+            problem=str(current.get("problem", "")),
+            current=_release(status["current"]),
+            previous=_release(status["previous"]),
+            trial=_release(status["trial"]),
+            bad=tuple(BadRelease(str(bad["release"]), str(bad["reason"])) for bad in status["bad"]),
+            gate=str(current.get("gate", "")),
+            scheme=str(current.get("scheme", "")),
+            service=str(status["service"]),
+            service_reason=str(status.get("service_reason", "")),
+            hottest_c=max(map(float, status["temperatures"].values()), default=None),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeployError(
             f"{robot} answered to status with {str(status)[:200]} ({error!r}); `pi0-edge robot provision` brings its "
             "installer to the version of this machine"
         ) from error
-    return RobotState(robot, reached=True, bad=bad, **slots)
+
+
+def shown_release(release: str | None, known: bool) -> str:
+    """What a robot runs, for people."""
+    return release if release is not None else "no release" if known else "unknown"
 
 
 def ask_state(host: RobotHost, robot: str) -> RobotState:
@@ -129,17 +134,36 @@ def ask_states(
     return tuple(states)
 
 
-def state_rows(states: Iterable[RobotState]) -> list[tuple[str, str, str, str]]:
-    """Columns of a table: robot, what runs, what it would fall back to or has on trial, and what is wrong."""
-    rows = []
-    for state in states:
-        others = [f"trial of {state.trial}"] if state.trial else []
-        others += [f"before: {state.previous}"] if state.previous else []
-        wrong = [state.problem] if state.problem else []
-        wrong += [f"took {bad.release} (sequence {bad.sequence}) back: {bad.reason}" for bad in state.bad[-1:]]
-        rows.append((state.robot, state.shown, "; ".join(others), "; ".join(wrong)))
-    return rows
+STATE_COLUMNS = ("robot", "runs", "gate", "scheme", "service", "°C", "before", "remarks")
 
 
-def _release(plain: Any) -> RunningRelease | None:
-    return None if plain is None else RunningRelease(str(plain["release"]), int(plain["sequence"]))
+def state_rows(states: Iterable[RobotState]) -> list[tuple[str, ...]]:
+    """The columns `STATE_COLUMNS` of a table."""
+    return [
+        (
+            state.robot,
+            shown_release(state.current, state.known),
+            state.gate,
+            state.scheme,
+            state.service,
+            "" if state.hottest_c is None else f"{state.hottest_c:.0f}",
+            state.previous or "",
+            "; ".join(_remarks(state)),
+        )
+        for state in states
+    ]
+
+
+def _remarks(state: RobotState) -> Iterator[str]:
+    if state.problem:
+        yield state.problem
+    if state.trial is not None:
+        yield f"{state.trial} is on trial"
+    if state.service_reason:
+        yield f"policy server: {state.service_reason}"
+    if state.bad:
+        yield f"took {state.bad[-1].release} back: {state.bad[-1].reason}"
+
+
+def _release(plain: Mapping[str, Any] | None) -> str | None:
+    return None if plain is None else str(plain["release"])

@@ -85,7 +85,7 @@ def test_a_robot_that_falls_back_while_it_is_watched(make_fleet: Fleets, make_re
     fleet.plays("robot-1", "fall back")
     report = roll_out(fleet.inventory, make_release(7), stages=(1, "100%"), soak_minutes=0.01)
     assert outcomes(report) == ["taken back", "not tried", "not tried"]
-    assert report.stopped == "robot-1 took the release back after it was committed"
+    assert report.stopped == "robot-1 had the release and did not keep it"
 
 
 def test_a_link_that_is_lost_after_the_commit_is_no_failure(make_fleet: Fleets, make_release: Releases) -> None:
