@@ -7,6 +7,8 @@ The workstation sends requests, one at a time; to each the installer answers wit
     ← {"stage": "verifying", "done": 3, "total": 12}
     ← {"result": {…}}                         or {"error": "what was found, what was expected, what to do"}
 
+An error because another session holds the lock has "busy": true besides; the request may be sent again.
+
 | verb     | fields                             | result                                                              |
 |----------|------------------------------------|---------------------------------------------------------------------|
 | status   |                                    | see `installer.status`                                              |
@@ -33,6 +35,10 @@ from pi0_edge.errors import DeployError
 from pi0_edge.progress import Progress, ProgressCallback
 
 LONGEST_LINE = 2**20
+
+
+class RobotBusyError(DeployError):
+    """Another session holds the lock of this robot, perhaps one whose link was lost a moment ago."""
 
 
 def send(stream: BinaryIO, message: Mapping[str, Any]) -> None:
@@ -76,6 +82,7 @@ def ask(
         on_progress: Is called with each step of a stage.
 
     Raises:
+        RobotBusyError: If another session holds the lock.
         DeployError: If the installer refuses, or the connection ends before it has answered.
     """
     send(requests, request)
@@ -85,7 +92,7 @@ def ask(
         elif "stage" in answer:
             on_progress(Progress(answer["stage"], answer["done"], answer["total"], answer.get("note", "")))
         elif "error" in answer:
-            raise DeployError(str(answer["error"]))
+            raise (RobotBusyError if answer.get("busy") else DeployError)(str(answer["error"]))
         elif "result" in answer:
             return answer["result"]
     raise DeployError(f"the connection ended before the robot answered to {request['verb']!r}; run the command again")

@@ -38,7 +38,7 @@ def main() -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 lock = None
-                answer({"error": "another session flashes this robot; wait for its end"})
+                answer({"error": "another session flashes this robot; wait for its end", "busy": True})
                 continue
         answer(respond(request))
 

@@ -18,7 +18,7 @@ from pi0_edge.deploy.installer.status import status
 from pi0_edge.deploy.installer.trial import commit_trial
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.layout import Layout
-from pi0_edge.deploy.session import receive, send
+from pi0_edge.deploy.session import RobotBusyError, receive, send
 from pi0_edge.errors import DeployError, Pi0EdgeError
 from pi0_edge.progress import Progress
 
@@ -61,12 +61,15 @@ class Conversation:
         try:
             self._send({"result": self._work(request)})
         except Pi0EdgeError as error:
-            self._refuse(request, str(error))
+            self._refuse(request, str(error), busy=isinstance(error, RobotBusyError))
         except Exception as error:
             logger.exception("a request failed")
             self._refuse(request, f"the installer failed ({type(error).__name__}: {error}); its log says where")
 
-    def _refuse(self, request: Mapping[str, Any], why: str) -> None:
+    def _refuse(self, request: Mapping[str, Any], why: str, *, busy: bool = False) -> None:
+        if busy:  # it will ask again, and again: nothing was decided
+            self._send({"error": why, "busy": True})
+            return
         if request.get("verb") not in READING:
             write_entry(self._robot.layout, "refused", f"{request.get('verb')}: {why}")
         self._send({"error": why})
@@ -134,14 +137,14 @@ def installer_lock(layout: Layout) -> Iterator[None]:
     """Lets one installer work at a time.
 
     Raises:
-        DeployError: If another one does.
+        RobotBusyError: If another one does.
     """
     layout.runtime.mkdir(parents=True, exist_ok=True)
     with layout.lock.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DeployError(
+            raise RobotBusyError(
                 "somebody else flashes this robot at this moment; wait, then run the command again"
             ) from error
         yield

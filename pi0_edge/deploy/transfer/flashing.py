@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer.release_files import ReleaseFiles
 from pi0_edge.deploy.transfer.rsync import TransferMeter, megabytes, send_files
 from pi0_edge.deploy.transfer.sessions import Session
@@ -17,7 +18,9 @@ from pi0_edge.errors import DeployError
 from pi0_edge.progress import ProgressCallback
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
-BUSY_S = 2.0
+BUSY_S, BUSY_WAIT_S = 30.0, 2.0
+"""How long another session is waited for: a robot needs 20 s to see that a link was lost. Once the installation was
+asked for, the other session is this one's own, which goes on alone, and is waited for until the deadline."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Flash:
         self._connections = 0
         self._needed: int | None = None
         self._sent: int | None = 0
-        self._moved = False
+        self._moved = self._asked = False
 
     def run(self) -> FlashResult:
         """Does it.
@@ -89,7 +92,7 @@ class Flash:
             LinkLostError: If the robot cannot be reached at all, or not again before the deadline.
             DeployError: If the robot refuses the release, or took it back.
         """
-        wait_s = FIRST_WAIT_S
+        wait_s, busy_since = FIRST_WAIT_S, None
         while True:
             self._moved = False
             try:
@@ -97,39 +100,37 @@ class Flash:
             except LinkLostError as error:
                 if not self._connections:
                     raise
-                left_s = self._begin + self._deadline_s - time.monotonic()
+                busy_since = None
                 wait_s = FIRST_WAIT_S if self._moved else min(2 * wait_s, LONGEST_WAIT_S)
-                if left_s < wait_s:
-                    raise LinkLostError(
-                        f"{error}; not again within {self._deadline_s:g} s: run the command again, it goes on from here"
-                    ) from error
-                self._on_reason(f"link: {error}; again in {wait_s:g} s, {left_s:.0f} s are left")
-                time.sleep(wait_s)
+                self._wait(wait_s, error)
+            except RobotBusyError as error:
+                busy_since = busy_since or time.monotonic()
+                if time.monotonic() - busy_since > BUSY_S and not self._asked:
+                    raise
+                self._wait(BUSY_WAIT_S, error)
+
+    def _wait(self, seconds: float, error: DeployError) -> None:
+        """Waits before the next connection, as long as the deadline is not near."""
+        left_s = self._begin + self._deadline_s - time.monotonic()
+        if left_s < seconds:
+            raise LinkLostError(
+                f"{error}; not again within {self._deadline_s:g} s: run the command again, it goes on from here"
+            ) from error
+        self._on_reason(f"link: {error}; again in {seconds:g} s, {left_s:.0f} s are left")
+        time.sleep(seconds)
 
     def _attempt(self) -> dict[str, Any]:
         """All that is left to do, over one connection."""
         with self._open_session() as session:
             self._connections += 1
             try:
-                self._wait_while_busy(session)
                 self._send(session, self._files.first, lambda done: None)
                 if (done := self._complete(session)) is not None:
                     return done
-                self._moved = True
+                self._moved = self._asked = True
                 return session.ask("install", **self._request)
             finally:
                 self._count(session)
-
-    def _wait_while_busy(self, session: Session) -> None:
-        """Waits for an installation that goes on alone since its link was lost."""
-        told = False
-        while session.ask("status").get("busy"):
-            if self._connections == 1:
-                return  # not ours: the installer says whose
-            if not told:
-                self._on_reason("install: the robot went on alone; waiting for it")
-            told = True
-            time.sleep(BUSY_S)
 
     def _complete(self, session: Session) -> dict[str, Any] | None:
         """Sends what the robot lacks; gives its answer where the release runs there already."""

@@ -23,6 +23,8 @@ from pi0_edge.deploy.transfer.ssh import FLASH_USER, Connection, HostKeyError
 from pi0_edge.progress import ProgressCallback
 
 DEADLINE_S = 3600.0
+HERE_S = 60.0
+"""On the robot itself there is no link to lose; only another session may have to end."""
 
 
 class RobotHost:
@@ -98,7 +100,7 @@ class RobotHost:
 
     def history(self, count: int | None = None) -> list[dict[str, Any]]:
         """The robot's decisions, the oldest first; the latest `count` of them."""
-        return self._ask("history", count=count)["entries"]
+        return self._ask("history", **({} if count is None else {"count": count}))["entries"]
 
     def commit(self) -> dict[str, Any]:
         """Commits what is on trial."""
@@ -175,7 +177,7 @@ def flash_from(
         staging=here.staging,
         commit=commit,
         budget_ms=budget_ms,
-        deadline_s=0.0,
+        deadline_s=HERE_S,
         bwlimit_kbps=None,
         on_reason=on_reason,
         on_progress=on_progress,

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer.ssh import Connection, LinkLostError, last_line, quoted
 from pi0_edge.errors import DeployError, MissingDependencyError
 from pi0_edge.progress import Progress, ProgressCallback
@@ -95,6 +96,7 @@ def send_files(
 
     Raises:
         LinkLostError: If the robot cannot be reached any more; trying again goes on.
+        RobotBusyError: If another rsync writes there.
         DeployError: If it cannot be written there, or not be read here.
         MissingDependencyError: If rsync is missing or too old.
     """
@@ -169,6 +171,8 @@ def _judge(code: int, said: str, connection: Connection | None) -> None:
     reason = last_line("\n".join(words)) or last_line(said) or f"rsync ended with {code}"
     if connection is not None and not connection.is_alive():
         raise LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
+    if "Another instance of rrsync" in said:
+        raise RobotBusyError("another session sends files to this robot; wait for its end")
     refused = next((line for line in words if "rrsync error" in line or "not found" in line), None)
     if refused is not None:
         raise DeployError(f"the robot refuses rsync: {refused}; `pi0-edge robot provision` sets it up")

@@ -6,6 +6,7 @@ import random
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from bad_link import Link
 from receiving_robot import STAGING, Receiver
 from release_builders import shards, write_release
 
+from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer import flashing
 from pi0_edge.deploy.transfer.ssh import OPTIONS, LinkLostError
 from pi0_edge.errors import BundleError, DeployError
@@ -177,26 +179,33 @@ def test_the_bandwidth_limit_holds(receiver: Receiver, tmp_path: Path) -> None:
     assert any(" MB/s, 0:0" in note for note in notes), notes
 
 
-def test_two_at_once_are_told_apart(receiver: Receiver, tmp_path: Path) -> None:
+def test_two_at_once_are_told_apart(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flashing, "BUSY_S", 0.5)
+    monkeypatch.setattr(flashing, "BUSY_WAIT_S", 0.3)
     first, second = tmp_path / "cups", tmp_path / "forks"
-    sha256 = write_release(first, shards(3 * MB))
+    sha256 = write_release(first, shards(4 * MB))
     write_release(second, shards(1 * MB, seed=1))
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.append(receiver.host().flash(first, bwlimit_kbps=1000)), daemon=True
-    )
-    thread.start()
-    while not receiver.staged(sha256):
-        time.sleep(0.05)
-    time.sleep(0.5)
-    with pytest.raises(DeployError, match="another session flashes this robot"):
-        receiver.host().flash(second)
-    assert receiver.host().status() == {"current": None}
-    thread.join()
-    assert results[0].state == "committed" and whole(receiver, first, sha256)
+    with ThreadPoolExecutor(1) as pool:
+        flash = pool.submit(receiver.host().flash, first, bwlimit_kbps=1000)
+        while not any("weights" in name for name in receiver.staged(sha256)):
+            time.sleep(0.05)
+        with pytest.raises(RobotBusyError, match="another session"):
+            receiver.host().flash(second)
+        assert receiver.host().status() == {"current": None}
+        assert flash.result().state == "committed" and whole(receiver, first, sha256)
+
+
+def test_a_session_that_the_robot_still_believes_in_is_waited_for(receiver: Receiver, tmp_path: Path) -> None:
+    write_release(tmp_path / "cups", shards(100))
+    lock = "/home/pi0-flash/lock"
+    receiver.container.run(f"nohup flock {lock} sleep 3 > /dev/null 2>&1 &")
+    result = receiver.host().flash(tmp_path / "cups")
+    assert result.state == "committed" and result.connections > 1
+    assert any("another session flashes this robot" in reason for reason in receiver.reasons)
 
 
 def test_what_is_no_release_is_refused_before_anything_is_sent(receiver: Receiver, tmp_path: Path) -> None:
+    before = receiver.container.carried()
     bundle = tmp_path / "cups"
     write_release(bundle, shards(1000, 2000))
     weights = bundle / "weights-i8-00001.safetensors"
@@ -214,7 +223,7 @@ def test_what_is_no_release_is_refused_before_anything_is_sent(receiver: Receive
     shutil.rmtree(tmp_path / "cups.release")
     with pytest.raises(DeployError, match=r"has no signed statement .* release sign"):
         receiver.host().flash(bundle)
-    assert receiver.container.carried() == []
+    assert receiver.container.carried() == before
 
 
 def test_the_other_verbs_are_passed_on(receiver: Receiver) -> None:
