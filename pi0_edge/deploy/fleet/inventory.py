@@ -70,7 +70,7 @@ def write_ssh_config(file: Path, robots: Sequence[FleetRobot], ssh_config: Path 
     lines = []
     for robot in robots:
         lines.append(f"Host {robot.name}")
-        lines += [f"    HostName {robot.address}"] if robot.address else []
+        lines += [f"    HostName {robot.address.replace('%', '%%')}"] if robot.address else []
         lines += [f"    Port {robot.port}"] if robot.port is not None else []
     others = ("~/.ssh/config", "/etc/ssh/ssh_config") if ssh_config is None else (f'"{ssh_config.absolute()}"',)
     lines += ["Host *", *(f"    Include {other}" for other in others)]
