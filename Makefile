@@ -9,9 +9,10 @@ PROCESSOR ?= $(shell uname -m)
 TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
+PROCESSORS ?= aarch64 x86_64
 
 .PHONY: help demo test test-all fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels protos \
-	generated setup system clean
+	generated release setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
@@ -24,6 +25,7 @@ help:
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
 	@echo "make generated all generated files: interfaces, joint tables, the table of states, the command reference"
+	@echo "make release   the wheels that robots install, for each processor, into dist (PROCESSORS=aarch64: only that)"
 	@echo "make setup     only install what the others need (PYTHON=python3.12 chooses the interpreter)"
 
 demo: setup firmware
@@ -92,6 +94,10 @@ generated: protos
 	@$(BIN)/python -m firmware_bridge.lockstep.safety_table
 	@$(BIN)/python tools/command_reference.py
 
+# `make kernels PROCESSOR=aarch64` before it puts the CUDA kernels into the wheel for aarch64.
+release: setup
+	@$(BIN)/python tools/release_wheels.py $(PROCESSORS:%=--processor %) --output dist
+
 setup: system $(INSTALLED)
 
 system:
@@ -103,4 +109,4 @@ $(INSTALLED): pyproject.toml tools/python_environment.sh | system
 
 clean:
 	@$(MAKE) --no-print-directory -s -C firmware_bridge/firmware clean
-	@rm -rf runs/demo build/site $(KERNELS)/build
+	@rm -rf runs/demo build/site dist $(KERNELS)/build

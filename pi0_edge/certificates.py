@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.protos.rpc.tls_files import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
+from pi0_edge.synced_files import create_synced
 
 AUTHORITY_KEY_FILE = "authority.key.pem"
 AUTHORITY_DAYS = 3650
@@ -207,8 +208,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             mode = 0o600 if name in (KEY_FILE, AUTHORITY_KEY_FILE) else 0o644
-            with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
+            create_synced(folder / name, content, mode)
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written ({error.strerror})") from error
 

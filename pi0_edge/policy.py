@@ -129,7 +129,7 @@ class Policy:
     @classmethod
     def from_bundle(
         cls,
-        folder: str | Path,
+        folder: str | Path | Bundle,
         engine: str = "cpu",
         public_key: str | Path | None = None,
         accept_failed_gate: bool = False,
@@ -137,7 +137,8 @@ class Policy:
         """Loads a bundle: network, robot, tokenizer and normalization, every byte verified before it is used.
 
         Args:
-            folder: The bundle, see `pi0_edge.bundle`.
+            folder: The bundle, see `pi0_edge.bundle`; or one that is open already, whose signature is not asked for
+                again.
             engine: Name in `pi0_edge.engine.ENGINES`.
             public_key: PEM file of the key whose signature is required; None requires none.
             accept_failed_gate: Whether the user takes responsibility for a bundle whose accuracy gate failed or is
@@ -147,16 +148,21 @@ class Policy:
             BundleError: If the bundle is refused, or its gate did not pass and `accept_failed_gate` is not set.
             EngineError: If there is no such engine, or it cannot run the scheme of the bundle.
         """
-        bundle = open_bundle(Path(folder), public_key=None if public_key is None else Path(public_key))
+        key = None if public_key is None else Path(public_key)
+        bundle = folder if isinstance(folder, Bundle) else open_bundle(Path(folder), public_key=key)
         overrides = bundle.overrides_in_force(accept_failed_gate)
         check_engine(engine, bundle.scheme)
         if overrides:
-            logger.warning("%s is run although its accuracy gate is %s: %s", folder, bundle.gate, ", ".join(overrides))
+            logger.warning(
+                "%s is run although its accuracy gate is %s: %s", bundle.folder, bundle.gate, ", ".join(overrides)
+            )
         processor = bundle.processor()
         try:
             built = restore_engine(engine, bundle.config, bundle.tensors(), bundle.scheme)
         except EngineError as error:
-            raise BundleError(f"{folder} does not hold the network that its manifest describes: {error}") from error
+            raise BundleError(
+                f"{bundle.folder} does not hold the network that its manifest describes: {error}"
+            ) from error
         return cls(built, processor, bundle.manifest.source_sha256, bundle, overrides)
 
     def allow_stale_prefix(self, limit_s: float) -> None:

@@ -98,7 +98,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "limits_hash", "clock", "age", "joints", "fault_joint", "faults", "splice")
+    __slots__ = ("state", "link_up", "owner", "tick", "joint_count", "tick_period_s", "counters", "round_trip_ms", "joint_names", "limits_hash", "protocol_version", "problem", "clock", "age", "joints", "fault_joint", "faults", "splice")
     STATE_FIELD_NUMBER: _ClassVar[int]
     LINK_UP_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,8 @@ class Status(_message.Message):
     ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
     JOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_HASH_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     JOINTS_FIELD_NUMBER: _ClassVar[int]
@@ -125,13 +127,15 @@ class Status(_message.Message):
     round_trip_ms: float
     joint_names: _containers.RepeatedScalarFieldContainer[str]
     limits_hash: int
+    protocol_version: int
+    problem: str
     clock: ClockEstimate
     age: AgeOfInformation
     joints: _containers.RepeatedCompositeFieldContainer[JointHealth]
     fault_joint: str
     faults: int
     splice: str
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., limits_hash: _Optional[int] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ..., splice: _Optional[str] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., link_up: bool = ..., owner: _Optional[str] = ..., tick: _Optional[int] = ..., joint_count: _Optional[int] = ..., tick_period_s: _Optional[float] = ..., counters: _Optional[_Union[LinkCounters, _Mapping]] = ..., round_trip_ms: _Optional[float] = ..., joint_names: _Optional[_Iterable[str]] = ..., limits_hash: _Optional[int] = ..., protocol_version: _Optional[int] = ..., problem: _Optional[str] = ..., clock: _Optional[_Union[ClockEstimate, _Mapping]] = ..., age: _Optional[_Union[AgeOfInformation, _Mapping]] = ..., joints: _Optional[_Iterable[_Union[JointHealth, _Mapping]]] = ..., fault_joint: _Optional[str] = ..., faults: _Optional[int] = ..., splice: _Optional[str] = ...) -> None: ...
 
 class JointHealth(_message.Message):
     __slots__ = ("name", "temperature", "volts")

@@ -99,13 +99,17 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled form, on the threads that torch's OpenMP has started: a second pool would fight the first."""
+    """The compiled form, on the threads that torch's OpenMP has started: a second pool would fight the first.
+
+    It is not linked to an OpenMP library. It takes the one that torch brings, or else the system's, which is what a
+    torch without one of its own has loaded, such as JetPack's.
+    """
     built = next(iter(sorted(Path(__file__).parent.glob("_fused_activation*.so"))), None)
     if built is None:
         log.info("the fused activations are not compiled; torch computes them: reinstall with a C compiler")
         return None
     try:
-        for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        for openmp in list((Path(torch.__file__).parent / "lib").glob("libgomp*")) or ["libgomp.so.1"]:
             ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
         library = ctypes.CDLL(str(built))
     except OSError as reason:

@@ -8,7 +8,7 @@ import yaml
 
 from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.schemes import Scheme, find_scheme
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import save_synced
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -35,6 +35,4 @@ def load_scheme(scheme: Scheme | str | Path) -> Scheme:
 
 def save_scheme(scheme: Scheme, path: str | Path) -> None:
     """Writes a scheme as the YAML file that `load_scheme` reads."""
-    temporary = Path(path).with_suffix(".tmp")
-    write_synced(temporary, yaml.safe_dump(scheme.to_dict(), sort_keys=False, allow_unicode=True).encode())
-    replace_synced(temporary, Path(path))
+    save_synced(Path(path), yaml.safe_dump(scheme.to_dict(), sort_keys=False, allow_unicode=True).encode())

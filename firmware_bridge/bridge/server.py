@@ -1,8 +1,12 @@
-"""The bridge process: one serial link and one gRPC server, on loopback or behind mutual TLS."""
+"""The bridge process: one serial link and one gRPC server, on loopback or behind mutual TLS.
+
+Where systemd watches, its watchdog is fed as long as both threads of the link and the supervision of the arm go round.
+"""
 
 import logging
 import os
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -22,10 +26,12 @@ from pi0_edge.protos import bridge_pb2_grpc, serial_link
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
+from pi0_edge.protos.rpc.service_manager import ServiceManager
 
 SERVICE = "pi0_edge.v1.RobotBridge"
 _MESSAGE_LIMIT = 64 << 10  # the largest chunk, 64 steps of 32 joints, has 8 KiB
 _WATCH_PERIOD_S = 0.2
+_IDLE_LIMIT_S = 5.0  # opening a port that is gone takes two
 _STOP_GRACE_S = 0.5
 _URGENT = -10  # niceness: the heartbeat must not wait for a policy that takes all processors
 
@@ -51,6 +57,7 @@ class BridgeServer:
         splice: str = HoldSwap.name,
         workspace: Path | None = None,
         tls: Path | None = None,
+        on_alive: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepares a bridge.
 
@@ -64,6 +71,7 @@ class BridgeServer:
             workspace: File with the boxes that named frames must keep to (docs/workspace.md); chunks whose path leaves
                 them are refused.
             tls: Folder with authority, certificate and key: every client must show a certificate.
+            on_alive: Called five times a second by the supervision of the arm, while the link's threads go round.
 
         Raises:
             ConfigError: The address is not on loopback, robot or splice policy are unknown, or the workspace is wrong.
@@ -92,6 +100,7 @@ class BridgeServer:
             registry=self.registry,
         )
         bridge_pb2_grpc.add_RobotBridgeServicer_to_server(self._service, self._server.grpc_server)
+        self._on_alive = on_alive
         self._stopping = threading.Event()
         self._lease_watchdog = threading.Thread(target=self._watch_leases, name="bridge-housekeeping", daemon=True)
 
@@ -138,6 +147,8 @@ class BridgeServer:
             self._server.set_health(self._link.up)
             self._arm.disarm_overdue()
             self._arm.disarm_ownerless()
+            if self._link.idle_s < _IDLE_LIMIT_S:
+                self._on_alive()
 
 
 def serve_bridge(
@@ -169,11 +180,21 @@ def serve_bridge(
     """
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
-    server = BridgeServer(port, listen, robot, baud=baud, splice=splice, workspace=workspace, tls=tls)
+    manager = ServiceManager()
+    server = BridgeServer(
+        *(port, listen, robot),
+        baud=baud,
+        splice=splice,
+        workspace=workspace,
+        tls=tls,
+        on_alive=manager.feed_watchdog,
+    )
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
     with metrics, stop_signals() as asked_to_stop:
         server.start()
         try:
+            manager.ready(f"bridge on {server.address}, firmware on {port}")
             asked_to_stop.wait()
+            manager.stopping("asked to stop")
         finally:
             server.stop()

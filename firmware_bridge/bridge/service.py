@@ -102,6 +102,8 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             joint_count=self._link.robot.count,
             joint_names=self._link.robot.names,
             limits_hash=self._link.robot.limits_hash,
+            protocol_version=serial_link.VERSION,
+            problem=self._link.problem,
             tick_period_s=clock.tick_period_s,
             counters=bridge_pb2.LinkCounters(**vars(counters)) if counters else None,
             round_trip_ms=clock.round_trip_s * 1e3,

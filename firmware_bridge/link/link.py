@@ -94,6 +94,8 @@ class FirmwareLink:
         self._measured: Measured | None = None
         self._health: Health | None = None
         self._last_pong = 0.0
+        self._problem = ""
+        self._read_at = self._beat_at = 0.0
         self._estop_wanted = False
         self._replies: dict[int, queue.SimpleQueue[CommandReply]] = {}  # of commands that wait, by nonce
         self._nonces = itertools.count(secrets.randbelow(1 << 31))
@@ -132,6 +134,16 @@ class FirmwareLink:
         """Whether the firmware answered a ping recently."""
         clock = self._clock
         return self._session is not None and clock is not None and clock.ready and not self._silent
+
+    @property
+    def problem(self) -> str:
+        """Why the link is down, as the last attempt to restore it found; empty while it is up."""
+        return "" if self.up else self._problem or f"the firmware on {self._port} has not answered a ping recently"
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the slower of the two threads last began a round, whether the firmware answers or not."""
+        return time.monotonic() - min(self._read_at, self._beat_at)
 
     @property
     def _silent(self) -> bool:
@@ -229,6 +241,7 @@ class FirmwareLink:
             session.close()
             raise
         self._telemetry = self._measured = self._health = None
+        self._problem = ""
         self._welcome = welcome
         self._clock = TickClock(welcome.counter_hz, welcome.tick_period_us)
         self._last_pong = time.monotonic()
@@ -242,10 +255,12 @@ class FirmwareLink:
 
     def _read(self) -> None:
         while not self._stop.is_set():
+            self._read_at = time.monotonic()
             try:
                 self._read_session()
             except BridgeError as error:
                 logger.warning("link lost: %s", error)
+                self._problem = str(error)
                 self._drop_session()
                 self._stop.wait(_REOPEN_S)
 
@@ -255,6 +270,7 @@ class FirmwareLink:
             logger.info("link restored on %s", self._port)
         session = self._session
         while session is not None and not self._stop.is_set():
+            self._read_at = time.monotonic()
             for message in session.receive(_READ_S):
                 self._dispatch(message)
             if self._silent:
@@ -294,7 +310,8 @@ class FirmwareLink:
     def _run_heartbeat(self) -> None:
         due = time.monotonic()
         for ping_id in itertools.count():
-            due = max(due + HEARTBEAT_S, time.monotonic())
+            self._beat_at = time.monotonic()
+            due = max(due + HEARTBEAT_S, self._beat_at)
             if self._stop.wait(due - time.monotonic()) or not self._reader.is_alive():
                 return
             try:

@@ -14,7 +14,7 @@ from firmware_bridge.errors import LinkError, ProtocolError
 from firmware_bridge.link.framing import DELIMITER, Frame, FrameDecoder, LineCounters, SequenceTracker, encode_frame
 from firmware_bridge.link.port import SerialStream
 from firmware_bridge.robot import RobotJoints
-from pi0_edge.protos.serial_link import MESSAGES, SCHEMA_HASH, Hello, Message, Welcome
+from pi0_edge.protos.serial_link import MESSAGES, SCHEMA_HASH, VERSION, Hello, Message, Welcome
 
 _WRITE_LIMIT_S = 0.5
 _FROM_FIRMWARE = 0x80
@@ -94,11 +94,11 @@ def shake_hands(session: LinkSession, robot: RobotJoints, timeout_s: float) -> W
                 if isinstance(message, Welcome):
                     _check(message, robot)
                     return message
-    raise LinkError(_describe_silence(session, timeout_s))
+    raise LinkError(describe_silence(session.counters, timeout_s))
 
 
-def _describe_silence(session: LinkSession, timeout_s: float) -> str:
-    counters = session.counters
+def describe_silence(counters: LineCounters, timeout_s: float) -> str:
+    """What may be wrong where a board did not answer a Hello for `timeout_s` seconds."""
     damaged = counters.crc_errors + counters.framing_errors
     if counters.frames:
         return f"the firmware sends telemetry but did not answer a Hello within {timeout_s:.1f} s; reset the board"
@@ -114,7 +114,8 @@ def _check(welcome: Welcome, robot: RobotJoints) -> None:
     if welcome.schema_hash != SCHEMA_HASH:
         raise ProtocolError(
             f"the firmware was built from other serial messages (schema {welcome.schema_hash:#010x}) than this host "
-            f"(schema {SCHEMA_HASH:#010x}): one of them is older; run `make firmware` here and flash the board again"
+            f"(protocol {VERSION}, schema {SCHEMA_HASH:#010x}): one of them is older; run `make firmware` here and "
+            "flash the board again"
         )
     if welcome.joints != robot.count:
         raise ProtocolError(

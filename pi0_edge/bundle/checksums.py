@@ -14,7 +14,7 @@ from pathlib import Path
 from pi0_edge.bundle.files import MISSING, read_small_file
 from pi0_edge.bundle.keys import check_signature, make_signature
 from pi0_edge.errors import BundleError
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import write_synced
 
 MANIFEST = "manifest.json"
 SUMS = "manifest.sha256"
@@ -24,7 +24,7 @@ MANIFEST_FILES = (MANIFEST, SUMS, SIGNATURE)
 
 
 def write_checksums(folder: Path, manifest: bytes, private_key: Path | None) -> None:
-    """Writes signature and checksums of a manifest, each replaced in one step.
+    """Writes signature and checksums of a manifest into a folder that is no bundle yet.
 
     Raises:
         BundleError: If the key cannot be read.
@@ -33,8 +33,8 @@ def write_checksums(folder: Path, manifest: bytes, private_key: Path | None) -> 
     covered = {MANIFEST: manifest}
     if private_key is not None:
         covered[SIGNATURE] = make_signature(manifest, private_key)
-        _replace(folder / SIGNATURE, covered[SIGNATURE])
-    _replace(folder / SUMS, _sums(covered))
+        write_synced(folder / SIGNATURE, covered[SIGNATURE])
+    write_synced(folder / SUMS, _sums(covered))
 
 
 def read_manifest(folder: Path, public_key: Path | None) -> bytes:
@@ -76,9 +76,3 @@ def _read(folder: Path, name: str) -> bytes:
     if not os.path.lexists(folder / name):
         raise BundleError(f"{name} {MISSING}")
     return read_small_file(folder / name)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.parent.with_name(f".{path.parent.name}.{path.name}.partial")  # outside: a bundle has no other file
-    write_synced(partial, content)
-    replace_synced(partial, path)

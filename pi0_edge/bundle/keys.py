@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pi0_edge.errors import BundleError, MissingDependencyError
+from pi0_edge.synced_files import create_synced
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -37,8 +38,7 @@ def write_key_pair(private: Path, public: Path) -> None:
             raise BundleError(f"{path} exists already, and a key is never overwritten; name another file")
     for path, content, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
+            create_synced(path, content, mode)
         except OSError as error:
             raise BundleError(f"the key {path} cannot be written ({error.strerror})") from error
 

@@ -12,15 +12,17 @@ from typing import Literal
 from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
-from pi0_edge.bundle.file_list import TRAINING_PROFILE
+from pi0_edge.bundle.file_list import SELF_TEST, TRAINING_PROFILE
 from pi0_edge.bundle.files import refuse_changed, verify_files
 from pi0_edge.bundle.manifest import Manifest, parse_manifest
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors, parse_self_test
 from pi0_edge.bundle.shards import map_shards
 from pi0_edge.errors import BundleError, ConfigError, QuantizationError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing import ObservationProcessor
 from pi0_edge.processing.loading import restore_processor
 from pi0_edge.quant.schemes import Scheme
+from pi0_edge.robots import parse_robot
 from pi0_edge.training_profile import TrainingProfile, load_training_profile
 
 GateState = Literal["passed", "failed", "missing"]
@@ -85,6 +87,22 @@ class Bundle:
             raise BundleError(f"the training profile in {self.folder} is unusable: {error}") from error
         refuse_changed(self.folder, self._verified)
         return profile
+
+    def self_test(self) -> SelfTestVectors | None:
+        """Observations with the chunks of fp32, for the self-test on a robot; None in a bundle without them.
+
+        Raises:
+            BundleError: If they cannot be used, or were changed after they had been verified.
+        """
+        if SELF_TEST not in self.manifest.files:
+            return None
+        try:
+            robot = parse_robot(self.manifest.processing.robot, "the robot of the bundle")
+            vectors = parse_self_test((self.folder / SELF_TEST).read_bytes(), self.config, robot)
+        except (BundleError, ConfigError, OSError) as error:
+            raise BundleError(f"the self-test vectors in {self.folder} are unusable: {error}") from error
+        refuse_changed(self.folder, self._verified)
+        return vectors
 
     @property
     def gate(self) -> GateState:

@@ -1,13 +1,22 @@
-"""Writes a bundle: all files into a hidden folder next to the final one, then one rename."""
+"""Writes a bundle: all files into a hidden folder next to the final one, then one rename.
+
+The hidden folder `.NAME.partial-…` is on the disk before it changes places with the bundle that was there: a power cut
+leaves the old bundle or the new one. What an interrupted write left is removed by the next write of that bundle.
+
+Where a file system cannot exchange two folders (FAT, exFAT, NFS), replacing is two renames: the old bundle becomes
+`.NAME.before-…`, then the new one gets its name. A power cut between them leaves no bundle, but both whole, beside it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,16 +24,18 @@ from typing import Any
 from torch import Tensor
 
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest_to_sign, write_checksums
-from pi0_edge.bundle.file_list import GATE_REPORT, NORM_STATS, TOKENIZERS, TRAINING_PROFILE, FileRecord
+from pi0_edge.bundle.file_list import GATE_REPORT, NORM_STATS, SELF_TEST, TOKENIZERS, TRAINING_PROFILE, FileRecord
 from pi0_edge.bundle.files import verify_files
 from pi0_edge.bundle.manifest import GateRecord, Manifest, parse_manifest
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors, parse_self_test
 from pi0_edge.bundle.shards import write_shards
 from pi0_edge.errors import BundleError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.description import ProcessingDescription
 from pi0_edge.processing.norm_stats import save_norm_stats
 from pi0_edge.quant.schemes import Scheme
-from pi0_edge.synced_files import sync_folder, write_synced
+from pi0_edge.robots import parse_robot
+from pi0_edge.synced_files import exchange_synced, make_folder_synced, sync_file, sync_folder, write_synced
 from pi0_edge.training_profile import TrainingProfile
 
 _TOOLS = ("pi0-edge", "torch", "safetensors", "numpy")
@@ -42,6 +53,7 @@ def write_bundle(
     report_html: Path | None = None,
     calibration: Mapping[str, Any] | None = None,
     training_profile: TrainingProfile | None = None,
+    self_test: SelfTestVectors | None = None,
     private_key: Path | None = None,
     replace: bool = False,
 ) -> Manifest:
@@ -62,6 +74,7 @@ def write_bundle(
         report_html: The gate's report for people.
         calibration: What the activations were measured on.
         training_profile: What the training data looked like, for the mismatch guard.
+        self_test: Observations with the chunks of fp32, for the self-test on a robot.
         private_key: Signs the bundle, see `pi0_edge.bundle.keys`.
         replace: Whether a bundle that is there already may be replaced. Anything else in its place never is.
 
@@ -86,6 +99,11 @@ def write_bundle(
         if training_profile is not None:
             write_synced(partial / TRAINING_PROFILE, training_profile.to_bytes())
             small.append(TRAINING_PROFILE)
+        if self_test is not None:
+            content = self_test.to_bytes()
+            parse_self_test(content, config, parse_robot(processing.robot, "the robot"))
+            write_synced(partial / SELF_TEST, content)
+            small.append(SELF_TEST)
         files |= {name: _record(partial / name) for name in small}
         manifest = Manifest(
             config=config,
@@ -108,14 +126,22 @@ def write_bundle(
 def sign_bundle(folder: Path, private_key: Path) -> None:
     """Signs a bundle that is there, in place of an earlier signature. All its files are checked first.
 
+    Signature and checksums change in one step, because the signed bundle takes the place of the unsigned one.
+
     Raises:
         BundleError: If the bundle is not complete and unchanged, or the key cannot be read.
         MissingDependencyError: If `cryptography` is not installed.
     """
+    resolved = folder.resolve()
     try:
-        content = read_manifest_to_sign(folder)
-        verify_files(folder, parse_manifest(content).files, allowed_extra=MANIFEST_FILES)
-        write_checksums(folder, content, private_key)
+        content = read_manifest_to_sign(resolved)
+        files = parse_manifest(content).files
+        verify_files(resolved, files, allowed_extra=MANIFEST_FILES)
+        with _appearing(resolved, replace=True) as partial:
+            for name in (MANIFEST, *files):
+                _link_or_copy(resolved / name, partial / name)
+            write_checksums(partial, content, private_key)
+            shutil.copymode(resolved, partial)
     except (BundleError, OSError) as error:
         raise BundleError(f"{folder} was not signed: {error}") from error
 
@@ -123,32 +149,76 @@ def sign_bundle(folder: Path, private_key: Path) -> None:
 @contextmanager
 def _appearing(folder: Path, replace: bool) -> Iterator[Path]:
     """A hidden folder that becomes `folder` in the end, or disappears where anything fails."""
-    partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
+    partial = _hidden(folder, "partial")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_synced(folder.parent)
+        _remove_leftovers(folder)
         partial.mkdir()
-        yield partial
-        sync_folder(partial)
-        _put_in_place(partial, folder, replace)
-        sync_folder(folder.parent)
+        with _locked(partial):
+            yield partial
+            sync_folder(partial)
+            check_free(folder, replace)  # again: the writing took its time
+            _put_in_place(partial, folder)
     except OSError as error:
         raise BundleError(f"the bundle {folder} cannot be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # by now, this may be the bundle that was replaced
+    _remove_leftovers(folder)
 
 
-def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:
-    if not replace or not folder.exists():
+def _put_in_place(partial: Path, folder: Path) -> None:
+    if not folder.exists():
         partial.rename(folder)  # fails where something was put there meanwhile
-        return
-    before = folder.with_name(f".{folder.name}.before-{secrets.token_hex(4)}")
-    folder.rename(before)
+    elif not exchange_synced(partial, folder):
+        before = _hidden(folder, "before")
+        folder.rename(before)
+        try:
+            partial.rename(folder)
+        except OSError:
+            before.rename(folder)
+            raise
+    sync_folder(folder.parent)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what interrupted writes of a bundle left beside it, but nothing that is being written now.
+
+    Without a bundle in its place, the one that was there before is the only one, and stays.
+    """
+    kinds = "partial|before" if folder.exists() else "partial"
+    leftover = re.compile(rf"\.{re.escape(folder.name)}\.({kinds})-[0-9a-f]{{8}}")
+    for path in folder.parent.iterdir():
+        if leftover.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with suppress(OSError), _locked(path):
+                shutil.rmtree(path)
+
+
+def _hidden(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A folder that no other process removes as a leftover.
+
+    Raises:
+        BlockingIOError: If another process writes into it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        partial.rename(folder)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name; a copy on the disk where the file system has no links."""
+    try:
+        os.link(source, target)
     except OSError:
-        before.rename(folder)
-        raise
-    shutil.rmtree(before)
+        shutil.copyfile(source, target)
+        sync_file(target)
 
 
 def check_free(folder: Path, replace: bool) -> None:

@@ -12,7 +12,7 @@ from pi0_edge.cameras.v4l2_device import V4l2Camera
 from pi0_edge.cameras.v4l2_pixels import FORMATS
 from pi0_edge.errors import MissingDependencyError
 from pi0_edge.robots import CameraSettings
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import save_synced
 
 USUAL_PIXELS = 640 * 480
 """The size that most datasets were recorded in."""
@@ -44,6 +44,4 @@ def write_still(pixels: NDArray[np.uint8], path: Path) -> None:
         raise MissingDependencyError(f"stills need Pillow ({error}): pip install 'pi0-edge[cameras]'") from error
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")
-    temporary = path.with_name(f"{path.name}.part")
-    write_synced(temporary, content.getvalue())
-    replace_synced(temporary, path)
+    save_synced(path, content.getvalue())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from pi0_edge.checkpoints.sizes import FORMAT
 from pi0_edge.errors import ConfigError
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.processing.description import ProcessingDescription
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import replace_synced, save_synced
 
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
@@ -101,7 +100,7 @@ def _write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_synced(path, (json.dumps(content, indent=2) + "\n").encode())
+    save_synced(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:
@@ -111,4 +110,4 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
         raise ConfigError(f"the tokenizer {source} does not exist; expected a file to put into the checkpoint")
     target = folder / f"tokenizer{source.suffix}"
     if source.resolve() != target.resolve():
-        shutil.copyfile(source, target)
+        save_synced(target, source.read_bytes())

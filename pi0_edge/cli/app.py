@@ -31,13 +31,16 @@ from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
 from pi0_edge.cli.export import export
 from pi0_edge.cli.infer import infer
+from pi0_edge.cli.keys import keys
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
 from pi0_edge.cli.recording import recording
+from pi0_edge.cli.release import release
 from pi0_edge.cli.replay import replay
 from pi0_edge.cli.robot import robot
 from pi0_edge.cli.run import run
+from pi0_edge.cli.self_test import self_test
 from pi0_edge.cli.serve import serve
 from pi0_edge.cli.train import train
 from pi0_edge.cli.verify import verify
@@ -58,6 +61,7 @@ _COMMANDS = (
     quantize,
     export,
     verify,
+    self_test,
     record,
     train,
     serve,
@@ -74,6 +78,7 @@ _EXTRAS = {
     "orbax": ("tensorstore",),
     "realsense": ("pyrealsense2",),
     "signing": ("cryptography",),
+    "deploy": ("tuf", "securesystemslib"),
     "tensorrt": ("onnx", "onnxscript"),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
@@ -81,11 +86,14 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 
 app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enable=False)
 for command in _COMMANDS:
-    app.command(command.__name__)(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
+app.add_typer(keys, name="keys")
+app.add_typer(release, name="release")
 app.add_typer(robot, name="robot")
 app.add_typer(recording, name="recording")
+app.add_typer(release, name="release")
 
 
 def _print_version(asked: bool) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    on_robot: Annotated[
+        bool, typer.Option("--on-robot", help="Leave out what only demo, tests and building need.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what this machine can do.
 
-    Exit code 1 where demo or tests cannot run on it.
+    Exit code 1 where demo or tests cannot run on it; with `--on-robot`, where a policy cannot.
     """
     from pi0_edge.doctor import examine
 
     out = Output(as_json)
     with out.console.status("looking"):
-        checks = list(examine())
+        checks = list(examine(on_robot=on_robot))
     out.table("this machine", ("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
     for check in checks:
         if check.status != "pass":

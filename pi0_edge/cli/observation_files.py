@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from pi0_edge.errors import ObservationError
 from pi0_edge.output_paths import check_output_path
+from pi0_edge.synced_files import save_synced
 
 CHUNK_SUFFIXES = (".npz", ".json")
 
@@ -52,10 +54,12 @@ def check_chunk_path(path: Path | None) -> None:
 
 def write_chunk(path: Path, actions: NDArray[np.float64], names: Sequence[str]) -> None:
     """Writes "actions" [horizon, action_dim] and "names" to a path that `check_chunk_path` has passed."""
+    content = io.BytesIO()
     if path.suffix == ".npz":
-        np.savez(path, actions=actions, names=np.array(names))
+        np.savez(content, actions=actions, names=np.array(names))
     else:
-        path.write_text(json.dumps({"actions": actions.tolist(), "names": list(names)}) + "\n")
+        content.write((json.dumps({"actions": actions.tolist(), "names": list(names)}) + "\n").encode())
+    save_synced(path, content.getvalue())
 
 
 def _read_image(file: Path) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from pi0_edge.cli.options import (
 )
 from pi0_edge.cli.output import Output
 from pi0_edge.cli.recording import RecordingArgument
+from pi0_edge.synced_files import save_synced
 
 if TYPE_CHECKING:
     from pi0_edge.policy import Policy
@@ -157,6 +158,6 @@ def _compare(out: Output, read: RunRecording, loaded: Policy, policy: Path, repo
     worst = found.worst()
     out.print(f"farthest: chunk {worst.number} of tick {worst.tick}, cosine {worst.cosine:.6f}")
     if report is not None:
-        report.write_text(comparison_page(found, read.path.name, policy.name), encoding="utf-8")
+        save_synced(report, comparison_page(found, read.path.name, policy.name).encode())
         out.print(f"figures: {report}")
     out.finish({**found.to_dict(), "report": report})

@@ -94,16 +94,21 @@ def run(
     over and hands back, e or Esc emergency stop, q ends. Ctrl-C and SIGTERM end it too. Exit code 0 when the time is up
     or somebody asked to end, 3 refused, 4 fault of the firmware, 5 something was lost, 6 emergency stop.
     """
-    from pi0_edge.cli.loading import load_policy, load_training_profile_of
-    from pi0_edge.errors import ConfigError
-    from pi0_edge.protos.rpc.json_log import log_as_json
-    from pi0_edge.run.leader_arm import LeaderArm
-    from pi0_edge.run.life_cycle import Outcome
-    from pi0_edge.run.loop import RunLimits
-    from pi0_edge.run.policy_source import LocalPolicy, ServedPolicy
-    from pi0_edge.run.problems import PreflightError
-    from pi0_edge.run.robot_run import RobotRun
-    from pi0_edge.training_profile import load_training_profile
+    from pi0_edge.protos.rpc.service_manager import ServiceManager
+
+    manager = ServiceManager()
+    with manager.starting("reading the program"):
+        from pi0_edge.cli.loading import load_policy, load_training_profile_of
+        from pi0_edge.errors import ConfigError
+        from pi0_edge.protos.rpc.json_log import log_as_json
+        from pi0_edge.run.leader_arm import LeaderArm
+        from pi0_edge.run.life_cycle import Outcome
+        from pi0_edge.run.loop import RunLimits
+        from pi0_edge.run.policy_source import LocalPolicy, ServedPolicy
+        from pi0_edge.run.problems import PreflightError
+        from pi0_edge.run.robot_run import RobotRun
+        from pi0_edge.run.service_reports import ServiceReports
+        from pi0_edge.training_profile import load_training_profile
 
     if log_json:
         log_as_json()
@@ -122,20 +127,21 @@ def run(
     if policy is not None:
         source = ServedPolicy(policy, tls, jpeg_quality=jpeg_quality)
     else:
-        loaded = load_policy(
-            checkpoint=checkpoint,
-            bundle=bundle,
-            engine=engine,
-            scheme=scheme,
-            robot=None if bundle is not None else robot,
-            tokenizer=tokenizer,
-            sizes=sizes,
-            public_key=public_key,
-            accept_failed_gate=accept_failed_gate,
-            threads=threads,
-            norm_stats=norm_stats,
-            truncate_prompts=truncate_prompts,
-        )
+        with manager.starting("reading the policy"):
+            loaded = load_policy(
+                checkpoint=checkpoint,
+                bundle=bundle,
+                engine=engine,
+                scheme=scheme,
+                robot=None if bundle is not None else robot,
+                tokenizer=tokenizer,
+                sizes=sizes,
+                public_key=public_key,
+                accept_failed_gate=accept_failed_gate,
+                threads=threads,
+                norm_stats=norm_stats,
+                truncate_prompts=truncate_prompts,
+            )
         source = LocalPolicy(loaded, str(bundle or checkpoint or ""))
     accepted = [*(accept_mismatch or ()), *(["gate"] if accept_failed_gate else [])]
     limits = RunLimits(hold_s=hold)
@@ -160,6 +166,7 @@ def run(
         if leader is not None:
             arm = stack.enter_context(LeaderArm(leader, leader_port or (), robot_run.robot, robot_run.joints))
         stack.enter_context(_watched(robot_run, out, arm, rerun, metrics_port, not (no_dashboard or as_json)))
+        robot_run.listen(stack.enter_context(ServiceReports(manager)))
         ended = _play(robot_run, prompt, seconds)
     if isinstance(ended, PreflightError):
         out.print(f"error: {ended}")

@@ -62,13 +62,17 @@ def serve(
 
     SIGINT or SIGTERM ends it.
     """
-    from pi0_edge.cli.loading import load_policy
-    from pi0_edge.engine import find_engine
-    from pi0_edge.errors import ConfigError, EndpointError
-    from pi0_edge.protos.rpc.json_log import log_as_json
-    from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
-    from pi0_edge.serving.observation_recorder import ObservationRecorder
-    from pi0_edge.serving.policy_server import serve_policy
+    from pi0_edge.protos.rpc.service_manager import ServiceManager
+
+    manager = ServiceManager()
+    with manager.starting("reading the program"):
+        from pi0_edge.cli.loading import load_policy
+        from pi0_edge.engine import find_engine
+        from pi0_edge.errors import ConfigError, EndpointError
+        from pi0_edge.protos.rpc.json_log import log_as_json
+        from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
+        from pi0_edge.serving.observation_recorder import ObservationRecorder
+        from pi0_edge.serving.policy_server import serve_policy
 
     if log_json:
         log_as_json()
@@ -81,21 +85,22 @@ def serve(
     if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
-    policy = load_policy(
-        checkpoint=checkpoint,
-        bundle=bundle,
-        engine=engine,
-        scheme=scheme,
-        robot=robot,
-        tokenizer=tokenizer,
-        sizes=sizes,
-        public_key=public_key,
-        accept_failed_gate=accept_failed_gate,
-        threads=threads,
-        norm_stats=norm_stats,
-        refuse_unfit_state=refuse_unfit_state,
-        truncate_prompts=truncate_prompts,
-    )
+    with manager.starting("reading the policy"):
+        policy = load_policy(
+            checkpoint=checkpoint,
+            bundle=bundle,
+            engine=engine,
+            scheme=scheme,
+            robot=robot,
+            tokenizer=tokenizer,
+            sizes=sizes,
+            public_key=public_key,
+            accept_failed_gate=accept_failed_gate,
+            threads=threads,
+            norm_stats=norm_stats,
+            refuse_unfit_state=refuse_unfit_state,
+            truncate_prompts=truncate_prompts,
+        )
     if stale_prefix is not None:
         policy.allow_stale_prefix(stale_prefix / 1e3)
 
@@ -109,6 +114,7 @@ def serve(
         tls=tls,
         metrics_port=metrics_port,
         recorder=recorder,
+        manager=manager,
         on_ready=ready,
     )
     out.print(f"policy server stopped after {chunks} chunks")

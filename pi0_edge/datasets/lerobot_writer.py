@@ -39,6 +39,7 @@ from pi0_edge.datasets.lerobot_layout import (
 )
 from pi0_edge.datasets.video_files import VideoFileWriter, video_info
 from pi0_edge.errors import DatasetError, MissingDependencyError
+from pi0_edge.synced_files import save_synced, sync_tree
 
 try:
     import pyarrow as pa
@@ -134,6 +135,7 @@ class LeRobotWriter:
         self._write_table(pa.Table.from_pylist(self._episodes), EPISODES_V30.format(chunk_index=0, file_index=0))
         self._write_table(_task_table(self._tasks), TASKS_V30)
         self._write_json(self._total_statistics(), STATS)
+        sync_tree(self._root)  # a folder is a dataset by its description, which therefore comes last
         self._write_json(self._info(), INFO)
 
     def __enter__(self) -> LeRobotWriter:
@@ -279,7 +281,7 @@ class LeRobotWriter:
         pq.write_table(table, path)
 
     def _write_json(self, content: dict[str, Any], name: str) -> None:
-        (self._root / name).write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_synced(self._root / name, (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode())
 
 
 def _task_table(tasks: dict[str, int]) -> pa.Table:

@@ -3,6 +3,7 @@
 On the workstation:
 
 * `trust`: keys, and what they sign, which is TUF metadata (The Update Framework); the robot checks with it.
+* `sdk`: the packages of a robot in a folder, for an installation without a network.
 * `transfer`: ssh and rsync as processes, and a session with the installer.
 * `provisioning`: accounts, units and settings that a robot's computer gets once.
 * `fleet`: many robots: the playbook, metrics and alert rules.

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from pi0_edge.errors import KernelError
+from pi0_edge.synced_files import save_synced
 
 MACS_PER_CYCLE = 2048
 """INT8 multiply-adds of one multiprocessor (Ampere GA10x in Orin: 85 TOP/s / 2 / 16 / 1.3 GHz)."""
@@ -190,7 +191,8 @@ def tuned_path(capability: tuple[int, int], multiprocessors: int) -> Path:
 def write_tuned(path: Path, plans: Iterable[Measured]) -> None:
     """Writes a file of `tuned_path`, one plan per line; what was in it is replaced."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text("[\n" + ",\n".join(json.dumps(asdict(plan)) for plan in plans) + "\n]\n")
+    text = "[\n" + ",\n".join(json.dumps(asdict(plan)) for plan in plans) + "\n]\n"
+    save_synced(path, text.encode())
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.synced_files import save_synced
 
 NAME = "norm_stats.json"
 FIELDS = ("state", "actions")
@@ -70,8 +71,8 @@ def find_norm_stats(path: Path, asset_id: str | None) -> Path | None:
 
 
 def save_norm_stats(path: str | Path, stats: Mapping[str, Mapping[str, ArrayLike]]) -> None:
-    """Writes statistics in openpi's format."""
-    Path(path).write_text(json.dumps({"norm_stats": to_json(stats)}, indent=2) + "\n")
+    """Writes statistics in openpi's format; the file appears complete or not at all."""
+    save_synced(Path(path), (json.dumps({"norm_stats": to_json(stats)}, indent=2) + "\n").encode())
 
 
 def to_json(stats: Mapping[str, Mapping[str, ArrayLike]]) -> dict[str, dict[str, list[float]]]:

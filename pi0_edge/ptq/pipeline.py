@@ -24,6 +24,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pi0_edge.bundle import write_bundle
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.bundle.writing import check_free
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.statistics import Rollout, pair
@@ -42,11 +43,12 @@ from pi0_edge.ptq.mix_search import Choice, Mix, ranked
 from pi0_edge.ptq.report import ReportPage, facts_about, render
 from pi0_edge.ptq.scan import UNTOUCHED, LayerScan
 from pi0_edge.ptq.sources import open_frames
-from pi0_edge.ptq.trace import Trace, trace
+from pi0_edge.ptq.trace import Trace, self_test_vectors, trace
 from pi0_edge.ptq.training_episodes import training_profile_of
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, GateVerdict, Thresholds
 from pi0_edge.quant import QuantizationReport, Scheme
 from pi0_edge.quant.scheme_files import load_scheme, save_scheme
+from pi0_edge.synced_files import save_synced
 from pi0_edge.training_profile import TrainingProfile, load_training_profile
 
 LEAST_HELD_OUT = 4
@@ -86,6 +88,7 @@ class QuantizedPolicy:
         state: The quantized network's tensors by name, as a bundle stores them.
         left_out: Frames that neither calibrated nor judged, each with its place and what is wrong with it.
         training_profile: What the training data looked like, for the mismatch guard; None where it is not known.
+        self_test: Some of the held-out observations with the chunks of fp32, for the self-test on a robot.
     """
 
     policy: Policy
@@ -99,6 +102,7 @@ class QuantizedPolicy:
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     left_out: tuple[str, ...] = ()
     training_profile: TrainingProfile | None = None
+    self_test: SelfTestVectors | None = None
 
     @property
     def verdict(self) -> GateVerdict:
@@ -125,7 +129,7 @@ class QuantizedPolicy:
             ConfigError: If the name ends otherwise, or its folder does not exist.
         """
         check_output_path("path", path, (".html",))
-        Path(path).write_text(self.report_html())
+        save_synced(Path(path), self.report_html().encode())
 
     def write_bundle(self, folder: str | Path, private_key: str | Path | None = None, replace: bool = False) -> None:
         """Writes policy, verdict and report as a bundle, whatever the verdict; the same inputs give the same bytes.
@@ -155,6 +159,7 @@ class QuantizedPolicy:
                 report_html=report,
                 calibration=None if self.calibration is None else self.calibration.source.to_dict(),
                 training_profile=self.training_profile,
+                self_test=self.self_test,
                 private_key=None if private_key is None else Path(private_key),
                 replace=replace,
             )
@@ -288,6 +293,7 @@ def quantize(
         state=candidate.state,
         left_out=tuple(f"{place}: {reason}" for place, reason in unfit.reasons.items()),
         training_profile=training_profile,
+        self_test=self_test_vectors(reference_trace, observations, names, thresholds.chunks),
     )
 
 

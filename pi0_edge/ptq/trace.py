@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.errors import EngineError, QuantizationError
 from pi0_edge.model import Pi0
 from pi0_edge.model.gemma import KeyValues
@@ -23,6 +24,9 @@ from pi0_edge.processing import Observation
 
 PROBED = 8
 """Observations whose keys and values are kept; at full size they are 30 MB per observation."""
+
+LEAST_VECTORS = 24
+"""Chunks that a self-test judges at least, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def trace(
         probe = _Probe(policy.engine if draw == 0 and place in chosen else None)
         try:
             with probe:
-                chunk = policy.infer(observations[place], noise_seed=place * draws + draw)
+                chunk = policy.infer(observations[place], noise_seed=_noise_seed(place, draws, draw))
         except (EngineError, QuantizationError) as reason:
             found.refusals[place, draw] = str(reason)
         else:
@@ -95,6 +99,33 @@ def trace(
                 found.inside[place] = probe.network_trace()
         advance()
     return found
+
+
+def self_test_vectors(
+    reference: Trace, observations: Sequence[Observation], names: Sequence[str], least: int = LEAST_VECTORS
+) -> SelfTestVectors:
+    """What a robot tests itself with: some observations, evenly spread, with all their noise draws and chunks.
+
+    Args:
+        reference: Trace of fp32 over the observations.
+        observations: Those that the gate judged on.
+        names: Of each.
+        least: How many chunks there are at least, if the trace has so many.
+    """
+    count, draws = reference.normalized.shape[:2]
+    wanted = min(count, -(-max(least, LEAST_VECTORS) // draws))
+    places: list[int] = np.linspace(0, count - 1, wanted).astype(int).tolist()
+    seeds = [[_noise_seed(place, draws, draw) for draw in range(draws)] for place in places]
+    return SelfTestVectors(
+        observations=tuple(observations[place] for place in places),
+        names=tuple(names[place] for place in places),
+        noise_seeds=np.array(seeds, np.int64),
+        chunks=reference.normalized[places].astype(np.float32),
+    )
+
+
+def _noise_seed(place: int, draws: int, draw: int) -> int:
+    return place * draws + draw
 
 
 class _Probe:

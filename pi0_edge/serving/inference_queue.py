@@ -3,6 +3,9 @@
 A network that is asked twice at once takes twice as long for both, so requests wait their turn. One thread also means
 one team of OpenMP threads, however many clients there are. A request whose deadline has passed, or whose client has
 gone, is dropped before it starts; a running one cannot be stopped.
+
+The thread says after each request that it is alive, and between them when it is knocked at: one that hangs in a
+request says nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +26,18 @@ Result = TypeVar("Result")
 class InferenceQueue:
     """Runs functions in their turn."""
 
-    def __init__(self, waiting: int = WAITING) -> None:
+    def __init__(self, waiting: int = WAITING, on_alive: Callable[[], object] | None = None) -> None:
+        """Prepares a queue.
+
+        Args:
+            waiting: Requests that may wait behind the running one.
+            on_alive: Called in the thread of the inferences, after each of them and when it is knocked at.
+        """
         self._limit = waiting + 1
         self._places = threading.BoundedSemaphore(self._limit)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._on_alive = on_alive or (lambda: None)
+        self._knocked: Future[object] | None = None
 
     def run(
         self,
@@ -47,7 +58,7 @@ class InferenceQueue:
         """
         if not self._places.acquire(blocking=False):
             raise BusyError(f"{self._limit} observations are with the policy already; send the next one after a chunk")
-        future: Future[Result] = self._executor.submit(work)
+        future: Future[Result] = self._executor.submit(self._run, work)
         future.add_done_callback(lambda _: self._places.release())
 
         def drop() -> None:
@@ -62,6 +73,20 @@ class InferenceQueue:
             raise DeadlineError("the client went away before its turn")
         return future.result()
 
+    def knock(self) -> None:
+        """Lets the thread say that it is alive, once it comes to it; takes no place of a request.
+
+        Call it from one thread.
+        """
+        if self._knocked is None or self._knocked.done():
+            self._knocked = self._executor.submit(self._on_alive)
+
     def close(self) -> None:
         """Drops what waits; the running inference ends on its own."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, work: Callable[[], Result]) -> Result:
+        try:
+            return work()
+        finally:
+            self._on_alive()

@@ -1,6 +1,7 @@
 """The policy server: PolicyService on a server of `pi0_edge.protos.rpc`, on loopback or with mutual TLS.
 
-The port opens after a first inference on a black image, so that no client pays for first-time allocations.
+The port opens after a first inference on a black image, so that no client pays for first-time allocations. Where
+systemd watches, it is the thread of the inferences that feeds its watchdog.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pi0_edge.protos import policy_pb2, policy_pb2_grpc
 from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
+from pi0_edge.protos.rpc.service_manager import ServiceManager
 from pi0_edge.serving.inference_queue import WAITING
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
@@ -48,6 +50,7 @@ class PolicyServer:
         allow_remote: bool = False,
         tls: Path | None = None,
         recorder: ObservationRecorder | None = None,
+        on_alive: Callable[[], object] | None = None,
     ) -> None:
         """Prepares a server.
 
@@ -57,6 +60,7 @@ class PolicyServer:
             allow_remote: Whether an address beyond loopback is meant although no client shows a certificate.
             tls: Folder with authority, certificate and key: every client must show a certificate.
             recorder: Keeps the observations that are answered; None keeps none.
+            on_alive: Called in the thread of the inferences, after each of them and when `service` is knocked at.
 
         Raises:
             ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
@@ -67,7 +71,7 @@ class PolicyServer:
         )
         self.address = listen
         self.registry = CollectorRegistry()
-        self.service = PolicyService(policy, recorder, self.registry)
+        self.service = PolicyService(policy, recorder, self.registry, on_alive)
         self._policy = policy
         self._server = GuardedServer(
             SERVICE,
@@ -131,6 +135,7 @@ def serve_policy(
     tls: Path | None = None,
     metrics_port: int | None = None,
     recorder: ObservationRecorder | None = None,
+    manager: ServiceManager | None = None,
     on_ready: Callable[[str], object] = lambda address: None,
 ) -> int:
     """Serves until SIGINT or SIGTERM. Call it from the main thread.
@@ -142,6 +147,7 @@ def serve_policy(
         tls: As for `PolicyServer`.
         metrics_port: Offers figures for Prometheus on this port of loopback.
         recorder: As for `PolicyServer`.
+        manager: Is told what the server does; None where no systemd started this process.
         on_ready: Called with the address once clients are answered.
 
     Returns:
@@ -151,13 +157,20 @@ def serve_policy(
         ServingError: As for `PolicyServer`.
         EndpointError: As for `PolicyServer`, or if the port for metrics is taken.
     """
-    server = PolicyServer(policy, listen, allow_remote=allow_remote, tls=tls, recorder=recorder)
+    manager = manager or ServiceManager({})
+    server = PolicyServer(
+        policy, listen, allow_remote=allow_remote, tls=tls, recorder=recorder, on_alive=manager.feed_watchdog
+    )
     metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
     with metrics, stop_signals() as asked_to_stop:
-        server.start()
+        with manager.starting("first inference"):
+            server.start()
         try:
+            manager.ready(f"policy on {server.address}")
             on_ready(server.address)
-            asked_to_stop.wait()
+            while not asked_to_stop.wait(manager.feed_every_s):
+                server.service.knock()
+            manager.stopping("asked to stop")
         finally:
             server.stop()
     return server.service.chunks

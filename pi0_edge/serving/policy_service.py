@@ -15,7 +15,7 @@ the message of an error that is meant for people, never a stack trace; that goes
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -46,12 +46,16 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     """
 
     def __init__(
-        self, policy: Policy, recorder: ObservationRecorder | None = None, registry: CollectorRegistry | None = None
+        self,
+        policy: Policy,
+        recorder: ObservationRecorder | None = None,
+        registry: CollectorRegistry | None = None,
+        on_alive: Callable[[], object] | None = None,
     ) -> None:
         self.chunks = 0
         self._recorder = recorder
         self._policy = policy
-        self._queue = InferenceQueue()
+        self._queue = InferenceQueue(on_alive=on_alive)
         self._peer = ""
         self._unfit = Counter(
             "pi0_edge_unfit_states",
@@ -71,6 +75,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     ) -> policy_pb2.PolicyMetadata:
         """What the policy is and expects."""
         return describe_policy(self._policy)
+
+    def knock(self) -> None:
+        """Lets the thread of the inferences say that it is alive, see `InferenceQueue.knock`."""
+        self._queue.knock()
 
     def close(self) -> None:
         """Drops the requests that wait."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pi0_edge.errors import EngineError, MissingDependencyError
 from pi0_edge.model import Pi0
+from pi0_edge.synced_files import save_synced, sync_tree
 from pi0_edge.tensorrt.programs import Program, Shape, conditioning_table, export_program, input_names
 
 OPSET = 20
@@ -66,7 +67,8 @@ def write_onnx_programs(model: Pi0, shape: Shape, times: Tensor, folder: Path, a
         "word_scale": math.sqrt(model.config.prefix.width),
         "programs": programs,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    sync_tree(folder)  # the programs are found by their description, which therefore comes last
+    save_synced(folder / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def tables(model: Pi0, times: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.json_files import read_json_object
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import save_synced
 from pi0_edge.training_profile.limits import Limits
 from pi0_edge.training_profile.pictures import SIDE, Thumbnails
 
@@ -157,11 +157,8 @@ class TrainingProfile:
         Raises:
             ConfigError: If it cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         try:
-            write_synced(temporary, self.to_bytes())
-            replace_synced(temporary, path)
+            save_synced(Path(path), self.to_bytes())
         except OSError as error:
             raise ConfigError(f"the training profile {path} cannot be written ({error.strerror or error})") from error
 

@@ -1,44 +1,47 @@
-"""Small releases: a bundle whose checksums are right, and files beside it as a signed statement has them."""
+"""Bundles without weights, releases of them, and what a robot receives of one."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import random
-from collections.abc import Mapping
+import shutil
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pi0_edge.bundle.checksums import write_checksums
 from pi0_edge.deploy.release import release_folder
+from pi0_edge.robots import load_robot
+
+PASSED = {"verdict": {"passed": True, "reasons": []}}
+FAILED = {"verdict": {"passed": False, "reasons": ["cosine mean 0.9312 < 0.999"]}}
 
 
-def write_release(bundle: Path, contents: Mapping[str, bytes], beside: Mapping[str, bytes] | None = None) -> str:
-    """Writes one.
-
-    Args:
-        bundle: Its folder, which is made.
-        contents: Of its files, by name.
-        beside: Of the files beside it; nobody signed them.
-
-    Returns:
-        The SHA-256 of the manifest.
-    """
-    bundle.mkdir(parents=True)
-    files = {}
-    for name, content in contents.items():
-        (bundle / name).write_bytes(content)
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    manifest = json.dumps({"files": files}, sort_keys=True).encode()
-    (bundle / "manifest.json").write_bytes(manifest)
-    write_checksums(bundle, manifest, None)
-    for name, content in (beside or {"metadata/timestamp.json": b"{}", "metadata/1.root.json": b"{}"}).items():
-        file = release_folder(bundle) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return hashlib.sha256(manifest).hexdigest()
+@cache
+def robot(name: str) -> dict[str, Any]:
+    return dataclasses.asdict(load_robot(name))
 
 
-def shards(*sizes: int, seed: int = 0) -> dict[str, bytes]:
-    """Weight files of these sizes, which do not compress."""
-    numbers = random.Random(seed)
-    return {f"weights-i8-{place:05d}.safetensors": numbers.randbytes(size) for place, size in enumerate(sizes)}
+def plain_bundle(folder: Path, content: str = "a", gate: object = PASSED, robot_name: str = "so101") -> Path:
+    """A folder that is a whole bundle to all who look at its files, and holds no network."""
+    folder.mkdir(parents=True)
+    files = {"norm_stats.json": content.encode(), "tokenizer.json": b"{}"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    records = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()
+    }
+    manifest = json.dumps({"gate": gate, "robot": robot(robot_name), "files": records}, indent=2).encode()
+    (folder / "manifest.json").write_bytes(manifest)
+    write_checksums(folder, manifest, None)
+    return folder
+
+
+def received(bundle: Path, folder: Path) -> Path:
+    """What a robot has of a release when it decides whether it wants the rest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(release_folder(bundle) / "metadata", folder / "metadata")
+    (folder / "bundle").mkdir()
+    shutil.copy(bundle / "manifest.json", folder / "bundle")
+    return folder

@@ -43,6 +43,7 @@ ALLOWED = {
     "pi0_edge.kernels": [],
     "pi0_edge.datasets": [],
     "pi0_edge.shipped": [],
+    "pi0_edge.board": [],
     "pi0_edge.training_profile": [],
     "pi0_edge.quant": ["pi0_edge.model"],
     "pi0_edge.checkpoints": ["pi0_edge.model", "pi0_edge.processing"],
@@ -66,7 +67,8 @@ ALLOWED = {
         "pi0_edge.quant",
         "pi0_edge.training_profile",
     ],
-    "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.protos"],
+    "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.board", "pi0_edge.bundle", "pi0_edge.protos"],
+    "pi0_edge.self_test": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.ptq", "pi0_edge.quant", "pi0_edge.serving"],
     "pi0_edge.certificates": ["pi0_edge.protos"],
     "pi0_edge.cameras": [],
     "pi0_edge.run": [
@@ -81,7 +83,7 @@ ALLOWED = {
         "firmware_bridge",
     ],
     "pi0_edge.deploy": ["pi0_edge.bundle", "pi0_edge.protos", "firmware_bridge"],
-    "pi0_edge.doctor": ["pi0_edge.cameras", "pi0_edge.shipped"],
+    "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
     "pi0_edge": ANYTHING,  # the public names
@@ -106,10 +108,12 @@ FORBIDDEN = {
     "pi0_edge.sim": {"torch", "grpc", "serial"},
     "pi0_edge.datasets": {"torch", "grpc", "serial"},
     "pi0_edge.training_profile": {"torch", *OTHER_WORK},
+    "pi0_edge.board": {"torch", "numpy", "yaml", *OTHER_WORK},
     "pi0_edge.cameras": {"torch", *OTHER_WORK},
     "pi0_edge.deploy": {"torch", "numpy", "serial", "mujoco"},
     "pi0_edge.run": {"serial", "mujoco"},
     "pi0_edge.serving": {"serial", "mujoco"},
+    "pi0_edge.self_test": {"serial", "mujoco"},
 }
 """Third-party packages that a place does without: it runs where they are missing, or they are not its subject."""
 

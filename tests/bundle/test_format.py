@@ -168,7 +168,7 @@ def test_a_folder_created_during_the_build_is_not_replaced(inputs, tmp_path):
             (tmp_path / "bundle" / "precious").mkdir(parents=True, exist_ok=True)
             return super().__getitem__(name)
 
-    with pytest.raises(BundleError, match="cannot be written"):
+    with pytest.raises(BundleError, match="exists and is no bundle"):
         write_bundle(tmp_path / "bundle", **{**inputs, "state": Meanwhile()})
     assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "precious"]
 

@@ -9,7 +9,7 @@ import pytest
 from cli_runner import run
 
 from pi0_edge import doctor
-from pi0_edge.doctor import Check
+from pi0_edge.doctor import Check, machine
 
 
 def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
@@ -59,7 +59,7 @@ def test_opengl_of_another_project_is_named_with_its_variable(monkeypatch):
 
 def test_little_memory_and_disk_are_found(monkeypatch):
     for available, status in ((2**30, "fail"), (5 * 2**30, "warn"), (20 * 2**30, "pass")):
-        monkeypatch.setattr(doctor, "_available_memory", lambda size=available: size)
+        monkeypatch.setattr(machine, "_available_memory", lambda size=available: size)
         assert doctor.memory().status == status
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from pi0_edge.board.readings import available_memory
+from pi0_edge.board.readings import Board
 from pi0_edge.deploy.installer.arm import read_arm, require_held
-from pi0_edge.deploy.installer.environments import environment_version, find_environment, install_environment
-from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
+from pi0_edge.deploy.installer.environments import find_environment, install_environment, installed_version
+from pi0_edge.deploy.installer.firmware import Firmware, check_firmware
+from pi0_edge.deploy.installer.installed import firmware_in, running_firmware
 from pi0_edge.deploy.installer.offer import verified_offer
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_in_environment, run_self_test
@@ -20,7 +22,7 @@ from pi0_edge.deploy.installer.taking import take_release
 from pi0_edge.deploy.installer.trial import commit_trial, try_release
 from pi0_edge.deploy.launcher.services import POLICY
 from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
-from pi0_edge.deploy.release import FIRMWARE_TARGET, SDK_FOLDER, SDK_TARGET, Release
+from pi0_edge.deploy.release import SDK_FOLDER, SDK_TARGET, Release
 from pi0_edge.errors import DeployError
 
 _DOCTOR_LIMIT_S = 300.0
@@ -54,10 +56,10 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         shutil.rmtree(robot.layout.staging / manifest_sha256, ignore_errors=True)
         environment = _environment(robot, release, folder)
         _examine(robot, environment)
+        firmware = _firmware(robot, release, folder, environment)
         found = _test(robot, folder / "bundle", str(environment), budget_ms)
-        _update_firmware(robot, release, folder)
         slot = Slot(release.id, release.sequence, str(environment))
-        proof = try_release(robot, release, slot, budget_ms)
+        proof = try_release(robot, release, slot, budget_ms, firmware)
     if not commit:
         robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
         return _result("trial", release, found)
@@ -81,7 +83,7 @@ def _environment(robot: Robot, release: Release, folder: Path) -> Path:
     else:
         current = read_slots(robot.layout).current
         own = Path(robot.settings.environment if current is None else current.environment)
-        fits = (version := environment_version(own)) is not None and Version(version) in SpecifierSet(release.sdk)
+        fits = (version := installed_version(own)) is not None and Version(version) in SpecifierSet(release.sdk)
         found = own if fits else find_environment(robot.layout, release.sdk)
         if found is None:
             raise DeployError(
@@ -89,7 +91,7 @@ def _environment(robot: Robot, release: Release, folder: Path) -> Path:
                 "--sdk-folder, so that it brings its SDK"
             )
         environment = found
-        robot.tell(f"SDK: {environment}, pi0-edge {environment_version(environment)} of {release.sdk}")
+        robot.tell(f"SDK: {environment}, pi0-edge {installed_version(environment)} of {release.sdk}")
     return environment
 
 
@@ -107,32 +109,49 @@ def _examine(robot: Robot, environment: Path) -> None:
 def _test(robot: Robot, bundle: Path, environment: str, budget_ms: float | None) -> dict[str, Any]:
     """The self-test, beside the running service where memory allows that."""
     size = sum(file.stat().st_size for file in bundle.iterdir())
-    needed, available = 2 * size + 2**30, available_memory()
+    needed, available = 2 * size + 2**30, Board().available_memory or 0
     stopped = needed > available and read_slots(robot.layout).current is not None
     if stopped:
         robot.tell(require_held(robot.settings))
         robot.tell(f"the service stops for the self-test: {needed >> 20} MiB needed, {available >> 20} MiB available")
         robot.services.stop(POLICY)
+    board = Board()
+    events = board.over_current_events()
     try:
-        return run_self_test(robot, bundle, environment, budget_ms=budget_ms)
+        found = run_self_test(robot, bundle, environment, budget_ms=budget_ms)
+        _check_board(robot, board, events)
+        return found
     finally:
         if stopped:
             robot.services.start(POLICY)
 
 
-def _update_firmware(robot: Robot, release: Release, folder: Path) -> None:
-    """Brings the microcontroller to what the release needs."""
-    reason = firmware_is_needed(release.firmware, read_arm(robot.settings))
-    if reason is None or release.firmware is None:
-        robot.tell("firmware: the microcontroller runs what the release needs")
-        return
-    image = folder / FIRMWARE_TARGET
-    if not image.is_file():
-        raise DeployError(f"{reason}, and the release carries no image; sign it with --firmware-image")
-    current = read_slots(robot.layout).current
-    before = None if current is None else robot.layout.release(current.release) / FIRMWARE_TARGET
+def _check_board(robot: Robot, board: Board, before: Mapping[str, int]) -> None:
+    """Temperature and power after the self-test: a board that throttles under it will be late in service."""
+    rose = [f"{name} {before.get(name, 0)} → {n}" for name, n in board.over_current_events().items() if name != "oc3"
+            and n > before.get(name, 0)]  # fmt: skip
+    if alerts := (*board.throttling(), *rose):
+        raise DeployError(
+            f"the board slows itself down under the self-test ({', '.join(alerts)}); look at cooling, power supply and "
+            "power mode, then run the command again"
+        )
+    zones = ", ".join(f"{zone} {degrees:.0f} °C" for zone, degrees in board.temperatures().items())
+    robot.tell(f"temperature: {zones or 'this computer has no sensor that says'}; it does not throttle")
+
+
+def _firmware(robot: Robot, release: Release, folder: Path, environment: Path) -> Firmware | None:
+    """What is written to the microcontroller in the trial; None where it runs what the release needs.
+
+    Raises:
+        DeployError: If it does not, and cannot be written or brought back.
+    """
+    wanted, running = firmware_in(release, folder), running_firmware(robot)
+    reason = check_firmware(robot.settings, wanted, running, read_arm(robot.settings, f"{environment}/bin/python"))
+    if reason is None:
+        robot.tell("firmware: nothing has to be written to the microcontroller")
+        return None
     robot.record("firmware", reason, release)
-    write_firmware(robot, image, release.firmware, before if before is not None and before.is_file() else None)
+    return wanted
 
 
 def _result(state: str, release: Release, found: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from pi0_edge.bundle.checksums import MANIFEST
 from pi0_edge.bundle.file_list import FileRecord, listed_files
-from pi0_edge.deploy.installer.environments import environment_id, is_complete
+from pi0_edge.deploy.installer.environments import environment_path, is_complete
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.slots import Slots, read_slots, read_trial
@@ -129,7 +129,7 @@ def lacking_files(
     others = {name: record.size for name, record in verified.targets.items()}
     wanted |= {name: size for name, size in others.items() if name not in (MANIFEST_TARGET, SDK_TARGET)}
     lock = staged / SDK_TARGET
-    if lock.is_file() and not is_complete(layout, environment_id(lock)):
+    if lock.is_file() and not is_complete(environment_path(layout, lock)):
         if unknown := [name for name in wheels if not _WHEEL.fullmatch(name)]:
             raise DeployError(f"the SDK folder holds {unknown[0]!r:.80}, expected wheels and {SDK_TARGET}")
         wanted |= {f"{SDK_FOLDER}/{name}": size for name, size in wheels.items()}

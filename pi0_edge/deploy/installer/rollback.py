@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pi0_edge.deploy.installer.arm import require_held
+from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
+from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
@@ -45,9 +47,18 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
         robot.services.stop(POLICY)
         robot.tell("the trial ended; this robot has no release")
         return None
+    _bring_firmware_back(robot)
     robot.services.restart(POLICY)
     robot.tell(f"{now.release} runs: {reason}")
     return now
+
+
+def _bring_firmware_back(robot: Robot) -> None:
+    """Writes the image of the release that runs now, where the microcontroller holds another one."""
+    firmware = running_firmware(robot)
+    if firmware.need is None or firmware_is_needed(firmware.need, read_arm(robot.settings)) is None:
+        return
+    write_firmware(robot.settings, firmware.image, firmware.need, robot.services, robot.tell, layout=robot.layout)
 
 
 def _was_rolled_back(robot: Robot) -> bool:

@@ -39,13 +39,12 @@ def run_self_test(
         DeployError: If it failed, with its reasons, or did not run.
     """
     settings = robot.settings
-    arguments = ["self-test", str(bundle), "--engine", settings.engine, "--json"]
+    runs = ("--engine", settings.engine) if server is None else ("--server", server)
+    arguments = ["self-test", str(bundle), *runs, "--json"]
     if "--accept-failed-gate" in settings.serve:
         arguments.append("--accept-failed-gate")
     if budget_ms is not None:
         arguments += ["--budget-ms", str(budget_ms), "--chunks", str(settings.self_test_chunks)]
-    if server is not None:
-        arguments += ["--server", server]
     found = run_in_environment(environment, arguments, limit_s=LIMIT_S)
     if "passed" not in found:
         raise DeployError(f"the self-test did not run: {found.get('error', found)}")
@@ -69,11 +68,12 @@ def run_in_environment(environment: str, arguments: Sequence[str], *, limit_s: f
         ran = subprocess.run(
             argv, capture_output=True, text=True, timeout=limit_s, check=False, user=user, group=user, cwd="/"
         )
-        found = json.loads(ran.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired as error:
         raise DeployError(f"pi0-edge {arguments[0]} did not end within {limit_s:.0f} s") from error
     except (OSError, LookupError) as error:
         raise DeployError(f"pi0-edge {arguments[0]} does not run in {environment} ({error})") from error
+    try:
+        found = json.loads(ran.stdout.splitlines()[-1])
     except (ValueError, IndexError) as error:
         raise DeployError(
             f"pi0-edge {arguments[0]} in {environment} ended with {ran.returncode}: {ran.stderr[-500:]}"

@@ -6,7 +6,7 @@ import json
 import shutil
 from typing import Any
 
-from pi0_edge.board.readings import read_temperatures
+from pi0_edge.board.readings import Board
 from pi0_edge.deploy.installer.arm import read_arm
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
@@ -40,7 +40,7 @@ def status(robot: Robot) -> dict[str, Any]:
         "service": service.active,
         "service_reason": "" if service.result == "success" else service.reason,
         "arm": _arm(robot),
-        "temperatures": read_temperatures(layout.root),
+        "temperatures": Board(layout.root).temperatures(),
         "free_bytes": shutil.disk_usage(layout.state).free,
     }
 

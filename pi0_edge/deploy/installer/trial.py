@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 
 from pi0_edge.deploy.installer.arm import require_held
+from pi0_edge.deploy.installer.firmware import Firmware, write_firmware
+from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_self_test
-from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
+from pi0_edge.deploy.launcher.services import BRIDGE, POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import (
     Slot,
     begin_trial,
@@ -28,7 +30,9 @@ from pi0_edge.progress import Stage
 _POLL_S = 0.1
 
 
-def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | None) -> str:
+def try_release(
+    robot: Robot, release: Release, slot: Slot, budget_ms: float | None, firmware: Firmware | None = None
+) -> str:
     """Runs a release on trial; in the end it still is on trial, and has proved itself.
 
     Args:
@@ -36,6 +40,7 @@ def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | N
         release: The statement.
         slot: As it would be committed.
         budget_ms: Longest time that a chunk may take.
+        firmware: To write to the microcontroller first; None leaves it as it is.
 
     Returns:
         What it proved, in one sentence.
@@ -48,6 +53,8 @@ def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | N
     robot.record("trial", "the service starts with this release; a power cut ends it", release)
     try:
         robot.services.start(TRIAL_END)
+        if firmware is not None and firmware.need is not None:
+            _write(robot, firmware, slot)
         robot.services.restart(POLICY)
         _await_ready(robot, slot)
         begun = robot.services.state(POLICY)
@@ -62,10 +69,35 @@ def try_release(robot: Robot, release: Release, slot: Slot, budget_ms: float | N
     except DeployError as error:
         reason = _why_ended(robot, slot) or str(error)
         take_back_trial(robot, release, reason)
+        if firmware is not None:
+            _bring_back(robot, slot)
         raise DeployError(f"{release.id} was taken back: {reason}") from error
     robot.services.stop(TRIAL_END)
     chunks = found.get("latency_ms", {}).get("n", 0)
     return f"{chunks} chunks answered by the service, and {robot.settings.trial_s:g} s without a fault"
+
+
+def _write(robot: Robot, firmware: Firmware, slot: Slot) -> None:
+    """Writes the microcontroller's image while the trial is that of its release: its bridge is then that one's."""
+    assert firmware.need is not None  # noqa: S101 - the caller looked
+    write_firmware(
+        robot.settings,
+        firmware.image,
+        firmware.need,
+        robot.services,
+        robot.tell,
+        running=running_firmware(robot),
+        layout=robot.layout,
+        python=f"{slot.environment}/bin/python",
+    )
+
+
+def _bring_back(robot: Robot, slot: Slot) -> None:
+    """After a trial that failed: the microcontroller runs what the committed release needs, under its own bridge."""
+    before = running_firmware(robot)
+    if before.need is not None:
+        _write(robot, before, slot)
+    robot.services.restart(BRIDGE)
 
 
 def take_back_trial(robot: Robot, release: Release, reason: str) -> None:

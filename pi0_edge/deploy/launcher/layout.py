@@ -59,6 +59,11 @@ class Layout:
         return self.state / "slots.json"
 
     @property
+    def firmware_writing(self) -> Path:
+        """Exists from before a firmware image is written until the board was seen to run it."""
+        return self.state / "firmware-writing.json"
+
+    @property
     def slots_lock(self) -> Path:
         """Held while the slots are read and replaced."""
         return self.state / "slots.lock"

@@ -17,7 +17,7 @@ from pi0_edge.errors import ConfigError
 from pi0_edge.robots.description import Robot
 from pi0_edge.robots.files import parse_robot
 from pi0_edge.robots.servos import Servo
-from pi0_edge.synced_files import replace_synced, write_synced
+from pi0_edge.synced_files import save_synced
 
 _JOINT_FIELDS = ("position", "home")
 _SERVO_FIELDS = ("zero", "direction", "counts")
@@ -27,12 +27,7 @@ Place = tuple[str | int, ...]
 
 def write_robot(path: Path, text: str) -> None:
     """Writes a robot file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write_synced(temporary, text.encode())
-        replace_synced(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_synced(path, text.encode())
 
 
 def robot_text(text: str, robot: Robot, heading: str) -> str:

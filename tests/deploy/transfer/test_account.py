@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from receiving_robot import STAGING, Receiver
-from release_builders import shards, write_release
+from unsigned_releases import shards, write_release
 from robot_container import FOLDER, ROBOT_NAME
 
 from pi0_edge.deploy.transfer.host_keys import require_known_host, shown_key

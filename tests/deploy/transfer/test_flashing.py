@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bad_link import Link
 from receiving_robot import STAGING, Receiver
-from release_builders import shards, write_release
+from unsigned_releases import shards, write_release
 
 from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer import flashing

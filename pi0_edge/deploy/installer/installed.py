@@ -1,0 +1,40 @@
+"""What installed releases say of themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pi0_edge.deploy.installer.firmware import NO_FIRMWARE, Firmware
+from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.launcher.slots import read_slots
+from pi0_edge.deploy.release import FIRMWARE_TARGET, STATEMENT, Release
+from pi0_edge.errors import DeployError
+
+
+def read_statement(layout: Layout, release_id: str) -> Release:
+    """The statement of an installed release.
+
+    Raises:
+        DeployError: If it cannot be read.
+    """
+    path = layout.release(release_id) / STATEMENT
+    try:
+        return Release.from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DeployError(f"{path} cannot be read ({error}); check the disk, and flash the release again") from error
+
+
+def firmware_in(release: Release, folder: Path) -> Firmware:
+    """What a release says about the microcontroller, with the image in its folder."""
+    image = folder / FIRMWARE_TARGET
+    return Firmware(release.firmware, image if image.is_file() else None)
+
+
+def running_firmware(robot: Robot) -> Firmware:
+    """Of the release that is committed."""
+    current = read_slots(robot.layout).current
+    if current is None:
+        return NO_FIRMWARE
+    return firmware_in(read_statement(robot.layout, current.release), robot.layout.release(current.release))
