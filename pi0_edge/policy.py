@@ -53,6 +53,11 @@ class PolicyChunk:
     prefix_age_ms: float = 0.0
     unfit_state: UnfitState | None = None
 
+    @property
+    def total_ms(self) -> float:
+        """Observation to physical units."""
+        return self.preprocess_ms + self.infer_ms + self.postprocess_ms
+
 
 class Policy:
     """A loaded network with the processing of one robot.

@@ -6,6 +6,7 @@
 | 1         | the check, gate or evaluation failed        |
 | 2         | bad input or usage; the message says which  |
 | 3 to 6    | how `run` ended, see docs/run.md            |
+| 7         | `serve` ended itself: its chunks were late  |
 | 130       | Ctrl-C                                      |
 """
 

@@ -54,13 +54,16 @@ def serve(
         float | None,
         typer.Option(help="With --engine cuda: plan from images up to so many ms older than the observation."),
     ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0.1, help="End with code 7 when 8 of 16 chunks take longer, in milliseconds.")
+    ] = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer observations with chunks over gRPC.
 
-    SIGINT or SIGTERM ends it.
+    SIGINT or SIGTERM ends it. Exit code 7 where too many chunks took longer than the budget.
     """
     from pi0_edge.protos.rpc.service_manager import ServiceManager
 
@@ -71,6 +74,7 @@ def serve(
         from pi0_edge.errors import ConfigError, EndpointError
         from pi0_edge.protos.rpc.json_log import log_as_json
         from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
+        from pi0_edge.serving.latency_budget import LATE_EXIT_CODE
         from pi0_edge.serving.observation_recorder import ObservationRecorder
         from pi0_edge.serving.policy_server import serve_policy
 
@@ -107,20 +111,26 @@ def serve(
     def ready(address: str) -> None:
         out.print(f"policy ready on {address}")
 
-    chunks = serve_policy(
+    served = serve_policy(
         policy,
         listen,
         allow_remote=insecure_allow_remote,
         tls=tls,
         metrics_port=metrics_port,
         recorder=recorder,
+        budget_ms=budget_ms,
         manager=manager,
         on_ready=ready,
     )
-    out.print(f"policy server stopped after {chunks} chunks")
-    result: dict[str, object] = {"chunks": chunks}
+    out.print(f"policy server stopped after {served.chunks} chunks")
+    result: dict[str, object] = {"chunks": served.chunks}
     if recorder is not None:
         recorder.close()
         out.print(f"{recorder.recorded} observations in {recorder.folder}, {recorder.left_out} left out")
         result |= {"recording": recorder.folder, "recorded": recorder.recorded, "left_out": recorder.left_out}
+    if served.late:
+        out.print(f"the policy is too slow: {served.late}")
+        result["late"] = served.late
     out.finish(result)
+    if served.late:
+        raise typer.Exit(LATE_EXIT_CODE)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 from pi0_edge.protos.rpc.service_manager import ServiceManager
 from pi0_edge.serving.inference_queue import WAITING
+from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
@@ -51,6 +53,7 @@ class PolicyServer:
         tls: Path | None = None,
         recorder: ObservationRecorder | None = None,
         on_alive: Callable[[], object] | None = None,
+        budget: LatencyBudget | None = None,
     ) -> None:
         """Prepares a server.
 
@@ -61,6 +64,7 @@ class PolicyServer:
             tls: Folder with authority, certificate and key: every client must show a certificate.
             recorder: Keeps the observations that are answered; None keeps none.
             on_alive: Called in the thread of the inferences, after each of them and when `service` is knocked at.
+            budget: Counts the chunks that are late; None judges no time.
 
         Raises:
             ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
@@ -71,7 +75,7 @@ class PolicyServer:
         )
         self.address = listen
         self.registry = CollectorRegistry()
-        self.service = PolicyService(policy, recorder, self.registry, on_alive)
+        self.service = PolicyService(policy, recorder, self.registry, on_alive, budget)
         self._policy = policy
         self._server = GuardedServer(
             SERVICE,
@@ -127,6 +131,19 @@ def warm_up(policy: Policy) -> None:
     policy.infer(observation, noise_seed=0)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What a server did.
+
+    Attributes:
+        chunks: How many it made.
+        late: Why it ended itself; empty where it was asked to stop.
+    """
+
+    chunks: int
+    late: str
+
+
 def serve_policy(
     policy: Policy,
     listen: str,
@@ -135,10 +152,11 @@ def serve_policy(
     tls: Path | None = None,
     metrics_port: int | None = None,
     recorder: ObservationRecorder | None = None,
+    budget_ms: float | None = None,
     manager: ServiceManager | None = None,
     on_ready: Callable[[str], object] = lambda address: None,
-) -> int:
-    """Serves until SIGINT or SIGTERM. Call it from the main thread.
+) -> Served:
+    """Serves until SIGINT, SIGTERM, or too many late chunks. Call it from the main thread.
 
     Args:
         policy: Loaded and ready.
@@ -147,22 +165,30 @@ def serve_policy(
         tls: As for `PolicyServer`.
         metrics_port: Offers figures for Prometheus on this port of loopback.
         recorder: As for `PolicyServer`.
+        budget_ms: The server ends itself when too many chunks take longer; None judges no time.
         manager: Is told what the server does; None where no systemd started this process.
         on_ready: Called with the address once clients are answered.
 
     Returns:
-        How many chunks were made.
+        What it did.
 
     Raises:
         ServingError: As for `PolicyServer`.
         EndpointError: As for `PolicyServer`, or if the port for metrics is taken.
     """
     manager = manager or ServiceManager({})
-    server = PolicyServer(
-        policy, listen, allow_remote=allow_remote, tls=tls, recorder=recorder, on_alive=manager.feed_watchdog
-    )
-    metrics = nullcontext() if metrics_port is None else MetricsServer(metrics_port, server.registry)
-    with metrics, stop_signals() as asked_to_stop:
+    with stop_signals() as asked_to_stop, ExitStack() as stack:
+        budget = None if budget_ms is None else LatencyBudget(budget_ms, asked_to_stop.set)
+        server = PolicyServer(
+            *(policy, listen),
+            allow_remote=allow_remote,
+            tls=tls,
+            recorder=recorder,
+            on_alive=manager.feed_watchdog,
+            budget=budget,
+        )
+        if metrics_port is not None:
+            stack.enter_context(MetricsServer(metrics_port, server.registry))
         with manager.starting("first inference"):
             server.start()
         try:
@@ -170,7 +196,8 @@ def serve_policy(
             on_ready(server.address)
             while not asked_to_stop.wait(manager.feed_every_s):
                 server.service.knock()
-            manager.stopping("asked to stop")
+            late = "" if budget is None else budget.exceeded
+            manager.stopping(late or "asked to stop")
         finally:
             server.stop()
-    return server.service.chunks
+    return Served(server.service.chunks, late)

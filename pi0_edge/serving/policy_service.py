@@ -19,14 +19,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from pi0_edge.errors import BusyError, ConfigError, DeadlineError, ObservationError, Pi0EdgeError
 from pi0_edge.policy import Policy
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
 from pi0_edge.serving.inference_queue import InferenceQueue
+from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import describe_policy, read_observation, read_plan, write_chunk
 from pi0_edge.serving.observation_recorder import ObservationRecorder
+from pi0_edge.serving.policy_metrics import PolicyMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +53,15 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         recorder: ObservationRecorder | None = None,
         registry: CollectorRegistry | None = None,
         on_alive: Callable[[], object] | None = None,
+        budget: LatencyBudget | None = None,
     ) -> None:
         self.chunks = 0
         self._recorder = recorder
         self._policy = policy
         self._queue = InferenceQueue(on_alive=on_alive)
         self._peer = ""
-        self._unfit = Counter(
-            "pi0_edge_unfit_states",
-            "Observations whose state the policy was not trained on, by joint.",
-            ("joint",),
-            registry=registry,
-        )
+        self._budget = budget
+        self._metrics = PolicyMetrics(policy, registry or CollectorRegistry())
 
     def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
         """Answers one observation with one chunk."""
@@ -94,9 +93,12 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         observation = read_observation(request)
         unfit = self._policy.processor.unfit_state(observation)
         for joint in () if unfit is None else unfit.joints:
-            self._unfit.labels(joint.name).inc()
+            self._metrics.on_unfit_state(joint.name)
         chunk = self._policy.infer(observation, seed, plan)
         self.chunks += 1
+        self._metrics.on_chunk(chunk)
+        if self._budget is not None and self._budget.add(chunk.total_ms):
+            self._metrics.on_miss()
         if self._recorder is not None:
             self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)
         logger.debug(

@@ -11,6 +11,7 @@ import sys
 import pytest
 from policy_builders import observation, write_checkpoint
 
+from pi0_edge.serving.latency_budget import LATE_EXIT_CODE
 from pi0_edge.serving.policy_client import PolicyClient
 
 pytestmark = pytest.mark.real_time
@@ -40,6 +41,25 @@ def test_serves_until_it_is_told_to_stop(checkpoint, stop):
     assert process.returncode == 0
     assert out == "policy server stopped after 1 chunks\n"
     assert err == ""
+
+
+def test_a_policy_that_is_late_too_often_ends_itself_with_a_code_of_its_own(checkpoint):
+    argv = [sys.executable, "-m", "pi0_edge.cli", "serve", "--checkpoint", str(checkpoint), "--listen", "127.0.0.1:0"]
+    argv += ["--budget-ms", "0.1", "--threads", "1", "--json"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        address = process.stderr.readline().removeprefix("policy ready on ").strip()
+        with PolicyClient(address) as client:
+            for tick in range(8):
+                assert client.infer(observation(), tick, 2).clock.tick == tick
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == LATE_EXIT_CODE == 7
+    result = json.loads(out.splitlines()[-1])
+    assert result["chunks"] == 8
+    assert result["late"].startswith("8 of the last 8 chunks took longer than the budget of 0.1 ms")
 
 
 @pytest.mark.slow
