@@ -147,6 +147,16 @@ class RobotContainer:
         root = self._folder / "root" if self._init is None else Path(f"/proc/{self._init}/root")
         return root / inside.lstrip("/")
 
+    def environment(self) -> str:
+        """A Python environment in it with the SDK of this checkout; start it with `bound_environment`."""
+        folder = "/opt/checkout"
+        python = f'#!/bin/sh\nPYTHONPATH={ROOT} PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} "$@"\n'
+        command = f"mkdir -p {folder}/bin && cat > {folder}/bin/python && chmod 755 {folder}/bin/python"
+        self.run(command, stdin=python)
+        closed = sorted({parent for bind in bound_environment() for parent in bind.parents})
+        self.run(f"chmod a+x {' '.join(map(str, closed))}")  # as root's home: services have accounts of their own
+        return folder
+
     def set_links(self, *links: Link) -> None:
         """What the next connections are like; the last of them is like all that follow."""
         write_plan(self._folder / "links", links)
@@ -197,6 +207,12 @@ class RobotContainer:
             self._process.wait(END_S)
         self._process = self._init = None
         (self._folder / "init").unlink(missing_ok=True)
+
+
+def bound_environment() -> list[Path]:
+    """Folders that a container must see so that the SDK of this checkout runs in it, without an installation."""
+    folders = [ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
+    return [one for one in folders if not any(one.is_relative_to(other) for other in folders if other != one)]
 
 
 def _build_base() -> None:

@@ -39,6 +39,7 @@ _MAY_SUCCEED_LATER = {10, 12, 30, 35, 255}
 """Exit codes of rsync: socket, protocol stream, time-outs, and that of ssh."""
 _AT = re.compile(r"^\s*(\d+)\s+\d+%")
 _WINDOW_S = 5.0
+_AS_ROOT = "$(test $(id -u) = 0 || echo sudo -n) rsync"
 
 
 class TransferMeter:
@@ -82,6 +83,7 @@ def send_files(
     destination: str,
     *,
     bwlimit_kbps: int | None = None,
+    as_root: bool = False,
     on_bytes: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Sends files to a folder below the staging folder of a robot; files that are there are completed.
@@ -92,6 +94,7 @@ def send_files(
         names: Relative paths, which the files have below `destination` too.
         destination: Relative to the staging folder; it is made where it is missing.
         bwlimit_kbps: Most that is sent in a second, in units of 1024 bytes; None is as much as goes.
+        as_root: `destination` is an absolute path, which root may write to; there are no blocks to compare with.
         on_bytes: Is called with the bytes of these files that are there.
 
     Raises:
@@ -106,8 +109,8 @@ def send_files(
     if bwlimit_kbps is not None:
         argv.append(f"--bwlimit={bwlimit_kbps}")
     if connection is not None:
-        below = f"{BASIS}/{destination.partition('/')[2]}".rstrip("/")
-        argv += [f"--copy-dest={below}", "-e", quoted(*connection.shell_words())]
+        argv += ["-e", quoted(*connection.shell_words())]
+        argv.append(f"--rsync-path={_AS_ROOT}" if as_root else f"--copy-dest={_basis(destination)}")
         destination = f"robot:{destination}"
     with tempfile.TemporaryDirectory(prefix="pi0-send-") as folder, tempfile.TemporaryFile() as stderr:
         wanted = Path(folder) / "names"
@@ -126,6 +129,11 @@ def send_files(
                 raise
         stderr.seek(0)
         _judge(process.returncode, stderr.read().decode(errors="replace"), connection)
+
+
+def _basis(destination: str) -> str:
+    """The same folder of the running release."""
+    return f"{BASIS}/{destination.partition('/')[2]}".rstrip("/")
 
 
 @cache
@@ -167,13 +175,15 @@ def _judge(code: int, said: str, connection: Connection | None) -> None:
     """Raises what the end of rsync means."""
     if code == 0:
         return
-    words = [line for line in said.splitlines() if line.strip() and not line.startswith("rsync error:")]
+    empty = ("rsync error:", "rsync: connection unexpectedly closed")  # what follows from the reason
+    words = [line for line in said.splitlines() if line.strip() and not line.startswith(empty)]
     reason = last_line("\n".join(words)) or last_line(said) or f"rsync ended with {code}"
     if connection is not None and not connection.is_alive():
         raise LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
     if "Another instance of rrsync" in said:
         raise RobotBusyError("another session sends files to this robot; wait for its end")
-    refused = next((line for line in words if "rrsync error" in line or "not found" in line), None)
+    refusals = ("rrsync error", "not found", "can't open file", "error: ")
+    refused = next((line for line in words if any(word in line for word in refusals)), None)
     if refused is not None:
         raise DeployError(f"the robot refuses rsync: {refused}; `pi0-edge robot provision` sets it up")
     where = "the robot" if connection is None else connection.host
