@@ -29,9 +29,7 @@ def plain_bundle(folder: Path, content: str = "a", gate: object = PASSED, robot_
     files = {"norm_stats.json": content.encode(), "tokenizer.json": b"{}"}
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    records = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()
-    }
+    records = {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()}
     manifest = json.dumps({"gate": gate, "robot": robot(robot_name), "files": records}, indent=2).encode()
     (folder / "manifest.json").write_bytes(manifest)
     write_checksums(folder, manifest, None)

@@ -11,7 +11,6 @@ which one they mean.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from pi0_edge.errors import DeployError
-from pi0_edge.synced_files import sync_folder
+from pi0_edge.synced_files import create_synced
 
 RELEASE_KEY = "release"
 """Name of the key that signs targets, snapshot and timestamp."""
@@ -46,11 +45,7 @@ def write_private_key(path: Path, signer: CryptoSigner) -> None:
         DeployError: If the file exists already or cannot be written.
     """
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(signer.private_bytes)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
+        create_synced(path, signer.private_bytes, mode=0o600)
     except OSError as error:
         raise DeployError(f"the key {path} cannot be written ({error.strerror}); a key is never overwritten") from error
 

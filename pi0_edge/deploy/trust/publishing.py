@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pi0_edge.deploy.release import FIRMWARE_TARGET, METADATA_FOLDER, SDK_FOLDER, SDK_TARGET
 from pi0_edge.errors import DeployError
-from pi0_edge.synced_files import sync_folder, write_synced
+from pi0_edge.synced_files import exchange_synced, sync_folder, write_synced
 
 _BLOCK = 2**20
 _LOCKED = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -51,7 +51,7 @@ def sha256(path: Path) -> str:
 
 
 def publish(place: Path, metadata: Mapping[str, bytes], firmware: Path | None, sdk: list[Path]) -> None:
-    """Makes the folder of a release, or replaces it; interrupted, it is the old one, or the command is run again.
+    """Makes the folder of a release, or replaces it in one step; interrupted, it is the old one or the new one.
 
     Args:
         place: Of the folder.
@@ -62,17 +62,19 @@ def publish(place: Path, metadata: Mapping[str, bytes], firmware: Path | None, s
     Raises:
         DeployError: If there is no place on the disk, or something else in the way.
     """
-    new, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
+    new = place.with_name(f".{place.name}.new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         _fill(new, metadata, firmware, sdk)
-        shutil.rmtree(old, ignore_errors=True)
         if os.path.lexists(place):
             _check_replaceable(place)
-            place.rename(old)
-        new.rename(place)
+            if not exchange_synced(new, place):
+                shutil.rmtree(place)  # FAT and the like: until the next line there is none, and signing again makes it
+                new.rename(place)
+        else:
+            new.rename(place)
         sync_folder(place.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise DeployError(f"{place} cannot be written ({error.strerror}: {error.filename}); sign again") from error
 

@@ -57,6 +57,13 @@ def rotate_key(
         DeployError: If there is no key of that name, or too few root keys sign.
     """
     trust = TrustFolder(Path(folder).absolute())
+    with trust.locked():
+        return _rotate(trust, replace, new_public_key, root_keys)
+
+
+def _rotate(
+    trust: TrustFolder, replace: str | None, new_public_key: Path | None, root_keys: Sequence[Path] | None
+) -> int:
     old = trust.root()
     _settle(trust, old.signed)
     signers = _root_signers(trust, old.signed, root_keys)

@@ -15,6 +15,7 @@ from pi0_edge.deploy.release import FIRMWARE_TARGET, MANIFEST_TARGET, SDK_TARGET
 from pi0_edge.deploy.trust.publishing import publish, sdk_files
 from pi0_edge.deploy.trust.statement import StatementOptions, check_bundle, make_statement
 from pi0_edge.deploy.trust.trust_folder import LastRelease, TrustFolder, check_months, later, signed_release
+from pi0_edge.deploy.trust.verification import read_statement
 from pi0_edge.errors import DeployError
 
 
@@ -54,34 +55,25 @@ def sign_release(
     bundle, folder = Path(bundle), TrustFolder(Path(trust).absolute())
     options = options or StatementOptions()
     _check_firmware(options, firmware_image)
-    root, last, request = folder.root().signed, folder.last_release(), folder.request()
-    months = request.expires_months if expires_months is None else expires_months
-    check_months(months)
-    signer = folder.signer(root.roles[Targets.type].keyids[0], release_key)
     sdk = [] if sdk_folder is None else sdk_files(sdk_folder)
-    now = datetime.now(timezone.utc).replace(microsecond=0)
-    release = make_statement(check_bundle(bundle), sequence, options, int(now.timestamp()))
-    targets = _targets(bundle, release, firmware_image, sdk, last.targets.signed.version + 1, later(now, months))
-    if not _is_repeated(last, root, targets, months):
-        _check_sequence(last, release, folder)
-        versions = last.timestamp.signed.version + 1, last.snapshot.signed.version + 1
-        for name, content in signed_release(signer, targets, *versions, later(now, months)).items():
-            folder.write(name, content)
-        last = folder.last_release()
-    publish(release_folder(bundle), _published(folder, last), firmware_image, sdk)
-    return statement_of(last.targets.signed)
-
-
-def statement_of(targets: Targets) -> Release:
-    """The statement that a list of targets signs.
-
-    Raises:
-        DeployError: If there is none, or it cannot be read.
-    """
-    target = targets.targets.get(MANIFEST_TARGET)
-    if target is None:
-        raise DeployError(f"the signed list has no {MANIFEST_TARGET}; sign the bundle with `pi0-edge release sign`")
-    return Release.from_dict(target.custom)
+    manifest = check_bundle(bundle)
+    with folder.locked():
+        root, last = folder.root().signed, folder.last_release()
+        signer = folder.signer(root.roles[Targets.type].keyids[0], release_key)
+        months = folder.request().expires_months if expires_months is None else expires_months
+        check_months(months)
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        expires = later(now, months)
+        release = make_statement(manifest, sequence, options, int(now.timestamp()))
+        targets = _targets(bundle, release, firmware_image, sdk, last.targets.signed.version + 1, expires)
+        if not _is_repeated(last, root, targets, months):
+            _check_sequence(last, release, folder)
+            versions = last.timestamp.signed.version + 1, last.snapshot.signed.version + 1
+            for name, content in signed_release(signer, targets, *versions, expires).items():
+                folder.write(name, content)
+            last = folder.last_release()
+        publish(release_folder(bundle), _published(folder, last), firmware_image, sdk)
+        return read_statement(last.targets.signed)[0]
 
 
 def _check_firmware(options: StatementOptions, image: Path | None) -> None:
@@ -112,7 +104,7 @@ def _is_repeated(last: LastRelease, root: Root, asked: Targets, months: int) -> 
     signed = last.targets.signed
     if MANIFEST_TARGET not in signed.targets:
         return False
-    before, now = statement_of(signed), statement_of(asked)
+    before, now = read_statement(signed)[0], read_statement(asked)[0]
     same_files = {name: (target.length, target.hashes) for name, target in signed.targets.items()} == {
         name: (target.length, target.hashes) for name, target in asked.targets.items()
     }
@@ -127,7 +119,8 @@ def _is_signed(root: Root, metadata: Metadata[Targets]) -> bool:
 
 
 def _check_sequence(last: LastRelease, release: Release, folder: TrustFolder) -> None:
-    before = statement_of(last.targets.signed) if MANIFEST_TARGET in last.targets.signed.targets else None
+    signed = last.targets.signed
+    before = read_statement(signed)[0] if MANIFEST_TARGET in signed.targets else None
     highest = 0 if before is None else before.sequence
     if release.sequence <= highest:
         bundle = "" if before is None else f" (bundle {before.id})"

@@ -16,10 +16,13 @@ A root counts as soon as its N.root.json is there, a release as soon as timestam
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from calendar import monthrange
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,7 +43,7 @@ from pi0_edge.deploy.trust.keys import (
 )
 from pi0_edge.errors import DeployError
 from pi0_edge.json_files import read_json_object
-from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
+from pi0_edge.synced_files import save_synced, sync_folder, write_synced
 
 ROOT_YEARS = 10
 """How long root metadata is valid: robots without a network must outlive it; `keys rotate` renews it."""
@@ -158,11 +161,30 @@ class TrustFolder:
 
     def signers(self) -> list[CryptoSigner]:
         """The private keys that lie in the folder, one of an interrupted rotation (.pem.new) included."""
-        return [load_signer(path) for path in sorted(self.keys.glob("*.pem*"))]
+        files = sorted(path for path in self.keys.glob("[!.]*") if path.name.endswith((".pem", ".pem.new")))
+        return [load_signer(path) for path in files]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, so that two commands never sign the same version.
+
+        Raises:
+            DeployError: If it is no trust folder.
+        """
+        try:
+            file = (self.path / "trust.json").open("rb")
+        except OSError as error:
+            raise DeployError(
+                f"{self.path} is no trust folder ({error.strerror}: {error.filename}); make one with "
+                "`pi0-edge keys init`"
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a metadata file in its place, whole."""
-        replace_file(self.metadata / name, content)
+        save_synced(self.metadata / name, content)
 
     def _read(self, name: str) -> Metadata:
         path = self.metadata / name
@@ -213,13 +235,6 @@ def init_trust(
     except OSError as error:
         raise DeployError(f"{folder} cannot be made ({error.strerror}: {error.filename})") from error
     return TrustFolder(folder)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole, in the place of one that may be there."""
-    temporary = path.with_name(f".{path.name}.new")
-    write_synced(temporary, content)
-    replace_synced(temporary, path)
 
 
 def check_months(months: int) -> None:

@@ -78,7 +78,9 @@ class _FolderFetcher(FetcherInterface):
         return iter((content,))
 
 
-def refresh(client: Path, root: bytes, read: Callable[[str], bytes], reference: datetime) -> Verified:
+def refresh(
+    client: Path, root: bytes, read: Callable[[str], bytes], reference: datetime, time_reason: str = ""
+) -> Verified:
     """Verifies new metadata, and keeps it in the folder of the client.
 
     Args:
@@ -86,6 +88,7 @@ def refresh(client: Path, root: bytes, read: Callable[[str], bytes], reference: 
         root: The root that is trusted whatever lies in that folder.
         read: Gives a file of the release by name; raises FileNotFoundError and TrustError.
         reference: The time that expiries are compared with.
+        time_reason: Why it is that time.
 
     Raises:
         TrustError: If anything is refused; the message says what happened.
@@ -111,20 +114,19 @@ def refresh(client: Path, root: bytes, read: Callable[[str], bytes], reference: 
         updater.refresh()
     except (RepositoryError, DownloadError, ValueError) as error:
         roles = {role.type: role for role in known}
-        raise TrustError(_explain(error, fetcher, roles, reference)) from error
+        if isinstance(error, ExpiredMetadataError):
+            raise TrustError(f"{_explain_expiry(fetcher, roles, reference)} ({time_reason})") from error
+        raise TrustError(_explain(error, fetcher, known.root)) from error
     return Verified(known.root, known.timestamp, known.snapshot, known.targets)
 
 
-def _explain(error: Exception, fetcher: _FolderFetcher, known: dict[str, Signed], reference: datetime) -> str:
+def _explain(error: Exception, fetcher: _FolderFetcher, root: Root) -> str:
     """What a refusal of python-tuf means to people."""
-    name, root = fetcher.last, known[Root.type]
-    assert isinstance(root, Root)  # noqa: S101 - for the type checker: the client has one from the beginning
+    name = fetcher.last
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, DownloadHTTPError):
         return f"{name} of the release is missing; send the release again"
-    if isinstance(error, ExpiredMetadataError):
-        return _explain_expiry(fetcher, known, reference)
     if isinstance(error, UnsignedMetadataError):
         return _explain_signature(name, fetcher.delivered.get(name, b""), root, str(error))
     if name.endswith("root.json"):

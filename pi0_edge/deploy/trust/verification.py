@@ -36,7 +36,7 @@ from pi0_edge.deploy.trust.staged_files import read_staged
 from pi0_edge.deploy.trust.trusted_time import reference_time
 from pi0_edge.deploy.trust.tuf_client import LARGEST_METADATA, MOST_ROOTS, Verified, refresh
 from pi0_edge.errors import DeployError, TrustError
-from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
+from pi0_edge.synced_files import make_folder_synced, save_synced
 
 PROVISIONED = "provisioned.root.json"
 BUNDLE_FOLDER = "bundle"
@@ -71,16 +71,19 @@ def trust_root(trusted: Path, root: bytes) -> None:
         TrustError: If it is no root, or the robot trusts another one already. One that the robot has followed to, or
             that is the next one after its latest, is fine.
     """
-    new = _parse_root(root, "the root metadata for this robot")
+    try:
+        new = _parse_root(root)
+    except (RepositoryError, ValueError) as error:
+        raise TrustError(
+            f"the robot cannot trust this root ({error}); give metadata/root.json of a trust folder"
+        ) from error
     provisioned = trusted / PROVISIONED
     if not provisioned.exists():
-        trusted.mkdir(parents=True, exist_ok=True)
-        sync_folder(trusted.parent)
-        _replace(provisioned, root)
+        make_folder_synced(trusted)
+        save_synced(provisioned, root)
         return
     latest = new
-    for known in _known_roots(trusted):
-        latest = _parse_root(known, "a root that this robot trusts")
+    for latest in _known_roots(trusted):
         if _says_the_same(root, latest):
             return
     if not _follows(latest.signed, new):
@@ -116,23 +119,22 @@ def verify_release(
         raise TrustError(
             f"this robot trusts no keys yet, {provisioned} is missing; run `pi0-edge robot provision` for it"
         )
-    reference, time_reason = reference_time(time.time() if clock is None else clock, committed_at)
+    now = time.time() if clock is None else clock
     _check_beginning(staged, trusted)
     try:
         with tempfile.TemporaryDirectory(prefix="pi0-edge-tuf-") as scratch:
-            found, release, targets = _verify(staged, trusted, Path(scratch), reference, sequence_floor)
+            return _verify(staged, trusted, Path(scratch), reference_time(now, committed_at), sequence_floor)
     except OSError as error:
         raise TrustError(f"the release cannot be verified here ({error.strerror}: {error.filename})") from error
-    return VerifiedRelease(release, targets, (time_reason, *_reasons(found, release, targets, sequence_floor)))
 
 
 def _verify(
-    staged: Path, trusted: Path, client: Path, reference: datetime, sequence_floor: int
-) -> tuple[Verified, Release, dict[str, FileRecord]]:
+    staged: Path, trusted: Path, client: Path, moment: tuple[datetime, str], sequence_floor: int
+) -> VerifiedRelease:
     _copy(trusted, client)
     try:
         root = (trusted / PROVISIONED).read_bytes()
-        found = refresh(client, root, lambda name: _metadata(staged, name), reference)
+        found = refresh(client, root, lambda name: _metadata(staged, name), *moment)
     finally:
         _keep_roots(client, trusted)
     _check_same(staged, client, found)
@@ -141,22 +143,24 @@ def _verify(
     check_manifest(staged / BUNDLE_FOLDER, found.targets, release)
     for name in _NEWEST:
         _keep(trusted / name, (client / name).read_bytes())
-    return found, release, targets
+    return VerifiedRelease(release, targets, (moment[1], *_reasons(found, release, targets, sequence_floor)))
 
 
-def _known_roots(trusted: Path) -> Iterator[bytes]:
+def _known_roots(trusted: Path) -> Iterator[Metadata[Root]]:
     """The provisioned root, and those that followed as far as they are there."""
-    root = (trusted / PROVISIONED).read_bytes()
-    yield root
-    version = _parse_root(root, "the root metadata that this robot was provisioned with").signed.version
+    try:
+        root = _parse_root((trusted / PROVISIONED).read_bytes())
+    except (OSError, RepositoryError, ValueError) as error:
+        raise TrustError(
+            f"{trusted / PROVISIONED}, which this robot was provisioned with, is damaged ({error}): check the disk, "
+            f"remove {trusted} and provision the robot again"
+        ) from error
     while True:
-        version += 1
+        yield root
         try:
-            content = (trusted / _HISTORY / f"{version}.root.json").read_bytes()
-            _parse_root(content, "a root that this robot followed")
-        except (OSError, TrustError):  # torn by a power cut: the next release brings it again
+            root = _parse_root((trusted / _HISTORY / f"{root.signed.version + 1}.root.json").read_bytes())
+        except (OSError, RepositoryError, ValueError):  # torn by a power cut: the next release brings it again
             return
-        yield content
 
 
 def _check_beginning(staged: Path, trusted: Path) -> None:
@@ -165,8 +169,7 @@ def _check_beginning(staged: Path, trusted: Path) -> None:
     What is signed is compared and not the bytes of the files: whoever sends a root can add a signature that counts for
     nothing, and the robot must not refuse the true file for that later.
     """
-    for known in _known_roots(trusted):
-        root = _parse_root(known, "a root of this robot")
+    for root in _known_roots(trusted):
         name = f"{root.signed.version}.root.json"
         try:
             content = _metadata(staged, name)
@@ -282,14 +285,11 @@ def _root_keys(root: Root) -> str:
     return f"{role.threshold} of the keys {', '.join(map(fingerprint, role.keyids))}"
 
 
-def _parse_root(content: bytes, what: str) -> Metadata[Root]:
-    try:
-        metadata = Metadata[Root].from_bytes(content)
-        if metadata.signed.type != Root.type:
-            raise TrustError(f"{what} is {metadata.signed.type} metadata, expected root")
-        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError) as error:
-        raise TrustError(f"{what} cannot be used ({error}); give metadata/root.json of a trust folder") from error
+def _parse_root(content: bytes) -> Metadata[Root]:
+    metadata = Metadata[Root].from_bytes(content)
+    if metadata.signed.type != Root.type:
+        raise ValueError(f"{metadata.signed.type} metadata, expected root")
+    metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
     return metadata
 
 
@@ -317,14 +317,6 @@ def _keep_roots(client: Path, trusted: Path) -> None:
 
 def _keep(path: Path, content: bytes) -> None:
     """Puts a file of the client in its place, on the disk when this returns."""
-    if not path.parent.is_dir():
-        path.parent.mkdir()
-        sync_folder(path.parent.parent)
+    make_folder_synced(path.parent)
     if not path.is_file() or path.read_bytes() != content:
-        _replace(path, content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    write_synced(temporary, content)
-    replace_synced(temporary, path)
+        save_synced(path, content)
