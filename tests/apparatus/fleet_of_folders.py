@@ -136,8 +136,8 @@ def _answer(robot: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _install(robot: Path, state: dict[str, Any], staged: Path) -> dict[str, Any] | None:
     assert _lacking(staged) == {}
-    targets = json.loads((staged / "metadata" / "targets.json").read_text())["signed"]["targets"]
-    statement = Release.from_dict(targets["manifest.json"]["custom"])
+    (targets,) = (staged / "metadata").glob("*.targets.json")
+    statement = Release.from_dict(json.loads(targets.read_text())["signed"]["targets"]["manifest.json"]["custom"])
     release = {"release": statement.id, "sequence": statement.sequence}
     plays = _plays(robot)
     if plays == "refuse":

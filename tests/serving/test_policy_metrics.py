@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(bundle: Path, tmp_path: Path) -> Path:
     """The bundle where an installer puts it, with the statement beside it."""
     digest = Policy.from_bundle(bundle, accept_failed_gate=True).bundle.sha256  # pyright: ignore[reportOptionalMemberAccess]
-    release = tmp_path / "releases" / digest[:16]
+    release = tmp_path / "releases" / f"7-{digest[:12]}"
     shutil.copytree(bundle, release / "bundle")
     statement = {"manifest_sha256": digest, "sequence": 7, "robot": "aloha_sim", "unknown": {"field": 1}}
     (release / "release.json").write_text(json.dumps(statement))
@@ -78,6 +78,7 @@ def test_what_a_server_counts(installed: Path):
         figure = server.registry.get_sample_value
         assert figure("pi0_edge_chunk_seconds_count") == figure("pi0_edge_deadline_misses_total") == 8
         assert figure("pi0_edge_release_info", release_labels(policy)) == 1
+        assert (figure("pi0_edge_release_sequence"), figure("pi0_edge_budget_seconds")) == (7, 1e-6)
     assert exceeded == [1]
 
 

@@ -27,10 +27,9 @@ from pi0_edge.deploy.fleet.inventory import ansible, read_inventory, write_ssh_c
 from pi0_edge.deploy.fleet.plan import Plan, read_outcome
 from pi0_edge.deploy.fleet.report import FleetReport, Outcome, RobotOutcome
 from pi0_edge.deploy.fleet.states import RobotState, ask_states
-from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, Release, release_folder
 from pi0_edge.deploy.transfer.release_files import find_release
-from pi0_edge.errors import DeployError
-from pi0_edge.json_files import read_json_object
+from pi0_edge.deploy.trust import read_release
+from pi0_edge.errors import DeployError, TrustError
 
 STAGES: tuple[int | str, ...] = (1, "10%", "100%")
 FLASHED_AT_ONCE = 8
@@ -77,6 +76,7 @@ def roll_out(
 
     Raises:
         DeployError: If inventory, stages or bundle cannot be used, or ansible itself fails.
+        TrustError: If the bundle is not signed, or its signatures expired.
         MissingDependencyError: If ansible-core is not installed.
     """
     for stage in stages or ("none",):
@@ -101,17 +101,15 @@ def roll_out(
 
 
 def _offered(bundle: Path) -> str:
-    """The release as robots will name it. Nothing is verified here: every robot does."""
-    files = find_release(bundle)
-    found = []
-    for file in (release_folder(bundle) / METADATA_FOLDER).glob("*targets.json"):
-        signed = read_json_object(file, DeployError, "sign the bundle again").get("signed", {})
-        target = signed.get("targets", {}).get(MANIFEST_TARGET, {})
-        found.append((signed.get("version", 0), Release.from_dict(target.get("custom", {}))))
-    statement = max(found, key=lambda one: one[0])[1] if found else None
-    if statement is None or statement.manifest_sha256 != files.manifest_sha256:
-        raise DeployError(f"the statement beside {bundle} is of another bundle; sign it again: pi0-edge release sign")
-    return statement.id
+    """ID of a release that robots may take: whole, and not expired. Who signed it, every robot checks itself."""
+    find_release(bundle)
+    signed = read_release(bundle)
+    if signed.is_expired:
+        raise TrustError(
+            f"{signed.release.id} expired on {signed.expires.date()}: robots refuse it; sign it again with a higher "
+            "sequence: pi0-edge release sign"
+        )
+    return signed.release.id
 
 
 class _RollOut:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet_of_folders import FolderFleet
-from release_builders import shards, write_release
+from release_builders import plain_bundle
 
-from pi0_edge.deploy.release import Release, release_folder
+from pi0_edge.deploy.trust import init_trust, sign_release
 
 
 @pytest.fixture
@@ -28,14 +28,13 @@ def make_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 @pytest.fixture
 def make_release(tmp_path: Path) -> Callable[..., Path]:
-    """`make_release(sequence)`: a bundle with a statement; nobody signed it, and these robots do not check that."""
+    """`make_release(sequence)`: a signed bundle without weights."""
+    trust = tmp_path / "trust"
 
-    def make(sequence: int) -> Path:
-        bundle = tmp_path / f"release-{sequence}"
-        sha256 = write_release(bundle, shards(50_000, 20_000, seed=sequence))
-        statement = Release(sha256, sequence, "aloha", ("any",), ">=0.1", None, 1.8e9)
-        targets = {"signed": {"version": sequence, "targets": {"manifest.json": {"custom": statement.to_dict()}}}}
-        (release_folder(bundle) / "metadata" / "targets.json").write_text(json.dumps(targets))
+    def make(sequence: int, **options: Any) -> Path:
+        init_trust(trust)
+        bundle = plain_bundle(tmp_path / f"release-{sequence}", content=f"release {sequence}")
+        sign_release(bundle, sequence, trust=trust, **options)
         return bundle
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,10 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
+from bundle_builders import bundle_inputs
+from prometheus_client import CollectorRegistry, generate_latest
 from source_tree import ROOT
 
+from pi0_edge.board.readings import Board
+from pi0_edge.bundle import write_bundle
+from pi0_edge.deploy.release import Release
 from pi0_edge.policy import Policy
+from pi0_edge.serving.latency_budget import LatencyBudget
+from pi0_edge.serving.policy_metrics import PolicyMetrics
+from pi0_edge.serving.policy_server import PolicyServer
 
 EXAMPLES = ROOT / "examples" / "monitoring"
 METRIC = re.compile(r"(?<![\w$])pi0_edge[_:][a-z0-9_:]+")
@@ -37,16 +45,25 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def offered() -> set[str]:
-    """The names of all series of a policy server that made one chunk and was late."""
-    from pi0_edge.serving.latency_budget import LatencyBudget
-    from pi0_edge.serving.policy_server import PolicyServer
-
-    server = PolicyServer(Policy.shipped(), "127.0.0.1:0", budget=LatencyBudget(0.001))
-    lines = generate_latest(server.registry).decode().splitlines()
-    return {name for line in lines if not line.startswith("#") for name in re.findall(r"^\w+", line)} | {
-        line.split()[2] for line in lines if line.startswith("# TYPE")
-    }
+def offered(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of all series of a policy server that serves an installed release."""
+    folder = tmp_path_factory.mktemp("monitoring")
+    inputs = bundle_inputs(folder / "inputs")
+    write_bundle(folder / "cups", **inputs)
+    sha256 = hashlib.sha256((folder / "cups" / "manifest.json").read_bytes()).hexdigest()
+    release = Release(sha256, 7, "aloha_sim", ("any",), ">=0.1", None, 1.8e9)
+    (folder / release.id).mkdir()
+    (folder / "cups").rename(folder / release.id / "bundle")
+    (folder / release.id / "release.json").write_text(json.dumps(release.to_dict()))
+    policy = Policy.from_bundle(folder / release.id / "bundle", accept_failed_gate=True)
+    server = PolicyServer(policy, "127.0.0.1:0", budget=LatencyBudget(100.0))
+    root = ROOT / "tests" / "data" / "boards" / "agx-orin"
+    registry = CollectorRegistry()
+    PolicyMetrics(policy, registry, Board(root))  # the temperatures of a Jetson; this machine may have none
+    lines = (generate_latest(server.registry) + generate_latest(registry)).decode().splitlines()
+    series = {name for line in lines for name in re.findall(r"^\w+", line)}
+    # A figure with labels has no series before its first event; its type is offered from the beginning.
+    return series | {line.split()[2] for line in lines if line.startswith("# TYPE")}
 
 
 def test_every_figure_that_is_asked_for_is_offered(offered: set[str]) -> None:

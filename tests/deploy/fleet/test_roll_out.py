@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from fleet_of_folders import REFUSAL, TAKEN_BACK, FolderFleet
 
 from pi0_edge.deploy.fleet.report import FleetReport
 from pi0_edge.deploy.fleet.roll_out import roll_out
-from pi0_edge.errors import DeployError
+from pi0_edge.deploy.release import release_folder
+from pi0_edge.errors import DeployError, TrustError
 
 Fleets = Callable[..., FolderFleet]
 Releases = Callable[..., Path]
@@ -135,15 +137,19 @@ def test_a_stage_that_is_none_is_named(make_fleet: Fleets, make_release: Release
         roll_out(make_fleet(1).inventory, make_release(7), stages=(1, stage))
 
 
-def test_a_bundle_without_its_own_statement_is_refused(make_fleet: Fleets, make_release: Releases) -> None:
+def test_a_bundle_with_the_statement_of_another_is_refused(make_fleet: Fleets, make_release: Releases) -> None:
     bundle, other = make_release(7), make_release(8)
-    fleet = make_fleet(1)
-    targets = Path("metadata") / "targets.json"
-    (bundle.with_name("release-7.release") / targets).write_bytes(
-        (other.with_name("release-8.release") / targets).read_bytes()
-    )
-    with pytest.raises(DeployError, match="of another bundle"):
-        roll_out(fleet.inventory, bundle)
+    shutil.rmtree(release_folder(bundle))
+    shutil.copytree(release_folder(other), release_folder(bundle))
+    with pytest.raises(TrustError):
+        roll_out(make_fleet(1).inventory, bundle)
+
+
+def test_a_bundle_that_nobody_signed_is_refused(make_fleet: Fleets, make_release: Releases) -> None:
+    bundle = make_release(7)
+    shutil.rmtree(release_folder(bundle))
+    with pytest.raises(DeployError, match="release sign"):
+        roll_out(make_fleet(1).inventory, bundle)
 
 
 def test_the_settings_of_the_user_for_ansible_do_not_count(
