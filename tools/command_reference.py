@@ -114,6 +114,9 @@ def commands(prefix: str, app: typer.Typer) -> Iterator[tuple[str, Callable[...,
         if info.callback is not None and not info.hidden:
             yield f"{prefix} {info.name or info.callback.__name__.replace('_', '-')}", info.callback
     for group in app.registered_groups:
+        own = None if group.typer_instance is None else group.typer_instance.registered_callback
+        if own is not None and own.callback is not None:  # a group that does something without a command
+            yield f"{prefix} {group.name}", own.callback
         if group.typer_instance is not None:
             yield from commands(f"{prefix} {group.name}", group.typer_instance)
 

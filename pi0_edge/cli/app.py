@@ -31,6 +31,7 @@ from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
 from pi0_edge.cli.export import export
+from pi0_edge.cli.flash import flash
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.keys import keys
 from pi0_edge.cli.output import write_error
@@ -90,11 +91,11 @@ for command in _COMMANDS:
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
+app.add_typer(flash, name="flash")
 app.add_typer(keys, name="keys")
 app.add_typer(release, name="release")
 app.add_typer(robot, name="robot")
 app.add_typer(recording, name="recording")
-app.add_typer(release, name="release")
 
 
 def _print_version(asked: bool) -> None:

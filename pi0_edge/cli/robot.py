@@ -12,12 +12,14 @@ import typer
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 from pi0_edge.cli.robot_calibration import calibrate_robot, import_calibration
+from pi0_edge.cli.robot_provisioning import provision_robot
 from pi0_edge.robots import Joint, Robot, Servo, load_robot, robot_names
 from pi0_edge.robots.servos import COUNTS_PER_TURN
 
 robot = typer.Typer(no_args_is_help=True, help="Robots: list and check them, calibrate an arm, simulate one.")
 robot.command("calibrate")(calibrate_robot)
 robot.command("import-calibration")(import_calibration)
+robot.command("provision")(provision_robot)
 
 RobotArgument = Annotated[str, typer.Argument(help="A name that `robot list` shows, or the path of a .yaml file.")]
 

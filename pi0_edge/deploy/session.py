@@ -37,7 +37,11 @@ from pi0_edge.progress import Progress, ProgressCallback
 LONGEST_LINE = 2**20
 
 
-class RobotBusyError(DeployError):
+class RefusedError(DeployError):
+    """The installer of a robot refused a request, or took a release back."""
+
+
+class RobotBusyError(RefusedError):
     """Another session holds the lock of this robot, perhaps one whose link was lost a moment ago."""
 
 
@@ -83,7 +87,8 @@ def ask(
 
     Raises:
         RobotBusyError: If another session holds the lock.
-        DeployError: If the installer refuses, or the connection ends before it has answered.
+        RefusedError: If the installer refuses.
+        DeployError: If the connection ends before it has answered.
     """
     send(requests, request)
     while (answer := receive(answers)) is not None:
@@ -92,7 +97,7 @@ def ask(
         elif "stage" in answer:
             on_progress(Progress(answer["stage"], answer["done"], answer["total"], answer.get("note", "")))
         elif "error" in answer:
-            raise (RobotBusyError if answer.get("busy") else DeployError)(str(answer["error"]))
+            raise (RobotBusyError if answer.get("busy") else RefusedError)(str(answer["error"]))
         elif "result" in answer:
             return answer["result"]
     raise DeployError(f"the connection ended before the robot answered to {request['verb']!r}; run the command again")

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -30,6 +31,8 @@ FOLDER = ROOT / "build" / "robot"
 BASE = FOLDER / "base"
 ROBOT_NAME = "robot"
 """What every container's host key is known as, and its host name."""
+INSIDE = "/opt/checkout"
+"""Where a container sees the SDK of this checkout."""
 PACKAGES = "systemd-sysv dbus openssh-server rsync python3 python3-venv openssl iproute2 procps sudo"
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -67,12 +70,12 @@ class RobotContainer:
         ssh_config: A file for ssh -F: `root` may log in to `robot`; see `ssh_config_for`.
     """
 
-    def __init__(self, name: str, binds: Sequence[Path] = ()) -> None:
+    def __init__(self, name: str, binds: Sequence[Path | str] = ()) -> None:
         """Makes an empty layer.
 
         Args:
             name: Of the machine; two of one process have two names.
-            binds: Folders of this machine that it sees read-only at the same place.
+            binds: Folders of this machine that it sees read-only, at the same place or as HERE:THERE.
         """
         self.name = f"{name}-{os.getpid()}"
         self._folder = FOLDER / "machines" / self.name
@@ -148,14 +151,12 @@ class RobotContainer:
         return root / inside.lstrip("/")
 
     def environment(self) -> str:
-        """A Python environment in it with the SDK of this checkout; start it with `bound_environment`."""
-        folder = "/opt/checkout"
-        python = f'#!/bin/sh\nPYTHONPATH={ROOT} PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} "$@"\n'
-        command = f"mkdir -p {folder}/bin && cat > {folder}/bin/python && chmod 755 {folder}/bin/python"
+        """A Python environment in it with the SDK of this checkout; it must have been made with `bound_environment`."""
+        paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH={INSIDE}/python/lib"
+        python = f'#!/bin/sh\n{paths} exec {INSIDE}/python/bin/python{sys.version_info[0]} "$@"\n'
+        command = f"mkdir -p {INSIDE}/bin && cat > {INSIDE}/bin/python && chmod 755 {INSIDE}/bin/python"
         self.run(command, stdin=python)
-        closed = sorted({parent for bind in bound_environment() for parent in bind.parents})
-        self.run(f"chmod a+x {' '.join(map(str, closed))}")  # as root's home: services have accounts of their own
-        return folder
+        return INSIDE
 
     def set_links(self, *links: Link) -> None:
         """What the next connections are like; the last of them is like all that follow."""
@@ -209,10 +210,13 @@ class RobotContainer:
         (self._folder / "init").unlink(missing_ok=True)
 
 
-def bound_environment() -> list[Path]:
-    """Folders that a container must see so that the SDK of this checkout runs in it, without an installation."""
-    folders = [ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
-    return [one for one in folders if not any(one.is_relative_to(other) for other in folders if other != one)]
+def bound_environment() -> list[str]:
+    """What a container must see so that the SDK of this checkout runs in it without an installation.
+
+    The folders have other places there: services see neither /home and /root nor this machine's /tmp.
+    """
+    folders = {"source": str(ROOT), "packages": sysconfig.get_path("purelib"), "python": sys.base_prefix}
+    return [f"{Path(folder).resolve()}:{INSIDE}/{name}" for name, folder in folders.items()]
 
 
 def _build_base() -> None:

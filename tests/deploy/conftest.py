@@ -16,7 +16,7 @@ def make_robot() -> Iterator[Callable[..., RobotContainer]]:
         pytest.skip(reason)
     robots: list[RobotContainer] = []
 
-    def make(name: str, *binds: Path) -> RobotContainer:
+    def make(name: str, *binds: Path | str) -> RobotContainer:
         robots.append(RobotContainer(f"{name}{len(robots)}", binds))
         return robots[-1].start()
 

@@ -113,7 +113,7 @@ while read -r unit; do
         echo "unit $unit: enabled"
     fi
     case $unit in
-    *.socket | *.timer | *.path) systemctl is-active --quiet "$unit" || systemctl start "$unit" ;;
+    *.socket | *.target) systemctl is-active --quiet "$unit" || systemctl start --no-block "$unit" ;;
     esac
 done <"$given/enable"
 while read -r unit; do

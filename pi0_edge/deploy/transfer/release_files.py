@@ -73,7 +73,10 @@ def find_release(bundle: Path) -> ReleaseFiles:
         BundleError: If it is no bundle, or a file is missing or of another size.
         DeployError: If it was not signed.
     """
-    manifest = read_manifest(bundle, None)
+    try:
+        manifest = read_manifest(bundle, None)
+    except BundleError as error:
+        raise BundleError(f"{bundle} is no whole bundle: {error}") from error
     beside = release_folder(bundle)
     metadata = beside / METADATA_FOLDER
     if not metadata.is_dir() or not any(metadata.iterdir()):

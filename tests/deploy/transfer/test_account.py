@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from receiving_robot import STAGING, Receiver
-from unsigned_releases import shards, write_release
 from robot_container import FOLDER, ROBOT_NAME
+from unsigned_releases import shards, write_release
 
 from pi0_edge.deploy.transfer.host_keys import require_known_host, shown_key
 from pi0_edge.deploy.transfer.robot_host import RobotHost

@@ -18,7 +18,7 @@ from pi0_edge.deploy.trust import rotate_key
 from pi0_edge.errors import TrustError
 
 FILES = ["root_history/1.root.json", "root_history/2.root.json", "timestamp.json", "snapshot.json", "targets.json"]
-STATES = ["old", "new", "missing", "empty", "torn", "zeroes", "a folder"]
+STATES = ["old", "new", "missing", "empty", "torn", "zeroes"]
 
 
 class Story:
@@ -56,15 +56,13 @@ def put(robot: Robot, story: Story, name: str, state: str) -> None:
     content = new.read_bytes()
     if state == "old" and old.exists():
         shutil.copy(old, path)
-    elif state == "a folder":
-        path.mkdir()
     elif state in ("new", "empty", "torn", "zeroes"):
         half = len(content) // 2
         path.write_bytes({"new": content, "empty": b"", "torn": content[:half], "zeroes": bytes(half)}[state])
 
 
-@settings(max_examples=120)
-@given(states=st.fixed_dictionaries({name: st.sampled_from(STATES[:-1]) for name in FILES}))
+@settings(max_examples=40)
+@given(states=st.fixed_dictionaries({name: st.sampled_from(STATES) for name in FILES}))
 def test_whatever_a_power_cut_left_new_releases_come_in_and_old_ones_do_not(
     story: Story, states: dict[str, str]
 ) -> None:
