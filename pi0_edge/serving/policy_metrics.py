@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -13,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pi0_edge.board.readings import Board
+from pi0_edge.bundle import Bundle
 from pi0_edge.policy import Policy, PolicyChunk
 
 STATEMENT = "release.json"
@@ -79,7 +79,7 @@ class PolicyMetrics:
 
 def release_labels(policy: Policy) -> dict[str, str]:
     """Release, sequence, gate, scheme and robot; the first two are empty where it is no installed release."""
-    statement = {} if policy.bundle is None else _statement(policy.bundle.folder)
+    statement = {} if policy.bundle is None else _statement(policy.bundle)
     return {
         "release": "" if policy.bundle is None or not statement else policy.bundle.folder.parent.name,
         "sequence": str(statement.get("sequence", "")),
@@ -89,17 +89,17 @@ def release_labels(policy: Policy) -> dict[str, str]:
     }
 
 
-def _statement(bundle: Path) -> dict[str, Any]:
-    """What was signed about an installed bundle; its folder has the name of the release. Empty where there is none."""
-    file = bundle.parent / STATEMENT
+def _statement(bundle: Bundle) -> dict[str, Any]:
+    """What was signed about an installed bundle; the folder around it has the name of the release. Else nothing."""
+    file = bundle.folder.parent / STATEMENT
     try:
         found = json.loads(file.read_bytes())
-        if bundle.parent.name != (release := f"{found['sequence']}-{found['manifest_sha256'][:12]}"):
-            raise ValueError(f"it is about the release {release}")
+        if found["manifest_sha256"] != bundle.sha256:
+            raise ValueError("it is about another bundle")
         return found
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("the figures tell no release: %s cannot be read: %s", file, error)
         return {}
 
