@@ -151,8 +151,9 @@ class RobotContainer:
         return root / inside.lstrip("/")
 
     def environment(self) -> str:
-        """A Python environment in it with the SDK of this checkout; it must have been made with `bound_environment`."""
-        paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH={INSIDE}/python/lib"
+        """A Python environment in it with the SDK of this checkout; make it with `bound_environment`."""
+        paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages LD_LIBRARY_PATH={INSIDE}/python/lib"
+        paths += " PYTHONDONTWRITEBYTECODE=1"
         python = f'#!/bin/sh\n{paths} exec {INSIDE}/python/bin/python{sys.version_info[0]} "$@"\n'
         command = f"mkdir -p {INSIDE}/bin && cat > {INSIDE}/bin/python && chmod 755 {INSIDE}/bin/python"
         self.run(command, stdin=python)

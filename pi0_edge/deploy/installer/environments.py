@@ -16,6 +16,7 @@ by the Python of its system, from the wheel itself (`sdk` is the folder, WHEEL t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -145,7 +146,19 @@ def installed_version(environment: Path) -> str | None:
     """The version of pi0-edge in a Python environment; None where it holds none."""
     folders = [str(path) for path in environment.glob("lib/python3*/site-packages")]
     found = next(iter(metadata.distributions(name=PACKAGE, path=folders)), None)
-    return None if found is None else found.version
+    return _said_version(environment) if found is None else found.version
+
+
+def _said_version(environment: Path) -> str | None:
+    """What the interpreter of an environment says that came with the system, and has its packages elsewhere."""
+    argv = [
+        str(environment / "bin/python"),
+        "-c",
+        f"from importlib.metadata import version; print(version('{PACKAGE}'))",
+    ]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout.strip() or None
+    return None
 
 
 def remove_environments(layout: Layout, keep: set[str]) -> list[str]:

@@ -39,7 +39,7 @@ def run_self_test(
         DeployError: If it failed, with its reasons, or did not run.
     """
     settings = robot.settings
-    runs = ("--engine", settings.engine) if server is None else ("--server", server)
+    runs = ("--engine", settings.engine, *_threads(settings.serve)) if server is None else ("--server", server)
     arguments = ["self-test", str(bundle), *runs, "--json"]
     if "--accept-failed-gate" in settings.serve:
         arguments.append("--accept-failed-gate")
@@ -54,6 +54,12 @@ def run_self_test(
     if not found["passed"]:
         raise DeployError(f"the self-test failed: {'; '.join(reasons)}")
     return found
+
+
+def _threads(serve: Sequence[str]) -> Sequence[str]:
+    """As many as the policy server has."""
+    place = serve.index("--threads") if "--threads" in serve else len(serve)
+    return serve[place : place + 2]
 
 
 def run_in_environment(environment: str, arguments: Sequence[str], *, limit_s: float) -> dict[str, Any]:
