@@ -47,18 +47,20 @@ def self_test(
     if server is not None and (engine is not None or threads is not None):
         raise ConfigError("--server has its own engine and threads; leave --engine and --threads out")
     use_threads(threads)
-    report = run_self_test(
-        bundle,
-        engine or "cpu",
-        server=server,
-        tls=tls,
-        budget_ms=budget_ms,
-        chunks=chunks,
-        public_key=public_key,
-        accept_failed_gate=accept_failed_gate,
-        accept_missing_self_test=accept_missing_self_test,
-    )
     out = Output(as_json)
+    with out.progress() as on_progress:
+        report = run_self_test(
+            bundle,
+            engine or "cpu",
+            server=server,
+            tls=tls,
+            budget_ms=budget_ms,
+            chunks=chunks,
+            public_key=public_key,
+            accept_failed_gate=accept_failed_gate,
+            accept_missing_self_test=accept_missing_self_test,
+            on_progress=on_progress,
+        )
     for finding in report.findings:
         out.print(f"{'ok' if finding.passed else 'NO'}  {finding}")
     for override in report.overrides:

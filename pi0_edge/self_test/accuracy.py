@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -45,10 +46,21 @@ class JudgedVectors:
     durations_ms: tuple[float, ...]
 
 
-def judge_vectors(answers: Answers, vectors: SelfTestVectors, thresholds: Thresholds) -> JudgedVectors:
+def judge_vectors(
+    answers: Answers,
+    vectors: SelfTestVectors,
+    thresholds: Thresholds,
+    advance: Callable[[], object] = lambda: None,
+) -> JudgedVectors:
     """Asks for every vector and compares the chunks with those of fp32, on the same noise.
 
     An error in place of a chunk does not raise: it stands in the verdict.
+
+    Args:
+        answers: Who is asked.
+        vectors: Of the bundle.
+        thresholds: To judge by.
+        advance: Is called after every chunk.
     """
     cosines: list[tuple[float, float]] = []
     durations, places, refusals = [], [], {}
@@ -64,6 +76,7 @@ def judge_vectors(answers: Answers, vectors: SelfTestVectors, thresholds: Thresh
                 refusals[len(places)] = str(reason)
                 cosines.append((float("nan"), float("nan")))
             places.append(f"{name}, noise draw {draw}")
+            advance()
     whole, executed = zip(*cosines, strict=True)
     return JudgedVectors(judge(whole, executed, thresholds, places, refusals=refusals), tuple(durations))
 

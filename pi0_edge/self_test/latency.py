@@ -75,8 +75,13 @@ def _probability(hits: int, count: int, share: float) -> float:
     return math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
 
 
-def timed(ask: Callable[[int], object], count: int) -> list[float]:
+def timed(ask: Callable[[int], object], count: int, advance: Callable[[], object] = lambda: None) -> list[float]:
     """Asks `count` times, each as soon as the last is answered.
+
+    Args:
+        ask: Gets the number of the call, from 0.
+        count: How many calls.
+        advance: Is called after each, and is not timed.
 
     Returns:
         Duration of each, in milliseconds.
@@ -86,4 +91,5 @@ def timed(ask: Callable[[int], object], count: int) -> list[float]:
         begin = time.perf_counter()
         ask(number)
         durations.append(1e3 * (time.perf_counter() - begin))
+        advance()
     return durations

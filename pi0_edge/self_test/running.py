@@ -14,6 +14,7 @@ from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.errors import ConfigError, Pi0EdgeError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, ObservationProcessor
+from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, Thresholds
 from pi0_edge.self_test.accuracy import judge_vectors, recorded_thresholds
 from pi0_edge.self_test.answers import Answers, EngineAnswers, server_answers
@@ -36,6 +37,7 @@ def run_self_test(
     public_key: str | Path | None = None,
     accept_failed_gate: bool = False,
     accept_missing_self_test: bool = False,
+    on_progress: ProgressCallback | None = None,
 ) -> SelfTestReport:
     """Tests whether this machine runs a bundle as it was judged, and fast enough.
 
@@ -49,6 +51,7 @@ def run_self_test(
         public_key: PEM file of the key whose signature is required; None requires none.
         accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
         accept_missing_self_test: The same for a bundle without self-test vectors: its accuracy is not judged then.
+        on_progress: Is called after every chunk.
 
     Returns:
         What was found, which may be that it failed.
@@ -73,7 +76,7 @@ def run_self_test(
         vectors = bundle.self_test()
         if vectors is None and accept_missing_self_test:
             overrides = (*overrides, ACCEPT_MISSING_SELF_TEST)
-        look = _Look(answers)
+        look = _Look(answers, on_progress)
         look.at_accuracy(vectors, recorded_thresholds(bundle), accept_missing_self_test)
         if budget_ms is not None:
             look.at_latency(budget_ms, chunks)
@@ -101,11 +104,12 @@ def peak_memory_mb() -> float:
 class _Look:
     """Findings about what answers, one part after the other."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, on_progress: ProgressCallback | None) -> None:
         self.findings: list[Finding] = []
         self.latency: Latency | None = None
         self.chunks = 0
         self._answers = answers
+        self._on_progress = on_progress
         self._observations = (_black(answers.processor),)
 
     def at_accuracy(self, vectors: SelfTestVectors | None, recorded: Thresholds | None, accept_missing: bool) -> None:
@@ -116,7 +120,8 @@ class _Look:
             return
         if recorded is None:
             self._found("accuracy", True, "the gate records no thresholds, so the usual ones are taken")
-        judged = judge_vectors(self._answers, vectors, recorded or DEFAULT_THRESHOLDS)
+        stage = Stage("accuracy", vectors.noise_seeds.size, self._on_progress)
+        judged = judge_vectors(self._answers, vectors, recorded or DEFAULT_THRESHOLDS, stage.advance)
         for refusal in judged.verdict.refusals:
             self._found("accuracy", False, refusal)
         for finding in judged.verdict.findings:
@@ -128,7 +133,7 @@ class _Look:
     def at_latency(self, budget_ms: float, count: int) -> None:
         """Times chunks, one after the other, when some were made already."""
         try:
-            durations = timed(self._ask, count)
+            durations = timed(self._ask, count, Stage("latency", count, self._on_progress).advance)
         except Pi0EdgeError as reason:
             self._found("latency", False, f"a chunk was not made: {reason}")
             return

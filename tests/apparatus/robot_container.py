@@ -155,6 +155,8 @@ class RobotContainer:
         paths = f"PYTHONPATH={INSIDE}/source:{INSIDE}/packages LD_LIBRARY_PATH={INSIDE}/python/lib"
         paths += " PYTHONDONTWRITEBYTECODE=1"
         python = f'#!/bin/sh\n{paths} exec {INSIDE}/python/bin/python{sys.version_info[0]} "$@"\n'
+        library = f"{INSIDE}/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+        self.run(f"mkdir -p {library} && ln -sfn {INSIDE}/packages {library}/site-packages")
         command = f"mkdir -p {INSIDE}/bin && cat > {INSIDE}/bin/python && chmod 755 {INSIDE}/bin/python"
         self.run(command, stdin=python)
         return INSIDE
@@ -218,6 +220,18 @@ def bound_environment() -> list[str]:
     """
     folders = {"source": str(ROOT), "packages": sysconfig.get_path("purelib"), "python": sys.base_prefix}
     return [f"{Path(folder).resolve()}:{INSIDE}/{name}" for name, folder in folders.items()]
+
+
+def main() -> None:
+    """Starts a robot for a person, and ends it with Enter: docs/flash/index.md."""
+    if (reason := why_no_container()) is not None:
+        sys.exit(reason)
+    robot = RobotContainer("person", bound_environment()).start()
+    print(f"a robot runs; programs of pi0-edge reach it with:\n  --ssh-config {robot.ssh_config}")
+    print(f"it has the SDK of this checkout in:\n  --environment {robot.environment()}")
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        input("Enter ends it and forgets what it wrote ")
+    robot.drop()
 
 
 def _build_base() -> None:
@@ -312,3 +326,7 @@ def _run(*argv: str) -> None:
 
 def _last_line(text: str | None) -> str:
     return (text or "").strip().rpartition("\n")[2]
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ class State:
 class RobotServices:
     """A robot with everything installed, and no release."""
 
-    def __init__(self, robot: RobotContainer, *, watchdog_s: float = 2.0) -> None:
+    def __init__(self, robot: RobotContainer, *, watchdog_s: float = 4.0) -> None:
         """Installs units and launcher.
 
         Args:

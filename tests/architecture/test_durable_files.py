@@ -18,6 +18,7 @@ NOT_FOR_LATER = {
     "pi0_edge/demo/run.py": "figures of a demonstration",
     "pi0_edge/demo/run_record.py": "figures of a demonstration",
     "pi0_edge/doctor.py": "a program that is compiled to see whether it can be",
+    "pi0_edge/deploy/trust/verification.py": "copies for python-tuf, gone after the check",
     "pi0_edge/tensorrt/plan_cache.py": "a plan with its own checksum, built again when it is damaged",
     "protos/codegen/generate.py": "sources, made from a checkout",
 }
@@ -25,6 +26,9 @@ NOT_FOR_LATER = {
 WHOLE = {
     "pi0_edge/synced_files.py": "it is the one way",
     "pi0_edge/bundle/writing.py": "a whole folder takes its place at once; its files are in no place before",
+    "pi0_edge/deploy/trust/publishing.py": "a whole folder takes its place at once",
+    "pi0_edge/deploy/trust/rotation.py": "it renames keys that are on the disk, and does what was interrupted again",
+    "pi0_edge/deploy/trust/trust_folder.py": "a whole folder takes its place at once",
     "pi0_edge/processing/recordings.py": "a temporary file, which `replace_synced` puts in its place",
     "pi0_edge/ptq/pipeline.py": "the report in a temporary folder, which `write_bundle` copies",
     "pi0_edge/cli/observation_files.py": "an archive in memory, which `save_synced` writes",

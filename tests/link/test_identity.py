@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import signal
 import socket
 import subprocess
@@ -17,6 +17,7 @@ from cli_runner import run
 from hypothesis import given
 from hypothesis import strategies as st
 from motion_audit import ALOHA, wait_until
+from other_firmware import OTHER_SCHEMA, image_of_other_messages
 
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
@@ -31,8 +32,6 @@ from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION, Command, State, Te
 
 pytestmark = pytest.mark.real_time
 
-OTHER_SCHEMA = 0x12345678
-
 
 @pytest.fixture
 def board(firmware_image: Path) -> Iterator[EmulatedBoard]:
@@ -43,15 +42,7 @@ def board(firmware_image: Path) -> Iterator[EmulatedBoard]:
 @pytest.fixture(scope="module")
 def other_image(firmware_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Firmware that was built from other serial messages."""
-    source = tmp_path_factory.mktemp("other") / "firmware"
-    shutil.copytree(firmware_image.parents[2], source, ignore=shutil.ignore_patterns("build", "node_modules"))
-    header = source / "core" / "serial_link.h"
-    text = header.read_text()
-    assert f"0x{SCHEMA_HASH:08X}u" in text
-    header.write_text(text.replace(f"0x{SCHEMA_HASH:08X}u", f"0x{OTHER_SCHEMA:08X}u"))
-    made = subprocess.run(["make", "-s", "-C", str(source), "lm3s6965evb"], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    return source / "build" / "lm3s6965evb" / "firmware.elf"
+    return image_of_other_messages(tmp_path_factory.mktemp("other") / "firmware")
 
 
 def test_a_board_says_what_it_is(board: EmulatedBoard) -> None:
@@ -136,7 +127,7 @@ def test_noise_is_no_board() -> None:
 
         def babble() -> None:
             connection, _ = server.accept()
-            with connection:
+            with connection, contextlib.suppress(OSError):
                 for _ in range(20):
                     connection.sendall(b"\x05garbage\x00" * 8)
                     time.sleep(0.02)

@@ -167,6 +167,13 @@ def test_a_budget_is_met_or_missed_by_the_ninetieth_percentile(folder: Path) -> 
     assert "above the budget" in slow.result["reasons"][0]
 
 
+def test_every_chunk_is_reported_as_progress(folder: Path) -> None:
+    steps: list[tuple[str, int, int | None]] = []
+    run_self_test(folder, budget_ms=60_000, chunks=50, on_progress=lambda p: steps.append((p.stage, p.done, p.total)))
+    expected = [("accuracy", done, 24) for done in range(25)] + [("latency", done, 50) for done in range(51)]
+    assert steps == expected
+
+
 def test_too_few_timed_chunks_do_not_pass_a_budget(folder: Path) -> None:
     report = run_self_test(folder, budget_ms=60_000, chunks=43)
     assert report.reasons == ("latency: 43 chunks are not enough for a 90th percentile, expected 44 at least",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ UNKNOWN = "UNKNOWN"
 _HELD = {State.DISARMED.name, State.SAFE.name, State.ESTOP.name}
 _CALL_LIMIT_S = 3.0
 _IDENTIFY_LIMIT_S = 60.0  # Python with its packages starts in 10 s on a slow board that has just booted
+_STARTING_S = 10.0  # a bridge that starts has its port some seconds before it answers
+_PORT_IN_USE = "in use by another program"
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -69,13 +72,16 @@ def read_arm(settings: RobotSettings, python: str = sys.executable) -> ArmState 
     """
     if settings.bridge is None:
         return None
-    try:
-        return ask_bridge(settings)
-    except BridgeDownError as error:
+    deadline = time.monotonic() + _STARTING_S
+    while True:
         try:
-            return ask_board(settings, python)
-        except DeployError as second:
-            raise DeployError(f"{error}; the board itself was asked, too: {second}") from second
+            return ask_bridge(settings)
+        except BridgeDownError as error:
+            try:
+                return ask_board(settings, python)
+            except DeployError as second:
+                if _PORT_IN_USE not in str(second) or time.monotonic() > deadline:
+                    raise DeployError(f"{error}; the board itself was asked, too: {second}") from second
 
 
 def require_held(settings: RobotSettings) -> str:

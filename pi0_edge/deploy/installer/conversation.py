@@ -111,7 +111,8 @@ class Conversation:
         )
 
     def _commit(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        slot = commit_trial(self._robot, "a person asked for it")
+        slot = commit_trial(self._robot)
+        self._tell("committed: a person asked for it")
         write_entry(
             self._robot.layout, "committed", "a person asked for it", release=slot.release, sequence=slot.sequence
         )

@@ -102,12 +102,13 @@ def install_environment(
     stage = Stage(STAGE, 4, on_progress)
     try:
         _make(lock, environment, interpreter, stage)
-        _install(sdk_folder, environment, wheels[INSTALLER_PACKAGE], stage)
+        _install(lock, sdk_folder, environment, wheels[INSTALLER_PACKAGE], stage)
         _try(lock, environment, stage)
+        # Thousands of files: one call for all that their file system still has to write.
+        _run(["sync", "--file-system", str(environment)], "writing the SDK to the disk")
     except DeployError:
         _remove(environment)
         raise
-    os.sync()  # thousands of files; one call for all of them is faster than one for each
     _mark_complete(lock, environment)
     stage.advance("on the disk")
     on_reason(f"SDK environment {environment.name}: pi0-edge {lock.version} is complete")
@@ -260,7 +261,7 @@ def _make(lock: Lock, environment: Path, interpreter: Path, stage: Stage) -> Non
     stage.advance("environment made")
 
 
-def _install(sdk_folder: Path, environment: Path, pip: Path, stage: Stage) -> None:
+def _install(lock: Lock, sdk_folder: Path, environment: Path, pip: Path, stage: Stage) -> None:
     """Unpacks the wheels by the folder's own pip, which checks each SHA-256 once more, as it opens it."""
     options = ["--no-index", "--find-links", str(sdk_folder), "--require-hashes", "--no-cache-dir", "--no-input"]
     # The list is complete. Dependencies would bring torch in where the system has it; and what the system has of the
@@ -272,8 +273,8 @@ def _install(sdk_folder: Path, environment: Path, pip: Path, stage: Stage) -> No
         "--quiet",
         "--root-user-action=ignore",
     ]
-    argv = [str(environment / "bin/python"), "-I", f"{pip}/pip", "install", *options]
-    _run([*argv, "--requirement", str(sdk_folder / REQUIREMENTS)], "installing the wheels")
+    argv = [str(environment / "bin/python"), "-I", f"{pip}/pip", "install", *options, "--requirement", "/dev/stdin"]
+    _run(argv, "installing the wheels", lock.requirements(leave_out=(INSTALLER_PACKAGE,)))
     stage.advance("wheels installed")
 
 
@@ -309,13 +310,13 @@ def _remove(environment: Path) -> None:
         shutil.rmtree(environment)
 
 
-def _run(argv: Sequence[str], what: str) -> str:
-    """What a program prints.
+def _run(argv: Sequence[str], what: str, given: str = "") -> str:
+    """What a program prints that is given a text.
 
     Raises:
         DeployError: If it fails, with its last words.
     """
-    ran = subprocess.run(_tied(argv), capture_output=True, text=True, check=False, env=_environment())
+    ran = subprocess.run(_tied(argv), input=given, capture_output=True, text=True, check=False, env=_environment())
     if ran.returncode:
         raise DeployError(f"{what} failed: {_reason(ran.stdout + ran.stderr) or f'exit code {ran.returncode}'}")
     return ran.stdout

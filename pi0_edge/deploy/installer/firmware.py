@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,18 +18,20 @@ from pathlib import Path
 
 from pi0_edge.deploy.installer.arm import ArmState, BridgeDownError, ask_board, ask_bridge, check_held, read_arm
 from pi0_edge.deploy.installer.firmware_command import COMMAND_LIMIT_S, firmware_command, run_firmware_command
+from pi0_edge.deploy.installer.firmware_writing import alone_with_board, begin_writing, end_writing, is_half_written
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import BRIDGE, Services
 from pi0_edge.deploy.launcher.settings import RobotSettings
+from pi0_edge.deploy.launcher.slots import read_trial
 from pi0_edge.deploy.release import FirmwareNeed
 from pi0_edge.errors import DeployError
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION
-from pi0_edge.synced_files import replace_synced, sync_folder, write_synced
 
 _STOP_LIMIT_S = 2.5  # no joint table lets an arm take longer than 2 s to stop
 _START_LIMIT_S = 20.0  # of a board that was written, until it answers
 _LINK_LIMIT_S = 30.0  # of the bridge, until its link is up
 _POLL_S = 0.3
+_RESTARTS = 3  # of the bridge by systemd, after which it will not come up
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,21 @@ class Firmware:
     Attributes:
         need: What the board must run; None where the release asks nothing.
         image: The file; None where the release has none.
+        python: Interpreter of its SDK environment, whose messages the board must speak; None is that of the place.
     """
 
     need: FirmwareNeed | None
     image: Path | None = None
+    python: str | None = None
 
 
 NO_FIRMWARE = Firmware(None)
+
+
+class NotRunningError(DeployError):
+    """Writing an image began, and it did not come to run."""
+
+
 ROBOT = Layout()
 
 
@@ -115,7 +124,7 @@ def check_firmware(settings: RobotSettings, wanted: Firmware, running: Firmware,
     if wanted.image is None:
         raise DeployError(f"{reason}, and it carries no image: sign it with --firmware-image")
     firmware_command(settings, wanted.need.board, wanted.image)
-    if running.need is not None and firmware_is_needed(running.need, arm) is None:
+    if running.need is not None and _may_run(running.need, arm):
         if running.image is None:
             raise DeployError(
                 f"{reason}, and the release that runs carries no image, so that the board could not be brought back; "
@@ -127,6 +136,13 @@ def check_firmware(settings: RobotSettings, wanted: Firmware, running: Firmware,
                 f"{running.need.board}, says the release that runs; sign it with the image for that board"
             )
     return reason
+
+
+def _may_run(need: FirmwareNeed, arm: ArmState | None) -> bool:
+    """Whether the board may run this firmware; messages that this SDK does not know may be those of another one."""
+    if arm is None or arm.limits_hash != need.limits_hash:
+        return False
+    return arm.protocol_version in (None, need.protocol_version)
 
 
 def write_firmware(
@@ -144,7 +160,7 @@ def write_firmware(
     """Makes the board run what a release needs. Run again, it goes on where a power cut ended it.
 
     The bridge is stopped meanwhile, and started again as its unit starts it: begin the trial of the release before, so
-    that it is the bridge of that release. After an error, end the trial and restart the bridge.
+    that it is the bridge of that release. After an error in a trial the bridge stays stopped: end the trial, start it.
 
     Args:
         settings: Of the robot.
@@ -170,11 +186,12 @@ def write_firmware(
     try:
         write_stopped(place, wanted, running, on_reason)
         services.start(BRIDGE)
-        await_bridge(place, need, services)
+        await_bridge(settings, need, services)
     except DeployError as error:
         services.stop(BRIDGE)
         found = _write_back(place, running, on_reason, str(error))
-        services.start(BRIDGE)
+        if read_trial(layout) is None:  # else the unit would write the image of the trial again
+            services.start(BRIDGE)
         raise DeployError(found) from error
     on_reason("the bridge runs again, and its board is the one that the release needs")
 
@@ -203,6 +220,13 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
     Raises:
         DeployError: If the arm is not held, or the board does not come to run what is needed.
     """
+    with alone_with_board(place.layout):
+        return _write_where_needed(place, wanted, running, on_reason)
+
+
+def _write_where_needed(
+    place: Place, wanted: Firmware, running: Firmware, on_reason: Callable[[str], object]
+) -> str | None:
     arm = _ask_until_still(place)
     if arm is None:
         reason = "the board does not answer, because writing it was cut off"
@@ -212,15 +236,20 @@ def write_stopped(place: Place, wanted: Firmware, running: Firmware, on_reason: 
         reason = check_firmware(place.settings, wanted, running, arm)
         if reason is None:
             on_reason("the board runs what the release needs")
-            _end_writing(place.layout)
+            end_writing(place.layout)
             return None
         on_reason(check_held(arm))
-    on_reason(f"{reason}: its image is written")
+    on_reason(f"{reason}: the image of the release is written")
     return f"{reason}; {_write(place, wanted, on_reason)}"
 
 
-def await_bridge(place: Place, need: FirmwareNeed, services: Services) -> None:
+def await_bridge(settings: RobotSettings, need: FirmwareNeed | None, services: Services) -> None:
     """Waits until the bridge has a link to a board that runs what is needed.
+
+    Args:
+        settings: Of the robot.
+        need: Of the release whose bridge it is; None asks nothing of the board.
+        services: Of the robot's computer.
 
     Raises:
         DeployError: If it fails or takes too long.
@@ -228,41 +257,61 @@ def await_bridge(place: Place, need: FirmwareNeed, services: Services) -> None:
     deadline = time.monotonic() + _LINK_LIMIT_S
     found = "it did not answer"
     while time.monotonic() < deadline:
-        if services.state(BRIDGE).active in ("failed", "inactive"):
-            raise DeployError(f"{BRIDGE} did not stay up; `journalctl -u {BRIDGE}` says why")
+        state = services.state(BRIDGE)
+        if state.active == "failed" or state.restarts >= _RESTARTS:
+            raise DeployError(f"{BRIDGE} does not stay up: {state.reason}; `journalctl -u {BRIDGE}` says more")
         with contextlib.suppress(BridgeDownError):
-            arm = ask_bridge(place.settings)
-            if (reason := firmware_is_needed(need, arm)) is None:
-                return
-            if arm.link_up:
+            arm = ask_bridge(settings)
+            reason = firmware_is_needed(need, arm)
+            if arm.link_up and reason is not None:
                 raise DeployError(f"the bridge has another robot than the release: {reason}")
-            found = reason
+            if arm.link_up:
+                return
+            found = arm.problem
         time.sleep(_POLL_S)
     raise DeployError(f"the link of the bridge was not up within {_LINK_LIMIT_S:.0f} s: {found}")
 
 
-def is_half_written(layout: Layout) -> bool:
-    """Whether writing an image has begun and the board was not seen to run it."""
-    return layout.firmware_writing.exists()
+def require_held_or_half_written(settings: RobotSettings, layout: Layout) -> str:
+    """As `require_held`; a board without firmware, because writing it was cut off, moves nothing either."""
+    try:
+        arm = read_arm(settings)
+    except DeployError:
+        if not is_half_written(layout):
+            raise
+        arm = None
+    if is_half_written(layout) and (arm is None or not arm.link_up):
+        return "the board does not answer, because writing it was cut off: it moves nothing"
+    return "this robot has no bridge, so that no arm can move" if arm is None else check_held(arm)
 
 
 def _write_back(place: Place, running: Firmware, on_reason: Callable[[str], object], why: str) -> str:
     """Brings the board back to the running release where it was changed; returns what is to be said."""
     try:
-        arm = _ask_until_still(place)
-        if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
-            _end_writing(place.layout)
-            return f"{why}; the board runs what it ran before"
-        if running.image is None:
-            return f"{why}; the release that runs has no image, so that nothing was written back"
-        on_reason(f"{why}; the image of the running release is written back")
-        _write(place, running, on_reason)
+        with alone_with_board(place.layout):
+            return f"{why}; {_bring_back(_for(place, running), running, on_reason)}"
     except DeployError as second:
         return (
             f"{why}; writing the image of the running release back failed, too: {second}. No bridge can arm the arm "
             "now: look at cable and power of the board, then run the command again"
         )
-    return f"{why}; the image of the running release was written back and runs"
+
+
+def _bring_back(place: Place, running: Firmware, on_reason: Callable[[str], object]) -> str:
+    arm = _ask_until_still(place)
+    if arm is not None and running.need is not None and firmware_is_needed(running.need, arm) is None:
+        end_writing(place.layout)
+        return "the board runs what it ran before"
+    if running.image is None:
+        return "the release that runs has no image, so that nothing was written back"
+    on_reason("the image of the running release is written back")
+    _write(place, running, on_reason)
+    return "the image of the running release was written back and runs"
+
+
+def _for(place: Place, firmware: Firmware) -> Place:
+    """The place with the interpreter that speaks with this firmware."""
+    return place if firmware.python is None else dataclasses.replace(place, python=firmware.python)
 
 
 def _write(place: Place, firmware: Firmware, on_reason: Callable[[str], object]) -> str:
@@ -271,11 +320,14 @@ def _write(place: Place, firmware: Firmware, on_reason: Callable[[str], object])
     if need is None or image is None:
         raise DeployError("the release has no image")
     command = firmware_command(place.settings, need.board, image)
-    _begin_writing(place.layout, firmware)
+    begin_writing(place.layout, image)
     begun = time.monotonic()
-    run_firmware_command(command, place.command_limit_s)
-    _await_need(place, need)
-    _end_writing(place.layout)
+    try:
+        run_firmware_command(command, place.command_limit_s)
+        _await_need(place, need)
+    except DeployError as error:
+        raise NotRunningError(str(error)) from error
+    end_writing(place.layout)
     done = (
         f"{command[0]} wrote {image.stat().st_size / 1e3:.0f} kB, and the board holds joint table "
         f"{need.limits_hash:#010x} and speaks protocol {need.protocol_version}: {time.monotonic() - begun:.1f} s"
@@ -312,23 +364,3 @@ def _ask_until_still(place: Place) -> ArmState | None:
         if (arm.held and not arm.moving) or time.monotonic() > deadline:
             return arm
         time.sleep(_POLL_S)
-
-
-def _begin_writing(layout: Layout, firmware: Firmware) -> None:
-    need = None if firmware.need is None else dataclasses.asdict(firmware.need)
-    content = {"at": round(time.time(), 3), "need": need, "image": str(firmware.image)}
-    temporary = layout.firmware_writing.with_name(f".{layout.firmware_writing.name}.new")
-    try:
-        layout.state.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, (json.dumps(content) + "\n").encode())
-        replace_synced(temporary, layout.firmware_writing)
-    except OSError as error:
-        raise DeployError(
-            f"{layout.firmware_writing} cannot be written ({error}); free space or mend the disk"
-        ) from error
-
-
-def _end_writing(layout: Layout) -> None:
-    if layout.firmware_writing.exists():
-        layout.firmware_writing.unlink()
-        sync_folder(layout.firmware_writing.parent)

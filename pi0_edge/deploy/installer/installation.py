@@ -14,6 +14,7 @@ from pi0_edge.board.readings import Board
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.environments import find_environment, install_environment, installed_version
 from pi0_edge.deploy.installer.firmware import Firmware, check_firmware
+from pi0_edge.deploy.installer.firmware_writing import is_half_written
 from pi0_edge.deploy.installer.installed import firmware_in, running_firmware
 from pi0_edge.deploy.installer.offer import verified_offer
 from pi0_edge.deploy.installer.robot import Robot
@@ -63,7 +64,7 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
     if not commit:
         robot.record("on trial", f"{proof}; `pi0-edge flash commit` keeps it, a power cut ends it", release)
         return _result("trial", release, found)
-    commit_trial(robot, proof)
+    commit_trial(robot)
     robot.record("committed", proof, release)
     return _result("committed", release, found)
 
@@ -146,6 +147,9 @@ def _firmware(robot: Robot, release: Release, folder: Path, environment: Path) -
         DeployError: If it does not, and cannot be written or brought back.
     """
     wanted, running = firmware_in(release, folder), running_firmware(robot)
+    if is_half_written(robot.layout) and wanted.image is not None:
+        robot.tell("firmware: writing the microcontroller was cut off; it is written again in the trial")
+        return wanted
     reason = check_firmware(robot.settings, wanted, running, read_arm(robot.settings, f"{environment}/bin/python"))
     if reason is None:
         robot.tell("firmware: nothing has to be written to the microcontroller")

@@ -8,7 +8,7 @@ from pathlib import Path
 from pi0_edge.deploy.installer.firmware import NO_FIRMWARE, Firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
-from pi0_edge.deploy.launcher.slots import read_slots
+from pi0_edge.deploy.launcher.slots import Slot, read_slots
 from pi0_edge.deploy.release import FIRMWARE_TARGET, STATEMENT, Release
 from pi0_edge.errors import DeployError
 
@@ -26,15 +26,24 @@ def read_statement(layout: Layout, release_id: str) -> Release:
         raise DeployError(f"{path} cannot be read ({error}); check the disk, and flash the release again") from error
 
 
-def firmware_in(release: Release, folder: Path) -> Firmware:
+def firmware_in(release: Release, folder: Path, environment: str | None = None) -> Firmware:
     """What a release says about the microcontroller, with the image in its folder."""
     image = folder / FIRMWARE_TARGET
-    return Firmware(release.firmware, image if image.is_file() else None)
+    python = None if environment is None else f"{environment}/bin/python"
+    return Firmware(release.firmware, image if image.is_file() else None, python)
+
+
+def firmware_of(layout: Layout, slot: Slot | None) -> Firmware:
+    """What an installed release says about the microcontroller; nothing where there is none.
+
+    Raises:
+        DeployError: If its statement cannot be read.
+    """
+    if slot is None:
+        return NO_FIRMWARE
+    return firmware_in(read_statement(layout, slot.release), layout.release(slot.release), slot.environment)
 
 
 def running_firmware(robot: Robot) -> Firmware:
     """Of the release that is committed."""
-    current = read_slots(robot.layout).current
-    if current is None:
-        return NO_FIRMWARE
-    return firmware_in(read_statement(robot.layout, current.release), robot.layout.release(current.release))
+    return firmware_of(robot.layout, read_slots(robot.layout).current)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.firmware import firmware_is_needed, write_firmware
 from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import Slot, end_trial, read_slots, read_trial, slots_locked, write_slots
@@ -47,18 +50,31 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
         robot.services.stop(POLICY)
         robot.tell("the trial ended; this robot has no release")
         return None
-    _bring_firmware_back(robot)
     robot.services.restart(POLICY)
     robot.tell(f"{now.release} runs: {reason}")
+    if not _bring_firmware_back(robot):
+        bridge_follows(robot.layout, robot.services, back, now)
     return now
 
 
-def _bring_firmware_back(robot: Robot) -> None:
-    """Writes the image of the release that runs now, where the microcontroller holds another one."""
+def _bring_firmware_back(robot: Robot) -> bool:
+    """Writes the image of the release that runs now, where the microcontroller holds another one.
+
+    Returns:
+        Whether that was necessary; the bridge was started again then.
+
+    Raises:
+        DeployError: If it does not come to run; the policy server is the right one then, and the bridge refuses to
+            start.
+    """
     firmware = running_firmware(robot)
-    if firmware.need is None or firmware_is_needed(firmware.need, read_arm(robot.settings)) is None:
-        return
-    write_firmware(robot.settings, firmware.image, firmware.need, robot.services, robot.tell, layout=robot.layout)
+    python = firmware.python or sys.executable
+    if firmware.need is None or firmware_is_needed(firmware.need, read_arm(robot.settings, python)) is None:
+        return False
+    write_firmware(
+        robot.settings, firmware.image, firmware.need, robot.services, robot.tell, layout=robot.layout, python=python
+    )
+    return True
 
 
 def _was_rolled_back(robot: Robot) -> bool:

@@ -49,8 +49,8 @@ def run_self_test(
     if "passed" not in found:
         raise DeployError(f"the self-test did not run: {found.get('error', found)}")
     reasons = [str(reason) for reason in found.get("reasons", ())]
-    for reason in reasons:
-        robot.tell(f"self-test: {reason}")
+    for finding in found.get("findings", ()):
+        robot.tell(f"self-test, {finding['name']}: {finding['text']}")
     if not found["passed"]:
         raise DeployError(f"the self-test failed: {'; '.join(reasons)}")
     return found

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 
 from pi0_edge.deploy.installer.arm import require_held
-from pi0_edge.deploy.installer.firmware import Firmware, write_firmware
+from pi0_edge.deploy.installer.firmware import Firmware, await_bridge, require_held_or_half_written, write_firmware
 from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_self_test
+from pi0_edge.deploy.launcher.bridge import bridge_follows, restart_bridge
 from pi0_edge.deploy.launcher.services import BRIDGE, POLICY, TRIAL_END
 from pi0_edge.deploy.launcher.slots import (
     Slot,
@@ -48,13 +49,16 @@ def try_release(
     Raises:
         DeployError: If it failed; what is committed then runs again.
     """
-    robot.tell(require_held(robot.settings))
+    robot.tell(require_held_or_half_written(robot.settings, robot.layout))
     begin_trial(robot.layout, slot)
     robot.record("trial", "the service starts with this release; a power cut ends it", release)
     try:
-        robot.services.start(TRIAL_END)
+        robot.services.restart(TRIAL_END)  # one that is just ending a trial before would not be started
         if firmware is not None and firmware.need is not None:
             _write(robot, firmware, slot)
+        elif restart_bridge(robot.layout, robot.services, read_slots(robot.layout).current, slot):
+            await_bridge(robot.settings, release.firmware, robot.services)
+            robot.tell("the bridge of this release runs")
         robot.services.restart(POLICY)
         _await_ready(robot, slot)
         begun = robot.services.state(POLICY)
@@ -71,6 +75,8 @@ def try_release(
         take_back_trial(robot, release, reason)
         if firmware is not None:
             _bring_back(robot, slot)
+        else:
+            bridge_follows(robot.layout, robot.services, slot, read_slots(robot.layout).current)
         raise DeployError(f"{release.id} was taken back: {reason}") from error
     robot.services.stop(TRIAL_END)
     chunks = found.get("latency_ms", {}).get("n", 0)
@@ -88,7 +94,7 @@ def _write(robot: Robot, firmware: Firmware, slot: Slot) -> None:
         robot.tell,
         running=running_firmware(robot),
         layout=robot.layout,
-        python=f"{slot.environment}/bin/python",
+        python=firmware.python or f"{slot.environment}/bin/python",
     )
 
 
@@ -116,7 +122,7 @@ def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
         robot.services.restart(POLICY)
 
 
-def commit_trial(robot: Robot, reason: str) -> Slot:
+def commit_trial(robot: Robot) -> Slot:
     """Makes what is on trial what runs from now on: the only step of a flash that lasts.
 
     Raises:
@@ -129,7 +135,6 @@ def commit_trial(robot: Robot, reason: str) -> Slot:
         write_slots(robot.layout, slots.committed(trial))
         end_trial(robot.layout)
     robot.services.stop(TRIAL_END)
-    robot.tell(f"committed: {reason}")
     return trial
 
 

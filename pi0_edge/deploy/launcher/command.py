@@ -1,6 +1,6 @@
 """/usr/lib/pi0-edge/main.py on a robot: what units of systemd and the account pi0-flash run.
 
-main.py launch policy|bridge|run|installer
+main.py launch policy|bridge|firmware|run|installer
 main.py fallback | end-trial | ssh
 """
 

@@ -6,6 +6,7 @@ which has no release before it from then on: when that fails too the service sta
 
 from __future__ import annotations
 
+from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import write_entry
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END, Services
@@ -25,7 +26,7 @@ def fall_back(layout: Layout, services: Services) -> Slot | None:
             write_slots(layout, slots.listed_bad(trial, reason))
             end_trial(layout)
             write_entry(layout, "trial ended", reason, release=trial.release, sequence=trial.sequence)
-            slot = slots.current
+            failed, slot = trial, slots.current
         elif slots.current is not None and slots.previous is not None:
             failed, slot = slots.current, slots.previous
             write_slots(layout, slots.taken_back(reason))
@@ -36,6 +37,7 @@ def fall_back(layout: Layout, services: Services) -> Slot | None:
             write_entry(layout, "stays down", why, release=release)
             return None
     services.stop(TRIAL_END)
+    bridge_follows(layout, services, failed, slot)
     if slot is not None:
         services.start(POLICY)
     return slot
@@ -53,4 +55,5 @@ def trial_ran_out(layout: Layout, services: Services) -> None:
         end_trial(layout)
         why = "the installer did not decide in time; what is committed runs again"
         write_entry(layout, "trial ended", why, release=trial.release, sequence=trial.sequence)
+    bridge_follows(layout, services, trial, read_slots(layout).current)
     services.restart(POLICY)

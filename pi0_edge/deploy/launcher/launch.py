@@ -14,7 +14,7 @@ from pi0_edge.deploy.launcher.settings import RobotSettings, read_settings
 from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
 from pi0_edge.errors import DeployError
 
-Part = Literal["policy", "bridge", "run", "installer"]
+Part = Literal["policy", "bridge", "firmware", "run", "installer"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -42,6 +42,8 @@ def command_line(part: Part, layout: Layout) -> list[str]:
         slot = read_slots(layout).current
         return [_python(slot, settings), "-m", "pi0_edge.deploy.installer"]
     slot = read_trial(layout) or read_slots(layout).current
+    if part == "firmware":  # before the bridge starts
+        return [_python(slot, settings), "-m", "pi0_edge.deploy.installer.firmware_slot"]
     command = [_python(slot, settings), "-m", "pi0_edge.cli"]
     if part == "bridge":
         return [*command, "bridge", *settings.bridge_arguments]

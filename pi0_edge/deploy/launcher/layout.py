@@ -64,6 +64,16 @@ class Layout:
         return self.state / "firmware-writing.json"
 
     @property
+    def firmware_lock(self) -> Path:
+        """Held by the one who asks and writes the board."""
+        return self.runtime / "firmware.lock"
+
+    @property
+    def firmware_attempts(self) -> Path:
+        """How often the start of the bridge has tried to write an image since this computer booted."""
+        return self.runtime / "firmware-attempts.json"
+
+    @property
     def slots_lock(self) -> Path:
         """Held while the slots are read and replaced."""
         return self.state / "slots.lock"

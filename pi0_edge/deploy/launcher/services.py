@@ -37,8 +37,6 @@ class ServiceState:
     @property
     def reason(self) -> str:
         """Why it ended, in words."""
-        if self.exit_code == LATE:
-            return "its chunks came later than its budget"
         words = {
             "watchdog": "it gave no sign of life in the time of its watchdog",
             "timeout": "it was not ready in time",
@@ -47,8 +45,12 @@ class ServiceState:
             "start-limit-hit": "it ended again and again after each start",
             "core-dump": "it crashed",
         }
+        if self.result == "exit-code" and self.exit_code == LATE:
+            return "its chunks came later than its budget"
         if self.result == "exit-code":
             return f"it ended with exit code {self.exit_code}"
+        if self.result == "signal":
+            return f"it crashed (signal {self.exit_code})"
         return words.get(self.result, f"systemd says {self.result}")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pi0_edge.progress import ProgressCallback, Stage
 REQUIREMENTS = "requirements.txt"
 PACKAGE = "pi0-edge"
 INSTALLER_PACKAGE = "pip"
-"""Lies in the folder too: the robot's own may be missing, and its age would decide what it accepts."""
+"""Lies in the folder too, and installs the others: the robot's own may be missing, and would be of any age."""
 
 _HEADER = "# pi0-edge SDK: "
 _ENTRY = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([A-Za-z0-9.!+]+) --hash=sha256:([0-9a-f]{64})")
@@ -82,6 +82,15 @@ class Lock:
                 return wheel
         raise DeployError(f"the SDK's list names no {name}; make the folder again: pi0-edge release sdk")
 
+    def requirements(self, leave_out: Collection[str] = ()) -> str:
+        """The lines alone, by name.
+
+        Args:
+            leave_out: Packages whose lines are not wanted.
+        """
+        wheels = sorted((wheel for wheel in self.wheels if wheel.name not in leave_out), key=lambda wheel: wheel.name)
+        return "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
+
     def to_bytes(self) -> bytes:
         """The file."""
         header = {
@@ -91,9 +100,7 @@ class Lock:
             "glibc": list(self.glibc),
             "system_torch": self.system_torch,
         }
-        wheels = sorted(self.wheels, key=lambda wheel: wheel.name)
-        lines = [f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}" for wheel in wheels]
-        return "\n".join([_HEADER + json.dumps(header), *lines, ""]).encode()
+        return f"{_HEADER}{json.dumps(header)}\n{self.requirements()}".encode()
 
 
 def read_lock(path: Path) -> Lock:

@@ -81,16 +81,16 @@ class RobotHost:
             LinkLostError: If the robot cannot be reached, or not again before the deadline.
             DeployError: If it is not signed, or the robot refuses it or took it back.
         """
-        files = find_release(bundle)
+        tell = _once(self._on_reason)
         return Flash(
-            files,
-            self._session,
+            find_release(bundle),
+            lambda: self._session(tell),
             staging=None,
             commit=commit,
             budget_ms=budget_ms,
             deadline_s=deadline_s,
             bwlimit_kbps=bwlimit_kbps,
-            on_reason=self._on_reason,
+            on_reason=tell,
             on_progress=self._on_progress,
         ).run()
 
@@ -136,7 +136,7 @@ class RobotHost:
             return session.ask(verb, **fields)
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, tell: Callable[[str], object] | None = None) -> Iterator[Session]:
         with contextlib.ExitStack() as stack:
             try:
                 connection = Connection(self.host, FLASH_USER, ssh_config=self._ssh_config, key=self._key)
@@ -144,7 +144,7 @@ class RobotHost:
             except HostKeyError:
                 self.accept_host(None)  # says the fingerprint
                 raise
-            yield stack.enter_context(session_over(connection, self._on_reason, self._on_progress))
+            yield stack.enter_context(session_over(connection, tell or self._on_reason, self._on_progress))
 
 
 def flash_from(
@@ -170,15 +170,27 @@ def flash_from(
         BundleError: If it is no whole bundle.
         DeployError: If this is no robot, or it refuses the release or took it back.
     """
-    here = layout if layout is not None else Layout()
+    here, tell = layout if layout is not None else Layout(), _once(on_reason)
     return Flash(
         find_release(one_bundle_in(folder)),
-        lambda: session_here(here, on_reason, on_progress),
+        lambda: session_here(here, tell, on_progress),
         staging=here.staging,
         commit=commit,
         budget_ms=budget_ms,
         deadline_s=HERE_S,
         bwlimit_kbps=None,
-        on_reason=on_reason,
+        on_reason=tell,
         on_progress=on_progress,
     ).run()
+
+
+def _once(tell: Callable[[str], object]) -> Callable[[str], None]:
+    """Tells each reason once: a robot checks the same before it receives and before it installs."""
+    told: set[str] = set()
+
+    def tell_once(reason: str) -> None:
+        if reason not in told:
+            told.add(reason)
+            tell(reason)
+
+    return tell_once

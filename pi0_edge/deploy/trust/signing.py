@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from pi0_edge.deploy.release import FIRMWARE_TARGET, MANIFEST_TARGET, SDK_TARGET, Release, release_folder
 from pi0_edge.deploy.trust.publishing import publish, sdk_files
 from pi0_edge.deploy.trust.statement import StatementOptions, check_bundle, make_statement
-from pi0_edge.deploy.trust.trust_folder import LastRelease, TrustFolder, check_months, later, signed_release
+from pi0_edge.deploy.trust.trust_folder import LastRelease, TrustFolder, check_months, later, signed_release, version_of
 from pi0_edge.deploy.trust.verification import read_statement
 from pi0_edge.errors import DeployError
 
@@ -65,11 +65,10 @@ def sign_release(
         now = datetime.now(timezone.utc).replace(microsecond=0)
         expires = later(now, months)
         release = make_statement(manifest, sequence, options, int(now.timestamp()))
-        targets = _targets(bundle, release, firmware_image, sdk, last.targets.signed.version + 1, expires)
+        targets = _targets(bundle, release, firmware_image, sdk, expires)
         if not _is_repeated(last, root, targets, months):
             _check_sequence(last, release, folder)
-            versions = last.timestamp.signed.version + 1, last.snapshot.signed.version + 1
-            for name, content in signed_release(signer, targets, *versions, expires).items():
+            for name, content in signed_release(signer, targets).items():
                 folder.write(name, content)
             last = folder.last_release()
         publish(release_folder(bundle), _published(folder, last), firmware_image, sdk)
@@ -83,9 +82,7 @@ def _check_firmware(options: StatementOptions, image: Path | None) -> None:
         raise DeployError(f"the firmware image {image} is no file")
 
 
-def _targets(
-    bundle: Path, release: Release, firmware: Path | None, sdk: list[Path], version: int, expires: datetime
-) -> Targets:
+def _targets(bundle: Path, release: Release, firmware: Path | None, sdk: list[Path], expires: datetime) -> Targets:
     paths = {MANIFEST_TARGET: bundle / MANIFEST_TARGET}
     if firmware is not None:
         paths[FIRMWARE_TARGET] = firmware
@@ -96,7 +93,7 @@ def _targets(
         raise DeployError(f"{bundle} was changed while it was signed; sign it again")
     statement = {**release.to_dict(), "signed_at": int(release.signed_at)}
     listed[MANIFEST_TARGET].unrecognized_fields["custom"] = statement
-    return Targets(version=version, expires=expires, targets=listed)
+    return Targets(version=version_of(release.sequence), expires=expires, targets=listed)
 
 
 def _is_repeated(last: LastRelease, root: Root, asked: Targets, months: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from firmware_bridge.firmware.joint_table import joint_table
-from pi0_edge import __version__
 from pi0_edge.bundle.checksums import MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.file_list import listed_files
 from pi0_edge.bundle.files import verify_files
 from pi0_edge.deploy.release import ANY_HARDWARE, FirmwareNeed, Release
 from pi0_edge.errors import BundleError, ConfigError, DeployError
+from pi0_edge.installed_packages import DISTRIBUTION
 from pi0_edge.json_files import parse_json_object
 from pi0_edge.protos.serial_link import VERSION
 from pi0_edge.robots import parse_robot
@@ -44,9 +45,13 @@ class StatementOptions:
     accept_failed_gate: bool = False
 
 
-def minor_line(version: str = __version__) -> str:
-    """The versions that promise to work alike, such as ">=0.1,<0.2"."""
-    found = Version(version)
+def minor_line(of: str | None = None) -> str:
+    """The versions that promise to work alike, such as ">=0.1,<0.2".
+
+    Args:
+        of: One of them; else the version of this pi0-edge.
+    """
+    found = Version(version(DISTRIBUTION) if of is None else of)
     return f">={found.major}.{found.minor},<{found.major}.{found.minor + 1}"
 
 
@@ -82,6 +87,10 @@ def make_statement(manifest: bytes, sequence: int, options: StatementOptions, si
     plain = parse_json_object(manifest, "the manifest", BundleError)
     if not options.accept_failed_gate:
         _check_gate(plain)
+    if sequence < 1:
+        raise DeployError(
+            f"the sequence {sequence} is not possible; the first release has 1, and every other a higher one"
+        )
     if not options.hardware or not all(options.hardware):
         raise DeployError("no hardware is named; leave the option out where any computer may run the release")
     return Release(

@@ -254,30 +254,35 @@ def later(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=day, microsecond=0)
 
 
-def signed_release(
-    signer: CryptoSigner, targets: Targets, version: int, snapshot_version: int, expires: datetime
-) -> dict[str, bytes]:
+def version_of(sequence: int) -> int:
+    """The version of all metadata of a release; version 1 is that of a trust folder without one.
+
+    It follows from the sequence, so that a trust folder that was copied back from an older state signs what robots accept
+    as soon as the sequence is higher than theirs.
+    """
+    return sequence + 1
+
+
+def signed_release(signer: CryptoSigner, targets: Targets) -> dict[str, bytes]:
     """The metadata files around a list of targets, the one that makes them count last.
 
     Args:
         signer: The release key.
-        targets: The list; it has its version and expiry already.
-        version: Of the timestamp.
-        snapshot_version: Of the snapshot.
-        expires: Of timestamp and snapshot.
+        targets: The list, with the version and expiry that the others get too.
     """
+    version, expires = targets.version, targets.expires
     signed_targets = _signed(targets, signer)
-    listed = {"targets.json": MetaFile.from_data(targets.version, signed_targets, ["sha256"])}
-    snapshot = Snapshot(version=snapshot_version, expires=expires, meta=listed)
+    listed = {"targets.json": MetaFile.from_data(version, signed_targets, ["sha256"])}
+    snapshot = Snapshot(version=version, expires=expires, meta=listed)
     signed_snapshot = _signed(snapshot, signer)
     timestamp = Timestamp(
         version=version,
         expires=expires,
-        snapshot_meta=MetaFile.from_data(snapshot_version, signed_snapshot, ["sha256"]),
+        snapshot_meta=MetaFile.from_data(version, signed_snapshot, ["sha256"]),
     )
     return {
-        f"{targets.version}.targets.json": signed_targets,
-        f"{snapshot_version}.snapshot.json": signed_snapshot,
+        f"{version}.targets.json": signed_targets,
+        f"{version}.snapshot.json": signed_snapshot,
         "timestamp.json": _signed(timestamp, signer),
     }
 
@@ -319,7 +324,7 @@ def _fill(folder: TrustFolder, request: TrustRequest) -> None:
         metadata.sign(signers[name], append=True)
     expires = later(now, request.expires_months)
     files = {"1.root.json": metadata.to_bytes(), "root.json": metadata.to_bytes()}
-    files |= signed_release(signers[RELEASE_KEY], Targets(version=1, expires=expires), 1, 1, expires)
+    files |= signed_release(signers[RELEASE_KEY], Targets(version=version_of(0), expires=expires))
     for name, content in files.items():
         write_synced(folder.metadata / name, content)
     write_synced(folder.path / "trust.json", (json.dumps(asdict(request), indent=2) + "\n").encode())

@@ -32,7 +32,7 @@ LARGEST_METADATA = 128 * 1024
 MOST_ROOTS = 256
 """Rotations that a robot can be behind."""
 
-_NAME = re.compile(r"(?:(\d{1,9})\.)?(root|timestamp|snapshot|targets)\.json")
+_NAME = re.compile(r"(?:(\d{1,19})\.)?(root|timestamp|snapshot|targets)\.json")
 _KEY_ID = re.compile(r"[0-9a-f]{16,}")
 _NOT_FOUND = 404
 

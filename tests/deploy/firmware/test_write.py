@@ -13,22 +13,26 @@ import pytest
 from bridge_unit import BridgeUnit
 from flashable_board import FlashableBoard, flashable_board
 from motion_audit import ALOHA, wait_until
+from other_firmware import image_of_other_messages
 
+from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient
+from pi0_edge.certificates import issue_client, issue_server, make_authority
 from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.firmware import (
-    BRIDGE_UNIT,
     NO_FIRMWARE,
     Firmware,
     check_firmware,
     firmware_is_needed,
-    is_half_written,
     write_firmware,
 )
+from pi0_edge.deploy.installer.firmware_writing import is_half_written
 from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.deploy.launcher.services import BRIDGE
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.errors import DeployError
+from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.protos.serial_link import State
 
 pytestmark = pytest.mark.real_time
@@ -63,9 +67,10 @@ def settings(board: FlashableBoard) -> RobotSettings:
 def unit(board: FlashableBoard, settings: RobotSettings, tmp_path: Path) -> Iterator[BridgeUnit]:
     """The bridge of the release that runs."""
     unit = BridgeUnit(board.port, settings.bridge or "", "aloha", tmp_path / "bridge.log")
-    unit.start(BRIDGE_UNIT)
+    unit.start(BRIDGE)
+    unit.await_ready()
     yield unit
-    unit.stop(BRIDGE_UNIT)
+    unit.stop(BRIDGE)
 
 
 @pytest.fixture
@@ -109,11 +114,12 @@ class Flash:
             )
         except DeployError:
             self.unit.robot = "aloha"  # the trial ends
-            self.unit.restart(BRIDGE_UNIT)
+            self.unit.restart(BRIDGE)
             raise
 
     def runs(self, firmware: Firmware) -> bool:
         """Whether the bridge is up with a board that runs this firmware."""
+        self.unit.await_ready()
         arm = read_arm(self.settings)
         assert arm is not None and arm.told_by == "bridge", arm
         return firmware_is_needed(firmware.need, arm) is None
@@ -136,8 +142,9 @@ def test_the_board_is_written_and_the_bridge_of_the_new_release_runs(flash: Flas
     assert flash.runs(flash.so101)
 
 
+@pytest.mark.slow
 def test_a_bridge_that_does_not_run_needs_no_person(flash: Flash) -> None:
-    flash.unit.stop(BRIDGE_UNIT)
+    flash.unit.stop(BRIDGE)
     flash()
     assert any("the arm is held: DISARMED, says the board" in reason for reason in flash.reasons)
     assert flash.runs(flash.so101)
@@ -171,7 +178,9 @@ def test_an_arm_that_is_armed_or_plays_is_left_alone(flash: Flash, board: Flasha
     assert flash.unit.calls == ["start"]
 
 
-@pytest.mark.parametrize("how", ["before", "half", "hang"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("before", marks=pytest.mark.slow), "half", pytest.param("hang", marks=pytest.mark.slow)]
+)
 def test_a_write_that_fails_brings_the_old_image_back(flash: Flash, board: FlashableBoard, how: str) -> None:
     flash.limit_s = 4.0
     board.fail_next(how)
@@ -192,6 +201,7 @@ def test_an_image_of_another_robot_is_taken_back(flash: Flash, board: FlashableB
     assert not is_half_written(flash.layout)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_no_firmware_is_taken_back(flash: Flash, board: FlashableBoard, tmp_path: Path) -> None:
     junk = tmp_path / "junk.bin"
     junk.write_bytes(bytes(4096))
@@ -201,10 +211,11 @@ def test_an_image_that_is_no_firmware_is_taken_back(flash: Flash, board: Flashab
     assert flash.runs(flash.aloha)
 
 
+@pytest.mark.slow
 def test_a_bridge_with_another_robot_than_the_release_is_taken_back(flash: Flash, board: FlashableBoard) -> None:
     """The board was written, and the bridge that starts is still that of aloha."""
     assert flash.so101.need is not None
-    with pytest.raises(DeployError, match=r"pi0-edge-bridge.service did not stay up.*written back and runs"):
+    with pytest.raises(DeployError, match=r"pi0-edge-bridge.service does not stay up.*written back and runs"):
         write_firmware(
             flash.settings,
             flash.so101.image,
@@ -227,6 +238,7 @@ def cut_power(unit: str) -> None:
     raise PowerCutError
 
 
+@pytest.mark.slow
 def test_a_power_cut_between_writing_and_starting_the_bridge(
     flash: Flash, board: FlashableBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,17 +273,19 @@ def test_a_power_cut_that_leaves_the_board_half_written(
     assert any("because writing it was cut off" in reason for reason in flash.reasons)
 
 
+@pytest.mark.slow
 def test_a_silent_board_that_nobody_wrote_is_not_written(flash: Flash, board: FlashableBoard) -> None:
     """A loose cable is no reason to write firmware."""
     board.fail_next("half")
     with pytest.raises(DeployError):
         board.write(Path("other.bin"))
-    flash.unit.stop(BRIDGE_UNIT)
+    flash.unit.stop(BRIDGE)
     with pytest.raises(DeployError, match="the board itself was asked, too: the port is silent"):
         flash()
     assert len(board.writes) == 1
 
 
+@pytest.mark.slow
 def test_a_bridge_without_link_says_so_and_the_board_is_asked(flash: Flash, board: FlashableBoard) -> None:
     """Someone wrote another image behind the bridge's back: it runs on, and its link stays down."""
     assert flash.so101.image is not None
@@ -315,3 +329,36 @@ def test_a_robot_without_a_bridge_has_no_arm(flash: Flash) -> None:
     assert firmware_is_needed(flash.so101.need, None) is None
     write_firmware(alone, None, flash.so101.need or pytest.fail("no need"), flash.unit, flash.reasons.append)
     assert flash.unit.calls == ["start"]
+
+
+@pytest.mark.slow
+def test_a_board_of_other_messages_is_updated(flash: Flash, board: FlashableBoard, tmp_path: Path) -> None:
+    """The bridge cannot start with it; the board tells that it is another one, and gets the image."""
+    flash.unit.stop(BRIDGE)
+    board.write(image_of_other_messages(tmp_path / "firmware"))
+    arm = read_arm(flash.settings)
+    assert arm is not None and (arm.state, arm.held, arm.protocol_version) == ("UNKNOWN", True, None)
+    flash()
+    assert any("the board speaks other messages than this SDK (protocol" in reason for reason in flash.reasons)
+    assert flash.runs(flash.so101)
+
+
+def test_a_bridge_that_asks_for_certificates_is_asked_with_that_of_the_run(
+    board: FlashableBoard, settings: RobotSettings, tmp_path: Path
+) -> None:
+    authority, server_folder, run_folder = (tmp_path / name for name in ("authority", "server", "run"))
+    make_authority(authority)
+    issue_server(authority, server_folder, "bridge", ["127.0.0.1"])
+    issue_client(authority, run_folder, "run", Role.COMMAND)
+    tls = replace(settings, bridge_arguments=(*settings.bridge_arguments, "--tls", str(server_folder)))
+    server = BridgeServer(str(board.port), settings.bridge or "", "aloha", tls=server_folder)
+    server.start()
+    try:
+        with pytest.raises(DeployError, match=r"robot\.json names none of a client"):
+            read_arm(tls)
+        arm = read_arm(replace(tls, run_arguments=(f"--tls={run_folder}",)))
+        assert arm is not None and (arm.state, arm.told_by) == ("DISARMED", "bridge")
+        with pytest.raises(DeployError, match="it may ask for certificates"):
+            read_arm(settings)
+    finally:
+        server.stop()

@@ -27,7 +27,7 @@ def test_it_is_active_when_it_answers(services: RobotServices, good: Slot):
     asked = services.ask(3)
     assert asked.stdout == "3\n", asked.stderr + services.journal()
     shown = services.robot.run(f"systemctl show {POLICY} --property=WatchdogUSec,NotifyAccess,User").stdout
-    assert set(shown.split()) == {"WatchdogUSec=2s", "NotifyAccess=main", "User=pi0-edge"}
+    assert set(shown.split()) == {"WatchdogUSec=4s", "NotifyAccess=main", "User=pi0-edge"}
 
 
 def test_a_start_that_takes_longer_than_its_limit_gets_more_time(services: RobotServices, bundles: list[Path]):
@@ -44,16 +44,16 @@ def test_a_start_that_takes_longer_than_its_limit_gets_more_time(services: Robot
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "restarts"),
+    ("fault", "reason"),
     [
-        ("slow", "its chunks came later than its budget", 0),
-        ("exits", "it ended with exit code 1", 3),
-        pytest.param("crashes", "it crashed", 3, marks=pytest.mark.slow),
-        pytest.param("hangs", "it gave no sign of life in the time of its watchdog", 3, marks=pytest.mark.slow),
+        ("slow", "its chunks came later than its budget"),
+        ("exits", "it ended with exit code 1"),
+        pytest.param("crashes", "it crashed (signal 6)", marks=pytest.mark.slow),
+        pytest.param("hangs", "it gave no sign of life in the time of its watchdog", marks=pytest.mark.slow),
     ],
 )
 def test_a_faulty_policy_is_taken_back_by_systemd_alone(
-    services: RobotServices, good: Slot, bundles: list[Path], fault: str, reason: str, restarts: int
+    services: RobotServices, good: Slot, bundles: list[Path], fault: str, reason: str
 ):
     bad = services.release(fault, 2, bundles[1])
     services.commit(bad, good)
@@ -68,9 +68,34 @@ def test_a_faulty_policy_is_taken_back_by_systemd_alone(
     finally:
         client.kill()
         services.write_settings()
-    assert services.ask(2).stdout == "2\n"
+    asked = services.ask(2)
+    assert asked.stdout == "2\n", asked.stderr + services.journal()[-5000:]
     slots = services.slots()
     assert slots["previous"] is None
     assert [(one["release"], one["reason"]) for one in slots["bad"]] == [(bad.release, reason)]
-    starts = services.journal().count(f"serve --bundle /var/lib/pi0-edge/releases/{bad.release}")
-    print(f"{fault}: taken back after {took:.1f} s, {starts}")
+    print(f"{fault}: taken back {took:.1f} s after its first start")
+
+
+def test_a_policy_server_that_is_taken_over_can_do_little(services: RobotServices, good: Slot):
+    """A program in its place: what systemd lets it do."""
+    probe = services.robot.path("/opt/pi0-edge/sdk/probe/bin/python")
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text(f"""#!/bin/sh
+tried() {{ "$@" >/dev/null 2>&1 && echo "could: $*" || echo "could not: $*"; }}
+tried touch /var/lib/pi0-edge/slots.json.new
+tried touch /opt/pi0-edge/sdk/good/bin/python
+tried ls /root/.ssh
+tried cat /dev/kmsg
+tried mknod /tmp/device c 1 1
+tried unshare -r true
+tried touch /var/cache/pi0-edge/kernels
+tried cat {good.environment}/bin/python
+exit 7
+""")
+    probe.chmod(0o755)
+    services.commit(Slot(good.release, 1, "/opt/pi0-edge/sdk/probe"), None)
+    services.start()
+    said = services.journal()
+    could = [line.split()[1:] for line in said.splitlines() if line.startswith("could: ")]
+    assert could == [["touch", "/var/cache/pi0-edge/kernels"], ["cat", f"{good.environment}/bin/python"]], said[-2000:]
+    assert said.count("could not: ") >= 7

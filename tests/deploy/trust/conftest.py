@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="module")
-def files_without_waiting_for_the_disk() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def unsynced_files() -> Iterator[None]:
+    """For tests that only look at what other processes would see."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield

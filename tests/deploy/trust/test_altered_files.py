@@ -15,12 +15,14 @@ from tuf.api.metadata import Metadata
 from pi0_edge.deploy.trust import rotate_key
 from pi0_edge.errors import TrustError
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 FILES = [
     "metadata/1.root.json",
     "metadata/2.root.json",
     "metadata/timestamp.json",
-    "metadata/2.snapshot.json",
-    "metadata/2.targets.json",
+    "metadata/6.snapshot.json",
+    "metadata/6.targets.json",
     "bundle/manifest.json",
 ]
 

@@ -16,6 +16,8 @@ from pi0_edge.deploy.trust import rotate_key, trust_root, verify_release
 from pi0_edge.deploy.trust.keys import load_signer
 from pi0_edge.errors import TrustError
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 FILES = ["metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.targets.json", "bundle/manifest.json"]
 
 
@@ -35,7 +37,7 @@ def test_a_release_is_accepted_with_a_reason_for_every_decision(workstation: Wor
     assert found.targets.keys() == {"manifest.json"}
     assert found.targets["manifest.json"].sha256 == found.release.manifest_sha256
     assert [reason.split(":")[0] for reason in found.reasons] == ["time", "keys", "signed", "bundle", "sequence"]
-    assert "timestamp version 2, expires 20" in found.reasons[2]
+    assert "timestamp version 8, expires 20" in found.reasons[2]
 
 
 def test_a_replay_of_what_runs_is_accepted(workstation: Workstation, robot: Robot) -> None:
@@ -124,7 +126,7 @@ def test_the_bundle_of_another_release_is_refused(workstation: Workstation, robo
 def test_another_trust_folder_is_refused(workstation: Workstation, robot: Robot, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = Workstation(tmp_path / "other")
-    staged = other.release(9)
+    staged = other.release(1)
     robot.refuses(staged, "1.root.json of the release is not the root 1 that this robot trusts .* another trust folder")
     own = workstation.release(1)
     for name in ("timestamp.json", "2.snapshot.json", "2.targets.json"):
@@ -278,5 +280,21 @@ def test_a_trust_folder_that_was_copied_back_is_told(workstation: Workstation, r
     robot.install(workstation.release(1, "a"))
     shutil.rmtree(workstation.trust.path)
     saved.rename(workstation.trust.path)
-    robot.refuses(workstation.release(2, "b"), "not the one of the same version that this robot has had.*older state")
-    robot.install(workstation.release(3, "b"))
+    robot.refuses(workstation.release(1, "b"), "not the one of the same version that this robot has had.*older state")
+    robot.install(workstation.release(2, "b"))
+
+
+def test_a_trust_folder_that_was_copied_back_from_long_ago_goes_on_with_a_higher_sequence(
+    workstation: Workstation, robot: Robot
+) -> None:
+    saved = shutil.copytree(workstation.trust.path, workstation.folder / "saved")
+    for sequence in range(1, 8):
+        robot.install(workstation.release(sequence, "a"))
+    shutil.rmtree(workstation.trust.path)
+    saved.rename(workstation.trust.path)
+    robot.refuses(workstation.release(6, "b"), "older than what this robot has had")
+    robot.install(workstation.release(8, "b"))
+
+
+def test_a_sequence_can_be_a_date(workstation: Workstation, robot: Robot) -> None:
+    assert robot.install(workstation.release(20261127123059)).release.sequence == 20261127123059

@@ -17,6 +17,8 @@ from pi0_edge import synced_files
 from pi0_edge.deploy.trust import rotate_key
 from pi0_edge.errors import TrustError
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 FILES = ["root_history/1.root.json", "root_history/2.root.json", "timestamp.json", "snapshot.json", "targets.json"]
 STATES = ["old", "new", "missing", "empty", "torn", "zeroes"]
 
@@ -133,6 +135,7 @@ def power_cut_after(steps: int) -> Iterator[None]:
 
 def test_a_cut_at_every_step_of_keeping_the_new_state(story: Story) -> None:
     """The old release is refused from the first moment on, because its key was replaced."""
+    steps = 0
     for steps in range(20):
         robot = story.robot("steps", story.before, floor=1)
         try:

@@ -15,6 +15,8 @@ from trust_cases import Workstation
 
 from pi0_edge.deploy.trust.trusted_time import BUILD_DATE, PLAUSIBLE_S, reference_time
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 ROOT = Path(__file__).resolve().parents[3]
 YEAR = 365.25 * 86400
 BUILT = BUILD_DATE.timestamp()

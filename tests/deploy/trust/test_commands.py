@@ -14,6 +14,8 @@ from trust_cases import Robot
 
 from pi0_edge.bundle import write_key_pair
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

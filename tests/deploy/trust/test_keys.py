@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from trust_cases import Workstation
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root  # pyright: ignore[reportPrivateImportUsage]
 
 from pi0_edge import synced_files
 from pi0_edge.bundle.keys import fingerprint as bundle_fingerprint
@@ -18,6 +18,8 @@ from pi0_edge.deploy.trust.inspection import keys_of
 from pi0_edge.deploy.trust.keys import load_signer
 from pi0_edge.deploy.trust.trust_folder import TrustRequest
 from pi0_edge.errors import DeployError
+
+pytestmark = pytest.mark.usefixtures("unsynced_files")
 
 
 @pytest.fixture
@@ -209,6 +211,7 @@ class PowerCutError(BaseException):
 @pytest.mark.parametrize("replaced", ["release", "root-1"])
 def test_a_rotation_that_is_cut_at_any_step_is_done_or_not(tmp_path: Path, replaced: str) -> None:
     """Whatever step is the last one, the trust folder signs and rotates afterwards, and robots follow."""
+    done, steps = False, 0
     for steps in range(30):
         folder = tmp_path / str(steps)
         folder.mkdir()

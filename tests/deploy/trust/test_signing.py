@@ -23,6 +23,8 @@ from pi0_edge.deploy.trust.trust_folder import later
 from pi0_edge.errors import BundleError, DeployError, TrustError
 from pi0_edge.protos.serial_link import VERSION
 
+pytestmark = pytest.mark.usefixtures("unsynced_files")
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -49,7 +51,7 @@ def test_a_statement_comes_from_the_bundle(workstation: Workstation) -> None:
     assert abs(release.signed_at - datetime.now(timezone.utc).timestamp()) < 60
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     names = {path.name for path in (release_folder(bundle) / "metadata").iterdir()}
-    assert names == {"1.root.json", "2.targets.json", "2.snapshot.json", "timestamp.json"}
+    assert names == {"1.root.json", "4.targets.json", "4.snapshot.json", "timestamp.json"}
     assert read_release(bundle).release == release
 
 
@@ -110,7 +112,7 @@ def test_a_bundle_that_is_not_whole_is_refused(workstation: Workstation) -> None
 
 @pytest.mark.parametrize("sequence", [-1, 0])
 def test_a_first_sequence_is_at_least_one(workstation: Workstation, sequence: int) -> None:
-    with pytest.raises(DeployError, match=r"is not higher than 0.*use --sequence 1 or more"):
+    with pytest.raises(DeployError, match="is not possible; the first release has 1"):
         workstation.release(sequence)
 
 
@@ -210,7 +212,7 @@ def test_a_statement_is_shown_with_its_keys_and_expiry(workstation: Workstation,
     signed = read_release(workstation.folder / "cups", workstation.trust.roots()[0])
     assert (signed.release.sequence, signed.timestamp_version, signed.root_version, signed.root_threshold) == (
         4,
-        2,
+        5,
         1,
         2,
     )
