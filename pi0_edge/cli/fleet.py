@@ -20,16 +20,26 @@ from pi0_edge.cli.output import Output
 
 STOPPED, INTERRUPTED = 1, 130
 
-InventoryOption = Annotated[Path, typer.Option(help="Robots: an inventory of ansible, a file or a folder.")]
+InventoryOption = Annotated[Path, typer.Option(help="The robots: an inventory of ansible, a file or a folder.")]
 LimitOption = Annotated[str, typer.Option(help="Only robots of this pattern of ansible, such as 'site-a:!robot-7'.")]
-StagesOption = Annotated[str, typer.Option(help="Robots of each stage, or their share of those that lack the release.")]
-SoakMinutesOption = Annotated[
-    float, typer.Option(min=0, help="Watch the robots that have the release for so long before each next stage.")
+StagesOption = Annotated[
+    str, typer.Option(help="With --inventory: robots of each stage, or their share of those that lack the release.")
 ]
-AtOnceOption = Annotated[int, typer.Option(min=1, help="Robots of a stage that are sent the release at the same time.")]
-ReportOption = Annotated[Path | None, typer.Option(help="Write what became of each robot there, as Markdown.")]
+SoakMinutesOption = Annotated[
+    float,
+    typer.Option(min=0, help="With --inventory: watch those that have the release for so long before each stage."),
+]
+AtOnceOption = Annotated[
+    int, typer.Option(min=1, help="With --inventory: robots of a stage that are sent the release at the same time.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option(help="With --inventory: write what became of each robot there, as Markdown.")
+]
 SshConfigOption = Annotated[
     Path | None, typer.Option(help="Instead of your own configuration of ssh; the inventory's addresses go before it.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option(help="Private key; else the one that `robot provision` made, or ssh's own.")
 ]
 
 DEFAULT_STAGES = "1,10%,100%"
@@ -45,8 +55,10 @@ def roll_out_release(
     soak_minutes: float = 0.0,
     at_once: int = 8,
     budget_ms: float | None = None,
-    deadline_s: float = 900.0,
+    deadline_s: float = 3600.0,
+    bwlimit_kbps: int | None = None,
     ssh_config: Path | None = None,
+    key: Path | None = None,
     report_file: Path | None = None,
 ) -> None:
     """Rolls a release out to the robots of an inventory, and prints what became of each.
@@ -61,7 +73,9 @@ def roll_out_release(
         at_once: Robots at the same time.
         budget_ms: Longest time that a chunk may take.
         deadline_s: After so long, a robot that cannot be reached any more is left.
+        bwlimit_kbps: Most that is sent to one robot in a second, in units of 1024 bytes.
         ssh_config: Instead of the user's own.
+        key: Private key of the user.
         report_file: Takes the report as Markdown.
 
     Raises:
@@ -79,7 +93,9 @@ def roll_out_release(
         at_once=at_once,
         budget_ms=budget_ms,
         deadline_s=deadline_s,
+        bwlimit_kbps=bwlimit_kbps,
         ssh_config=ssh_config,
+        key=key,
         on_reason=out.print,
     )
     out.table(f"release {report.release}", COLUMNS, report.rows())
@@ -98,6 +114,7 @@ def fleet_status(
     inventory: InventoryOption,
     limit: LimitOption = "",
     ssh_config: SshConfigOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what all robots of an inventory run, and how they are.
@@ -114,7 +131,7 @@ def fleet_status(
     with tempfile.TemporaryDirectory(prefix="pi0-fleet-") as folder:
         config = Path(folder) / "ssh_config"
         write_ssh_config(config, robots, ssh_config)
-        states = ask_states([robot.name for robot in robots], config)
+        states = ask_states([robot.name for robot in robots], config, key=key)
     out.table(str(inventory), STATE_COLUMNS, state_rows(states))
     well = sum(state.known and state.service != "failed" for state in states)
     out.print(f"{well} of {len(states)} robots are well")

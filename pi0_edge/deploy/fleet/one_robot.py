@@ -28,7 +28,7 @@ class Flashable(Protocol):
         """What it says about itself."""
         ...
 
-    def flash(self, bundle: Path, *, budget_ms: float | None, deadline_s: float) -> object:
+    def flash(self, bundle: Path, *, budget_ms: float | None, deadline_s: float, bwlimit_kbps: int | None) -> object:
         """Brings a release to it."""
         ...
 
@@ -61,7 +61,7 @@ def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
     if before.current == plan.release:
         return ended(Outcome.ALREADY_THERE, "it runs this release already", before)
     try:
-        host.flash(plan.bundle, budget_ms=plan.budget_ms, deadline_s=plan.deadline_s)
+        host.flash(plan.bundle, budget_ms=plan.budget_ms, deadline_s=plan.deadline_s, bwlimit_kbps=plan.bwlimit_kbps)
         failure = None
     except Pi0EdgeError as error:
         failure = error
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     """Runs the step; returns the exit code."""
     plan, robot = read_plan(Path(arguments[0])), arguments[1]
     plan.tell("begun", robot=robot)
-    host = RobotHost(robot, ssh_config=plan.ssh_config, on_reason=_reasons(plan, robot))
+    host = RobotHost(robot, ssh_config=plan.ssh_config, key=plan.key, on_reason=_reasons(plan, robot))
     found = flash_one(host, robot, plan)
     plan.tell_outcome(found)
     return 1 if found.outcome.stops else 0

@@ -31,6 +31,8 @@ class Plan:
         budget_ms: Longest time that a chunk may take; None takes the robot's own.
         deadline_s: After so long, a robot that cannot be reached any more is left.
         soak_minutes: How long the robots of a stage are watched before the next one begins.
+        key: Private key; None takes those that a single robot would be flashed with.
+        bwlimit_kbps: Most that is sent to one robot in a second, in units of 1024 bytes.
     """
 
     folder: Path
@@ -39,6 +41,8 @@ class Plan:
     budget_ms: float | None
     deadline_s: float
     soak_minutes: float
+    key: Path | None = None
+    bwlimit_kbps: int | None = None
 
     @property
     def ssh_config(self) -> Path:
@@ -62,7 +66,8 @@ class Plan:
 
     def write(self, robots: Sequence[str]) -> None:
         """Writes the files for the playbook."""
-        plain = {**dataclasses.asdict(self), "folder": None, "bundle": str(self.bundle.absolute())}
+        key = None if self.key is None else str(self.key.absolute())
+        plain = {**dataclasses.asdict(self), "folder": None, "bundle": str(self.bundle.absolute()), "key": key}
         (self.folder / "plan.json").write_text(json.dumps(plain))
         self.robots.write_text(json.dumps({"all": {"hosts": {robot: {} for robot in robots}}}))
         self.events.touch()
@@ -86,7 +91,8 @@ class Plan:
 def read_plan(folder: Path) -> Plan:
     """The plan that `Plan.write` wrote."""
     plain = json.loads((folder / "plan.json").read_text())
-    return Plan(**{**plain, "folder": folder, "bundle": Path(plain["bundle"])})
+    key = None if plain["key"] is None else Path(plain["key"])
+    return Plan(**{**plain, "folder": folder, "bundle": Path(plain["bundle"]), "key": key})
 
 
 def read_outcome(event: dict[str, Any]) -> RobotOutcome:

@@ -28,13 +28,13 @@ from pi0_edge.deploy.fleet.plan import Plan, read_outcome
 from pi0_edge.deploy.fleet.report import FleetReport, Outcome, RobotOutcome
 from pi0_edge.deploy.fleet.states import RobotState, ask_states
 from pi0_edge.deploy.transfer.release_files import find_release
+from pi0_edge.deploy.transfer.robot_host import DEADLINE_S
 from pi0_edge.deploy.trust import read_release
 from pi0_edge.errors import DeployError, TrustError
 
 STAGES: tuple[int | str, ...] = (1, "10%", "100%")
 FLASHED_AT_ONCE = 8
 """Robots that are sent a release at the same time: one link of a workstation feeds no more."""
-DEADLINE_S = 900.0
 END_S = 15.0
 
 _STAGE = re.compile(r"[1-9]\d*%?")
@@ -53,7 +53,9 @@ def roll_out(
     at_once: int = FLASHED_AT_ONCE,
     budget_ms: float | None = None,
     deadline_s: float = DEADLINE_S,
+    bwlimit_kbps: int | None = None,
     ssh_config: Path | None = None,
+    key: Path | None = None,
     on_reason: Callable[[str], object] = lambda reason: None,
 ) -> FleetReport:
     """Rolls a release out.
@@ -68,7 +70,9 @@ def roll_out(
         at_once: How many robots of a stage are sent the release at the same time.
         budget_ms: Longest time that a chunk may take; None takes each robot's own.
         deadline_s: After so long, a robot that cannot be reached any more is left.
+        bwlimit_kbps: Most that is sent to one robot in a second, in units of 1024 bytes.
         ssh_config: Instead of the user's own configuration of ssh; addresses in the inventory go before it.
+        key: Private key; None takes those that a single robot would be flashed with.
         on_reason: Is called with everything that happens, one line each.
 
     Returns:
@@ -86,13 +90,13 @@ def roll_out(
     robots = read_inventory(inventory, limit)
     release = _offered(bundle)
     with tempfile.TemporaryDirectory(prefix="pi0-fleet-") as folder:
-        plan = Plan(Path(folder), bundle, release, budget_ms, deadline_s, soak_minutes)
+        plan = Plan(Path(folder), bundle, release, budget_ms, deadline_s, soak_minutes, key, bwlimit_kbps)
         write_ssh_config(plan.ssh_config, robots, ssh_config)
         names = [robot.name for robot in robots]
         on_reason(f"{release} to {_counted(names)}: asking what they run")
         run = _RollOut(plan, names, on_reason)
         try:
-            run.sort(ask_states(names, plan.ssh_config))
+            run.sort(ask_states(names, plan.ssh_config, key=key))
             if run.todo and not run.stopped:
                 run.play(stages, at_once)
         except KeyboardInterrupt:
@@ -167,7 +171,7 @@ class _RollOut:
         self._hear()
         open_ends = [name for name in self._names if name in self._begun and name not in self._outcomes]
         self._say(f"interrupted: asking {_counted(open_ends or self._names)} what they run")
-        for state in ask_states(open_ends, self._plan.ssh_config):
+        for state in ask_states(open_ends, self._plan.ssh_config, key=self._plan.key):
             self._states[state.robot] = state
             if state.current == self._plan.release:
                 self._plan.tell_outcome(

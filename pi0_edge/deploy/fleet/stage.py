@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
         plan.tell("stage", robots=given["robots"])
         return 0
     plan.tell("watch", minutes=0.0 if given["last"] else plan.soak_minutes)
-    ask = lambda robots: ask_states(robots, plan.ssh_config)  # noqa: E731
+    ask = lambda robots: ask_states(robots, plan.ssh_config, key=plan.key)  # noqa: E731
     if why := end_stage(plan, given["robots"], last=given["last"], ask=ask):
         plan.stop.touch()
         plan.tell("stopped", reason=why)

@@ -111,6 +111,7 @@ def ask_states(
     robots: Sequence[str],
     ssh_config: Path | None,
     *,
+    key: Path | None = None,
     at_once: int = AT_ONCE,
     on_state: Callable[[RobotState], object] = lambda state: None,
 ) -> tuple[RobotState, ...]:
@@ -119,13 +120,15 @@ def ask_states(
     Args:
         robots: Names that ssh knows.
         ssh_config: Instead of the user's own configuration of ssh.
+        key: Private key; None takes those that a single robot would be asked with.
         at_once: How many are asked at the same time.
         on_state: Is called with each answer, in the order of the robots.
     """
     with ThreadPoolExecutor(at_once) as pool:
         states = []
         try:
-            for state in pool.map(lambda robot: ask_state(RobotHost(robot, ssh_config=ssh_config), robot), robots):
+            hosts = [RobotHost(robot, ssh_config=ssh_config, key=key) for robot in robots]
+            for state in pool.map(ask_state, hosts, robots):
                 on_state(state)
                 states.append(state)
         except BaseException:

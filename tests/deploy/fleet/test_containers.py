@@ -55,7 +55,8 @@ class ContainerFleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path, make_robot: Callable[..., RobotContainer]) -> Iterator[ContainerFleet]:
-    made = ContainerFleet(tmp_path, Workstation(tmp_path / "workstation"), make_robot)
+    (folder := tmp_path / "workstation").mkdir()
+    made = ContainerFleet(tmp_path, Workstation(folder), make_robot)
     yield made
     for robot in made.robots:
         robot.container.drop()

@@ -41,7 +41,7 @@ class ScriptedRobot:
             "temperatures": {},
         }
 
-    def flash(self, bundle: Path, *, budget_ms: float | None, deadline_s: float) -> object:
+    def flash(self, bundle: Path, *, budget_ms: float | None, deadline_s: float, bwlimit_kbps: int | None) -> object:
         self.flashed = True
         if self._flash is not None:
             raise self._flash
