@@ -83,6 +83,7 @@ def roll_out_release(
     """
     from pi0_edge.deploy.fleet.report import COLUMNS
     from pi0_edge.deploy.fleet.roll_out import roll_out
+    from pi0_edge.synced_files import save_synced
 
     report = roll_out(
         inventory,
@@ -101,7 +102,7 @@ def roll_out_release(
     out.table(f"release {report.release}", COLUMNS, report.rows())
     out.print(report.summary)
     if report_file is not None:
-        report_file.write_text(report.to_markdown())
+        save_synced(report_file, report.to_markdown().encode())
         out.print(f"report: {report_file}")
     out.finish({"report": report, "complete": report.complete, "counts": report.counts})
     if report.interrupted:

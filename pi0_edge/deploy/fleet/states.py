@@ -137,7 +137,7 @@ def ask_states(
     return tuple(states)
 
 
-STATE_COLUMNS = ("robot", "runs", "gate", "scheme", "service", "°C", "before", "remarks")
+STATE_COLUMNS = ("robot", "runs", "gate", "service", "°C", "remarks")
 
 
 def state_rows(states: Iterable[RobotState]) -> list[tuple[str, ...]]:
@@ -147,10 +147,8 @@ def state_rows(states: Iterable[RobotState]) -> list[tuple[str, ...]]:
             state.robot,
             shown_release(state.current, state.known),
             state.gate,
-            state.scheme,
             state.service,
             "" if state.hottest_c is None else f"{state.hottest_c:.0f}",
-            state.previous or "",
             "; ".join(_remarks(state)),
         )
         for state in states

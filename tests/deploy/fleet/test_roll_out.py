@@ -82,6 +82,7 @@ def test_no_other_robot_of_a_stage_begins_after_the_first_failure(make_fleet: Fl
     assert [robot.stage for robot in report.robots] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_robot_that_falls_back_while_it_is_watched(make_fleet: Fleets, make_release: Releases) -> None:
     fleet = make_fleet(3)
     fleet.plays("robot-1", "fall back")
@@ -90,6 +91,7 @@ def test_a_robot_that_falls_back_while_it_is_watched(make_fleet: Fleets, make_re
     assert report.stopped == "robot-1 had the release and did not keep it"
 
 
+@pytest.mark.slow
 def test_a_link_that_is_lost_after_the_commit_is_no_failure(make_fleet: Fleets, make_release: Releases) -> None:
     fleet = make_fleet(1)
     fleet.plays("robot-1", "vanish")
@@ -123,6 +125,7 @@ def test_all_robots_are_off(make_fleet: Fleets, make_release: Releases) -> None:
     assert not report.robots[0].known
 
 
+@pytest.mark.slow
 def test_a_newer_release_follows_an_older_one(make_fleet: Fleets, make_release: Releases) -> None:
     fleet = make_fleet(1)
     assert roll_out(fleet.inventory, make_release(7)).complete
