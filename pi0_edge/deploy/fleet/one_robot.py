@@ -16,9 +16,14 @@ from typing import Any, Protocol
 from pi0_edge.deploy.fleet.plan import Plan, read_plan
 from pi0_edge.deploy.fleet.report import Outcome, RobotOutcome
 from pi0_edge.deploy.fleet.states import RobotState, read_state, shown_release
+from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer.robot_host import RobotHost
 from pi0_edge.deploy.transfer.ssh import LinkLostError
 from pi0_edge.errors import DeployError, Pi0EdgeError
+
+
+_SAYS_NOTHING = (LinkLostError, RobotBusyError)
+"""Ends of a flash that are no word against the release."""
 
 
 class Flashable(Protocol):
@@ -68,7 +73,7 @@ def flash_one(host: Flashable, robot: str, plan: Plan) -> RobotOutcome:
     try:
         after = read_state(robot, host.status())
     except DeployError as error:
-        lost = isinstance(error, LinkLostError) and (failure is None or isinstance(failure, LinkLostError))
+        lost = isinstance(error, LinkLostError) and (failure is None or isinstance(failure, _SAYS_NOTHING))
         return ended(Outcome.UNREACHABLE if lost else Outcome.REFUSED, str(failure or error))
     return ended(*_judged(before, after, plan.release, failure), after)
 
@@ -80,7 +85,7 @@ def _judged(before: RobotState, after: RobotState, release: str, failure: Pi0Edg
     if (why := after.why_bad(release)) is not None:
         listed_before = before.why_bad(release) is not None
         return (Outcome.REFUSED, str(failure or why)) if listed_before else (Outcome.TAKEN_BACK, why)
-    if isinstance(failure, LinkLostError):
+    if isinstance(failure, _SAYS_NOTHING):
         return Outcome.UNREACHABLE, f"the release is not on it yet: {failure}"
     return Outcome.REFUSED, str(
         failure or f"it said that the release is committed, and runs {shown_release(after.current, True)}"

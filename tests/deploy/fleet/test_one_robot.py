@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pi0_edge.deploy.fleet.one_robot import flash_one
 from pi0_edge.deploy.fleet.plan import Plan, read_outcome, read_plan
 from pi0_edge.deploy.fleet.report import Outcome
+from pi0_edge.deploy.session import RobotBusyError
 from pi0_edge.deploy.transfer.ssh import LinkLostError
 from pi0_edge.errors import DeployError, Pi0EdgeError
 
@@ -67,6 +68,7 @@ def plan(tmp_path: Path) -> Plan:
         (OLD, LOST, f"{OLD} bad {NEW}", Outcome.TAKEN_BACK),  # it went on alone
         (OLD, LOST, OLD, Outcome.UNREACHABLE),
         (OLD, LOST, LOST, Outcome.UNREACHABLE),
+        (OLD, RobotBusyError("somebody else flashes it"), OLD, Outcome.UNREACHABLE),
         (OLD, REFUSED, LOST, Outcome.REFUSED),
         (OLD, None, LOST, Outcome.UNREACHABLE),
         (OLD, None, OLD, Outcome.REFUSED),  # it says that it has it, and has it not
