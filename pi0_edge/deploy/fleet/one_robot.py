@@ -21,7 +21,6 @@ from pi0_edge.deploy.transfer.robot_host import RobotHost
 from pi0_edge.deploy.transfer.ssh import LinkLostError
 from pi0_edge.errors import DeployError, Pi0EdgeError
 
-
 _SAYS_NOTHING = (LinkLostError, RobotBusyError)
 """Ends of a flash that are no word against the release."""
 
