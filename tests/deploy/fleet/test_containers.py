@@ -17,9 +17,9 @@ from pi0_edge.deploy.fleet.states import ask_states
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
-COUNT = 5
+COUNT = 10
 STAGES = (1, 3, "100%")
-BAD, OFF = 2, 4
+BAD, OFF = 2, 7
 """Robots that make trouble: the third of ten, which is in the second stage, and the eighth, which is in the last."""
 IMPOSSIBLE_MS = 0.001
 
