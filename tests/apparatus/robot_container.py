@@ -222,6 +222,18 @@ def bound_environment() -> list[str]:
     return [f"{Path(folder).resolve()}:{INSIDE}/{name}" for name, folder in folders.items()]
 
 
+def main() -> None:
+    """Starts a robot for a person, and ends it with Enter: docs/flash/index.md."""
+    if (reason := why_no_container()) is not None:
+        sys.exit(reason)
+    robot = RobotContainer("person", bound_environment()).start()
+    print(f"a robot runs; programs of pi0-edge reach it with:\n  --ssh-config {robot.ssh_config}")
+    print(f"it has the SDK of this checkout in:\n  --environment {robot.environment()}")
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        input("Enter ends it and forgets what it wrote ")
+    robot.drop()
+
+
 def _build_base() -> None:
     if BASE.exists():
         return
@@ -314,3 +326,7 @@ def _run(*argv: str) -> None:
 
 def _last_line(text: str | None) -> str:
     return (text or "").strip().rpartition("\n")[2]
+
+
+if __name__ == "__main__":
+    main()

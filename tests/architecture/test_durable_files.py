@@ -18,6 +18,7 @@ NOT_FOR_LATER = {
     "pi0_edge/demo/run.py": "figures of a demonstration",
     "pi0_edge/demo/run_record.py": "figures of a demonstration",
     "pi0_edge/doctor/programs.py": "a program that is compiled to see whether it can be",
+    "pi0_edge/deploy/installer/firmware_slot.py": "a count in /run, which a reboot forgets",
     "pi0_edge/deploy/trust/verification.py": "copies for python-tuf, gone after the check",
     "pi0_edge/tensorrt/plan_cache.py": "a plan with its own checksum, built again when it is damaged",
     "protos/codegen/generate.py": "sources, made from a checkout",
