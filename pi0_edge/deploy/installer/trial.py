@@ -143,7 +143,7 @@ def _await_ready(robot: Robot, slot: Slot) -> None:
     """Waits for READY; the unit's own time limit ends a service that never is."""
     stage = Stage("starting", None, robot.on_progress)
     while (state := robot.services.state(POLICY)).active != "active":
-        if _why_ended(robot, slot) is not None or state.active in ("failed", "inactive"):
+        if _why_ended(robot, slot) is not None or (state.active in ("failed", "inactive") and not state.waits):
             raise DeployError(f"the policy server did not become ready: {state.reason}")
         stage.advance()
         time.sleep(_POLL_S)
