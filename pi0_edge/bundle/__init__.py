@@ -7,7 +7,7 @@
     norm_stats.json, tokenizer.json or tokenizer.model
     gate_report.html      optional: report of the accuracy gate, to read
     training_profile.json optional: what the training data looked like
-    self_test.safetensors optional: observations with the chunks of fp32, for the self-test on a robot  (`self_test_vectors`)
+    self_test.safetensors optional: observations with the chunks of fp32, for a robot  (`self_test_vectors`)
 
 `write_bundle` makes one in a single step that succeeds or leaves nothing; `open_bundle` refuses one that differs from
 what was written in a single byte, and gives configuration, processor and memory-mapped weights. Nothing in a bundle

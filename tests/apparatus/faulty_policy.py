@@ -17,15 +17,14 @@ import sys
 import time
 from typing import Any
 
-from pi0_edge.cli import main
-from pi0_edge.engine.cpu import CpuEngine
-
 WARM_UP = 2
 """Inferences before the port opens."""
 
 
 def break_engine(fault: str) -> None:
     """Puts the fault in."""
+    from pi0_edge.engine.cpu import CpuEngine
+
     right, calls = CpuEngine.infer, 0
 
     def infer(*arguments: Any) -> Any:
@@ -50,5 +49,7 @@ if __name__ == "__main__":
     assert (dash, module) == ("-m", "pi0_edge.cli"), sys.argv
     if fault == "exits":
         sys.exit(1)
+    from pi0_edge.cli import main
+
     break_engine(fault)
     sys.exit(main(given))

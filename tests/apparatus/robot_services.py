@@ -1,7 +1,7 @@
 """The units of a robot in a container, with the launcher, accounts and releases that they need.
 
-A release's environment is a program `python` that runs the SDK of this checkout, in the environment of the tests, with
-or without a fault (`faulty_policy`).
+A release's environment is a program `python` that runs the SDK of this checkout, with or without a fault
+(`faulty_policy`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,28 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from bundle_builders import bundle_inputs
-from robot_container import RobotContainer
-from source_tree import ROOT
+from robot_container import INSIDE, RobotContainer
 
 from pi0_edge.bundle import write_bundle
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.deploy.launcher.slots import Slot, Slots
+from pi0_edge.deploy.provisioning.payload import launcher_files, unit_files
 
-UNITS = ROOT / "pi0_edge" / "deploy" / "provisioning" / "units"
 POLICY = "pi0-edge-policy.service"
 ADDRESS = "127.0.0.1:50051"
-APPARATUS = ROOT / "tests" / "apparatus"
-PYTHON = Path(sys.prefix).resolve() / "bin" / "python"
-BINDS = (ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
+APPARATUS = f"{INSIDE}/source/tests/apparatus"
 
-_LAUNCHER = ("errors.py", "synced_files.py", "deploy/launcher")
-_MAIN = "import sys\nfrom pi0_edge.deploy.launcher.command import main\nsys.exit(main())\n"
 _SETUP = """
 useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pi0-edge
 useradd --system --user-group --no-create-home --home-dir /var/lib/pi0-flash --shell /bin/sh pi0-flash
 mkdir -p /var/lib/pi0-edge/releases /opt/pi0-edge/sdk /etc/pi0-edge /run/pi0-edge
-chmod 711 /root
 """
 
 
@@ -61,27 +54,27 @@ class RobotServices:
         """Installs units and launcher.
 
         Args:
-            robot: The container, running, with `BINDS`.
+            robot: The container, running, with what `bound_environment` binds.
             watchdog_s: Of the policy server, shorter than in service.
         """
         self.robot = robot
         self.layout = Layout(robot.path("/"))
         robot.run(_SETUP)
-        for unit in UNITS.iterdir():
-            if unit.suffix != ".rules":
-                shutil.copy(unit, robot.path("/etc/systemd/system"))
-        self._copy_launcher()
+        self._sdk = robot.environment()
+        launcher = {f"/usr/lib/pi0-edge/{name}": content for name, content in launcher_files().items()}
+        for name, content in {**launcher, **unit_files()}.items():
+            robot.path(name).parent.mkdir(parents=True, exist_ok=True)
+            robot.path(name).write_bytes(content)
         self.write_settings()
-        for unit in ("policy", "bridge", "run", "installer@"):
-            self.drop_in(f"pi0-edge-{unit}.service", self._for_this_checkout())
         self.drop_in(POLICY, f"[Service]\nWatchdogSec={watchdog_s:g}\n", "watchdog")
         robot.run("systemctl daemon-reload && systemctl start pi0-edge-installer.socket")
 
-    def write_settings(self, budget_ms: float | None = None) -> None:
+    def write_settings(self, budget_ms: float | None = None, bridge_arguments: tuple[str, ...] = ()) -> None:
         """The robot's own."""
         settings = RobotSettings(
             *("robot-1", "aloha_sim", "test", self.environment("good")),
             budget_ms=budget_ms,
+            bridge_arguments=bridge_arguments,
             serve=("--threads", "1"),
         )
         self.layout.settings.write_bytes(settings.to_bytes())
@@ -97,8 +90,8 @@ class RobotServices:
         folder = f"/opt/pi0-edge/sdk/{fault}"
         program = self.robot.path(f"{folder}/bin/python")
         program.parent.mkdir(parents=True, exist_ok=True)
-        faulty = "" if fault == "good" else f"{APPARATUS / 'faulty_policy.py'} {fault} "
-        program.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {PYTHON} {faulty}"$@"\n')
+        faulty = "" if fault == "good" else f"{APPARATUS}/faulty_policy.py {fault} "
+        program.write_text(f'#!/bin/sh\nexec {self._sdk}/bin/python {faulty}"$@"\n')
         program.chmod(0o755)
         return folder
 
@@ -161,32 +154,16 @@ class RobotServices:
         argv = ["nsenter", "-t", process_1, "-a", "sh", "-c", f"exec {self._client()} 0"]
         return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def wait_until(self, what: str, seconds: float, condition: Callable[[], bool]) -> float:
+    def wait_until(self, what: str, seconds: float, condition: Callable[[], bool], unit: str = POLICY) -> float:
         """How long it took."""
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < seconds, f"{what}: {self.state()}\n{self.journal()[-3000:]}"
+            assert time.monotonic() - began < seconds, f"{what}: {self.state(unit)}\n{self.journal(unit)[-3000:]}"
             time.sleep(0.1)
         return time.monotonic() - began
 
     def _client(self) -> str:
-        return f"env PYTHONPATH={ROOT}:{APPARATUS} {PYTHON} {APPARATUS / 'ask_policy.py'} {ADDRESS}"
-
-    def _copy_launcher(self) -> None:
-        folder = self.robot.path("/usr/lib/pi0-edge")
-        for name in _LAUNCHER:
-            source, target = ROOT / "pi0_edge" / name, folder / "pi0_edge" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-        for package in ("", "deploy"):
-            (folder / "pi0_edge" / package / "__init__.py").touch()
-        (folder / "main.py").write_text(_MAIN)
-
-    @staticmethod
-    def _for_this_checkout() -> str:
-        """The SDK of a robot is below /opt; this one may lie in a home or in /tmp, which the units hide."""
-        binds = "".join(f"BindReadOnlyPaths={path}\n" for path in BINDS)
-        return f"[Service]\nProtectHome=no\n{binds}"
+        return f"{self._sdk}/bin/python {APPARATUS}/ask_policy.py {ADDRESS}"
 
 
 def make_bundle(folder: Path, number: int) -> Path:

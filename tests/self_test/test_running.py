@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import pytest
 import torch
 from bundle_builders import bundle_inputs
 from cli_runner import run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from observation_sources import write_npz
 from policy_builders import write_checkpoint
 
 from pi0_edge.bundle import Bundle, open_bundle, write_bundle, write_key_pair
-from pi0_edge.bundle.self_test_vectors import SelfTestVectors
+from pi0_edge.bundle.self_test_vectors import SelfTestVectors, parse_self_test
 from pi0_edge.errors import BundleError, ConfigError, EngineError, ServingError
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
@@ -286,3 +289,16 @@ def test_vectors_survive_bit_by_bit_with_and_without_a_prompt(folder: Path, tmp_
     for ours, theirs in zip(vectors.observations, found.observations, strict=True):
         np.testing.assert_array_equal(ours.images["top"], theirs.images["top"])
         np.testing.assert_array_equal(ours.state, theirs.state)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_foreign_bytes_are_read_or_refused_in_our_words(folder: Path, data: st.DataObject) -> None:
+    content = bytearray((folder / "self_test.safetensors").read_bytes())
+    header = int.from_bytes(content[:8], "little") + 8
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, header - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.sampled_from([len(content), header, header // 2, 7, 0]))]
+    bundle = open_bundle(folder)
+    with contextlib.suppress(BundleError):
+        parse_self_test(bytes(content), bundle.config, bundle.processor().robot)

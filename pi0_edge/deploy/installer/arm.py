@@ -211,9 +211,9 @@ def _tls_folder(settings: RobotSettings) -> Path | None:
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
     """The value of an option among the arguments of a command."""
-    for argument, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, argument in enumerate(arguments):
         if argument == name:
-            return value
+            return next(iter(arguments[place + 1 :]), "")
         if argument.startswith(f"{name}="):
             return argument.removeprefix(f"{name}=")
     return None

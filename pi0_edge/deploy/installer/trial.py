@@ -69,6 +69,7 @@ def try_release(
             budget_ms=budget_ms,
             server=robot.settings.policy_listen,
         )
+        robot.services.restart(TRIAL_END)
         _watch(robot, slot, begun.restarts)
     except DeployError as error:
         reason = _why_ended(robot, slot) or str(error)

@@ -10,9 +10,12 @@ everything, make another folder.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -74,6 +77,21 @@ def make_sdk_folder(
     packages = resolve(target, python, wheel, kept)
     on_reason(f"{len(packages)} packages fit together")
     output.mkdir(parents=True, exist_ok=True)
+    with _alone(output):
+        sizes, fetched, lock = _fill(target, python, output, wheel, packages, on_reason, on_progress)
+    return SdkFolder(output, lock, sizes, tuple(fetched))
+
+
+def _fill(
+    target: Target,
+    python: str,
+    output: Path,
+    wheel: Path,
+    packages: list[Resolved],
+    on_reason: Callable[[str], object],
+    on_progress: ProgressCallback | None,
+) -> tuple[dict[str, int], list[str], Lock]:
+    """Fetches what is missing, writes the list, and removes what it does not name."""
     stage = Stage("fetching wheels", len(packages), on_progress)
     locked, sizes, fetched = [], {}, []
     for package in packages:
@@ -92,7 +110,20 @@ def make_sdk_folder(
     for path in _unlisted(output, lock):
         on_reason(f"{path.name} is no longer in the list: removed")
         path.unlink()
-    return SdkFolder(output, lock, sizes, tuple(fetched))
+    return sizes, fetched, lock
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a folder against a second command; the lock ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise DeployError(f"another command fills {folder}; wait for it, and run this one again") from error
+    finally:
+        os.close(handle)
 
 
 def needed_glibc(wheel: Path) -> tuple[int, int]:
@@ -126,7 +157,7 @@ def _wheel(target: Target, python: str, output: Path, own: Path, package: Resolv
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     if package.name == PACKAGE:
-        shutil.copyfile(own, partial / own.name)
+        shutil.copy(own, partial)
     else:
         options = ["download", "--quiet", "--dest", str(partial), *platform_arguments(target, python)]
         pip([*options, f"{package.name}=={package.version}"])

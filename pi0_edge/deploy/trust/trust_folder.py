@@ -257,8 +257,8 @@ def later(moment: datetime, months: int) -> datetime:
 def version_of(sequence: int) -> int:
     """The version of all metadata of a release; version 1 is that of a trust folder without one.
 
-    It follows from the sequence, so that a trust folder that was copied back from an older state signs what robots accept
-    as soon as the sequence is higher than theirs.
+    It follows from the sequence, so that a trust folder that was copied back from an older state signs what robots
+    accept as soon as the sequence is higher than theirs.
     """
     return sequence + 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +190,16 @@ def test_an_interrupted_folder_goes_on(index: Index, own, tmp_path: Path) -> Non
     assert set(again.fetched) == {"one", "two"} and not (output / ".partial").exists()
     assert (output / REQUIREMENTS).read_bytes() == listed
     find_wheels(read_lock(output / REQUIREMENTS), output)
+
+
+def test_two_commands_do_not_fill_one_folder(index: Index, own, tmp_path: Path) -> None:
+    (tmp_path / "sdk").mkdir()
+    handle = os.open(tmp_path / "sdk", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(DeployError, match="another command fills"):
+        make(index, own(), tmp_path / "sdk")
+    os.close(handle)
+    make(index, own(), tmp_path / "sdk")
 
 
 def test_versions_of_the_list_before_are_kept_while_they_fit(index: Index, own, tmp_path: Path) -> None:

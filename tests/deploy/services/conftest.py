@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from robot_container import RobotContainer
-from robot_services import BINDS, RobotServices, make_bundle
+from robot_container import RobotContainer, bound_environment
+from robot_services import RobotServices, make_bundle
 
 
 @pytest.fixture(scope="module")
 def services(make_robot: Callable[..., RobotContainer]) -> Iterator[RobotServices]:
     """A robot with units and launcher."""
-    robot = make_robot("services", *BINDS)
+    robot = make_robot("services", *bound_environment())
     yield RobotServices(robot)
     robot.drop()
 
