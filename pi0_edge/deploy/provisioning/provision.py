@@ -21,7 +21,7 @@ from pi0_edge.deploy.transfer.host_keys import require_known_host
 from pi0_edge.deploy.transfer.rsync import TransferMeter, megabytes, send_files
 from pi0_edge.deploy.transfer.ssh import Connection, LinkLostError, last_line, quoted
 from pi0_edge.errors import DeployError, TrustError
-from pi0_edge.progress import ProgressCallback, ReasonCallback, unheard
+from pi0_edge.progress import ProgressCallback
 
 SDK_WAITING = "/opt/pi0-edge/waiting"
 POLICY_WATCHDOG = "/etc/systemd/system/pi0-edge-policy.service.d/watchdog.conf"
@@ -75,7 +75,7 @@ def provision(
     *,
     ssh_config: Path | None = None,
     accept_new_host: str | None = None,
-    on_reason: ReasonCallback | None = None,
+    on_reason: Callable[[str], object] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Provisioned:
     """Provisions a robot, or brings one up to date.
@@ -93,7 +93,7 @@ def provision(
         TrustError: If the robot believes another root.
         DeployError: If something is missing on it, or a setting is.
     """
-    on_reason, on_progress = on_reason or unheard, on_progress or unheard
+    on_reason, on_progress = on_reason or _ignore, on_progress or _ignore
     added = require_known_host(host, ssh_config=ssh_config, accepted=accept_new_host)
     if added is not None:
         on_reason(f"host: {added}")
@@ -120,6 +120,10 @@ def provision(
         _check_access(connection, settings.environment)
         on_reason("all was right already" if not changes else f"done: {len(changes)} changes")
     return Provisioned(settings, changes)
+
+
+def _ignore(told: object) -> None:
+    """Where nobody wants to know."""
 
 
 def _settings(found: Survey, request: ProvisionRequest) -> RobotSettings:

@@ -20,7 +20,7 @@ from pi0_edge.deploy.transfer.host_keys import require_known_host
 from pi0_edge.deploy.transfer.release_files import find_release
 from pi0_edge.deploy.transfer.sessions import Session, session_here, session_over
 from pi0_edge.deploy.transfer.ssh import FLASH_USER, Connection, HostKeyError
-from pi0_edge.progress import ProgressCallback, ReasonCallback, unheard
+from pi0_edge.progress import ProgressCallback
 
 DEADLINE_S = 3600.0
 HERE_S = 60.0
@@ -40,7 +40,7 @@ class RobotHost:
         *,
         ssh_config: Path | None = None,
         key: Path | None = None,
-        on_reason: ReasonCallback | None = None,
+        on_reason: Callable[[str], object] | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> None:
         """Says where it is; nothing is connected yet.
@@ -54,7 +54,7 @@ class RobotHost:
         """
         self.host = host
         self._ssh_config, self._key = ssh_config, key
-        self._on_reason, self._on_progress = on_reason or unheard, on_progress or unheard
+        self._on_reason, self._on_progress = on_reason or _ignore, on_progress or _ignore
 
     def flash(
         self,
@@ -153,7 +153,7 @@ def flash_from(
     commit: bool = True,
     budget_ms: float | None = None,
     layout: Layout | None = None,
-    on_reason: ReasonCallback | None = None,
+    on_reason: Callable[[str], object] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> FlashResult:
     """Flashes the robot that this runs on, from a USB stick: the same session and the same checks.
@@ -170,19 +170,23 @@ def flash_from(
         BundleError: If it is no whole bundle.
         DeployError: If this is no robot, or it refuses the release or took it back.
     """
-    here, tell = layout if layout is not None else Layout(), _once(on_reason or unheard)
-    on_progress = on_progress or unheard
+    here = layout if layout is not None else Layout()
+    tell, show = _once(on_reason or _ignore), on_progress or _ignore
     return Flash(
         find_release(one_bundle_in(folder)),
-        lambda: session_here(here, tell, on_progress),
+        lambda: session_here(here, tell, show),
         staging=here.staging,
         commit=commit,
         budget_ms=budget_ms,
         deadline_s=HERE_S,
         bwlimit_kbps=None,
         on_reason=tell,
-        on_progress=on_progress,
+        on_progress=show,
     ).run()
+
+
+def _ignore(told: object) -> None:
+    """Where nobody wants to know."""
 
 
 def _once(tell: Callable[[str], object]) -> Callable[[str], None]:
