@@ -111,10 +111,11 @@ def staging_folder(layout: Layout, manifest_sha256: str) -> Path:
 def known_files(layout: Layout) -> dict[FileRecord, Path]:
     """Every file of the installed releases by what it holds: it is linked instead of sent."""
     known: dict[FileRecord, Path] = {}
-    for bundle in sorted(layout.releases.glob("*/bundle")):
-        manifest = bundle / MANIFEST
+    for folder in layout.installed():
+        manifest = folder / "bundle" / MANIFEST
         if manifest.is_file():
-            known |= {record: bundle / name for name, record in listed_files(manifest.read_bytes()).items()}
+            files = listed_files(manifest.read_bytes()).items()
+            known |= {record: path for name, record in files if _size(path := manifest.with_name(name)) == record.size}
     return known
 
 
