@@ -29,7 +29,7 @@ from pi0_edge.deploy.launcher.journal import read_entries
 from pi0_edge.deploy.launcher.launch import command_line
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.settings import RobotSettings, read_settings
-from pi0_edge.deploy.launcher.slots import Slots, read_slots
+from pi0_edge.deploy.launcher.slots import Slots, read_slots, read_trial
 from pi0_edge.deploy.release import SDK_FOLDER, STATEMENT, Release
 from pi0_edge.deploy.session import send
 from pi0_edge.deploy.transfer.release_files import ReleaseFiles, find_release
@@ -187,10 +187,11 @@ def verify_disk(disk: Path, signed: Signed, floor: int) -> Slots:
             assert is_complete(Path(slot.environment)), f"{slot.environment} is in the slots and not complete"
             assert slot.sequence == by_id[slot.release].sequence <= slots.sequence_floor
     assert slots.sequence_floor >= floor, f"the floor sank from {floor} to {slots.sequence_floor}"
-    if slots.current is not None:
+    runs = read_trial(layout) or slots.current
+    if runs is not None:
         command = command_line("policy", layout)
-        assert command[0] == f"{slots.current.environment}/bin/python"
-        assert str(layout.bundle(slots.current.release)) in command
+        assert command[0] == f"{runs.environment}/bin/python"
+        assert str(layout.bundle(runs.release)) in command and runs.release in whole
     for environment in layout.environments.iterdir():
         if (environment / COMPLETE).exists():
             assert is_complete(environment) and json.loads((environment / COMPLETE).read_bytes())["version"] == "0.1.0"
