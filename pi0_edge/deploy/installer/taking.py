@@ -17,11 +17,13 @@ from pathlib import Path
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.file_list import listed_files
 from pi0_edge.bundle.files import verify_file, verify_files
+from pi0_edge.deploy.installer.environments import environment_path, is_complete
 from pi0_edge.deploy.installer.garbage import delete_release
 from pi0_edge.deploy.installer.offer import known_files, staging_folder
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.slots import read_slots
-from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, SDK_FOLDER, STATEMENT
+from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, SDK_FOLDER, SDK_TARGET, STATEMENT
+from pi0_edge.deploy.sdk.lock import find_wheels, read_lock
 from pi0_edge.deploy.trust.verification import VerifiedRelease
 from pi0_edge.errors import BundleError, DeployError
 from pi0_edge.progress import Stage
@@ -162,6 +164,9 @@ def _verify(folder: Path, verified: VerifiedRelease, robot: Robot) -> None:
             verify_file(folder / name, record)
     except BundleError as error:
         raise DeployError(f"what was received is not what was signed: {error}") from error
+    lock = folder / SDK_TARGET
+    if SDK_TARGET in others and not is_complete(environment_path(robot.layout, lock)):
+        find_wheels(read_lock(lock), folder / SDK_FOLDER, robot.on_progress)
     allowed = {*_FOLDERS, *others, STATEMENT}
     if surplus := sorted({path.name for path in folder.iterdir()} - allowed):
         raise DeployError(f"{surplus[0]} was received and is no part of the release")

@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flashed_disk import Signed, ask, flash, healthy_programs, provision, robot_of, verify_disk
+from flashed_disk import ROBOT, Signed, ask, flash, healthy_programs, provision, receive, robot_of, verify_disk
+from release_builders import plain_bundle
+from sdk_folders import small_sdk
 
-from pi0_edge.deploy.installer.offer import known_files
+from pi0_edge.deploy.installer.offer import known_files, verified_offer
+from pi0_edge.deploy.installer.taking import take_release
 from pi0_edge.deploy.launcher.journal import read_entries
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.slots import read_slots
+from pi0_edge.deploy.transfer.release_files import find_release
+from pi0_edge.deploy.trust import init_trust, sign_release
+from pi0_edge.deploy.trust.statement import StatementOptions
 from pi0_edge.errors import DeployError
 
 STEPS = ("rename", "replace", "link", "unlink", "mkdir", "rmdir", "fsync", "fchmod", "fchown", "scandir")
@@ -74,28 +80,30 @@ def disk(signed: Signed, tmp_path: Path) -> Path:
     return place
 
 
-def try_all_steps(disk: Path, work: Callable[[Path], object], look: Callable[[Path], object]) -> int:
-    """Interrupts the work at each of its steps, in both ways; `look` gets each disk. Returns how many steps it has."""
+def try_steps(disk: Path, work: Callable[[Path], object], look: Callable[[Path], object], every: int = 1) -> int:
+    """Interrupts the work at its steps, in both ways; `look` gets each disk. Returns how many steps it has."""
     steps, spare = Steps(), disk.with_name("spare")
     shutil.copytree(disk, spare, symlinks=True)
     with steps.counted():
         work(disk)
     total = steps.count
-    for failing in range(int(os.environ.get("FROM", 1)), total + 1):
+    for failing in range(1, total + 1, every):
         for error in (Killed, disk_is_full):
             shutil.rmtree(disk)
             shutil.copytree(spare, disk, symlinks=True)  # in the same place: the slots have absolute paths
-            with steps.counted(failing, error):
-                with suppress(Killed, DeployError, OSError):
-                    work(disk)
+            with steps.counted(failing, error), suppress(Killed, DeployError, OSError):
+                work(disk)
             try:
                 look(disk)
             except Exception as found:
-                raise AssertionError(f"after step {failing} of {total} failed with {error.__name__}: {found}") from found
+                raise AssertionError(
+                    f"after step {failing} of {total} failed with {error.__name__}: {found}"
+                ) from found
     return total
 
 
-def test_a_flash_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: Path) -> None:
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_flash_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: Path, every: int) -> None:
     def look(disk: Path) -> None:
         current = verify_disk(disk, signed, floor=1).current
         assert current is not None and current.sequence in (1, 2)
@@ -107,11 +115,12 @@ def test_a_flash_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: P
         assert slots.previous is not None and slots.previous.sequence == 1
         assert not list(Layout(disk).incoming.iterdir())
 
-    total = try_all_steps(disk, lambda disk: flash(robot_of(disk), signed.files[2]), look)
+    total = try_steps(disk, lambda disk: flash(robot_of(disk), signed.files[2]), look, every)
     assert total > 50
 
 
-def test_a_deletion_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: Path) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_deletion_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: Path, every: int) -> None:
     for sequence in (2, 3):
         flash(robot_of(disk), signed.files[sequence])
 
@@ -123,7 +132,7 @@ def test_a_deletion_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk
         verify_disk(disk, signed, floor=4)
         assert {path.name for path in Layout(disk).releases.iterdir()} == {signed.id(3), signed.id(4)}
 
-    assert try_all_steps(disk, lambda disk: ask(robot_of(disk), "gc"), look) > 10
+    assert try_steps(disk, lambda disk: ask(robot_of(disk), "gc"), look, every) > 10
 
 
 def test_a_rollback_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk: Path) -> None:
@@ -135,7 +144,7 @@ def test_a_rollback_that_is_interrupted_at_any_step_goes_on(signed: Signed, disk
         slots = read_slots(Layout(disk))
         assert slots.current is not None and slots.current.sequence == 1 and slots.is_bad(signed.id(2))
 
-    assert try_all_steps(disk, lambda disk: ask(robot_of(disk), "rollback", reason="it drops cups"), look) > 3
+    assert try_steps(disk, lambda disk: ask(robot_of(disk), "rollback", reason="it drops cups"), look) > 3
 
 
 def test_nothing_is_linked_from_what_is_being_deleted(signed: Signed, disk: Path) -> None:
@@ -168,3 +177,35 @@ def test_an_installed_release_that_the_disk_damaged_is_sent_again(signed: Signed
     assert "deleted" in [entry["event"] for entry in read_entries(Layout(disk))]
     assert flash(robot_of(disk), signed.files[2])["state"] == "committed"
     verify_disk(disk, signed, floor=2)
+
+
+def test_a_received_file_of_the_right_size_and_another_content_is_sent_again(signed: Signed, disk: Path) -> None:
+    robot, files = robot_of(disk), signed.files[2]
+    receive(robot.layout, files, files.sizes)
+    torn = robot.layout.staging / files.manifest_sha256 / "bundle/norm_stats.json"
+    torn.write_bytes(bytes(torn.stat().st_size))
+    offer = ask(robot, "offer", manifest_sha256=files.manifest_sha256)
+    assert offer["lacking"].keys() == {"bundle/norm_stats.json"}
+    assert flash(robot, files)["state"] == "committed"
+    verify_disk(disk, signed, floor=2)
+
+
+def test_a_damaged_wheel_is_refused_before_its_release_is_installed(tmp_path: Path) -> None:
+    trust = init_trust(tmp_path / "trust")
+    bundle = plain_bundle(tmp_path / "bundle", robot_name=ROBOT)
+    sdk = small_sdk(tmp_path / "sdk")
+    release = sign_release(bundle, 1, trust=trust.path, sdk_folder=sdk, options=StatementOptions(sdk=">=0.1"))
+    robot, files = provision(tmp_path / "disk", trust.roots()[0]), find_release(bundle)
+    receive(robot.layout, files, files.sizes)
+    wheel = robot.layout.staging / files.manifest_sha256 / "sdk" / min(files.wheels)
+    wheel.write_bytes(bytes(wheel.stat().st_size))
+    with pytest.raises(DeployError, match="is not the wheel that the list names"):
+        take_release(robot, verified_offer(robot, files.manifest_sha256))
+    assert not robot.layout.release(release.id).exists()
+    receive(robot.layout, files, files.first)
+    offer = ask(robot, "offer", manifest_sha256=files.manifest_sha256, sdk=files.wheels)
+    receive(robot.layout, files, offer["lacking"])
+    take_release(robot, verified_offer(robot, files.manifest_sha256))
+    receive(robot.layout, files, files.first)
+    offer = ask(robot, "offer", manifest_sha256=files.manifest_sha256, sdk=files.wheels)
+    assert offer["lacking"] == {}, "the installed release has its wheels already"
