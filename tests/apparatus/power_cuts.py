@@ -15,6 +15,7 @@ a superblock can be torn. A disk that lies about its flushes is not modelled.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
@@ -36,6 +37,7 @@ FLUSH, FUA, DISCARD = 1, 2, 4
 MAGIC = 0x6A736677736872
 TOOLS = ("qemu-storage-daemon", "mkfs.ext4", "e2fsck", "dumpe2fs", "mount", "umount")
 PATIENCE_S = 10.0
+_OWN_MOUNTS = 0x00020000
 PREFIX = f"power-cuts-{os.getpid()}-"
 
 
@@ -105,7 +107,7 @@ def cut_states(
         subprocess.SubprocessError: If one of the tools fails.
     """
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=memory) as scratch:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=memory) as scratch, _own_mounts():
         recorded = RecordedDisk(Path(scratch), size_mib)
         with recorded.mounted() as root:
             prepare(root)
@@ -227,6 +229,29 @@ def _apply(image: Path, writes: list[Write]) -> None:
         for write in writes:
             file.seek(write.offset)
             file.write(write.content)
+
+
+@contextmanager
+def _own_mounts() -> Iterator[None]:
+    """Nobody else sees what is mounted: a container that starts meanwhile has a copy of every mount that it sees."""
+    here = Path.cwd()
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+    try:
+        _succeed(libc.unshare(_OWN_MOUNTS), "unshare")
+        try:
+            _tool("mount", "--make-rprivate", "/")
+            yield
+        finally:
+            _succeed(libc.setns(before, _OWN_MOUNTS), "setns")
+            os.chdir(here)
+    finally:
+        os.close(before)
+
+
+def _succeed(code: int, call: str) -> None:
+    if code:
+        raise OSError(ctypes.get_errno(), f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,16 @@ def robot(name: str) -> dict[str, Any]:
     return dataclasses.asdict(load_robot(name))
 
 
-def plain_bundle(folder: Path, content: str = "a", gate: object = PASSED, robot_name: str = "so101") -> Path:
-    """A folder that is a whole bundle to all who look at its files, and holds no network."""
+def plain_bundle(
+    folder: Path,
+    content: str = "a",
+    gate: object = PASSED,
+    robot_name: str = "so101",
+    weights: Mapping[str, bytes] | None = None,
+) -> Path:
+    """A folder that is a whole bundle to all who look at its files, and holds no network, but perhaps its files."""
     folder.mkdir(parents=True)
-    files = {"norm_stats.json": content.encode(), "tokenizer.json": b"{}"}
+    files = {"norm_stats.json": content.encode(), "tokenizer.json": b"{}", **(weights or {})}
     for name, data in files.items():
         (folder / name).write_bytes(data)
     records = {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bundle_builders import FAILED, small_inputs
+from bundle_builders import small_inputs
+from cut_bundles import bundle_subjects, place, which, write_new, write_old
 from power_cuts import cut_states, why_no_recorder
 
 from pi0_edge import synced_files
-from pi0_edge.bundle import open_bundle, sign_bundle, write_bundle, write_key_pair
+from pi0_edge.bundle import open_bundle, sign_bundle, write_key_pair
 from pi0_edge.bundle.writing import _appearing
 
 pytestmark = pytest.mark.real_time
@@ -37,58 +37,16 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "private.pem", folder / "public.pem"
 
 
-def place(root: Path) -> Path:
-    return root / "bundles" / "towel"
-
-
-def nothing(root: Path) -> None:
-    pass
-
-
-def write_old(inputs: dict[str, Any]) -> Callable[[Path], object]:
-    return lambda root: write_bundle(place(root), **inputs)
-
-
-def write_new(inputs: dict[str, Any]) -> Callable[[Path], object]:
-    changed = {**inputs, "gate": FAILED, "state": {"a": torch.zeros(300_000, dtype=torch.int8)}}
-    return lambda root: write_bundle(place(root), **changed, replace=True)
-
-
-def which(root: Path) -> str:
-    """The state of a bundle: absent, or whole and then old or new."""
-    if not place(root).exists():
-        return "absent"
-    return {"passed": "old", "failed": "new"}[open_bundle(place(root)).gate]
-
-
 @recorded
 @pytest.mark.parametrize("states", [60, MANY])
-def test_a_new_bundle_is_there_whole_or_not_at_all(inputs: dict[str, Any], states: int) -> None:
-    cuts = cut_states(nothing, write_new(inputs), which, states)
-    assert cuts.torn == []
-    assert cuts.good.keys() == {"absent", "new"}
-
-
-@recorded
-@pytest.mark.parametrize("states", [60, MANY])
-def test_a_replaced_bundle_is_the_old_or_the_new(inputs: dict[str, Any], states: int) -> None:
-    cuts = cut_states(write_old(inputs), write_new(inputs), which, states)
-    assert cuts.torn == []
-    assert cuts.good.keys() == {"old", "new"}
-
-
-@recorded
-@pytest.mark.parametrize("states", [30, MANY])
-def test_a_signed_bundle_is_whole_with_the_old_signature_or_the_new(
-    inputs: dict[str, Any], keys: tuple[Path, Path], states: int
+@pytest.mark.parametrize("number", range(3), ids=["new", "replaced", "signed"])
+def test_a_bundle_is_whole_as_it_was_or_as_it_will_be(
+    inputs: dict[str, Any], keys: tuple[Path, Path], number: int, states: int
 ) -> None:
-    def signed(root: Path) -> str:
-        open_bundle(place(root))
-        return "signed" if (place(root) / "manifest.sig").exists() else "unsigned"
-
-    cuts = cut_states(write_old(inputs), lambda root: sign_bundle(place(root), keys[0]), signed, states)
+    subject = bundle_subjects(inputs, keys[0])[number]
+    cuts = subject.cut(states, go_on_every=10)
     assert cuts.torn == []
-    assert cuts.good.keys() == {"unsigned", "signed"}
+    assert cuts.good.keys() == subject.words
 
 
 @recorded

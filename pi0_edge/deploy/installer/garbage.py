@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pi0_edge.deploy.installer.environments import remove_environments
 from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.slots import read_slots, read_trial
 from pi0_edge.synced_files import sync_folder
 
@@ -21,9 +22,12 @@ def collect_garbage(robot: Robot) -> dict[str, object]:
     kept = [slot for slot in (slots.current, slots.previous, read_trial(layout)) if slot is not None]
     before = shutil.disk_usage(layout.state).free
     releases = {slot.release for slot in kept}
-    removed = sorted(folder.name for folder in _folders(layout.releases) if folder.name not in releases)
+    for grave in set(_folders(layout.releases)) - set(layout.installed()):
+        shutil.rmtree(grave, ignore_errors=True)
+        robot.tell(f"deleted: {grave.name} is what was left of a release when the power was cut")
+    removed = [folder.name for folder in layout.installed() if folder.name not in releases]
     for name in removed:
-        _delete(layout.release(name))
+        delete_release(layout, name)
         robot.record("deleted", f"no slot names release {name}")
     for leftover in (*_folders(layout.incoming), *_folders(layout.staging)):
         if leftover != layout.basis:
@@ -47,11 +51,17 @@ def make_basis(robot: Robot) -> None:
         (place / file.name).hardlink_to(file)
 
 
-def _delete(folder: Path) -> None:
-    """Moves it out of sight first: what a power cut leaves of it is no release."""
-    grave = folder.with_name(f".{folder.name}.deleted")
-    folder.rename(grave)
-    sync_folder(folder.parent)
+def delete_release(layout: Layout, release_id: str) -> None:
+    """Moves it out of sight first: what a power cut leaves of it is no release.
+
+    Args:
+        layout: Of the robot.
+        release_id: Of an installed release that no slot names.
+    """
+    grave = layout.deleted(release_id)
+    shutil.rmtree(grave, ignore_errors=True)  # of the same release, deleted and installed before
+    layout.release(release_id).rename(grave)
+    sync_folder(layout.releases)
     shutil.rmtree(grave, ignore_errors=True)
 
 

@@ -13,13 +13,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from pi0_edge.bundle.checksums import MANIFEST
 from pi0_edge.bundle.file_list import FileRecord, listed_files
+from pi0_edge.bundle.files import verify_file
 from pi0_edge.deploy.installer.environments import environment_path, is_complete
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.launcher.slots import Slots, read_slots, read_trial
 from pi0_edge.deploy.release import ANY_HARDWARE, MANIFEST_TARGET, SDK_FOLDER, SDK_TARGET, Release
 from pi0_edge.deploy.trust.verification import VerifiedRelease, verify_release
-from pi0_edge.errors import DeployError
+from pi0_edge.errors import BundleError, DeployError
+from pi0_edge.progress import Stage
 
 SPARE_SHARE = 0.1
 """Of the disk that stays free: a full disk stops more than flashing."""
@@ -66,7 +68,7 @@ def answer_offer(robot: Robot, manifest_sha256: str, wheels: Mapping[str, int]) 
     if slots.current is not None and slots.current.release == release.id:
         robot.tell(f"nothing to send: {release.id} is what runs")
         return Answer("committed", release, {})
-    lacking = lacking_files(robot.layout, manifest_sha256, verified, wheels)
+    lacking = lacking_files(robot, verified, wheels)
     _check_space(robot, lacking)
     return Answer("receive", release, lacking)
 
@@ -111,29 +113,39 @@ def staging_folder(layout: Layout, manifest_sha256: str) -> Path:
 def known_files(layout: Layout) -> dict[FileRecord, Path]:
     """Every file of the installed releases by what it holds: it is linked instead of sent."""
     known: dict[FileRecord, Path] = {}
-    for bundle in sorted(layout.releases.glob("*/bundle")):
-        manifest = bundle / MANIFEST
+    for folder in layout.installed():
+        manifest = folder / "bundle" / MANIFEST
         if manifest.is_file():
-            known |= {record: bundle / name for name, record in listed_files(manifest.read_bytes()).items()}
+            files = listed_files(manifest.read_bytes()).items()
+            known |= {record: path for name, record in files if _size(path := manifest.with_name(name)) == record.size}
     return known
 
 
-def lacking_files(
-    layout: Layout, manifest_sha256: str, verified: VerifiedRelease, wheels: Mapping[str, int]
-) -> dict[str, int]:
-    """Size of every file that is neither installed nor whole in staging, named relative to the staging folder."""
-    staged = staging_folder(layout, manifest_sha256)
+def lacking_files(robot: Robot, verified: VerifiedRelease, wheels: Mapping[str, int]) -> dict[str, int]:
+    """Size of every file that is neither installed nor whole in staging, named relative to the staging folder.
+
+    What was received is read: after a power cut a file can have its size, and not its content.
+    """
+    layout = robot.layout
+    staged, place = staging_folder(layout, verified.release.manifest_sha256), layout.release(verified.release.id)
     known = known_files(layout)
     files = listed_files((staged / "bundle" / MANIFEST).read_bytes())
-    wanted = {f"bundle/{name}": record.size for name, record in files.items() if record not in known}
-    others = {name: record.size for name, record in verified.targets.items()}
-    wanted |= {name: size for name, size in others.items() if name not in (MANIFEST_TARGET, SDK_TARGET)}
+    wanted = {f"bundle/{name}": record for name, record in files.items() if record not in known}
+    others = verified.targets.items()
+    wanted |= {name: record for name, record in others if name not in (MANIFEST_TARGET, SDK_TARGET)}
+    stage, lacking = Stage("comparing", len(wanted), robot.on_progress), {}
+    for name, record in wanted.items():
+        if _size(place / name) != record.size and not _is_whole(staged / name, record):
+            lacking[name] = record.size
+        stage.advance()
     lock = staged / SDK_TARGET
     if lock.is_file() and not is_complete(environment_path(layout, lock)):
         if unknown := [name for name in wheels if not _WHEEL.fullmatch(name)]:
             raise DeployError(f"the SDK folder holds {unknown[0]!r:.80}, expected wheels and {SDK_TARGET}")
-        wanted |= {f"{SDK_FOLDER}/{name}": size for name, size in wheels.items()}
-    return {name: size for name, size in wanted.items() if _size(staged / name) != size}
+        for name, size in ((f"{SDK_FOLDER}/{name}", size) for name, size in wheels.items()):
+            if size not in (_size(place / name), _size(staged / name)):
+                lacking[name] = size
+    return lacking
 
 
 def _check_fits(robot: Robot, release: Release, slots: Slots) -> None:
@@ -163,6 +175,16 @@ def _check_space(robot: Robot, lacking: Mapping[str, int]) -> None:
     if needed and needed + spare > disk.free:
         raise DeployError(f"no room: {found}; make room with `pi0-edge flash gc`, or delete other files")
     robot.tell(f"room: {found}")
+
+
+def _is_whole(path: Path, record: FileRecord) -> bool:
+    if _size(path) != record.size:
+        return False
+    try:
+        verify_file(path, record)
+    except BundleError:
+        return False
+    return True
 
 
 def _size(path: Path) -> int | None:

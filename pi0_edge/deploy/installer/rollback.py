@@ -11,7 +11,7 @@ from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.bridge import bridge_follows
 from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.services import POLICY, TRIAL_END
-from pi0_edge.deploy.launcher.slots import Slot, end_trial, read_slots, read_trial, slots_locked, write_slots
+from pi0_edge.deploy.launcher.slots import Slot, Slots, end_trial, read_slots, read_trial, slots_locked, write_slots
 
 EVENT = "rolled back"
 
@@ -33,7 +33,7 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
     with slots_locked(robot.layout):
         slots, trial = read_slots(robot.layout), read_trial(robot.layout)
         back = trial or slots.current
-        if trial is None and slots.previous is None and _was_rolled_back(robot):
+        if trial is None and slots.previous is None and _was_rolled_back(robot, slots):
             robot.tell("nothing to do: the release before runs already, and there is none before it")
             return slots.current
         robot.tell(require_held(robot.settings))
@@ -77,7 +77,13 @@ def _bring_firmware_back(robot: Robot) -> bool:
     return True
 
 
-def _was_rolled_back(robot: Robot) -> bool:
-    """Whether the last change of what runs was a rollback."""
+def _was_rolled_back(robot: Robot, slots: Slots) -> bool:
+    """Whether the last change of what runs was a rollback.
+
+    A power cut can come between the slots and their line in the journal: then a later release than the current one was
+    committed once.
+    """
+    if slots.current is not None and slots.sequence_floor > slots.current.sequence:
+        return True
     changes = [entry["event"] for entry in read_entries(robot.layout) if entry["event"] in (EVENT, "committed")]
     return bool(changes) and changes[-1] == EVENT

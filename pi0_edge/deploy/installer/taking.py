@@ -17,13 +17,17 @@ from pathlib import Path
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.file_list import listed_files
 from pi0_edge.bundle.files import verify_file, verify_files
+from pi0_edge.deploy.installer.environments import environment_path, is_complete
+from pi0_edge.deploy.installer.garbage import delete_release
 from pi0_edge.deploy.installer.offer import known_files, staging_folder
 from pi0_edge.deploy.installer.robot import Robot
-from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, SDK_FOLDER, STATEMENT
+from pi0_edge.deploy.launcher.slots import read_slots
+from pi0_edge.deploy.release import MANIFEST_TARGET, METADATA_FOLDER, SDK_FOLDER, SDK_TARGET, STATEMENT
+from pi0_edge.deploy.sdk.lock import find_wheels, read_lock
 from pi0_edge.deploy.trust.verification import VerifiedRelease
 from pi0_edge.errors import BundleError, DeployError
 from pi0_edge.progress import Stage
-from pi0_edge.synced_files import sync_folder, write_synced
+from pi0_edge.synced_files import make_folder_synced, sync_folder, write_synced
 
 _FOLDERS = ("bundle", METADATA_FOLDER, SDK_FOLDER)
 
@@ -45,12 +49,13 @@ def take_release(robot: Robot, verified: VerifiedRelease) -> Path:
     release, layout = verified.release, robot.layout
     place = layout.release(release.id)
     if place.exists():
-        _verify(place, verified, robot)
+        _verify_installed(place, verified, robot)
         robot.tell(f"verified: {release.id} is installed already, every byte as it was signed")
         return place
     incoming = layout.incoming / release.id
     staged = staging_folder(layout, release.manifest_sha256)
-    layout.incoming.mkdir(mode=0o700, exist_ok=True)
+    make_folder_synced(layout.incoming)
+    layout.incoming.chmod(0o700)
     if staged.exists():
         shutil.rmtree(incoming, ignore_errors=True)
         os.rename(staged, incoming)
@@ -67,7 +72,7 @@ def take_release(robot: Robot, verified: VerifiedRelease) -> Path:
     write_synced(incoming / STATEMENT, statement.encode())
     (incoming / STATEMENT).chmod(0o444)
     _close(incoming)
-    layout.releases.mkdir(exist_ok=True)
+    make_folder_synced(layout.releases)
     os.rename(incoming, place)
     sync_folder(layout.releases)
     sync_folder(layout.incoming)
@@ -128,6 +133,20 @@ def _link_known(robot: Robot, incoming: Path) -> int:
     return linked
 
 
+def _verify_installed(place: Path, verified: VerifiedRelease, robot: Robot) -> None:
+    """Looks at a release that is installed already; one that the disk damaged is deleted, so that it can be sent."""
+    try:
+        _verify(place, verified, robot)
+    except DeployError as error:
+        slots = read_slots(robot.layout)
+        if place.name in {slot.release for slot in (slots.current, slots.previous) if slot is not None}:
+            raise
+        delete_release(robot.layout, place.name)
+        why = f"{place.name} was installed and is damaged on the disk ({error})"
+        robot.record("deleted", why, verified.release)
+        raise DeployError(f"{why}; it was deleted: check the disk, then run the flash command again") from error
+
+
 def _verify(folder: Path, verified: VerifiedRelease, robot: Robot) -> None:
     """Reads every file back from the disk and compares it with what was signed."""
     try:
@@ -145,6 +164,9 @@ def _verify(folder: Path, verified: VerifiedRelease, robot: Robot) -> None:
             verify_file(folder / name, record)
     except BundleError as error:
         raise DeployError(f"what was received is not what was signed: {error}") from error
+    lock = folder / SDK_TARGET
+    if SDK_TARGET in others and not is_complete(environment_path(robot.layout, lock)):
+        find_wheels(read_lock(lock), folder / SDK_FOLDER, robot.on_progress)
     allowed = {*_FOLDERS, *others, STATEMENT}
     if surplus := sorted({path.name for path in folder.iterdir()} - allowed):
         raise DeployError(f"{surplus[0]} was received and is no part of the release")

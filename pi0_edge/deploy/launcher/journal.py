@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from pi0_edge.deploy.launcher.layout import Layout
+from pi0_edge.synced_files import sync_folder
 
 
 def write_entry(layout: Layout, event: str, reason: str, *, release: str = "", sequence: int | None = None) -> None:
@@ -24,10 +25,13 @@ def write_entry(layout: Layout, event: str, reason: str, *, release: str = "", s
         sequence: Of that release.
     """
     entry = {"at": round(time.time(), 3), "event": event, "release": release, "sequence": sequence, "reason": reason}
+    is_first = not layout.journal.exists()
     with layout.journal.open("ab") as file:
         file.write(_line_end(layout) + json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if is_first:
+        sync_folder(layout.journal.parent)
 
 
 def read_entries(layout: Layout, count: int | None = None) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 /var/lib/pi0-edge/
     releases/ID/        bundle/, metadata/, release.json, perhaps firmware.bin; root, never written again
+    releases/.ID.deleted/   what is left of a release that is being deleted; nothing reads it
     staging/SHA256/     what is being received; the account pi0-flash writes here and nowhere else
     staging/.basis/     hard links of the running release, read-only, for rsync's block deltas
     slots.json          the only commit point
@@ -121,6 +122,15 @@ class Layout:
     def release(self, release_id: str) -> Path:
         """Folder of an installed release."""
         return self.releases / release_id
+
+    def deleted(self, release_id: str) -> Path:
+        """Where an installed release goes first when it is deleted."""
+        return self.releases / f".{release_id}.deleted"
+
+    def installed(self) -> list[Path]:
+        """Folders of the installed releases, each of them whole; what is being deleted is none."""
+        found = sorted(self.releases.iterdir()) if self.releases.is_dir() else []
+        return [folder for folder in found if not folder.name.startswith(".")]
 
     def bundle(self, release_id: str) -> Path:
         """The bundle of an installed release."""
