@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -139,11 +140,21 @@ class RobotContainer:
         Raises:
             AssertionError: If it fails and `check` is set.
         """
-        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
-        argv = ["nsenter", "-t", str(self._init), "-a", *environment, "sh", "-c", command]
+        argv = self._entering(command)
         ran = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
         assert ran.returncode == 0 or not check, f"{command}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
         return ran
+
+    def popen(self, command: str, *, stdin: str) -> subprocess.Popen[str]:
+        """As `run`, and does not wait; its standard output is a pipe. What runs inside outlives the one who entered."""
+        with tempfile.TemporaryFile("w+") as file:
+            file.write(stdin)
+            file.seek(0)
+            return subprocess.Popen(self._entering(command), stdin=file, stdout=subprocess.PIPE, text=True)
+
+    def _entering(self, command: str) -> list[str]:
+        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
+        return ["nsenter", "-t", str(self._init), "-a", *environment, "sh", "-c", command]
 
     def path(self, inside: str) -> Path:
         """Where a file of it lies on this machine, while it runs or not; /run is there only while it runs."""
