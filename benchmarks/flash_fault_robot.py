@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "apparatu
 from bad_link import Link
 from flashed_robot import POLICY, FlashedRobot, Workstation, small_bundle
 from flashed_robot import Fault as Planted
-from robot_container import INSIDE, RobotContainer, bound_environment
+from robot_container import INSIDE, RobotContainer, bound_environment, why_no_container
 
-__all__ = ["POLICY", "Client", "FaultRobot", "Link", "Planted", "Service", "WrongError", "require"]
+__all__ = ["POLICY", "Client", "FaultRobot", "Link", "Planted", "Service", "WrongError", "require", "why_no_container"]
 
-TRIAL_S, SELF_TEST_CHUNKS = 1.0, 24
+TRIAL_S, SELF_TEST_CHUNKS = 1.0, 44
 BEFORE, CURRENT, NEXT, OTHER = 1, 2, 3, 4
 LIMIT_S = 120.0
 ASK_EVERY_S = 0.05

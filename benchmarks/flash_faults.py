@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.flash_fault_cases import CASES, TRIAL_END_S, Case
-from benchmarks.flash_fault_robot import TRIAL_S, Client, FaultRobot, WrongError
+from benchmarks.flash_fault_robot import TRIAL_S, Client, FaultRobot, WrongError, why_no_container
 from benchmarks.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -153,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--resume", action="store_true", help="keep the samples of an earlier run, take what is missing"
     )
     options = parser.parse_args(arguments)
+    if (reason := why_no_container()) is not None:
+        sys.exit(reason)
     chosen = [case for case in CASES if not options.only or case.name in options.only]
     again = set() if options.resume else {case.name for case in chosen}
     kept = [sample for sample in read_samples(SAMPLES) if sample["fault"] not in again]
