@@ -96,7 +96,7 @@ def committed(fault: Planted) -> Callable[[FaultRobot, Client | None], Outcome]:
             robot.container.run(f"systemctl restart --no-block {POLICY}")
         else:
             signal = "STOP" if fault == "hang" else "KILL"
-            robot.container.run(f"systemctl kill -s {signal} {POLICY}")
+            robot.container.run(f"systemctl kill --kill-whom=main -s {signal} {POLICY}")
         ready_at = robot.await_ready(BEFORE, begun)
         robot.require_state(BEFORE, bad=CURRENT)
         return Outcome(BEFORE, ready_at - begun)
@@ -108,7 +108,7 @@ def both_bad(robot: FaultRobot, client: Client | None) -> Outcome:
     """The release before is bad as well: nothing alternates, nothing is served."""
     committed("crash")(robot, client)
     robot.plant(BEFORE, "crash")
-    robot.container.run(f"systemctl kill -s KILL {POLICY}")
+    robot.container.run(f"systemctl kill --kill-whom=main -s KILL {POLICY}")
     robot.await_that(lambda: robot.events()[-1] == "stays down", "it stays down", LIMIT_S)
     entries = len(robot.events())
     time.sleep(STAYS_DOWN_S)

@@ -220,4 +220,4 @@ class FaultRobot(FlashedRobot):
 
     def kill_installer(self) -> None:
         """SIGKILL to the installer and all that it started."""
-        self.container.run("systemctl kill -s KILL 'pi0-edge-installer@*.service'")
+        self.container.run("systemctl kill --kill-whom=all -s KILL 'pi0-edge-installer@*.service'")

@@ -5,8 +5,10 @@
 Needs Linux and root. Real systemd, sshd, installer and policy server; only the policy is small. Every sample lets one
 fault happen, waits until the right release is served, and compares slots, trial and the list of bad releases with what
 they must be: anything else is `wrong`, and the command ends with 1. The robot answers when its policy server is ready
-in the words of systemd, which it says after a first chunk of its own. Samples are kept as they come in
-benchmarks/results/flash_faults.jsonl, so that --resume goes on; the table is benchmarks/results/flash_faults.md.
+in the words of systemd, which it says after a first chunk of its own.
+
+Samples are kept as they come in benchmarks/results/flash_faults.jsonl, so that --resume goes on; the table is
+benchmarks/results/flash_faults.md. Two runs with --resume and other faults each may go on at the same time.
 """
 
 from __future__ import annotations
@@ -156,9 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (reason := why_no_container()) is not None:
         sys.exit(reason)
     chosen = [case for case in CASES if not options.only or case.name in options.only]
-    again = set() if options.resume else {case.name for case in chosen}
-    kept = [sample for sample in read_samples(SAMPLES) if sample["fault"] not in again]
-    SAMPLES.write_text("".join(json.dumps(sample) + "\n" for sample in kept))
+    kept = read_samples(SAMPLES)
+    if not options.resume:
+        kept = [sample for sample in kept if sample["fault"] not in {case.name for case in chosen}]
+        SAMPLES.write_text("".join(json.dumps(sample) + "\n" for sample in kept))
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(Path(folder))
         try:
