@@ -30,6 +30,14 @@ ProgressCallback = Callable[[Progress], object]
 """Is called after every step; it may raise, for instance KeyboardInterrupt, to end the function."""
 
 
+ReasonCallback = Callable[[str], object]
+"""Is called with one line for each decision of a function."""
+
+
+def unheard(_: object) -> None:
+    """The callback of a caller who gave none."""
+
+
 class Stage:
     """Counts the steps of one stage and reports each of them.
 

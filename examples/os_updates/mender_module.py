@@ -15,8 +15,8 @@ On the robot: /usr/share/mender/modules/v3/pi0-edge-release. The payload is one 
 | SupportsRollback    | Yes                                                                              |
 | ArtifactRollback    | takes this release back, if it is still on trial or was committed; nothing else  |
 
-It needs the Python of the system alone. A restart before ArtifactCommit ends the trial; Mender then asks for a rollback,
-and there is nothing to roll back.
+It needs the Python of the system alone. A restart before ArtifactCommit ends the trial; Mender then asks for a
+rollback, and there is nothing to roll back.
 """
 
 from __future__ import annotations

@@ -48,6 +48,11 @@ class FirmwareNeed:
     limits_hash: int
     board: str = ""
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> FirmwareNeed:
+        """Reads what a statement says; unknown fields are left out."""
+        return cls(int(plain["protocol_version"]), int(plain["limits_hash"]), str(plain["board"]))
+
 
 @dataclass(frozen=True)
 class Release:
@@ -95,7 +100,7 @@ class Release:
                 robot=str(plain["robot"]),
                 hardware=tuple(map(str, plain["hardware"])),
                 sdk=str(plain["sdk"]),
-                firmware=None if firmware is None else FirmwareNeed(**firmware),
+                firmware=None if firmware is None else FirmwareNeed.from_dict(firmware),
                 signed_at=float(plain["signed_at"]),
             )
         except (KeyError, TypeError, ValueError) as error:

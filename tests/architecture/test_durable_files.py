@@ -18,7 +18,6 @@ NOT_FOR_LATER = {
     "pi0_edge/demo/run.py": "figures of a demonstration",
     "pi0_edge/demo/run_record.py": "figures of a demonstration",
     "pi0_edge/doctor/programs.py": "a program that is compiled to see whether it can be",
-    "pi0_edge/doctor.py": "a program that is compiled to see whether it can be",
     "pi0_edge/deploy/fleet/inventory.py": "a file for ssh during one roll-out",
     "pi0_edge/deploy/fleet/plan.py": "files of one roll-out, gone with it; robots know what they run",
     "pi0_edge/deploy/installer/firmware_slot.py": "a count in /run, which a reboot forgets",
@@ -31,6 +30,8 @@ NOT_FOR_LATER = {
 WHOLE = {
     "pi0_edge/synced_files.py": "it is the one way",
     "pi0_edge/bundle/writing.py": "a whole folder takes its place at once; its files are in no place before",
+    "pi0_edge/deploy/installer/garbage.py": "it moves what is deleted out of sight; nothing is written",
+    "pi0_edge/deploy/installer/taking.py": "a whole folder takes its place at once",
     "pi0_edge/deploy/trust/publishing.py": "a whole folder takes its place at once",
     "pi0_edge/deploy/trust/rotation.py": "it renames keys that are on the disk, and does what was interrupted again",
     "pi0_edge/deploy/trust/trust_folder.py": "a whole folder takes its place at once",

@@ -82,7 +82,7 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it():
 
 
 def test_a_mistake_of_our_own_is_not_taken_for_a_missing_package(monkeypatch):
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise ModuleNotFoundError("No module named 'pi0_edge.nothing'", name="pi0_edge.nothing")
 
     monkeypatch.setattr("pi0_edge.doctor.examine", broken)

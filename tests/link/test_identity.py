@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -64,12 +65,12 @@ def test_the_board_of_another_robot_is_named(so101_image: Path) -> None:
 
 
 def test_the_board_that_a_killed_bridge_left_armed_has_stopped(board: EmulatedBoard, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    argv = [sys.executable, "-m", "firmware_bridge", "--port", board.port, "--listen", address]
+    argv = [sys.executable, "-m", "firmware_bridge", "--port", board.port, "--listen", "127.0.0.1:0"]
     with (tmp_path / "log").open("wb") as log:
         bridge = subprocess.Popen(argv, stderr=log)
+    listens = re.compile(r"listening on ([\d.:]+)")
+    assert wait_until(lambda: listens.search((tmp_path / "log").read_text()) is not None, 60.0)
+    address = listens.findall((tmp_path / "log").read_text())[0]
     with BridgeClient(address, "test") as client:
         client.wait_ready(20.0)
         client.arm(ALOHA.names)

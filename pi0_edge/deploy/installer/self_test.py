@@ -17,7 +17,9 @@ from pi0_edge.errors import DeployError
 
 SERVICE_USER = "pi0-edge"
 LIMIT_S = 1800.0
-"""Longer than a full-size policy takes to load and to answer on the slowest board."""
+"""Longer than a full-size policy takes to load and to answer on the slowest board, in seconds."""
+TRIAL_LIMIT_S = 540.0
+"""The same of a server that is ready, in seconds: shorter than the timer that ends a trial without an installer."""
 
 
 def run_self_test(
@@ -45,7 +47,7 @@ def run_self_test(
         arguments.append("--accept-failed-gate")
     if budget_ms is not None:
         arguments += ["--budget-ms", str(budget_ms), "--chunks", str(settings.self_test_chunks)]
-    found = run_in_environment(environment, arguments, limit_s=LIMIT_S)
+    found = run_in_environment(environment, arguments, limit_s=LIMIT_S if server is None else TRIAL_LIMIT_S)
     if "passed" not in found:
         raise DeployError(f"the self-test did not run: {found.get('error', found)}")
     reasons = [str(reason) for reason in found.get("reasons", ())]

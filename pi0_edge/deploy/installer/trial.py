@@ -69,6 +69,7 @@ def try_release(
             budget_ms=budget_ms,
             server=robot.settings.policy_listen,
         )
+        robot.services.restart(TRIAL_END)
         _watch(robot, slot, begun.restarts)
     except DeployError as error:
         reason = _why_ended(robot, slot) or str(error)
@@ -142,7 +143,7 @@ def _await_ready(robot: Robot, slot: Slot) -> None:
     """Waits for READY; the unit's own time limit ends a service that never is."""
     stage = Stage("starting", None, robot.on_progress)
     while (state := robot.services.state(POLICY)).active != "active":
-        if _why_ended(robot, slot) is not None or state.active in ("failed", "inactive"):
+        if _why_ended(robot, slot) is not None or (state.active in ("failed", "inactive") and not state.waits):
             raise DeployError(f"the policy server did not become ready: {state.reason}")
         stage.advance()
         time.sleep(_POLL_S)

@@ -27,12 +27,14 @@ class ServiceState:
         result: Why it ended: `success`, `exit-code`, `watchdog`, `start-limit-hit` …
         exit_code: Of its main process; 0 where it has not ended.
         restarts: How often systemd started it again by itself.
+        waits: Whether a start or stop that was asked for has not been done yet.
     """
 
     active: str
     result: str
     exit_code: int
     restarts: int
+    waits: bool = False
 
     @property
     def reason(self) -> str:
@@ -93,7 +95,7 @@ class Systemd:
 
     def state(self, unit: str) -> ServiceState:
         """As `Services`."""
-        names = ("ActiveState", "Result", "ExecMainStatus", "NRestarts")
+        names = ("ActiveState", "Result", "ExecMainStatus", "NRestarts", "Job")
         lines = _systemctl("show", unit, f"--property={','.join(names)}").splitlines()
         found = dict(line.split("=", 1) for line in lines if "=" in line)
         return ServiceState(
@@ -101,6 +103,7 @@ class Systemd:
             result=found.get("Result", "unknown"),
             exit_code=int(found.get("ExecMainStatus") or 0),
             restarts=int(found.get("NRestarts") or 0),
+            waits=found.get("Job", "0") not in ("", "0"),
         )
 
 

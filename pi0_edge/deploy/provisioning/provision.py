@@ -21,7 +21,7 @@ from pi0_edge.deploy.transfer.host_keys import require_known_host
 from pi0_edge.deploy.transfer.rsync import TransferMeter, megabytes, send_files
 from pi0_edge.deploy.transfer.ssh import Connection, LinkLostError, last_line, quoted
 from pi0_edge.errors import DeployError, TrustError
-from pi0_edge.progress import ProgressCallback
+from pi0_edge.progress import ProgressCallback, ReasonCallback, unheard
 
 SDK_WAITING = "/opt/pi0-edge/waiting"
 POLICY_WATCHDOG = "/etc/systemd/system/pi0-edge-policy.service.d/watchdog.conf"
@@ -75,8 +75,8 @@ def provision(
     *,
     ssh_config: Path | None = None,
     accept_new_host: str | None = None,
-    on_reason: Callable[[str], object] = lambda reason: None,
-    on_progress: ProgressCallback = lambda progress: None,
+    on_reason: ReasonCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Provisioned:
     """Provisions a robot, or brings one up to date.
 
@@ -93,6 +93,7 @@ def provision(
         TrustError: If the robot believes another root.
         DeployError: If something is missing on it, or a setting is.
     """
+    on_reason, on_progress = on_reason or unheard, on_progress or unheard
     added = require_known_host(host, ssh_config=ssh_config, accepted=accept_new_host)
     if added is not None:
         on_reason(f"host: {added}")

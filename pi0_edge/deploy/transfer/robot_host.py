@@ -20,7 +20,7 @@ from pi0_edge.deploy.transfer.host_keys import require_known_host
 from pi0_edge.deploy.transfer.release_files import find_release
 from pi0_edge.deploy.transfer.sessions import Session, session_here, session_over
 from pi0_edge.deploy.transfer.ssh import FLASH_USER, Connection, HostKeyError
-from pi0_edge.progress import ProgressCallback
+from pi0_edge.progress import ProgressCallback, ReasonCallback, unheard
 
 DEADLINE_S = 3600.0
 HERE_S = 60.0
@@ -40,8 +40,8 @@ class RobotHost:
         *,
         ssh_config: Path | None = None,
         key: Path | None = None,
-        on_reason: Callable[[str], object] = lambda reason: None,
-        on_progress: ProgressCallback = lambda progress: None,
+        on_reason: ReasonCallback | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> None:
         """Says where it is; nothing is connected yet.
 
@@ -54,7 +54,7 @@ class RobotHost:
         """
         self.host = host
         self._ssh_config, self._key = ssh_config, key
-        self._on_reason, self._on_progress = on_reason, on_progress
+        self._on_reason, self._on_progress = on_reason or unheard, on_progress or unheard
 
     def flash(
         self,
@@ -153,8 +153,8 @@ def flash_from(
     commit: bool = True,
     budget_ms: float | None = None,
     layout: Layout | None = None,
-    on_reason: Callable[[str], object] = lambda reason: None,
-    on_progress: ProgressCallback = lambda progress: None,
+    on_reason: ReasonCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> FlashResult:
     """Flashes the robot that this runs on, from a USB stick: the same session and the same checks.
 
@@ -170,7 +170,8 @@ def flash_from(
         BundleError: If it is no whole bundle.
         DeployError: If this is no robot, or it refuses the release or took it back.
     """
-    here, tell = layout if layout is not None else Layout(), _once(on_reason)
+    here, tell = layout if layout is not None else Layout(), _once(on_reason or unheard)
+    on_progress = on_progress or unheard
     return Flash(
         find_release(one_bundle_in(folder)),
         lambda: session_here(here, tell, on_progress),

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from firmware_needs import firmware_need
 from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge.firmware.joint_table import load_joint_table
-from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import ArmState, check_held
 from pi0_edge.deploy.installer.firmware import firmware_is_needed
 from pi0_edge.deploy.installer.firmware_command import firmware_command, run_firmware_command

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from bridge_unit import BridgeUnit
+from firmware_needs import firmware_need
 from flashable_board import FlashableBoard, flashable_board
 from source_tree import ROOT
 
-from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm
 from pi0_edge.deploy.installer.firmware import await_bridge, firmware_is_needed
 from pi0_edge.deploy.installer.firmware_slot import follow_slot

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bridge_unit import BridgeUnit
+from firmware_needs import firmware_need
 from flashable_board import FlashableBoard, flashable_board
 from motion_audit import ALOHA, wait_until
 from other_firmware import image_of_other_messages
@@ -20,7 +21,6 @@ from other_firmware import image_of_other_messages
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient
 from pi0_edge.certificates import issue_client, issue_server, make_authority
-from pi0_edge.deploy.firmware_need import firmware_need
 from pi0_edge.deploy.installer.arm import read_arm, require_held
 from pi0_edge.deploy.installer.firmware import (
     NO_FIRMWARE,

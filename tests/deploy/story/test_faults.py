@@ -180,8 +180,8 @@ def test_a_full_disk_refuses_before_anything_is_sent(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
     bundle = workstation.release()
-    robot.container.run("mkdir -p /tmp/moved && cp -a /var/lib/pi0-edge/. /tmp/moved")
-    robot.container.run("mount -t tmpfs -o size=2m tmpfs /var/lib/pi0-edge && cp -a /tmp/moved/. /var/lib/pi0-edge")
+    robot.container.run("mkdir -p /srv/moved && cp -a /var/lib/pi0-edge/. /srv/moved")
+    robot.container.run("mount -t tmpfs -o size=2m tmpfs /var/lib/pi0-edge && cp -a /srv/moved/. /var/lib/pi0-edge")
     robot.container.run("head -c 1500000 /dev/zero > /var/lib/pi0-edge/filler || true")
     try:
         with pytest.raises(DeployError, match="no room"):
