@@ -149,14 +149,14 @@ class FlashedRobot:
         """Waits until this release is served; returns the seconds that took."""
         return self.await_that(lambda: self.served() == sequence, f"serves release {sequence}", limit_s)
 
-    def await_that(self, holds: Callable[[], bool], what: str, limit_s: float = 120.0) -> float:
-        """Waits until a condition holds; returns the seconds that took."""
+    def await_that(self, holds: Callable[[], bool], what: str, limit_s: float = 120.0, every_s: float = 0.05) -> float:
+        """Waits until a condition holds, and looks again after `every_s`; returns the seconds that took."""
         begun = time.monotonic()
         while not holds():
             if time.monotonic() - begun > limit_s:
                 log = self.container.run("journalctl -n 40 --no-pager -o cat", check=False).stdout
                 raise AssertionError(f"not within {limit_s:.0f} s: {what}\n{log}")
-            time.sleep(0.05)
+            time.sleep(every_s)
         return time.monotonic() - begun
 
 
