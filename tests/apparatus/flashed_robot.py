@@ -31,17 +31,19 @@ POLICY = "pi0-edge-policy.service"
 BUDGET_MS = 2000.0
 WATCHDOG_S = 2.0
 
+_FAULT_TIMES = "/var/cache/pi0-edge/fault-times"
 _FAULTY_PYTHON = """#!/bin/sh
 # The interpreter of the SDK environment, with the fault that /etc/pi0-fault plants in the service of one release.
 fault=$(cat /etc/pi0-fault 2>/dev/null)
-once_it_serves() { until grep -q ':C383 .* 0A ' /proc/net/tcp; do sleep 0.1; done; sleep 0.3; } # listens on port 50051
+begins() { cut -d' ' -f1 /proc/uptime >>/var/cache/pi0-edge/fault-times; }
+once_it_serves() { until cat /proc/net/tcp* | grep -q ':C383 .* 0A '; do sleep 0.1; done; sleep 0.3; } # port 50051
 case "$*" in
 *" serve "*"/releases/${fault%% *}-"*)
     case "${fault#* }" in
-    crash) exit 1 ;;
-    "crash later") (once_it_serves; kill -KILL $$) & ;;
-    hang) (once_it_serves; kill -STOP $$) & ;;
-    late) exec ENVIRONMENT/bin/good-python "$@" --budget-ms 0.001 ;;
+    crash) begins; exit 1 ;;
+    "crash later") (once_it_serves; begins; kill -KILL $$) & ;;
+    hang) (once_it_serves; begins; kill -STOP $$) & ;;
+    late) begins; exec ENVIRONMENT/bin/good-python "$@" --budget-ms 0.001 ;;
     esac ;;
 esac
 exec ENVIRONMENT/bin/good-python "$@"
@@ -65,11 +67,11 @@ class Workstation:
         self._bundle = small_bundle(folder / "made")
         self.sequence = 0
 
-    def release(self, name: str | None = None, **options: Any) -> Path:
-        """The bundle signed with the next sequence; the same bytes, so that hardly anything has to be sent."""
+    def release(self, name: str | None = None, made: Path | None = None, **options: Any) -> Path:
+        """A bundle signed with the next sequence; by default the same bytes, so that hardly anything has to be sent."""
         self.sequence += 1
         bundle = self._folder / (name or f"release-{self.sequence}")
-        shutil.copytree(self._bundle, bundle)
+        shutil.copytree(made or self._bundle, bundle)
         sign_release(bundle, self.sequence, trust=self.trust, options=StatementOptions(**options))
         return bundle
 
@@ -126,8 +128,13 @@ class FlashedRobot:
         return [entry["event"] for entry in read_entries(Layout(self.container.path("/")))]
 
     def plant(self, sequence: int, fault: Fault) -> None:
-        """From its next start on, the service of this release has a fault."""
+        """From its next start on, the service of this release has a fault; see `fault_began`."""
+        self.container.path(_FAULT_TIMES).unlink(missing_ok=True)
         self.container.path("/etc/pi0-fault").write_text(f"{sequence} {fault}\n")
+
+    def fault_began(self) -> float:
+        """When the planted fault happened first, in seconds since this machine was started."""
+        return float(self.container.path(_FAULT_TIMES).read_text().split()[0])
 
     def served(self) -> int:
         """Sequence of the release whose policy server is ready at this moment; 0 where none is."""
@@ -142,23 +149,23 @@ class FlashedRobot:
         """Waits until this release is served; returns the seconds that took."""
         return self.await_that(lambda: self.served() == sequence, f"serves release {sequence}", limit_s)
 
-    def await_that(self, holds: Callable[[], bool], what: str, limit_s: float = 120.0) -> float:
-        """Waits until a condition holds; returns the seconds that took."""
+    def await_that(self, holds: Callable[[], bool], what: str, limit_s: float = 120.0, every_s: float = 0.05) -> float:
+        """Waits until a condition holds, and looks again after `every_s`; returns the seconds that took."""
         begun = time.monotonic()
         while not holds():
             if time.monotonic() - begun > limit_s:
                 log = self.container.run("journalctl -n 40 --no-pager -o cat", check=False).stdout
                 raise AssertionError(f"not within {limit_s:.0f} s: {what}\n{log}")
-            time.sleep(0.05)
+            time.sleep(every_s)
         return time.monotonic() - begun
 
 
-def small_bundle(folder: Path) -> Path:
-    """A bundle with a passed gate and a self-test, as `quantize` makes it."""
+def small_bundle(folder: Path, seed: int = 0) -> Path:
+    """A bundle with a passed gate and a self-test, as `quantize` makes it; each seed has other weights."""
     from pi0_edge.ptq.pipeline import quantize
     from pi0_edge.ptq.verdict import Thresholds
 
-    checkpoint = write_checkpoint(folder / "checkpoint")
+    checkpoint = write_checkpoint(folder / "checkpoint", seed=seed)
     frames = write_npz(folder / "robot.npz", 40, prompt="Transfer cube")
     thresholds = Thresholds(executed=4)
     made = quantize(checkpoint, "int8-w8a8", frames, thresholds=thresholds, calibration_frames=16, held_out=10)

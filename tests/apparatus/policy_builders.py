@@ -27,9 +27,11 @@ PROMPT = "Transfer cube"
 DIMS = 14
 
 
-def write_checkpoint(folder: Path, robot: str = "aloha_sim", stats: dict[str, Any] | None = None) -> Path:
-    """A checkpoint folder with weights, statistics (`mean` and `std`), tokenizer and robot."""
-    torch.manual_seed(0)
+def write_checkpoint(
+    folder: Path, robot: str = "aloha_sim", stats: dict[str, Any] | None = None, seed: int = 0
+) -> Path:
+    """A checkpoint folder with weights (of this seed), statistics (`mean` and `std`), tokenizer and robot."""
+    torch.manual_seed(seed)
     folder.mkdir(parents=True)
     write_prompt_tokenizer([PROMPT], CONFIG.vocab_size, folder / "tokenizer.json")
     stats = stats or {"mean": np.linspace(-0.5, 0.5, DIMS), "std": np.linspace(0.1, 0.5, DIMS)}

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -100,7 +101,11 @@ class RobotContainer:
         argv += ["--console=pipe", *(f"--bind-ro={bind}" for bind in self._binds)]
         with (self._folder / "console").open("ab") as console:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+                _in_own_groups(self.name, argv),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
             )
         (self._folder / "nspawn").write_text(str(self._process.pid))
         nspawn = self._process.pid
@@ -139,11 +144,21 @@ class RobotContainer:
         Raises:
             AssertionError: If it fails and `check` is set.
         """
-        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
-        argv = ["nsenter", "-t", str(self._init), "-a", *environment, "sh", "-c", command]
+        argv = self._entering(command)
         ran = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
         assert ran.returncode == 0 or not check, f"{command}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
         return ran
+
+    def popen(self, command: str, *, stdin: str) -> subprocess.Popen[str]:
+        """As `run`, and does not wait; its standard output is a pipe. What runs inside outlives the one who entered."""
+        with tempfile.TemporaryFile("w+") as file:
+            file.write(stdin)
+            file.seek(0)
+            return subprocess.Popen(self._entering(command), stdin=file, stdout=subprocess.PIPE, text=True)
+
+    def _entering(self, command: str) -> list[str]:
+        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
+        return ["nsenter", "-t", str(self._init), "-a", *environment, "sh", "-c", command]
 
     def path(self, inside: str) -> Path:
         """Where a file of it lies on this machine, while it runs or not; /run is there only while it runs."""
@@ -289,6 +304,28 @@ def drop_left_over() -> None:
         _remove(folder)
 
 
+def _own_groups(name: str) -> list[Path]:
+    """Control groups of systemd for one container: in one of all, their units count each other's processes."""
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, inside = line.split(":", 2)
+        tops = {"": ("unified", "."), "name=systemd": ("systemd",)}.get(controllers, ())
+        folders = [Path("/sys/fs/cgroup") / top / inside.strip("/") for top in tops]
+        found += [folder / name for folder in folders if (folder / "cgroup.procs").exists()][:1]
+    return found
+
+
+def _in_own_groups(name: str, argv: Sequence[str]) -> list[str]:
+    """A command that runs in them, as far as this machine lets us make any."""
+    made = []
+    for group in _own_groups(name):
+        with contextlib.suppress(OSError):
+            group.mkdir(exist_ok=True)
+            made.append(shlex.quote(str(group / "cgroup.procs")))
+    enter = "".join(f"echo $$ > {procs}; " for procs in made)
+    return ["sh", "-c", f'{enter}exec "$@"', "sh", *argv]
+
+
 def _identity(process: int) -> str:
     """Of a process: its number and when it began, since numbers are used again; empty where it is gone."""
     try:
@@ -317,6 +354,10 @@ def _remove(folder: Path) -> None:
             break
         time.sleep(0.05)
     assert not root.is_mount(), f"{root} is still in use"
+    for group in _own_groups(folder.name):
+        for inner, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(inner)
     shutil.rmtree(folder, ignore_errors=True)
 
 
