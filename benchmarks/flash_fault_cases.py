@@ -34,7 +34,7 @@ from pi0_edge.errors import DeployError
 TRIAL_END_S = 8
 """Of the timer that ends a trial whose installer is gone; 600 s on a robot."""
 STAYS_DOWN_S = 2.0
-_IN_THE_WEIGHTS = 60_000, 180_000  # of the 195,000 bytes and more that go to the robot
+_IN_THE_WEIGHTS = 100_000, 180_000  # of the 195,000 bytes and more that go to the robot
 
 
 @dataclass(frozen=True)

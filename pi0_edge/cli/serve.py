@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -111,6 +113,7 @@ def serve(
     def ready(address: str) -> None:
         out.print(f"policy ready on {address}")
 
+    atexit.register(gc.freeze)  # else all of torch is searched for garbage once more while the next release waits
     served = serve_policy(
         policy,
         listen,

@@ -36,7 +36,7 @@ _FAULTY_PYTHON = """#!/bin/sh
 # The interpreter of the SDK environment, with the fault that /etc/pi0-fault plants in the service of one release.
 fault=$(cat /etc/pi0-fault 2>/dev/null)
 begins() { cut -d' ' -f1 /proc/uptime >>/var/cache/pi0-edge/fault-times; }
-once_it_serves() { until cat /proc/net/tcp* | grep -q ':C383 .* 0A '; do sleep 0.1; done; sleep 0.3; } # port 50051
+once_it_serves() { until cat /proc/net/tcp* | grep -q ':C383 .* 0A '; do sleep 0.25; done; sleep 0.3; } # port 50051
 case "$*" in
 *" serve "*"/releases/${fault%% *}-"*)
     case "${fault#* }" in
