@@ -16,6 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pi0_edge.cli.fleet import (
+    DEFAULT_STAGES,
+    AtOnceOption,
+    LimitOption,
+    ReportOption,
+    SoakMinutesOption,
+    StagesOption,
+    fleet_status,
+    roll_out_release,
+)
 from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 
@@ -40,8 +50,11 @@ class HostOrVerb(TyperGroup):
             return rest
         if given.get("host") in self.commands:
             ctx.fail(f"{given['host']!r} is a command and no host here; write it first, or give the robot another name")
+        if given.get("inventory") is not None:  # one word is left for HOST and BUNDLE: the bundle
+            host, bundle = given.get("host"), given.get("bundle")
+            given["host"], given["bundle"] = bundle and str(bundle), host and Path(host)
         if given.get("from_folder") is None and given.get("bundle") is None:
-            ctx.fail("HOST and BUNDLE are needed, or --from on the robot itself")
+            ctx.fail("HOST and BUNDLE are needed, or BUNDLE and --inventory, or --from on the robot itself")
         return rest
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -53,6 +66,7 @@ class HostOrVerb(TyperGroup):
 
 
 flash = typer.Typer(cls=HostOrVerb, no_args_is_help=True)
+flash.command("fleet-status")(fleet_status)
 
 HostArgument = Annotated[str, typer.Argument(help="The robot: a name of ssh's configuration or an address.")]
 SshConfigOption = Annotated[
@@ -91,11 +105,21 @@ def send(
     accept_new_host: Annotated[
         str | None, typer.Option(metavar="FINGERPRINT", help="Key of a robot that is not known here, compared on it.")
     ] = None,
+    inventory: Annotated[
+        Path | None, typer.Option(help="All robots of an inventory of ansible, in stages; without HOST.")
+    ] = None,
+    limit: LimitOption = "",
+    stages: StagesOption = DEFAULT_STAGES,
+    soak_minutes: SoakMinutesOption = 0.0,
+    at_once: AtOnceOption = 8,
+    report: ReportOption = None,
     ssh_config: SshConfigOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send a release to a robot, which tests it, tries it, and commits it or takes it back by itself.
+
+    With --inventory to many: one, then a tenth of them, then the rest, until one refuses it or takes it back.
 
     Interrupted, it goes on where it stopped when it is run again; the robot runs what it ran before. Exit code 1 where
     the robot refuses the release, takes it back, or is not reached.
@@ -111,6 +135,25 @@ def send(
                 folder, commit=not no_commit, budget_ms=budget_ms, on_reason=out.print, on_progress=show
             )
         _tell(out, result)
+        return
+    if inventory is not None and bundle is not None:
+        if no_commit or accept_new_host is not None or host is not None:
+            raise typer.BadParameter(
+                "--inventory goes with BUNDLE, and not with HOST, --no-commit or --accept-new-host"
+            )
+        roll_out_release(
+            *(Output(as_json), inventory, bundle),
+            limit=limit,
+            stages=stages,
+            soak_minutes=soak_minutes,
+            at_once=at_once,
+            budget_ms=budget_ms,
+            deadline_s=deadline,
+            bwlimit_kbps=bwlimit,
+            ssh_config=ssh_config,
+            key=key,
+            report_file=report,
+        )
         return
     if host is None or bundle is None:
         return  # a command follows

@@ -17,6 +17,7 @@ class LatencyBudget:
     """The time that a chunk may take. One thread adds.
 
     Attributes:
+        budget_ms: Longest time of a chunk, in milliseconds.
         misses: Chunks that took longer.
         exceeded: Why it is exceeded, in words; empty as long as it is not.
     """
@@ -30,7 +31,7 @@ class LatencyBudget:
         """
         self.misses = 0
         self.exceeded = ""
-        self._budget_ms = budget_ms
+        self.budget_ms = budget_ms
         self._on_exceeded = on_exceeded
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
@@ -44,12 +45,12 @@ class LatencyBudget:
             Whether it was late.
         """
         self._recent.append(chunk_ms)
-        is_late = chunk_ms > self._budget_ms
+        is_late = chunk_ms > self.budget_ms
         self.misses += is_late
-        late = sum(taken > self._budget_ms for taken in self._recent)
+        late = sum(taken > self.budget_ms for taken in self._recent)
         if late >= MOST_LATE and not self.exceeded:
             self.exceeded = (
-                f"{late} of the last {len(self._recent)} chunks took longer than the budget of {self._budget_ms:g} ms, "
+                f"{late} of the last {len(self._recent)} chunks took longer than the budget of {self.budget_ms:g} ms, "
                 f"the slowest {max(self._recent):.1f} ms"
             )
             self._on_exceeded()

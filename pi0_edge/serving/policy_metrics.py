@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -26,13 +26,20 @@ logger = logging.getLogger(__name__)
 class PolicyMetrics:
     """What a policy server counts, besides its calls."""
 
-    def __init__(self, policy: Policy, registry: CollectorRegistry, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        registry: CollectorRegistry,
+        board: Board | None = None,
+        budget_ms: float | None = None,
+    ) -> None:
         """Begins counting.
 
         Args:
             policy: Whose figures they are.
             registry: Takes them.
             board: Whose temperatures they are; this computer's where None.
+            budget_ms: Longest time that a chunk may take; None offers no figure of it.
         """
         self._unfit = Counter(
             "pi0_edge_unfit_states",
@@ -49,7 +56,12 @@ class PolicyMetrics:
         self._misses = Counter(
             "pi0_edge_deadline_misses", "Chunks that took longer than the budget.", registry=registry
         )
-        Info("pi0_edge_release", "The release that is served.", registry=registry).info(release_labels(policy))
+        labels = release_labels(policy)
+        Info("pi0_edge_release", "The release that is served.", registry=registry).info(labels)
+        if labels["sequence"]:  # a number besides the label: only numbers can be compared with those of yesterday
+            Gauge("pi0_edge_release_sequence", "Its sequence.", registry=registry).set(int(labels["sequence"]))
+        if budget_ms is not None:
+            Gauge("pi0_edge_budget_seconds", "Longest time of a chunk.", registry=registry).set(budget_ms / 1e3)
         registry.register(_Temperatures(board or Board()))
 
     def on_unfit_state(self, joint: str) -> None:

@@ -61,7 +61,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self._queue = InferenceQueue(on_alive=on_alive)
         self._peer = ""
         self._budget = budget
-        self._metrics = PolicyMetrics(policy, registry or CollectorRegistry())
+        budget_ms = None if budget is None else budget.budget_ms
+        self._metrics = PolicyMetrics(policy, registry or CollectorRegistry(), budget_ms=budget_ms)
 
     def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
         """Answers one observation with one chunk."""

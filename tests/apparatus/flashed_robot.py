@@ -34,12 +34,13 @@ WATCHDOG_S = 2.0
 _FAULTY_PYTHON = """#!/bin/sh
 # The interpreter of the SDK environment, with the fault that /etc/pi0-fault plants in the service of one release.
 fault=$(cat /etc/pi0-fault 2>/dev/null)
+once_it_serves() { until grep -q ':C383 .* 0A ' /proc/net/tcp; do sleep 0.1; done; sleep 0.3; } # listens on port 50051
 case "$*" in
 *" serve "*"/releases/${fault%% *}-"*)
     case "${fault#* }" in
     crash) exit 1 ;;
-    "crash later") (sleep 1.5; kill -KILL $$) & ;;
-    hang) (sleep 1.5; kill -STOP $$) & ;;
+    "crash later") (once_it_serves; kill -KILL $$) & ;;
+    hang) (once_it_serves; kill -STOP $$) & ;;
     late) exec ENVIRONMENT/bin/good-python "$@" --budget-ms 0.001 ;;
     esac ;;
 esac

@@ -50,8 +50,11 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
     if verb == "history":
         return {"result": {"entries": [{"event": "booted"}][: request["count"]]}}
     if verb in ("commit", "rollback", "gc"):
-        return {"result": {"verb": verb, "reason": request.get("reason")}}
+        about = {"removed": ["1-abc"], "bytes": 7} if verb == "gc" else {"release": "1-abc"}
+        return {"result": {**about, "verb": verb, "reason": request.get("reason")}}
     staged = STAGING / request["manifest_sha256"]
+    if not (staged / "metadata" / "timestamp.json").exists():
+        return {"error": "it is not signed"}
     lacking = whats_lacking(staged, request["manifest_sha256"])
     answer({"reason": f"space: {sum(lacking.values())} bytes needed"})
     if verb == "offer":
@@ -67,7 +70,6 @@ def respond(request: dict[str, Any]) -> dict[str, Any]:
 def whats_lacking(staged: Path, manifest_sha256: str) -> dict[str, int]:
     manifest = (staged / "bundle" / "manifest.json").read_bytes()
     assert hashlib.sha256(manifest).hexdigest() == manifest_sha256
-    assert (staged / "metadata" / "timestamp.json").exists()
     lacking = {}
     for name, record in json.loads(manifest)["files"].items():
         file = staged / "bundle" / name

@@ -69,11 +69,12 @@ class RobotServices:
         self.drop_in(POLICY, f"[Service]\nWatchdogSec={watchdog_s:g}\n", "watchdog")
         robot.run("systemctl daemon-reload && systemctl start pi0-edge-installer.socket")
 
-    def write_settings(self, budget_ms: float | None = None) -> None:
+    def write_settings(self, budget_ms: float | None = None, bridge_arguments: tuple[str, ...] = ()) -> None:
         """The robot's own."""
         settings = RobotSettings(
             *("robot-1", "aloha_sim", "test", self.environment("good")),
             budget_ms=budget_ms,
+            bridge_arguments=bridge_arguments,
             serve=("--threads", "1"),
         )
         self.layout.settings.write_bytes(settings.to_bytes())
@@ -153,11 +154,11 @@ class RobotServices:
         argv = ["nsenter", "-t", process_1, "-a", "sh", "-c", f"exec {self._client()} 0"]
         return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def wait_until(self, what: str, seconds: float, condition: Callable[[], bool]) -> float:
+    def wait_until(self, what: str, seconds: float, condition: Callable[[], bool], unit: str = POLICY) -> float:
         """How long it took."""
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < seconds, f"{what}: {self.state()}\n{self.journal()[-3000:]}"
+            assert time.monotonic() - began < seconds, f"{what}: {self.state(unit)}\n{self.journal(unit)[-3000:]}"
             time.sleep(0.1)
         return time.monotonic() - began
 

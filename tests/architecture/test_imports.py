@@ -82,7 +82,7 @@ ALLOWED = {
         "pi0_edge.training_profile",
         "firmware_bridge",
     ],
-    "pi0_edge.deploy": ["pi0_edge.bundle", "pi0_edge.protos", "firmware_bridge"],
+    "pi0_edge.deploy": ["pi0_edge.board", "pi0_edge.bundle", "pi0_edge.protos", "firmware_bridge"],
     "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,

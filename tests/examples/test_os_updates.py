@@ -159,7 +159,7 @@ def test_a_deployment_of_mender_flashes_on_trial_and_commits(mender: Mender, ins
     steps = mender.deploy(restart_before_commit=lambda: setattr(installer, "trial", NEW))
     assert steps == ["Download", "ArtifactInstall", "ArtifactCommit", "Cleanup"]
     (call,) = (tmp_path / "calls").read_text().splitlines()
-    assert call == f"-m pi0_edge.cli flash --from {mender.tree}/tmp/release --no-commit --json"
+    assert call == f"-m pi0_edge.cli flash --from {mender.tree / 'tmp' / 'release'} --no-commit --json"
     assert (installer.asked, installer.current) == (["commit"], NEW)
     assert mender.state("ArtifactCommit") == 0  # once more after a power cut
     assert installer.asked == ["commit"]

@@ -14,9 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
+from notify_socket import NotifySocket
 from run_system import RunSystem
 
 from firmware_bridge.client import BridgeClient
@@ -39,12 +41,14 @@ ANSI = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]")
 class Command:
     """`pi0-edge run` in a process of its own, behind a pipe or a terminal."""
 
-    def __init__(self, system: RunSystem, *options: str, terminal: bool = False) -> None:
+    def __init__(
+        self, system: RunSystem, *options: str, terminal: bool = False, environment: Mapping[str, str] = os.environ
+    ) -> None:
         argv = [sys.executable, "-m", "pi0_edge.cli", "run", "aloha_sim", "--policy", system.policy.address]
         argv += ["--cameras", str(system.cameras), "--bridge", system.bridge.address]
         argv += ["--training-profile", str(PROFILE), *options]
         self.said = ""
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "45"}
+        environment = {**environment, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "45"}
         if terminal:
             self._reading, child = pty.openpty()
             self.process = subprocess.Popen(argv, stdin=child, stdout=child, stderr=child, env=environment)
@@ -121,6 +125,22 @@ def test_a_signal_disarms_and_ends_with_zero(system: RunSystem, number: signal.S
     assert result["outcome"] == "DONE" and result["reason"] in ("Ctrl-C", "SIGTERM")
     assert status(system) == (State.DISARMED, Fault(0), "")
     assert "Traceback" not in command.said
+
+
+def test_a_run_tells_systemd_that_it_is_ready_with_its_first_tick_and_alive_with_each(
+    system: RunSystem, tmp_path: Path
+):
+    systemd = NotifySocket(tmp_path / "notify")
+    with Command(system, "--no-dashboard", environment=systemd.environment(watchdog_s=0.6)) as command:
+        lines = systemd.wait_for("READY=1", 60, lambda: command.process.poll() is None)
+        assert "STATUS=pre-flight" in lines
+        command.wait_for(": policy: ")
+        assert systemd.count("WATCHDOG=1", 2) >= 6
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end() == Outcome.DONE.value
+    said = [line for message in systemd.messages() for line in message]
+    assert said[-2:] == ["STOPPING=1", "STATUS=SIGTERM"]
+    systemd.close()
 
 
 def test_escape_on_a_terminal_stops_the_arm_at_once(system: RunSystem):

@@ -79,6 +79,7 @@ def test_what_a_server_counts(installed: Path):
         figure = server.registry.get_sample_value
         assert figure("pi0_edge_chunk_seconds_count") == figure("pi0_edge_deadline_misses_total") == 8
         assert figure("pi0_edge_release_info", release_labels(policy)) == 1
+        assert (figure("pi0_edge_release_sequence"), figure("pi0_edge_budget_seconds")) == (7, 1e-6)
     assert exceeded == [1]
 
 

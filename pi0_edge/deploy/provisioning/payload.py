@@ -18,10 +18,8 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pi0_edge
-
-PACKAGE = Path(pi0_edge.__file__).parent
 HERE = Path(__file__).parent
+PACKAGE = HERE.parents[1]
 UNITS = HERE / "units"
 
 _PLACES = {

@@ -182,8 +182,9 @@ def _judge(code: int, said: str, connection: Connection | None) -> None:
         raise LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
     if "Another instance of rrsync" in said:
         raise RobotBusyError("another session sends files to this robot; wait for its end")
-    refusals = ("rrsync error", "not found", "can't open file", "error: ")
-    refused = next((line for line in words if any(word in line for word in refusals)), None)
+    refusals = ("/usr/bin/rrsync error", "error: ")  # of rrsync and of the launcher; rsync names itself
+    unknown = ("not found", "can't open file")
+    refused = next((one for one in words if one.startswith(refusals) or any(word in one for word in unknown)), None)
     if refused is not None:
         raise DeployError(f"the robot refuses rsync: {refused}; `pi0-edge robot provision` sets it up")
     where = "the robot" if connection is None else connection.host

@@ -87,7 +87,7 @@ tried touch /var/lib/pi0-edge/slots.json.new
 tried touch /opt/pi0-edge/sdk/good/bin/python
 tried ls /root/.ssh
 tried cat /dev/kmsg
-tried mknod /tmp/device c 1 1
+tried mknod /var/cache/pi0-edge/device c 1 1
 tried unshare -r true
 tried touch /var/cache/pi0-edge/kernels
 tried cat {good.environment}/bin/python

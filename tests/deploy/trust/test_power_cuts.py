@@ -71,13 +71,13 @@ def test_a_workstation_that_signs_and_replaces_a_key(tmp_path: Path) -> None:
     def check(disk: Path) -> str:
         trust = TrustFolder(disk / "trust")
         sequence, version = read_release(disk / "cups", trust.roots()[0]).release.sequence, len(trust.roots())
+        shutil.rmtree(tmp_path / "tuf", ignore_errors=True)
         robot = Robot(tmp_path / "tuf", trust.roots()[0])
         robot.install(received(disk / "cups", tmp_path / "staged"))
         sign_release(disk / "cups", 4, trust=trust.path)
         assert rotate_key(trust.path, "release") == version + 1
         sign_release(disk / "cups", 5, trust=trust.path)
         robot.install(received(disk / "cups", tmp_path / "staged"))
-        shutil.rmtree(robot.tuf)
         assert {path.name for path in release_folder(disk / "cups").iterdir()} == {"metadata"}
         return f"sequence {sequence}, root {version}"
 
