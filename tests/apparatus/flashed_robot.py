@@ -31,7 +31,7 @@ POLICY = "pi0-edge-policy.service"
 BUDGET_MS = 2000.0
 WATCHDOG_S = 2.0
 
-_FAULTY_PYTHON = """#!/bin/sh
+FAULTY_PYTHON = """#!/bin/sh
 # The interpreter of the SDK environment, with the fault that /etc/pi0-fault plants in the service of one release.
 fault=$(cat /etc/pi0-fault 2>/dev/null)
 once_it_serves() { until grep -q ':C383 .* 0A ' /proc/net/tcp; do sleep 0.1; done; sleep 0.3; } # listens on port 50051
@@ -56,20 +56,21 @@ class Workstation:
         key: The private key that may flash.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle: Path | None = None) -> None:
+        """Makes keys, and a small bundle where none is given."""
         self._folder = folder
         self.trust = folder / "trust"
         init_trust(self.trust)
         self.key = folder / "flash_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.key], check=True)
-        self._bundle = small_bundle(folder / "made")
+        self._bundle = bundle or small_bundle(folder / "made")
         self.sequence = 0
 
-    def release(self, name: str | None = None, **options: Any) -> Path:
-        """The bundle signed with the next sequence; the same bytes, so that hardly anything has to be sent."""
+    def release(self, name: str | None = None, *, of: Path | None = None, **options: Any) -> Path:
+        """The bundle, or another, signed with the next sequence; of the same bytes hardly anything has to be sent."""
         self.sequence += 1
         bundle = self._folder / (name or f"release-{self.sequence}")
-        shutil.copytree(self._bundle, bundle)
+        shutil.copytree(of or self._bundle, bundle)
         sign_release(bundle, self.sequence, trust=self.trust, options=StatementOptions(**options))
         return bundle
 
@@ -88,7 +89,7 @@ class FlashedRobot:
         self.reasons: list[str] = []
         environment = container.environment()
         container.run(f"mv {environment}/bin/python {environment}/bin/good-python")
-        faulty = _FAULTY_PYTHON.replace("ENVIRONMENT", environment)
+        faulty = FAULTY_PYTHON.replace("ENVIRONMENT", environment)
         container.run(f"cat > {environment}/bin/python && chmod 755 {environment}/bin/python", stdin=faulty)
         usual = {"robot": "aloha_sim", "environment": environment, "budget_ms": BUDGET_MS, "trial_s": 3.0}
         usual["serve"] = ("--threads", "1")  # two wait for each other on a busy machine
