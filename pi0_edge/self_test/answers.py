@@ -21,7 +21,7 @@ from pi0_edge.serving.policy_server import warm_up
 READY_S = 60.0
 """How long a server may take until it answers."""
 CHUNK_S = 600.0
-"""How long a chunk is waited for. Whether it comes in time is judged by the budget, and where there is none, by nothing."""
+"""How long a chunk is waited for: whether it comes in time is for the budget to judge, if there is one."""
 STALE_PREFIX = "stale-prefix"
 
 
