@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aarch64_machine import FOLDER, Aarch64Machine, make_stick, why_no_machine
+from aarch64_machine import FOLDER, Aarch64Machine, copy_disk, make_stick, why_no_machine
 from aarch64_robot import (
     STICK,
     Aarch64Robot,
@@ -25,7 +25,10 @@ from aarch64_robot import (
 from flashed_robot import Workstation, small_bundle
 
 from pi0_edge.bundle import open_bundle
+from pi0_edge.deploy.installer.environments import environment_path
+from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.release import release_folder
+from pi0_edge.deploy.sdk.lock import REQUIREMENTS
 from pi0_edge.errors import DeployError
 from pi0_edge.quant.compare import compare_actions
 from pi0_edge.serving.policy_client import PolicyClient
@@ -51,11 +54,15 @@ def robot(workstation: Workstation, tmp_path_factory: pytest.TempPathFactory) ->
     bundle = workstation.release()
     for part in (bundle, release_folder(bundle)):
         shutil.copytree(part, stick / "release" / part.name)
-    machine = Aarch64Machine("story")
+    installed = FOLDER / f"{environment_path(Layout(), stick / 'sdk' / REQUIREMENTS).name}.img"
+    machine = Aarch64Machine("story", installed if installed.exists() else None)
     made = Aarch64Robot(machine, workstation, Stopwatch(FOLDER / "measured.json"))
     made.watch.note("boot, until ssh answers", machine.start(make_stick(stick, FOLDER / "stick.img")))
     made.mount_stick()
     made.install_sdk()
+    if not installed.exists():
+        keep(machine, installed)
+        made.mount_stick()
     made.provision()
     yield made
     machine.drop()
@@ -130,6 +137,16 @@ def test_a_power_cut_at_the_commit(robot: Aarch64Robot, workstation: Workstation
     runs_as_before(robot, workstation.sequence, "committed")
     robot.host.flash(cut_release)
     assert any("nothing to" in reason for reason in robot.reasons)
+
+
+def keep(machine: Aarch64Machine, disk: Path) -> None:
+    """Keeps a copy of the disk with the SDK on it, for the next run of the same SDK."""
+    machine.stop()
+    for older in disk.parent.glob("*.img"):
+        if older.name not in (disk.name, "stick.img"):
+            older.unlink()
+    copy_disk(machine.disk, disk)
+    machine.start(FOLDER / "stick.img")
 
 
 def runs_as_before(robot: Aarch64Robot, sequence: int, state: str) -> None:
