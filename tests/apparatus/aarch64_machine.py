@@ -31,6 +31,7 @@ PROGRAMS = {
     "mkfs.ext4": "e2fsprogs",
     "ssh": "openssh-client",
     "rsync": "rsync",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",  # of the wheel that the machine installs
 }
 BUILDERS = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static", "ssh-keygen": "openssh-client"}
 BOOT_S, STOP_S = 900.0, 300.0
