@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -245,20 +244,23 @@ class Aarch64Robot:
         )
         return self.machine.run("python3 -", stdin=code).stdout.split()
 
-    @contextlib.contextmanager
-    def policy_port(self) -> Iterator[str]:
-        """The address of the policy server, through ssh, as long as the context is open."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        argv = ["ssh", "-F", str(self.machine.ssh_config), "-N", "-L", f"{port}:127.0.0.1:50051", ROBOT_NAME]
-        tunnel = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-        try:
-            await_that(lambda: _listens(port), "the tunnel is open")
-            yield f"127.0.0.1:{port}"
-        finally:
-            tunnel.terminate()
-            tunnel.wait()
+    def ask_a_chunk(self, release: str) -> tuple[float, float]:
+        """Asks the policy server for the first chunk of the self-test; seconds, and the cosine to fp32's chunk."""
+        code = (
+            "import time, pathlib\n"
+            "from pi0_edge.bundle import open_bundle\n"
+            "from pi0_edge.quant.compare import compare_actions\n"
+            "from pi0_edge.self_test.answers import server_answers\n"
+            f"bundle = open_bundle(pathlib.Path('/var/lib/pi0-edge/releases/{release}/bundle'))\n"
+            "vectors = bundle.self_test()\n"
+            "with server_answers('127.0.0.1:50051', None, bundle) as answers:\n"
+            "    begun = time.monotonic()\n"
+            "    found = answers.chunk(vectors.observations[0], int(vectors.noise_seeds[0, 0]))\n"
+            "    print(time.monotonic() - begun, compare_actions(vectors.chunks[0, 0], found).cosine)\n"
+        )
+        said = self.machine.run(f"cd / && {self.environment}/bin/python -", stdin=code, limit_s=LIMIT_S).stdout
+        seconds, cosine = map(float, said.split())
+        return seconds, cosine
 
 
 def await_that(holds: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> float:
@@ -268,8 +270,3 @@ def await_that(holds: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -
         assert time.monotonic() - begun < limit_s, f"not in {limit_s:g} s: {what}"
         time.sleep(0.5)
     return time.monotonic() - begun
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0

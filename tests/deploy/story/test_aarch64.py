@@ -8,11 +8,9 @@ which benchmarks/results/flash_aarch64.md was written.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from aarch64_machine import FOLDER, Aarch64Machine, copy_disk, make_stick, why_no_machine
 from aarch64_robot import (
@@ -24,19 +22,13 @@ from aarch64_robot import (
 )
 from flashed_robot import Workstation, small_bundle
 
-from pi0_edge.bundle import open_bundle
 from pi0_edge.deploy.installer.environments import environment_path
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.release import release_folder
 from pi0_edge.deploy.sdk.lock import REQUIREMENTS
 from pi0_edge.errors import DeployError
-from pi0_edge.quant.compare import compare_actions
-from pi0_edge.serving.policy_client import PolicyClient
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
-
-CHUNK_S = 600.0
-"""Longest time that a chunk is waited for."""
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +70,10 @@ def test_a_stick_flashes_the_first_release_without_a_network(robot: Aarch64Robot
     assert robot.host.status()["current"]["gate"] == "passed"
 
 
-def test_the_shipped_policy_answers_as_fp32_does_on_the_workstation(robot: Aarch64Robot) -> None:
-    bundle = open_bundle(shipped_bundle())
-    vectors = bundle.self_test()
-    assert vectors is not None
-    with robot.policy_port() as address, PolicyClient(address, CHUNK_S) as client:
-        begun = time.monotonic()
-        chunk = client.infer(vectors.observations[0], 1, 1, noise_seed=int(vectors.noise_seeds[0, 0]))
-        robot.watch.note("one chunk of the shipped policy", time.monotonic() - begun)
-    actions = np.array(chunk.actions, np.float64).reshape(chunk.horizon, chunk.action_dim)
-    found = bundle.processor().to_normalized(actions, vectors.observations[0])[:, : chunk.action_dim]
-    assert compare_actions(vectors.chunks[0, 0], found).cosine > 0.995
+def test_the_shipped_policy_answers_as_fp32_did_on_the_workstation(robot: Aarch64Robot) -> None:
+    seconds, cosine = robot.ask_a_chunk(robot.slots()["current"]["release"])
+    robot.watch.note("one chunk of the shipped policy", seconds)
+    assert cosine > 0.995
 
 
 def test_a_release_that_crashes_is_taken_back(robot: Aarch64Robot, workstation: Workstation) -> None:
