@@ -20,6 +20,8 @@ from pi0_edge.serving.policy_server import warm_up
 
 READY_S = 60.0
 """How long a server may take until it answers."""
+CHUNK_S = 600.0
+"""How long a chunk is waited for: whether it comes in time is for the budget to judge, if there is one."""
 STALE_PREFIX = "stale-prefix"
 
 
@@ -103,5 +105,5 @@ def server_answers(address: str, tls: Path | None, bundle: Bundle) -> Iterator[S
         ServingError: If it cannot be reached, or serves something else.
         EndpointError: If something is wrong with the folder.
     """
-    with PolicyClient(address, tls=tls) as client:
+    with PolicyClient(address, CHUNK_S, tls) as client:
         yield ServerAnswers(client, bundle)

@@ -32,7 +32,7 @@ BUDGET_MS = 2000.0
 WATCHDOG_S = 2.0
 
 _FAULT_TIMES = "/var/cache/pi0-edge/fault-times"
-_FAULTY_PYTHON = """#!/bin/sh
+FAULTY_PYTHON = """#!/bin/sh
 # The interpreter of the SDK environment, with the fault that /etc/pi0-fault plants in the service of one release.
 fault=$(cat /etc/pi0-fault 2>/dev/null)
 begins() { cut -d' ' -f1 /proc/uptime >>/var/cache/pi0-edge/fault-times; }
@@ -58,17 +58,18 @@ class Workstation:
         key: The private key that may flash.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle: Path | None = None) -> None:
+        """Makes keys, and a small bundle where none is given."""
         self._folder = folder
         self.trust = folder / "trust"
         init_trust(self.trust)
         self.key = folder / "flash_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", self.key], check=True)
-        self._bundle = small_bundle(folder / "made")
+        self._bundle = bundle or small_bundle(folder / "made")
         self.sequence = 0
 
-    def release(self, name: str | None = None, made: Path | None = None, **options: Any) -> Path:
-        """A bundle signed with the next sequence; by default the same bytes, so that hardly anything has to be sent."""
+    def release(self, name: str | None = None, *, made: Path | None = None, **options: Any) -> Path:
+        """The bundle, or another, signed with the next sequence; of the same bytes hardly anything has to be sent."""
         self.sequence += 1
         bundle = self._folder / (name or f"release-{self.sequence}")
         shutil.copytree(made or self._bundle, bundle)
@@ -90,7 +91,7 @@ class FlashedRobot:
         self.reasons: list[str] = []
         environment = container.environment()
         container.run(f"mv {environment}/bin/python {environment}/bin/good-python")
-        faulty = _FAULTY_PYTHON.replace("ENVIRONMENT", environment)
+        faulty = FAULTY_PYTHON.replace("ENVIRONMENT", environment)
         container.run(f"cat > {environment}/bin/python && chmod 755 {environment}/bin/python", stdin=faulty)
         usual = {"robot": "aloha_sim", "environment": environment, "budget_ms": BUDGET_MS, "trial_s": 3.0}
         usual["serve"] = ("--threads", "1")  # two wait for each other on a busy machine

@@ -7,6 +7,7 @@ itself takes back a release that crashes, hangs or is late, through the launcher
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from pi0_edge.deploy.installer.arm import require_held
 from pi0_edge.deploy.installer.firmware import Firmware, await_bridge, require_held_or_half_written, write_firmware
@@ -14,7 +15,7 @@ from pi0_edge.deploy.installer.installed import running_firmware
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.installer.self_test import run_self_test
 from pi0_edge.deploy.launcher.bridge import bridge_follows, restart_bridge
-from pi0_edge.deploy.launcher.services import BRIDGE, POLICY, TRIAL_END
+from pi0_edge.deploy.launcher.services import BRIDGE, POLICY, TRIAL_END, ServiceState
 from pi0_edge.deploy.launcher.slots import (
     Slot,
     begin_trial,
@@ -29,6 +30,8 @@ from pi0_edge.errors import DeployError
 from pi0_edge.progress import Stage
 
 _POLL_S = 0.1
+_POLL_SHARE = 0.1
+"""Of the time that passes, at most: a slow computer needs its processor for what is awaited."""
 
 
 def try_release(
@@ -142,25 +145,37 @@ def commit_trial(robot: Robot) -> Slot:
 def _await_ready(robot: Robot, slot: Slot) -> None:
     """Waits for READY; the unit's own time limit ends a service that never is."""
     stage = Stage("starting", None, robot.on_progress)
-    while (state := robot.services.state(POLICY)).active != "active":
+    for state in _states(robot):
+        if state.active == "active":
+            return
         if _why_ended(robot, slot) is not None or (state.active in ("failed", "inactive") and not state.waits):
             raise DeployError(f"the policy server did not become ready: {state.reason}")
         stage.advance()
-        time.sleep(_POLL_S)
 
 
 def _watch(robot: Robot, slot: Slot, restarts: int) -> None:
     """Watches the service for the time of a trial."""
     stage = Stage("on trial (s)", round(robot.settings.trial_s), robot.on_progress)
     begun = time.monotonic()
-    while (passed := time.monotonic() - begun) < robot.settings.trial_s:
-        state = robot.services.state(POLICY)
+    for state in _states(robot):
         if read_trial(robot.layout) != slot or state.active != "active" or state.restarts != restarts:
             raise DeployError(f"the policy server failed on trial: {state.reason}")
         require_held(robot.settings)
-        stage.set(round(passed))
-        time.sleep(_POLL_S)
-    stage.set(round(robot.settings.trial_s))
+        passed = time.monotonic() - begun
+        stage.set(round(min(passed, robot.settings.trial_s)))
+        if passed >= robot.settings.trial_s:
+            return
+
+
+def _states(robot: Robot) -> Iterator[ServiceState]:
+    """How the policy server is, again and again, without an end."""
+    pause_s = 0.0
+    while True:
+        time.sleep(pause_s)
+        begun = time.monotonic()
+        state = robot.services.state(POLICY)
+        pause_s = max(_POLL_S, (time.monotonic() - begun) * (1 / _POLL_SHARE - 1))
+        yield state
 
 
 def _why_ended(robot: Robot, slot: Slot) -> str | None:
