@@ -14,6 +14,7 @@ class UnitRecord:
     result: str = "watchdog"
     exit_code: int = 0
     active: str = "failed"
+    waits: bool = False
     started: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
@@ -27,4 +28,4 @@ class UnitRecord:
         self.started.append(unit)
 
     def state(self, unit: str) -> ServiceState:
-        return ServiceState(self.active, self.result, self.exit_code, 0)
+        return ServiceState(self.active, self.result, self.exit_code, 0, self.waits)

@@ -45,12 +45,14 @@ def roll_back(robot: Robot, reason: str) -> Slot | None:
         now = read_slots(robot.layout).current
         if back is not None:
             write_entry(robot.layout, EVENT, reason, release=back.release, sequence=back.sequence)
+        if now is None:
+            robot.services.stop(POLICY)
+        else:
+            robot.services.restart(POLICY)  # before the slots are free: see `launcher.fallback`
     robot.services.stop(TRIAL_END)
     if now is None:
-        robot.services.stop(POLICY)
         robot.tell("the trial ended; this robot has no release")
         return None
-    robot.services.restart(POLICY)
     robot.tell(f"{now.release} runs: {reason}")
     if not _bring_firmware_back(robot):
         bridge_follows(robot.layout, robot.services, back, now)

@@ -116,14 +116,15 @@ def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
         trial = read_trial(robot.layout)
         if trial is None or trial.release != release.id:
             return
-        write_slots(robot.layout, read_slots(robot.layout).listed_bad(trial, reason))
+        slots = read_slots(robot.layout)
+        write_slots(robot.layout, slots.listed_bad(trial, reason))
         end_trial(robot.layout)
+        if slots.current is None:
+            robot.services.stop(POLICY)
+        else:
+            robot.services.restart(POLICY)  # before the slots are free: see `launcher.fallback`
     robot.record("trial ended", reason, release)
     robot.services.stop(TRIAL_END)
-    if read_slots(robot.layout).current is None:
-        robot.services.stop(POLICY)
-    else:
-        robot.services.restart(POLICY)
 
 
 def commit_trial(robot: Robot) -> Slot:

@@ -2,6 +2,9 @@
 
 A release on trial is taken back; then what is committed runs. A committed release is taken back for the one before it,
 which has no release before it from then on: when that fails too the service stays down, and the firmware holds the arm.
+
+Whoever else takes a release back asks for the start of the other one before it lets go of the slots. So where the policy
+server has been started again by the time that the slots are free, the failure was of a release that is gone already.
 """
 
 from __future__ import annotations
@@ -19,9 +22,12 @@ def fall_back(layout: Layout, services: Services) -> Slot | None:
     Returns:
         What runs now; None where nothing can.
     """
-    reason = services.state(POLICY).reason
     with slots_locked(layout):
-        slots, trial = read_slots(layout), read_trial(layout)
+        slots, trial, state = read_slots(layout), read_trial(layout), services.state(POLICY)
+        reason = state.reason
+        if state.waits or state.active not in ("failed", "inactive"):
+            write_entry(layout, "left alone", "the policy server was started again before the fallback looked")
+            return trial or slots.current
         if trial is not None:
             write_slots(layout, slots.listed_bad(trial, reason))
             end_trial(layout)
@@ -55,5 +61,5 @@ def trial_ran_out(layout: Layout, services: Services) -> None:
         end_trial(layout)
         why = "the installer did not decide in time; what is committed runs again"
         write_entry(layout, "trial ended", why, release=trial.release, sequence=trial.sequence)
+        services.restart(POLICY)
     bridge_follows(layout, services, trial, read_slots(layout).current)
-    services.restart(POLICY)

@@ -98,6 +98,16 @@ def test_the_journal_says_why_a_release_was_taken_back(layout: Layout, result: s
     assert words in entry["reason"]
 
 
+@pytest.mark.parametrize("record", [UnitRecord(active="activating"), UnitRecord(waits=True)])
+def test_a_server_that_was_started_again_meanwhile_costs_no_release(layout: Layout, record: UnitRecord) -> None:
+    """The installer was quicker than systemd to take a trial back: what is committed did not fail."""
+    slots = Slots(current=NEW, previous=OLD, sequence_floor=2)
+    write_slots(layout, slots)
+    assert fall_back(layout, record) == NEW
+    assert read_slots(layout) == slots
+    assert record.started == []
+
+
 @pytest.mark.parametrize("asked", [None, "", "sh", "pi0-edge; sh", "rsync --daemon", "scp -t /", "pi0-edge status"])
 def test_the_account_does_nothing_else(layout: Layout, asked: str | None) -> None:
     with pytest.raises(DeployError, match="nothing else"):
