@@ -33,7 +33,8 @@ from pi0_edge.errors import DeployError
 
 TRIAL_END_S = 8
 """Of the timer that ends a trial whose installer is gone; 600 s on a robot."""
-STAYS_DOWN_S = 2.0
+SETTLES_S = 2.0
+"""Whoever comes late, such as a second fallback, would have changed something by then."""
 _IN_THE_WEIGHTS = 100_000, 180_000  # of the 195,000 bytes and more that go to the robot
 
 
@@ -86,6 +87,21 @@ def on_trial(fault: Planted) -> Callable[[FaultRobot, Client | None], Outcome]:
     return sample
 
 
+def flashed(fault: Planted) -> Callable[[FaultRobot, Client | None], Outcome]:
+    """As `on_trial`, with the installer of a real flash: it and the fallback take the release back, once."""
+
+    def sample(robot: FaultRobot, client: Client | None) -> Outcome:
+        robot.plant(NEXT, fault)
+        refused(robot, robot.bundles[NEXT], "was taken back")
+        ready_at = robot.await_ready(CURRENT, robot.fault_began())
+        time.sleep(SETTLES_S)
+        robot.require_state(CURRENT, bad=NEXT)
+        require(robot.service().ready_at == ready_at, "the policy server was started again")
+        return Outcome(CURRENT, ready_at - robot.fault_began())
+
+    return sample
+
+
 def committed(fault: Planted) -> Callable[[FaultRobot, Client | None], Outcome]:
     """The service of the committed release has a fault for good."""
 
@@ -111,7 +127,7 @@ def both_bad(robot: FaultRobot, client: Client | None) -> Outcome:
     robot.container.run(f"systemctl kill --kill-whom=main -s KILL {POLICY}")
     robot.await_that(lambda: robot.events()[-1] == "stays down", "it stays down", LIMIT_S, 0.2)
     entries = len(robot.events())
-    time.sleep(STAYS_DOWN_S)
+    time.sleep(SETTLES_S)
     service = robot.service()
     require(service.state == "failed", f"the service is {service.state}, expected failed")
     require(len(robot.events()) == entries, f"the journal goes on: {robot.events()[entries:]}")
@@ -329,10 +345,26 @@ OLD, NEW, EARLIER = "what ran before", "the new release", "the release before, a
 STARTED, KILLED, POWER = "the start of the faulty service", "the fault", "power on"
 
 CASES = (
-    Case("trial-crash", "on trial: the service ends at once", OLD, STARTED, on_trial("crash")),
-    Case("trial-crash-later", "on trial: crashes once it serves", OLD, KILLED, on_trial("crash later")),
-    Case("trial-hang", "on trial: hangs once it serves", OLD, KILLED, on_trial("hang")),
-    Case("trial-late", "on trial: chunks later than the budget", OLD, STARTED, on_trial("late"), asked=True),
+    Case("trial-crash", "on trial, installer gone: the service ends at once", OLD, STARTED, on_trial("crash")),
+    Case(
+        "trial-crash-later",
+        "on trial, installer gone: crashes whenever it serves",
+        OLD,
+        KILLED,
+        on_trial("crash later"),
+    ),
+    Case("trial-hang", "on trial, installer gone: hangs whenever it serves", OLD, KILLED, on_trial("hang")),
+    Case(
+        "trial-late",
+        "on trial, installer gone: chunks later than the budget",
+        OLD,
+        STARTED,
+        on_trial("late"),
+        asked=True,
+    ),
+    Case("flash-crash", "on trial: the service ends at once", OLD, STARTED, flashed("crash")),
+    Case("flash-hang", "on trial: hangs once it serves", OLD, KILLED, flashed("hang")),
+    Case("flash-late", "on trial: chunks later than the budget", OLD, STARTED, flashed("late")),
     Case("crash", "committed: crashes, and cannot be started again", EARLIER, KILLED, committed("crash")),
     Case("crash-later", "committed: crashes whenever it serves", EARLIER, KILLED, committed("crash later")),
     Case("hang", "committed: hangs whenever it serves", EARLIER, KILLED, committed("hang")),
