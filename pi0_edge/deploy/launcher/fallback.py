@@ -3,8 +3,8 @@
 A release on trial is taken back; then what is committed runs. A committed release is taken back for the one before it,
 which has no release before it from then on: when that fails too the service stays down, and the firmware holds the arm.
 
-Whoever else takes a release back asks for the start of the other one before it lets go of the slots. So where the policy
-server has been started again by the time that the slots are free, the failure was of a release that is gone already.
+Whoever else takes a release back asks for the start of the other one before it lets go of the slots. So where the
+policy server has been started again by the time that the slots are free, what failed was a release that is gone already.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_a_fall_back_starts_the_policy_whatever_becomes_of_the_bridge(layout: La
     state(layout, NEW, 2)
     write_slots(layout, Slots(current=OLD))
     begin_trial(layout, NEW)
-    units = Stubborn(active="active")
+    units = Stubborn()
     assert fall_back(layout, units) == OLD
     assert units.started == [POLICY]
     assert [entry["event"] for entry in read_entries(layout)] == ["trial ended", "bridge left as it is"]
