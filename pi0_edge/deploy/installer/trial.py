@@ -75,7 +75,7 @@ def try_release(
         robot.services.restart(TRIAL_END)
         _watch(robot, slot, begun.restarts)
     except DeployError as error:
-        reason = _why_ended(robot, slot) or str(error)
+        reason = _why_ended(robot, slot) or _with_state(robot, str(error))
         take_back_trial(robot, release, reason)
         if firmware is not None:
             _bring_back(robot, slot)
@@ -108,6 +108,12 @@ def _bring_back(robot: Robot, slot: Slot) -> None:
     if before.need is not None:
         _write(robot, before, slot)
     robot.services.restart(BRIDGE)
+
+
+def _with_state(robot: Robot, reason: str) -> str:
+    """The reason of a failure, and what systemd says where the service does not run any more."""
+    state = robot.services.state(POLICY)
+    return reason if state.active == "active" or state.reason in reason else f"{state.reason}: {reason}"
 
 
 def take_back_trial(robot: Robot, release: Release, reason: str) -> None:

@@ -4,7 +4,7 @@ A release on trial is taken back; then what is committed runs. A committed relea
 which has no release before it from then on: when that fails too the service stays down, and the firmware holds the arm.
 
 Whoever else takes a release back asks for the start of the other one before it lets go of the slots. So where the
-policy server has been started again by the time that the slots are free, what failed was a release that is gone already.
+policy server has been started again by the time that the slots are free, what failed was a release that is gone.
 """
 
 from __future__ import annotations

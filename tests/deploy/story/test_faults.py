@@ -70,8 +70,8 @@ def test_a_release_is_tested_tried_and_committed_and_again_changes_nothing(
     ("fault", "reason"),
     [
         ("crash", "again and again|before it was ready|exit code"),
-        ("hang", "sign of life|again and again"),
-        ("late", "later than its budget"),
+        pytest.param("hang", "sign of life|again and again|was not made", marks=pytest.mark.slow),
+        pytest.param("late", "later than its budget|was not made", marks=pytest.mark.slow),
     ],
 )
 def test_a_release_whose_service_fails_on_trial_is_taken_back(
@@ -88,6 +88,7 @@ def test_a_release_whose_service_fails_on_trial_is_taken_back(
         robot.host.flash(bundle)
 
 
+@pytest.mark.slow
 def test_a_committed_release_that_fails_falls_back_once_and_never_alternates(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_committed_release_that_fails_falls_back_once_and_never_alternates(
     assert robot.served() == workstation.sequence
 
 
+@pytest.mark.slow
 def test_a_power_cut_on_trial_boots_what_is_committed(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_power_cut_on_trial_boots_what_is_committed(
     assert robot.host.status()["trial"] is None
 
 
+@pytest.mark.slow
 def test_a_trial_is_committed_by_hand_and_rolled_back_by_hand(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_trial_is_committed_by_hand_and_rolled_back_by_hand(
     robot.host.flash(workstation.release())
 
 
+@pytest.mark.slow
 def test_the_robot_goes_on_alone_where_the_link_is_lost_in_the_installation(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
@@ -156,6 +160,7 @@ def test_the_robot_goes_on_alone_where_the_link_is_lost_in_the_installation(
     robot.await_that(lambda: robot.current == workstation.sequence, "it is committed")
 
 
+@pytest.mark.slow
 def test_two_who_flash_at_once_wait_for_each_other(robot: FlashedRobot, workstation: Workstation, before: int) -> None:
     bundles = [workstation.release(), workstation.release()]
     failures: list[str] = []
@@ -176,6 +181,7 @@ def test_two_who_flash_at_once_wait_for_each_other(robot: FlashedRobot, workstat
     assert robot.current == robot.served() == workstation.sequence
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_before_anything_is_sent(
     robot: FlashedRobot, workstation: Workstation, before: int
 ) -> None:
@@ -193,6 +199,7 @@ def test_a_full_disk_refuses_before_anything_is_sent(
     assert robot.current == workstation.sequence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [1970, 2099])
 def test_a_wrong_clock_is_told_and_is_no_hindrance(
     robot: FlashedRobot, workstation: Workstation, before: int, year: int
