@@ -43,7 +43,7 @@ case "$*" in
     crash) begins; exit 1 ;;
     "crash later") (once_it_serves; begins; kill -KILL $$) & ;;
     hang) (once_it_serves; begins; kill -STOP $$) & ;;
-    late) begins; exec ENVIRONMENT/bin/good-python "$@" --budget-ms 0.001 ;;
+    late) begins; exec ENVIRONMENT/bin/good-python "$@" --budget-ms 0.1 ;;
     esac ;;
 esac
 exec ENVIRONMENT/bin/good-python "$@"

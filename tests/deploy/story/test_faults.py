@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from bad_link import Link
-from flashed_robot import FlashedRobot, Workstation
+from flashed_robot import FlashedRobot, Workstation, small_bundle
 from robot_container import RobotContainer, bound_environment
 
 from pi0_edge.errors import DeployError
@@ -183,9 +183,9 @@ def test_two_who_flash_at_once_wait_for_each_other(robot: FlashedRobot, workstat
 
 @pytest.mark.slow
 def test_a_full_disk_refuses_before_anything_is_sent(
-    robot: FlashedRobot, workstation: Workstation, before: int
+    robot: FlashedRobot, workstation: Workstation, before: int, tmp_path: Path
 ) -> None:
-    bundle = workstation.release()
+    bundle = workstation.release(made=small_bundle(tmp_path, seed=1))  # one that shares no file with the others
     robot.container.run("mkdir -p /srv/moved && cp -a /var/lib/pi0-edge/. /srv/moved")
     robot.container.run("mount -t tmpfs -o size=2m tmpfs /var/lib/pi0-edge && cp -a /srv/moved/. /var/lib/pi0-edge")
     robot.container.run("head -c 1500000 /dev/zero > /var/lib/pi0-edge/filler || true")
