@@ -39,7 +39,7 @@ def reference_time(clock: float, committed_at: float) -> tuple[datetime, str]:
     elif clock < known:
         found = f"time: the clock says {_day(clock)}, which is before {source}; that one is used"
     else:
-        found = f"time: the clock is more than ten years after {source}, and is not used; that one is"
+        found = f"time: the clock says {_day(clock)}, more than ten years after {source}, and is not used; that one is"
     return datetime.fromtimestamp(known, timezone.utc).replace(microsecond=0), "; ".join((found, *notes))
 
 

@@ -29,7 +29,7 @@ IN_2099 = datetime(2099, 1, 1, tzinfo=timezone.utc).timestamp()
         (BUILT + YEAR, 0, BUILT + YEAR, "time: 2027-11-27 by the clock"),
         (0, 0, BUILT, "the clock says 1970-01-01, which is before the date of this SDK"),
         (0, BUILT + YEAR, BUILT + YEAR, "which is before the last commit, 2027-11-27"),
-        (IN_2099, 0, BUILT, "the clock is more than ten years after the date of this SDK, 2026-11-27, and is not used"),
+        (IN_2099, 0, BUILT, "2099-01-01, more than ten years after the date of this SDK, 2026-11-27, and is not used"),
         (IN_2099, BUILT + YEAR, BUILT + YEAR, "more than ten years after the last commit"),
         (BUILT + YEAR, IN_2099, BUILT + YEAR, "the last commit was made by a clock more than ten years after"),
         (IN_2099, IN_2099, BUILT, "is not used; that one is; the last commit was made by a clock"),
