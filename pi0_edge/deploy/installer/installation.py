@@ -22,7 +22,7 @@ from pi0_edge.deploy.installer.self_test import run_in_environment, run_self_tes
 from pi0_edge.deploy.installer.taking import take_release
 from pi0_edge.deploy.installer.trial import commit_trial, try_release
 from pi0_edge.deploy.launcher.services import POLICY
-from pi0_edge.deploy.launcher.slots import Slot, read_slots, read_trial
+from pi0_edge.deploy.launcher.slots import Slot, read_proof, read_slots, read_trial
 from pi0_edge.deploy.release import SDK_FOLDER, SDK_TARGET, Release
 from pi0_edge.errors import DeployError
 
@@ -51,8 +51,8 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         return _result("committed", release, None)
     budget_ms = robot.settings.budget_ms if budget_ms is None else budget_ms
     found: dict[str, Any] | None = None
-    proof = "it proved itself on trial before"
-    if _runs(robot, release) is None:
+    proof = read_proof(robot.layout) if _runs(robot, release) == "trial" else None
+    if proof is None:  # also where the installer of an earlier trial is gone before it decided
         folder = take_release(robot, verified)
         shutil.rmtree(robot.layout.staging / manifest_sha256, ignore_errors=True)
         environment = _environment(robot, release, folder)
@@ -109,14 +109,17 @@ def _examine(robot: Robot, environment: Path) -> None:
 
 def _test(robot: Robot, bundle: Path, environment: str, budget_ms: float | None) -> dict[str, Any]:
     """The self-test, beside the running service where memory allows that."""
+    board = Board(robot.layout.root)
     size = sum(file.stat().st_size for file in bundle.iterdir())
-    needed, available = 2 * size + 2**30, Board().available_memory or 0
+    needed, available = 2 * size + 2**30, board.available_memory
+    if available is None:
+        robot.tell("memory: this computer does not say how much is available; the service runs on beside the self-test")
+        available = needed
     stopped = needed > available and read_slots(robot.layout).current is not None
     if stopped:
         robot.tell(require_held(robot.settings))
         robot.tell(f"the service stops for the self-test: {needed >> 20} MiB needed, {available >> 20} MiB available")
         robot.services.stop(POLICY)
-    board = Board()
     events = board.over_current_events()
     try:
         found = run_self_test(robot, bundle, environment, budget_ms=budget_ms)

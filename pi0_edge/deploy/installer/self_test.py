@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,15 @@ def run_self_test(
     return found
 
 
+def _service_account() -> dict[str, Any]:
+    """Arguments of `subprocess.run` for the account of the policy server, with its groups and none of root's."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam(SERVICE_USER)
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+
+
 def _threads(serve: Sequence[str]) -> Sequence[str]:
     """As many as the policy server has."""
     place = serve.index("--threads") if "--threads" in serve else len(serve)
@@ -71,10 +81,9 @@ def run_in_environment(environment: str, arguments: Sequence[str], *, limit_s: f
         DeployError: If it does not start, takes too long, or says no JSON.
     """
     argv = [f"{environment}/bin/python", "-m", "pi0_edge.cli", *arguments]
-    user = SERVICE_USER if os.geteuid() == 0 else None
     try:
         ran = subprocess.run(
-            argv, capture_output=True, text=True, timeout=limit_s, check=False, user=user, group=user, cwd="/"
+            argv, capture_output=True, text=True, timeout=limit_s, check=False, cwd="/", **_service_account()
         )
     except subprocess.TimeoutExpired as error:
         raise DeployError(f"pi0-edge {arguments[0]} did not end within {limit_s:.0f} s") from error

@@ -20,6 +20,8 @@ from pi0_edge.deploy.launcher.slots import (
     Slot,
     begin_trial,
     end_trial,
+    prove_trial,
+    read_proof,
     read_slots,
     read_trial,
     slots_locked,
@@ -76,15 +78,21 @@ def try_release(
         _watch(robot, slot, begun.restarts)
     except DeployError as error:
         reason = _why_ended(robot, slot) or _with_state(robot, str(error))
-        take_back_trial(robot, release, reason)
+        take_back_trial(robot, release, reason, is_bad=not isinstance(error, _DisturbedError))
         if firmware is not None:
             _bring_back(robot, slot)
         else:
             bridge_follows(robot.layout, robot.services, slot, read_slots(robot.layout).current)
         raise DeployError(f"{release.id} was taken back: {reason}") from error
-    robot.services.stop(TRIAL_END)
     chunks = found.get("latency_ms", {}).get("n", 0)
-    return f"{chunks} chunks answered by the service, and {robot.settings.trial_s:g} s without a fault"
+    proof = f"{chunks} chunks answered by the service, and {robot.settings.trial_s:g} s without a fault"
+    prove_trial(robot.layout, slot, proof)
+    robot.services.stop(TRIAL_END)
+    return proof
+
+
+class _DisturbedError(DeployError):
+    """A trial was ended by something that is not the fault of its release."""
 
 
 def _write(robot: Robot, firmware: Firmware, slot: Slot) -> None:
@@ -116,14 +124,22 @@ def _with_state(robot: Robot, reason: str) -> str:
     return reason if state.active == "active" or state.reason in reason else f"{state.reason}: {reason}"
 
 
-def take_back_trial(robot: Robot, release: Release, reason: str) -> None:
-    """Ends a trial that failed, where the fallback has not done so already, and lists the release as bad."""
+def take_back_trial(robot: Robot, release: Release, reason: str, *, is_bad: bool = True) -> None:
+    """Ends a trial that failed, where the fallback has not done so already.
+
+    Args:
+        robot: Of this installer.
+        release: That is on trial.
+        reason: Why it ends.
+        is_bad: Whether the release is to blame and is listed as bad.
+    """
     with slots_locked(robot.layout):
         trial = read_trial(robot.layout)
         if trial is None or trial.release != release.id:
             return
         slots = read_slots(robot.layout)
-        write_slots(robot.layout, slots.listed_bad(trial, reason))
+        if is_bad:
+            write_slots(robot.layout, slots.listed_bad(trial, reason))
         end_trial(robot.layout)
         if slots.current is None:
             robot.services.stop(POLICY)
@@ -137,12 +153,16 @@ def commit_trial(robot: Robot) -> Slot:
     """Makes what is on trial what runs from now on: the only step of a flash that lasts.
 
     Raises:
-        DeployError: If nothing is on trial.
+        DeployError: If nothing is on trial, or it has not proved itself.
     """
     with slots_locked(robot.layout):
         trial, slots = read_trial(robot.layout), read_slots(robot.layout)
         if trial is None:
             raise DeployError("no release is on trial on this robot; `pi0-edge flash status` says what runs")
+        if read_proof(robot.layout) is None:
+            raise DeployError(
+                f"{trial.release} has not come to the end of its trial; flash it again, which tries it anew"
+            )
         write_slots(robot.layout, slots.committed(trial))
         end_trial(robot.layout)
     robot.services.stop(TRIAL_END)
@@ -167,7 +187,10 @@ def _watch(robot: Robot, slot: Slot, restarts: int) -> None:
     for state in _states(robot):
         if read_trial(robot.layout) != slot or state.active != "active" or state.restarts != restarts:
             raise DeployError(f"the policy server failed on trial: {state.reason}")
-        require_held(robot.settings)
+        try:
+            require_held(robot.settings)
+        except DeployError as error:
+            raise _DisturbedError(f"the trial was ended, which is not the fault of the release: {error}") from error
         passed = time.monotonic() - begun
         stage.set(round(min(passed, robot.settings.trial_s)))
         if passed >= robot.settings.trial_s:

@@ -110,6 +110,11 @@ class Layout:
         return self.runtime / "trial.json"
 
     @property
+    def trial_proof(self) -> Path:
+        """What the slot on trial has proved; missing until it has."""
+        return self.runtime / "trial-proof.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one installer that may work."""
         return self.runtime / "installer.lock"

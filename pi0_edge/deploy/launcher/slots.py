@@ -140,12 +140,29 @@ def read_trial(layout: Layout) -> Slot | None:
 def begin_trial(layout: Layout, slot: Slot) -> None:
     """The next start of the services runs `slot`."""
     layout.runtime.mkdir(parents=True, exist_ok=True)
+    layout.trial_proof.unlink(missing_ok=True)
     _replace(layout.trial, dataclasses.asdict(slot))
+
+
+def prove_trial(layout: Layout, slot: Slot, proof: str) -> None:
+    """Keeps what the slot on trial has proved: from now on it may be committed."""
+    _replace(layout.trial_proof, {"release": slot.release, "proof": proof})
+
+
+def read_proof(layout: Layout) -> str | None:
+    """What the slot on trial has proved; None where its trial was not brought to its end."""
+    trial = read_trial(layout)
+    try:
+        plain = _read(layout.trial_proof)
+        return str(plain["proof"]) if trial is not None and plain["release"] == trial.release else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def end_trial(layout: Layout) -> None:
     """The next start of the services runs what is committed."""
     layout.trial.unlink(missing_ok=True)
+    layout.trial_proof.unlink(missing_ok=True)
 
 
 def _slot(plain: Any) -> Slot | None:
