@@ -13,7 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from pi0_edge.bundle.checksums import MANIFEST
 from pi0_edge.bundle.file_list import FileRecord, listed_files
-from pi0_edge.bundle.files import verify_file
+from pi0_edge.bundle.files import read_small_file, verify_file
 from pi0_edge.deploy.installer.environments import environment_path, is_complete
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.deploy.launcher.layout import Layout
@@ -129,7 +129,7 @@ def lacking_files(robot: Robot, verified: VerifiedRelease, wheels: Mapping[str, 
     layout = robot.layout
     staged, place = staging_folder(layout, verified.release.manifest_sha256), layout.release(verified.release.id)
     known = known_files(layout)
-    files = listed_files((staged / "bundle" / MANIFEST).read_bytes())
+    files = listed_files(read_small_file(staged / "bundle" / MANIFEST))
     wanted = {f"bundle/{name}": record for name, record in files.items() if record not in known}
     others = verified.targets.items()
     wanted |= {name: record for name, record in others if name not in (MANIFEST_TARGET, SDK_TARGET)}

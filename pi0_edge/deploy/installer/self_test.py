@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pi0_edge.deploy.installer.robot import Robot
+from pi0_edge.deploy.launcher.services import ACCOUNT
 from pi0_edge.errors import DeployError
 
-SERVICE_USER = "pi0-edge"
 LIMIT_S = 1800.0
 """Longer than a full-size policy takes to load and to answer on the slowest board, in seconds."""
 TRIAL_LIMIT_S = 540.0
@@ -63,7 +63,7 @@ def _service_account() -> dict[str, Any]:
     """Arguments of `subprocess.run` for the account of the policy server, with its groups and none of root's."""
     if os.geteuid() != 0:
         return {}
-    account = pwd.getpwnam(SERVICE_USER)
+    account = pwd.getpwnam(ACCOUNT)
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pi0_edge.bundle.checksums import MANIFEST, MANIFEST_FILES, read_manifest
 from pi0_edge.bundle.file_list import listed_files
-from pi0_edge.bundle.files import verify_file, verify_files
+from pi0_edge.bundle.files import read_small_file, verify_file, verify_files
 from pi0_edge.deploy.installer.environments import environment_path, is_complete
 from pi0_edge.deploy.installer.garbage import delete_release
 from pi0_edge.deploy.installer.offer import known_files, staging_folder
@@ -191,6 +191,6 @@ def _close(folder: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DeployError(f"{path.name} was not received ({error.strerror}); run the flash command again") from error
+        return read_small_file(path)
+    except BundleError as error:
+        raise DeployError(f"{path.name} was not received: {error}; run the flash command again") from error

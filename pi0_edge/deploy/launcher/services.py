@@ -12,6 +12,8 @@ POLICY = "pi0-edge-policy.service"
 BRIDGE = "pi0-edge-bridge.service"
 TRIAL_END = "pi0-edge-trial-end.timer"
 
+ACCOUNT = "pi0-edge"
+"""Runs the services, and the self-test."""
 LATE = 7
 """Exit code of a policy server that ended itself because its chunks came later than its budget."""
 

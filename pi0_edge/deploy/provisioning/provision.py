@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pi0_edge.deploy.launcher.services import ACCOUNT
 from pi0_edge.deploy.launcher.settings import RobotSettings
 from pi0_edge.deploy.provisioning.flash_keys import authorized_line
 from pi0_edge.deploy.provisioning.payload import make_tar, unit_files, units_to_enable
@@ -25,7 +26,6 @@ from pi0_edge.progress import ProgressCallback
 
 SDK_WAITING = "/opt/pi0-edge/waiting"
 POLICY_WATCHDOG = "/etc/systemd/system/pi0-edge-policy.service.d/watchdog.conf"
-SERVICE_USER = "pi0-edge"
 BRIDGE_UNITS = ("pi0-edge-bridge.service", "pi0-edge-run.service")
 
 _UNPACK = """set -eu
@@ -200,10 +200,10 @@ def _check_access(connection: Connection, environment: str) -> None:
     """The services run as an account of their own."""
     python = f"{environment}/bin/python"
     try:
-        _run_as_root(connection, quoted("runuser", "-u", SERVICE_USER, "--", python, "-c", "import pi0_edge"))
+        _run_as_root(connection, quoted("runuser", "-u", ACCOUNT, "--", python, "-c", "import pi0_edge"))
     except DeployError as error:
         raise DeployError(
-            f"the account {SERVICE_USER} on {connection.host} cannot use {environment} ({error}); an environment in a "
+            f"the account {ACCOUNT} on {connection.host} cannot use {environment} ({error}); an environment in a "
             "home folder is closed to it: use --sdk-folder, or another place"
         ) from error
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.transfer.rsync import OLDEST, rsync_version
 from pi0_edge.deploy.transfer.ssh import Connection, last_line
+from pi0_edge.deploy.trust.verification import PROVISIONED
 from pi0_edge.errors import DeployError
 
 OLDEST_PYTHON = (3, 10)
-ROBOT_JSON = "/etc/pi0-edge/robot.json"
-TRUSTED_ROOT = "/var/lib/pi0-edge/tuf/provisioned.root.json"
+ROBOT_JSON = str(Layout().settings)
+TRUSTED_ROOT = str(Layout().trusted_metadata / PROVISIONED)
 
 _SURVEY = f"""
 PATH=$PATH:/usr/sbin:/sbin
