@@ -276,8 +276,8 @@ from motion_audit import ALOHA, fast_swing
 from firmware_bridge.client import BridgeClient
 with BridgeClient(sys.argv[1], "doomed policy") as client:
     client.arm(ALOHA.names)
-    start = client.status().tick
     with client.play() as stream, client.telemetry() as ticks:
+        start = next(ticks).tick  # the swing begins where the arm is, however long it took to come here
         for tick in ticks:
             if tick.tick % 10 == 0:
                 stream.send(fast_swing(tick.tick - start + np.arange(1, 51)), tick.tick)
