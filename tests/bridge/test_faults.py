@@ -60,7 +60,6 @@ class Arm:
     def swing(self, seconds: float) -> None:
         self.client.wait_ready(20.0)
         self.client.arm(ALOHA.names)
-        self.start = self.client.status().tick
         self._thread.start()
         time.sleep(seconds)
 
@@ -74,6 +73,8 @@ class Arm:
             with self.client.play() as stream:
                 while not self._stop.wait(CHUNK_EVERY_S):
                     tick = self.client.status().tick
+                    if ChunkReport.ACCEPTED not in self.outcomes:
+                        self.start = tick  # the arm rests until then: a chunk that came too late is sent again from rest
                     stream.send(fast_swing(tick - self.start + np.arange(1, 51)), tick)
                     report = stream.next_report(2.0)
                     self.outcomes.append(-1 if report is None else report.outcome)
@@ -274,14 +275,20 @@ import sys
 import numpy as np
 from motion_audit import ALOHA, fast_swing
 from firmware_bridge.client import BridgeClient
+from pi0_edge.protos.bridge_pb2 import ChunkReport
 with BridgeClient(sys.argv[1], "doomed policy") as client:
     client.arm(ALOHA.names)
+    start = None
     with client.play() as stream, client.telemetry() as ticks:
-        start = next(ticks).tick  # the swing begins where the arm is, however long it took to come here
         for tick in ticks:
             if tick.tick % 10 == 0:
-                stream.send(fast_swing(tick.tick - start + np.arange(1, 51)), tick.tick)
-                print(stream.next_report(2.0).outcome, flush=True)
+                begun = tick.tick if start is None else start  # the arm rests until its first chunk is accepted
+                stream.send(fast_swing(tick.tick - begun + np.arange(1, 51)), tick.tick)
+                outcome = stream.next_report(2.0).outcome
+                if outcome == ChunkReport.ACCEPTED:
+                    start = begun
+                if start is not None:
+                    print(outcome, flush=True)
 """
 
 
