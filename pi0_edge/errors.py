@@ -41,6 +41,10 @@ class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 
 
+class BenchError(Pi0EdgeError):
+    """A latency cannot be measured, or a result of a bench cannot be used."""
+
+
 class RecordingError(Pi0EdgeError):
     """A recording of a run cannot be written, or what is read as one is none, is damaged or lacks what is asked for."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_edge.self_test.latency import Latency
+from pi0_edge.latency.percentiles import Latency
 
 
 @dataclass(frozen=True)

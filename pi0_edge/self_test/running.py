@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,13 +13,13 @@ import numpy as np
 from pi0_edge.bundle import open_bundle
 from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.errors import ConfigError, Pi0EdgeError
+from pi0_edge.latency.percentiles import Latency, fewest_samples
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, ObservationProcessor
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, Thresholds
 from pi0_edge.self_test.accuracy import judge_vectors, recorded_thresholds
 from pi0_edge.self_test.answers import Answers, EngineAnswers, server_answers
-from pi0_edge.self_test.latency import Latency, fewest_samples, timed
 from pi0_edge.self_test.report import Finding, SelfTestReport
 
 CHUNKS = 64
@@ -99,6 +100,26 @@ def peak_memory_mb() -> float:
     """Most memory that this process ever held, in 10^6 bytes; Linux only."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return float("nan") if found is None else int(found[1]) * 1024 / 1e6
+
+
+def timed(ask: Callable[[int], object], count: int, advance: Callable[[], object] = lambda: None) -> list[float]:
+    """Asks `count` times, each as soon as the last is answered.
+
+    Args:
+        ask: Gets the number of the call, from 0.
+        count: How many calls.
+        advance: Is called after each, and is not timed.
+
+    Returns:
+        Duration of each, in milliseconds.
+    """
+    durations = []
+    for number in range(count):
+        begin = time.perf_counter()
+        ask(number)
+        durations.append(1e3 * (time.perf_counter() - begin))
+        advance()
+    return durations
 
 
 class _Look:

@@ -68,7 +68,16 @@ ALLOWED = {
         "pi0_edge.training_profile",
     ],
     "pi0_edge.serving": [*ABOVE_POLICY, "pi0_edge.board", "pi0_edge.bundle", "pi0_edge.protos"],
-    "pi0_edge.self_test": [*ABOVE_POLICY, "pi0_edge.bundle", "pi0_edge.ptq", "pi0_edge.quant", "pi0_edge.serving"],
+    "pi0_edge.self_test": [
+        *ABOVE_POLICY,
+        "pi0_edge.bundle",
+        "pi0_edge.latency",
+        "pi0_edge.ptq",
+        "pi0_edge.quant",
+        "pi0_edge.serving",
+    ],
+    "pi0_edge.latency": [],
+    "pi0_edge.bench": ANYTHING,
     "pi0_edge.certificates": ["pi0_edge.protos"],
     "pi0_edge.cameras": [],
     "pi0_edge.run": [

@@ -74,7 +74,9 @@ class Arm:
                 while not self._stop.wait(CHUNK_EVERY_S):
                     tick = self.client.status().tick
                     if ChunkReport.ACCEPTED not in self.outcomes:
-                        self.start = tick  # the arm rests until then: a chunk that came too late is sent again from rest
+                        self.start = (
+                            tick  # the arm rests until then: a chunk that came too late is sent again from rest
+                        )
                     stream.send(fast_swing(tick - self.start + np.arange(1, 51)), tick)
                     report = stream.next_report(2.0)
                     self.outcomes.append(-1 if report is None else report.outcome)

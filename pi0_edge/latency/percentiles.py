@@ -1,4 +1,4 @@
-"""Latency of chunks: timed one after the other, and percentiles by the early-stopping rule of MLPerf Inference.
+"""Percentiles of latencies, by the early-stopping rule of MLPerf Inference: told only where the samples suffice.
 
 A percentile of few samples says little: with 20 samples, the second largest is below the true 90th percentile in four
 of ten runs. By the rule, a percentile p is estimated from n samples by the (n - t)-th smallest, with the largest t for
@@ -10,8 +10,7 @@ which seeing at most t slower ones by chance has a probability of at most 1 % wh
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 RISK = 0.01
@@ -19,30 +18,59 @@ RISK = 0.01
 
 @dataclass(frozen=True)
 class Latency:
-    """Figures of a timed run.
+    """Figures of a timed run, in milliseconds. A percentile that the samples do not carry is None.
 
     Attributes:
-        count: How many chunks were timed.
-        p50_ms: Median, in milliseconds.
-        p90_ms: By `early_stopping_percentile`; None where they are too few.
+        count: How many samples there are.
+        mean_ms: Of all of them.
+        p50_ms: Median.
+        p90_ms: By `early_stopping_percentile`, as the following.
+        p99_ms: As told by enough samples.
+        p999_ms: 99.9 %.
         max_ms: The largest.
     """
 
     count: int
+    mean_ms: float
     p50_ms: float
     p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
     max_ms: float
 
     @classmethod
     def of(cls, samples_ms: Sequence[float]) -> Latency:
         """The figures of at least one sample."""
-        ordered = sorted(samples_ms)
+        ordered = sorted(map(float, samples_ms))
         middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-        return cls(len(ordered), middle, early_stopping_percentile(ordered, 0.9), ordered[-1])
+        return cls(
+            count=len(ordered),
+            mean_ms=math.fsum(ordered) / len(ordered),
+            p50_ms=middle,
+            p90_ms=early_stopping_percentile(ordered, 0.9),
+            p99_ms=early_stopping_percentile(ordered, 0.99),
+            p999_ms=early_stopping_percentile(ordered, 0.999),
+            max_ms=ordered[-1],
+        )
 
     def to_dict(self) -> dict[str, float | None]:
         """In types that JSON has, in milliseconds."""
-        return {"n": self.count, "p50": self.p50_ms, "p90": self.p90_ms, "max": self.max_ms}
+        return {
+            "n": self.count,
+            "mean": self.mean_ms,
+            "p50": self.p50_ms,
+            "p90": self.p90_ms,
+            "p99": self.p99_ms,
+            "p99.9": self.p999_ms,
+            "max": self.max_ms,
+        }
+
+
+def percentile_text(value_ms: float | None, percentile: float, count: int) -> str:
+    """Such as `41.3 ms`, or `not enough: 120 of 459 samples`."""
+    if value_ms is None:
+        return f"not enough: {count} of {fewest_samples(percentile)} samples"
+    return f"{value_ms:.4g} ms"
 
 
 def early_stopping_percentile(samples: Sequence[float], percentile: float) -> float | None:
@@ -73,23 +101,3 @@ def _probability(hits: int, count: int, share: float) -> float:
     """That exactly `hits` of `count` are among a share of all; in logarithms, which no count overflows."""
     ways = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
     return math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
-
-
-def timed(ask: Callable[[int], object], count: int, advance: Callable[[], object] = lambda: None) -> list[float]:
-    """Asks `count` times, each as soon as the last is answered.
-
-    Args:
-        ask: Gets the number of the call, from 0.
-        count: How many calls.
-        advance: Is called after each, and is not timed.
-
-    Returns:
-        Duration of each, in milliseconds.
-    """
-    durations = []
-    for number in range(count):
-        begin = time.perf_counter()
-        ask(number)
-        durations.append(1e3 * (time.perf_counter() - begin))
-        advance()
-    return durations

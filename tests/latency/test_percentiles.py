@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.self_test.latency import RISK, Latency, early_stopping_percentile, fewest_samples, timed
+from pi0_edge.latency.percentiles import RISK, Latency, early_stopping_percentile, fewest_samples
+from pi0_edge.self_test.running import timed
 
 FEWEST = {
     0.9: {0: 44, 1: 64, 2: 81, 5: 127, 10: 197},

@@ -1,0 +1,74 @@
+"""The stages of a chunk's way from camera to motor, and the boundaries between which a latency is measured.
+
+An estimate and a measurement of the same stage have the same name, so that one can be divided by the other.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Stage(str, Enum):
+    """One part of the way, in the order in which a chunk takes it.
+
+    `Stage("Euler loop")` is all Euler steps; the duration of a single step stands under `euler_step(k)`.
+    """
+
+    CAPTURE = "capture"
+    """From the time that stands in the image to the observation."""
+    PREPROCESS = "preprocess"
+    """Observation to model inputs."""
+    VISION = "vision"
+    """Pixels to image tokens."""
+    PREFIX = "prefix"
+    """Image and prompt tokens to keys and values."""
+    STATE = "state"
+    """The state token, and what the times of the Euler steps alone decide."""
+    EULER = "Euler loop"
+    """Noise to normalized actions."""
+    POSTPROCESS = "postprocess"
+    """Normalized actions to physical units."""
+    TRANSPORT = "transport"
+    """What a remote procedure call takes beside the policy: encoding, network, queue of the server."""
+    SPLICE = "splice"
+    """In the bridge: from the chunk's arrival until it has entered the plan and is ready to be sent."""
+    SERIAL = "serial"
+    """From the first byte on the line until the firmware has confirmed the chunk."""
+    TICK = "tick"
+    """From the confirmation until the timer interrupt of the first tick that executes it."""
+    SERVO = "servo command"
+    """From that timer interrupt until the command has left on the servo bus."""
+
+    __str__ = str.__str__
+
+
+NETWORK = (Stage.VISION, Stage.PREFIX, Stage.STATE, Stage.EULER)
+"""What an engine does; an engine that runs it as one graph tells only the sum."""
+
+
+class Boundary(str, Enum):
+    """What lies between the begin and the end of a latency.
+
+    The names B1 to B4 are those of published measurements: latencies of different boundaries are never compared.
+    """
+
+    ENGINE = "engine"
+    """B1: model inputs to normalized actions."""
+    POLICY = "policy"
+    """B2: observation to actions in physical units."""
+    SERVED = "served"
+    """B3: the same through a policy server."""
+    PATH = "path"
+    """B4: time of the image to the first servo command that answers it."""
+
+    __str__ = str.__str__
+
+    @property
+    def number(self) -> str:
+        """Such as `B2`."""
+        return f"B{list(Boundary).index(self) + 1}"
+
+
+def euler_step(step: int) -> str:
+    """Name of a single Euler step, which counts from 0."""
+    return f"Euler step {step}"
