@@ -38,7 +38,7 @@ class Samples:
     @property
     def latency_ms(self) -> NDArray[np.float64]:
         """float64 [n], from the time at which the observation was due."""
-        return (self.end_ns - self.due_ns) * 1e-6
+        return (self.end_ns - self.due_ns).astype(np.float64) * 1e-6
 
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has; NaN becomes null."""
@@ -57,14 +57,17 @@ class Samples:
             BenchError: If columns are missing or of unequal length.
         """
         try:
-            columns = [np.array(read[name], np.int64) for name in ("due_ns", "begin_ns", "end_ns", "skipped")]
+            due, begin, end, skipped = (
+                np.array(read[name], np.int64) for name in ("due_ns", "begin_ns", "end_ns", "skipped")
+            )
             stages = {
                 str(name): np.array([np.nan if value is None else value for value in values], np.float64)
                 for name, values in read["stages_ms"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BenchError(f"samples cannot be read ({error!r}); run the bench again") from error
-        lengths = {len(column) for column in (*columns, *stages.values())}
-        if len(lengths) != 1 or any(column.ndim != 1 for column in (*columns, *stages.values())):
+        columns = (due, begin, end, skipped, *stages.values())
+        lengths = {len(column) for column in columns if column.ndim == 1}
+        if len(lengths) != 1 or any(column.ndim != 1 for column in columns):
             raise BenchError(f"the columns of samples have {sorted(lengths)} rows, expected as many in each")
-        return cls(*columns, stages)
+        return cls(due, begin, end, skipped, stages)
