@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pi0_edge.bench.comparison import Comparison, compare_samples, run_noise
+from pi0_edge.bench.comparison import FEWEST_PAIRS, Comparison, compare_samples, run_noise
+from pi0_edge.bench.interference import LOADS
+from pi0_edge.bench.opening import TargetRequest
 from pi0_edge.bench.result import BenchResult, parse_result
+from pi0_edge.bench.running import BenchPlan
+from pi0_edge.bundle import open_bundle
 from pi0_edge.bundle.keys import check_signature, make_signature
 from pi0_edge.errors import BenchError, BundleError
 from pi0_edge.json_files import read_json_object
+from pi0_edge.latency.stages import Boundary
 from pi0_edge.synced_files import save_synced
 
 SCHEMA = "pi0-edge-receipt"
@@ -107,6 +112,49 @@ def read_receipt(path: Path, public_key: Path | None = None) -> Receipt:
         raise BenchError(f"{path} has no result; {_ADVICE}")
     return Receipt(
         parse_result(result, str(path)), {str(k): float(v) for k, v in noise.items()}, public_key is not None
+    )
+
+
+def repetition(receipt: Receipt, request: TargetRequest, plan: BenchPlan) -> tuple[TargetRequest, BenchPlan]:
+    """What makes the bench of a receipt again: its boundary, engine, threads, runs and loads.
+
+    Args:
+        receipt: What is made again.
+        request: Names the bundle, which may lie elsewhere now, and server and keys of this machine.
+        plan: Of which only the command is kept.
+
+    Raises:
+        BenchError: If the receipt has no runs, or the bundle is another one.
+    """
+    said = receipt.result
+    if not said.runs:
+        raise BenchError("the receipt has no runs, so nothing can be made again")
+    if request.bundle is not None and (found := open_bundle(request.bundle).sha256) != said.policy.bundle_sha256:
+        raise BenchError(
+            f"{request.bundle} is the bundle {found[:16]}, and the receipt is about "
+            f"{said.policy.bundle_sha256[:16] or said.policy.name}; give that one"
+        )
+    periods = [run.period_ms for run in said.runs if run.period_ms is not None]
+    again = replace(
+        request,
+        boundary=Boundary(said.boundary),
+        engine=said.policy.engine,
+        threads=said.policy.threads,
+        scheme=said.policy.scheme if request.random is not None else None,
+        cameras=said.policy.cameras,
+        tokens=said.policy.tokens,
+        against=None,
+    )
+    ran = "\n".join(said.interference)
+    loads = tuple(name for name, arguments in LOADS.items() if " ".join(arguments) in ran)
+    return again, replace(
+        plan,
+        modes=tuple(run.mode for run in said.runs),
+        seconds=max(run.seconds for run in said.runs),
+        chunks=FEWEST_PAIRS,
+        period_s=periods[0] * 1e-3 if periods else None,
+        budget_ms=said.runs[0].budget_ms,
+        loads=loads,
     )
 
 

@@ -76,12 +76,12 @@ class WarmUp:
     Attributes:
         over: Whether the latency had become steady.
         samples_ms: Of every chunk of the warm-up, the first one being the cold one.
-        load_s: From the begin of the program's loading of the policy until it could answer.
+        load_s: From the begin of loading until the policy could answer, in seconds; None where it ran before.
     """
 
     over: bool
     samples_ms: tuple[float, ...]
-    load_s: float
+    load_s: float | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class Run:
         budget_ms: What a chunk may take; None where no limit is known.
         samples: All of them.
         overhead_ms: What the bench itself took for each chunk, in milliseconds of a processor.
+        seconds: How long it was to be.
     """
 
     mode: Mode
@@ -101,6 +102,7 @@ class Run:
     budget_ms: float | None
     samples: Samples
     overhead_ms: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

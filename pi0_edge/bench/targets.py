@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -42,12 +40,12 @@ class Target(Protocol):
     Attributes:
         boundary: Between which points its latencies lie.
         policy: What it is.
-        load_s: How long it took until it could answer, in seconds.
+        load_s: How long it took until it could answer, in seconds; None where it ran before.
     """
 
     boundary: Boundary
     policy: PolicyUnderTest
-    load_s: float
+    load_s: float | None
 
     def ask(self, number: int) -> Mapping[str, float]:
         """Makes a chunk.
@@ -107,19 +105,17 @@ class StageTimer:
 class PolicyTarget:
     """A policy in this process: observation to actions in physical units, or its engine alone."""
 
-    def __init__(self, policy: Policy, name: str, boundary: Boundary, load_s: float) -> None:
+    def __init__(self, policy: Policy, name: str, boundary: Boundary) -> None:
         """Makes the engine ready, as a policy server does before it listens.
 
         Args:
             policy: Loaded from a bundle.
             name: Of it, for people.
             boundary: `ENGINE` or `POLICY`.
-            load_s: How long loading took.
         """
-        begin = time.perf_counter()
         warm_up(policy)
         self.boundary = boundary
-        self.load_s = load_s + time.perf_counter() - begin
+        self.load_s: float | None = None
         self._policy = policy
         self._observations = observations_of(policy.bundle, policy.processor)
         self._timer = StageTimer(policy.engine)
@@ -186,7 +182,7 @@ class RandomTarget:
         self._engine = assemble_engine(engine, config, random_parameters(config), chosen)
         self._inputs, self._noise = random_observation(config, cameras, tokens)
         self._engine.warm_up(self._inputs, self._noise)
-        self.load_s = time.perf_counter() - begin
+        self.load_s: float | None = time.perf_counter() - begin
         self._timer = StageTimer(self._engine)
         self.policy = PolicyUnderTest(
             name=f"random {model}",
@@ -220,13 +216,13 @@ class ServedTarget:
 
     boundary = Boundary.SERVED
 
-    def __init__(self, client: PolicyClient, bundle: Bundle, load_s: float = math.nan) -> None:
+    def __init__(self, client: PolicyClient, bundle: Bundle, load_s: float | None = None) -> None:
         """Asks the server what it serves.
 
         Args:
             client: Connected to it.
             bundle: What it must serve.
-            load_s: How long it took until it was ready; NaN where it ran before.
+            load_s: How long it took until it was ready; None where it ran before.
 
         Raises:
             ServingError: If it does not answer, or serves something else.
@@ -286,18 +282,14 @@ def observations_of(bundle: Bundle | None, processor: ObservationProcessor) -> t
     return (Observation(images, processor.trained_state(), robot.default_prompt or "wait"),)
 
 
-def load_target(
-    folder: Path, engine: str, boundary: Boundary, public_key: Path | None = None, accept_failed_gate: bool = False
-) -> PolicyTarget:
-    """The policy of a bundle in this process.
+def load_target(bundle: Bundle, engine: str, boundary: Boundary, accept_failed_gate: bool = False) -> PolicyTarget:
+    """The policy of a bundle that is open, in this process.
 
     Raises:
         BundleError: If the bundle is refused, or its gate did not pass and that is not accepted.
         EngineError: If there is no such engine, or it cannot run the scheme.
     """
-    begin = time.perf_counter()
-    policy = Policy.from_bundle(folder, engine, public_key, accept_failed_gate)
-    return PolicyTarget(policy, folder.name, boundary, time.perf_counter() - begin)
+    return PolicyTarget(Policy.from_bundle(bundle, engine, None, accept_failed_gate), bundle.folder.name, boundary)
 
 
 def _policy_under_test(policy: Policy, name: str, inputs: ModelInputs) -> PolicyUnderTest:
