@@ -66,7 +66,7 @@ def read_memory(root: Path) -> Memory:
 
 
 def read_processor_time(root: Path) -> ProcessorTime:
-    """The first line of /proc/stat: user, nice, system, idle, waiting, interrupt, soft interrupt, stolen, …"""
+    """The first line of /proc/stat: user, nice, system, idle, waiting, interrupt, soft interrupt, stolen."""
     words = text(root / "proc/stat").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu" or not all(word.isdigit() for word in words[1:9]):
         return ProcessorTime(None, None)

@@ -42,7 +42,7 @@ class Power:
         return found
 
     def energy_uj(self) -> dict[str, int]:
-        """Microjoules by RAPL counter, such as `package-0` and `package-0/core`; since 2020 root alone may read them."""
+        """Microjoules by RAPL counter, such as `package-0` and `package-0/core`; only root may read them."""
         found = {name: number(f"{folder}/energy_uj") for name, folder in self._counters.items()}
         return {name: value for name, value in found.items() if value is not None}
 
