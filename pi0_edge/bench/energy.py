@@ -7,6 +7,7 @@ board that carries it. None of them is a meter at the wall.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.bench.result import BenchResult, Reading, Run
+from pi0_edge.bench.spans import Span, span_of
 
 FEWEST_READINGS = 10
 """In a time, of rails: fewer tell no energy."""
 SHORTEST_IDLE_S = 20.0
+_LEAST_SHARE = 0.9
+"""Of the time of a closed run that passes in its chunks."""
 
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("compute", ("VDD_GPU_SOC", "VDD_CPU_CV")),  # AGX Orin
@@ -29,24 +33,6 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("board", ("VIN",)),
 )
 """Name of a group and its rails; a board has those groups whose rails it has all of. After NVIDIA's guides."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A time.
-
-    Attributes:
-        begin_ns: On the clock of `time.monotonic_ns`.
-        end_ns: The same.
-    """
-
-    begin_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        """How long it was."""
-        return (self.end_ns - self.begin_ns) * 1e-9
 
 
 @dataclass(frozen=True)
@@ -97,12 +83,19 @@ class Energy:
 
 
 def energies_of_run(result: BenchResult, run: Run) -> tuple[Energy, ...]:
-    """Of one run of a result; empty where the board tells no energy, or has been asked too seldom."""
-    if not len(run.samples):
+    """Of one run of a result; empty where the board tells no energy, or has been asked too seldom.
+
+    Empty too for a closed run whose chunks took turns with those of another target: the board cannot tell them apart.
+    """
+    samples = run.samples
+    if not len(samples):
         return ()
-    span = Span(int(run.samples.begin_ns[0]), int(run.samples.end_ns[-1]))
+    in_chunks_ns = int((samples.end_ns - samples.begin_ns).sum())
+    if run.mode == "closed" and in_chunks_ns < _LEAST_SHARE * 1e9 * span_of(run).seconds:
+        return ()
+    span = span_of(run)
     idle = None if result.idle_ns is None else Span(*result.idle_ns)
-    return energies(result.readings, span, len(run.samples), result.policy.horizon, idle)
+    return energies(result.readings, span, len(samples), result.policy.horizon, idle)
 
 
 def energies(
@@ -218,12 +211,12 @@ def _counter_series(readings: Sequence[Reading]) -> list[tuple[str, tuple[str, .
 def _unwrapped(rows: Sequence[tuple[int, int]], name: str, ranges: Mapping[str, int]) -> _Counter | None:
     """A counter that began again at zero has gone on from the end of its range; None where that end is not known."""
     so_far = [0]
-    for (_, before), (_, after) in zip(rows, rows[1:], strict=False):
+    for (_, before), (_, after) in itertools.pairwise(rows):
         step = after - before
         if step < 0:
             if name not in ranges:
                 return None
-            step += ranges[name] + 1
+            step += ranges[name]
         so_far.append(so_far[-1] + step)
     times = np.array([time_ns for time_ns, _ in rows], np.float64)
     return _Counter(times, np.array(so_far, np.float64) * 1e-6)

@@ -105,7 +105,7 @@ def _entries(root: Path) -> Iterator[str]:
             yield entry(f"/{relative}", None)
             continue
         if relative in _BEGINNING:
-            content = content.partition(_BEGINNING[relative].encode())[0] + b"\n"
+            content = content.partition(_BEGINNING[relative].encode())[0].rstrip(b"\n") + b"\n"
         yield entry(f"/{relative}", content)
 
 
