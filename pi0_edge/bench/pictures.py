@@ -1,0 +1,258 @@
+"""The charts of a result: every one of them computed from all samples or readings, none of which is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pi0_edge.bench.charts import Axis, Chart, linear_axis, log_axis
+from pi0_edge.bench.figures import STALL_FACTOR, RunFigures
+from pi0_edge.bench.result import BenchResult, Run
+from pi0_edge.bench.wording import counted, duration, milliseconds, plain, run_name
+from pi0_edge.latency.percentiles import RISK, Latency
+from pi0_edge.latency.stages import euler_step
+
+BINS = 64
+SERIES = 7
+"""Lines of a chart over time, at most: so many colours can be told apart."""
+
+_WIDE = 4.0
+"""Values of which the largest is more than so many times the smallest stand on a logarithmic axis."""
+_TAIL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+_TOLD = ("p50", "p90", "p99", "p99.9", "max")
+
+
+def histogram(run: Run, figures: RunFigures) -> str:
+    """How many chunks took how long."""
+    latency = run.samples.latency_ms
+    x = _latency_axis(latency, None, to_ticks=False)
+    edges = np.array([x.low + (x.high - x.low) * k / BINS for k in range(BINS + 1)])
+    if x.log:
+        edges = np.geomspace(x.low, x.high, BINS + 1)
+    edges[0], edges[-1] = min(edges[0], latency.min()), max(edges[-1], latency.max())
+    counts, _ = np.histogram(latency, edges)
+    y = linear_axis("chunks", 0, float(counts.max()), 4)
+    told = f"{counted(len(latency), 'chunk')} from {milliseconds(latency.min())} to {milliseconds(latency.max())}"
+    chart = Chart(f"histogram-{run.mode}", f"Histogram of the latency, {run_name(run)}", told, x, y)
+    for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
+        if count:
+            hint = f"{counted(count, 'chunk')} of {milliseconds(low)} to {milliseconds(high)}"
+            chart.bar(low, high, 0, count, run.mode, hint)
+    for name, value in _told(figures.latency):
+        chart.flag(value, f"{name} {milliseconds(value)}")
+    if figures.misses is not None:
+        limit = figures.misses.limit_ms
+        side = ", further right" if limit > x.high else ", further left" if limit < x.low else ""
+        chart.flag(limit, f"deadline {milliseconds(limit)}{side}", "deadline")
+    return chart.svg()
+
+
+def timeline(run: Run, figures: RunFigures) -> str:
+    """Latency of every chunk over the time at which it was due."""
+    latency, seconds = run.samples.latency_ms, due_s(run)
+    y = _latency_axis(latency, run, to_ticks=True)
+    x = _time_axis(float(seconds.max()))
+    span, largest = duration(float(seconds.max())), milliseconds(figures.latency.max_ms)
+    told = f"Latency of {counted(len(latency), 'chunk')} over {span}; largest {largest}"
+    chart = Chart(f"timeline-{run.mode}", f"Latency of every chunk, {run_name(run)}", told, x, y, 220)
+    limit = figures.misses.limit_ms if figures.misses else math.inf
+    stalled = latency > STALL_FACTOR * figures.latency.p50_ms
+    late = latency > limit
+    scale = 60.0 if x.title.endswith("min") else 1.0
+    places = list(zip((seconds / scale).tolist(), latency.tolist(), strict=True))
+    chart.stems(
+        [place for place, is_late, is_stall in zip(places, late, stalled, strict=True) if is_late or is_stall], "late"
+    )
+    chart.dots([place for place, is_late in zip(places, late, strict=True) if not is_late], run.mode)
+    chart.dots([place for place, is_late in zip(places, late, strict=True) if is_late], "late")
+    chart.dots([place for place, is_stall in zip(places, stalled, strict=True) if is_stall], "stall")
+    if figures.misses is not None:
+        chart.limit(limit, f"deadline {milliseconds(limit)}")
+    chart.hover(f"timeline:{run.mode}:{scale:g}")
+    return chart.svg()
+
+
+def tail(runs: Sequence[Run]) -> str:
+    """Latency over the share of chunks, logarithmic towards the slowest: the tail takes as much room as the rest."""
+    longest = max(len(run.samples) for run in runs)
+    together = np.concatenate([run.samples.latency_ms for run in runs])
+    last = max(20.0, 2.0 * longest)
+    ticks = tuple((1 / (1 - p), f"{100 * p:.10g} %") for p in _TAIL if 1 / (1 - p) <= last)
+    x = Axis("chunks at most so slow (share, logarithmic towards 100 %)", 1.0, last, ticks, log=True)
+    y = _latency_axis(together, None, to_ticks=True)
+    told = "; ".join(f"{run_name(run)}: largest {milliseconds(run.samples.latency_ms.max())}" for run in runs)
+    chart = Chart("tail", "Distribution of the latency with its tail", told, x, y, 220)
+    for run in runs:
+        ordered = np.sort(run.samples.latency_ms)
+        count = len(ordered)
+        # The k-th smallest of n: n - k + 1 of n are at least so slow.
+        shares = [(count / (count - k), value) for k, value in enumerate(ordered.tolist())]
+        chart.steps([*shares, (last, shares[-1][1])], run.mode)
+        carried = 1 / (1 - RISK ** (1 / count))
+        if carried > 1:
+            chart.flag(min(carried, last), f"{run.mode}: told up to here", f"carried {run.mode}")
+        chart.end_label(shares[-1][1], run.mode, run.mode)
+    for run in runs[:1]:
+        limit = run.budget_ms if run.budget_ms is not None else run.period_ms
+        if limit is not None and y.low <= limit <= y.high:
+            chart.limit(limit, f"deadline {milliseconds(limit)}")
+    chart.hover("tail")
+    return chart.svg()
+
+
+def misses_over_time(run: Run, figures: RunFigures) -> str:
+    """When periods were missed, and how many at once; empty where none was."""
+    misses = figures.misses
+    if misses is None or not misses.count:
+        return ""
+    seconds = due_s(run)
+    missed = missed_periods(run, misses.limit_ms)
+    x = _time_axis(float(seconds.max()))
+    scale = 60.0 if x.title.endswith("min") else 1.0
+    y = linear_axis("missed at once", 0, float(missed.max()), 3)
+    told = f"{counted(misses.count, 'miss', 'misses')} at {counted(int((missed > 0).sum()), 'time')}"
+    chart = Chart(f"misses-{run.mode}", f"Misses, {run_name(run)}", told, x, y, 90)
+    places = [(at / scale, count) for at, count in zip(seconds.tolist(), missed.tolist(), strict=True) if count]
+    chart.stems(places, "late")
+    chart.dots(places, "late")
+    return chart.svg()
+
+
+def euler_steps(run: Run, figures: RunFigures, steps: int) -> str:
+    """Each Euler step: median and the slowest; empty where single steps are not known."""
+    known = [(step, figures.stages[euler_step(step)]) for step in range(steps) if euler_step(step) in figures.stages]
+    if not known:
+        return ""
+    y = linear_axis("ms", 0, max(latency.max_ms for _, latency in known), 4)
+    x = Axis(
+        "Euler step", -0.5, steps - 0.5, tuple((float(step), str(step)) for step in range(0, steps, -(-steps // 20)))
+    )
+    medians = [latency.p50_ms for _, latency in known]
+    told = f"Medians from {milliseconds(min(medians))} to {milliseconds(max(medians))}"
+    chart = Chart(f"euler-{run.mode}", f"Euler steps, {run_name(run)}", told, x, y, 120)
+    for step, latency in known:
+        chart.bar(
+            step - 0.3, step + 0.3, 0, latency.p50_ms, run.mode, f"step {step}: median {milliseconds(latency.p50_ms)}"
+        )
+        chart.line([(step, latency.p50_ms), (step, latency.max_ms)], "whisker")
+        chart.dots([(step, latency.max_ms)], "whisker")
+    return chart.svg()
+
+
+def warm_up(result: BenchResult) -> str:
+    """Every chunk of the warm-up, the cold one first; empty where there was none."""
+    samples = [value for value in result.warm_up.samples_ms if math.isfinite(value)]
+    if not samples:
+        return ""
+    x = linear_axis("chunk of the warm-up", 0, max(len(samples) - 1, 1), 8, to_ticks=False)
+    y = _latency_axis(np.array(samples), None, to_ticks=True)
+    chart = Chart(
+        "warm-up",
+        "Latency of every chunk of the warm-up",
+        f"First {milliseconds(samples[0])}, last {milliseconds(samples[-1])}",
+        x,
+        y,
+        120,
+    )
+    chart.line(list(enumerate(samples)), "warm")
+    chart.dots(list(enumerate(samples)), "warm")
+    chart.flag(0, f"cold: {milliseconds(samples[0])}")
+    return chart.svg()
+
+
+def over_time(result: BenchResult, field: str, title: str, scale: float = 1.0) -> str:
+    """A quantity of the board over the time of the readings; empty where no reading has it.
+
+    Args:
+        result: With the readings.
+        field: Of `BoardState`: name -> value.
+        title: Of the axis, with the unit.
+        scale: Of the values.
+    """
+    series = _series(result, field, scale)
+    if not series or len(result.readings) < 2:
+        return ""
+    begin = result.readings[0].time_ns
+    seconds = max((result.readings[-1].time_ns - begin) * 1e-9, 1e-3)
+    x = _time_axis(seconds)
+    per = 60.0 if x.title.endswith("min") else 1.0
+    kept = sorted(series, key=lambda name: -max(value for _, value in series[name]))[:SERIES]
+    values = [value for name in kept for _, value in series[name]]
+    low = min(values) if field == "temperatures_c" else min(0.0, *values)
+    y = linear_axis(title, low, max(values), 4)
+    told = "; ".join(
+        f"{plain(name)} {min(v for _, v in series[name]):.4g} to {max(v for _, v in series[name]):.4g}" for name in kept
+    )
+    chart = Chart(f"board-{field.replace('_', '-')}", title, told, x, y, 150)
+    for run in result.runs:
+        if len(run.samples):
+            ends = (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))
+            chart.band(*((at - begin) * 1e-9 / per for at in ends), css=run.mode, text=run.mode)
+    _mark_throttling(chart, result, per)
+    for place, name in enumerate(sorted(kept)):
+        points = [(at / per, value) for at, value in series[name]]
+        chart.line(points, f"series-{place}")
+        chart.end_label(points[-1][1], plain(name), f"series-{place}")
+    chart.hover(f"board:{field}:{per:g}:{scale:g}")
+    return chart.svg()
+
+
+def left_out(result: BenchResult, field: str) -> list[str]:
+    """Names whose line a chart over time has no colour for."""
+    series = _series(result, field, 1.0)
+    return sorted(sorted(series, key=lambda name: -max(value for _, value in series[name]))[SERIES:])
+
+
+def due_s(run: Run) -> NDArray[np.float64]:
+    """float64 [n], seconds from the first due time of a run."""
+    return (run.samples.due_ns - run.samples.due_ns[0]).astype(np.float64) * 1e-9
+
+
+def missed_periods(run: Run, limit_ms: float) -> NDArray[np.int64]:
+    """int64 [n], what was missed with each chunk: periods that were skipped before it, and itself where it was late."""
+    return run.samples.skipped + (run.samples.latency_ms > limit_ms)
+
+
+def _series(result: BenchResult, field: str, scale: float) -> Mapping[str, list[tuple[float, float]]]:
+    """Name -> its (seconds, value), where it was read."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for reading in result.readings:
+        at = (reading.time_ns - result.readings[0].time_ns) * 1e-9
+        for name, value in getattr(reading.state, field).items():
+            if math.isfinite(value):
+                found.setdefault(name, []).append((at, value * scale))
+    return found
+
+
+def _mark_throttling(chart: Chart, result: BenchResult, per: float) -> None:
+    """A background from each reading with an alert to the next one."""
+    begin = result.readings[0].time_ns
+    for reading, following in zip(result.readings, result.readings[1:], strict=False):
+        if reading.state.throttling:
+            chart.band((reading.time_ns - begin) * 1e-9 / per, (following.time_ns - begin) * 1e-9 / per, "throttled")
+
+
+def _told(latency: Latency) -> list[tuple[str, float]]:
+    values = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
+    return [(name, value) for name, value in zip(_TOLD, values, strict=True) if value is not None]
+
+
+def _latency_axis(latency: NDArray[np.float64], run: Run | None, to_ticks: bool) -> Axis:
+    """Of all latencies, and of the deadline where it is near to them; logarithmic where they differ much."""
+    low, high = float(latency.min()), float(latency.max())
+    limit = None if run is None else run.budget_ms if run.budget_ms is not None else run.period_ms
+    if limit is not None:
+        low, high = min(low, limit), max(high, limit)
+    if low > 0 and high > _WIDE * low:
+        return log_axis("ms", low, high)
+    margin = 0.0 if to_ticks else 0.02 * (high - low)
+    return linear_axis("ms", max(0.0, low - margin) if low >= 0 else low - margin, high + margin, 6, to_ticks)
+
+
+def _time_axis(seconds: float) -> Axis:
+    if seconds >= 180:
+        return linear_axis("min", 0, seconds / 60, 10, to_ticks=False)
+    return linear_axis("s", 0, max(seconds, 1e-3), 10, to_ticks=False)
