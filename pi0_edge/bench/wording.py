@@ -13,9 +13,9 @@ from pi0_edge.latency.stages import Boundary
 
 RULE = (
     "A percentile p is told only where the samples carry it, by the early-stopping rule of MLPerf Inference: of "
-    "n samples it is the (n − t)-th smallest, with the largest t for which, where a share 1 − p of all chunks is slower, "
-    f"at most t slow ones among n have a probability of {RISK:.0%} at most. Where chunks are independent of each other, "
-    f"the true percentile is above the told one in at most {RISK * 100:g} of 100 runs. It needs at least "
+    "n samples it is the (n − t)-th smallest, with the largest t for which, where a share 1 − p of all chunks is "
+    f"slower, at most t slow ones among n have a probability of {RISK:.0%} at most. Where chunks are independent of "
+    f"each other, the true percentile is above the told one in at most {RISK * 100:g} of 100 runs. It needs at least "
     f"{fewest_samples(0.9)} samples for p90, {fewest_samples(0.99)} for p99 and {fewest_samples(0.999):,} for p99.9; "
     "with fewer, “not enough” stands in its place. The median is that of all samples. Every sample counts and none is "
     "trimmed. In a paced run the latency begins when the observation was due, and periods without an observation are "
