@@ -21,6 +21,8 @@ _NARROW = 270
 """Width in pixels of a chart on a telephone: words that do not overlap there overlap nowhere."""
 _LETTER = 6.3
 """Width of a letter, in pixels."""
+_SHORT = 8
+"""Letters of a word to the right of a chart that needs little room."""
 _INNER = 1000
 """Width of the inner drawing, in its own units."""
 
@@ -211,7 +213,7 @@ class Chart:
     def svg(self) -> str:
         """The chart."""
         flags, rows = self._placed_flags()
-        top = ROW * (rows + 1) + 3
+        top = ROW * (rows + 1) + 8
         whole = top + self.height + TICK_ROWS + ROW
         labelled = f'role="img" aria-labelledby="{self._name}-title {self._name}-text"'
         size = f'width="100%" height="{whole}"{self._hover_data(top)}'
@@ -234,7 +236,8 @@ class Chart:
             "</svg>",
             "</svg>",
         ]
-        css = "figure ends" if self._ends else "figure"
+        longest = max((len(text) for _, text, _ in self._ends), default=0)
+        css = "figure" + (" ends" if longest > _SHORT else " short ends" if longest else "")
         return f'<div class="{css}">\n' + "\n".join(parts) + "\n</div>"
 
     def _hover_data(self, top: int) -> str:
@@ -264,25 +267,24 @@ class Chart:
         return [*lines, f'<text class="axis-title" {under}>{escape(self.x.title)}</text>']
 
     def _placed_flags(self) -> tuple[list[str], int]:
-        """The flags, each in the lowest row where no other is in its way, and how many rows there are."""
-        rows: list[list[tuple[float, float]]] = []
+        """The flags and how many rows their words take: no word lies on another, nor a line on a word where it can."""
+        to_right = sorted((flag for flag in self._flags if flag[0] <= 0.6), reverse=True)
+        to_left = sorted(flag for flag in self._flags if flag[0] > 0.6)
+        # From the inside out, so that the lines of the outer ones, which are higher, pass beside the inner words.
+        placed: list[tuple[int, float, tuple[float, float]]] = []
         lines: list[str] = []
-        for share, text, css in sorted(self._flags):
+        for share, text, css in [*to_right, *to_left]:
             width = (len(text) * _LETTER + 10) / _NARROW
-            left_of = share > 0.6
-            extent = (share - width, share) if left_of else (share, share + width)
-            row = next((k for k, taken in enumerate(rows) if all(not _meet(extent, one) for one in taken)), len(rows))
-            if row == len(rows):
-                rows.append([])
-            # The line of a flag must not cross the words of those below it, and none above may lie on it.
-            rows[row].append((min(extent[0], share), max(extent[1], share)))
-            y = -4 - ROW * row
-            x = f"{100 * share:.3f}%"
+            words = (share - width, share - 1e-6) if share > 0.6 else (share + 1e-6, share + width)
+            highest = 1 + max((row for row, _, _ in placed), default=-1)
+            row = next((row for row in range(highest) if _is_free(row, share, words, placed)), highest)
+            placed.append((row, share, words))
+            x, y = f"{100 * share:.3f}%", -4 - ROW * row
+            anchor, shift = ("end", -4) if share > 0.6 else ("start", 4)
             lines.append(f'<line class="{css}" x1="{x}" x2="{x}" y1="{y - 9}" y2="{self.height}"/>')
-            anchor, shift = ("end", -4) if left_of else ("start", 4)
             place = f'text-anchor="{anchor}" x="{x}" dx="{shift}" y="{y}"'
             lines.append(f'<text class="word {css}-word" {place}>{escape(text)}</text>')
-        return lines, len(rows)
+        return lines, 1 + max((row for row, _, _ in placed), default=-1)
 
     def _placed_ends(self) -> list[str]:
         ordered = sorted(self._ends)
@@ -322,8 +324,18 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return places
 
 
-def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
+def _is_free(
+    row: int, line: float, words: tuple[float, float], placed: Sequence[tuple[int, float, tuple[float, float]]]
+) -> bool:
+    """Whether a flag can have a row: its words meet no words and no line, its line crosses no words below."""
+    for other_row, other_line, other in placed:
+        if other_row == row and words[0] < other[1] and other[0] < words[1]:
+            return False
+        if other_row > row and words[0] <= other_line <= words[1]:
+            return False
+        if other_row <= row and other[0] <= line <= other[1]:
+            return False
+    return True
 
 
 def _short(value: float) -> str:

@@ -40,6 +40,7 @@ from pi0_edge.bench.wording import (
     share,
     stalls_text,
     verdict_title,
+    would_miss_text,
 )
 from pi0_edge.errors import BenchError
 from pi0_edge.synced_files import save_synced
@@ -140,7 +141,7 @@ def _sections(result: BenchResult, timed: Sequence[Timed]) -> Iterable[str]:
         yield _section("Misses", "".join(_misses(run, figures) for run, figures in timed))
         yield _section("Histogram", "".join(_histogram(run, figures) for run, figures in timed))
         yield _section("Tail", _tail([run for run, _ in timed]))
-        yield _section("Where the time goes", "".join(_breakdown(result, run, figures) for run, figures in timed))
+        yield _section("Where the time goes", _stages(result, timed))
         yield _section("Euler steps", _euler(result, timed))
     yield _section("Warm-up and cold start", _warm_up(result))
     yield _section("Power, temperature and clocks", _board_over_time(result))
@@ -168,7 +169,8 @@ def _figures_table(result: BenchResult, timed: Sequence[Timed]) -> str:
 
 
 def _timeline(run: Run, figures: RunFigures) -> str:
-    text = f"{run_text(run)} {stalls_text(run, figures)} {drift_text(figures)}".strip()
+    told = (run_text(run), stalls_text(figures), would_miss_text(figures), drift_text(figures))
+    text = " ".join(filter(None, told))
     legend = [(run.mode, "a chunk")]
     if figures.misses is not None:
         legend.append(("late", "later than the deadline"))
@@ -180,8 +182,8 @@ def _timeline(run: Run, figures: RunFigures) -> str:
 def _misses(run: Run, figures: RunFigures) -> str:
     misses = figures.misses
     if misses is None:
-        told = "No deadline is known: a closed run has none without a budget. What a robot would have missed: "
-        return _titled(run, f"<p>{_text(told + stalls_text(run, figures))}</p>")
+        told = f"No deadline is known: a closed run has none without a budget. {would_miss_text(figures)}"
+        return _titled(run, f"<p>{_text(told)}</p>")
     text = f"Against {milliseconds(misses.limit_ms)}: {misses_text(run, figures)}."
     if not misses.count:
         return _titled(run, f"<p>{_text(text)}</p>")
@@ -202,7 +204,7 @@ def _misses(run: Run, figures: RunFigures) -> str:
     rest = len(places) - len(rows)
     more = f'<p class="note">{rest:,} more are in the data of this page.</p>' if rest else ""
     picture = pictures.misses_over_time(run, figures)
-    folded = f"<details><summary>{_text(counted(len(places), 'time'))} as a table</summary>{table}{more}</details>"
+    folded = f"<details><summary>{_text(counted(len(places), 'moment'))} as a table</summary>{table}{more}</details>"
     return _titled(run, f"<p>{_text(text)}</p>{picture}{folded}")
 
 
@@ -218,6 +220,15 @@ def _tail(runs: Sequence[Run]) -> str:
     return f"<p>{_text(text)}</p>{pictures.tail(runs)}"
 
 
+def _stages(result: BenchResult, timed: Sequence[Timed]) -> str:
+    text = "Medians of the stages, one after another. "
+    if result.estimate_ms:
+        text += "The frame is what “pi0-edge estimate” expects of this device; the ratio is measured over expected."
+    else:
+        text += "No estimate is known of this device."
+    return f"<p>{_text(text)}</p>" + "".join(_breakdown(result, run, figures) for run, figures in timed)
+
+
 def _breakdown(result: BenchResult, run: Run, figures: RunFigures) -> str:
     parts = breakdown(figures, result.estimate_ms)
     if not parts:
@@ -226,14 +237,9 @@ def _breakdown(result: BenchResult, run: Run, figures: RunFigures) -> str:
     rows = "".join(_part(part, whole) for part in parts)
     columns = ("stage", "", "measured", "p99", "estimate", "ratio")
     head = "".join(f"<th>{column}</th>" for column in columns)
-    text = "Medians, one after another."
-    if result.estimate_ms:
-        text += " The frame is what `pi0-edge estimate` expects of this device; the ratio is measured over expected."
-    else:
-        text += " No estimate is known of this device."
     legend = _legend([(run.mode, "measured"), *([("expected", "estimate")] if result.estimate_ms else [])])
     table = f'<table class="waterfall"><thead><tr>{head}</tr></thead><tbody class="{run.mode}">{rows}</tbody></table>'
-    return _titled(run, f"<p>{_text(text)}</p>{legend}{table}")
+    return _titled(run, legend + table)
 
 
 def _part(part: Part, whole: float) -> str:
@@ -265,7 +271,7 @@ def _euler(result: BenchResult, timed: Sequence[Timed]) -> str:
     shown = "".join(_titled(run, chart) for run, chart in charts if chart)
     if not shown:
         return '<p class="empty">This engine runs its Euler steps as one; single steps are not known.</p>'
-    return f"<p>The bar is the median of a step, the line reaches to its slowest.</p>{shown}"
+    return f"<p>The large dot is the median of a step, the line reaches to its slowest.</p>{shown}"
 
 
 def _warm_up(result: BenchResult) -> str:

@@ -21,28 +21,39 @@ SERIES = 7
 
 _WIDE = 4.0
 """Values of which the largest is more than so many times the smallest stand on a logarithmic axis."""
+_FAR = 5.0
+"""Samples that are further above the median than so many times the width of the middle 80 % are far from the rest."""
 _TAIL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 _TOLD = ("p50", "p90", "p99", "p99.9", "max")
 
 
 def histogram(run: Run, figures: RunFigures) -> str:
-    """How many chunks took how long."""
+    """How many chunks took how long; where a few are far from the rest, the rest again by itself."""
     latency = run.samples.latency_ms
+    whole = _histogram(f"histogram-{run.mode}", run, figures, latency)
+    near = latency[latency <= _body_end(latency)]
+    if len(near) == len(latency):
+        return whole
+    return whole + _histogram(f"histogram-near-{run.mode}", run, figures, near)
+
+
+def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.float64]) -> str:
     x = _latency_axis(latency, None, to_ticks=False)
-    edges = np.array([x.low + (x.high - x.low) * k / BINS for k in range(BINS + 1)])
-    if x.log:
-        edges = np.geomspace(x.low, x.high, BINS + 1)
+    edges = np.geomspace(x.low, x.high, BINS + 1) if x.log else np.linspace(x.low, x.high, BINS + 1)
     edges[0], edges[-1] = min(edges[0], latency.min()), max(edges[-1], latency.max())
     counts, _ = np.histogram(latency, edges)
     y = linear_axis("chunks", 0, float(counts.max()), 4)
     told = f"{counted(len(latency), 'chunk')} from {milliseconds(latency.min())} to {milliseconds(latency.max())}"
-    chart = Chart(f"histogram-{run.mode}", f"Histogram of the latency, {run_name(run)}", told, x, y)
+    chart = Chart(name, f"Histogram of the latency, {run_name(run)}", told, x, y, 150)
     for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
         if count:
             hint = f"{counted(count, 'chunk')} of {milliseconds(low)} to {milliseconds(high)}"
             chart.bar(low, high, 0, count, run.mode, hint)
-    for name, value in _told(figures.latency):
-        chart.flag(value, f"{name} {milliseconds(value)}")
+    for figure, value in _told(figures.latency):
+        if value <= x.high:
+            chart.flag(value, f"{figure} {milliseconds(value)}")
+    if rest := len(run.samples) - len(latency):
+        chart.flag(x.high, f"{rest:,} further right")
     if figures.misses is not None:
         limit = figures.misses.limit_ms
         side = ", further right" if limit > x.high else ", further left" if limit < x.low else ""
@@ -51,26 +62,38 @@ def histogram(run: Run, figures: RunFigures) -> str:
 
 
 def timeline(run: Run, figures: RunFigures) -> str:
-    """Latency of every chunk over the time at which it was due."""
-    latency, seconds = run.samples.latency_ms, due_s(run)
+    """Latency of every chunk over the time at which it was due; where a few are far from the rest, the rest closer."""
+    latency = run.samples.latency_ms
     y = _latency_axis(latency, run, to_ticks=True)
+    whole = _timeline(f"timeline-{run.mode}", run, figures, y, 200)
+    end = _body_end(latency)
+    if not (latency > end).any():
+        return whole
+    low = float(latency.min())
+    close = linear_axis("ms", low, end, 4)
+    return whole + _timeline(f"timeline-near-{run.mode}", run, figures, close, 110)
+
+
+def _timeline(name: str, run: Run, figures: RunFigures, y: Axis, height: int) -> str:
+    """Chunks that are slower than the axis is long stand at its upper end."""
+    latency, seconds = run.samples.latency_ms, due_s(run)
     x = _time_axis(float(seconds.max()))
     span, largest = duration(float(seconds.max())), milliseconds(figures.latency.max_ms)
     told = f"Latency of {counted(len(latency), 'chunk')} over {span}; largest {largest}"
-    chart = Chart(f"timeline-{run.mode}", f"Latency of every chunk, {run_name(run)}", told, x, y, 220)
+    chart = Chart(name, f"Latency of every chunk, {run_name(run)}", told, x, y, height)
     limit = figures.misses.limit_ms if figures.misses else math.inf
-    stalled = latency > STALL_FACTOR * figures.latency.p50_ms
-    late = latency > limit
-    scale = 60.0 if x.title.endswith("min") else 1.0
-    places = list(zip((seconds / scale).tolist(), latency.tolist(), strict=True))
-    chart.stems(
-        [place for place, is_late, is_stall in zip(places, late, stalled, strict=True) if is_late or is_stall], "late"
-    )
-    chart.dots([place for place, is_late in zip(places, late, strict=True) if not is_late], run.mode)
-    chart.dots([place for place, is_late in zip(places, late, strict=True) if is_late], "late")
-    chart.dots([place for place, is_stall in zip(places, stalled, strict=True) if is_stall], "stall")
-    if figures.misses is not None:
+    is_stalled = latency > STALL_FACTOR * figures.latency.p50_ms
+    is_late = latency > limit
+    scale = _per_unit(x)
+    places = np.column_stack([seconds / scale, latency])
+    chart.stems(_pairs(places[is_late | is_stalled]), "late")
+    chart.dots(_pairs(places[~is_late & ~is_stalled]), run.mode)
+    chart.dots(_pairs(places[is_late & ~is_stalled]), "late")
+    chart.dots(_pairs(places[is_stalled]), "stall")
+    if limit <= y.high:
         chart.limit(limit, f"deadline {milliseconds(limit)}")
+    if above := int((latency > y.high).sum()):
+        chart.flag(x.high, f"the same, closer; {above:,} above the upper end", "none")
     chart.hover(f"timeline:{run.mode}:{scale:g}")
     return chart.svg()
 
@@ -81,20 +104,22 @@ def tail(runs: Sequence[Run]) -> str:
     together = np.concatenate([run.samples.latency_ms for run in runs])
     last = max(20.0, 2.0 * longest)
     ticks = tuple((1 / (1 - p), f"{100 * p:.10g} %") for p in _TAIL if 1 / (1 - p) <= last)
-    x = Axis("chunks at most so slow (share, logarithmic towards 100 %)", 1.0, last, ticks, log=True)
+    x = Axis("share of chunks that are at most so slow", 1.0, last, ticks, log=True)
     y = _latency_axis(together, None, to_ticks=True)
     told = "; ".join(f"{run_name(run)}: largest {milliseconds(run.samples.latency_ms.max())}" for run in runs)
     chart = Chart("tail", "Distribution of the latency with its tail", told, x, y, 220)
+    told_up_to: dict[int, list[str]] = {}
     for run in runs:
         ordered = np.sort(run.samples.latency_ms)
         count = len(ordered)
         # The k-th smallest of n: n - k + 1 of n are at least so slow.
         shares = [(count / (count - k), value) for k, value in enumerate(ordered.tolist())]
         chart.steps([*shares, (last, shares[-1][1])], run.mode)
-        carried = 1 / (1 - RISK ** (1 / count))
-        if carried > 1:
-            chart.flag(min(carried, last), f"{run.mode}: told up to here", f"carried {run.mode}")
         chart.end_label(shares[-1][1], run.mode, run.mode)
+        told_up_to.setdefault(count, []).append(run.mode)
+    for count, modes in told_up_to.items():
+        carried = 1 / (1 - RISK ** (1 / count))
+        chart.flag(min(carried, last), f"{' and '.join(modes)}: told up to here", "carried")
     for run in runs[:1]:
         limit = run.budget_ms if run.budget_ms is not None else run.period_ms
         if limit is not None and y.low <= limit <= y.high:
@@ -111,7 +136,7 @@ def misses_over_time(run: Run, figures: RunFigures) -> str:
     seconds = due_s(run)
     missed = missed_periods(run, misses.limit_ms)
     x = _time_axis(float(seconds.max()))
-    scale = 60.0 if x.title.endswith("min") else 1.0
+    scale = _per_unit(x)
     y = linear_axis("missed at once", 0, float(missed.max()), 3)
     told = f"{counted(misses.count, 'miss', 'misses')} at {counted(int((missed > 0).sum()), 'time')}"
     chart = Chart(f"misses-{run.mode}", f"Misses, {run_name(run)}", told, x, y, 90)
@@ -126,19 +151,17 @@ def euler_steps(run: Run, figures: RunFigures, steps: int) -> str:
     known = [(step, figures.stages[euler_step(step)]) for step in range(steps) if euler_step(step) in figures.stages]
     if not known:
         return ""
-    y = linear_axis("ms", 0, max(latency.max_ms for _, latency in known), 4)
-    x = Axis(
-        "Euler step", -0.5, steps - 0.5, tuple((float(step), str(step)) for step in range(0, steps, -(-steps // 20)))
-    )
     medians = [latency.p50_ms for _, latency in known]
+    slowest = [latency.max_ms for _, latency in known]
+    y = _latency_axis(np.array([*medians, *slowest]), None, to_ticks=True)
+    ticks = tuple((float(step), str(step)) for step in range(0, steps, -(-steps // 20)))
+    x = Axis("Euler step", -0.5, steps - 0.5, ticks)
     told = f"Medians from {milliseconds(min(medians))} to {milliseconds(max(medians))}"
     chart = Chart(f"euler-{run.mode}", f"Euler steps, {run_name(run)}", told, x, y, 120)
-    for step, latency in known:
-        chart.bar(
-            step - 0.3, step + 0.3, 0, latency.p50_ms, run.mode, f"step {step}: median {milliseconds(latency.p50_ms)}"
-        )
-        chart.line([(step, latency.p50_ms), (step, latency.max_ms)], "whisker")
-        chart.dots([(step, latency.max_ms)], "whisker")
+    for (step, _), median, largest in zip(known, medians, slowest, strict=True):
+        chart.line([(step, median), (step, largest)], "whisker")
+    chart.dots([(step, largest) for (step, _), largest in zip(known, slowest, strict=True)], "whisker")
+    chart.dots([(step, median) for (step, _), median in zip(known, medians, strict=True)], f"median {run.mode}")
     return chart.svg()
 
 
@@ -178,7 +201,7 @@ def over_time(result: BenchResult, field: str, title: str, scale: float = 1.0) -
     begin = result.readings[0].time_ns
     seconds = max((result.readings[-1].time_ns - begin) * 1e-9, 1e-3)
     x = _time_axis(seconds)
-    per = 60.0 if x.title.endswith("min") else 1.0
+    per = _per_unit(x)
     kept = sorted(series, key=lambda name: -max(value for _, value in series[name]))[:SERIES]
     values = [value for name in kept for _, value in series[name]]
     low = min(values) if field == "temperatures_c" else min(0.0, *values)
@@ -250,6 +273,22 @@ def _latency_axis(latency: NDArray[np.float64], run: Run | None, to_ticks: bool)
         return log_axis("ms", low, high)
     margin = 0.0 if to_ticks else 0.02 * (high - low)
     return linear_axis("ms", max(0.0, low - margin) if low >= 0 else low - margin, high + margin, 6, to_ticks)
+
+
+def _body_end(latency: NDArray[np.float64]) -> float:
+    """Where those end that a picture of all would press into a line; infinite where no sample is so far away."""
+    low, middle, high = np.percentile(latency, (10, 50, 90)).tolist()
+    end = middle + _FAR * max(high - low, 0.01 * abs(middle))
+    return end if latency.max() > middle + 4 * (end - middle) else math.inf
+
+
+def _pairs(places: NDArray[np.float64]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in places.tolist()]
+
+
+def _per_unit(axis: Axis) -> float:
+    """Seconds of a unit of a time axis."""
+    return 60.0 if axis.title == "min" else 1.0
 
 
 def _time_axis(seconds: float) -> Axis:

@@ -14,8 +14,8 @@ from pi0_edge.latency.stages import Boundary
 RULE = (
     "A percentile p is told only where the samples carry it, by the early-stopping rule of MLPerf Inference: of "
     "n samples it is the (n − t)-th smallest, with the largest t for which, where a share 1 − p of all chunks is "
-    f"slower, at most t slow ones among n have a probability of {RISK:.0%} at most. Where chunks are independent of "
-    f"each other, the true percentile is above the told one in at most {RISK * 100:g} of 100 runs. It needs at least "
+    f"slower, at most t slow ones among n have a probability of {RISK * 100:g} % at most. Where chunks are independent "
+    f"of each other, the true percentile is above the told one in at most {RISK * 100:g} of 100 runs. It needs at least "
     f"{fewest_samples(0.9)} samples for p90, {fewest_samples(0.99)} for p99 and {fewest_samples(0.999):,} for p99.9; "
     "with fewer, “not enough” stands in its place. The median is that of all samples. Every sample counts and none is "
     "trimmed. In a paced run the latency begins when the observation was due, and periods without an observation are "
@@ -152,22 +152,25 @@ def misses_text(run: Run, figures: RunFigures) -> str:
     return f"{told}: {misses.late:,} late, {misses.skipped:,} skipped" if misses.count else told
 
 
-def stalls_text(run: Run, figures: RunFigures) -> str:
-    """What stalls there were; of a closed run also what a robot would have felt of them."""
+def stalls_text(figures: RunFigures) -> str:
+    """How many chunks stalled, and their share of the time."""
     count = figures.latency.count
     if not figures.stalls:
-        told = f"No chunk of {count:,} took more than {STALL_FACTOR:g} times the median."
-    else:
-        told = (
-            f"{figures.stalls:,} of {counted(count, 'chunk')} stalled (more than {STALL_FACTOR:g} times the median): "
-            f"{share(figures.stalled_share)} of the time."
-        )
+        return f"No chunk of {count:,} took more than {STALL_FACTOR:g} times the median."
+    return (
+        f"{figures.stalls:,} of {counted(count, 'chunk')} stalled (more than {STALL_FACTOR:g} times the median): "
+        f"{share(figures.stalled_share)} of the time."
+    )
+
+
+def would_miss_text(figures: RunFigures) -> str:
+    """What a robot would have felt of a closed run, whose percentiles do not show it; empty of a paced run."""
     if figures.would_miss is None:
-        return told
+        return ""
     period = milliseconds(2 * figures.latency.p50_ms)
     return (
-        f"{told} A robot that observes every {period} (twice the median) would have missed "
-        f"{counted(figures.would_miss, 'period')}, which the percentiles of a closed run do not show."
+        f"A robot that observes every {period} (twice the median) would have missed "
+        f"{counted(figures.would_miss, 'period')}."
     )
 
 
@@ -186,7 +189,7 @@ def drift_text(figures: RunFigures) -> str:
 def overhead_text(run: Run, figures: RunFigures) -> str:
     """What the bench itself took for each chunk."""
     part = run.overhead_ms / figures.latency.p50_ms if figures.latency.p50_ms > 0 else 0.0
-    return f"{milliseconds(run.overhead_ms)} of a processor for each chunk, {share(part)} of the median"
+    return f"{milliseconds(run.overhead_ms)} of a processor a chunk, {share(part)} of the median"
 
 
 def ratio_text(measured_ms: float, estimate_ms: float) -> str:
