@@ -138,8 +138,8 @@ def _load(readings: Sequence[Reading]) -> list[BoardRow]:
     own = _grown(first.state.cpu_own_s, last.state.cpu_own_s)
     if busy is None or own is None or seconds <= 0:
         return []
-    name = "processors at work (own, others)"
-    return [BoardRow(name, "", f"{_number(own / seconds)}, {_number(max(busy - own, 0.0) / seconds)}", "")]
+    work = (("processors busy with the bench", own), ("processors busy with others", max(busy - own, 0.0)))
+    return [BoardRow(name, "", _number(spent / seconds), "") for name, spent in work]
 
 
 def _grown(first: float | None, last: float | None) -> float | None:

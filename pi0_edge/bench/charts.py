@@ -142,6 +142,7 @@ class Chart:
         self._before: list[str] = []
         self._flags: list[tuple[float, str, str]] = []
         self._ends: list[tuple[float, str, str]] = []
+        self._letters = 0
         self._hover = ""
 
     def dots(self, points: Iterable[tuple[float, float]], css: str) -> None:
@@ -206,6 +207,10 @@ class Chart:
         """A word to the right of the chart at a height, moved where others are in its way."""
         self._ends.append((float(self._up(y)), text, css))
 
+    def room_for(self, letters: int) -> None:
+        """Leaves as much room to the right as words of so many letters need, so that charts are equally wide."""
+        self._letters = letters
+
     def hover(self, kind: str) -> None:
         """Has the script of the page tell values under the pointer; `kind` says which."""
         self._hover = kind
@@ -236,7 +241,7 @@ class Chart:
             "</svg>",
             "</svg>",
         ]
-        longest = max((len(text) for _, text, _ in self._ends), default=0)
+        longest = max([self._letters, *(len(text) for _, text, _ in self._ends)])
         css = "figure" + (" ends" if longest > _SHORT else " short ends" if longest else "")
         return f'<div class="{css}">\n' + "\n".join(parts) + "\n</div>"
 

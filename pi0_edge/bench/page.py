@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 from pi0_edge.bench import pictures
-from pi0_edge.bench.board_rows import board_rows, busiest_processes
+from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.breakdown import Part, breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
 from pi0_edge.bench.result import BenchResult, Run
@@ -289,18 +289,18 @@ def _warm_up(result: BenchResult) -> str:
 
 def _board_over_time(result: BenchResult) -> str:
     wanted = (
-        ("rails_mw", "power, W", 1e-3, "This board has no power rails that can be read."),
-        ("temperatures_c", "temperature, °C", 1.0, "This board tells no temperatures."),
-        ("clocks_mhz", "clock, MHz", 1.0, "This board tells no clocks."),
+        ("rails_mw", "power, W", "This board has no power rails that can be read."),
+        ("temperatures_c", "temperature, °C", "This board tells no temperatures."),
+        ("clocks_mhz", "clock, MHz", "This board tells no clocks."),
     )
     shown = ""
-    for field, title, scale, missing in wanted:
-        chart = pictures.over_time(result, field, title, scale)
+    for field, title, missing in wanted:
+        chart = pictures.over_time(result, field, title)
         shown += chart or f'<p class="empty">{_text(missing)}</p>'
         if others := pictures.left_out(result, field):
             shown += f'<p class="note">{_text(", ".join(map(plain, others)))}: in the table below.</p>'
     if any(reading.state.throttling for reading in result.readings):
-        shown = f'<p class="alarm">The board throttled where the background is striped.</p>{shown}'
+        shown = f'<p class="alarm">The board throttled where the background is dark.</p>{shown}'
     return shown
 
 
@@ -308,12 +308,22 @@ def _board_table(result: BenchResult) -> str:
     rows = board_rows(result.readings)
     if not rows:
         return '<p class="empty">The board was not read.</p>'
-    cells = [[row.name, row.before, row.during, row.after] for row in rows]
-    marked = {place for place, row in enumerate(rows) if row.changed}
-    text = counted(len(result.readings), "reading")
-    return f"<p>{_text(text)}. What changed or gave an alarm is marked.</p>" + _table(
-        ["", "before", "during", "after"], cells, "state", marked=marked
+    text = f"{counted(len(result.readings), 'reading')}. What changed or gave an alarm is marked."
+    columns = "".join(f'<th scope="col">{column}</th>' for column in ("", "before", "during", "after"))
+    body = "".join(_board_row(row) for row in rows)
+    table = f'<table class="state"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<p>{_text(text)}</p><div class="scroll">{table}</div>'
+
+
+def _board_row(row: BoardRow) -> str:
+    """What stayed the same stands once, across all three columns."""
+    css = ' class="changed"' if row.changed else ""
+    same = row.before == row.after and row.during in (row.before, "")
+    cells = (row.before, row.during, row.after)
+    shown = (
+        f'<td colspan="3">{_text(row.before)}</td>' if same else "".join(f"<td>{_text(cell)}</td>" for cell in cells)
     )
+    return f'<tr{css}><th scope="row">{_text(row.name)}</th>{shown}</tr>'
 
 
 def _accuracy(result: BenchResult) -> str:
@@ -377,15 +387,11 @@ def _legend(entries: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], css: str, caption: str = "", marked: set[int] | None = None
-) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], css: str, caption: str = "") -> str:
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
+    cells = ("".join(f"<td>{_figure(cell)}</td>" for cell in row[1:]) for row in rows)
     body = "".join(
-        f'<tr{" class=changed" if place in (marked or ()) else ""}><th scope="row">{_text(row[0])}</th>'
-        + "".join(f"<td>{_figure(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for place, row in enumerate(rows)
+        f'<tr><th scope="row">{_text(row[0])}</th>{shown}</tr>' for row, shown in zip(rows, cells, strict=True)
     )
     title = f"<caption>{_text(caption)}</caption>" if caption else ""
     rows_of = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"

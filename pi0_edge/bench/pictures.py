@@ -21,6 +21,9 @@ SERIES = 7
 
 _WIDE = 4.0
 """Values of which the largest is more than so many times the smallest stand on a logarithmic axis."""
+OVER_TIME = (("rails_mw", 1e-3), ("temperatures_c", 1.0), ("clocks_mhz", 1.0))
+"""What of the board is shown over time: field of `BoardState` and scale."""
+
 _FAR = 5.0
 """Samples that are further above the median than so many times the width of the middle 80 % are far from the rest."""
 _TAIL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
@@ -53,7 +56,7 @@ def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.flo
         if value <= x.high:
             chart.flag(value, f"{figure} {milliseconds(value)}")
     if rest := len(run.samples) - len(latency):
-        chart.flag(x.high, f"{rest:,} further right")
+        chart.flag(x.high, f"the same without {counted(rest, 'chunk')} further right", "none")
     if figures.misses is not None:
         limit = figures.misses.limit_ms
         side = ", further right" if limit > x.high else ", further left" if limit < x.low else ""
@@ -186,15 +189,15 @@ def warm_up(result: BenchResult) -> str:
     return chart.svg()
 
 
-def over_time(result: BenchResult, field: str, title: str, scale: float = 1.0) -> str:
+def over_time(result: BenchResult, field: str, title: str) -> str:
     """A quantity of the board over the time of the readings; empty where no reading has it.
 
     Args:
         result: With the readings.
-        field: Of `BoardState`: name -> value.
+        field: One of `OVER_TIME`.
         title: Of the axis, with the unit.
-        scale: Of the values.
     """
+    scale = dict(OVER_TIME)[field]
     series = _series(result, field, scale)
     if not series or len(result.readings) < 2:
         return ""
@@ -215,10 +218,13 @@ def over_time(result: BenchResult, field: str, title: str, scale: float = 1.0) -
             ends = (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))
             chart.band(*((at - begin) * 1e-9 / per for at in ends), css=run.mode, text=run.mode)
     _mark_throttling(chart, result, per)
+    worked_ns = max((int(run.samples.end_ns.max()) for run in result.runs if len(run.samples)), default=0) - begin
     for place, name in enumerate(sorted(kept)):
-        points = [(at / per, value) for at, value in series[name]]
-        chart.line(points, f"series-{place}")
-        chart.end_label(points[-1][1], plain(name), f"series-{place}")
+        chart.line([(at / per, value) for at, value in series[name]], f"series-{place}")
+        # After the runs all lines fall together: the word stands where the line was at the end of the work.
+        level = [value for at, value in series[name] if at * 1e9 <= worked_ns] or [series[name][-1][1]]
+        chart.end_label(level[-1], plain(name), f"series-{place}")
+    chart.room_for(max(len(name) for field, _ in OVER_TIME for name in _series(result, field, 1.0)))
     chart.hover(f"board:{field}:{per:g}:{scale:g}")
     return chart.svg()
 
