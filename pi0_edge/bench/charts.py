@@ -17,7 +17,7 @@ ROW = 15
 TICK_ROWS = 21
 """Height of the labels of the x axis, in pixels."""
 
-_NARROW = 270
+_NARROW = 230
 """Width in pixels of a chart on a telephone: words that do not overlap there overlap nowhere."""
 _LETTER = 6.3
 """Width of a letter, in pixels."""
@@ -137,7 +137,8 @@ class Chart:
         """
         self.x, self.y, self.height = x, y, height
         self._name, self._title, self._description = name, title, description
-        self._behind: list[str] = []
+        self._bands: list[str] = []
+        self._bars: list[str] = []
         self._inner: list[str] = []
         self._before: list[str] = []
         self._flags: list[tuple[float, str, str]] = []
@@ -182,13 +183,13 @@ class Chart:
         top, bottom = float(self._up(high)), float(self._up(low))
         top = min(top, bottom - 2)
         place = f'x="{100 * x0:.3f}%" y="{top:.1f}" width="{100 * (x1 - x0):.3f}%" height="{bottom - top:.1f}"'
-        self._behind.append(f'<rect class="bar {css}" {place}>{_hint(hint)}</rect>')
+        self._bars.append(f'<rect class="bar {css}" {place}>{_hint(hint)}</rect>')
 
     def band(self, left: float, right: float, css: str, text: str = "") -> None:
         """A background over the whole height, with a word at its top."""
         x0, x1 = self.x.fraction(left), self.x.fraction(right)
         place = f'x="{100 * x0:.3f}%" y="0" width="{100 * (x1 - x0):.3f}%" height="{self.height}"'
-        self._behind.insert(0, f'<rect class="band {css}" {place}/>')
+        self._bands.append(f'<rect class="band {css}" {place}/>')
         if text:
             self._before.append(f'<text class="word" x="{100 * x0:.3f}%" dx="4" y="12">{escape(text)}</text>')
 
@@ -229,8 +230,9 @@ class Chart:
             f'<desc id="{self._name}-text">{escape(self._description)}</desc>',
             f'<text class="axis-title" x="0" dx="-44" y="11">{escape(self.y.title)}</text>',
             f'<svg x="0" y="{top}" width="100%" height="{self.height}" overflow="visible">',
+            *self._bands,
             *self._grid(),
-            *self._behind,
+            *self._bars,
             f'<svg class="inner" {inner} overflow="visible">',
             *self._inner,
             "</svg>",
@@ -261,11 +263,14 @@ class Chart:
         return [*lines, f'<line class="axis" x1="0" x2="100%" y1="{self.height}" y2="{self.height}"/>']
 
     def _x_labels(self) -> list[str]:
+        """Ticks and labels; a label for which a telephone has no room is shown on wider pages only."""
         lines: list[str] = []
-        for place, (value, label) in enumerate(self.x.ticks):
-            x, y = f"{100 * self.x.fraction(value):.3f}%", self.height
-            crowded = len(self.x.ticks) > 5 and place % 2
-            css = "tick wide-only" if crowded else "tick"
+        free = -math.inf
+        for value, label in self.x.ticks:
+            share, half = self.x.fraction(value), (len(label) + 1) * _LETTER / 2 / _NARROW
+            is_narrow = share - half >= free
+            free = share + half if is_narrow else free
+            x, y, css = f"{100 * share:.3f}%", self.height, "tick" if is_narrow else "tick wide-only"
             lines.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{y}" y2="{y + 4}"/>')
             lines.append(f'<text class="{css}" text-anchor="middle" x="{x}" y="{y + 17}">{escape(label)}</text>')
         under = f'text-anchor="end" x="100%" y="{self.height + TICK_ROWS + ROW - 4}"'

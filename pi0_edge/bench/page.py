@@ -125,9 +125,9 @@ def _card(result: BenchResult, run: Run, figures: RunFigures) -> str:
         f"<div><dt>{name}</dt><dd>{_figure(told[name])}</dd></div>" for name in ("p90", "p99", "p99.9", "max")
     )
     accuracy_css = "accuracy good" if result.policy.gate == "passed" and result.accuracy.passed else "accuracy"
-    void = "" if result.verdict.valid else '<p class="stamp">void</p>'
+    void, css = ("", "") if result.verdict.valid else ('<p class="stamp">void</p>', " untrue")
     return (
-        f'<article class="card {run.mode}"><h2>{_text(run_name(run))}</h2>{void}'
+        f'<article class="card {run.mode}{css}"><h2>{_text(run_name(run))}</h2>{void}'
         f'<p class="hero">{_text(told["p50"])} <small>median of {counted(figures.latency.count, "chunk")}</small></p>'
         f'<dl>{tail}</dl><p class="missed"><b>missed</b> {_text(misses_text(run, figures))}</p>'
         f'<p class="{accuracy_css}">{_text(accuracy_text(result))}</p></article>'

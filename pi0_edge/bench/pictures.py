@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.flo
     edges = np.geomspace(x.low, x.high, BINS + 1) if x.log else np.linspace(x.low, x.high, BINS + 1)
     edges[0], edges[-1] = min(edges[0], latency.min()), max(edges[-1], latency.max())
     counts, _ = np.histogram(latency, edges)
-    y = linear_axis("chunks", 0, float(counts.max()), 4)
+    rest = len(run.samples) - len(latency)
+    y = linear_axis(f"chunks, closer: {rest:,} further right" if rest else "chunks", 0, float(counts.max()), 4)
     told = f"{counted(len(latency), 'chunk')} from {milliseconds(latency.min())} to {milliseconds(latency.max())}"
     chart = Chart(name, f"Histogram of the latency, {run_name(run)}", told, x, y, 150)
     for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
@@ -55,8 +57,6 @@ def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.flo
     for figure, value in _told(figures.latency):
         if value <= x.high:
             chart.flag(value, f"{figure} {milliseconds(value)}")
-    if rest := len(run.samples) - len(latency):
-        chart.flag(x.high, f"the same without {counted(rest, 'chunk')} further right", "none")
     if figures.misses is not None:
         limit = figures.misses.limit_ms
         side = ", further right" if limit > x.high else ", further left" if limit < x.low else ""
@@ -72,8 +72,8 @@ def timeline(run: Run, figures: RunFigures) -> str:
     end = _body_end(latency)
     if not (latency > end).any():
         return whole
-    low = float(latency.min())
-    close = linear_axis("ms", low, end, 4)
+    close = linear_axis("ms", float(latency.min()), end, 4)
+    close = replace(close, title=f"ms, closer: {int((latency > close.high).sum()):,} above the upper end")
     return whole + _timeline(f"timeline-near-{run.mode}", run, figures, close, 110)
 
 
@@ -95,8 +95,6 @@ def _timeline(name: str, run: Run, figures: RunFigures, y: Axis, height: int) ->
     chart.dots(_pairs(places[is_stalled]), "stall")
     if limit <= y.high:
         chart.limit(limit, f"deadline {milliseconds(limit)}")
-    if above := int((latency > y.high).sum()):
-        chart.flag(x.high, f"the same, closer; {above:,} above the upper end", "none")
     chart.hover(f"timeline:{run.mode}:{scale:g}")
     return chart.svg()
 
