@@ -61,7 +61,9 @@ def nice_step(span: float, count: int) -> float:
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= least * (1 - 1e-9))
 
 
-def linear_axis(title: str, low: float, high: float, count: int = 5, to_ticks: bool = True) -> Axis:
+def linear_axis(
+    title: str, low: float, high: float, count: int = 5, to_ticks: bool = True, whole: bool = False
+) -> Axis:
     """An axis with ticks at 1, 2 or 5 times a power of ten.
 
     Args:
@@ -70,11 +72,13 @@ def linear_axis(title: str, low: float, high: float, count: int = 5, to_ticks: b
         high: Largest value; where it is not larger, the axis is made as long as its values are large.
         count: Of steps between ticks, at most.
         to_ticks: Whether the axis is extended to a tick at both ends; else it ends where the values end.
+        whole: Whether values are counts, between which there are no ticks.
     """
     if high - low <= max(abs(low), abs(high)) * 1e-9:
         half = abs(high) / 2 or 0.5
         low, high = (low, low + 2 * half) if low >= 0 else (low - half, high + half)
     step = nice_step(high - low, count)
+    step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     marks = [step * k for k in range(first, last + 1)]
     if to_ticks:

@@ -300,7 +300,7 @@ def _board_over_time(result: BenchResult) -> str:
         if others := pictures.left_out(result, field):
             shown += f'<p class="note">{_text(", ".join(map(plain, others)))}: in the table below.</p>'
     if any(reading.state.throttling for reading in result.readings):
-        shown = f'<p class="alarm">The board throttled where the background is dark.</p>{shown}'
+        shown = f'<p class="alarm">The board throttled where the background is orange.</p>{shown}'
     return shown
 
 

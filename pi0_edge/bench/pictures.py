@@ -17,6 +17,7 @@ from pi0_edge.latency.percentiles import RISK, Latency
 from pi0_edge.latency.stages import euler_step
 
 BINS = 64
+"""Of a histogram, at most."""
 SERIES = 7
 """Lines of a chart over time, at most: so many colours can be told apart."""
 
@@ -27,6 +28,8 @@ OVER_TIME = (("rails_mw", 1e-3), ("temperatures_c", 1.0), ("clocks_mhz", 1.0))
 
 _FAR = 5.0
 """Samples that are further above the median than so many times the width of the middle 80 % are far from the rest."""
+_FEW = 400
+"""So many dots beside each other can be larger."""
 _TAIL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 _TOLD = ("p50", "p90", "p99", "p99.9", "max")
 
@@ -43,11 +46,14 @@ def histogram(run: Run, figures: RunFigures) -> str:
 
 def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.float64]) -> str:
     x = _latency_axis(latency, None, to_ticks=False)
-    edges = np.geomspace(x.low, x.high, BINS + 1) if x.log else np.linspace(x.low, x.high, BINS + 1)
+    bins = min(BINS, max(8, round(2 * math.sqrt(len(latency)))))
+    edges = np.geomspace(x.low, x.high, bins + 1) if x.log else np.linspace(x.low, x.high, bins + 1)
     edges[0], edges[-1] = min(edges[0], latency.min()), max(edges[-1], latency.max())
     counts, _ = np.histogram(latency, edges)
     rest = len(run.samples) - len(latency)
-    y = linear_axis(f"chunks, closer: {rest:,} further right" if rest else "chunks", 0, float(counts.max()), 4)
+    y = linear_axis(
+        f"chunks, closer: {rest:,} further right" if rest else "chunks", 0, float(counts.max()), 4, whole=True
+    )
     told = f"{counted(len(latency), 'chunk')} from {milliseconds(latency.min())} to {milliseconds(latency.max())}"
     chart = Chart(name, f"Histogram of the latency, {run_name(run)}", told, x, y, 150)
     for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
@@ -90,8 +96,9 @@ def _timeline(name: str, run: Run, figures: RunFigures, y: Axis, height: int) ->
     scale = _per_unit(x)
     places = np.column_stack([seconds / scale, latency])
     chart.stems(_pairs(places[is_late | is_stalled]), "late")
-    chart.dots(_pairs(places[~is_late & ~is_stalled]), run.mode)
-    chart.dots(_pairs(places[is_late & ~is_stalled]), "late")
+    size = " large" if len(latency) < _FEW else ""
+    chart.dots(_pairs(places[~is_late & ~is_stalled]), run.mode + size)
+    chart.dots(_pairs(places[is_late & ~is_stalled]), "late" + size)
     chart.dots(_pairs(places[is_stalled]), "stall")
     if limit <= y.high:
         chart.limit(limit, f"deadline {milliseconds(limit)}")
@@ -138,7 +145,7 @@ def misses_over_time(run: Run, figures: RunFigures) -> str:
     missed = missed_periods(run, misses.limit_ms)
     x = _time_axis(float(seconds.max()))
     scale = _per_unit(x)
-    y = linear_axis("missed at once", 0, float(missed.max()), 3)
+    y = linear_axis("missed at once", 0, float(missed.max()), 3, whole=True)
     told = f"{counted(misses.count, 'miss', 'misses')} at {counted(int((missed > 0).sum()), 'time')}"
     chart = Chart(f"misses-{run.mode}", f"Misses, {run_name(run)}", told, x, y, 90)
     places = [(at / scale, count) for at, count in zip(seconds.tolist(), missed.tolist(), strict=True) if count]

@@ -149,7 +149,7 @@ def misses_text(run: Run, figures: RunFigures) -> str:
         return "no deadline is known"
     what = "period" if run.mode == "paced" else "chunk"
     told = f"{misses.count:,} of {counted(misses.expected, what)} ({share(misses.share)})"
-    return f"{told}: {misses.late:,} late, {misses.skipped:,} skipped" if misses.count else told
+    return f"{told}: {misses.late:,} late, {misses.skipped:,} skipped" if misses.skipped else told
 
 
 def stalls_text(figures: RunFigures) -> str:
