@@ -192,8 +192,10 @@ class Certificate:
 
     @property
     def budget_ms(self) -> float:
-        """The same of `served`, whatever the boundary is: what a self-test can judge. Not above 0 where the link alone
-        takes longer, as it can for a `path` of few ticks."""
+        """The same of `served`, whatever the boundary is: what a self-test can judge.
+
+        Not above 0 where the link alone takes longer, as it can for a `path` of few ticks.
+        """
         return longest_latency_ms(longest_delay(self.horizon, self.replan_ticks), self.control_hz, self.link_ticks)
 
     @property

@@ -175,10 +175,11 @@ def test_the_figures_of_a_robot_by_hand():
     assert path.budget_ms == CERTIFICATE.budget_ms
 
 
-def test_what_was_recorded_of_a_run_is_what_the_formulae_say():
-    """docs/run.md: up to 7 ticks of delay, an observation every 25 ticks at 50 Hz: at most 640 ms old."""
-    found = dataclasses.replace(CERTIFICATE, p50_ms=48, p99_ms=82, longest_ms=95, link_ticks=1 + 0.2 + GUARD_TICKS)
-    assert (found.longest_delay_ticks, found.worst_age_ms) == (7, 640)
+def test_what_a_run_recorded_is_within_what_the_formulae_say():
+    """docs/run.md: chunks after 95 ms at most entered 8 ticks after their observation, which became 640 ms old."""
+    found = dataclasses.replace(CERTIFICATE, p50_ms=48, p99_ms=82, longest_ms=95, link_ticks=1 + 0.88 + GUARD_TICKS)
+    assert 8 - 1 <= found.delay_ticks <= found.longest_delay_ticks == 8
+    assert 640 <= found.worst_age_ms == 660
 
 
 def test_a_file_holds_it(tmp_path: Path):
