@@ -38,6 +38,8 @@ class PolicyUnderTest:
         tokens: Of the prompt.
         horizon: Actions in a chunk.
         control_hz: Rate of the robot's control loop; None where the bundle does not say.
+        trained_delay: Longest frozen prefix, in actions, that the policy was trained with and the engine takes; 0 is
+            none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PolicyUnderTest:
     tokens: int
     horizon: int
     control_hz: float | None
+    trained_delay: int = 0
 
 
 @dataclass(frozen=True)
