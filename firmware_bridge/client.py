@@ -1,5 +1,6 @@
 """The client of the bridge for a policy or a tool: commands, telemetry and a stream of chunks."""
 
+import math
 import queue
 import threading
 import time
@@ -99,7 +100,8 @@ class Tick(NamedTuple):
     `measured` is where the joints were, float32 [joints] in physical units: the commanded position where
     `joint_flags`, uint8 [joints] with bits of `JointFlag`, lacks MEASURED. `measurement_age_s`, float32 [joints],
     counts to the begin of the tick and is infinite without a measurement; `current` is float32 [joints], ampere.
-    `fault_joint` names the joint that a latched fault is about.
+    `fault_joint` names the joint that a latched fault is about; `clock_uncertainty_s` bounds
+    the error of `host_time_s`.
     """
 
     tick: int
@@ -118,6 +120,7 @@ class Tick(NamedTuple):
     current: NDArray[np.float32]
     joint_flags: NDArray[np.uint8]
     fault_joint: str
+    clock_uncertainty_s: float = math.inf
 
 
 class BridgeClient:
@@ -256,4 +259,5 @@ def _tick(message: bridge_pb2.Telemetry) -> Tick:
         current=np.array(message.current, dtype=np.float32),
         joint_flags=np.frombuffer(message.joint_flags, np.uint8),
         fault_joint=message.fault_joint,
+        clock_uncertainty_s=message.clock.uncertainty_ms * 1e-3,
     )

@@ -62,7 +62,7 @@ class PlayRequest(_message.Message):
     def __init__(self, lease: _Optional[str] = ..., chunk: _Optional[_Union[_policy_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class ChunkReport(_message.Message):
-    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions", "sent_tick", "decided_tick", "follows")
+    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions", "sent_tick", "decided_tick", "follows", "splice_ms", "serial_ms", "decided_time_s")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACCEPTED: _ClassVar[ChunkReport.Outcome]
@@ -82,6 +82,9 @@ class ChunkReport(_message.Message):
     SENT_TICK_FIELD_NUMBER: _ClassVar[int]
     DECIDED_TICK_FIELD_NUMBER: _ClassVar[int]
     FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    SPLICE_MS_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_MS_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_TIME_S_FIELD_NUMBER: _ClassVar[int]
     outcome: ChunkReport.Outcome
     reason: str
     chunk_id: int
@@ -91,7 +94,10 @@ class ChunkReport(_message.Message):
     sent_tick: int
     decided_tick: int
     follows: int
-    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ..., sent_tick: _Optional[int] = ..., decided_tick: _Optional[int] = ..., follows: _Optional[int] = ...) -> None: ...
+    splice_ms: float
+    serial_ms: float
+    decided_time_s: float
+    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ..., sent_tick: _Optional[int] = ..., decided_tick: _Optional[int] = ..., follows: _Optional[int] = ..., splice_ms: _Optional[float] = ..., serial_ms: _Optional[float] = ..., decided_time_s: _Optional[float] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

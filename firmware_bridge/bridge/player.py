@@ -86,17 +86,19 @@ class ChunkPlayer:
         """Name of the splice policy."""
         return self._splice.name
 
-    def play(self, actions: NDArray[np.floating], observed_tick: int) -> ChunkReport:
+    def play(self, actions: NDArray[np.floating], observed_tick: int, arrived_s: float | None = None) -> ChunkReport:
         """Enters a chunk into the ring at the action that is due now.
 
         Args:
             actions: [horizon, joints], physical units.
             observed_tick: Tick T of the observation that the chunk answers; action k is due at T + 1 + k.
+            arrived_s: When the chunk arrived, on the clock of `time.monotonic`; now where None.
 
         Raises:
             ChunkError: The chunk is malformed.
             LinkError: The firmware's clock is not known.
         """
+        arrived_s = time.monotonic() if arrived_s is None else arrived_s
         self._link.chunks.yield_to_newer()
         with self._lock:
             self._chunk_id += 1
@@ -121,6 +123,7 @@ class ChunkPlayer:
             )
             report = report_of(chunk, transfer, self._link.robot)
             report.follows = self._plan_id
+            tell_times(report, transfer, arrived_s)
             if report.outcome == ChunkReport.ACCEPTED:
                 self._plan, self._plan_id = spliced.since(report.first_tick), report.chunk_id
                 if self._workspace is not None and transfer.reply is not None:
@@ -155,6 +158,16 @@ class ChunkPlayer:
     def _late(self, observed_tick: int, horizon: int) -> ChunkReport:
         reason = f"its last action was due at tick {observed_tick + horizon}, which is past or too close"
         return ChunkReport(outcome=ChunkReport.LATE, reason=reason, chunk_id=self._chunk_id, skipped=horizon)
+
+
+def tell_times(report: ChunkReport, transfer: Transfer, arrived_s: float) -> None:
+    """What the bridge and the line took for a chunk; times that did not come stay 0."""
+    if transfer.began_s is None:
+        return
+    report.splice_ms = 1e3 * (transfer.began_s - arrived_s)
+    if transfer.decided_s is not None:
+        report.serial_ms = 1e3 * (transfer.decided_s - transfer.began_s)
+        report.decided_time_s = transfer.decided_s
 
 
 def report_of(chunk: ScheduledChunk, transfer: Transfer, robot: RobotJoints) -> ChunkReport:

@@ -123,8 +123,9 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams of chunks are open already")
         try:
             with refusals(context):
-                for request in ReadAhead(request_iterator, self._link.chunks.yield_to_newer):
-                    yield self._play(request)
+                arriving = ((request, time.monotonic()) for request in request_iterator)
+                for request, arrived_s in ReadAhead(arriving, self._link.chunks.yield_to_newer):
+                    yield self._play(request, arrived_s)
         finally:
             self._streams.release()
 
@@ -167,11 +168,11 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
             )
         )
 
-    def _play(self, request: bridge_pb2.PlayRequest) -> bridge_pb2.ChunkReport:
+    def _play(self, request: bridge_pb2.PlayRequest, arrived_s: float) -> bridge_pb2.ChunkReport:
         self._arm.leases.check(request.lease)
         if not request.HasField("chunk"):
             raise ChunkError("chunk is missing", malformed=True)
-        report = self._player.play(*read_chunk(request.chunk))
+        report = self._player.play(*read_chunk(request.chunk), arrived_s)
         self._metrics.on_report(report)
         return report
 

@@ -107,6 +107,7 @@ class EmulatedBoard:
         fault_seed: int = 0,
         record: Path | None = None,
         servos: Sequence[BusSettings] = (),
+        goals: Path | None = None,
     ) -> None:
         """Prepares a board; `start` runs it.
 
@@ -117,6 +118,7 @@ class EmulatedBoard:
             fault_seed: Seed of the injected line faults.
             record: File that receives everything the board sends, whether or not a host listens.
             servos: What is on its servo buses, at most two; the image must have a back end for them.
+            goals: File that receives when packets with goals have left on those buses, see `servo_bus.goal_log`.
         """
         self.image = image
         self.port = ""
@@ -125,6 +127,7 @@ class EmulatedBoard:
         self._fault_seed = fault_seed
         self.record = record
         self._servos = servos
+        self._goals = goals
         self._buses: ServoBusProcess | None = None
         self._directory = Path()
         self._children: list[subprocess.Popen[bytes]] = []
@@ -241,7 +244,7 @@ class EmulatedBoard:
                 dataclasses.replace(bus, connection=CLIENT, socket=str(self._bus_path(number)))
                 for number, bus in enumerate(self._servos)
             ]
-            self._buses = ServoBusProcess(buses)
+            self._buses = ServoBusProcess(buses, goals=self._goals)
             self._buses.start()
 
     def _bus_path(self, number: int) -> Path:

@@ -111,6 +111,8 @@ class Transfer:
         superseded: A newer chunk came, and this one will not be sent again.
         blocks_newer: A newer chunk waits for it.
         retransmissions: Fragments that were sent more than once.
+        began_s: When its first byte was given to the line; None before.
+        decided_s: When the firmware's decision came; None before.
     """
 
     def __init__(self, chunk_id: int, fragments: Sequence[Fragment]) -> None:
@@ -120,6 +122,8 @@ class Transfer:
         self.superseded = False
         self.blocks_newer = False
         self.retransmissions = 0
+        self.began_s: float | None = None
+        self.decided_s: float | None = None
         self.due = deque(range(len(fragments)))  # indices to send, in this order
         self.sent: dict[int, Transmission] = {}  # the last transmission of each index
         self.repeated: set[int] = set()  # indices that were sent more than once
@@ -228,7 +232,7 @@ class TransferWindow:
         if newest is not None and newest not in transfer.repeated:
             self._add_sample(transfer.sent[newest], now_s)
         if reply.result != ChunkResult.INCOMPLETE:
-            transfer.reply = reply
+            transfer.reply, transfer.decided_s = reply, now_s
             self._acknowledge(transfer.last_number, now_s)
         elif newest is not None:
             number = transfer.sent[newest].number
@@ -257,6 +261,8 @@ class TransferWindow:
         if index in transfer.sent:
             transfer.retransmissions += 1
             transfer.repeated.add(index)
+        if transfer.began_s is None:
+            transfer.began_s = transmission.sent_s
         transfer.sent[index] = transmission
         self._flight.append(transmission)
         self._next_number += 1

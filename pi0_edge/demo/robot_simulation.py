@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TextIO
 
 from firmware_bridge.client import BridgeClient, Tick
+from firmware_bridge.emulator.processes import Child, start_firmware
 from firmware_bridge.errors import StateError
 from firmware_bridge.robot import ACTIVE_STATES
-from pi0_edge.demo.processes import Child, start_firmware
 from pi0_edge.demo.rtsp_camera import RtspCamera
 from pi0_edge.demo.tick_follower import TickFollower, glide_home, ready_arm
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN

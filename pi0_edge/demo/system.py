@@ -1,6 +1,6 @@
 """Starts firmware, bridge and policy server as separate processes, and stops them whatever happens.
 
-See `processes` for how they start and end.
+See `firmware_bridge.emulator.processes` for how they start and end.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firmware_bridge.emulator.child_process import start_child
+from firmware_bridge.emulator.processes import start, start_firmware
 from pi0_edge.demo.policy_choice import PolicyChoice
-from pi0_edge.demo.processes import start, start_firmware
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Answered:
         infer_ms: The network alone.
         to_chunk_ms: From the observation to the chunk.
         report: What the bridge says: accepted or not, the first tick at which it is executed.
+        preprocess_ms: Observation to model inputs, as the policy says.
+        postprocess_ms: Normalized actions to physical units, as the policy says.
     """
 
     observed: Observed
@@ -62,6 +64,8 @@ class Answered:
     infer_ms: float
     to_chunk_ms: float
     report: bridge_pb2.ChunkReport
+    preprocess_ms: float = 0.0
+    postprocess_ms: float = 0.0
 
 
 @dataclass(frozen=True)

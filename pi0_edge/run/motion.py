@@ -37,6 +37,8 @@ class PolicyChunkSent:
             infer_ms=self.chunk.timing.infer_ms,
             to_chunk_ms=(self.arrived_ns - self.observed.time_ns) * 1e-6,
             report=report,
+            preprocess_ms=self.chunk.timing.preprocess_ms,
+            postprocess_ms=self.chunk.timing.postprocess_ms,
         )
 
 

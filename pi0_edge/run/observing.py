@@ -50,10 +50,11 @@ class Observer:
         Raises:
             CameraError: An image is missing, or too old.
         """
+        images = self.cameras.newest()
         return Observed(
             tick=tick.tick,
-            time_ns=time.monotonic_ns(),
-            images=self.cameras.newest(),
+            time_ns=time.monotonic_ns(),  # after the images: none of them is newer
+            images=images,
             state=tick.measured,
             prompt=prompt,
             noise_seed=int(self._seeds.integers(_SEEDS)),

@@ -35,6 +35,7 @@ BOTTOM = (
     "pi0_edge.output_paths",
     "pi0_edge.synced_files",
     "pi0_edge.robots",
+    "pi0_edge.latency",
 )
 """Small modules that every other place may import, the bridge included; they import nothing but each other."""
 

@@ -26,13 +26,15 @@ def main() -> int:
     source.add_argument("--arm", choices=sorted(ARMS), help="a robot whose servos are known")
     source.add_argument("--buses", type=Path, help="JSON or YAML document with a list `buses`")
     parser.add_argument("--control", type=Path, help="unix socket to listen on for faults; a new one where not given")
+    parser.add_argument("--goals", type=Path, help="file that receives when packets with goals have left")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="servo-bus-"))
     try:
         buses = ARMS[options.arm] if options.arm else load_buses(options.buses)
         control = options.control or folder / "control"
-        server = BusServer(buses, listen(control))
+        goals = options.goals.open("wb", buffering=0) if options.goals else None
+        server = BusServer(buses, listen(control), goals)
         sys.stdout.write(json.dumps({"paths": server.paths, "control": str(control)}) + "\n")
         sys.stdout.flush()
         server.run()

@@ -15,6 +15,7 @@ from firmware_bridge.emulator.servo_bus.feetech_dialect import FeetechDialect
 from firmware_bridge.emulator.servo_bus.feetech_servo import FeetechServo
 from firmware_bridge.emulator.servo_bus.joint import COUNT, STEPS_PER_S, Joint, Load, Motor
 from firmware_bridge.emulator.servo_bus.models import DYNAMIXEL
+from firmware_bridge.emulator.servo_bus.packet import Packet
 from firmware_bridge.emulator.servo_bus.replies import Answer, Reply
 from firmware_bridge.emulator.servo_bus.servo import Servo
 from firmware_bridge.emulator.servo_bus.settings import BusSettings, ServoSettings
@@ -27,6 +28,7 @@ _CARE_STEPS = 10  # milliseconds between looks at temperature, voltage and load
 _MOST_STEPS = 10_000  # that are caught up with; time beyond that did not happen for the joints
 _PACKET_GAP_S = 0.1  # a packet that pauses for longer is given up
 _VOLTS_THAT_MATTER = 0.05
+_GOALS_KEPT = 1000
 
 
 class ServoBus:
@@ -37,6 +39,8 @@ class ServoBus:
         servos: By the ID that they had at the start.
         supply: What feeds them.
         faults: In what they say.
+        goals_left: When the last byte of each of the newest packets with goals had passed the line; whoever reads them
+            removes them.
     """
 
     def __init__(self, settings: BusSettings, start: float) -> None:
@@ -44,6 +48,7 @@ class ServoBus:
         self.supply = Supply(settings.open_volts, settings.supply_ohms)
         self.faults = ReplyFaults(random.Random(settings.seed))  # noqa: S311 (repeatable faults, no secret)
         self.servos: dict[int, Servo] = {}
+        self.goals_left: collections.deque[float] = collections.deque(maxlen=_GOALS_KEPT)
         self._joints: list[Joint] = []
         dynamixel, feetech = self._build()
         self._dialect = DynamixelDialect(dynamixel) if settings.protocol == DYNAMIXEL else FeetechDialect(feetech)
@@ -106,7 +111,9 @@ class ServoBus:
             decoder.forget()
         self._bytes_at = now
         if any(servo.baud == baud for servo in self.servos.values()):
-            for packet in decoder.feed(data):
+            packets = decoder.feed(data)
+            self._note_goals(packets, line_free_at, baud)
+            for packet in packets:
                 self._heard_at = now
                 self._instructions[packet.instruction] += 1
                 if replies := self._dialect.execute(now, packet, baud):
@@ -117,6 +124,14 @@ class ServoBus:
             self._unheard_bytes += len(data)
         self._line_free_at = line_free_at
         return answers
+
+    def _note_goals(self, packets: list[Packet], line_free_at: float, baud: int) -> None:
+        """Notes when goals have left; `line_free_at` is when all bytes that have come have."""
+        behind = self._dialect.decoder.waiting + sum(packet.size for packet in packets)
+        for packet in packets:
+            behind -= packet.size
+            if self._dialect.commands_goals(packet):
+                self.goals_left.append(line_free_at - behind * BITS_PER_BYTE / baud)
 
     def _answer(self, start: float, replies: list[Reply], baud: int) -> Answer:
         """All replies as one, at the time at which the last byte has passed the line."""

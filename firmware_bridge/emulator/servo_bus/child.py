@@ -27,16 +27,20 @@ class ServoBusProcess:
         paths: What to open (pseudo-terminals) or connect to (sockets), by the name of the bus; empty while stopped.
     """
 
-    def __init__(self, buses: Sequence[BusSettings], *, cpus: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, buses: Sequence[BusSettings], *, cpus: frozenset[int] = frozenset(), goals: Path | None = None
+    ) -> None:
         """Prepares buses; `start` serves them.
 
         Args:
             buses: With different names. A bus with connection `client` needs its server to listen before the start.
             cpus: Processors that the process may run on; all where empty.
+            goals: File that receives when packets with goals have left, see `goal_log`.
         """
         self.paths: dict[str, str] = {}
         self._buses = buses
         self._cpus = cpus
+        self._goals = goals
         self._directory = Path()
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -75,6 +79,7 @@ class ServoBusProcess:
             document.write_text(json.dumps({"buses": [dataclasses.asdict(bus) for bus in self._buses]}))
             argv = [sys.executable, "-m", "firmware_bridge.emulator.servo_bus", "--buses", str(document)]
             argv += ["--control", str(self._directory / "control")]
+            argv += ["--goals", str(self._goals.resolve())] if self._goals else []
             log = self._directory / "log"
             self._child = start_child(argv, log=log, cpus=self._cpus, urgent=True, stdout=subprocess.PIPE)
             self.paths = self._first_line(self._child)

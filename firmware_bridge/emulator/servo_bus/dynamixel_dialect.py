@@ -19,6 +19,7 @@ from firmware_bridge.emulator.servo_bus.replies import Reply
 _ADDRESS_AND_SIZE = struct.Struct("<HH")
 _ONLY_PING, _PING_AND_READ = 0, 1  # status return levels
 _LEVEL_REGISTER = 68
+_GOAL_POSITION = 116
 
 
 class DynamixelDialect:
@@ -56,6 +57,13 @@ class DynamixelDialect:
         if packet.instruction == Instruction.STATUS:
             return []
         return self._all_reply(self._addressed(now, packet, baud), packet.id, ErrorNumber.INSTRUCTION)
+
+    def commands_goals(self, packet: Packet) -> bool:
+        """Whether an instruction tells servos where to go."""
+        if packet.instruction != Instruction.SYNC_WRITE or len(packet.parameters) < _ADDRESS_AND_SIZE.size:
+            return False
+        address, size = _ADDRESS_AND_SIZE.unpack_from(packet.parameters)
+        return address <= _GOAL_POSITION < address + size
 
     def _read_addresses(self) -> None:
         self._by_id, self._shadows = {}, {}

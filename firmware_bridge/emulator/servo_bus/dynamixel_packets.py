@@ -147,7 +147,7 @@ class Decoder(PacketDecoder):
             parameters = whole[8:]
             if _STUFFED in whole:
                 parameters = whole[7:].replace(_STUFFED, _PLAIN)[1:]
-            found.append(Packet(whole[4], whole[7], parameters))
+            found.append(Packet(whole[4], whole[7], parameters, end))
             del waiting[:end]
 
 

@@ -9,6 +9,7 @@ from firmware_bridge.emulator.servo_bus.packet import Packet
 from firmware_bridge.emulator.servo_bus.replies import Reply
 
 _ANSWERS_WRITES = 8  # register
+_GOAL_POSITION = 42
 
 
 class FeetechDialect:
@@ -41,6 +42,13 @@ class FeetechDialect:
         """What the servos do and reply, in the order in which they send; nothing to what they do not know."""
         instruction = self._instructions.get(packet.instruction)
         return [] if instruction is None else instruction(now, packet, baud)
+
+    def commands_goals(self, packet: Packet) -> bool:
+        """Whether an instruction tells servos where to go."""
+        if packet.instruction != Instruction.SYNC_WRITE or len(packet.parameters) < 2:
+            return False
+        address, size = packet.parameters[:2]
+        return address <= _GOAL_POSITION < address + size
 
     def _read_addresses(self) -> None:
         self._by_id = {}

@@ -97,5 +97,5 @@ class Decoder(PacketDecoder):
                 self.bad += 1
                 del waiting[0]
                 continue
-            found.append(Packet(number, waiting[4], bytes(waiting[5 : end - 1])))
+            found.append(Packet(number, waiting[4], bytes(waiting[5 : end - 1]), end))
             del waiting[:end]

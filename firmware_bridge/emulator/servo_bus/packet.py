@@ -1,16 +1,24 @@
 """What both protocols have: an instruction to a servo, and a decoder that finds instructions in a stream of bytes."""
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One instruction, its parameters without what the wire adds."""
+    """One instruction, its parameters without what the wire adds.
+
+    Attributes:
+        id: Of the servo.
+        instruction: By its number.
+        parameters: Behind the instruction.
+        size: Bytes on the wire; 0 where it did not come over one.
+    """
 
     id: int
     instruction: int
     parameters: bytes
+    size: int = field(default=0, compare=False)
 
 
 class PacketDecoder(abc.ABC):

@@ -6,10 +6,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 from firmware_bridge.emulator.control_socket import answer_next
 from firmware_bridge.emulator.servo_bus.bus import ServoBus
 from firmware_bridge.emulator.servo_bus.control import handle_command
+from firmware_bridge.emulator.servo_bus.goal_log import goal_record
 from firmware_bridge.emulator.servo_bus.ports import Port, open_port
 from firmware_bridge.emulator.servo_bus.replies import Answer
 from firmware_bridge.emulator.servo_bus.settings import BusSettings
@@ -44,10 +46,12 @@ class _ServedBus:
 class BusServer:
     """Several buses and the control of their faults."""
 
-    def __init__(self, buses: Sequence[BusSettings], control: socket.socket) -> None:
+    def __init__(self, buses: Sequence[BusSettings], control: socket.socket, goals: BinaryIO | None = None) -> None:
+        """Opens the ports; `goals`, unbuffered, takes when packets with goals have left, see `goal_log`."""
         self._served = {settings.name: _ServedBus(settings) for settings in buses}
         self._buses: Mapping[str, ServoBus] = {name: served.bus for name, served in self._served.items()}
         self._control = control
+        self._goals = goals
 
     @property
     def paths(self) -> dict[str, str]:
@@ -69,9 +73,17 @@ class BusServer:
                         source.read(now)
                     else:
                         answer_next(self._control, lambda line: handle_command(line, self._buses, time.monotonic()))
+                self._log_goals()
                 if not ready:
                     for served in everything:
                         served.bus.advance(now)
+
+    def _log_goals(self) -> None:
+        for number, bus in enumerate(self._buses.values()):
+            while bus.goals_left:
+                left_s = bus.goals_left.popleft()
+                if self._goals is not None:
+                    self._goals.write(goal_record(number, left_s))
 
     def _wait_s(self, everything: Sequence[_ServedBus]) -> float:
         due = [served.next_due for served in everything if served.next_due is not None]

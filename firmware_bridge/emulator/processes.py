@@ -1,4 +1,4 @@
-"""The processes that a demo starts: each writes a log, in which it says when it is ready and where it listens.
+"""Processes of a whole path on one machine: each writes a log, in which it says when it is ready and where it listens.
 
 They end with the process that started them (see `firmware_bridge.emulator.child_process`): Ctrl-C leaves none behind.
 """
