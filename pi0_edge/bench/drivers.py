@@ -134,5 +134,6 @@ def _sleep_until(due_ns: int) -> None:
 
 
 def _report(progress: ProgressStage | None, passed_s: float, extent: Extent) -> None:
-    if progress is not None:
-        progress.set(min(int(passed_s), math.ceil(extent.seconds)))
+    done = min(int(passed_s), math.ceil(extent.seconds))
+    if progress is not None and done > progress.done:
+        progress.set(done)

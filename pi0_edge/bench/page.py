@@ -277,7 +277,7 @@ def _euler(result: BenchResult, timed: Sequence[Timed]) -> str:
 def _warm_up(result: BenchResult) -> str:
     warm = result.warm_up
     over = "the latency was steady" if warm.over else "THE LATENCY WAS NOT STEADY YET"
-    told = f"Loading took {duration(warm.load_s)}. "
+    told = "It ran before. " if warm.load_s is None else f"Loading took {duration(warm.load_s)}. "
     if warm.samples_ms:
         cold, last = milliseconds(warm.samples_ms[0]), milliseconds(warm.samples_ms[-1])
         told += f"The first chunk took {cold}, the last of {counted(len(warm.samples_ms), 'chunk')} {last}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -96,11 +97,11 @@ def run_bench(
         before = [_judged(target, bundle, on_progress) for target, bundle in targets]
         runs: list[list[Run]] = [[] for _ in targets]
         for mode in plan.modes:
-            took_before_s = watcher.thread_s
+            begin, took_before_s = time.monotonic(), watcher.thread_s
             found = _timed(mode, [target for target, _ in targets], plan, period_s, on_progress)
-            chunks = sum(len(samples) for samples in found)
-            own_ms = overhead_ms() + 1e3 * (watcher.thread_s - took_before_s) / chunks
+            watching = (watcher.thread_s - took_before_s) / (time.monotonic() - begin)
             for place, samples in enumerate(found):
+                own_ms = overhead_ms() + watching * float(samples.latency_ms.mean())
                 period_ms = 1e3 * period_s if mode == "paced" else None
                 runs[place].append(Run(mode, period_ms, plan.budget_ms, samples, own_ms, plan.seconds))
         after = [_judged(target, bundle, on_progress) for target, bundle in targets]

@@ -131,7 +131,7 @@ def _lines(result: BenchResult, timed: list[Timed]) -> Iterator[str]:
         told = (stalls_text(figures), would_miss_text(figures), drift_text(figures))
         yield f"{run_name(run)}: {' '.join(filter(None, told))}"
     warm = result.warm_up
-    cold = f"loading took {duration(warm.load_s)}"
+    cold = "it ran before" if warm.load_s is None else f"loading took {duration(warm.load_s)}"
     if warm.samples_ms:
         cold += f", the first chunk {milliseconds(warm.samples_ms[0])}"
         cold += f"; {counted(len(warm.samples_ms), 'chunk')} of warm-up are in no figure"

@@ -181,6 +181,8 @@ def _show(out: Output, result: BenchResult) -> None:
 
     found = summary(result)
     out.print(found.title)
+    for line in found.opening:
+        out.print(line)
     for table in found.tables:
         out.table(table.title, table.columns, table.rows)
     for line in found.lines:
