@@ -7,6 +7,7 @@ bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -103,15 +104,14 @@ def log_axis(title: str, low: float, high: float, count: int = 7) -> Axis:
     low, high = low / room, high * room
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [
-            factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high
-        ]
+        values = [factor * 10.0**decade for decade in decades for factor in factors]
+        ticks = [(value, tick_label(value, value)) for value in values if low <= value <= high]
         if len(ticks) <= count:
             break
     if len(ticks) < 3:
-        ticks = [value for value, _ in linear_axis("", low, high, count - 1, to_ticks=False).ticks]
-    every = -(-len(ticks) // count)
-    return Axis(title, low, high, tuple((tick, tick_label(tick, tick)) for tick in ticks[::every]), log=True)
+        finer = (linear_axis("", low, high, steps, to_ticks=False).ticks for steps in itertools.count(count - 1))
+        ticks = next(list(found) for found in finer if len(found) >= 2)
+    return Axis(title, low, high, tuple(ticks[:: -(-len(ticks) // count)]), log=True)
 
 
 def tick_label(value: float, step: float) -> str:
@@ -229,7 +229,7 @@ class Chart:
         size = f'width="100%" height="{whole}"{self._hover_data(top)}'
         inner = f'viewBox="0 0 {_INNER} {self.height}" preserveAspectRatio="none" width="100%" height="{self.height}"'
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="{self._name}" {labelled} {size}>',
+            f'<svg class="chart" id="{self._name}" {labelled} {size}>',
             f'<title id="{self._name}-title">{escape(self._title)}</title>',
             f'<desc id="{self._name}-text">{escape(self._description)}</desc>',
             f'<text class="axis-title" x="0" dx="-44" y="11">{escape(self.y.title)}</text>',

@@ -19,7 +19,7 @@
     const { due_ns: due, end_ns: end, skipped } = run.samples;
     const latency = due.map((at, k) => (end[k] - at) / 1e6);
     const sorted = latency.slice().sort((a, b) => a - b);
-    columns[run.mode] = { seconds: due.map((at) => (at - due[0]) / 1e9), latency, skipped, sorted };
+    columns[run.period_ms === null ? "closed" : "paced"] = { seconds: due.map((at) => (at - due[0]) / 1e9), latency, skipped, sorted };
   }
   const shown = (value) => Number(value.toPrecision(4)).toString();
 
@@ -69,11 +69,10 @@
     tip.className = "tip";
     tip.hidden = true;
     figure.append(tip);
-    const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    const area = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const [cursor, area, silence] = ["line", "rect", "title"].map((name) => document.createElementNS(svg.namespaceURI, name));
     cursor.setAttribute("class", "flag");
     // A title of its own, empty, keeps browsers from showing that of the whole chart.
-    area.append(document.createElementNS("http://www.w3.org/2000/svg", "title"));
+    area.append(silence);
     const top = Number(svg.dataset.top);
     const height = Number(svg.dataset.height);
     for (const [name, value] of Object.entries({ x: 0, y: top, width: "100%", height, fill: "transparent" })) {

@@ -29,6 +29,7 @@ from pi0_edge.bench.wording import (
     drift_text,
     duration,
     gate_text,
+    kind_of,
     milliseconds,
     misses_text,
     overhead_text,
@@ -127,7 +128,7 @@ def _card(result: BenchResult, run: Run, figures: RunFigures) -> str:
     accuracy_css = "accuracy good" if result.policy.gate == "passed" and result.accuracy.passed else "accuracy"
     void, css = ("", "") if result.verdict.valid else ('<p class="stamp">void</p>', " untrue")
     return (
-        f'<article class="card {run.mode}{css}"><h2>{_text(run_name(run))}</h2>{void}'
+        f'<article class="card {kind_of(run)}{css}"><h2>{_text(run_name(run))}</h2>{void}'
         f'<p class="hero">{_text(told["p50"])} <small>median of {counted(figures.latency.count, "chunk")}</small></p>'
         f'<dl>{tail}</dl><p class="missed"><b>missed</b> {_text(misses_text(run, figures))}</p>'
         f'<p class="{accuracy_css}">{_text(accuracy_text(result))}</p></article>'
@@ -171,7 +172,7 @@ def _figures_table(result: BenchResult, timed: Sequence[Timed]) -> str:
 def _timeline(run: Run, figures: RunFigures) -> str:
     told = (run_text(run), stalls_text(figures), would_miss_text(figures), drift_text(figures))
     text = " ".join(filter(None, told))
-    legend = [(run.mode, "a chunk")]
+    legend = [(kind_of(run), "a chunk")]
     if figures.misses is not None:
         legend.append(("late", "later than the deadline"))
     if figures.stalls:
@@ -237,8 +238,10 @@ def _breakdown(result: BenchResult, run: Run, figures: RunFigures) -> str:
     rows = "".join(_part(part, whole) for part in parts)
     columns = ("stage", "", "measured", "p99", "estimate", "ratio")
     head = "".join(f"<th>{column}</th>" for column in columns)
-    legend = _legend([(run.mode, "measured"), *([("expected", "estimate")] if result.estimate_ms else [])])
-    table = f'<table class="waterfall"><thead><tr>{head}</tr></thead><tbody class="{run.mode}">{rows}</tbody></table>'
+    legend = _legend([(kind_of(run), "measured"), *([("expected", "estimate")] if result.estimate_ms else [])])
+    table = (
+        f'<table class="waterfall"><thead><tr>{head}</tr></thead><tbody class="{kind_of(run)}">{rows}</tbody></table>'
+    )
     return _titled(run, legend + table)
 
 
@@ -337,7 +340,7 @@ def _beside(result: BenchResult, timed: Sequence[Timed]) -> str:
     clock = result.clock
     other = busiest_processes(result.readings)
     processes = "; ".join(f"{plain(name)} {seconds:.3g} s of a processor" for name, seconds in other)
-    taken = "; ".join(f"{run.mode}: {overhead_text(run, figures)}" for run, figures in timed)
+    taken = "; ".join(f"{kind_of(run)}: {overhead_text(run, figures)}" for run, figures in timed)
     facts = [
         ("interference on purpose", "; ".join(map(plain, result.interference)) or "none"),
         ("busiest other processes", processes or "none that worked"),
@@ -355,7 +358,7 @@ def _again(result: BenchResult) -> str:
         f"element script#{DATA_ID} at its end."
     )
     paired = "" if result.session == result.id else f" Its chunks were taken in turns with those of {result.session}."
-    button = '<p><button type="button" id="save" hidden>Save the data</button></p>'
+    button = '<p><button type="button" id="save" hidden="">Save the data</button></p>'
     command = shlex.join(map(plain, result.command))
     return f"<pre>{_text(command)}</pre><p>{_text(told + paired)}</p>{button}"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pi0_edge.bench.charts import Axis, Chart, linear_axis, log_axis
 from pi0_edge.bench.figures import STALL_FACTOR, RunFigures
 from pi0_edge.bench.result import BenchResult, Run
-from pi0_edge.bench.wording import counted, duration, milliseconds, plain, run_name
+from pi0_edge.bench.wording import counted, duration, kind_of, milliseconds, plain, run_name
 from pi0_edge.latency.percentiles import RISK, Latency
 from pi0_edge.latency.stages import euler_step
 
@@ -37,11 +37,11 @@ _TOLD = ("p50", "p90", "p99", "p99.9", "max")
 def histogram(run: Run, figures: RunFigures) -> str:
     """How many chunks took how long; where a few are far from the rest, the rest again by itself."""
     latency = run.samples.latency_ms
-    whole = _histogram(f"histogram-{run.mode}", run, figures, latency)
+    whole = _histogram(f"histogram-{kind_of(run)}", run, figures, latency)
     near = latency[latency <= _body_end(latency)]
     if len(near) == len(latency):
         return whole
-    return whole + _histogram(f"histogram-near-{run.mode}", run, figures, near)
+    return whole + _histogram(f"histogram-near-{kind_of(run)}", run, figures, near)
 
 
 def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.float64]) -> str:
@@ -59,7 +59,7 @@ def _histogram(name: str, run: Run, figures: RunFigures, latency: NDArray[np.flo
     for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
         if count:
             hint = f"{counted(count, 'chunk')} of {milliseconds(low)} to {milliseconds(high)}"
-            chart.bar(low, high, 0, count, run.mode, hint)
+            chart.bar(low, high, 0, count, kind_of(run), hint)
     for figure, value in _told(figures.latency):
         if value <= x.high:
             chart.flag(value, f"{figure} {milliseconds(value)}")
@@ -74,13 +74,13 @@ def timeline(run: Run, figures: RunFigures) -> str:
     """Latency of every chunk over the time at which it was due; where a few are far from the rest, the rest closer."""
     latency = run.samples.latency_ms
     y = _latency_axis(latency, run, to_ticks=True)
-    whole = _timeline(f"timeline-{run.mode}", run, figures, y, 200)
+    whole = _timeline(f"timeline-{kind_of(run)}", run, figures, y, 200)
     end = _body_end(latency)
     if not (latency > end).any():
         return whole
     close = linear_axis("ms", float(latency.min()), end, 4)
     close = replace(close, title=f"ms, closer: {int((latency > close.high).sum()):,} above the upper end")
-    return whole + _timeline(f"timeline-near-{run.mode}", run, figures, close, 110)
+    return whole + _timeline(f"timeline-near-{kind_of(run)}", run, figures, close, 110)
 
 
 def _timeline(name: str, run: Run, figures: RunFigures, y: Axis, height: int) -> str:
@@ -97,12 +97,12 @@ def _timeline(name: str, run: Run, figures: RunFigures, y: Axis, height: int) ->
     places = np.column_stack([seconds / scale, latency])
     chart.stems(_pairs(places[is_late | is_stalled]), "late")
     size = " large" if len(latency) < _FEW else ""
-    chart.dots(_pairs(places[~is_late & ~is_stalled]), run.mode + size)
+    chart.dots(_pairs(places[~is_late & ~is_stalled]), kind_of(run) + size)
     chart.dots(_pairs(places[is_late & ~is_stalled]), "late" + size)
     chart.dots(_pairs(places[is_stalled]), "stall")
     if limit <= y.high:
         chart.limit(limit, f"deadline {milliseconds(limit)}")
-    chart.hover(f"timeline:{run.mode}:{scale:g}")
+    chart.hover(f"timeline:{kind_of(run)}:{scale:g}")
     return chart.svg()
 
 
@@ -122,9 +122,9 @@ def tail(runs: Sequence[Run]) -> str:
         count = len(ordered)
         # The k-th smallest of n: n - k + 1 of n are at least so slow.
         shares = [(count / (count - k), value) for k, value in enumerate(ordered.tolist())]
-        chart.steps([*shares, (last, shares[-1][1])], run.mode)
-        chart.end_label(shares[-1][1], run.mode, run.mode)
-        told_up_to.setdefault(count, []).append(run.mode)
+        chart.steps([*shares, (last, shares[-1][1])], kind_of(run))
+        chart.end_label(shares[-1][1], kind_of(run), kind_of(run))
+        told_up_to.setdefault(count, []).append(kind_of(run))
     for count, modes in told_up_to.items():
         carried = 1 / (1 - RISK ** (1 / count))
         chart.flag(min(carried, last), f"{' and '.join(modes)}: told up to here", "carried")
@@ -147,7 +147,7 @@ def misses_over_time(run: Run, figures: RunFigures) -> str:
     scale = _per_unit(x)
     y = linear_axis("missed at once", 0, float(missed.max()), 3, whole=True)
     told = f"{counted(misses.count, 'miss', 'misses')} at {counted(int((missed > 0).sum()), 'time')}"
-    chart = Chart(f"misses-{run.mode}", f"Misses, {run_name(run)}", told, x, y, 90)
+    chart = Chart(f"misses-{kind_of(run)}", f"Misses, {run_name(run)}", told, x, y, 90)
     places = [(at / scale, count) for at, count in zip(seconds.tolist(), missed.tolist(), strict=True) if count]
     chart.stems(places, "late")
     chart.dots(places, "late")
@@ -165,11 +165,11 @@ def euler_steps(run: Run, figures: RunFigures, steps: int) -> str:
     ticks = tuple((float(step), str(step)) for step in range(0, steps, -(-steps // 20)))
     x = Axis("Euler step", -0.5, steps - 0.5, ticks)
     told = f"Medians from {milliseconds(min(medians))} to {milliseconds(max(medians))}"
-    chart = Chart(f"euler-{run.mode}", f"Euler steps, {run_name(run)}", told, x, y, 120)
+    chart = Chart(f"euler-{kind_of(run)}", f"Euler steps, {run_name(run)}", told, x, y, 120)
     for (step, _), median, largest in zip(known, medians, slowest, strict=True):
         chart.line([(step, median), (step, largest)], "whisker")
     chart.dots([(step, largest) for (step, _), largest in zip(known, slowest, strict=True)], "whisker")
-    chart.dots([(step, median) for (step, _), median in zip(known, medians, strict=True)], f"median {run.mode}")
+    chart.dots([(step, median) for (step, _), median in zip(known, medians, strict=True)], f"median {kind_of(run)}")
     return chart.svg()
 
 
@@ -221,7 +221,7 @@ def over_time(result: BenchResult, field: str, title: str) -> str:
     for run in result.runs:
         if len(run.samples):
             ends = (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))
-            chart.band(*((at - begin) * 1e-9 / per for at in ends), css=run.mode, text=run.mode)
+            chart.band(*((at - begin) * 1e-9 / per for at in ends), css=kind_of(run), text=kind_of(run))
     _mark_throttling(chart, result, per)
     worked_ns = max((int(run.samples.end_ns.max()) for run in result.runs if len(run.samples)), default=0) - begin
     for place, name in enumerate(sorted(kept)):

@@ -71,7 +71,7 @@ def summary(result: BenchResult) -> Summary:
     """
     timed = [(run, figures_of(run)) for run in result.runs if len(run.samples)]
     tables = [_figures(result, timed)] if timed else []
-    tables += [table for run, figures in timed if (table := _stages(result, run, figures)) is not None]
+    tables += [table for run, figures in timed if (table := _stages(result, run, figures)) is not None][:1]
     return Summary(verdict_title(result), tuple(_opening(result)), tuple(tables), tuple(_lines(result, timed)))
 
 
@@ -98,7 +98,7 @@ def _figures(result: BenchResult, timed: list[Timed]) -> SummaryTable:
     rows.append(("deadline", *limits))
     rows.append(("missed", *(misses_text(run, figures) for run, figures in timed)))
     rows.append(("stalled", *(f"{f.stalls:,} ({share(f.stalled_share)} of the time)" for _, f in timed)))
-    title = f"Latency; {accuracy_text(result)}"
+    title = f"latency; {accuracy_text(result)}"
     columns = ("", *(run_name(run) for run, _ in timed))
     return SummaryTable(title if result.verdict.valid else f"VOID {title}", columns, tuple(rows))
 

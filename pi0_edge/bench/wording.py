@@ -118,9 +118,14 @@ def policy_text(policy: PolicyUnderTest) -> str:
     return ", ".join(map(plain, parts))
 
 
+def kind_of(run: Run) -> str:
+    """`closed` or `paced`, whatever a file calls it."""
+    return "closed" if run.period_ms is None else "paced"
+
+
 def run_name(run: Run) -> str:
     """Such as `closed` or `paced, every 100 ms`."""
-    return run.mode if run.period_ms is None else f"{run.mode}, every {milliseconds(run.period_ms)}"
+    return kind_of(run) if run.period_ms is None else f"{kind_of(run)}, every {milliseconds(run.period_ms)}"
 
 
 def run_text(run: Run) -> str:
@@ -147,7 +152,7 @@ def misses_text(run: Run, figures: RunFigures) -> str:
     misses = figures.misses
     if misses is None:
         return "no deadline is known"
-    what = "period" if run.mode == "paced" else "chunk"
+    what = "period" if kind_of(run) == "paced" else "chunk"
     told = f"{misses.count:,} of {counted(misses.expected, what)} ({share(misses.share)})"
     return f"{told}: {misses.late:,} late, {misses.skipped:,} skipped" if misses.skipped else told
 
