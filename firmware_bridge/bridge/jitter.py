@@ -30,6 +30,8 @@ from pi0_edge.latency.percentiles import Latency, fewest_samples
 INTERVAL_US = 1000
 """As `cyclictest` has it."""
 
+NOTHING = ThreadSettings()
+
 COLUMNS = ("what", "n", "p50, µs", "p90, µs", "p99, µs", "p99.9, µs", "max, µs")
 TICKS_REMARK = (
     "the ticks are the firmware's timer interrupt by the firmware's own counter; on an emulated board they are those "
@@ -129,7 +131,7 @@ class JitterResult:
         stalls = np.flatnonzero(self._begins_late())
         latest = stalls[np.argsort(self.lateness_ns[stalls], kind="stable")[::-1][:count]]
         return [
-            (place * self.interval_us * 1e-6, int(self.lateness_ns[place]) / 1000) for place in sorted(latest.tolist())
+            (place * self.interval_us / 1e6, int(self.lateness_ns[place]) / 1000) for place in sorted(latest.tolist())
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,33 +173,35 @@ def measure_jitter(
     seconds: float,
     interval_us: int = INTERVAL_US,
     bridge: BridgeClient | None = None,
-    settings: ThreadSettings | None = None,
+    started_with: ThreadSettings = NOTHING,
     *,
     with_cyclictest: bool = False,
 ) -> JitterResult:
     """Measures how late a thread of a process of its own wakes up, and the ticks of a running bridge meanwhile.
 
+    The thread asks for what the bridge asks for; `JitterResult.settings` says what it got.
+
     Args:
         seconds: How long. Without load, 10 of them prove nothing (docs/real-time.md).
         interval_us: Between two due times, in microseconds.
         bridge: A client of the bridge whose ticks are watched, if any.
-        settings: Of the thread. Where None, what the bridge asks for, as far as it is allowed here.
+        started_with: What whoever starts the bridge gives it, such as the priority in a drop-in of its unit.
         with_cyclictest: Run `cyclictest` afterwards, for as long, if it is installed.
 
     Raises:
-        BenchError: Fewer than two wake-ups were asked for, or the settings are not allowed here.
+        BenchError: Fewer than two wake-ups were asked for, or `started_with` is not allowed here.
         LinkError: The bridge does not answer, or no ticks come from it.
     """
     count = round(seconds * 1e6 / interval_us) if interval_us > 0 else 0
     if count < 2:
         raise BenchError(f"{seconds:g} s at an interval of {interval_us} µs; give at least two intervals")
+    argv = command(count, interval_us, started_with)
     if bridge is None:
-        had, lateness_ns = _wake_ups(count, interval_us, settings)
-        ticks = None
+        (had, lateness_ns), ticks = run_wake_ups(argv), None
     else:
         period_us = round(bridge.status().tick_period_s * 1e6)
-        with _watched(bridge) as seen:
-            had, lateness_ns = _wake_ups(count, interval_us, settings)
+        with watched_ticks(bridge) as seen:
+            had, lateness_ns = run_wake_ups(argv)
         ticks = TickJitter.of([(tick.tick, tick.counter) for tick in seen], _counter_hz(seen), period_us)
     reference = cyclictest(seconds, interval_us, had) if with_cyclictest else None
     return JitterResult(interval_us, had, lateness_ns, ticks, reference)
@@ -221,6 +225,7 @@ def cyclictest(seconds: float, interval_us: int, settings: ThreadSettings) -> Cy
     if program is None:
         return None
     argv = [program, "--quiet", "--threads=1", f"--interval={interval_us}", f"--duration={max(1, round(seconds))}"]
+    argv += ["--laptop"]  # else it keeps the processors from idling, which the bridge does not
     argv += [f"--priority={settings.priority}"] if settings.priority else ["--policy=other"]
     argv += [f"--affinity={','.join(map(str, sorted(settings.cpus)))}"] if settings.cpus else []
     argv += ["--mlockall"] if settings.lock_memory else []
@@ -232,12 +237,16 @@ def cyclictest(seconds: float, interval_us: int, settings: ThreadSettings) -> Cy
     return Cyclictest(*map(int, found.groups()))
 
 
-def _wake_ups(
-    count: int, interval_us: int, settings: ThreadSettings | None
-) -> tuple[ThreadSettings, NDArray[np.int64]]:
-    """The settings that the measuring process had, and its lateness."""
+def run_wake_ups(argv: Sequence[str]) -> tuple[ThreadSettings, NDArray[np.int64]]:
+    """Runs the command of a measuring process (`wake_ups.command`).
+
+    Returns:
+        The settings that it had, and int64 [n], nanoseconds after each due time.
+
+    Raises:
+        BenchError: It could not take the settings that it was to start with, or was ended from outside.
+    """
     root = Path(__file__).parents[2]  # so that `-m firmware_bridge...` is found without an installation
-    argv = command(count, interval_us, settings)
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)
     try:
         written, problem = child.communicate()
@@ -253,8 +262,12 @@ def _wake_ups(
 
 
 @contextmanager
-def _watched(bridge: BridgeClient) -> Iterator[list[Tick]]:
-    """The ticks that come while the context lasts, complete when it has ended."""
+def watched_ticks(bridge: BridgeClient) -> Iterator[list[Tick]]:
+    """The ticks that come while the context lasts, complete when it has ended.
+
+    Raises:
+        BridgeError: At the end, if the bridge went away.
+    """
     seen: list[Tick] = []
     problems: list[BridgeError] = []
 

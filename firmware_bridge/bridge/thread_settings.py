@@ -1,6 +1,6 @@
 """How the threads of the bridge are scheduled, and that their memory stays in RAM; Linux only.
 
-The bridge asks for `BRIDGE`, as far as it may: niceness, and locked memory where the limit allows all of it. A
+The bridge asks for `BRIDGE`, as far as it may: niceness, and locked memory where nothing limits how much. A
 real-time priority and processors of its own come from whoever starts it (`CPUSchedulingPolicy=`, `CPUAffinity=` of
 systemd), and every thread inherits both. The jitter test measures a thread with the same settings (`wake_ups`).
 
@@ -21,6 +21,7 @@ from typing import Any
 from pi0_edge.errors import ConfigError
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_CAP_IPC_LOCK = 14
 _HIGHEST_PRIORITY = 99
 _LOWEST_NICENESS, _HIGHEST_NICENESS = -20, 19
 _WHERE = "`pi0-edge doctor --real-time` says what this machine allows"
@@ -67,9 +68,9 @@ class ThreadSettings:
             raise ConfigError(f"{self} is not possible here ({error.strerror}); {_WHERE}") from error
 
     def apply_what_is_allowed(self) -> None:
-        """Does as `apply`, and leaves out what is not allowed; memory only where its limit is none."""
-        if self.lock_memory and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
-            lock_memory()  # beneath a limit, later requests for memory would fail once it is reached
+        """Does as `apply`, and leaves out what is not allowed; memory only where nothing limits how much."""
+        if self.lock_memory and _may_lock_all():
+            lock_memory()
         for name in ("cpus", "niceness", "priority"):
             with suppress(ConfigError):
                 ThreadSettings(**{name: getattr(self, name)}).apply()
@@ -116,7 +117,18 @@ def lock_memory() -> bool:
     return libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0
 
 
+def _may_lock_all() -> bool:
+    """Whether locked memory has no limit: beneath one, later requests for memory would fail once it is reached."""
+    capable = int(_status("CapEff") or "0", 16) >> _CAP_IPC_LOCK & 1  # which no limit holds for
+    return bool(capable) or resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+
+
 def _locked_kib() -> int:
     """Memory of this process that is locked."""
-    found = re.search(r"^VmLck:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return 0 if found is None else int(found[1])
+    return int(_status("VmLck").removesuffix(" kB") or "0")
+
+
+def _status(name: str) -> str:
+    """A line of this process in /proc; empty where the kernel has none of that name."""
+    found = re.search(rf"^{name}:\s+(.+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return "" if found is None else found[1]

@@ -51,33 +51,32 @@ def wake_up_lateness(count: int, interval_us: int) -> "array[int]":
     return lateness
 
 
-def command(count: int, interval_us: int, settings: ThreadSettings | None) -> list[str]:
+def command(count: int, interval_us: int, started_with: ThreadSettings) -> list[str]:
     """Of the process that measures.
 
-    It writes a line with the settings that it has, then int64 nanoseconds; or it ends with 1 and says why not.
+    It takes these settings or ends with 1 and says why not, then asks for those of the bridge as the bridge does. It
+    writes a line with the settings that it has, then int64 nanoseconds.
 
     Args:
         count: Of due times.
         interval_us: Between two of them, in microseconds.
-        settings: Of its thread; as the bridge asks for them where None.
+        started_with: What whoever starts the bridge gives it.
     """
-    asked = "" if settings is None else json.dumps(settings.to_dict())
-    return [sys.executable, "-m", __name__, str(count), str(interval_us), asked]
+    return [sys.executable, "-m", __name__, str(count), str(interval_us), json.dumps(started_with.to_dict())]
 
 
 def main(arguments: list[str]) -> int:
     """Applies the settings, measures, and writes what came out."""
-    count, interval_us, asked = arguments
+    count, interval_us, started_with = arguments
     try:
-        if asked:
-            ThreadSettings.from_dict(json.loads(asked)).apply()
-        else:
-            BRIDGE.apply_what_is_allowed()
+        ThreadSettings.from_dict(json.loads(started_with)).apply()
     except ConfigError as error:
         sys.stderr.write(str(error))
         return 1
+    BRIDGE.apply_what_is_allowed()
     out = sys.stdout.buffer
     out.write(json.dumps(ThreadSettings.present().to_dict()).encode() + b"\n")
+    out.flush()
     out.write(wake_up_lateness(int(count), int(interval_us)).tobytes())
     out.flush()
     return 0

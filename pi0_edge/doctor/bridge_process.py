@@ -48,7 +48,7 @@ class BridgeProcess:
 def running_bridge(root: Path) -> BridgeProcess | None:
     """The bridge below this root folder, the oldest of several; None where none runs."""
     folders = sorted((path for path in root.glob("proc/[0-9]*")), key=lambda path: int(path.name))
-    return next((found for folder in folders if _is_bridge(folder) and (found := _read(folder))), None)
+    return next((found for folder in folders if _is_bridge(folder) and (found := read_process(folder))), None)
 
 
 def allowed_by_unit(root: Path, directive: str) -> str:
@@ -63,7 +63,8 @@ def _is_bridge(folder: Path) -> bool:
     return any(words[place : place + len(wanted)] == wanted for wanted in _COMMANDS for place in range(len(words)))
 
 
-def _read(folder: Path) -> BridgeProcess | None:
+def read_process(folder: Path) -> BridgeProcess | None:
+    """What /proc/PID, a folder, says of a process; None where it has ended."""
     threads = [fields for path in folder.glob("task/*/stat") if (fields := _stat(path))]
     main, status = _stat(folder / "stat"), text(folder / "status")
     if not main or not threads:
@@ -77,9 +78,7 @@ def _read(folder: Path) -> BridgeProcess | None:
         priority=min(priorities),
         niceness=int(main[_NICENESS]),
         locked_kib=0 if locked is None else int(locked[1]),
-        memory_limit="an unknown limit"
-        if limit is None
-        else f"{limit[1]} bytes".replace("unlimited bytes", "no limit"),
+        memory_limit="an unknown limit" if limit is None else f"{limit[1]} bytes".replace("unlimited bytes", "none"),
         cpus=frozenset() if allowed is None else processors(allowed[1]),
     )
 

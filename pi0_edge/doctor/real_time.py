@@ -91,10 +91,9 @@ def bridge_memory(root: Path = _ROOT) -> Check:
         return _no_bridge(name)
     if bridge.locked_kib:
         return Check(name, "pass", f"{bridge}: {bridge.locked_kib / 1024:.0f} MiB locked")
-    found = f"{bridge}: not locked; it locks its memory where the limit allows all of it, and has {bridge.memory_limit}"
-    return Check(
-        name, "warn", found + allowed_by_unit(root, "LimitMEMLOCK"), _drop_in("memory", "LimitMEMLOCK=infinity")
-    )
+    found = f"{bridge}: not locked; it locks where nothing limits how much, and its limit is {bridge.memory_limit}"
+    found += allowed_by_unit(root, "LimitMEMLOCK")
+    return Check(name, "warn", found, _drop_in("memory", "LimitMEMLOCK=infinity"))
 
 
 def isolated_processors(root: Path = _ROOT) -> Check:

@@ -55,7 +55,7 @@ FAULTS: list[tuple[str, dict[str, str | None], str, str]] = [
             f"{BRIDGE}/status": "Cpus_allowed_list:\t7\nVmLck:\t       0 kB\n",
             f"{BRIDGE}/limits": "Max locked memory         8388608              8388608              bytes\n",
         },
-        "has 8388608 bytes; the provisioned unit of the bridge allows it (LimitMEMLOCK=infinity)",
+        "its limit is 8388608 bytes; the provisioned unit of the bridge allows it (LimitMEMLOCK=infinity)",
         f"{DROP_IN}/memory.conf",
     ),
     ("isolated processors", {f"{CPU}/nohz_full": "(null)\n"}, "nohz_full is empty", "nohz_full=7"),
