@@ -289,7 +289,7 @@ def _synthetic_cameras(request: PathRequest, metadata: policy_pb2.PolicyMetadata
     """For the cameras that the policy was trained with; for all of its robot where nobody knows."""
     profile = _profile(request)
     names = tuple(metadata.cameras) if profile is None else tuple(profile.cameras)
-    return {name: CameraSettings(f"lavfi:{SYNTHETIC_IMAGE}", max_age_s=0.5) for name in names}
+    return {name: CameraSettings(f"lavfi:{SYNTHETIC_IMAGE}", max_age_s=0.5, may_repeat=True) for name in names}
 
 
 def _remarks(
