@@ -311,3 +311,13 @@ def certificate_file(bundle: Path) -> Path:
     """Where the certificate of a bundle lies: beside its folder, as its release does."""
     bundle = bundle.absolute()
     return bundle.with_name(f"{bundle.name}.certificate.json")
+
+
+def find_certificate(bundle: Path) -> Certificate | None:
+    """The certificate beside the folder of a bundle; None where there is none.
+
+    Raises:
+        BenchError: If it cannot be used.
+    """
+    file = certificate_file(bundle)
+    return load_certificate(file) if file.exists() else None
