@@ -11,11 +11,16 @@ from pathlib import Path
 import torch
 
 from pi0_edge.bench.local_server import local_server
+from pi0_edge.bench.path import EMULATED, PathRequest
+from pi0_edge.bench.path_target import PathTarget
 from pi0_edge.bench.targets import CHUNK_S, RandomTarget, ServedTarget, Target, load_target
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.errors import BenchError
 from pi0_edge.latency.stages import Boundary
+from pi0_edge.policy import Policy
 from pi0_edge.serving.policy_client import PolicyClient
+
+_THROUGH_SERVER = (Boundary.SERVED, Boundary.PATH)
 
 Opened = tuple[Target, Bundle | None]
 
@@ -36,6 +41,9 @@ class TargetRequest:
         tokens: Of the prompt, with random weights.
         server: host:port of a policy server with the bundle, at the boundary `SERVED`; one is started where None.
         tls: Folder with certificates for that server.
+        robot: Robot of the whole path, by name or file; the policy's own where None.
+        camera_file: Of the cameras of the whole path; those of the robot, or synthetic images, where None.
+        bridge: Address of the bridge of the whole path, or `emulated`, which starts an arm.
         public_key: PEM file of the key whose signature bundles need; None requires none.
         accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
     """
@@ -51,6 +59,9 @@ class TargetRequest:
     tokens: int = 20
     server: str | None = None
     tls: Path | None = None
+    robot: str | None = None
+    camera_file: Path | None = None
+    bridge: str = EMULATED
     public_key: Path | None = None
     accept_failed_gate: bool = False
 
@@ -66,8 +77,13 @@ class TargetRequest:
             raise BenchError("random weights have no cameras, no actions and no pair: only the engine can be timed")
         if self.random is None and self.scheme is not None:
             raise BenchError("a bundle brings its own scheme; leave the scheme out")
-        if self.server is not None and (self.boundary is not Boundary.SERVED or self.against is not None):
-            raise BenchError("a server is asked at the boundary served, alone; leave it out, or choose that boundary")
+        if self.server is not None and (self.boundary not in _THROUGH_SERVER or self.against is not None):
+            raise BenchError("a server is asked at the boundary served or path, alone; choose one, or leave it out")
+        on_path = self.robot is not None or self.camera_file is not None or self.bridge != EMULATED
+        if on_path and self.boundary is not Boundary.PATH:
+            raise BenchError("robot, cameras and bridge are those of the boundary path; choose it, or leave them out")
+        if self.against is not None and self.boundary is Boundary.PATH:
+            raise BenchError("two policies cannot move one arm in turns; choose the boundary engine, policy or served")
 
 
 @contextmanager
@@ -97,13 +113,30 @@ def _opened(folder: Path, request: TargetRequest, stack: ExitStack) -> Opened:
     begin = time.perf_counter()
     bundle = open_bundle(folder, public_key=request.public_key)
     bundle.overrides_in_force(request.accept_failed_gate)
-    if request.boundary is not Boundary.SERVED:
-        loaded = load_target(bundle, request.engine, request.boundary, request.accept_failed_gate)
+    if request.server is None and request.boundary is not Boundary.SERVED:
+        alone = Boundary.POLICY if request.boundary is Boundary.PATH else request.boundary
+        loaded = load_target(bundle, request.engine, alone, request.accept_failed_gate)
         loaded.load_s = time.perf_counter() - begin
+        if request.boundary is Boundary.PATH:
+            return PathTarget(loaded, _path_request(request, loaded.loaded, bundle)), bundle
         return loaded, bundle
     address, load_s = request.server, None
     if address is None:
         server = local_server(folder, request.engine, request.threads, request.accept_failed_gate)
         address, load_s = stack.enter_context(server)
     client = stack.enter_context(PolicyClient(address, CHUNK_S, request.tls))
-    return ServedTarget(client, bundle, load_s), bundle
+    served = ServedTarget(client, bundle, load_s)
+    if request.boundary is Boundary.PATH:
+        return PathTarget(served, _path_request(request, address, bundle)), bundle
+    return served, bundle
+
+
+def _path_request(request: TargetRequest, policy: Policy | str, bundle: Bundle) -> PathRequest:
+    return PathRequest(
+        robot=request.robot or bundle.processor().robot,
+        policy=policy,
+        cameras=request.camera_file,
+        bridge=request.bridge,
+        profile=bundle.training_profile(),
+        tls=request.tls,
+    )

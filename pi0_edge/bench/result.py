@@ -137,6 +137,41 @@ class ClockCheck:
 
 
 @dataclass(frozen=True)
+class PathFigures:
+    """What the run of a whole path tells besides its samples.
+
+    Attributes:
+        uncertainty_ms: Largest bound of the error of the time of a timer interrupt.
+        age_p50_ms: Median age of the image behind each executed tick, at its timer interrupt.
+        age_p99_ms: 99th percentile of it; None where the ticks are too few.
+        age_max_ms: The worst age of information.
+        tick_late_p99_ms: How late the timer interrupt was by the board's own counter; None where ticks are too few.
+        tick_late_max_ms: The latest.
+        starved_ticks: In which the arm ran out of chunks.
+        missed_ticks: Whose timer interrupt came a whole tick late.
+        not_executed: Accepted chunks that a newer one replaced before their first tick.
+        replan_ticks: Ticks between two observations.
+        emulated: Whether the arm is.
+        held: Whether the arm was held still.
+        remarks: What a reader must know, one sentence each.
+    """
+
+    uncertainty_ms: float
+    age_p50_ms: float
+    age_p99_ms: float | None
+    age_max_ms: float
+    tick_late_p99_ms: float | None
+    tick_late_max_ms: float
+    starved_ticks: int
+    missed_ticks: int
+    not_executed: int
+    replan_ticks: int
+    emulated: bool
+    held: bool
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the figures may be told.
 
@@ -174,6 +209,7 @@ class BenchResult:
         verdict: Whether the figures may be told.
         idle_ns: Begin and end of a time in which nothing was asked, on the clock of `time.monotonic_ns`; None where the
             bench kept none.
+        path: Of the whole path, at that boundary; else None.
     """
 
     id: str
@@ -192,6 +228,7 @@ class BenchResult:
     estimate_ms: Mapping[str, float]
     verdict: Verdict
     idle_ns: tuple[int, int] | None = None
+    path: PathFigures | None = None
 
     def run(self, mode: Mode) -> Run | None:
         """The run of a mode; None where there was none."""
@@ -254,6 +291,7 @@ def parse_result(read: Mapping[str, Any], name: str) -> BenchResult:
             estimate_ms={str(name): float(value) for name, value in read["estimate_ms"].items()},
             verdict=_made(Verdict, read["verdict"]),
             idle_ns=_pair(read.get("idle_ns")),
+            path=None if read.get("path") is None else _made(PathFigures, read["path"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BenchError(f"{name} is incomplete ({error!r}); run `pi0-edge bench` again") from error

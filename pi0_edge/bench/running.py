@@ -16,7 +16,8 @@ import torch
 from pi0_edge.bench.clock import ClockWatch
 from pi0_edge.bench.drivers import Extent, closed_run, overhead_ms, paced_run
 from pi0_edge.bench.interference import interference
-from pi0_edge.bench.result import Accuracy, BenchResult, Mode, Run, Verdict, WarmUp
+from pi0_edge.bench.path_target import PathTarget, path_figures
+from pi0_edge.bench.result import Accuracy, BenchResult, Mode, PathFigures, Run, Verdict, WarmUp
 from pi0_edge.bench.samples import Samples
 from pi0_edge.bench.targets import Target, targets_are_alike
 from pi0_edge.bench.verdict import judge
@@ -33,6 +34,8 @@ REPLAN_TICKS = 25
 """Ticks between two observations of a paced run, where nothing else is said: as `pi0-edge run` observes."""
 CONTROL_HZ = 50.0
 """Where the robot does not say."""
+IDLE_S = 20
+"""How long a board with rails is left alone, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +93,13 @@ def run_bench(
     targets_are_alike([target for target, _ in targets])
     if len(targets) > 1 and plan.modes != ("closed",):
         raise BenchError(f"{len(targets)} in turns are timed in a closed run; leave the paced one out")
-    period_s = plan.period_s or _replanning_period_s(targets[0][0])
     clock, board = ClockWatch(), Board(root)
     with interference(plan.loads) as commands, BoardWatcher(board) as watcher:
         warmed = [_warm_up(target, on_progress) for target, _ in targets]
+        idle_ns = _idle(on_progress) if board.has_rails else None
         before = [_judged(target, bundle, on_progress) for target, bundle in targets]
-        runs: list[list[Run]] = [[] for _ in targets]
-        for mode in plan.modes:
-            begin, took_before_s = time.monotonic(), watcher.thread_s
-            found = _timed(mode, [target for target, _ in targets], plan, period_s, on_progress)
-            watching = (watcher.thread_s - took_before_s) / (time.monotonic() - begin)
-            for place, samples in enumerate(found):
-                own_ms = overhead_ms() + watching * float(samples.latency_ms.mean())
-                period_ms = 1e3 * period_s if mode == "paced" else None
-                runs[place].append(Run(mode, period_ms, plan.budget_ms, samples, own_ms, plan.seconds))
+        timed = _Timed(plan, watcher, on_progress)
+        runs = timed.path(targets[0][0]) if isinstance(targets[0][0], PathTarget) else timed.runs(targets)
         after = [_judged(target, bundle, on_progress) for target, bundle in targets]
     session = secrets.token_hex(8)
     results = []
@@ -124,9 +120,70 @@ def run_bench(
             clock=clock.check(),
             estimate_ms={},
             verdict=Verdict(False, ("nobody has judged it yet",)),
+            idle_ns=idle_ns,
+            path=timed.path_figures,
         )
         results.append(replace(result, verdict=judge(result)))
     return results
+
+
+class _Timed:
+    """Makes the timed runs, and says what watching them cost.
+
+    Attributes:
+        path_figures: Of the whole path, once it was played.
+    """
+
+    def __init__(self, plan: BenchPlan, watcher: BoardWatcher, on_progress: ProgressCallback | None) -> None:
+        self.path_figures: PathFigures | None = None
+        self._plan = plan
+        self._watcher = watcher
+        self._on_progress = on_progress
+
+    def runs(self, targets: Sequence[tuple[Target, Bundle | None]]) -> list[list[Run]]:
+        """One list for each target, with a run for each mode."""
+        plan, asks = self._plan, [target.ask for target, _ in targets]
+        period_s = plan.period_s or REPLAN_TICKS / _control_hz(targets[0][0])
+        runs: list[list[Run]] = [[] for _ in targets]
+        for mode in plan.modes:
+            progress, cost = self._stage(mode), _Cost(self._watcher)
+            if mode == "closed":
+                found = closed_run(asks, plan.extent, progress)
+            else:
+                found = [paced_run(asks[0], period_s, plan.extent, progress)]
+            for place, samples in enumerate(found):
+                runs[place].append(self._run(mode, period_s, samples, cost))
+        return runs
+
+    def path(self, target: PathTarget) -> list[list[Run]]:
+        """The one run of a whole path, which is paced by nature."""
+        control_hz = _control_hz(target)
+        replan_ticks = max(1, round((self._plan.period_s or REPLAN_TICKS / control_hz) * control_hz))
+        progress, cost = self._stage("path"), _Cost(self._watcher)
+        measured = target.play(self._plan.seconds, replan_ticks)
+        progress.set(max(1, round(self._plan.seconds)))
+        self.path_figures = path_figures(measured)
+        return [[self._run("paced", replan_ticks / control_hz, measured.samples, cost)]]
+
+    def _run(self, mode: Mode, period_s: float, samples: Samples, cost: _Cost) -> Run:
+        own_ms = overhead_ms() + cost.share() * float(samples.latency_ms.mean())
+        period_ms = 1e3 * period_s if mode == "paced" else None
+        return Run(mode, period_ms, self._plan.budget_ms, samples, own_ms, self._plan.seconds)
+
+    def _stage(self, name: str) -> Stage:
+        return Stage(name, max(1, round(self._plan.seconds)), self._on_progress)
+
+
+class _Cost:
+    """What the watching of the board takes of a processor, from its making on."""
+
+    def __init__(self, watcher: BoardWatcher) -> None:
+        self._watcher = watcher
+        self._begin_s, self._took_before_s = time.monotonic(), watcher.thread_s
+
+    def share(self) -> float:
+        """Of the time until now."""
+        return (self._watcher.thread_s - self._took_before_s) / (time.monotonic() - self._begin_s)
 
 
 def software() -> Mapping[str, str]:
@@ -179,14 +236,15 @@ def _judged(target: Target, bundle: Bundle | None, on_progress: ProgressCallback
     return _Judged(passed, (*verdict.refusals, *map(str, verdict.findings)))
 
 
-def _timed(
-    mode: Mode, targets: Sequence[Target], plan: BenchPlan, period_s: float, on_progress: ProgressCallback | None
-) -> list[Samples]:
-    progress = Stage(mode, max(1, round(plan.seconds)), on_progress)
-    if mode == "closed":
-        return closed_run([target.ask for target in targets], plan.extent, progress)
-    return [paced_run(targets[0].ask, period_s, plan.extent, progress)]
+def _idle(on_progress: ProgressCallback | None) -> tuple[int, int]:
+    """Begin and end of a time in which nothing is asked, so that energy can be told net of it."""
+    stage = Stage("idle", IDLE_S, on_progress)
+    begin_ns = time.monotonic_ns()
+    for _ in range(IDLE_S):
+        time.sleep(1.0)
+        stage.advance()
+    return begin_ns, time.monotonic_ns()
 
 
-def _replanning_period_s(target: Target) -> float:
-    return REPLAN_TICKS / (target.policy.control_hz or CONTROL_HZ)
+def _control_hz(target: Target) -> float:
+    return target.policy.control_hz or CONTROL_HZ

@@ -103,7 +103,11 @@ class StageTimer:
 
 
 class PolicyTarget:
-    """A policy in this process: observation to actions in physical units, or its engine alone."""
+    """A policy in this process: observation to actions in physical units, or its engine alone.
+
+    Attributes:
+        loaded: The policy itself.
+    """
 
     def __init__(self, policy: Policy, name: str, boundary: Boundary) -> None:
         """Makes the engine ready, as a policy server does before it listens.
@@ -116,7 +120,7 @@ class PolicyTarget:
         warm_up(policy)
         self.boundary = boundary
         self.load_s: float | None = None
-        self._policy = policy
+        self.loaded = policy
         self._observations = observations_of(policy.bundle, policy.processor)
         self._timer = StageTimer(policy.engine)
         self._inputs = [self._to_inputs(observation) for observation in self._observations]
@@ -126,9 +130,9 @@ class PolicyTarget:
         """As `Target.ask`."""
         place = number % len(self._observations)
         if self.boundary is Boundary.ENGINE:
-            return self._ask_engine(self._inputs[place], self._policy.noise(number))
+            return self._ask_engine(self._inputs[place], self.loaded.noise(number))
         self._timer.begin()
-        chunk = self._policy.infer(self._observations[place], number)
+        chunk = self.loaded.infer(self._observations[place], number)
         stages = self._timer.stages(chunk.infer_ms)
         if Stage.VISION in stages:  # it began when the inputs were ready, and the timer before
             stages[Stage.VISION] -= chunk.preprocess_ms
@@ -136,17 +140,17 @@ class PolicyTarget:
 
     def chunk(self, observation: Observation, noise_seed: int) -> NDArray[np.float64]:
         """As `Target.chunk`."""
-        made = self._policy.infer(observation, noise_seed)
+        made = self.loaded.infer(observation, noise_seed)
         return made.normalized[:, : made.actions.shape[1]].astype(np.float64)
 
     def _ask_engine(self, inputs: ModelInputs, noise: Tensor) -> Mapping[str, float]:
         self._timer.begin()
         begin = time.perf_counter()
-        self._policy.engine.infer(inputs, noise)
+        self.loaded.engine.infer(inputs, noise)
         return self._timer.stages(1e3 * (time.perf_counter() - begin))
 
     def _to_inputs(self, observation: Observation) -> ModelInputs:
-        return self._policy.processor.to_model_inputs(observation, as_frames=self._policy.engine.takes_frames)
+        return self.loaded.processor.to_model_inputs(observation, as_frames=self.loaded.engine.takes_frames)
 
 
 class RandomTarget:

@@ -61,7 +61,7 @@ def measure(
         str | None, typer.Option(metavar="MODEL", help="Instead of a bundle: pi0, pi05 or pi0-cube, random weights.")
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="How random weights are quantized.")] = None,
-    cameras: Annotated[int, typer.Option(min=1, help="That random weights look through.")] = 2,
+    camera_count: Annotated[int, typer.Option(min=1, help="That random weights look through.")] = 2,
     tokens: Annotated[int, typer.Option(min=1, help="Of the prompt that random weights read.")] = 20,
     server: Annotated[
         str | None, typer.Option(help="host:port of a policy server with this bundle; else one is started.")
@@ -69,6 +69,15 @@ def measure(
     tls: Annotated[
         Path | None, typer.Option(help="Folder from `pi0-edge certificates`, where the server asks for a certificate.")
     ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Robot of the path, name or .yaml; the policy's own if not given.")
+    ] = None,
+    cameras: Annotated[
+        Path | None, typer.Option(help="Cameras file of the path; else the robot's cameras, or synthetic images.")
+    ] = None,
+    bridge: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Bridge of the path; an emulated arm is started if not given.")
+    ] = "emulated",
     output: Annotated[
         Path | None, typer.Option(help="Write OUTPUT.json with every sample and OUTPUT.html, a page for people.")
     ] = None,
@@ -103,10 +112,13 @@ def measure(
         against=against,
         random=random,
         scheme=scheme,
-        cameras=cameras,
+        cameras=camera_count,
         tokens=tokens,
         server=server,
         tls=tls,
+        robot=robot,
+        camera_file=cameras,
+        bridge=bridge,
         public_key=public_key,
         accept_failed_gate=accept_failed_gate,
     )
