@@ -48,7 +48,7 @@ def _rows(summary: DemoSummary) -> Iterator[tuple[str, str]]:
     for name, value in {**vars(summary), **vars(summary.quantization)}.items():
         label = name.replace("_", " ")
         if isinstance(value, Percentiles):
-            yield label, " / ".join(map(format_number, vars(value).values())) + "  (p50 / p95 / p99 / max)"
+            yield label, f"{value}  (p50 / p90 / p99 / max)"
         elif isinstance(value, list):
             yield label, ", ".join(map(format_number, value)) or "none"
         elif value is not summary.quantization:

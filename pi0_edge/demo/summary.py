@@ -10,24 +10,41 @@ from numpy.typing import NDArray
 from firmware_bridge.bridge.telemetry import ages_s
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.evaluation.statistics import split_jerk
+from pi0_edge.latency.percentiles import Latency, fewest_samples
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, TickFlag
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Median, tail and worst of one figure."""
+    """Median, tail and worst of one figure, by the rules of `pi0-edge bench`.
 
+    Attributes:
+        count: How many values there are.
+        p50: Median.
+        p90: None where the values are too few for it, as the following.
+        p99: By `pi0_edge.latency.percentiles.early_stopping_percentile`.
+        max: The largest.
+    """
+
+    count: int
     p50: float
-    p95: float
-    p99: float
+    p90: float | None
+    p99: float | None
     max: float
 
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> Percentiles:
         """Of a non-empty array."""
-        p50, p95, p99 = (float(np.percentile(values, p)) for p in (50, 95, 99))
-        return cls(p50, p95, p99, float(np.max(values)))
+        found = Latency.of(values.tolist())
+        return cls(found.count, found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms)
+
+    def __str__(self) -> str:
+        tail = (
+            f"{value:.4g}" if value is not None else f"not enough ({self.count} of {fewest_samples(share)})"
+            for share, value in ((0.9, self.p90), (0.99, self.p99))
+        )
+        return " / ".join((f"{self.p50:.4g}", *tail, f"{self.max:.4g}"))
 
 
 @dataclass(frozen=True)
