@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def orin(tmp_path: Path) -> BoardState:
     return recorded_state("agx-orin", tmp_path)
 
 
-def result(state: BoardState, change: Change | None = None, count: int = 200, **other: object) -> BenchResult:
+def result(state: BoardState, change: Change | None = None, count: int = 200, **other: Any) -> BenchResult:
     run = run_of(latencies(count))
     seconds = float(run.samples.latency_ms.sum()) / 1000
     return result_of([run], readings_of(state, seconds, change), **other)
@@ -152,7 +153,7 @@ def test_a_fault_of_the_board_is_found(orin: BoardState, fault: str):
         ({"warm_up": WarmUp(False, (300.0, 250.0, 200.0), 1.0)}, "the warm-up was not over after 3 chunks"),
     ],
 )
-def test_what_stands_in_a_result_is_found(orin: BoardState, fault: dict[str, object], words: str):
+def test_what_stands_in_a_result_is_found(orin: BoardState, fault: dict[str, Any], words: str):
     assert re.match(words, only_reason(result(orin, **fault)))
 
 
