@@ -1,7 +1,7 @@
 """What it costs to read the state of a board, and to watch it: `python -m benchmarks.board_reading`.
 
 The recorded boards of `tests/data/boards` are laid out as plain files. A sensor of a real board answers more slowly, as
-its kernel asks a chip over a bus of 400 kbit/s: that is waiting and not time of a processor, which is what is told here.
+its kernel asks a chip over a bus: that is waiting, and not time of a processor, which is what is told here.
 """
 
 from __future__ import annotations
