@@ -57,10 +57,11 @@ def board_remarks(readings: Sequence[Reading], runs: Sequence[Run]) -> Iterator[
         runs: The timed ones.
     """
     timed = [run for run in runs if len(run.samples)]
-    if not timed or not readings:
+    if not timed:
         return
     whole = around(_whole(readings), _span_of_all(timed))
     if not whole:
+        yield "this computer says nothing of its state (no Linux): what disturbed the runs is not known"
         return
     states = [reading.state for reading in whole]
     yield from _clock_remarks(states)
