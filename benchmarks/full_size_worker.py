@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.full_size_chunk import PADDED, SETTINGS
-from benchmarks.random_network import QuantizedNetwork, draw, memory, random_observation, random_parameters
+from benchmarks.random_network import QuantizedNetwork, memory
+from pi0_edge.bench.random_weights import draw, random_observation, random_parameters
 from pi0_edge.bundle import open_bundle, write_bundle
 from pi0_edge.engine import assemble_engine, restore_engine
 from pi0_edge.engine.loading import blank_model

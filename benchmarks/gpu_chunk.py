@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu_clock import describe_clock, ramp_clock
 from benchmarks.gpu_limits import Limits, measure_limits, milliseconds
-from benchmarks.random_network import random_observation, random_parameters
+from pi0_edge.bench.random_weights import random_observation, random_parameters
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.engine import CudaEngine, check_cuda_scheme
 from pi0_edge.engine.cuda.graphs import Graph

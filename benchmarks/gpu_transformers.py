@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.full_size_worker import load_transformers
 from benchmarks.gpu_chunk import CAMERAS, CONFIG, on_gpu
 from benchmarks.gpu_clock import describe_clock, ramp_clock
-from benchmarks.random_network import random_observation
+from pi0_edge.bench.random_weights import random_observation
 from pi0_edge.quant import compare_actions
 
 CALLS = {"eager": 10, "compiled": 20}

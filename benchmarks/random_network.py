@@ -1,34 +1,16 @@
-"""A π0 of any size with random weights, drawn parameter by parameter: the same numbers in every process.
-
-Each parameter has a generator of its own, seeded by its name, so that it can be drawn alone and in any order.
-"""
+"""A π0 of any size with random weights under any scheme, quantized parameter by parameter."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from pi0_edge.bench.random_weights import draw
 from pi0_edge.engine.loading import blank_model
-from pi0_edge.model import ModelInputs, Pi0Config
+from pi0_edge.model import Pi0Config
 from pi0_edge.quant import Scheme, blank_quantized, quantize_layer
-
-
-def draw(name: str, shape: torch.Size) -> Tensor:
-    """float32: matrices of standard deviation 1/sqrt(fan in), zeros elsewhere."""
-    if len(shape) < 2:
-        return torch.zeros(shape)
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return torch.randn(shape, generator=generator).mul_(shape[1:].numel() ** -0.5)
-
-
-def random_parameters(config: Pi0Config) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter of the network, float32."""
-    for name, blank in blank_model(config).named_parameters():
-        yield name, draw(name, blank.shape)
 
 
 class QuantizedNetwork(Mapping[str, Tensor]):
@@ -65,20 +47,6 @@ class QuantizedNetwork(Mapping[str, Tensor]):
         tensors = {f"{path}.{name}": tensor.detach() for name, tensor in own}
         layer.to("meta")
         return tensors
-
-
-def random_observation(config: Pi0Config, cameras: int, tokens: int) -> tuple[ModelInputs, Tensor]:
-    """One observation and the noise of its chunk."""
-    generator = torch.Generator().manual_seed(1)
-    size = config.vision.image_size
-    inputs = ModelInputs(
-        images=torch.rand(1, cameras, 3, size, size, generator=generator) * 2 - 1,
-        image_mask=torch.ones(1, cameras, dtype=torch.bool),
-        tokens=torch.randint(config.vocab_size, (1, tokens), generator=generator),
-        token_mask=torch.ones(1, tokens, dtype=torch.bool),
-        state=torch.randn(1, config.action_dim, generator=generator),
-    )
-    return inputs, torch.randn(1, config.horizon, config.action_dim, generator=generator)
 
 
 def memory(field: str) -> float:

@@ -4,10 +4,9 @@ Where systemd watches, its watchdog is fed as long as both threads of the link a
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +15,7 @@ from firmware_bridge.bridge.arm import LEASE_IDLE_S, ArmControl
 from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.service import MAX_STREAMS, MAX_WATCHERS, BridgeService
 from firmware_bridge.bridge.telemetry import TelemetryFanout
+from firmware_bridge.bridge.thread_settings import BRIDGE
 from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import PortError
 from firmware_bridge.link.link import FirmwareLink
@@ -33,7 +33,6 @@ _MESSAGE_LIMIT = 64 << 10  # the largest chunk, 64 steps of 32 joints, has 8 KiB
 _WATCH_PERIOD_S = 0.2
 _IDLE_LIMIT_S = 5.0  # opening a port that is gone takes two
 _STOP_GRACE_S = 0.5
-_URGENT = -10  # niceness: the heartbeat must not wait for a policy that takes all processors
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +177,7 @@ def serve_bridge(
         BridgeError: See `BridgeServer`.
         EndpointError: Something is wrong with the folder for TLS, or the port for metrics is taken.
     """
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)  # for this thread and all that it starts
+    BRIDGE.apply_what_is_allowed()  # for this thread and all that it starts
     manager = ServiceManager()
     server = BridgeServer(
         *(port, listen, robot),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pi0_edge.bench.result import Run
 from pi0_edge.bench.samples import Samples
 from pi0_edge.latency.percentiles import Latency
-from pi0_edge.latency.stages import Stage
+from pi0_edge.latency.stages import WHOLE_NETWORK, Stage
 
 STALL_FACTOR = 3.0
 """A chunk that took so many times the median stalled."""
@@ -80,7 +80,7 @@ class RunFigures:
             closed run does not show of itself. None in a paced run.
         drift: None where there are too few samples.
         stages: Stage -> its latency; single Euler steps among them, in the order of the way.
-        unaccounted_ms: Median latency less the medians of the stages.
+        unaccounted_ms: Median of what the stages of a sample leave of its latency.
     """
 
     latency: Latency
@@ -100,7 +100,6 @@ def figures_of(run: Run) -> RunFigures:
     median = float(np.median(latency_ms))
     stalled = latency_ms > STALL_FACTOR * median
     stages = stage_latencies(samples)
-    whole = sum(figures.p50_ms for name, figures in stages.items() if name in set(Stage))
     return RunFigures(
         latency=Latency.of(latency_ms.tolist()),
         misses=misses_of(run),
@@ -109,7 +108,7 @@ def figures_of(run: Run) -> RunFigures:
         would_miss=_would_miss(latency_ms, median) if run.mode == "closed" else None,
         drift=drift_of(latency_ms),
         stages=stages,
-        unaccounted_ms=median - whole if stages else 0.0,
+        unaccounted_ms=_unaccounted_ms(samples),
     )
 
 
@@ -127,6 +126,13 @@ def stage_latencies(samples: Samples) -> dict[str, Latency]:
     """Stage -> its latency, where it is known of at least one sample."""
     known = {name: values[np.isfinite(values)] for name, values in samples.stages_ms.items()}
     return {name: Latency.of(values.tolist()) for name, values in known.items() if values.size}
+
+
+def _unaccounted_ms(samples: Samples) -> float:
+    """Single Euler steps are in the loop already, and what the device took is in the network."""
+    whole = {*(stage.value for stage in Stage), WHOLE_NETWORK}
+    told = [np.nan_to_num(values) for name, values in samples.stages_ms.items() if name in whole]
+    return float(np.median(samples.latency_ms - sum(told))) if told else 0.0
 
 
 def drift_of(latency_ms: NDArray[np.float64], seed: int = 0) -> Drift | None:

@@ -38,6 +38,8 @@ class PolicyUnderTest:
         tokens: Of the prompt.
         horizon: Actions in a chunk.
         control_hz: Rate of the robot's control loop; None where the bundle does not say.
+        trained_delay: Longest frozen prefix, in actions, that the policy was trained with and the engine takes; 0 is
+            none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PolicyUnderTest:
     tokens: int
     horizon: int
     control_hz: float | None
+    trained_delay: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,12 @@ class WarmUp:
     Attributes:
         over: Whether the latency had become steady.
         samples_ms: Of every chunk of the warm-up, the first one being the cold one.
-        load_s: From the begin of the program's loading of the policy until it could answer.
+        load_s: From the begin of loading until the policy could answer, in seconds; None where it ran before.
     """
 
     over: bool
     samples_ms: tuple[float, ...]
-    load_s: float
+    load_s: float | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Run:
         budget_ms: What a chunk may take; None where no limit is known.
         samples: All of them.
         overhead_ms: What the bench itself took for each chunk, in milliseconds of a processor.
+        seconds: How long it was to be.
     """
 
     mode: Mode
@@ -101,6 +105,7 @@ class Run:
     budget_ms: float | None
     samples: Samples
     overhead_ms: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,8 @@ class BenchResult:
         estimate_ms: Stage -> what `pi0-edge estimate` expects of this device, in milliseconds; empty where the device
             is not known to it.
         verdict: Whether the figures may be told.
+        idle_ns: Begin and end of a time in which nothing was asked, on the clock of `time.monotonic_ns`; None where the
+            bench kept none.
     """
 
     id: str
@@ -184,6 +191,7 @@ class BenchResult:
     clock: ClockCheck
     estimate_ms: Mapping[str, float]
     verdict: Verdict
+    idle_ns: tuple[int, int] | None = None
 
     def run(self, mode: Mode) -> Run | None:
         """The run of a mode; None where there was none."""
@@ -245,6 +253,7 @@ def parse_result(read: Mapping[str, Any], name: str) -> BenchResult:
             clock=_made(ClockCheck, read["clock"]),
             estimate_ms={str(name): float(value) for name, value in read["estimate_ms"].items()},
             verdict=_made(Verdict, read["verdict"]),
+            idle_ns=_pair(read.get("idle_ns")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BenchError(f"{name} is incomplete ({error!r}); run `pi0-edge bench` again") from error
@@ -256,6 +265,13 @@ def _plain(run: Run) -> dict[str, Any]:
 
 def _run(read: Mapping[str, Any]) -> Run:
     return Run(**{**read, "samples": Samples.from_dict(read["samples"])})
+
+
+def _pair(read: Any) -> tuple[int, int] | None:
+    if read is None:
+        return None
+    begin, end = read
+    return int(begin), int(end)
 
 
 def _made(kind: Any, read: Mapping[str, Any]) -> Any:

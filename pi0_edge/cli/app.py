@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from pi0_edge.cli.bench import bench
 from pi0_edge.cli.bridge import bridge
 from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
@@ -89,6 +90,7 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 app = typer.Typer(name="pi0-edge", no_args_is_help=True, pretty_exceptions_enable=False)
 for command in _COMMANDS:
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(bench, name="bench")
 app.add_typer(bundle, name="bundle")
 app.add_typer(certificates, name="certificates")
 app.add_typer(flash, name="flash")

@@ -14,17 +14,21 @@ def doctor(
     on_robot: Annotated[
         bool, typer.Option("--on-robot", help="Leave out what only demo, tests and building need.")
     ] = False,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="Only look at what decides how late the bridge can be.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what this machine can do.
 
-    Exit code 1 where demo or tests cannot run on it; with `--on-robot`, where a policy cannot.
+    Exit code 1 where demo or tests cannot run on it; with `--on-robot`, where a policy cannot. What `--real-time` finds
+    is advice: it never decides the exit code.
     """
     from pi0_edge.doctor import examine
 
     out = Output(as_json)
     with out.console.status("looking"):
-        checks = list(examine(on_robot=on_robot))
+        checks = list(examine(on_robot=on_robot, real_time=real_time))
     out.table("this machine", ("check", "status", "found"), [(c.name, c.status, c.found) for c in checks])
     for check in checks:
         if check.status != "pass":

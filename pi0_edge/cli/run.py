@@ -53,7 +53,15 @@ def run(
         float | None, typer.Option(min=0.1, help="How long the arm is armed; without limit if not given.")
     ] = None,
     splice: Annotated[
-        str | None, typer.Option(help="How a chunk enters: trained-rtc, rtc or hold-swap; else the first it allows.")
+        str | None,
+        typer.Option(help="How a chunk enters: trained-rtc, rtc or hold-swap; else as certified, or the first."),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Serving certificate of the policy; else BUNDLE.certificate.json beside the bundle."),
+    ] = None,
+    replan_ticks: Annotated[
+        int | None, typer.Option(min=1, help="Ticks between two observations; else those of certificate or robot file.")
     ] = None,
     training_profile: Annotated[
         Path | None, typer.Option(help="Profile of the training data; else that of bundle or checkpoint.")
@@ -100,6 +108,7 @@ def run(
     with manager.starting("reading the program"):
         from pi0_edge.cli.loading import load_policy, load_training_profile_of
         from pi0_edge.errors import ConfigError
+        from pi0_edge.latency.certificate import find_certificate, load_certificate
         from pi0_edge.protos.rpc.json_log import log_as_json
         from pi0_edge.run.leader_arm import LeaderArm
         from pi0_edge.run.life_cycle import Outcome
@@ -123,6 +132,9 @@ def run(
         profile = load_training_profile_of(checkpoint, bundle, training_profile, public_key)
     else:
         profile = None if training_profile is None else load_training_profile(training_profile)
+    certified = None if bundle is None else find_certificate(bundle)
+    if certificate is not None:
+        certified = load_certificate(certificate)
     source: PolicySource
     if policy is not None:
         source = ServedPolicy(policy, tls, jpeg_quality=jpeg_quality)
@@ -144,7 +156,7 @@ def run(
             )
         source = LocalPolicy(loaded, str(bundle or checkpoint or ""))
     accepted = [*(accept_mismatch or ()), *(["gate"] if accept_failed_gate else [])]
-    limits = RunLimits(hold_s=hold)
+    limits = RunLimits(replan_ticks=replan_ticks, hold_s=hold)
     with contextlib.ExitStack() as stack:
         robot_run = stack.enter_context(
             RobotRun(
@@ -153,6 +165,7 @@ def run(
                 cameras,
                 bridge,
                 profile=profile,
+                certificate=certified,
                 accepted=accepted,
                 record=record,
                 splice=splice,

@@ -15,6 +15,7 @@ from pi0_edge.doctor.gpu import cuda, nvcc, torch_build
 from pi0_edge.doctor.machine import disk, memory, packages, processor, python
 from pi0_edge.doctor.policy import checkpoint, rendering
 from pi0_edge.doctor.programs import cross_compiler, emulator, host_compiler, static_analysis, unit_test_library
+from pi0_edge.doctor.real_time import CHECKS as REAL_TIME
 from pi0_edge.doctor.robot import cameras, locked_memory, scheduling, serial_ports
 from pi0_edge.installed_packages import foreign_fault
 
@@ -49,12 +50,15 @@ __all__ = [
 ]
 
 
-def examine(*, on_robot: bool = False) -> Iterator[Check]:
+def examine(*, on_robot: bool = False, real_time: bool = False) -> Iterator[Check]:
     """Runs the checks and yields each as it finishes; one that ends in an error has failed.
 
     Args:
         on_robot: Leave out what only demo, tests and building need.
+        real_time: Only look at what decides how late a thread of the bridge can be.
     """
+    if real_time:
+        return map(_outcome, (scheduling, locked_memory, *REAL_TIME))
     return map(_outcome, [check for check in _CHECKS if not on_robot or check not in _WORKSTATION])
 
 

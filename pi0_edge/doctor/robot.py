@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+from pathlib import Path
 
 from pi0_edge.cameras.v4l2_device import list_v4l2_cameras
+from pi0_edge.doctor.bridge_process import allowed_by_unit
 from pi0_edge.doctor.check import Check, pip
 from pi0_edge.installed_packages import pyserial_advice
 
+_ROOT = Path("/")
 LOCKED_MEMORY = 256 * 2**20
 _LIMITS_FILE = "/etc/security/limits.d/90-pi0-edge.conf"
 
@@ -53,7 +56,8 @@ def scheduling() -> Check:
         os.sched_setscheduler(0, *before)
     except (OSError, AttributeError):
         fix = f"echo '@dialout - rtprio 80' | sudo tee -a {_LIMITS_FILE}, then log in again"
-        return Check("SCHED_FIFO", "warn", "not allowed; the bridge may be late under load", fix)
+        found = f"not allowed to this user{allowed_by_unit(_ROOT, 'LimitRTPRIO')}"
+        return Check("SCHED_FIFO", "warn", f"{found}; without it the bridge may be late under load", fix)
     return Check("SCHED_FIFO", "pass", "allowed")
 
 
@@ -63,5 +67,6 @@ def locked_memory() -> Check:
     found = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit / 2**20:.0f} MiB"
     if limit != resource.RLIM_INFINITY and limit < LOCKED_MEMORY:
         fix = f"echo '@dialout - memlock unlimited' | sudo tee -a {_LIMITS_FILE}, then log in again"
-        return Check("locked memory", "warn", f"{found}; expected {LOCKED_MEMORY // 2**20} MiB or more", fix)
+        found += f"; expected {LOCKED_MEMORY // 2**20} MiB or more{allowed_by_unit(_ROOT, 'LimitMEMLOCK')}"
+        return Check("locked memory", "warn", found, fix)
     return Check("locked memory", "pass", found)

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from pi0_edge.errors import EngineError
+from pi0_edge.latency.stages import StageCallback, not_timed
 from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Scheme
 
@@ -29,6 +30,10 @@ class Engine(ABC):
         has_stale_prefix: Whether the class implements `allow_stale_prefix`.
         prefix_age_s: By how many seconds the images that the last chunk was planned from were older than its inputs;
             0 unless `allow_stale_prefix` was called.
+        tells_stages: Whether the class calls `on_stage`; one that runs all of them as one graph cannot.
+        on_stage: Hears when each stage of the network and each Euler step is over.
+        device_ms: How long the last chunk took on the GPU, between two events there; None where there is no GPU, or
+            the chunk was not one graph.
         scheme: Name of the scheme of its layers.
         config: Sizes of the network.
         times: float32 [steps], the times of the Euler steps; openpi's schedule unless replaced.
@@ -40,6 +45,9 @@ class Engine(ABC):
     takes_frames: bool = False
     has_stale_prefix: bool = False
     prefix_age_s: float = 0.0
+    tells_stages: bool = False
+    on_stage: StageCallback = staticmethod(not_timed)
+    device_ms: float | None = None
     scheme: str
     config: Pi0Config
     times: Tensor

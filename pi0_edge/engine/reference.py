@@ -24,6 +24,7 @@ class ReferenceEngine(Engine):
 
     name = "reference"
     default_scheme = FP32
+    tells_stages = True
 
     def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:
         """Takes a complete model. From then on the process keeps the memory that it frees: see `keep_freed_memory`.
@@ -51,7 +52,7 @@ class ReferenceEngine(Engine):
         Raises:
             QuantizationError: If an activation that is quantized becomes NaN or infinite.
         """
-        return self.model.sample_actions(inputs, noise, self.times, continuation)
+        return self.model.sample_actions(inputs, noise, self.times, continuation, self.on_stage)
 
 
 @functools.cache

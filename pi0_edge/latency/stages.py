@@ -5,6 +5,7 @@ An estimate and a measurement of the same stage have the same name, so that one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 
@@ -46,7 +47,11 @@ class Stage(str, Enum):
 
 
 NETWORK = (Stage.VISION, Stage.PREFIX, Stage.STATE, Stage.EULER)
-"""What an engine does; an engine that runs it as one graph tells only the sum."""
+"""What an engine does."""
+WHOLE_NETWORK = "network"
+"""All of it, where an engine runs it as one graph or in another process and tells only the sum."""
+ON_DEVICE = "network on the device"
+"""The part of it between two events on the GPU, which the host's clock sees with the launch and the way back."""
 
 
 class Boundary(str, Enum):
@@ -70,6 +75,14 @@ class Boundary(str, Enum):
     def number(self) -> str:
         """Such as `B2`."""
         return f"B{list(Boundary).index(self) + 1}"
+
+
+StageCallback = Callable[[str], object]
+"""Is called with the name of a stage, or of an Euler step, as soon as it is over."""
+
+
+def not_timed(_: str) -> None:
+    """The callback of whoever does not ask for stages."""
 
 
 def euler_step(step: int) -> str:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pi0_edge.latency.stages import Stage, StageCallback, euler_step, not_timed
 from pi0_edge.model.config import Pi0Config
 from pi0_edge.model.flow import noisy_chunk, time_embedding
 from pi0_edge.model.gemma import ActionExpert, AdaRMSNorm, KeyValues, Prefix
@@ -123,12 +124,15 @@ class Pi0(nn.Module):
         order, lengths = packing_order(inputs, self.config.vision.tokens)
         return torch.gather(tokens, 1, order[..., None].expand(-1, -1, tokens.shape[-1])), lengths
 
-    def attend_prefix(self, inputs: ModelInputs) -> Context:
-        """Keys and values of images and prompt."""
+    def attend_prefix(self, inputs: ModelInputs, on_stage: StageCallback = not_timed) -> Context:
+        """Keys and values of images and prompt; `on_stage` hears when vision and prefix are over."""
         tokens, lengths = self.embed_prefix(inputs)
+        on_stage(Stage.VISION)
         ragged = bool((lengths != tokens.shape[1]).any())
         key_mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None] if ragged else None
-        return Context(self.prefix(tokens, key_mask), lengths, key_mask)
+        layers = self.prefix(tokens, key_mask)
+        on_stage(Stage.PREFIX)
+        return Context(layers, lengths, key_mask)
 
     def attend_state(self, context: Context, state: Tensor) -> Context:
         """The context with the state token appended (π0); π0.5 has no state token and returns it unchanged."""
@@ -180,7 +184,12 @@ class Pi0(nn.Module):
     # The two uses of the network.
 
     def sample_actions(
-        self, inputs: ModelInputs, noise: Tensor, times: Tensor, continuation: Continuation | None = None
+        self,
+        inputs: ModelInputs,
+        noise: Tensor,
+        times: Tensor,
+        continuation: Continuation | None = None,
+        on_stage: StageCallback = not_timed,
     ) -> Tensor:
         """Integrates chunks from noise.
 
@@ -189,18 +198,21 @@ class Pi0(nn.Module):
             noise: float32 [batch, horizon, action_dim], standard normal.
             times: float32 [steps] from `flow.euler_times`.
             continuation: What the chunks continue (real-time chunking).
+            on_stage: Hears when each stage and each Euler step is over, on a CPU; a GPU has only begun it by then.
 
         Returns:
             Normalized actions, float32 [batch, horizon, action_dim].
         """
-        context = self.attend_state(self.attend_prefix(inputs), inputs.state)
+        context = self.attend_state(self.attend_prefix(inputs, on_stage), inputs.state)
         conditioning = self._condition_steps(times, noise.shape[1], 0 if continuation is None else continuation.frozen)
+        on_stage(Stage.STATE)
         x = noise if continuation is None else continuation.start(noise)
         for step, time in enumerate(times):
             velocity = self.velocity(x, conditioning[step], context)
             if continuation is not None:
                 velocity = continuation.steer(velocity, x, time)
             x = x - velocity / len(times)
+            on_stage(euler_step(step))
         return x
 
     def _condition_steps(self, times: Tensor, horizon: int, frozen: int) -> list[StepConditioning]:

@@ -159,12 +159,13 @@ class ObservationProcessor:
     def description(self) -> ProcessingDescription:
         """What `save_checkpoint` and `write_bundle` record, and `restore_processor` reads.
 
-        Where the robot's cameras are plugged in is left out: it belongs to one robot, and a URL can hold a password.
+        Where the robot's cameras are plugged in and how late its chunks may be is left out: that belongs to one robot,
+        and a URL can hold a password.
         """
         normalizers = {"state": self.normalization.state, "actions": self.normalization.actions}
         settings = self.settings.to_dict()
         robot = dataclasses.asdict(self.robot)
-        del robot["camera_sources"]
+        del robot["camera_sources"], robot["latency"]
         return ProcessingDescription(
             robot=robot,
             normalization={n: {"mode": field.mode.value, "eps": field.eps} for n, field in normalizers.items()},

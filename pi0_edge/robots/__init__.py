@@ -17,6 +17,7 @@ from pi0_edge.robots.description import (
     slot_of_place,
 )
 from pi0_edge.robots.files import load_robot, parse_robot, robot_file, robot_names
+from pi0_edge.robots.latency_limits import LatencyLimits
 from pi0_edge.robots.servos import MODELS, Servo, ServoBus, ServoModel
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "UNITS",
     "CameraSettings",
     "Joint",
+    "LatencyLimits",
     "Robot",
     "Servo",
     "ServoBus",

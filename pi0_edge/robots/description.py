@@ -22,6 +22,7 @@ A robot is a YAML file with these fields::
     joint_convention: none        # optional: a transform of `pi0_edge.processing.joint_conventions`
     default_prompt: null          # optional: used where an observation has none
     asset_id: ur5e                # optional: statistics of this robot in openpi's base checkpoints
+    latency: {p99_ms: 180}        # optional: how late chunks may be; see `pi0_edge.robots.latency_limits`
     servo_bus: {...}              # optional, with servos: what moves the joints, see `pi0_edge.robots.servos`
     servos: [...]
 
@@ -48,6 +49,7 @@ from dataclasses import dataclass, field
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.robots.camera_sources import CameraSettings, mistakes_among_cameras
+from pi0_edge.robots.latency_limits import LatencyLimits
 from pi0_edge.robots.servos import Servo, ServoBus, mistakes_in_servos
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -189,6 +191,7 @@ class Robot:
     servos: tuple[Servo, ...] = ()
     zero_pose: str = ""
     camera_sources: dict[str, CameraSettings] = field(default_factory=dict)
+    latency: LatencyLimits | None = None
 
     def __post_init__(self) -> None:
         if self.joints and not self.action_names:
@@ -248,6 +251,8 @@ class Robot:
             yield from self._lacking_guards()
         yield from self._mistakes_in_dims()
         yield from self._mistakes_in_cameras()
+        if self.latency is not None:
+            yield from (f"latency: {mistake}" for mistake in self.latency.mistakes())
         least = CONVENTION_DIMS.get(self.joint_convention)
         if least is None:
             yield self._mistake("joint_convention", f"one of {', '.join(CONVENTION_DIMS)}")

@@ -13,6 +13,7 @@ import yaml
 from pi0_edge.errors import ConfigError
 from pi0_edge.robots.camera_sources import mistakes_in_camera_sources, parse_camera_sources
 from pi0_edge.robots.description import Joint, Robot
+from pi0_edge.robots.latency_limits import LatencyLimits
 from pi0_edge.robots.servos import Servo, ServoBus
 
 _FOLDER = Path(__file__).parent
@@ -27,7 +28,9 @@ _KINDS = {
     "joints": (list, "a list of joints, or the name of a robot whose joints they are"),
     "servo_bus": (dict, "a mapping"),
     "servos": (list, "a list of servos"),
+    "latency": (dict, "a mapping"),
 }
+_MAY_BE_NULL = ("servo_bus", "latency")
 
 
 def robot_names() -> list[str]:
@@ -93,6 +96,8 @@ def parse_robot(content: Mapping[str, Any], origin: str) -> Robot:
     bus = content.get("servo_bus")
     fields["servo_bus"] = None if bus is None else ServoBus(**_with_tuples(bus))
     fields["servos"] = tuple(Servo(**_with_tuples(servo)) for servo in content.get("servos", ()))
+    latency = content.get("latency")
+    fields["latency"] = None if latency is None else LatencyLimits(**latency)
     fields["camera_sources"] = parse_camera_sources(content.get("camera_sources", {}), origin)
     for dim in _DIMS:
         fields.setdefault(dim, len(fields["joints"]))
@@ -112,7 +117,7 @@ def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"lacks {', '.join(absent)}; expected all of {', '.join(required)}"
     for name, (kind, described) in _KINDS.items():
         value = content.get(name, kind())
-        if value is None and name == "servo_bus":
+        if value is None and name in _MAY_BE_NULL:
             continue
         if not isinstance(value, (kind, tuple) if kind is list else kind) and not (
             name == "joints" and isinstance(value, str)
@@ -127,6 +132,8 @@ def _mistakes_in_structure(content: Mapping[str, Any]) -> Iterator[str]:
         yield from _mistakes_in_entries("servos", content["servos"], Servo)
     if isinstance(content.get("servo_bus"), Mapping):
         yield from _mistakes_in_entry("servo_bus", content["servo_bus"], ServoBus)
+    if isinstance(content.get("latency"), Mapping):
+        yield from _mistakes_in_entry("latency", content["latency"], LatencyLimits)
 
 
 def _mistakes_in_entries(name: str, entries: Sequence[Any], kind: type[Joint] | type[Servo]) -> Iterator[str]:
@@ -134,7 +141,7 @@ def _mistakes_in_entries(name: str, entries: Sequence[Any], kind: type[Joint] | 
         yield from _mistakes_in_entry(f"{name}[{index}]", entry, kind)
 
 
-def _mistakes_in_entry(where: str, entry: Any, kind: type[Joint] | type[Servo] | type[ServoBus]) -> Iterator[str]:
+def _mistakes_in_entry(where: str, entry: Any, kind: type) -> Iterator[str]:
     required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
     if not isinstance(entry, Mapping):
         yield f"{where} is {entry!r}, expected a mapping with {', '.join(required)}"
@@ -156,7 +163,8 @@ def _mistakes_in_reference(name: str) -> Iterator[str]:
 
 def _unknown(content: Mapping[str, Any], kind: type, where: str) -> Iterator[str]:
     known = [field.name for field in dataclasses.fields(kind)]
-    what = {Robot: "a robot", Joint: "a joint", Servo: "a servo", ServoBus: "servo_bus"}[kind]
+    names = {Robot: "a robot", Joint: "a joint", Servo: "a servo", ServoBus: "servo_bus", LatencyLimits: "latency"}
+    what = names[kind]
     elsewhere = "; settings of the policy, such as prompt_style, go into a SIZES file" if kind is Robot else ""
     for key in content:
         if key not in known:

@@ -39,11 +39,12 @@ class RunLimits:
     """How long a run waits, and for what.
 
     Attributes:
-        replan_ticks: Ticks between two observations, if the policy is fast enough.
+        replan_ticks: Ticks between two observations, if the policy is fast enough; None takes those of the serving
+            certificate, else those of the robot file, else 25.
         hold_s: Waits so long for images or chunks to come back, then ends.
     """
 
-    replan_ticks: int = 25
+    replan_ticks: int | None = None
     hold_s: float = 10.0
 
 
@@ -67,6 +68,7 @@ class RunLoop:
         life: LifeCycle,
         splice: Splice,
         limits: RunLimits,
+        replan_ticks: int,
     ) -> None:
         self.prompt = ""
         self._bridge = bridge
@@ -78,6 +80,7 @@ class RunLoop:
         self._life = life
         self._splice = splice
         self._limits = limits
+        self._replan_ticks = replan_ticks
         self._joints = joints
         self._tick_period_s = tick_period_s
         self._tick: Tick | None = None
@@ -379,7 +382,7 @@ class RunLoop:
         except StateError as error:
             self._life.end(Outcome.REFUSED, str(error))
             return
-        self._motion = Motion(self._bridge, self._inbox, self._splice, self._limits.replan_ticks)
+        self._motion = Motion(self._bridge, self._inbox, self._splice, self._replan_ticks)
         self._armed_at, self._catching_up, self._stream_error = time.monotonic(), True, None
         self._other_client = ""
         self._listeners.say("armed")

@@ -167,6 +167,14 @@ def policy_source(policy: PolicySource | Policy | str, tls: Path | None = None) 
     return cast("PolicySource", policy)
 
 
+def is_here(policy: PolicySource) -> bool:
+    """Whether a policy runs on this computer: in this process, or behind an address of its own."""
+    if not isinstance(policy, ServedPolicy):
+        return True
+    host = policy.place.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether an error of a policy says that asking again is no use."""
     return isinstance(error, Pi0EdgeError) and not isinstance(error, ServingError)

@@ -19,8 +19,11 @@ from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import RealTimeChunking, Splice, TrainedRealTimeChunking, client_splice
+from pi0_edge.board.readings import Board
+from pi0_edge.board.state import BoardState
 from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import CameraError, ConfigError, MissingDependencyError, Pi0EdgeError, ServingError
+from pi0_edge.latency.certificate import Certificate
 from pi0_edge.protos import policy_pb2
 from pi0_edge.protos.serial_link import State
 from pi0_edge.robots import CameraSettings, Robot, load_camera_file
@@ -30,12 +33,13 @@ from pi0_edge.run.inbox import Inbox
 from pi0_edge.run.mismatch import RULES, MismatchGuard
 from pi0_edge.run.mismatch.setup_rules import no_profile
 from pi0_edge.run.observing import Observer
-from pi0_edge.run.policy_source import PolicySource
+from pi0_edge.run.policy_source import PolicySource, ServedPolicy, is_here
 from pi0_edge.run.problems import (
     PreflightError,
     Problem,
     bridge_problems,
     camera_problems,
+    certificate_problems,
     joint_problems,
     policy_problems,
     speed_problems,
@@ -93,8 +97,10 @@ class Preflight:
         cameras: Mapping[str, CameraSettings] | str | Path | None,
         profile: TrainingProfile | None,
         accepted: Sequence[str],
+        certificate: Certificate | None,
+        replan_ticks: int,
     ) -> None:
-        """Takes what is to be checked; `cameras` and `profile` as in `RobotRun`."""
+        """Takes what is to be checked; the arguments are those of `RobotRun`, `replan_ticks` those of this run."""
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self._robot = robot
@@ -105,13 +111,15 @@ class Preflight:
         self._inbox = inbox
         self._cameras = cameras
         self._accepted = accepted
+        self._certificate = certificate
+        self._replan_ticks = replan_ticks
 
     def run(self, prompt: str, splice: str | None, stack: ExitStack) -> Ready:
         """Checks everything.
 
         Args:
             prompt: What the policy will be asked to do; its robot's default where empty.
-            splice: How chunks enter; the best that the policy was trained for where None.
+            splice: How chunks enter; where None as the certificate says, else the best that the policy was trained for.
             stack: Closes the cameras and the telemetry.
 
         Raises:
@@ -125,6 +133,7 @@ class Preflight:
             self._add(policy_problems(metadata, self._robot))
             given = () if cameras is None else cameras.names
             self._add(camera_problems(metadata, self._robot, given, self._profile is not None))
+            self._add(self._certificate_problems(metadata))
         if tick is not None:
             self._add(joint_problems(tick, self._joints, self._robot))
         if self._profile is None:
@@ -196,8 +205,22 @@ class Preflight:
             self.problems += [Problem("camera", line, advice) for line in str(error).splitlines()]
             return None
 
+    def _certificate_problems(self, metadata: policy_pb2.PolicyMetadata) -> Iterator[Problem]:
+        if self._certificate is None:
+            return
+        yield from certificate_problems(
+            self._certificate,
+            metadata,
+            self._robot,
+            replan_ticks=self._replan_ticks,
+            is_served=isinstance(self._policy, ServedPolicy),
+            computer=this_computer() if is_here(self._policy) else None,
+        )
+
     def _choose_splice(self, name: str | None, metadata: policy_pb2.PolicyMetadata) -> Splice | None:
         best = TrainedRealTimeChunking.name if metadata.trained_delay else RealTimeChunking.name
+        if self._certificate is not None:
+            best = self._certificate.splice
         try:
             return client_splice(name or best, metadata.trained_delay)
         except ConfigError as error:
@@ -244,6 +267,11 @@ class Preflight:
         if self._robot.control_hz:
             self._add(speed_problems(time.monotonic() - began, metadata.horizon / self._robot.control_hz))
         return np.array(chunk.actions, np.float32).reshape(chunk.horizon, chunk.action_dim)
+
+
+def this_computer() -> BoardState:
+    """What the computer that this runs on says about its kind."""
+    return BoardState(model=Board().model)
 
 
 def camera_settings(

@@ -12,13 +12,24 @@ from dataclasses import dataclass
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.robot import RobotJoints
+from pi0_edge.board.state import BoardState
 from pi0_edge.errors import Pi0EdgeError
+from pi0_edge.latency.certificate import Certificate, longest_delay
+from pi0_edge.latency.stages import Boundary
 from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.serial_link import JointFlag, State
 from pi0_edge.robots import Robot
 from pi0_edge.run.mismatch import RULES
 
-ACCEPTABLE = ("control-rate", "gate", "missing-camera", "not-measured", "policy-overrides", "slow-policy")
+ACCEPTABLE = (
+    "certificate",
+    "control-rate",
+    "gate",
+    "missing-camera",
+    "not-measured",
+    "policy-overrides",
+    "slow-policy",
+)
 """Rules of this file that a user may take the responsibility for."""
 
 MEASUREMENT_AGE_S = 0.1
@@ -193,6 +204,50 @@ def speed_problems(to_chunk_s: float, chunk_s: float) -> Iterator[Problem]:
             "slow-policy",
             f"a chunk of {chunk_s:.2f} s takes {to_chunk_s:.2f} s to make, expected at most half of it",
             "use a faster engine or scheme; the arm would stop between chunks",
+        )
+
+
+def certificate_problems(
+    certificate: Certificate,
+    metadata: policy_pb2.PolicyMetadata,
+    robot: Robot,
+    *,
+    replan_ticks: int,
+    is_served: bool,
+    computer: BoardState | None,
+) -> Iterator[Problem]:
+    """Where a serving certificate is of something else than what is to run.
+
+    Args:
+        certificate: Given by the user, or found beside the bundle.
+        metadata: Of the policy.
+        robot: Of the run.
+        replan_ticks: Ticks between two observations of this run.
+        is_served: Whether the policy is behind a server.
+        computer: That runs the policy; None where that is another one than this.
+    """
+    found = certificate.differences(
+        bundle_sha256=metadata.bundle_sha256,
+        engine=metadata.engine,
+        scheme=metadata.scheme,
+        horizon=metadata.horizon,
+        control_hz=robot.control_hz,
+        board="" if computer is None else computer.model,
+        power_mode="" if computer is None else computer.power_mode,
+    )
+    advice = "give the certificate of what runs here, or certify it: `pi0-edge bench certify`"
+    for difference in found:
+        yield Problem("certificate", difference, advice)
+    if is_served and certificate.boundary == Boundary.POLICY:
+        text = "it is of a policy in the robot's own process, and here a policy server answers"
+        yield Problem("certificate", text, "measure with --boundary served")
+    most = longest_delay(certificate.horizon, replan_ticks)
+    if certificate.longest_delay_ticks > most:
+        yield Problem(
+            "certificate",
+            f"with an observation every {replan_ticks} ticks the arm starves from a delay of {most + 1} ticks on, and "
+            f"{certificate.longest_delay_ticks} were measured",
+            f"observe every {certificate.replan_ticks} ticks",
         )
 
 

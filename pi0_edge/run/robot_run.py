@@ -17,6 +17,7 @@ from firmware_bridge.firmware.joint_table import joint_table
 from firmware_bridge.robot import joints_of
 from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import ConfigError, RecordingError
+from pi0_edge.latency.certificate import REPLAN_TICKS, Certificate, find_certificate
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
 from pi0_edge.robots import CameraSettings, Robot, load_robot
 from pi0_edge.run.events import RunListener
@@ -71,6 +72,7 @@ class RobotRun:
         bridge: str = BRIDGE_LISTEN,
         *,
         profile: TrainingProfile | None = None,
+        certificate: Certificate | None = None,
         accepted: Sequence[str] = (),
         record: Path | None = None,
         listeners: Sequence[RunListener] = (),
@@ -88,17 +90,20 @@ class RobotRun:
             bridge: host:port.
             profile: Of the training data, with which the mismatch guard compares the robot. None: that of the bundle;
                 without any, the guard refuses, unless `training-profile` is among `accepted`.
+            certificate: How often to observe and how chunks enter, where neither `limits` nor `splice` says so; of this
+                policy, computer and rate. None: the one that lies beside the bundle of a loaded policy.
             accepted: Names of rules whose problems do not keep the arm from being armed.
             record: A new .mcap file that keeps the run.
             listeners: See everything that happens; those with a method `on_image(camera, image)` also every image.
-            splice: How a chunk enters: `hold-swap`, `rtc` or `trained-rtc`. None: `trained-rtc` where the policy was
-                trained for it, else `rtc`.
+            splice: How a chunk enters: `hold-swap`, `rtc` or `trained-rtc`. None: that of the certificate; without one
+                `trained-rtc` where the policy was trained for it, else `rtc`.
             clear: Clears a fault or an emergency stop that was latched before this run.
-            limits: How long to wait for what.
+            limits: How often to observe, and how long to wait for what.
             tls: Folder with authority, certificate and key, where bridge and policy server ask for a certificate.
 
         Raises:
             ConfigError: The robot or an accepted rule is not known, or a bridge cannot drive the robot.
+            BenchError: The certificate beside the bundle cannot be used.
             EndpointError: Something is wrong with the folder for TLS.
         """
         self.robot = robot if isinstance(robot, Robot) else load_robot(robot)
@@ -107,6 +112,7 @@ class RobotRun:
         self.accepted = tuple(accepted)
         self._policy = policy_source(policy, tls)
         self._profile = profile if profile is not None else profile_of(policy)
+        self._certificate = certificate if certificate is not None else certificate_of(policy)
         self._record = record
         self._cameras = cameras
         self._bridge = BridgeClient(bridge, "pi0-edge run", tls)
@@ -161,6 +167,7 @@ class RobotRun:
                 life=self.life,
                 splice=ready.splice,
                 limits=self._limits,
+                replan_ticks=self.replan_ticks,
             )
             self._loop.run(ready.prompt, seconds)
         return RunResult(self.life.outcome or Outcome.FAULT, self.life.reason, self.played_s)
@@ -177,6 +184,8 @@ class RobotRun:
             cameras=self._cameras,
             profile=self._profile,
             accepted=self.accepted,
+            certificate=self._certificate,
+            replan_ticks=self.replan_ticks,
         )
         try:
             return preflight.run(prompt, self._splice, stack)
@@ -200,8 +209,20 @@ class RobotRun:
         overrides = ", ".join(self.overrides) or "none"
         started = f"{self.robot.name}; {self.policy_name}; overrides: {overrides}"
         self._listeners.say("started", started, ready.tick)
+        self._listeners.say("certificate", self._certified(ready))
         for warning in ready.warnings:
             self._listeners.say("mismatch", warning)
+
+    def _certified(self, ready: Ready) -> str:
+        """How often is observed and how chunks enter, and what that rests on."""
+        chosen = f"an observation every {self.replan_ticks} ticks, splice {ready.splice.name}"
+        if (found := self._certificate) is None:
+            return f"{chosen}; without a serving certificate nobody knows that the arm does not starve so"
+        return (
+            f"{chosen}; certified by {found.result} for {found.replan_ticks} ticks: the arm starves above "
+            f"{found.starves_above_ms:.4g} ms, {found.margin_ms:.4g} ms more than measured, and acts on what is "
+            f"{found.worst_age_ms:.4g} ms old at most"
+        )
 
     def _recorder(self, path: Path, ready: Ready) -> RunRecorder:
         description = RunDescription(
@@ -239,6 +260,16 @@ class RobotRun:
     def tick_period_s(self) -> float:
         """Seconds between two ticks; as the robot file says before the bridge was asked."""
         return 1 / (self.robot.control_hz or 1) if self._ready is None else self._ready.tick_period_s
+
+    @property
+    def replan_ticks(self) -> int:
+        """Ticks between two observations, if the policy is fast enough."""
+        if self._limits.replan_ticks is not None:
+            return self._limits.replan_ticks
+        if self._certificate is not None:
+            return self._certificate.replan_ticks
+        latency = self.robot.latency
+        return REPLAN_TICKS if latency is None or latency.replan_ticks is None else latency.replan_ticks
 
     @property
     def policy_name(self) -> str:
@@ -316,6 +347,16 @@ def check_accepted(names: Sequence[str]) -> None:
         if not is_acceptable(name):
             known = ", ".join(sorted({*ACCEPTABLE, *RULES}))
             raise ConfigError(f"no rule {name!r} can be accepted; expected one of {known}")
+
+
+def certificate_of(policy: object) -> Certificate | None:
+    """The serving certificate beside the bundle of a loaded policy; None where there is none.
+
+    Raises:
+        BenchError: It cannot be used.
+    """
+    bundle = getattr(policy, "bundle", None)
+    return None if bundle is None else find_certificate(bundle.folder)
 
 
 def profile_of(policy: object) -> TrainingProfile | None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pi0_edge.bundle import Bundle
 from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.errors import BundleError, Pi0EdgeError, QuantizationError
+from pi0_edge.processing import Observation
 from pi0_edge.ptq.verdict import GateVerdict, Thresholds, judge
 from pi0_edge.quant.compare import compare_actions
-from pi0_edge.self_test.answers import Answers
 
 
 def recorded_thresholds(bundle: Bundle) -> Thresholds | None:
@@ -46,8 +46,12 @@ class JudgedVectors:
     durations_ms: tuple[float, ...]
 
 
+Chunks = Callable[[Observation, int], NDArray[np.float64]]
+"""Makes the normalized chunk of an observation and a noise seed, [horizon, action_dim of the robot]."""
+
+
 def judge_vectors(
-    answers: Answers,
+    chunk: Chunks,
     vectors: SelfTestVectors,
     thresholds: Thresholds,
     advance: Callable[[], object] = lambda: None,
@@ -57,7 +61,7 @@ def judge_vectors(
     An error in place of a chunk does not raise: it stands in the verdict.
 
     Args:
-        answers: Who is asked.
+        chunk: Who is asked; it may raise `Pi0EdgeError`.
         vectors: Of the bundle.
         thresholds: To judge by.
         advance: Is called after every chunk.
@@ -69,7 +73,7 @@ def judge_vectors(
         for draw, (seed, reference) in enumerate(zip(seeds, chunks, strict=True)):
             begin = time.perf_counter()
             try:
-                found = answers.chunk(observation, int(seed))
+                found = chunk(observation, int(seed))
                 durations.append(1e3 * (time.perf_counter() - begin))
                 cosines.append((_cosine(reference, found), _cosine(reference, found, thresholds.executed)))
             except Pi0EdgeError as reason:

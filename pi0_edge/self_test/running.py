@@ -142,7 +142,7 @@ class _Look:
         if recorded is None:
             self._found("accuracy", True, "the gate records no thresholds, so the usual ones are taken")
         stage = Stage("accuracy", vectors.noise_seeds.size, self._on_progress)
-        judged = judge_vectors(self._answers, vectors, recorded or DEFAULT_THRESHOLDS, stage.advance)
+        judged = judge_vectors(self._answers.chunk, vectors, recorded or DEFAULT_THRESHOLDS, stage.advance)
         for refusal in judged.verdict.refusals:
             self._found("accuracy", False, refusal)
         for finding in judged.verdict.findings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -76,6 +77,11 @@ class EmulatedStream:
         """The device goes on meanwhile."""
         self._queue.append(work)
         self._device.run_a_while()
+
+    def enqueue_timed(self, work: Callable[[], None]) -> Callable[[], float]:
+        """An emulated device has no time of its own."""
+        self.enqueue(work)
+        return lambda: float("nan")
 
     def mark(self) -> EmulatedMark:
         """The point behind the queue."""
@@ -158,6 +164,13 @@ class DirectStream:
         """Done at once."""
         with torch.inference_mode():
             work()
+
+    def enqueue_timed(self, work: Callable[[], None]) -> Callable[[], float]:
+        """Done at once, and timed by the host's clock."""
+        begin = time.perf_counter()
+        self.enqueue(work)
+        took_ms = 1e3 * (time.perf_counter() - begin)
+        return lambda: took_ms
 
     def mark(self) -> ReachedMark:
         """Reached."""

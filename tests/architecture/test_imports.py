@@ -31,9 +31,11 @@ BOTTOM = (
     "pi0_edge.progress",
     "pi0_edge.json_files",
     "pi0_edge.json_values",
+    "pi0_edge.latency",
     "pi0_edge.output_paths",
     "pi0_edge.synced_files",
     "pi0_edge.robots",
+    "pi0_edge.latency",
 )
 """Small modules that every other place may import, the bridge included; they import nothing but each other."""
 
@@ -50,7 +52,7 @@ ALLOWED = {
     "pi0_edge.processing": ["pi0_edge.model"],
     "pi0_edge.tensorrt": ["pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.engine": ["pi0_edge.kernels", "pi0_edge.model", "pi0_edge.tensorrt", "pi0_edge.quant"],
-    "pi0_edge.estimation": ["pi0_edge.model", "pi0_edge.quant"],
+    "pi0_edge.estimation": ["pi0_edge.latency", "pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.bundle": ["pi0_edge.model", "pi0_edge.processing", "pi0_edge.quant", "pi0_edge.training_profile"],
     "pi0_edge.policy": [*POLICY_STACK, "pi0_edge.bundle", "pi0_edge.quant"],
     "pi0_edge.verification": [*POLICY_STACK, "pi0_edge.quant"],
@@ -71,27 +73,27 @@ ALLOWED = {
     "pi0_edge.self_test": [
         *ABOVE_POLICY,
         "pi0_edge.bundle",
-        "pi0_edge.latency",
         "pi0_edge.ptq",
         "pi0_edge.quant",
         "pi0_edge.serving",
     ],
-    "pi0_edge.latency": [],
     "pi0_edge.bench": ANYTHING,
     "pi0_edge.certificates": ["pi0_edge.protos"],
     "pi0_edge.cameras": [],
     "pi0_edge.run": [
         *ABOVE_POLICY,
+        "pi0_edge.board",
         "pi0_edge.bundle",
         "pi0_edge.cameras",
         "pi0_edge.datasets",
+        "pi0_edge.latency",
         "pi0_edge.protos",
         "pi0_edge.ptq",  # the figures of the gate, for another policy in a recorded run
         "pi0_edge.serving",
         "pi0_edge.training_profile",
         "firmware_bridge",
     ],
-    "pi0_edge.deploy": ["pi0_edge.board", "pi0_edge.bundle", "pi0_edge.protos", "firmware_bridge"],
+    "pi0_edge.deploy": ["pi0_edge.board", "pi0_edge.bundle", "pi0_edge.latency", "pi0_edge.protos", "firmware_bridge"],
     "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
@@ -192,7 +194,7 @@ def test_only_the_command_line_the_run_and_the_demo_import_both_policy_and_bridg
             both.add(place_of(module))
     # `pi0_edge` declares the public names of both.
     # `pi0_edge.deploy` reads the list of a bundle, and asks the bridge whether the arm is held.
-    assert both <= {"pi0_edge", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.deploy", "pi0_edge.run"}
+    assert both <= {"pi0_edge", "pi0_edge.bench", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.deploy", "pi0_edge.run"}
 
 
 def test_places_do_without_what_is_not_their_subject() -> None:

@@ -54,6 +54,16 @@ def test_engine_says_what_it_is():
         assert (engine.name, engine.scheme, engine.config) == ("cpu", expected, model.config)
 
 
+def test_every_stage_and_every_euler_step_is_told_in_order():
+    model, recording = golden("pi0")
+    engine = build_engine("cpu", copy.deepcopy(model))
+    told: list[str] = []
+    engine.on_stage = told.append
+    engine.infer(recording.inputs, recording.noise)
+    assert engine.tells_stages
+    assert told == ["vision", "prefix", "state", *(f"Euler step {step}" for step in range(len(engine.times)))]
+
+
 def test_the_reference_runs_nothing_but_fp32():
     model, _ = golden("pi0")
     with pytest.raises(EngineError, match="reference engine runs fp32 only, not orin"):

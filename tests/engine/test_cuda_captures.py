@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,19 @@ def test_chunks_on_an_old_prefix_capture_nothing_either():
             running.infer(observed(np.ones(JOINTS), task, frames, False), noise, continuation)
     assert DirectStream.captures == at_start == 2
     assert running.prefix_age_s > 0
+
+
+def test_a_chunk_tells_how_long_its_graph_took_on_the_device():
+    engine, _ = engine_and_model("pi0")
+    frames = torch.zeros(1, 28, 28, 3, dtype=torch.uint8)
+    inputs, noise = observed(np.zeros(JOINTS), "wait", frames, False), torch.zeros(1, 10, 32)
+    assert engine.device_ms is None
+    begin = time.perf_counter()
+    engine.infer(inputs, noise)
+    assert engine.device_ms is not None and 0.0 < engine.device_ms < 1e3 * (time.perf_counter() - begin)
+    engine.allow_stale_prefix(1.0)
+    engine.infer(inputs, noise)
+    assert engine.device_ms is None  # two graphs at once: no event lies behind both
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -326,7 +326,7 @@ def rows() -> dict[str, list[str]]:
 def test_every_setting_that_is_recorded_or_given_has_its_row_in_the_docs():
     robot = {field.name for field in dataclasses.fields(Robot)}
     not_of_the_policy = {"name", "description", "action_names", "joints", "servo_hz", "asset_id"}
-    not_of_the_policy |= {"servo_bus", "servos", "zero_pose", "camera_sources"}
+    not_of_the_policy |= {"servo_bus", "servos", "zero_pose", "camera_sources", "latency"}
     network = {field.name for field in dataclasses.fields(Pi0Config)} - {"vision", "prefix", "expert", "vocab_size"}
     processing = {field.name for field in dataclasses.fields(ProcessingSettings)}
     expected = {*processing, *(robot - not_of_the_policy), *network, *RECORDED, "norm_stats"} - {"settings"}

@@ -52,7 +52,7 @@ def test_a_run_plays_chunks_of_the_policy_until_its_time_is_up(system: RunSystem
         result = watched.end()
     assert (result.outcome, result.reason) == (Outcome.DONE, "the time is up")
     assert 2.5 <= result.played_s < 3.0
-    assert watched.names == ["started", "playing", "armed", "policy", "disarmed", "stopped"]
+    assert watched.names == ["started", "certificate", "playing", "armed", "policy", "disarmed", "stopped"]
     accepted = [one for one in watched.answered if one.report.outcome == ChunkReport.ACCEPTED]
     assert len(accepted) >= 3 and len(watched.answered) <= len(watched.observed)
     of_chunks = {one.observed.tick for one in accepted}

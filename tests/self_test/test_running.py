@@ -108,7 +108,7 @@ def test_a_bundle_passes_on_the_machine_that_made_it(folder: Path) -> None:
 
 def test_the_verdict_is_that_of_the_gate_over_the_same_chunks(folder: Path) -> None:
     vectors = vectors_of(folder)
-    verdict = judge_vectors(EngineAnswers(Policy.from_bundle(folder)), vectors, THRESHOLDS).verdict
+    verdict = judge_vectors(EngineAnswers(Policy.from_bundle(folder)).chunk, vectors, THRESHOLDS).verdict
     gate = open_bundle(folder).manifest.gate
     assert gate is not None
     judged = dict(zip(range(30), gate.report["cosine_whole"], strict=True))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,12 +166,18 @@ class CudaEngine(Engine):
         shape = len(images), prompt_places(self.config, len(tokens)), self._step_tables()
         if self._warm and shape not in (self._stale_prefix if self.stale_prefix_s else self._chunks):
             self._tell_once(*shape[:2])
-            return self._whole_chunk(shape).infer(images, tokens, state, noise, continuation)
+            return self._timed(self._whole_chunk(shape), images, tokens, state, noise, continuation)
         if not self.stale_prefix_s:
-            return self.captured(*shape[:2]).infer(images, tokens, state, noise, continuation)
+            return self._timed(self.captured(*shape[:2]), images, tokens, state, noise, continuation)
+        self.device_ms = None
         newest = PrefixSource(images, tokens, arrived_s)
         actions, source = self._stale_runner(shape).infer(newest, state, noise, self.stale_prefix_s, continuation)
         self.prefix_age_s = arrived_s - source.arrived_s
+        return actions
+
+    def _timed(self, chunk: WholeChunk, *observation: Any) -> Tensor:
+        actions = chunk.infer(*observation)
+        self.device_ms = chunk.device_ms
         return actions
 
     def _whole_chunk(self, shape: _Shape) -> WholeChunk:

@@ -56,6 +56,10 @@ class Stream(Protocol):
         """Adds what `work` enqueues."""
         ...
 
+    def enqueue_timed(self, work: Callable[[], None]) -> Callable[[], float]:
+        """The same; what it returns tells after the next `fetch` how long the work took on the device, in ms."""
+        ...
+
     def mark(self) -> Mark:
         """The point behind everything that was enqueued so far."""
         ...
@@ -133,6 +137,18 @@ class CudaStream:
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
             work()
+
+    def enqueue_timed(self, work: Callable[[], None]) -> Callable[[], float]:
+        """As `Stream`, between two events."""
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+        def between_events() -> None:
+            begin.record(self._stream)
+            work()
+            end.record(self._stream)
+
+        self.enqueue(between_events)
+        return lambda: begin.elapsed_time(end)
 
     def mark(self) -> torch.cuda.Event:
         """As `Stream`."""
@@ -259,12 +275,14 @@ class WholeChunk:
 
     Attributes:
         graph: Of both, from the buffers to the actions; None until they are captured.
+        device_ms: How long the last chunk took on the device, from the buffers to the actions.
     """
 
     def __init__(self, prefix: PrefixStage, loop: LoopStage, stream: Stream) -> None:
         """Captures nothing yet."""
         self._prefix, self._loop, self._stream = prefix, loop, stream
         self.graph: Graph | None = None
+        self.device_ms = 0.0
 
     def captured(self) -> WholeChunk:
         """Itself, with a graph."""
@@ -281,8 +299,10 @@ class WholeChunk:
         """
         self._stream.enqueue(lambda: self._prefix.load(images, tokens))
         self._stream.enqueue(lambda: self._loop.load(state, noise, continuation))
-        self._stream.enqueue(self._run if self.graph is None else self.graph.replay)
-        return self._stream.fetch(self._loop.actions)
+        took_ms = self._stream.enqueue_timed(self._run if self.graph is None else self.graph.replay)
+        actions = self._stream.fetch(self._loop.actions)
+        self.device_ms = took_ms()
+        return actions
 
     def _run(self) -> None:
         self._prefix.run()

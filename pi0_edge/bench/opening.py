@@ -1,0 +1,109 @@
+"""From what a user names to what is timed: bundles, random weights, a server that runs or one that is started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pi0_edge.bench.local_server import local_server
+from pi0_edge.bench.targets import CHUNK_S, RandomTarget, ServedTarget, Target, load_target
+from pi0_edge.bundle import Bundle, open_bundle
+from pi0_edge.errors import BenchError
+from pi0_edge.latency.stages import Boundary
+from pi0_edge.serving.policy_client import PolicyClient
+
+Opened = tuple[Target, Bundle | None]
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """What is to be timed.
+
+    Attributes:
+        bundle: Folder of a bundle; None where the weights are random.
+        boundary: Between which points.
+        engine: Name in `pi0_edge.engine.ENGINES`.
+        threads: CPU threads of the network; torch's default where None.
+        against: Folder of another bundle, timed in turns with the first.
+        random: `pi0`, `pi05` or `pi0-cube`: random weights of that network, instead of a bundle.
+        scheme: How random weights are quantized; the default of the engine where None.
+        cameras: That deliver images, with random weights.
+        tokens: Of the prompt, with random weights.
+        server: host:port of a policy server with the bundle, at the boundary `SERVED`; one is started where None.
+        tls: Folder with certificates for that server.
+        public_key: PEM file of the key whose signature bundles need; None requires none.
+        accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
+    """
+
+    bundle: Path | None
+    boundary: Boundary = Boundary.POLICY
+    engine: str = "cpu"
+    threads: int | None = None
+    against: Path | None = None
+    random: str | None = None
+    scheme: str | None = None
+    cameras: int = 2
+    tokens: int = 20
+    server: str | None = None
+    tls: Path | None = None
+    public_key: Path | None = None
+    accept_failed_gate: bool = False
+
+    def check(self) -> None:
+        """Returns if it names one thing.
+
+        Raises:
+            BenchError: If two of its parts contradict each other.
+        """
+        if (self.bundle is None) == (self.random is None):
+            raise BenchError("give a bundle or random weights; `pi0-edge quantize --output FOLDER` makes a bundle")
+        if self.random is not None and (self.boundary is not Boundary.ENGINE or self.against is not None):
+            raise BenchError("random weights have no cameras, no actions and no pair: only the engine can be timed")
+        if self.random is None and self.scheme is not None:
+            raise BenchError("a bundle brings its own scheme; leave the scheme out")
+        if self.server is not None and (self.boundary is not Boundary.SERVED or self.against is not None):
+            raise BenchError("a server is asked at the boundary served, alone; leave it out, or choose that boundary")
+
+
+@contextmanager
+def opened_targets(request: TargetRequest) -> Iterator[list[Opened]]:
+    """Loads, starts or connects to what a request names, for as long as the context lasts.
+
+    Yields:
+        One, or two that are timed in turns, each with the bundle whose vectors judge it.
+
+    Raises:
+        BenchError: If the request contradicts itself, or a server does not start.
+        Pi0EdgeError: If something does not load or answer.
+    """
+    request.check()
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    with ExitStack() as stack:
+        if request.random is not None:
+            random = RandomTarget(request.random, request.engine, request.scheme, request.cameras, request.tokens)
+            yield [(random, None)]
+            return
+        folders = [folder for folder in (request.bundle, request.against) if folder is not None]
+        yield [_opened(folder, request, stack) for folder in folders]
+
+
+def _opened(folder: Path, request: TargetRequest, stack: ExitStack) -> Opened:
+    begin = time.perf_counter()
+    bundle = open_bundle(folder, public_key=request.public_key)
+    bundle.overrides_in_force(request.accept_failed_gate)
+    if request.boundary is not Boundary.SERVED:
+        loaded = load_target(bundle, request.engine, request.boundary, request.accept_failed_gate)
+        loaded.load_s = time.perf_counter() - begin
+        return loaded, bundle
+    address, load_s = request.server, None
+    if address is None:
+        server = local_server(folder, request.engine, request.threads, request.accept_failed_gate)
+        address, load_s = stack.enter_context(server)
+    client = stack.enter_context(PolicyClient(address, CHUNK_S, request.tls))
+    return ServedTarget(client, bundle, load_s), bundle
