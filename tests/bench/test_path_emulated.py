@@ -2,14 +2,14 @@
 
 One run is measured. Sleeps are planted in the network, in the bridge's plan and before the first byte of a chunk
 reaches the serial port, each in half of the chunks and in every combination; in the second half of the run the camera
-delivers old images. Each is judged by the difference of the medians with and without it. The median of few chunks on a
-shared machine is uncertain: three standard errors of it are added to the 5 % that are asked for.
+delivers old images. A busy machine only adds time, so that the fastest chunks with and without a fault are compared.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -41,6 +41,7 @@ from pi0_edge.protos.serial_link import Fragment, Message
 from pi0_edge.robots import CameraSettings, load_robot
 from pi0_edge.run.events import Answered, Event, Observed, RunListener
 from pi0_edge.run.policy_source import LocalPolicy
+from pi0_edge.run.problems import PreflightError
 
 pytestmark = [
     pytest.mark.real_time,
@@ -53,6 +54,8 @@ REPLAN_TICKS = 12
 HORIZON = 50
 PLANTED_S = 0.12
 CAMERA = {"top": CameraSettings("lavfi:testsrc2=size=64x48:rate=60", max_age_s=1.0, may_repeat=True)}
+STARVED = re.compile("BUS_SILENT|old-measurement|no tick came|WATCHDOG_RESET")
+"""What a machine that is too busy for an emulated board makes of a run."""
 STAGES = (WHOLE_NETWORK, Stage.SPLICE.value, Stage.SERIAL.value)
 
 
@@ -187,24 +190,22 @@ def planted(arm: EmulatedArm, policy: Policy) -> Planted:
             faults.put_in(policy, patch)
             try:
                 return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
-            except BenchError as error:  # a busy machine starves the emulated servos for longer than the firmware waits
-                if "BUS_SILENT" not in str(error) or not tries_left:
+            except (BenchError, PreflightError) as error:
+                if not (tries_left and STARVED.search(str(error))):
                     raise
     raise AssertionError
 
 
-def error_of_median(values: NDArray[np.float64]) -> float:
-    """Standard error of a median, from its bootstrap."""
-    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
-    return float(np.median(drawn, axis=1).std())
-
-
 def assert_found(values: NDArray[np.float64], on: NDArray[np.bool_]) -> None:
-    """The values with the fault are larger by what was planted."""
+    """Every value with the fault holds it, and the fastest one little else than the fastest without.
+
+    How far the second fastest is says how well the fastest is known.
+    """
     assert on.sum() >= 4 and (~on).sum() >= 4
-    found = float(np.median(values[on]) - np.median(values[~on]))
-    error = float(np.hypot(error_of_median(values[on]), error_of_median(values[~on])))
-    assert abs(found - 1e3 * PLANTED_S) <= 0.05 * 1e3 * PLANTED_S + 3 * error, (found, error)
+    planted_ms, with_it, without = 1e3 * PLANTED_S, np.sort(values[on]), np.sort(values[~on])
+    assert with_it[0] >= planted_ms
+    known_to = with_it[1] - with_it[0] + without[1] - without[0]
+    assert abs(with_it[0] - without[0] - planted_ms) <= 0.05 * planted_ms + known_to, (with_it, without)
 
 
 def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_command(planted: Planted):
