@@ -31,9 +31,8 @@ class HeldPolicy:
     def infer(self, observed: Observed) -> policy_pb2.Chunk:
         """The chunk of the policy, with its time and its size, and other actions."""
         chunk = self._source.infer(observed)
-        if self._held is None:
-            self._held = observed.state.copy()
-        chunk.actions[:] = np.tile(self._held[: chunk.action_dim], chunk.horizon).tolist()
+        held = self._held = observed.state.copy() if self._held is None else self._held
+        chunk.actions[:] = np.tile(held[: chunk.action_dim], chunk.horizon).tolist()
         return chunk
 
     def close(self) -> None:

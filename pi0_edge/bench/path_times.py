@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pi0_edge.bench.samples import Samples
 from pi0_edge.errors import BenchError
-from pi0_edge.latency.stages import Stage
+from pi0_edge.latency.stages import WHOLE_NETWORK, Stage
 
 _SECONDS = 1e-9
 _SAME_CLOCK_MS = 1.0
@@ -228,7 +228,7 @@ def _stages(
     stages = {
         Stage.CAPTURE.value: between("image_ns", "observed_ns"),
         Stage.PREPROCESS.value: of("preprocess_ms"),
-        Stage.NETWORK.value: of("network_ms"),
+        WHOLE_NETWORK: of("network_ms"),
         Stage.POSTPROCESS.value: of("postprocess_ms"),
         Stage.TRANSPORT.value: transport["to the policy and back"] + transport["to the bridge"],
         Stage.SPLICE.value: of("splice_ms"),

@@ -27,8 +27,6 @@ class Stage(str, Enum):
     """The state token, and what the times of the Euler steps alone decide."""
     EULER = "Euler loop"
     """Noise to normalized actions."""
-    NETWORK = "network"
-    """All of the network, where the stages in it are not known: in place of those, never beside them."""
     POSTPROCESS = "postprocess"
     """Normalized actions to physical units."""
     TRANSPORT = "transport"

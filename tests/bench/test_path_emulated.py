@@ -2,14 +2,14 @@
 
 One run is measured. Sleeps are planted in the network, in the bridge's plan and before the first byte of a chunk
 reaches the serial port, each in half of the chunks and in every combination; in the second half of the run the camera
-delivers old images. Each is judged by the difference of the medians with and without it. The median of few chunks on a
-shared machine is uncertain: three standard errors of it are added to the 5 % that are asked for.
+delivers old images. A busy machine only adds time, so that the fastest chunks with and without a fault are compared.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -34,13 +34,14 @@ from pi0_edge.bench.path import PathMeasurement, PathRequest, measure_path
 from pi0_edge.cameras.played_video import PlayedVideo
 from pi0_edge.cameras.source import Picture
 from pi0_edge.errors import BenchError
-from pi0_edge.latency.stages import Stage
+from pi0_edge.latency.stages import WHOLE_NETWORK, Stage
 from pi0_edge.policy import Policy
 from pi0_edge.protos import policy_pb2
 from pi0_edge.protos.serial_link import Fragment, Message
 from pi0_edge.robots import CameraSettings, load_robot
 from pi0_edge.run.events import Answered, Event, Observed, RunListener
 from pi0_edge.run.policy_source import LocalPolicy
+from pi0_edge.run.problems import PreflightError
 
 pytestmark = [
     pytest.mark.real_time,
@@ -53,7 +54,9 @@ REPLAN_TICKS = 12
 HORIZON = 50
 PLANTED_S = 0.12
 CAMERA = {"top": CameraSettings("lavfi:testsrc2=size=64x48:rate=60", max_age_s=1.0, may_repeat=True)}
-STAGES = (Stage.NETWORK, Stage.SPLICE, Stage.SERIAL)
+STARVED = re.compile("BUS_SILENT|old-measurement|no tick came|WATCHDOG_RESET")
+"""What a machine that is too busy for an emulated board makes of a run."""
+STAGES = (WHOLE_NETWORK, Stage.SPLICE.value, Stage.SERIAL.value)
 
 
 class Faults(LocalPolicy):
@@ -66,9 +69,9 @@ class Faults(LocalPolicy):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self.planted: dict[int, set[Stage]] = {}
+        self.planted: dict[int, set[str]] = {}
         self.half_s = np.inf
-        self._now: set[Stage] = set()
+        self._now: set[str] = set()
         self._late_chunks: set[int] = set()
 
     def infer(self, observed: Observed) -> policy_pb2.Chunk:
@@ -77,14 +80,14 @@ class Faults(LocalPolicy):
         self.planted[observed.time_ns] = self._now
         return super().infer(observed)
 
-    def delay(self, stage: Stage) -> None:
+    def delay(self, stage: str) -> None:
         if stage in self._now:
             time.sleep(PLANTED_S)
 
     def delay_first_byte(self, message: object) -> None:
         if isinstance(message, Fragment) and message.chunk_id not in self._late_chunks:
             self._late_chunks.add(message.chunk_id)
-            self.delay(Stage.SERIAL)
+            self.delay(Stage.SERIAL.value)
 
     def age(self, picture: Picture | None) -> Picture | None:
         """An image whose camera says that it was taken earlier."""
@@ -111,11 +114,11 @@ class Faults(LocalPolicy):
         infer, enter, send, read = policy.engine.infer, HoldSwap.enter, LinkSession.send, PlayedVideo.read
 
         def slow_infer(*arguments: Any) -> Any:
-            self.delay(Stage.NETWORK)
+            self.delay(WHOLE_NETWORK)
             return infer(*arguments)
 
         def slow_enter(splice: HoldSwap, *arguments: Any) -> Any:
-            self.delay(Stage.SPLICE)
+            self.delay(Stage.SPLICE.value)
             return enter(splice, *arguments)
 
         def slow_send(session: LinkSession, message: Message) -> None:
@@ -136,11 +139,11 @@ class Planted:
     faults: Faults
     commands_left_s: list[NDArray[np.float64]]
 
-    def of(self, stage: Stage) -> NDArray[np.float64]:
+    def of(self, stage: str) -> NDArray[np.float64]:
         """Milliseconds of each chunk."""
-        return self.measured.samples.stages_ms[stage.value]
+        return self.measured.samples.stages_ms[stage]
 
-    def was_in(self, stage: Stage) -> NDArray[np.bool_]:
+    def was_in(self, stage: str) -> NDArray[np.bool_]:
         """Whether the chunk was delayed there."""
         return np.array([stage in self.faults.planted[row] for row in self.measured.samples.begin_ns])
 
@@ -187,24 +190,22 @@ def planted(arm: EmulatedArm, policy: Policy) -> Planted:
             faults.put_in(policy, patch)
             try:
                 return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
-            except BenchError as error:  # a busy machine starves the emulated servos for longer than the firmware waits
-                if "BUS_SILENT" not in str(error) or not tries_left:
+            except (BenchError, PreflightError) as error:
+                if not (tries_left and STARVED.search(str(error))):
                     raise
     raise AssertionError
 
 
-def error_of_median(values: NDArray[np.float64]) -> float:
-    """Standard error of a median, from its bootstrap."""
-    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
-    return float(np.median(drawn, axis=1).std())
-
-
 def assert_found(values: NDArray[np.float64], on: NDArray[np.bool_]) -> None:
-    """The values with the fault are larger by what was planted."""
+    """Every value with the fault holds it, and the fastest one little else than the fastest without.
+
+    How far the second fastest is says how well the fastest is known.
+    """
     assert on.sum() >= 4 and (~on).sum() >= 4
-    found = float(np.median(values[on]) - np.median(values[~on]))
-    error = float(np.hypot(error_of_median(values[on]), error_of_median(values[~on])))
-    assert abs(found - 1e3 * PLANTED_S) <= 0.05 * 1e3 * PLANTED_S + 3 * error, (found, error)
+    planted_ms, with_it, without = 1e3 * PLANTED_S, np.sort(values[on]), np.sort(values[~on])
+    assert with_it[0] >= planted_ms
+    known_to = with_it[1] - with_it[0] + without[1] - without[0]
+    assert abs(with_it[0] - without[0] - planted_ms) <= 0.05 * planted_ms + known_to, (with_it, without)
 
 
 def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_command(planted: Planted):
@@ -213,7 +214,7 @@ def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_comma
     whole = np.sum(list(samples.stages_ms.values()), axis=0)
     np.testing.assert_allclose(whole, samples.latency_ms, atol=1e-3)
     assert set(samples.stages_ms) == {
-        *(Stage.CAPTURE, Stage.PREPROCESS, Stage.NETWORK, Stage.POSTPROCESS, Stage.TRANSPORT),
+        *(Stage.CAPTURE, Stage.PREPROCESS, WHOLE_NETWORK, Stage.POSTPROCESS, Stage.TRANSPORT),
         *(Stage.SPLICE, Stage.SERIAL, Stage.TICK, Stage.SERVO),
     }
     for name, values in samples.stages_ms.items():
@@ -225,7 +226,7 @@ def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_comma
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_sleep_in_a_stage_is_found_in_that_stage(planted: Planted, stage: Stage):
+def test_a_sleep_in_a_stage_is_found_in_that_stage(planted: Planted, stage: str):
     assert_found(planted.of(stage), planted.was_in(stage))
 
 

@@ -78,5 +78,5 @@ def test_the_log_gives_back_what_was_written_and_leaves_out_half_a_record(
 
 
 def test_a_missing_log_is_named(tmp_path: Path):
-    with pytest.raises(EmulatorError, match="cannot be read: .*No such file"):
+    with pytest.raises(EmulatorError, match=r"cannot be read: .*No such file"):
         read_goal_log(tmp_path / "goals", 1)
