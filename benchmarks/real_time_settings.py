@@ -9,7 +9,9 @@ what was measured is kept in the .jsonl file, and a run that was cut off goes on
 * `wake-ups`: lateness of a thread with the same settings at the same time (`pi0-edge bench jitter`), every millisecond;
 * `heartbeats`: longest time between two that the bridge's own thread sent, 50 ms apart; after 200 ms the arm stops;
 * `chunks`: those that were late or lost, and how many actions were past due when a chunk was entered;
-* `setpoints left`: the fewest in the firmware while it played.
+* `setpoints left`: the fewest in the firmware while it played;
+* `stops of the arm`: whoever was late. The emulated board and its line are processes of this machine that the load
+  holds up as well: a heartbeat that was sent in time may come too late.
 """
 
 from __future__ import annotations
@@ -268,7 +270,8 @@ def cells(samples: Sequence[dict[str, Any]]) -> list[str]:
     figures = Latency.of(lateness)
     in_us = [f"{1e3 * value:.0f}" if value is not None else "not enough" for value in (figures.p50_ms, figures.p99_ms)]
     tail = "not enough" if figures.p999_ms is None else f"{1e3 * figures.p999_ms:.0f}"
-    chunks, stops = Counter[str](), sum(sum(one["stops"].values()) for one in samples)
+    chunks = Counter[str]()
+    stops = sum(count for one in samples for why, count in one["stops"].items() if "the arm became" in why)
     for one in samples:
         chunks.update(one["chunks"])
     skipped = [count for one in samples for count in one["skipped"]]
@@ -311,6 +314,11 @@ def table(samples: Sequence[dict[str, Any]], machine: dict[str, str], call: str)
     for row in ROWS:
         found = [one for one in samples if one["setting"] == row.name]
         lines.append(f"| {' | '.join([row.name, *cells(found)])} |")
+    lines += [
+        "",
+        "Wake-ups and heartbeats are the bridge's own. Chunks, setpoints and stops are also those of the emulated",
+    ]
+    lines += ["board, of its line and of the client, which are processes beside the same load."]
     lines += ["", "Not measured, because this machine cannot have it:", ""]
     return "\n".join([*lines, *(f"* {name}: {why}" for name, why in NOT_MEASURED.items())]) + "\n"
 

@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def sample(setting: str, **others: Any) -> dict[str, Any]:
     measured = {"setting": setting, "load": 9.5, "histogram_us": {"20": 900, "400": 100}, "latest_us": 403}
     measured |= {"longest_gap_ms": 51.5, "chunks": {"ACCEPTED": 3, "LATE": 1}, "skipped": [2, 2, 7]}
-    return measured | {"fewest_setpoints": 31, "stops": {"starved": 2}} | others
+    return (
+        measured
+        | {"fewest_setpoints": 31, "stops": {"at tick 3 the arm became SAFE (STARVATION)": 2, "the link is down": 5}}
+        | others
+    )
 
 
 def row_of(text: str, setting: str) -> list[str]:
