@@ -21,7 +21,7 @@ PRIORITY = 50
 """Of the bridge: as high as the interrupt threads of a PREEMPT_RT kernel, below its timers and watchdogs."""
 
 DEEPEST_IDLE_US = 100
-"""Time to leave an idle state that is taken for harmless: what an isolated processor of a stock kernel loses anyway."""
+"""Time to leave an idle state that is taken for harmless."""
 
 _ROOT = Path("/")
 _FEWEST_TO_ISOLATE = 4
