@@ -167,6 +167,8 @@ class BenchResult:
         estimate_ms: Stage -> what `pi0-edge estimate` expects of this device, in milliseconds; empty where the device
             is not known to it.
         verdict: Whether the figures may be told.
+        idle_ns: Begin and end of a time in which nothing was asked, on the clock of `time.monotonic_ns`; None where the
+            bench kept none.
     """
 
     id: str
@@ -184,6 +186,7 @@ class BenchResult:
     clock: ClockCheck
     estimate_ms: Mapping[str, float]
     verdict: Verdict
+    idle_ns: tuple[int, int] | None = None
 
     def run(self, mode: Mode) -> Run | None:
         """The run of a mode; None where there was none."""
@@ -245,6 +248,7 @@ def parse_result(read: Mapping[str, Any], name: str) -> BenchResult:
             clock=_made(ClockCheck, read["clock"]),
             estimate_ms={str(name): float(value) for name, value in read["estimate_ms"].items()},
             verdict=_made(Verdict, read["verdict"]),
+            idle_ns=_pair(read.get("idle_ns")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BenchError(f"{name} is incomplete ({error!r}); run `pi0-edge bench` again") from error
@@ -256,6 +260,13 @@ def _plain(run: Run) -> dict[str, Any]:
 
 def _run(read: Mapping[str, Any]) -> Run:
     return Run(**{**read, "samples": Samples.from_dict(read["samples"])})
+
+
+def _pair(read: Any) -> tuple[int, int] | None:
+    if read is None:
+        return None
+    begin, end = read
+    return int(begin), int(end)
 
 
 def _made(kind: Any, read: Mapping[str, Any]) -> Any:

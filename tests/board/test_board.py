@@ -1,38 +1,39 @@
-"""What the boards in `tests/data/boards` say about themselves, and what this machine says."""
+"""Single readings of the boards in `tests/data/boards`, and the boot slots of a Jetson."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_boards import lay_out
 
 from pi0_edge.board import boot_slots
 from pi0_edge.board.boot_slots import BootSlot, read_boot_slots, repair_commands, variable
 from pi0_edge.board.readings import Board
 from pi0_edge.doctor import board as checks
 
-BOARDS = Path(__file__).resolve().parents[1] / "data" / "boards"
-AGX, NANO = BOARDS / "agx-orin", BOARDS / "orin-nano"
-
 
 @pytest.fixture
 def agx(tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return shutil.copytree(AGX, tmp_path / "agx")
+    return lay_out("agx-orin", tmp_path / "agx")
 
 
-def test_model_and_release():
-    assert (Board(AGX).model, Board(AGX).l4t_release) == ("NVIDIA Jetson AGX Orin Developer Kit", "36.4.3")
-    assert Board(NANO).l4t_release == "39.2.0"
-    assert Board(NANO).available_memory == 5242880 * 1024
+@pytest.fixture
+def nano(tmp_path: Path) -> Path:
+    return lay_out("orin-nano", tmp_path / "nano")
 
 
-def test_temperatures_are_by_name_and_zones_without_power_are_left_out():
-    assert Board(AGX).temperatures() == {
+def test_model_and_release(agx: Path, nano: Path):
+    assert (Board(agx).model, Board(agx).l4t_release) == ("NVIDIA Jetson AGX Orin Developer Kit", "36.4.3")
+    assert Board(nano).l4t_release == "39.2.0"
+    assert Board(nano).available_memory == 5242880 * 1024
+
+
+def test_temperatures_are_by_name_and_zones_without_power_are_left_out(agx: Path):
+    assert Board(agx).temperatures() == {
         "cpu-thermal": 52.906,
         "gpu-thermal": 48.5,
         "soc0-thermal": 49.218,
@@ -43,28 +44,41 @@ def test_temperatures_are_by_name_and_zones_without_power_are_left_out():
 
 
 def test_a_zone_that_fails_to_read_is_left_out(agx: Path):
-    (agx / "sys/class/thermal/thermal_zone2/temp").mkdir()  # the kernel answers EAGAIN; here it is EISDIR
-    (agx / "sys/class/thermal/thermal_zone3/temp").write_text("")
-    assert Board(agx).temperatures() == Board(AGX).temperatures()
+    (agx / "sys/class/thermal/thermal_zone4/temp").write_text("")
+    (agx / "sys/class/thermal/thermal_zone5/temp").unlink()
+    (agx / "sys/class/thermal/thermal_zone6/temp").write_text("-\n")
+    assert list(Board(agx).temperatures()) == ["cpu-thermal", "gpu-thermal", "tj-thermal"]
+
+
+def test_a_zone_that_works_again_is_read_again(agx: Path):
+    board, file = Board(agx), agx / "sys/class/thermal/thermal_zone2/temp"
+    assert "cv0-thermal" not in board.temperatures()
+    file.rmdir()
+    file.write_text("48000\n")
+    assert board.temperatures()["cv0-thermal"] == 48.0
 
 
 def test_of_two_zones_with_one_name_the_hottest_counts(agx: Path):
     (agx / "sys/class/thermal/thermal_zone2/type").write_text("tj-thermal\n")
+    (agx / "sys/class/thermal/thermal_zone2/temp").rmdir()
     (agx / "sys/class/thermal/thermal_zone2/temp").write_text("70000\n")
     assert Board(agx).temperatures()["tj-thermal"] == 70.0
 
 
-def test_throttling_is_told_from_a_fan_that_turns():
-    assert Board(AGX).throttling() == ()
-    assert Board(NANO).throttling() == ("cpu-throttle-alert", "gpu-throttle-alert")
+def test_throttling_is_told_from_a_fan_that_turns(agx: Path, nano: Path):
+    assert Board(agx).throttling() == ()
+    assert Board(nano).throttling() == ("cpu-throttle-alert", "gpu-throttle-alert")
 
 
-def test_over_current_events_are_found_whatever_the_index_of_hwmon(agx: Path):
-    folder = agx / "sys/devices/platform/soctherm-oc-event/hwmon"
+def test_over_current_events_are_found_whatever_the_index_of_hwmon(agx: Path, nano: Path):
+    folder, of_device = agx / "sys/class/hwmon", agx / "sys/devices/platform/soctherm-oc-event/hwmon"
     assert Board(agx).over_current_events() == {"oc1": 0, "oc2": 0, "oc3": 412}
     (folder / "hwmon3").rename(folder / "hwmon11")
     assert Board(agx).over_current_events() == {"oc1": 0, "oc2": 0, "oc3": 412}
-    assert Board(NANO).over_current_events() == {"oc1": 0, "oc2": 7, "oc3": 27390}
+    of_device.mkdir(parents=True)
+    (folder / "hwmon11").rename(of_device / "hwmon11")
+    assert Board(agx).over_current_events() == {"oc1": 0, "oc2": 0, "oc3": 412}
+    assert Board(nano).over_current_events() == {"oc1": 0, "oc2": 7, "oc3": 27390}
 
 
 def test_a_computer_that_has_nothing_of_it(tmp_path: Path):
@@ -80,13 +94,13 @@ def test_this_machine_can_be_read():
     assert all(-50 < degrees < 150 for degrees in Board().temperatures().values())
 
 
-def test_boot_slots_and_which_one_runs():
-    slots = read_boot_slots(AGX)
+def test_boot_slots_and_which_one_runs(agx: Path, nano: Path):
+    slots = read_boot_slots(agx)
     assert slots is not None
     assert slots.current == "A"
     assert slots.slots == (BootSlot("A", 0, 3), BootSlot("B", 0xFF, 0))
     assert [slot.starts for slot in slots.slots] == [True, False]
-    assert read_boot_slots(NANO) is None
+    assert read_boot_slots(nano) is None
 
 
 @pytest.mark.parametrize(("status", "tries"), [(0xFF, 0), (0xFF, 2), (0, 0)])
@@ -122,8 +136,8 @@ def test_whatever_stands_in_the_variables_is_read_without_an_error(tmp_path_fact
     assert slots is None or list(repair_commands(slots, root)) is not None
 
 
-def test_doctor_warns_of_a_slot_that_an_update_would_be_lost_to(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checks, "_ROOT", AGX)
+def test_doctor_warns_of_a_slot_that_an_update_would_be_lost_to(monkeypatch: pytest.MonkeyPatch, agx: Path):
+    monkeypatch.setattr(checks, "_ROOT", agx)
     found = checks.boot_slots()
     assert found.status == "warn"
     assert "an operating-system update to slot B would silently fall back" in found.found
@@ -133,8 +147,10 @@ def test_doctor_warns_of_a_slot_that_an_update_would_be_lost_to(monkeypatch: pyt
     assert "REVISION: 4.3" in checks.jetson().found
 
 
-def test_doctor_has_nothing_to_say_of_slots_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(checks, "_ROOT", NANO)
+def test_doctor_has_nothing_to_say_of_slots_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, nano: Path, tmp_path: Path
+):
+    monkeypatch.setattr(checks, "_ROOT", nano)
     assert checks.boot_slots().status == "pass"
     monkeypatch.setattr(checks, "_ROOT", tmp_path)
     assert checks.jetson().found == "not a Jetson; nothing of it is needed here"

@@ -11,6 +11,7 @@ import pytest
 from bundle_builders import bundle_inputs
 from policy_builders import observation
 from prometheus_client import CollectorRegistry
+from recorded_boards import lay_out
 
 from pi0_edge.board.readings import Board
 from pi0_edge.bundle import write_bundle
@@ -19,8 +20,6 @@ from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_metrics import PolicyMetrics, release_labels
 from pi0_edge.serving.policy_server import PolicyServer
-
-BOARD = Path(__file__).resolve().parents[1] / "data" / "boards" / "agx-orin"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_what_a_server_counts(installed: Path):
 
 
 def test_temperatures_are_read_when_they_are_asked_for(bundle: Path, tmp_path: Path):
-    root = shutil.copytree(BOARD, tmp_path / "board")
+    root = lay_out("agx-orin", tmp_path / "board")
     registry = CollectorRegistry()
     PolicyMetrics(Policy.from_bundle(bundle, accept_failed_gate=True), registry, Board(root))
 

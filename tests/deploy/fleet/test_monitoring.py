@@ -14,6 +14,7 @@ import pytest
 import yaml
 from bundle_builders import bundle_inputs
 from prometheus_client import CollectorRegistry, generate_latest
+from recorded_boards import lay_out
 from source_tree import ROOT
 
 from pi0_edge.board.readings import Board
@@ -57,7 +58,7 @@ def offered(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     (folder / release.id / "release.json").write_text(json.dumps(release.to_dict()))
     policy = Policy.from_bundle(folder / release.id / "bundle", accept_failed_gate=True)
     server = PolicyServer(policy, "127.0.0.1:0", budget=LatencyBudget(100.0))
-    root = ROOT / "tests" / "data" / "boards" / "agx-orin"
+    root = lay_out("agx-orin", folder / "board")
     registry = CollectorRegistry()
     PolicyMetrics(policy, registry, Board(root))  # the temperatures of a Jetson; this machine may have none
     lines = (generate_latest(server.registry) + generate_latest(registry)).decode().splitlines()
