@@ -35,7 +35,7 @@ class BoardRow:
     Attributes:
         name: What it is.
         before: In the first reading.
-        during: In those between, as a range or as all different words; a counter's growth.
+        during: In those between, as a range or as all different words; of a counter its growth.
         after: In the last reading.
         changed: Whether words differ, or an alert was there; numbers always differ a little.
     """
@@ -47,15 +47,19 @@ class BoardRow:
     changed: bool = False
 
 
-def board_rows(readings: Sequence[Reading]) -> tuple[BoardRow, ...]:
+def board_rows(readings: Sequence[Reading], spans: Sequence[tuple[int, int]] = ()) -> tuple[BoardRow, ...]:
     """Every row that at least one reading has something for.
 
     Args:
         readings: In the order of time.
+        spans: Begin and end of each run in nanoseconds. The range of a number during the runs is that of the readings
+            in them; where there is none, that of all readings but the first and the last.
     """
     if not readings:
         return ()
     states = [reading.state for reading in readings]
+    inside = [reading.state for reading in readings if any(begin <= reading.time_ns <= end for begin, end in spans)]
+    during = [states[0], *(inside or states[1:-1]), states[-1]]
     rows = [_words(label, [getattr(state, field) for state in states]) for field, label in _WORDS]
     rows += [
         _words(f"governor of {plain(name)}", [state.governors.get(name, "") for state in states])
@@ -63,9 +67,9 @@ def board_rows(readings: Sequence[Reading]) -> tuple[BoardRow, ...]:
     ]
     rows.append(_alerts(states))
     for field, label, unit, scale in _NUMBERS:
-        rows += _of_each(states, lambda state, field=field: getattr(state, field), label, unit, scale, _range)
-    rows.append(_range("memory available", [_bytes(state.memory_available_bytes) for state in states], "MiB"))
-    rows.append(_range("swap used", [_bytes(state.swap_used_bytes) for state in states], "MiB"))
+        rows += _of_each(during, lambda state, field=field: getattr(state, field), label, unit, scale, _range)
+    rows.append(_range("memory available", [_bytes(state.memory_available_bytes) for state in during], "MiB"))
+    rows.append(_range("swap used", [_bytes(state.swap_used_bytes) for state in during], "MiB"))
     for field, label, unit, scale in _COUNTERS:
         rows += _of_each(states, lambda state, field=field: getattr(state, field), label, unit, scale, _growth)
     rows += _load(readings)

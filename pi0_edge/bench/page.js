@@ -48,7 +48,7 @@
         const k = Math.min(run.sorted.length - 1, Math.floor(run.sorted.length * (1 - 1 / at)));
         return `${mode}: ${shown(run.sorted[k])} ms`;
       });
-      return [`${shown(100 * (1 - 1 / at))} % of chunks\n${lines.join("\n")}`, at];
+      return [`${shown(100 * (1 - 1 / at))} % of chunks took at most\n${lines.join("\n")}`, at];
     },
     board: (at, field, per, scale) => {
       const begin = result.readings[0].time_ns;

@@ -131,6 +131,7 @@ def _card(result: BenchResult, run: Run, figures: RunFigures) -> str:
         f'<article class="card {kind_of(run)}{css}"><h2>{_text(run_name(run))}</h2>{void}'
         f'<p class="hero">{_text(told["p50"])} <small>median of {counted(figures.latency.count, "chunk")}</small></p>'
         f'<dl>{tail}</dl><p class="missed"><b>missed</b> {_text(misses_text(run, figures))}</p>'
+        f'<p class="missed"><b>stalled</b> {figures.stalls:,} ({_text(share(figures.stalled_share))} of the time)</p>'
         f'<p class="{accuracy_css}">{_text(accuracy_text(result))}</p></article>'
     )
 
@@ -216,7 +217,7 @@ def _histogram(run: Run, figures: RunFigures) -> str:
 def _tail(runs: Sequence[Run]) -> str:
     text = (
         "Read across: so many of all chunks were at most so slow. Each step to the right is ten times rarer. To the "
-        "right of the dashed line a curve is single chunks, of which no percentile can be told."
+        "right of the dotted line a curve is single chunks, of which no percentile can be told."
     )
     return f"<p>{_text(text)}</p>{pictures.tail(runs)}"
 
@@ -308,7 +309,7 @@ def _board_over_time(result: BenchResult) -> str:
 
 
 def _board_table(result: BenchResult) -> str:
-    rows = board_rows(result.readings)
+    rows = board_rows(result.readings, [ends for _, ends in pictures.spans(result)])
     if not rows:
         return '<p class="empty">The board was not read.</p>'
     text = f"{counted(len(result.readings), 'reading')}. What changed or gave an alarm is marked."

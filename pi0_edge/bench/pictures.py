@@ -218,12 +218,10 @@ def over_time(result: BenchResult, field: str, title: str) -> str:
         f"{plain(name)} {min(v for _, v in series[name]):.4g} to {max(v for _, v in series[name]):.4g}" for name in kept
     )
     chart = Chart(f"board-{field.replace('_', '-')}", title, told, x, y, 150)
-    for run in result.runs:
-        if len(run.samples):
-            ends = (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))
-            chart.band(*((at - begin) * 1e-9 / per for at in ends), css=kind_of(run), text=kind_of(run))
+    for run, ends in spans(result):
+        chart.band(*((at - begin) * 1e-9 / per for at in ends), css=kind_of(run), text=kind_of(run))
     _mark_throttling(chart, result, per)
-    worked_ns = max((int(run.samples.end_ns.max()) for run in result.runs if len(run.samples)), default=0) - begin
+    worked_ns = max((end for _, (_, end) in spans(result)), default=0) - begin
     for place, name in enumerate(sorted(kept)):
         chart.line([(at / per, value) for at, value in series[name]], f"series-{place}")
         # After the runs all lines fall together: the word stands where the line was at the end of the work.
@@ -238,6 +236,12 @@ def left_out(result: BenchResult, field: str) -> list[str]:
     """Names whose line a chart over time has no colour for."""
     series = _series(result, field, 1.0)
     return sorted(sorted(series, key=lambda name: -max(value for _, value in series[name]))[SERIES:])
+
+
+def spans(result: BenchResult) -> list[tuple[Run, tuple[int, int]]]:
+    """Each run that has samples, with its begin and end in nanoseconds."""
+    timed = [run for run in result.runs if len(run.samples)]
+    return [(run, (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))) for run in timed]
 
 
 def due_s(run: Run) -> NDArray[np.float64]:

@@ -1,12 +1,18 @@
-"""Results of benches that never ran: each the same whenever it is made, with what a page must be able to show."""
+"""Results of benches that never ran: each the same whenever it is made, with what a page must be able to show.
+
+`python tests/apparatus/bench_results.py FOLDER` writes their pages, for eyes.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from pi0_edge.bench.page import write_page
 from pi0_edge.bench.result import (
     Accuracy,
     BenchResult,
@@ -31,7 +37,7 @@ STAGES_MS = {
     Stage.POSTPROCESS: 0.3,
 }
 """Of an AGX Orin, about; nothing was measured."""
-ESTIMATE_MS = {Stage.VISION: 8.0, Stage.PREFIX: 27.5, Stage.STATE: 0.3, Stage.EULER: 36.0}
+ESTIMATE_MS: dict[str, float] = {Stage.VISION: 8.0, Stage.PREFIX: 27.5, Stage.STATE: 0.3, Stage.EULER: 36.0}
 STEPS = 10
 
 POLICY = PolicyUnderTest(
@@ -239,8 +245,17 @@ def empty_result() -> BenchResult:
     return replace(bench_result([empty]), readings=(), warm_up=WarmUp(False, (), 3.0), estimate_ms={}, verdict=verdict)
 
 
+def example() -> BenchResult:
+    """What the documentation shows: nobody may take it for a measurement."""
+    base = bench_result()
+    name = "example board (made-up samples)"
+    shown = [replace(one, state=replace(one.state, model=name)) for one in base.readings]
+    return replace(base, policy=replace(POLICY, name="example policy"), readings=tuple(shown))
+
+
 ALL = {
     "whole": bench_result,
+    "example": example,
     "few": few_samples,
     "void": void_result,
     "random": random_weights,
@@ -248,3 +263,9 @@ ALL = {
     "no runs": lambda: bench_result([]),
 }
 """Name -> what makes the result."""
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, make in ALL.items():
+        write_page(make(), folder / f"{title.replace(' ', '-')}.html")
