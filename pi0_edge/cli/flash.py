@@ -96,6 +96,10 @@ def send(
     budget_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Longest time of a chunk, instead of the robot's own budget.")
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Serving certificate: the robot compares its budget; else that beside the bundle."),
+    ] = None,
     deadline: Annotated[
         float, typer.Option(min=0, help="Seconds in which a link that is lost is made again.")
     ] = 3600.0,
@@ -125,21 +129,28 @@ def send(
     the robot refuses the release, takes it back, or is not reached.
     """
     from pi0_edge.deploy.transfer.robot_host import flash_from
+    from pi0_edge.latency.certificate import load_certificate
 
+    certified = None if certificate is None else load_certificate(certificate)
     if from_folder is not None:
         if host is not None or bundle is not None:
             raise typer.BadParameter("--from flashes the robot that it runs on: HOST and BUNDLE do not go with it")
         out, folder = Output(as_json), from_folder
         with _words(out), out.progress() as show:
             result = flash_from(
-                folder, commit=not no_commit, budget_ms=budget_ms, on_reason=out.print, on_progress=show
+                folder,
+                commit=not no_commit,
+                budget_ms=budget_ms,
+                certificate=certified,
+                on_reason=out.print,
+                on_progress=show,
             )
         _tell(out, result)
         return
     if inventory is not None and bundle is not None:
-        if no_commit or accept_new_host is not None or host is not None:
+        if no_commit or accept_new_host is not None or host is not None or certificate is not None:
             raise typer.BadParameter(
-                "--inventory goes with BUNDLE, and not with HOST, --no-commit or --accept-new-host"
+                "--inventory goes with BUNDLE, and not with HOST, --no-commit, --accept-new-host or --certificate"
             )
         roll_out_release(
             *(Output(as_json), inventory, bundle),
@@ -163,7 +174,12 @@ def send(
         if accept_new_host is not None:
             robot.accept_host(accept_new_host)
         result = robot.flash(
-            bundle, commit=not no_commit, budget_ms=budget_ms, deadline_s=deadline, bwlimit_kbps=bwlimit
+            bundle,
+            commit=not no_commit,
+            budget_ms=budget_ms,
+            certificate=certified,
+            deadline_s=deadline,
+            bwlimit_kbps=bwlimit,
         )
     _tell(out, result)
 

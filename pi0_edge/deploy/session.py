@@ -14,7 +14,7 @@ An error because another session holds the lock has "busy": true besides; the re
 | status   |                                    | see `installer.status`                                              |
 | history  | count                              | {"entries": […]}, see `launcher.journal`                            |
 | offer    | manifest_sha256, sdk: {name: size} | {"state": "committed", "trial" or "receive", "lacking": {…: size}} |
-| install  | manifest_sha256, budget_ms, commit | {"state": "committed" or "trial", "release": ID, …}                 |
+| install  | manifest_sha256, budget_ms, commit, certificate | {"state": "committed" or "trial", "release": ID, …}    |
 | commit   |                                    | {"release": ID}: what is on trial runs from now on                  |
 | rollback | reason                             | {"release": ID}: what runs now                                      |
 | gc       |                                    | {"removed": [ID, …], "bytes": N}                                    |

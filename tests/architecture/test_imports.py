@@ -194,6 +194,7 @@ def test_only_the_command_line_the_run_and_the_demo_import_both_policy_and_bridg
             both.add(place_of(module))
     # `pi0_edge` declares the public names of both.
     # `pi0_edge.deploy` reads the list of a bundle, and asks the bridge whether the arm is held.
+    # `pi0_edge.bench` times the way of a chunk through both.
     assert both <= {"pi0_edge", "pi0_edge.bench", "pi0_edge.cli", "pi0_edge.demo", "pi0_edge.deploy", "pi0_edge.run"}
 
 

@@ -20,6 +20,7 @@ from pi0_edge.deploy.launcher.journal import read_entries, write_entry
 from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.session import RobotBusyError, receive, send
 from pi0_edge.errors import DeployError, Pi0EdgeError
+from pi0_edge.latency.certificate import parse_certificate
 from pi0_edge.progress import Progress
 
 READING = ("status", "history")
@@ -102,11 +103,12 @@ class Conversation:
         return {"state": answer.state, "release": answer.release.id, "lacking": answer.lacking}
 
     def _install(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        budget = request.get("budget_ms")
+        budget, certificate = request.get("budget_ms"), request.get("certificate")
         return install(
             self._robot,
             str(request.get("manifest_sha256")),
             budget_ms=None if budget is None else float(budget),
+            certificate=None if certificate is None else parse_certificate(dict(certificate), "the certificate sent"),
             commit=bool(request.get("commit", True)),
         )
 

@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from pi0_edge.board.readings import Board
 from pi0_edge.deploy.installer.arm import read_arm, require_held
+from pi0_edge.deploy.installer.certified import certified_budget
 from pi0_edge.deploy.installer.environments import find_environment, install_environment, installed_version
 from pi0_edge.deploy.installer.firmware import Firmware, check_firmware
 from pi0_edge.deploy.installer.firmware_writing import is_half_written
@@ -25,11 +26,19 @@ from pi0_edge.deploy.launcher.services import POLICY
 from pi0_edge.deploy.launcher.slots import Slot, read_proof, read_slots, read_trial
 from pi0_edge.deploy.release import SDK_FOLDER, SDK_TARGET, Release
 from pi0_edge.errors import DeployError
+from pi0_edge.latency.certificate import Certificate
 
 _DOCTOR_LIMIT_S = 300.0
 
 
-def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, commit: bool) -> dict[str, Any]:
+def install(
+    robot: Robot,
+    manifest_sha256: str,
+    *,
+    budget_ms: float | None,
+    commit: bool,
+    certificate: Certificate | None = None,
+) -> dict[str, Any]:
     """Takes what was received, tests it, tries it, and commits it.
 
     Args:
@@ -37,6 +46,7 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         manifest_sha256: Of the release in staging.
         budget_ms: Longest time that a chunk may take; None takes that of the robot's settings.
         commit: Whether to commit it after the trial; else it stays on trial until `commit`, `rollback` or a power cut.
+        certificate: What its chunks were measured to take on such a robot; None where nobody sent that.
 
     Returns:
         {"state": "committed" or "trial", "release": ID, "sequence": N, "self_test": findings or null}.
@@ -50,6 +60,7 @@ def install(robot: Robot, manifest_sha256: str, *, budget_ms: float | None, comm
         robot.tell(f"nothing to do: {release.id} is what runs")
         return _result("committed", release, None)
     budget_ms = robot.settings.budget_ms if budget_ms is None else budget_ms
+    budget_ms = certified_budget(robot, certificate, manifest_sha256, budget_ms)
     found: dict[str, Any] | None = None
     proof = read_proof(robot.layout) if _runs(robot, release) == "trial" else None
     if proof is None:  # also where the installer of an earlier trial is gone before it decided

@@ -15,6 +15,7 @@ from pi0_edge.deploy.transfer.rsync import TransferMeter, megabytes, send_files
 from pi0_edge.deploy.transfer.sessions import Session
 from pi0_edge.deploy.transfer.ssh import LinkLostError
 from pi0_edge.errors import DeployError
+from pi0_edge.latency.certificate import Certificate
 from pi0_edge.progress import ProgressCallback
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
@@ -57,6 +58,7 @@ class Flash:
         staging: Path | None,
         commit: bool,
         budget_ms: float | None,
+        certificate: Certificate | None,
         deadline_s: float,
         bwlimit_kbps: int | None,
         on_reason: Callable[[str], object],
@@ -70,13 +72,26 @@ class Flash:
             staging: Its staging folder where this is the robot; None over ssh.
             commit: Commit after the trial; else it stays on trial until `commit` or the next restart.
             budget_ms: Longest time that a chunk may take, instead of the robot's own.
+            certificate: Serving certificate of the bundle, with which the robot compares that; None where none is.
             deadline_s: How long a lost link is made again, in seconds.
             bwlimit_kbps: Most that is sent in a second, in units of 1024 bytes.
             on_reason: Is called with each decision.
             on_progress: Is called with each step of a stage.
+
+        Raises:
+            DeployError: If the certificate is of another bundle.
         """
+        if certificate is not None:
+            for difference in certificate.differences(bundle_sha256=files.manifest_sha256):
+                raise DeployError(f"the serving certificate is not of {files.bundle}: {difference}; certify it anew")
         self._files, self._open_session, self._staging = files, open_session, staging
-        self._request = {"manifest_sha256": files.manifest_sha256, "budget_ms": budget_ms, "commit": commit}
+        self._request: dict[str, Any] = {
+            "manifest_sha256": files.manifest_sha256,
+            "budget_ms": budget_ms,
+            "commit": commit,
+        }
+        if certificate is not None:
+            self._request["certificate"] = certificate.to_dict()
         self._deadline_s, self._bwlimit_kbps = deadline_s, bwlimit_kbps
         self._on_reason, self._on_progress = on_reason, on_progress
         self._begin = time.monotonic()

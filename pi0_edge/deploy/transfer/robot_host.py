@@ -20,6 +20,7 @@ from pi0_edge.deploy.transfer.host_keys import require_known_host
 from pi0_edge.deploy.transfer.release_files import find_release
 from pi0_edge.deploy.transfer.sessions import Session, session_here, session_over
 from pi0_edge.deploy.transfer.ssh import FLASH_USER, Connection, HostKeyError
+from pi0_edge.latency.certificate import Certificate, find_certificate
 from pi0_edge.progress import ProgressCallback
 
 DEADLINE_S = 3600.0
@@ -62,6 +63,7 @@ class RobotHost:
         *,
         commit: bool = True,
         budget_ms: float | None = None,
+        certificate: Certificate | None = None,
         deadline_s: float = DEADLINE_S,
         bwlimit_kbps: int | None = None,
     ) -> FlashResult:
@@ -73,11 +75,13 @@ class RobotHost:
             bundle: Its folder; the statement lies beside it.
             commit: Commit after the trial; else it stays on trial until `commit`, `rollback` or the next restart.
             budget_ms: Longest time that a chunk may take, instead of the robot's own.
+            certificate: Serving certificate, with which the robot compares that; None takes the one beside the bundle.
             deadline_s: How long a lost link is made again, in seconds.
             bwlimit_kbps: Most that is sent in a second, in units of 1024 bytes.
 
         Raises:
             BundleError: If it is no whole bundle.
+            BenchError: If the certificate beside it cannot be used.
             LinkLostError: If the robot cannot be reached, or not again before the deadline.
             DeployError: If it is not signed, or the robot refuses it or took it back.
         """
@@ -88,6 +92,7 @@ class RobotHost:
             staging=None,
             commit=commit,
             budget_ms=budget_ms,
+            certificate=certificate or find_certificate(bundle),
             deadline_s=deadline_s,
             bwlimit_kbps=bwlimit_kbps,
             on_reason=tell,
@@ -152,6 +157,7 @@ def flash_from(
     *,
     commit: bool = True,
     budget_ms: float | None = None,
+    certificate: Certificate | None = None,
     layout: Layout | None = None,
     on_reason: Callable[[str], object] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -162,22 +168,26 @@ def flash_from(
         folder: A bundle with its statement beside it, or the folder that holds both.
         commit: Commit after the trial.
         budget_ms: Longest time that a chunk may take, instead of the robot's own.
+        certificate: Serving certificate, with which the robot compares that; None takes the one beside the bundle.
         layout: Where everything lies; None is this machine.
         on_reason: Is called with one line for each decision.
         on_progress: Is called with each step of a stage.
 
     Raises:
         BundleError: If it is no whole bundle.
+        BenchError: If the certificate beside it cannot be used.
         DeployError: If this is no robot, or it refuses the release or took it back.
     """
     here = layout if layout is not None else Layout()
     tell, show = _once(on_reason or _ignore), on_progress or _ignore
+    bundle = one_bundle_in(folder)
     return Flash(
-        find_release(one_bundle_in(folder)),
+        find_release(bundle),
         lambda: session_here(here, tell, show),
         staging=here.staging,
         commit=commit,
         budget_ms=budget_ms,
+        certificate=certificate or find_certificate(bundle),
         deadline_s=HERE_S,
         bwlimit_kbps=None,
         on_reason=tell,
