@@ -12,7 +12,7 @@ import importlib.util
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,18 +182,26 @@ def request_of(policy: Faults | Policy, arm: EmulatedArm, seconds: float, *liste
     )
 
 
+def unless_starved(measure: Callable[[], Planted]) -> Planted:
+    """Measures again, twice at most, where the machine was too busy for an emulated board."""
+    for _ in range(2):
+        try:
+            return measure()
+        except (BenchError, PreflightError) as error:
+            if not STARVED.search(str(error)):
+                raise
+    return measure()
+
+
 @pytest.fixture(scope="module")
 def planted(arm: EmulatedArm, policy: Policy) -> Planted:
-    for tries_left in (2, 1, 0):
+    def measure() -> Planted:
         faults = Faults(policy)
         with pytest.MonkeyPatch.context() as patch:
             faults.put_in(policy, patch)
-            try:
-                return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
-            except (BenchError, PreflightError) as error:
-                if not (tries_left and STARVED.search(str(error))):
-                    raise
-    raise AssertionError
+            return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
+
+    return unless_starved(measure)
 
 
 def assert_found(values: NDArray[np.float64], on: NDArray[np.bool_]) -> None:
@@ -274,8 +282,11 @@ class Bystander:
 
 
 def test_a_run_that_is_stopped_before_its_time_is_no_measurement(arm: EmulatedArm, policy: Policy):
+    def measure() -> Planted:
+        return Planted(measure_path(request_of(policy, arm, 20.0, Bystander(arm))), Faults(policy), [])
+
     with pytest.raises(BenchError, match=r"the run ended after .* of 20 s: .* became ESTOP"):
-        measure_path(request_of(policy, arm, 20.0, Bystander(arm)))
+        unless_starved(measure)
 
 
 def test_a_robot_without_an_emulated_board_needs_a_bridge(policy: Policy):
