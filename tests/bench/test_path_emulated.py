@@ -12,7 +12,7 @@ import importlib.util
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ REPLAN_TICKS = 12
 HORIZON = 50
 PLANTED_S = 0.12
 CAMERA = {"top": CameraSettings("lavfi:testsrc2=size=64x48:rate=60", max_age_s=1.0, may_repeat=True)}
-STARVED = re.compile("BUS_SILENT|old-measurement|no tick came|WATCHDOG_RESET")
+STARVED = re.compile("BUS_SILENT|HEARTBEAT|old-measurement|no tick came|WATCHDOG_RESET")
 """What a machine that is too busy for an emulated board makes of a run."""
 STAGES = (WHOLE_NETWORK, Stage.SPLICE.value, Stage.SERIAL.value)
 
@@ -182,30 +182,42 @@ def request_of(policy: Faults | Policy, arm: EmulatedArm, seconds: float, *liste
     )
 
 
+def unless_starved(measure: Callable[[], Planted]) -> Planted:
+    """Measures again, twice at most, where the machine was too busy for an emulated board."""
+    for _ in range(2):
+        try:
+            return measure()
+        except (BenchError, PreflightError) as error:
+            if not STARVED.search(str(error)):
+                raise
+    return measure()
+
+
 @pytest.fixture(scope="module")
 def planted(arm: EmulatedArm, policy: Policy) -> Planted:
-    for tries_left in (2, 1, 0):
+    def measure() -> Planted:
         faults = Faults(policy)
         with pytest.MonkeyPatch.context() as patch:
             faults.put_in(policy, patch)
-            try:
-                return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
-            except (BenchError, PreflightError) as error:
-                if not (tries_left and STARVED.search(str(error))):
-                    raise
-    raise AssertionError
+            return Planted(measure_path(request_of(faults, arm, SECONDS, faults)), faults, arm.commands_left_s())
+
+    return unless_starved(measure)
 
 
 def assert_found(values: NDArray[np.float64], on: NDArray[np.bool_]) -> None:
-    """Every value with the fault holds it, and the fastest one little else than the fastest without.
+    """Every value with the fault holds all of it, and the fastest one little else than the fastest without.
 
-    How far the second fastest is says how well the fastest is known.
+    How far the second fastest is says how well the fastest is known. On a machine that is so busy that the stage takes
+    long without a fault, what it waits for passes during the sleep too: the difference is then smaller.
     """
     assert on.sum() >= 4 and (~on).sum() >= 4
     planted_ms, with_it, without = 1e3 * PLANTED_S, np.sort(values[on]), np.sort(values[~on])
     assert with_it[0] >= planted_ms
+    found = with_it[0] - without[0]
     known_to = with_it[1] - with_it[0] + without[1] - without[0]
-    assert abs(with_it[0] - without[0] - planted_ms) <= 0.05 * planted_ms + known_to, (with_it, without)
+    assert found <= 1.05 * planted_ms + known_to, (with_it, without)
+    if without[0] < planted_ms / 4:
+        assert found >= 0.95 * planted_ms - known_to, (with_it, without)
 
 
 def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_command(planted: Planted):
@@ -270,8 +282,11 @@ class Bystander:
 
 
 def test_a_run_that_is_stopped_before_its_time_is_no_measurement(arm: EmulatedArm, policy: Policy):
+    def measure() -> Planted:
+        return Planted(measure_path(request_of(policy, arm, 20.0, Bystander(arm))), Faults(policy), [])
+
     with pytest.raises(BenchError, match=r"the run ended after .* of 20 s: .* became ESTOP"):
-        measure_path(request_of(policy, arm, 20.0, Bystander(arm)))
+        unless_starved(measure)
 
 
 def test_a_robot_without_an_emulated_board_needs_a_bridge(policy: Policy):
