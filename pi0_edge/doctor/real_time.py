@@ -90,7 +90,7 @@ def bridge_memory(root: Path = _ROOT) -> Check:
     if bridge is None:
         return _no_bridge(name)
     if bridge.locked_kib:
-        return Check(name, "pass", f"{bridge}: {bridge.locked_kib / 1024:.0f} MiB locked")
+        return Check(name, "pass", f"{bridge}: locked, {bridge.locked_kib / 1024:.0f} MiB of addresses")
     found = f"{bridge}: not locked; it locks where nothing limits how much, and its limit is {bridge.memory_limit}"
     found += allowed_by_unit(root, "LimitMEMLOCK")
     return Check(name, "warn", found, _drop_in("memory", "LimitMEMLOCK=infinity"))
