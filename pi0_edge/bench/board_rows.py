@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pi0_edge.bench.result import Reading
+from pi0_edge.bench.spans import Span
 from pi0_edge.bench.wording import plain
 from pi0_edge.board.state import BoardState
 
@@ -47,18 +48,20 @@ class BoardRow:
     changed: bool = False
 
 
-def board_rows(readings: Sequence[Reading], spans: Sequence[tuple[int, int]] = ()) -> tuple[BoardRow, ...]:
+def board_rows(readings: Sequence[Reading], spans: Sequence[Span] = ()) -> tuple[BoardRow, ...]:
     """Every row that at least one reading has something for.
 
     Args:
         readings: In the order of time.
-        spans: Begin and end of each run in nanoseconds. The range of a number during the runs is that of the readings
-            in them; where there is none, that of all readings but the first and the last.
+        spans: Of the runs. The range of a number during them is that of the readings in them; where there is none,
+            that of all readings but the first and the last.
     """
     if not readings:
         return ()
     states = [reading.state for reading in readings]
-    inside = [reading.state for reading in readings if any(begin <= reading.time_ns <= end for begin, end in spans)]
+    inside = [
+        reading.state for reading in readings if any(span.begin_ns <= reading.time_ns <= span.end_ns for span in spans)
+    ]
     during = [states[0], *(inside or states[1:-1]), states[-1]]
     rows = [_words(label, [getattr(state, field) for state in states]) for field, label in _WORDS]
     rows += [

@@ -21,13 +21,16 @@ from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.breakdown import Part, breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
 from pi0_edge.bench.result import BenchResult, Run
+from pi0_edge.bench.spans import span_of
 from pi0_edge.bench.wording import (
+    ENERGY_COLUMNS,
     RULE,
     accuracy_text,
     boundary_text,
     counted,
     drift_text,
     duration,
+    energy_rows,
     gate_text,
     kind_of,
     milliseconds,
@@ -305,11 +308,19 @@ def _board_over_time(result: BenchResult) -> str:
             shown += f'<p class="note">{_text(", ".join(map(plain, others)))}: in the table below.</p>'
     if any(reading.state.throttling for reading in result.readings):
         shown = f'<p class="alarm">The board throttled where the background is orange.</p>{shown}'
-    return shown
+    return shown + _energy(result)
+
+
+def _energy(result: BenchResult) -> str:
+    rows = energy_rows(result)
+    if not rows:
+        return ""
+    text = "Energy of whole groups of rails, which are never added to each other; none of them is a meter at the wall."
+    return f"<h3>Energy</h3><p>{_text(text)}</p>{_table(ENERGY_COLUMNS, rows, 'numbers')}"
 
 
 def _board_table(result: BenchResult) -> str:
-    rows = board_rows(result.readings, [ends for _, ends in pictures.spans(result)])
+    rows = board_rows(result.readings, [span_of(run) for run in result.runs if len(run.samples)])
     if not rows:
         return '<p class="empty">The board was not read.</p>'
     text = f"{counted(len(result.readings), 'reading')}. What changed or gave an alarm is marked."

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pi0_edge.bench.charts import Axis, Chart, linear_axis, log_axis
 from pi0_edge.bench.figures import STALL_FACTOR, RunFigures
 from pi0_edge.bench.result import BenchResult, Run
+from pi0_edge.bench.spans import span_of
 from pi0_edge.bench.wording import counted, duration, kind_of, milliseconds, plain, run_name
 from pi0_edge.latency.percentiles import RISK, Latency
 from pi0_edge.latency.stages import euler_step
@@ -218,10 +219,12 @@ def over_time(result: BenchResult, field: str, title: str) -> str:
         f"{plain(name)} {min(v for _, v in series[name]):.4g} to {max(v for _, v in series[name]):.4g}" for name in kept
     )
     chart = Chart(f"board-{field.replace('_', '-')}", title, told, x, y, 150)
-    for run, ends in spans(result):
-        chart.band(*((at - begin) * 1e-9 / per for at in ends), css=kind_of(run), text=kind_of(run))
+    spans = [(run, span_of(run)) for run in result.runs if len(run.samples)]
+    for run, span in spans:
+        ends = ((at - begin) * 1e-9 / per for at in (span.begin_ns, span.end_ns))
+        chart.band(*ends, css=kind_of(run), text=kind_of(run))
     _mark_throttling(chart, result, per)
-    worked_ns = max((end for _, (_, end) in spans(result)), default=0) - begin
+    worked_ns = max((span.end_ns for _, span in spans), default=0) - begin
     for place, name in enumerate(sorted(kept)):
         chart.line([(at / per, value) for at, value in series[name]], f"series-{place}")
         # After the runs all lines fall together: the word stands where the line was at the end of the work.
@@ -236,12 +239,6 @@ def left_out(result: BenchResult, field: str) -> list[str]:
     """Names whose line a chart over time has no colour for."""
     series = _series(result, field, 1.0)
     return sorted(sorted(series, key=lambda name: -max(value for _, value in series[name]))[SERIES:])
-
-
-def spans(result: BenchResult) -> list[tuple[Run, tuple[int, int]]]:
-    """Each run that has samples, with its begin and end in nanoseconds."""
-    timed = [run for run in result.runs if len(run.samples)]
-    return [(run, (int(run.samples.due_ns[0]), int(run.samples.end_ns.max()))) for run in timed]
 
 
 def due_s(run: Run) -> NDArray[np.float64]:

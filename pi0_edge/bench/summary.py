@@ -9,11 +9,13 @@ from pi0_edge.bench.breakdown import breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
 from pi0_edge.bench.result import BenchResult, Run
 from pi0_edge.bench.wording import (
+    ENERGY_COLUMNS,
     accuracy_text,
     boundary_text,
     counted,
     drift_text,
     duration,
+    energy_rows,
     milliseconds,
     misses_text,
     percentiles,
@@ -53,7 +55,7 @@ class Summary:
     Attributes:
         title: The verdict.
         opening: Why it is so, then what was measured, one line each.
-        tables: The figures, and where the time goes.
+        tables: The figures, where the time goes, and energy where the board tells it.
         lines: What the figures do not show, one sentence each.
     """
 
@@ -72,6 +74,8 @@ def summary(result: BenchResult) -> Summary:
     timed = [(run, figures_of(run)) for run in result.runs if len(run.samples)]
     tables = [_figures(result, timed)] if timed else []
     tables += [table for run, figures in timed if (table := _stages(result, run, figures)) is not None][:1]
+    if energy := energy_rows(result):
+        tables.append(SummaryTable(f"Energy; {accuracy_text(result)}", ENERGY_COLUMNS, tuple(energy)))
     return Summary(verdict_title(result), tuple(_opening(result)), tuple(tables), tuple(_lines(result, timed)))
 
 

@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 
+from pi0_edge.bench.energy import energies_of_run
 from pi0_edge.bench.figures import STALL_FACTOR, RunFigures
 from pi0_edge.bench.result import BenchResult, PolicyUnderTest, Run
 from pi0_edge.latency.percentiles import RISK, Latency, fewest_samples, percentile_text
@@ -200,3 +201,22 @@ def overhead_text(run: Run, figures: RunFigures) -> str:
 def ratio_text(measured_ms: float, estimate_ms: float) -> str:
     """How many times the estimate a measurement is, such as `1.24 ×`."""
     return f"{measured_ms / estimate_ms:.3g} ×" if estimate_ms > 0 else "–"
+
+
+ENERGY_COLUMNS = ("run", "energy of", "mean", "a chunk", "an action", "a chunk, above idle")
+
+
+def energy_rows(result: BenchResult) -> list[tuple[str, ...]]:
+    """One row of `ENERGY_COLUMNS` for each run and group of rails or counter; empty where the board tells none."""
+    return [
+        (
+            kind_of(run),
+            f"{plain(energy.group)}: {' + '.join(map(plain, energy.rails))}",
+            f"{energy.mean_w:.3g} W",
+            f"{energy.per_chunk_j:.3g} J",
+            f"{energy.per_action_j:.3g} J",
+            "not measured" if energy.net_per_chunk_j is None else f"{energy.net_per_chunk_j:.3g} J",
+        )
+        for run in result.runs
+        for energy in energies_of_run(result, run)
+    ]

@@ -8,6 +8,7 @@ from bench_results import BEGIN_NS, readings, void_result
 
 from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.result import Reading
+from pi0_edge.bench.spans import Span
 from pi0_edge.board.state import BoardState
 
 
@@ -28,7 +29,7 @@ def test_a_board_that_was_not_read_has_no_rows() -> None:
 
 def test_every_name_that_the_board_tells_has_a_row() -> None:
     found = readings(100.0)
-    rows = named(board_rows(found, [(BEGIN_NS, BEGIN_NS + 100 * 10**9)]))
+    rows = named(board_rows(found, [Span(BEGIN_NS, BEGIN_NS + 100 * 10**9)]))
     state = found[0].state
     for part in (state.clocks_mhz, state.temperatures_c, state.rails_mw, state.over_current_events, state.governors):
         for name in part:

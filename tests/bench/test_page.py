@@ -20,6 +20,7 @@ import bench_results
 import pytest
 from bench_results import bench_result, closed_run, later, paced_run
 
+from pi0_edge.bench.energy import energies_of_run
 from pi0_edge.bench.figures import figures_of
 from pi0_edge.bench.page import DATA_ID, page, write_page
 from pi0_edge.bench.result import BenchResult, parse_result
@@ -219,6 +220,16 @@ def test_a_board_without_sensors_says_so_in_words() -> None:
         "board-clocks-mhz",
     ]
     assert {"VDD_GPU_SOC", "tj", "memory"} <= {(text.text or "") for text in whole.iter("text")}
+
+
+def test_energy_is_told_by_groups_of_rails() -> None:
+    result, html = made("whole")
+    told = words(section(html, "Power, temperature and clocks"))
+    energies = [energy for run in result.runs for energy in energies_of_run(result, run)]
+    assert {energy.group for energy in energies} == {"compute", "module"}
+    for energy in energies:
+        assert f"{energy.mean_w:.3g} W {energy.per_chunk_j:.3g} J {energy.per_action_j:.3g} J" in told
+    assert "Energy" not in words(section(made("random")[1], "Power, temperature and clocks"))
 
 
 def test_throttling_is_marked_where_it_was() -> None:
