@@ -26,11 +26,11 @@ from pi0_edge.quant import find_scheme
 
 AGX = find_device("orin-agx-64")
 EXPECTED = expected_stages(ORIN.model, replace(POLICY, scheme="orin"), PRESETS["pi0"])
-RATIOS = dict(zip(NETWORK, (1.3, 1.1, 1.0, 1.6), strict=True))
+RATIOS: dict[str, float] = dict(zip(map(str, NETWORK), (1.3, 1.1, 1.0, 1.6), strict=True))
 
 
-def stage_samples(ratios: dict[Stage, float] = RATIOS, stages: tuple[Stage, ...] = NETWORK) -> dict[str, list[float]]:
-    return {stage: [EXPECTED[stage] * ratios[stage]] * 459 for stage in stages}
+def stage_samples() -> dict[str, list[float]]:
+    return {stage: [EXPECTED[stage] * ratio] * 459 for stage, ratio in RATIOS.items()}
 
 
 def of_orin(**changes: Any) -> Any:
@@ -92,8 +92,8 @@ def test_nothing_is_expected_of_what_the_estimate_is_not_of(model: str, changes:
     st.integers(1, 12),
 )
 def test_a_device_that_is_slower_stage_by_stage_is_predicted_exactly(ratios, scheme: str, cameras: int, steps: int):
-    slow = dict(zip(NETWORK, ratios, strict=True))
-    taken = {stage: EXPECTED[stage] * slow[stage] for stage in NETWORK}
+    slow = dict(zip(map(str, NETWORK), ratios, strict=True))
+    taken = {stage: EXPECTED[stage] * ratio for stage, ratio in slow.items()}
     calibration = calibrate(EXPECTED, taken, sum(taken.values()))
     other = estimate_chunk(AGX, PRESETS["pi0"], find_scheme(scheme), cameras, 20, steps)
     truth = sum(other.stages_ms[stage] * slow[stage] for stage in NETWORK)
