@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,13 +11,19 @@ from pi0_edge.cli.options import JsonOption
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
+    from pi0_edge.bench.calibrated import EstimateFrom
     from pi0_edge.estimation import ChunkEstimate, Device
 
-_DEVICES = "orin-agx-64, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-4090 or h200."
+_DEFAULT = "orin-agx-64"
+_DEVICES = f"{_DEFAULT}, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-4090 or h200; else the first."
 
 
 def estimate(
-    device: Annotated[str, typer.Option(help=f"One of {_DEVICES}")] = "orin-agx-64",
+    device: Annotated[str | None, typer.Option(help=f"One of {_DEVICES}")] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Result or receipt of `bench`, by which its device is calibrated."),
+    ] = None,
     cameras: Annotated[int, typer.Option(min=1, help="That deliver images.")] = 2,
     tokens: Annotated[int, typer.Option(min=0, help="Of the prompt.")] = 20,
     scheme: Annotated[str, typer.Option(help="How the network is quantized: name of a scheme or a .yaml.")] = "orin",
@@ -32,8 +39,14 @@ def estimate(
 
     if model not in PRESETS:
         raise ConfigError(f"model {model!r} is not known; expected one of {', '.join(PRESETS)}")
-    found = estimate_chunk(find_device(device), PRESETS[model], load_scheme(scheme), cameras, tokens, steps)
     out = Output(as_json)
+    if measured is not None:
+        if device is not None:
+            raise ConfigError(f"--from {measured} says which device it is of; leave --device out")
+        _estimate_from(out, measured, model, scheme, cameras, tokens, steps)
+        return
+    chosen = find_device(device or _DEFAULT)
+    found = estimate_chunk(chosen, PRESETS[model], load_scheme(scheme), cameras, tokens, steps)
     _show(out, found, f"{model}, {found.scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
     memory = {"weights": found.weight_bytes, "cache": found.cache_bytes, "total": found.total_bytes}
     out.finish(
@@ -50,6 +63,47 @@ def estimate(
             "measured": False,
         }
     )
+
+
+def _estimate_from(out: Output, file: Path, model: str, scheme: str, cameras: int, tokens: int, steps: int) -> None:
+    """The estimate for the device of a result, calibrated by it."""
+    from pi0_edge.bench.calibrated import estimate_from, read_measured
+    from pi0_edge.quant.scheme_files import load_scheme
+
+    result = read_measured(file)
+    found = estimate_from(result, model, load_scheme(scheme), cameras=cameras, tokens=tokens, steps=steps)
+    scheme = found.uncalibrated.scheme
+    _show_calibrated(out, found, f"{model}, {scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
+    out.finish(
+        {
+            "device": found.device.key,
+            "scheme": scheme,
+            "from": result.id,
+            "stages_ms": found.calibrated.stages_ms,
+            "expected_ms": found.calibrated.expected_ms,
+            "range_ms": found.calibrated.range_ms,
+            "uncalibrated_ms": found.uncalibrated.stages_ms,
+            "ratios": found.calibration.ratios,
+            "rests_on": found.rests_on,
+            "measured": False,
+        }
+    )
+
+
+def _show_calibrated(out: Output, found: EstimateFrom, what: str) -> None:
+    before, after = found.uncalibrated.stages_ms, found.calibrated.stages_ms
+    rows = [(name, before[name], after[name] / before[name], after[name]) for name in after]
+    total = found.calibrated.expected_ms
+    rows.append(("chunk", sum(before.values()), total / sum(before.values()), total))
+    columns = ("stage", "from data sheets, ms", "measured / expected", "calibrated, ms")
+    out.table(f"{found.device.name}, calibrated: {what}", columns, rows)
+    spread = found.calibrated.range_ms
+    if spread is None:
+        out.print("range: not known, as the stages were not measured apart")
+    else:
+        out.print(f"range: {spread[0]:.4g} to {spread[1]:.4g} ms, by the smallest and the largest ratio of a stage")
+    for sentence in found.rests_on:
+        out.print(sentence)
 
 
 def _show(out: Output, found: ChunkEstimate, what: str) -> None:

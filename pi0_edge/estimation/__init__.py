@@ -2,7 +2,8 @@
 
 `work` lists the kernels of one chunk with their operations and bytes, computed from the sizes of a network and a
 scheme. `devices` knows what a device can do and where each figure comes from (`devices.yaml`). `chunk` divides one by
-the other. `published.csv` holds what others measured; the tests hold floors and expectations to it.
+the other, and `calibration` holds the quotient to a measurement. `published.csv` holds what others measured; the tests
+hold floors and expectations to it.
 """
 
 from pi0_edge.estimation.chunk import ChunkEstimate, StageEstimate, estimate, estimate_chunk

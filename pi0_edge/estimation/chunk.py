@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.estimation.devices import Device, find_device
-from pi0_edge.estimation.work import STAGES, Chunk, Kernel, cache_bytes, kernels, network_bytes
+from pi0_edge.estimation.work import Chunk, Kernel, cache_bytes, kernels, network_bytes
+from pi0_edge.latency.stages import NETWORK
 from pi0_edge.model import PRESETS, Pi0Config
 from pi0_edge.quant.schemes import Scheme, find_scheme
 
@@ -30,7 +31,7 @@ class StageEstimate:
     """One stage of the chunk.
 
     Attributes:
-        name: vision, prefix, state, Euler loop, or launches.
+        name: A stage of `pi0_edge.latency.stages.NETWORK`, or launches.
         floor_ms: From the data sheet.
         expected_ms: At rates that kernels reach.
         bound: What the expected time goes to: arithmetic or memory.
@@ -76,6 +77,12 @@ class ChunkEstimate:
     def expected_ms(self) -> float:
         """Of the chunk."""
         return sum(stage.expected_ms for stage in self.stages)
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Stage of the network -> expected milliseconds, its launches among them: as a measurement of it would be."""
+        launch_ms = self.device.reached["launch_us"].value * 1e-3
+        return {stage.name: stage.expected_ms + stage.launches * launch_ms for stage in self.stages[:-1]}
 
     @property
     def fits(self) -> bool:
@@ -135,7 +142,7 @@ def estimate_chunk(
     missing = {kernel.unit for kernel in work} - device.sheet.keys()
     if missing:
         raise ConfigError(f"{device.name} has no FP8 tensor cores for {scheme.name}; use fp8-w8a16 or orin")
-    stages = [_stage(device, name, [kernel for kernel in work if kernel.stage == name]) for name in STAGES]
+    stages = [_stage(device, str(name), [kernel for kernel in work if kernel.stage == name]) for name in NETWORK]
     launches = sum(kernel.launches for kernel in work)
     fused = [kernel for kernel in work if not kernel.fusable]
     launching = StageEstimate(

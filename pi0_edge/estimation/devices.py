@@ -44,6 +44,7 @@ class Device:
         sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8), and gb_s.
         sheet_source: Where they stand.
         reached: The same rates as real kernels reach them, and launch_us, of one kernel inside a graph.
+        boards: How the device tree of a computer with it begins to call itself; empty for a card in a PC.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Device:
     sheet: Mapping[str, float]
     sheet_source: str
     reached: Mapping[str, Figure]
+    boards: tuple[str, ...] = ()
 
     @property
     def runs_kernels(self) -> bool:
@@ -72,7 +74,12 @@ def devices() -> dict[str, Device]:
     read = yaml.safe_load(_FILE.read_text())
     return {
         key: Device(
-            key=key, **{**plain, "reached": {name: Figure(**figure) for name, figure in plain["reached"].items()}}
+            key=key,
+            **{
+                **plain,
+                "reached": {name: Figure(**figure) for name, figure in plain["reached"].items()},
+                "boards": tuple(plain.get("boards", ())),
+            },
         )
         for key, plain in read.items()
     }
@@ -87,3 +94,15 @@ def find_device(key: str) -> Device:
     if key not in devices():
         raise ConfigError(f"device {key!r} is not known; expected one of {', '.join(devices())}")
     return devices()[key]
+
+
+def find_board(model: str) -> Device | None:
+    """The device of a computer; None where none is known.
+
+    Args:
+        model: As its device tree calls it, such as `NVIDIA Jetson AGX Orin Developer Kit`.
+    """
+    found = [
+        (len(board), device) for device in devices().values() for board in device.boards if model.startswith(board)
+    ]
+    return max(found, key=lambda one: one[0])[1] if found else None

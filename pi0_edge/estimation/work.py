@@ -16,12 +16,11 @@ import torch
 from torch import nn
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.latency.stages import Stage
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Rule, Scheme
 
 Unit = Literal["bf16", "int8", "fp8"]
-Stage = Literal["vision", "prefix", "state", "Euler loop"]
-STAGES: tuple[Stage, ...] = ("vision", "prefix", "state", "Euler loop")
 
 E4M3_LAUNCHES = 4
 """To float32, over the scale, into the range, to 8 bits."""
@@ -90,22 +89,22 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
     yield from _vision(chunk)
     prefix = chunk.config.prefix
     embedding = 7 if chunk.scheme.covers("token_embedding") else 3  # rows, scales, √width, 16 bits, behind the images
-    yield _torch("prefix", "token embedding", max(chunk.tokens, 1), prefix.width, embedding)
-    yield _torch("prefix", "lengths", 1, 1, 1)
+    yield _torch(Stage.PREFIX, "token embedding", max(chunk.tokens, 1), prefix.width, embedding)
+    yield _torch(Stage.PREFIX, "lengths", 1, 1, 1)
     for layer in range(prefix.depth - 1):
-        yield from _gemma_layer(chunk, "prefix", f"prefix.layers.{layer}", prefix, chunk.prefix, 0)
+        yield from _gemma_layer(chunk, Stage.PREFIX, f"prefix.layers.{layer}", prefix, chunk.prefix, 0)
     last = f"prefix.layers.{prefix.depth - 1}.attention"
     columns = 2 * prefix.kv_heads * prefix.head_dim
-    yield _norm("prefix", chunk.prefix, prefix.width)
-    yield from _requantize(chunk, "prefix", f"{last}.k", chunk.prefix, prefix.width)
-    yield _product(chunk, "prefix", f"{last}.k", chunk.prefix, columns, prefix.width)
-    yield _rope("prefix", chunk.prefix, columns)
+    yield _norm(Stage.PREFIX, chunk.prefix, prefix.width)
+    yield from _requantize(chunk, Stage.PREFIX, f"{last}.k", chunk.prefix, prefix.width)
+    yield _product(chunk, Stage.PREFIX, f"{last}.k", chunk.prefix, columns, prefix.width)
+    yield _rope(Stage.PREFIX, chunk.prefix, columns)
     if chunk.config.variant == "pi0":
-        yield _torch("state", "state token", 1, chunk.config.expert.width, 1)
+        yield _torch(Stage.STATE, "state token", 1, chunk.config.expert.width, 1)
         for layer in range(prefix.depth):
-            state = _gemma_layer(chunk, "state", f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
+            state = _gemma_layer(chunk, Stage.STATE, f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
             yield from state if layer < prefix.depth - 1 else _until(state, "rope")
-    yield _torch("Euler loop", "noise", chunk.config.horizon, chunk.config.action_dim, 1)
+    yield _torch(Stage.EULER, "noise", chunk.config.horizon, chunk.config.action_dim, 1)
     for kernel in _euler_step(chunk):
         yield replace(kernel, launches=kernel.launches * chunk.steps)
 
@@ -133,40 +132,40 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     vision = chunk.config.vision
     rows, width = chunk.cameras * vision.tokens, vision.width
     patch = 3 * vision.patch_size**2
-    yield Kernel("vision", "patch embedding", rows, 2 * rows * patch * width, "bf16", patch * width * SINGLE)
-    yield _torch("vision", "positions, 16 bits", rows, width, 2)
+    yield Kernel(Stage.VISION, "patch embedding", rows, 2 * rows * patch * width, "bf16", patch * width * SINGLE)
+    yield _torch(Stage.VISION, "positions, 16 bits", rows, width, 2)
     for layer in range(vision.depth):
         path = f"vision.layers.{layer}"
-        yield _norm("vision", rows, width)
-        yield from _requantize(chunk, "vision", f"{path}.attention.q", rows, width)
-        yield _product(chunk, "vision", f"{path}.attention.q", rows, 3 * width, width)
+        yield _norm(Stage.VISION, rows, width)
+        yield from _requantize(chunk, Stage.VISION, f"{path}.attention.q", rows, width)
+        yield _product(chunk, Stage.VISION, f"{path}.attention.q", rows, 3 * width, width)
         operations = 4.0 * rows * vision.tokens * width
         touched = (3 * rows * width * HALF, rows * width * HALF)
-        yield Kernel("vision", "attention", rows, operations, activation_bytes=touched)
-        yield from _quantize(chunk, "vision", f"{path}.attention.out", rows, width)
-        yield _product(chunk, "vision", f"{path}.attention.out", rows, width, width)
-        yield from _residual(chunk, "vision", f"{path}.attention.out", rows, width)
-        yield _norm("vision", rows, width)
-        yield from _requantize(chunk, "vision", f"{path}.mlp.fc1", rows, width)
-        yield _product(chunk, "vision", f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
+        yield Kernel(Stage.VISION, "attention", rows, operations, activation_bytes=touched)
+        yield from _quantize(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
+        yield _product(chunk, Stage.VISION, f"{path}.attention.out", rows, width, width)
+        yield from _residual(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
+        yield _norm(Stage.VISION, rows, width)
+        yield from _requantize(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, width)
+        yield _product(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
         if not chunk.scheme.covers(f"{path}.mlp.fc1"):
-            yield _torch("vision", "GELU", rows, vision.mlp_dim, 1)
-        yield from _quantize(chunk, "vision", f"{path}.mlp.fc2", rows, vision.mlp_dim)
-        yield _product(chunk, "vision", f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
-        yield from _residual(chunk, "vision", f"{path}.mlp.fc2", rows, width)
-    yield _norm("vision", rows, width)
-    yield from _requantize(chunk, "vision", "projector", rows, width)
-    yield _product(chunk, "vision", "projector", rows, chunk.config.prefix.width, width)
+            yield _torch(Stage.VISION, "GELU", rows, vision.mlp_dim, 1)
+        yield from _quantize(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, vision.mlp_dim)
+        yield _product(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
+        yield from _residual(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width)
+    yield _norm(Stage.VISION, rows, width)
+    yield from _requantize(chunk, Stage.VISION, "projector", rows, width)
+    yield _product(chunk, Stage.VISION, "projector", rows, chunk.config.prefix.width, width)
 
 
 def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, cached: int) -> Iterator[Kernel]:
     """One layer over `rows` tokens that attend to `cached` cached keys and themselves."""
     own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
-    gated = stage == "Euler loop" and chunk.config.variant == "pi05"
+    gated = stage == Stage.EULER and chunk.config.variant == "pi05"
     yield _norm(stage, rows, sizes.width)
     yield from _requantize(chunk, stage, f"{path}.attention.q", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
-    if stage != "Euler loop":  # there, rotation happens inside attention
+    if stage != Stage.EULER:  # there, rotation happens inside attention
         yield _rope(stage, rows, own + keys)
     operations = 4.0 * rows * (cached + rows) * own
     yield Kernel(
@@ -197,11 +196,11 @@ def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
     width = config.expert.width
     out = width * width * HALF if config.variant == "pi0" else 0
     folded = config.action_dim * width
-    yield Kernel("Euler loop", "embed actions", rows, rows * (2.0 * folded + out), "bf16", folded * SINGLE + out)
+    yield Kernel(Stage.EULER, "embed actions", rows, rows * (2.0 * folded + out), "bf16", folded * SINGLE + out)
     for layer in range(config.expert.depth):
-        yield from _gemma_layer(chunk, "Euler loop", f"expert.layers.{layer}", config.expert, rows, chunk.cached)
-    yield Kernel("Euler loop", "Euler update", rows, 2.0 * rows * folded, "bf16", folded * SINGLE)
-    yield _torch("Euler loop", "steering", rows, config.action_dim, 4)
+        yield from _gemma_layer(chunk, Stage.EULER, f"expert.layers.{layer}", config.expert, rows, chunk.cached)
+    yield Kernel(Stage.EULER, "Euler update", rows, 2.0 * rows * folded, "bf16", folded * SINGLE)
+    yield _torch(Stage.EULER, "steering", rows, config.action_dim, 4)
 
 
 def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:

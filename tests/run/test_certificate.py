@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cli_runner import run
 from measured_results import ORIN, measured
 
 from pi0_edge.bench.certifying import certify
@@ -115,3 +116,13 @@ def test_the_certificate_of_a_loaded_bundle_lies_beside_it(tmp_path: Path):
     certificate_file(tmp_path / "cups").write_text("{}")
     with pytest.raises(BenchError, match="certify again"):
         certificate_of(policy)
+
+
+def test_the_command_reads_the_file_that_it_is_given(tmp_path: Path):
+    file = tmp_path / "cups.certificate.json"
+    arguments = ("run", "aloha_sim", "--policy", "127.0.0.1:1", "--bridge", "127.0.0.1:1", "--certificate", file)
+    ran = run(*arguments)
+    assert ran.code == 2 and "cannot be read" in ran.err
+    CERTIFICATE.save(file)
+    ran = run(*arguments, "--json")
+    assert ran.code == 3 and ran.result["outcome"] == "REFUSED"
