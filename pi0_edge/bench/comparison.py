@@ -1,8 +1,7 @@
 """Whether one result is faster than another: the ratio of the medians with an interval, or "no difference".
 
-Latencies that follow each other are alike: a machine is slow for a while. Single samples are therefore no independent
-draws, and an ordinary bootstrap finds differences where there are none. Here whole blocks of neighbouring samples are
-drawn (moving-block bootstrap; Künsch, "The jackknife and the bootstrap for general stationary observations", 1989).
+Latencies that follow each other are alike, and an ordinary bootstrap finds differences where there are none: blocks of
+neighbours are drawn instead (`resampling`).
 
 Paired: two results of one session, whose chunks were taken in turns. What slows the machine down slows both, so that
 the ratio of each pair is compared. Unpaired: two results of two sessions. Between sessions a machine also changes as a
@@ -15,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pi0_edge.bench.resampling import block_medians
 from pi0_edge.bench.result import BenchResult, Mode, PolicyUnderTest
 from pi0_edge.bench.samples import Samples
 from pi0_edge.errors import BenchError
@@ -26,10 +25,7 @@ LEAST_DIFFERENCE = 0.02
 """Smaller ones are not told: nobody chooses an engine by them, and sessions differ by more."""
 FEWEST_PAIRS = 30
 
-_RESAMPLES = 2000
 _SEGMENTS = 10
-_AT_ONCE = 2**21
-"""Values of resamples in memory."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +114,11 @@ def compare_samples(
         size = min(len(a), len(b))
         ratios = b[:size] - a[:size]
         middle = float(np.median(ratios))
-        drawn = _block_medians(ratios, rng)
+        drawn = block_medians(ratios, rng)
         noise = LEAST_DIFFERENCE
     else:
         middle = float(np.median(b) - np.median(a))
-        drawn = _block_medians(b, rng) - _block_medians(a, rng)
+        drawn = block_medians(b, rng) - block_medians(a, rng)
         noise = max(LEAST_DIFFERENCE, run_noise(first), run_noise(second))
     low, high = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return Comparison(
@@ -145,17 +141,6 @@ def run_noise(samples: Samples) -> float:
     medians = np.array([np.median(part) for part in np.array_split(logs, _SEGMENTS) if part.size])
     deviation = np.median(np.abs(medians - np.median(medians))) / 0.6745
     return float(np.expm1(2 * deviation))
-
-
-def _block_medians(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Medians of resamples made of blocks of neighbours; float64 [resamples]."""
-    count = len(values)
-    length = min(max(1, round(count**0.5)), count)
-    blocks = -(-count // length)
-    starts = rng.integers(0, count - length + 1, (_RESAMPLES, blocks))
-    rows = max(1, _AT_ONCE // (blocks * length))
-    parts = (starts[begin : begin + rows, :, None] + np.arange(length) for begin in range(0, _RESAMPLES, rows))
-    return np.concatenate([np.median(values[part.reshape(len(part), -1)[:, :count]], axis=1) for part in parts])
 
 
 def _work(policy: PolicyUnderTest) -> tuple[int, ...]:

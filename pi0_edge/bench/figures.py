@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pi0_edge.bench.resampling import block_medians
 from pi0_edge.bench.result import Run
 from pi0_edge.bench.samples import Samples
 from pi0_edge.latency.percentiles import Latency
@@ -17,7 +18,6 @@ STALL_FACTOR = 3.0
 """A chunk that took so many times the median stalled."""
 
 _SEGMENTS = 10
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Drift:
 
     Attributes:
         change: Median of the last tenth over that of the first, less 1.
-        low: Of its bootstrap interval of 95 %.
+        low: Of its bootstrap interval of 99 %.
         high: The same.
     """
 
@@ -147,9 +147,8 @@ def drift_of(latency_ms: NDArray[np.float64], seed: int = 0) -> Drift | None:
         return None
     first, last = latency_ms[:tenth], latency_ms[-tenth:]
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, tenth, (2, _RESAMPLES, tenth))
-    ratios = np.median(last[drawn[1]], axis=1) / np.median(first[drawn[0]], axis=1) - 1
-    low, high = np.percentile(ratios, (2.5, 97.5))
+    ratios = block_medians(last, rng) / block_medians(first, rng) - 1
+    low, high = np.percentile(ratios, (0.5, 99.5))
     return Drift(float(np.median(last) / np.median(first) - 1), float(low), float(high))
 
 

@@ -20,6 +20,7 @@ from pi0_edge.bench import pictures
 from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.breakdown import Part, breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
+from pi0_edge.bench.path_rows import TITLE, path_rows
 from pi0_edge.bench.result import BenchResult, Run
 from pi0_edge.bench.spans import span_of
 from pi0_edge.bench.wording import (
@@ -148,6 +149,8 @@ def _sections(result: BenchResult, timed: Sequence[Timed]) -> Iterable[str]:
         yield _section("Tail", _tail([run for run, _ in timed]))
         yield _section("Where the time goes", _stages(result, timed))
         yield _section("Euler steps", _euler(result, timed))
+    if result.path is not None:
+        yield _section(TITLE, _facts(path_rows(result.path)))
     yield _section("Warm-up and cold start", _warm_up(result))
     yield _section("Power, temperature and clocks", _board_over_time(result))
     yield _section("State of the board", _board_table(result))

@@ -29,6 +29,7 @@ class PathTarget:
             request: How it is played; its seconds and its replanning interval are those of the bench.
         """
         self.policy = policy.policy
+        self.config = policy.config
         self.load_s = policy.load_s
         self._policy = policy
         self._request = request

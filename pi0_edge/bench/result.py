@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pi0_edge.bench.samples import Samples
 from pi0_edge.board.state import BoardState
@@ -302,6 +302,8 @@ def _plain(run: Run) -> dict[str, Any]:
 
 
 def _run(read: Mapping[str, Any]) -> Run:
+    if read["mode"] not in get_args(Mode):
+        raise ValueError(f"a run is {read['mode']!r}, expected one of {', '.join(get_args(Mode))}")
     return Run(**{**read, "samples": Samples.from_dict(read["samples"])})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from pi0_edge.bench.calibrated import expected_stages
 from pi0_edge.bench.clock import ClockWatch
 from pi0_edge.bench.drivers import Extent, closed_run, overhead_ms, paced_run
 from pi0_edge.bench.interference import interference
@@ -118,12 +119,14 @@ def run_bench(
             runs=tuple(runs[place]),
             readings=watcher.readings,
             clock=clock.check(),
-            estimate_ms={},
+            estimate_ms=expected_stages(_model(watcher), target.policy, target.config),
             verdict=Verdict(False, ("nobody has judged it yet",)),
             idle_ns=idle_ns,
             path=timed.path_figures,
         )
-        results.append(replace(result, verdict=judge(result)))
+        verdict = judge(result)
+        also = (*(() if result.path is None else result.path.remarks), *watcher.problems)
+        results.append(replace(result, verdict=replace(verdict, remarks=(*verdict.remarks, *also))))
     return results
 
 
@@ -244,6 +247,11 @@ def _idle(on_progress: ProgressCallback | None) -> tuple[int, int]:
         time.sleep(1.0)
         stage.advance()
     return begin_ns, time.monotonic_ns()
+
+
+def _model(watcher: BoardWatcher) -> str:
+    """Of the computer; empty where it could not be read."""
+    return watcher.readings[0].state.model if watcher.readings else ""
 
 
 def _control_hz(target: Target) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pi0_edge.bench.breakdown import breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
+from pi0_edge.bench.path_rows import TITLE, path_rows
 from pi0_edge.bench.result import BenchResult, Run
 from pi0_edge.bench.wording import (
     ENERGY_COLUMNS,
@@ -74,6 +75,8 @@ def summary(result: BenchResult) -> Summary:
     timed = [(run, figures_of(run)) for run in result.runs if len(run.samples)]
     tables = [_figures(result, timed)] if timed else []
     tables += [table for run, figures in timed if (table := _stages(result, run, figures)) is not None][:1]
+    if result.path is not None:
+        tables.append(SummaryTable(TITLE, ("", ""), tuple(path_rows(result.path))))
     if energy := energy_rows(result):
         tables.append(SummaryTable(f"Energy; {accuracy_text(result)}", ENERGY_COLUMNS, tuple(energy)))
     return Summary(verdict_title(result), tuple(_opening(result)), tuple(tables), tuple(_lines(result, timed)))

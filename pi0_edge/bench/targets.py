@@ -18,7 +18,7 @@ from pi0_edge.bundle import Bundle
 from pi0_edge.engine import Engine, assemble_engine
 from pi0_edge.errors import BenchError, ConfigError, ServingError
 from pi0_edge.latency.stages import NETWORK, ON_DEVICE, WHOLE_NETWORK, Boundary, Stage
-from pi0_edge.model import PRESETS, ModelInputs
+from pi0_edge.model import PRESETS, ModelInputs, Pi0Config
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, ObservationProcessor
 from pi0_edge.protos import policy_pb2
@@ -40,11 +40,13 @@ class Target(Protocol):
     Attributes:
         boundary: Between which points its latencies lie.
         policy: What it is.
+        config: Sizes of its network.
         load_s: How long it took until it could answer, in seconds; None where it ran before.
     """
 
     boundary: Boundary
     policy: PolicyUnderTest
+    config: Pi0Config
     load_s: float | None
 
     def ask(self, number: int) -> Mapping[str, float]:
@@ -124,6 +126,7 @@ class PolicyTarget:
         self._observations = observations_of(policy.bundle, policy.processor)
         self._timer = StageTimer(policy.engine)
         self._inputs = [self._to_inputs(observation) for observation in self._observations]
+        self.config = policy.engine.config
         self.policy = _policy_under_test(policy, name, self._inputs[0])
 
     def ask(self, number: int) -> Mapping[str, float]:
@@ -175,7 +178,7 @@ class RandomTarget:
         """
         if model not in PRESETS:
             raise ConfigError(f"there is no network {model!r}; expected one of {', '.join(PRESETS)}")
-        config = PRESETS[model]
+        self.config = config = PRESETS[model]
         if not 1 <= tokens <= config.max_prompt_tokens or cameras < 1:
             most = config.max_prompt_tokens
             raise ConfigError(
@@ -239,6 +242,7 @@ class ServedTarget:
         if STALE_PREFIX in found.overrides:
             raise ServingError(f"the server at {client.address} plans from old images; start it without --stale-prefix")
         self.load_s = load_s
+        self.config = bundle.config
         self._client = client
         self._processor = bundle.processor()
         self._observations = observations_of(bundle, self._processor)
@@ -248,8 +252,7 @@ class ServedTarget:
             overrides=tuple(found.overrides),
             scheme=found.scheme,
             engine=found.engine,
-            threads=None,
-            name=bundle.folder.name,
+            trained_delay=_usable_delay(found.engine, found.trained_delay),
         )
 
     def ask(self, number: int) -> Mapping[str, float]:
@@ -306,7 +309,13 @@ def _policy_under_test(policy: Policy, name: str, inputs: ModelInputs) -> Policy
         engine=policy.engine.name,
         threads=torch.get_num_threads(),
         euler_steps=len(policy.engine.times),
+        trained_delay=_usable_delay(policy.engine.name, policy.engine.config.trained_delay),
     )
+
+
+def _usable_delay(engine: str, trained_delay: int) -> int:
+    """The longest frozen prefix that an engine can use: TensorRT's plans take guidance alone."""
+    return 0 if engine == "tensorrt" else trained_delay
 
 
 def _bundle_under_test(bundle: Bundle, processor: ObservationProcessor, inputs: ModelInputs) -> PolicyUnderTest:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.bench.board_rules import board_reasons, board_remarks
+from pi0_edge.bench.resampling import block_medians
 from pi0_edge.bench.result import BenchResult, Run, Verdict
 from pi0_edge.latency.percentiles import fewest_samples
 
@@ -25,7 +26,6 @@ SLOWER_FIRST_TENTH = 0.02
 """By which the first tenth of a run may be slower than the rest."""
 
 _FEWEST_IN_TENTH = FEWEST_SAMPLES // 10
-_RESAMPLES = 2000
 _ONE_SIDED = 0.5
 """Percent of the resamples that may lie below the lower end of the interval."""
 
@@ -61,9 +61,6 @@ class Slowness:
 def slowness_of_first_tenth(latency_ms: NDArray[np.float64], seed: int = 0) -> Slowness | None:
     """The first tenth against the rest; None where a tenth has fewer than 4 samples.
 
-    Neighbouring samples resemble each other, so blocks of them are drawn, as long as the cube root of their number
-    (moving-block bootstrap: Künsch 1989).
-
     Args:
         latency_ms: float64 [n], in the order of time.
         seed: Of the resampling.
@@ -73,18 +70,9 @@ def slowness_of_first_tenth(latency_ms: NDArray[np.float64], seed: int = 0) -> S
         return None
     first, rest = latency_ms[:tenth], latency_ms[tenth:]
     rng = np.random.default_rng(seed)
-    ratios = _resampled_medians(first, rng) / _resampled_medians(rest, rng) - 1
+    ratios = block_medians(first, rng) / block_medians(rest, rng) - 1
     change = float(np.median(first) / np.median(rest) - 1)
     return Slowness(change, float(np.percentile(ratios, _ONE_SIDED)))
-
-
-def _resampled_medians(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Medians of `_RESAMPLES` series that are put together from blocks; of long series, 1000 samples each."""
-    length = round(len(values) ** (1 / 3))
-    blocks = -(-min(len(values), 1000) // length)
-    begins = rng.integers(0, len(values) - length + 1, (_RESAMPLES, blocks, 1))
-    drawn = values[begins + np.arange(length)].reshape(_RESAMPLES, -1)
-    return np.median(drawn, axis=1)
 
 
 def _accuracy_reasons(result: BenchResult) -> Iterator[str]:

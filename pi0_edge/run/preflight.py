@@ -271,7 +271,7 @@ class Preflight:
 
 def this_computer() -> BoardState:
     """What the computer that this runs on says about its kind."""
-    return BoardState(model=Board().model)
+    return Board().state(processes=False)
 
 
 def camera_settings(

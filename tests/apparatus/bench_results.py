@@ -205,9 +205,9 @@ def void_result() -> BenchResult:
     ]
     reasons = (
         "cpu-throttle-alert was active in 6 of 40 readings, expected in none; cool the board",
-        "the bundle's gate failed, and --allow-failed-gate was given",
+        "the bundle's gate failed, and accept-failed-gate was given",
     )
-    policy = replace(POLICY, gate="failed", overrides=("--allow-failed-gate",))
+    policy = replace(POLICY, gate="failed", overrides=("accept-failed-gate",))
     accuracy = Accuracy(False, base.accuracy.before, ("frame 1: worst cosine 0.913, at least 0.99",))
     verdict = Verdict(False, reasons, base.verdict.remarks)
     return replace(base, policy=policy, accuracy=accuracy, readings=tuple(hot), verdict=verdict)

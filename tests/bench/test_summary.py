@@ -37,7 +37,7 @@ def test_a_void_result_says_so_first_and_why() -> None:
     assert told.title.startswith("VOID")
     assert [line.removeprefix("not valid: ") for line in told.opening[:2]] == list(result.verdict.reasons)
     assert told.tables[0].title.startswith("VOID")
-    assert "GATE FAILED" in told.tables[0].title and "--allow-failed-gate" in told.tables[0].title
+    assert "GATE FAILED" in told.tables[0].title and "accept-failed-gate" in told.tables[0].title
 
 
 def test_no_speed_stands_without_its_accuracy() -> None:

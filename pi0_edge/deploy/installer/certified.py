@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pi0_edge.board.readings import Board
-from pi0_edge.board.state import BoardState
 from pi0_edge.deploy.installer.robot import Robot
 from pi0_edge.errors import DeployError
 from pi0_edge.latency.certificate import Certificate
@@ -32,7 +31,7 @@ def certified_budget(
         return budget_ms
     if others := list(certificate.differences(bundle_sha256=manifest_sha256)):
         raise DeployError(f"the serving certificate does not belong to the release: {others[0]}; certify the release")
-    state = BoardState(model=Board(robot.layout.root).model)
+    state = Board(robot.layout.root).state(processes=False)
     engine = robot.settings.engine
     if others := list(certificate.differences(engine=engine, board=state.model, power_mode=state.power_mode)):
         robot.tell(f"certificate: it is not used, for {'; '.join(others)}")
