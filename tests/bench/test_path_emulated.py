@@ -52,6 +52,7 @@ pytestmark = [
 SECONDS = 6.0
 REPLAN_TICKS = 12
 HORIZON = 50
+RESAMPLES = 4000
 PLANTED_S = 0.12
 CAMERA = {"top": CameraSettings("lavfi:testsrc2=size=64x48:rate=60", max_age_s=1.0, may_repeat=True)}
 STARVED = re.compile("BUS_SILENT|HEARTBEAT|old-measurement|no tick came|WATCHDOG_RESET")
@@ -205,19 +206,20 @@ def planted(arm: EmulatedArm, policy: Policy) -> Planted:
 
 
 def assert_found(values: NDArray[np.float64], on: NDArray[np.bool_]) -> None:
-    """Every value with the fault holds all of it, and the fastest one little else than the fastest without.
+    """Every value with the fault holds all of it, and the medians differ by it within 5 %, as well as they are known.
 
-    How far the second fastest is says how well the fastest is known. On a machine that is so busy that the stage takes
-    long without a fault, what it waits for passes during the sleep too: the difference is then smaller.
+    On a machine that is so busy that the stage takes long without a fault, what it waits for passes during the sleep
+    too: the difference is then smaller.
     """
     assert on.sum() >= 4 and (~on).sum() >= 4
-    planted_ms, with_it, without = 1e3 * PLANTED_S, np.sort(values[on]), np.sort(values[~on])
-    assert with_it[0] >= planted_ms
-    found = with_it[0] - without[0]
-    known_to = with_it[1] - with_it[0] + without[1] - without[0]
-    assert found <= 1.05 * planted_ms + known_to, (with_it, without)
-    if without[0] < planted_ms / 4:
-        assert found >= 0.95 * planted_ms - known_to, (with_it, without)
+    planted_ms, with_it, without = 1e3 * PLANTED_S, values[on], values[~on]
+    assert with_it.min() >= planted_ms
+    rng = np.random.default_rng(0)
+    drawn = [np.median(rng.choice(part, (RESAMPLES, len(part))), axis=1) for part in (with_it, without)]
+    low, high = np.percentile(drawn[0] - drawn[1], (0.05, 99.95))
+    assert low <= 1.05 * planted_ms, (low, high, np.sort(with_it), np.sort(without))
+    if without.min() < planted_ms / 4:
+        assert high >= 0.95 * planted_ms, (low, high, np.sort(with_it), np.sort(without))
 
 
 def test_the_stages_of_every_chunk_add_up_to_the_way_from_its_image_to_its_command(planted: Planted):
