@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_repeatability BUNDLE [--tries 20] [--seconds 10] [--threads 1]
 
-Each try runs `pi0-edge bench` twice, in two processes, and once in turns with itself; `bench compare` judges both. Every
-comparison is kept in benchmarks/results/bench_repeatability.jsonl as it is made, and the table is written at the end.
+Each try runs `pi0-edge bench` twice, in two processes, and once in turns with itself; the rules of `bench compare` judge
+both. Every comparison is kept in benchmarks/results/bench_repeatability.jsonl as it is made, and the table is written at the end.
 Comparisons of void results are kept, too: a machine that is shared is no excuse for a difference that is none.
 """
 
