@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_repeatability BUNDLE [--tries 20] [--seconds 10] [--threads 1]
 
-Each try runs `pi0-edge bench` twice, in two processes, and once in turns with itself; the rules of `bench compare` judge
-both. Every comparison is kept in benchmarks/results/bench_repeatability.jsonl as it is made, and the table is written at the end.
-Comparisons of void results are kept, too: a machine that is shared is no excuse for a difference that is none.
+Each try runs `pi0-edge bench` twice, in two processes, and once in turns with itself; `bench compare` says what it says
+of both. Every comparison is kept in benchmarks/results/bench_repeatability.jsonl as it is made; the table is written at
+the end. Those of void results are kept, too: a machine that is shared is no excuse for a difference that is none.
 """
 
 from __future__ import annotations

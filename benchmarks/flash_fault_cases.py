@@ -190,8 +190,10 @@ def cut_when_committed(robot: FaultRobot, client: Client | None) -> Outcome:
     robot.await_ready(NEXT, robot.begin_trial())
     slots = robot.container.path("/var/lib/pi0-edge/slots.json")
     number = slots.stat().st_ino
-    with in_a_thread(robot.host.commit):
+    robot.prove_trial()
+    with in_a_thread(robot.host.commit) as ended:
         while slots.stat().st_ino == number:
+            require(not ended(), "the commit ended, and slots.json is what it was")
             time.sleep(0.001)
         robot.container.cut()
     return cut_and_started(robot, NEXT)
@@ -326,8 +328,8 @@ def await_self_test(robot: FaultRobot) -> None:
 
 
 @contextlib.contextmanager
-def in_a_thread(work: Callable[[], object]) -> Iterator[None]:
-    """Does something that is cut off; the context ends when it has."""
+def in_a_thread(work: Callable[[], object]) -> Iterator[Callable[[], bool]]:
+    """Does something that is cut off, and yields what tells whether it has ended; the context ends when it has."""
 
     def run() -> None:
         with contextlib.suppress(DeployError):
@@ -336,7 +338,7 @@ def in_a_thread(work: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield
+        yield lambda: not thread.is_alive()
     finally:
         thread.join()
 

@@ -131,7 +131,7 @@ class FaultRobot(FlashedRobot):
         self.host.flash(self.bundles[CURRENT])
         container.run(f"mkdir {_SAVED} && cp -a {_STATE}/slots.json {_SAVED}")
         self.host.flash(self.bundles[NEXT], commit=False)
-        container.run(f"cp -a /run/pi0-edge/trial.json {_STATE}/tuf {_SAVED}")
+        container.run(f"cp -a /run/pi0-edge/trial.json /run/pi0-edge/trial-proof.json {_STATE}/tuf {_SAVED}")
         self.bundles[OTHER] = workstation.release(made=other)
         self.reset()
 
@@ -140,7 +140,7 @@ class FaultRobot(FlashedRobot):
         self.container.set_links(Link())
         self.container.run(
             f"systemctl stop pi0-edge-trial-end.timer pi0-edge-fallback; cd {_STATE} && "
-            "rm -rf /run/pi0-edge/trial.json /etc/pi0-fault "
+            "rm -rf /run/pi0-edge/trial.json /run/pi0-edge/trial-proof.json /etc/pi0-fault "
             f"releases/{OTHER}-* staging/[0-9a-f]* incoming/* tuf && cp -a {_SAVED}/tuf . && "
             f"cp {_SAVED}/slots.json .slots.json.new && mv .slots.json.new slots.json && "
             f"systemctl reset-failed {POLICY}; true"
@@ -197,6 +197,11 @@ class FaultRobot(FlashedRobot):
             f"systemctl reset-failed {POLICY}; systemctl restart --no-block {POLICY}"
         )
         return begun
+
+    def prove_trial(self) -> None:
+        """What is on trial has come to the end of it, as its installer says after the last chunk."""
+        proof = "/run/pi0-edge/trial-proof"
+        self.container.run(f"cp {_SAVED}/trial-proof.json {proof}.new && mv {proof}.new {proof}.json")
 
     def require_state(self, current: int, *, bad: int | None = None, trial: bool = False) -> None:
         """Raises a WrongError where the slots say something else.
