@@ -14,6 +14,7 @@ from pi0_edge.bench.local_server import local_server
 from pi0_edge.bench.path import EMULATED, PathRequest
 from pi0_edge.bench.path_target import PathTarget
 from pi0_edge.bench.targets import CHUNK_S, RandomTarget, ServedTarget, Target, load_target
+from pi0_edge.board.listeners import listening_processes
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.errors import BenchError
 from pi0_edge.latency.stages import Boundary
@@ -21,6 +22,8 @@ from pi0_edge.policy import Policy
 from pi0_edge.serving.policy_client import PolicyClient
 
 _THROUGH_SERVER = (Boundary.SERVED, Boundary.PATH)
+
+_LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 
 Opened = tuple[Target, Bundle | None]
 
@@ -64,6 +67,14 @@ class TargetRequest:
     bridge: str = EMULATED
     public_key: Path | None = None
     accept_failed_gate: bool = False
+
+    @property
+    def own_processes(self) -> tuple[int, ...]:
+        """Processes of this computer that serve policy or bridge: they are part of what is timed."""
+        addresses = [address for address in (self.server, self.bridge) if address not in (None, EMULATED)]
+        places = (str(address).rpartition(":") for address in addresses)
+        ports = (int(port) for host, _, port in places if host in _LOOPBACK and port.isdigit())
+        return tuple(process for port in ports for process in listening_processes(port))
 
     def check(self) -> None:
         """Returns if it names one thing.

@@ -6,7 +6,7 @@ import datetime
 import platform
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -72,6 +72,7 @@ def run_bench(
     plan: BenchPlan,
     *,
     root: Path = Path("/"),
+    own: Collection[int] = (),
     on_progress: ProgressCallback | None = None,
 ) -> list[BenchResult]:
     """Times one target, or several in turns.
@@ -81,6 +82,7 @@ def run_bench(
             in turns, in a closed run, so that their samples are pairs.
         plan: How.
         root: Of the file system that tells the state of the board.
+        own: Ids of processes that are part of what is timed, besides this one and what it starts.
         on_progress: Is called while chunks are made.
 
     Returns:
@@ -94,7 +96,7 @@ def run_bench(
     targets_are_alike([target for target, _ in targets])
     if len(targets) > 1 and plan.modes != ("closed",):
         raise BenchError(f"{len(targets)} in turns are timed in a closed run; leave the paced one out")
-    clock, board = ClockWatch(), Board(root)
+    clock, board = ClockWatch(), Board(root, own)
     with interference(plan.loads) as commands, BoardWatcher(board) as watcher:
         warmed = [_warm_up(target, on_progress) for target, _ in targets]
         idle_ns = _idle(on_progress) if board.has_rails else None

@@ -158,7 +158,7 @@ def _run(out: Output, request: TargetRequest, plan: BenchPlan) -> list[BenchResu
     with out.console.status("loading") as status, opened_targets(request) as targets:
         status.stop()
         with out.progress() as on_progress:
-            return run_bench(targets, plan, on_progress=on_progress)
+            return run_bench(targets, plan, own=request.own_processes, on_progress=on_progress)
 
 
 def _verify(out: Output, path: Path, request: TargetRequest, plan: BenchPlan, public_key: Path | None) -> None:
