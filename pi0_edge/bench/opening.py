@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from pi0_edge.bench.local_server import local_server
-from pi0_edge.bench.path import EMULATED, PathRequest
-from pi0_edge.bench.path_target import PathTarget
+from pi0_edge.bench.path.measurement import EMULATED, PathRequest
+from pi0_edge.bench.path.target import PathTarget
 from pi0_edge.bench.targets import CHUNK_S, RandomTarget, ServedTarget, Target, load_target
 from pi0_edge.board.listeners import listening_processes
 from pi0_edge.bundle import Bundle, open_bundle

@@ -17,7 +17,7 @@ from pi0_edge.bench.calibrated import expected_stages
 from pi0_edge.bench.clock import ClockWatch
 from pi0_edge.bench.drivers import Extent, closed_run, overhead_ms, paced_run
 from pi0_edge.bench.interference import interference
-from pi0_edge.bench.path_target import PathTarget, path_figures
+from pi0_edge.bench.path.target import PathTarget, path_figures
 from pi0_edge.bench.result import Accuracy, BenchResult, Mode, PathFigures, Run, Verdict, WarmUp
 from pi0_edge.bench.samples import Samples
 from pi0_edge.bench.targets import Target, targets_are_alike

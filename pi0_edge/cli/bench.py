@@ -189,7 +189,7 @@ def _held(receipt: Receipt, holds: bool) -> str:
 
 
 def _show(out: Output, result: BenchResult) -> None:
-    from pi0_edge.bench.summary import summary
+    from pi0_edge.bench.report.summary import summary
 
     found = summary(result)
     out.print(found.title)
@@ -204,7 +204,7 @@ def _show(out: Output, result: BenchResult) -> None:
 def _write(out: Output, result: BenchResult, output: Path | None) -> None:
     if output is None:
         return
-    from pi0_edge.bench.page import write_page
+    from pi0_edge.bench.report.page import write_page
 
     samples, page = output.with_name(f"{output.name}.json"), output.with_name(f"{output.name}.html")
     result.save(samples)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pi0_edge.bench.page import write_page
+from pi0_edge.bench.report.page import write_page
 from pi0_edge.bench.result import (
     Accuracy,
     BenchResult,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bench_results import BEGIN_NS, readings, void_result
 
-from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
+from pi0_edge.bench.report.board_rows import BoardRow, board_rows, busiest_processes
 from pi0_edge.bench.result import Reading
 from pi0_edge.bench.spans import Span
 from pi0_edge.board.state import BoardState

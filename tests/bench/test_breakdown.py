@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from bench_results import ESTIMATE_MS, bench_result, closed_run, samples
 
-from pi0_edge.bench.breakdown import BOTH, REST, breakdown
 from pi0_edge.bench.figures import figures_of
+from pi0_edge.bench.report.breakdown import BOTH, REST, breakdown
 from pi0_edge.bench.result import Run
 from pi0_edge.latency.stages import NETWORK, Stage
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.bench.charts import Axis, Chart, linear_axis, log_axis, nice_step, spread, tick_label
+from pi0_edge.bench.report.charts import Axis, Chart, linear_axis, log_axis, nice_step, spread, tick_label
 
 NARROW, LETTER = 230, 6.3
 """Width of a chart on a telephone and of a letter, as the charts assume them."""

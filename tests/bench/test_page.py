@@ -22,9 +22,9 @@ from bench_results import bench_result, closed_run, later, paced_run
 
 from pi0_edge.bench.energy import energies_of_run
 from pi0_edge.bench.figures import figures_of
-from pi0_edge.bench.page import DATA_ID, page, write_page
+from pi0_edge.bench.report.page import DATA_ID, page, write_page
+from pi0_edge.bench.report.wording import accuracy_text, percentiles
 from pi0_edge.bench.result import BenchResult, parse_result
-from pi0_edge.bench.wording import accuracy_text, percentiles
 from pi0_edge.errors import BenchError
 
 VOID = {"meta"}

@@ -30,7 +30,7 @@ from firmware_bridge.emulator.robot_servos import servos_at_home
 from firmware_bridge.errors import EmulatorError
 from firmware_bridge.link.session import LinkSession
 from firmware_bridge.splice import HoldSwap
-from pi0_edge.bench.path import PathMeasurement, PathRequest, measure_path
+from pi0_edge.bench.path.measurement import PathMeasurement, PathRequest, measure_path
 from pi0_edge.cameras.played_video import PlayedVideo
 from pi0_edge.cameras.source import Picture
 from pi0_edge.errors import BenchError

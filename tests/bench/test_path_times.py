@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.bench.path_times import PassedChunk, PassedTicks, PathTimes, path_times
+from pi0_edge.bench.path.times import PassedChunk, PassedTicks, PathTimes, path_times
 from pi0_edge.errors import BenchError
 from pi0_edge.latency.stages import WHOLE_NETWORK, Stage
 

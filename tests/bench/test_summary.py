@@ -11,8 +11,8 @@ import pytest
 from bench_results import bench_result, closed_run, paced_run
 
 from pi0_edge.bench.figures import figures_of
+from pi0_edge.bench.report.summary import Summary, summary
 from pi0_edge.bench.result import BenchResult, Run
-from pi0_edge.bench.summary import Summary, summary
 
 
 def texts(told: Summary) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pi0_edge.bench.report.wording import plain
 from pi0_edge.bench.result import Reading
 from pi0_edge.bench.spans import Span
-from pi0_edge.bench.wording import plain
 from pi0_edge.board.state import BoardState
 
 _WORDS = (

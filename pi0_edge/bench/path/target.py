@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.bench.path import PathMeasurement, PathRequest, measure_path
+from pi0_edge.bench.path.measurement import PathMeasurement, PathRequest, measure_path
 from pi0_edge.bench.result import PathFigures
 from pi0_edge.bench.targets import PolicyTarget, ServedTarget
 from pi0_edge.latency.percentiles import Latency

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.bench.charts import Axis, Chart, linear_axis, log_axis
 from pi0_edge.bench.figures import STALL_FACTOR, RunFigures
+from pi0_edge.bench.report.charts import Axis, Chart, linear_axis, log_axis
+from pi0_edge.bench.report.wording import counted, duration, kind_of, milliseconds, plain, run_name
 from pi0_edge.bench.result import BenchResult, Run
 from pi0_edge.bench.spans import span_of
-from pi0_edge.bench.wording import counted, duration, kind_of, milliseconds, plain, run_name
 from pi0_edge.latency.percentiles import RISK, Latency
 from pi0_edge.latency.stages import euler_step
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.emulated_arm import EmulatedArm, emulated_arm, emulated_robot
-from pi0_edge.bench.held_policy import HeldPolicy
-from pi0_edge.bench.path_listening import PathListener
-from pi0_edge.bench.path_times import path_times
+from pi0_edge.bench.path.held_policy import HeldPolicy
+from pi0_edge.bench.path.listening import PathListener
+from pi0_edge.bench.path.times import path_times
 from pi0_edge.bench.samples import Samples
 from pi0_edge.cameras import CameraSet
 from pi0_edge.errors import BenchError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pi0_edge.bench.report.wording import counted, milliseconds
 from pi0_edge.bench.result import PathFigures
-from pi0_edge.bench.wording import counted, milliseconds
 
 TITLE = "The arm"
 

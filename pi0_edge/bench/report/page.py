@@ -16,14 +16,12 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from pi0_edge.bench import pictures
-from pi0_edge.bench.board_rows import BoardRow, board_rows, busiest_processes
-from pi0_edge.bench.breakdown import Part, breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
-from pi0_edge.bench.path_rows import TITLE, path_rows
-from pi0_edge.bench.result import BenchResult, Run
-from pi0_edge.bench.spans import span_of
-from pi0_edge.bench.wording import (
+from pi0_edge.bench.report import pictures
+from pi0_edge.bench.report.board_rows import BoardRow, board_rows, busiest_processes
+from pi0_edge.bench.report.breakdown import Part, breakdown
+from pi0_edge.bench.report.path_rows import TITLE, path_rows
+from pi0_edge.bench.report.wording import (
     ENERGY_COLUMNS,
     RULE,
     accuracy_text,
@@ -47,6 +45,8 @@ from pi0_edge.bench.wording import (
     verdict_title,
     would_miss_text,
 )
+from pi0_edge.bench.result import BenchResult, Run
+from pi0_edge.bench.spans import span_of
 from pi0_edge.errors import BenchError
 from pi0_edge.synced_files import save_synced
 
@@ -432,7 +432,7 @@ def _json(result: BenchResult) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("pi0_edge.bench") / name).read_text()
+    return (resources.files(__package__) / name).read_text()
 
 
 def _hash(content: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pi0_edge.bench.breakdown import breakdown
 from pi0_edge.bench.figures import RunFigures, figures_of
-from pi0_edge.bench.path_rows import TITLE, path_rows
-from pi0_edge.bench.result import BenchResult, Run
-from pi0_edge.bench.wording import (
+from pi0_edge.bench.report.breakdown import breakdown
+from pi0_edge.bench.report.path_rows import TITLE, path_rows
+from pi0_edge.bench.report.wording import (
     ENERGY_COLUMNS,
     accuracy_text,
     boundary_text,
@@ -29,6 +28,7 @@ from pi0_edge.bench.wording import (
     verdict_title,
     would_miss_text,
 )
+from pi0_edge.bench.result import BenchResult, Run
 from pi0_edge.latency.stages import Stage
 
 Timed = tuple[Run, RunFigures]

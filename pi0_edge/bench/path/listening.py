@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from firmware_bridge.client import Tick
-from pi0_edge.bench.path_times import PassedChunk, PassedTicks
+from pi0_edge.bench.path.times import PassedChunk, PassedTicks
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.run.events import Answered, Event, Observed
 

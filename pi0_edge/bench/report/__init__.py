@@ -1,0 +1,1 @@
+"""A result for people: one page that needs nothing else, and the summary of the terminal."""
