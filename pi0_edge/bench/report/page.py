@@ -432,7 +432,7 @@ def _json(result: BenchResult) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / name).read_text()
+    return (resources.files("pi0_edge.bench.report") / name).read_text()
 
 
 def _hash(content: str) -> str:
