@@ -28,6 +28,7 @@ from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
+from pi0_edge.serving.shared_policy import SharedPolicy
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _STOP_GRACE_S = 2.0
@@ -40,7 +41,7 @@ class PolicyServer:
 
     Attributes:
         address: Where it listens, host:port, valid once started.
-        service: The service, which counts its chunks.
+        shared: The policy with its queue, which counts its chunks.
         registry: Its figures for Prometheus.
     """
 
@@ -63,7 +64,7 @@ class PolicyServer:
             allow_remote: Whether an address beyond loopback is meant although no client shows a certificate.
             tls: Folder with authority, certificate and key: every client must show a certificate.
             recorder: Keeps the observations that are answered; None keeps none.
-            on_alive: Called in the thread of the inferences, after each of them and when `service` is knocked at.
+            on_alive: Called in the thread of the inferences, after each of them and when `shared` is knocked at.
             budget: Counts the chunks that are late; None judges no time.
 
         Raises:
@@ -75,7 +76,7 @@ class PolicyServer:
         )
         self.address = listen
         self.registry = CollectorRegistry()
-        self.service = PolicyService(policy, recorder, self.registry, on_alive, budget)
+        self.shared = SharedPolicy(policy, recorder, self.registry, on_alive, budget)
         self._policy = policy
         self._server = GuardedServer(
             SERVICE,
@@ -85,7 +86,7 @@ class PolicyServer:
             message_limit=MESSAGE_LIMIT,
             registry=self.registry,
         )
-        policy_pb2_grpc.add_PolicyServiceServicer_to_server(self.service, self._server.grpc_server)
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyService(self.shared), self._server.grpc_server)
         if allow_remote and tls is None:
             logger.warning("allow_remote: anyone who reaches %s can use this policy", listen)
 
@@ -113,7 +114,7 @@ class PolicyServer:
     def stop(self) -> None:
         """Refuses new calls, lets a running one finish for up to two seconds, and closes the port."""
         self._server.stop(_STOP_GRACE_S)
-        self.service.close()
+        self.shared.close()
 
 
 def warm_up(policy: Policy) -> None:
@@ -195,9 +196,9 @@ def serve_policy(
             manager.ready(f"policy on {server.address}")
             on_ready(server.address)
             while not asked_to_stop.wait(manager.feed_every_s):
-                server.service.knock()
+                server.shared.knock()
             late = "" if budget is None else budget.exceeded
             manager.stopping(late or "asked to stop")
         finally:
             server.stop()
-    return Served(server.service.chunks, late)
+    return Served(server.shared.chunks, late)

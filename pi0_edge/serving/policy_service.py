@@ -15,20 +15,15 @@ the message of an error that is meant for people, never a stack trace; that goes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
-from prometheus_client import CollectorRegistry
 
 from pi0_edge.errors import BusyError, ConfigError, DeadlineError, ObservationError, Pi0EdgeError
-from pi0_edge.policy import Policy
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
-from pi0_edge.serving.inference_queue import InferenceQueue
-from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import describe_policy, read_observation, read_plan, write_chunk
-from pi0_edge.serving.observation_recorder import ObservationRecorder
-from pi0_edge.serving.policy_metrics import PolicyMetrics
+from pi0_edge.serving.shared_policy import Request, SharedPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -41,75 +36,37 @@ _CODES: dict[type[Pi0EdgeError], grpc.StatusCode] = {
 
 
 class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
-    """PolicyService around one policy.
+    """PolicyService around one policy."""
 
-    Attributes:
-        chunks: How many chunks were made.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        recorder: ObservationRecorder | None = None,
-        registry: CollectorRegistry | None = None,
-        on_alive: Callable[[], object] | None = None,
-        budget: LatencyBudget | None = None,
-    ) -> None:
-        self.chunks = 0
-        self._recorder = recorder
-        self._policy = policy
-        self._queue = InferenceQueue(on_alive=on_alive)
-        self._peer = ""
-        self._budget = budget
-        budget_ms = None if budget is None else budget.budget_ms
-        self._metrics = PolicyMetrics(policy, registry or CollectorRegistry(), budget_ms=budget_ms)
+    def __init__(self, shared: SharedPolicy) -> None:
+        self._shared = shared
 
     def Infer(self, request: policy_pb2.Observation, context: grpc.ServicerContext) -> policy_pb2.Chunk:
         """Answers one observation with one chunk."""
         with _refusals(context):
-            peer = context.peer()
-            return self._queue.run(lambda: self._infer(request, peer), context.time_remaining(), context.add_callback)
+            client = context.peer()
+            chunk = self._shared.infer(
+                lambda: self._read(request, client), context.time_remaining(), context.add_callback
+            )
+            return write_chunk(chunk, request.clock, self._shared.policy.overrides)
 
     def GetMetadata(
         self, request: policy_pb2.MetadataRequest, context: grpc.ServicerContext
     ) -> policy_pb2.PolicyMetadata:
         """What the policy is and expects."""
-        return describe_policy(self._policy)
+        return describe_policy(self._shared.policy)
 
-    def knock(self) -> None:
-        """Lets the thread of the inferences say that it is alive, see `InferenceQueue.knock`."""
-        self._queue.knock()
-
-    def close(self) -> None:
-        """Drops the requests that wait."""
-        self._queue.close()
-
-    def _infer(self, request: policy_pb2.Observation, peer: str) -> policy_pb2.Chunk:
-        if peer != self._peer:
-            self._policy.reset_prefix()
-            self._peer = peer
-        seed = request.noise_seed if request.HasField("noise_seed") else None
-        action_dim = self._policy.processor.robot.action_dim
+    def _read(self, request: policy_pb2.Observation, client: str) -> Request:
+        action_dim = self._shared.policy.processor.robot.action_dim
         plan = read_plan(request.continuation, action_dim) if request.HasField("continuation") else None
-        observation = read_observation(request)
-        unfit = self._policy.processor.unfit_state(observation)
-        for joint in () if unfit is None else unfit.joints:
-            self._metrics.on_unfit_state(joint.name)
-        chunk = self._policy.infer(observation, seed, plan)
-        self.chunks += 1
-        self._metrics.on_chunk(chunk)
-        if self._budget is not None and self._budget.add(chunk.total_ms):
-            self._metrics.on_miss()
-        if self._recorder is not None:
-            self._recorder.record(observation, request.clock.tick, request.clock.capture_time_ns)
-        logger.debug(
-            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
-            "prefix_age_ms=%.2f overrides=%s",
-            *(self.chunks, request.clock.tick, request.clock.capture_time_ns),
-            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, chunk.prefix_age_ms),
-            ",".join(self._policy.overrides) or "none",
+        return Request(
+            observation=read_observation(request),
+            client=client,
+            noise_seed=request.noise_seed if request.HasField("noise_seed") else None,
+            plan=plan,
+            tick=request.clock.tick,
+            capture_time_ns=request.clock.capture_time_ns,
         )
-        return write_chunk(chunk, request.clock, self._policy.overrides)
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def test_a_bundle_without_vectors_fails_unless_its_user_accepts_that_by_name(tmp
 def test_a_running_server_is_asked_and_judged_the_same(folder: Path, server: PolicyServer) -> None:
     here, there = run_self_test(folder), run_self_test(folder, server=server.address, budget_ms=60_000)
     assert there.passed and there.peak_memory_mb is None and there.latency is not None
-    assert server.service.chunks == 24 + 64 == there.chunks
+    assert server.shared.chunks == 24 + 64 == there.chunks
     here_said, there_said = ([f.text for f in r.findings if "cosine" in f.text] for r in (here, there))
     assert len(here_said) == 4
     for ours, theirs in zip(here_said, there_said, strict=True):
@@ -214,7 +214,7 @@ def test_a_server_with_another_bundle_or_old_images_is_not_judged(
     other = again(folder, tmp_path / "bundle", source_sha256="6" * 64)
     with pytest.raises(ServingError, match=r"serves the bundle .*expected"):
         run_self_test(other, server=server.address)
-    server.service._policy.overrides = ("stale-prefix",)
+    server.shared.policy.overrides = ("stale-prefix",)
     with pytest.raises(ServingError, match="without --stale-prefix"):
         run_self_test(folder, server=server.address)
 
@@ -223,7 +223,7 @@ def test_a_server_that_refuses_or_dies_fails_the_test(folder: Path, server: Poli
     def gone(*_: object) -> None:
         raise EngineError("the network gave no usable chunk")
 
-    server.service._policy.infer = gone  # pyright: ignore[reportAttributeAccessIssue]
+    server.shared.policy.infer = gone  # pyright: ignore[reportAttributeAccessIssue]
     report = run_self_test(folder, server=server.address, budget_ms=100)
     assert report.chunks == 0 and report.latency is None
     assert sum("no usable chunk" in reason for reason in report.reasons) == 25

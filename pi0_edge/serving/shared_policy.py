@@ -1,0 +1,130 @@
+"""One policy that several clients ask, over whatever protocol they speak: queue, budget, figures and recording.
+
+Each way in (gRPC, and whatever else is served beside it) turns its messages into observations and errors into its
+answers; everything between is here, once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from pi0_edge.policy import Policy, PolicyChunk
+from pi0_edge.processing import Observation, RunningPlan
+from pi0_edge.serving.inference_queue import InferenceQueue
+from pi0_edge.serving.latency_budget import LatencyBudget
+from pi0_edge.serving.observation_recorder import ObservationRecorder
+from pi0_edge.serving.policy_metrics import PolicyMetrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asks.
+
+    Attributes:
+        observation: Camera images, joint positions and prompt.
+        client: Names the client: a prefix is never shared between two of them.
+        noise_seed: Fixes the initial noise; None draws it.
+        plan: What the arm executes meanwhile; None where the chunk is free.
+        tick: Firmware tick of the observation; 0 where the client has none.
+        capture_time_ns: When it was taken, on the client's monotonic clock; 0 where it does not say.
+    """
+
+    observation: Observation
+    client: str
+    noise_seed: int | None = None
+    plan: RunningPlan | None = None
+    tick: int = 0
+    capture_time_ns: int = 0
+
+
+class SharedPolicy:
+    """A policy with its queue.
+
+    Attributes:
+        policy: The policy; whoever serves it asks it for what it is, and makes chunks through `infer` alone.
+        chunks: How many chunks were made.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        recorder: ObservationRecorder | None = None,
+        registry: CollectorRegistry | None = None,
+        on_alive: Callable[[], object] | None = None,
+        budget: LatencyBudget | None = None,
+    ) -> None:
+        """Takes a policy that is loaded and ready.
+
+        Args:
+            policy: The policy.
+            recorder: Keeps the observations that are answered; None keeps none.
+            registry: Takes the figures for Prometheus.
+            on_alive: Called in the thread of the inferences, after each of them and at every `knock`.
+            budget: Counts the chunks that are late; None judges no time.
+        """
+        self.policy = policy
+        self.chunks = 0
+        self._recorder = recorder
+        self._queue = InferenceQueue(on_alive=on_alive)
+        self._client = ""
+        self._budget = budget
+        budget_ms = None if budget is None else budget.budget_ms
+        self._metrics = PolicyMetrics(policy, registry or CollectorRegistry(), budget_ms=budget_ms)
+
+    def infer(
+        self,
+        read: Callable[[], Request],
+        timeout_s: float | None = None,
+        on_queued: Callable[[Callable[[], None]], object] = lambda drop: None,
+    ) -> PolicyChunk:
+        """Waits for its turn and answers one observation.
+
+        Args:
+            read: Makes the request, in the thread of the inferences: reading images takes a processor too.
+            timeout_s: Seconds that the client still waits; None for any time.
+            on_queued: Given a function that drops the request as long as it has not started.
+
+        Raises:
+            BusyError: If the queue is full.
+            DeadlineError: If `timeout_s` passed, or the request was dropped.
+            Pi0EdgeError: As `read` and `Policy.infer`.
+        """
+        return self._queue.run(lambda: self._infer(read()), timeout_s, on_queued)
+
+    def knock(self) -> None:
+        """Lets the thread of the inferences say that it is alive, see `InferenceQueue.knock`."""
+        self._queue.knock()
+
+    def close(self) -> None:
+        """Drops the requests that wait."""
+        self._queue.close()
+
+    def _infer(self, request: Request) -> PolicyChunk:
+        if request.client != self._client:
+            self.policy.reset_prefix()
+            self._client = request.client
+        observation = request.observation
+        unfit = self.policy.processor.unfit_state(observation)
+        for joint in () if unfit is None else unfit.joints:
+            self._metrics.on_unfit_state(joint.name)
+        chunk = self.policy.infer(observation, request.noise_seed, request.plan)
+        self.chunks += 1
+        self._metrics.on_chunk(chunk)
+        if self._budget is not None and self._budget.add(chunk.total_ms):
+            self._metrics.on_miss()
+        if self._recorder is not None:
+            self._recorder.record(observation, request.tick, request.capture_time_ns)
+        logger.debug(
+            "chunk number=%d tick=%d capture_time_ns=%d preprocess_ms=%.2f infer_ms=%.2f postprocess_ms=%.2f "
+            "prefix_age_ms=%.2f overrides=%s",
+            *(self.chunks, request.tick, request.capture_time_ns),
+            *(chunk.preprocess_ms, chunk.infer_ms, chunk.postprocess_ms, chunk.prefix_age_ms),
+            ",".join(self.policy.overrides) or "none",
+        )
+        return chunk
