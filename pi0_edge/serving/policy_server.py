@@ -7,7 +7,7 @@ systemd watches, it is the thread of the inferences that feeds its watchdog.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
 from pi0_edge.serving.policy_service import PolicyService
-from pi0_edge.serving.shared_policy import SharedPolicy
+from pi0_edge.serving.shared_policy import SharedPolicy, WayIn
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
 _STOP_GRACE_S = 2.0
@@ -155,7 +155,9 @@ def serve_policy(
     recorder: ObservationRecorder | None = None,
     budget_ms: float | None = None,
     manager: ServiceManager | None = None,
+    also: Sequence[Callable[[SharedPolicy], WayIn]] = (),
     on_ready: Callable[[str], object] = lambda address: None,
+    on_also_ready: Callable[[WayIn], object] = lambda way: None,
 ) -> Served:
     """Serves until SIGINT, SIGTERM, or too many late chunks. Call it from the main thread.
 
@@ -168,7 +170,9 @@ def serve_policy(
         recorder: As for `PolicyServer`.
         budget_ms: The server ends itself when too many chunks take longer; None judges no time.
         manager: Is told what the server does; None where no systemd started this process.
+        also: Make the servers of other protocols; they listen once the policy is ready, and end with it.
         on_ready: Called with the address once clients are answered.
+        on_also_ready: Called with each of the others when it listens.
 
     Returns:
         What it did.
@@ -192,13 +196,16 @@ def serve_policy(
             stack.enter_context(MetricsServer(metrics_port, server.registry))
         with manager.starting("first inference"):
             server.start()
-        try:
-            manager.ready(f"policy on {server.address}")
-            on_ready(server.address)
-            while not asked_to_stop.wait(manager.feed_every_s):
-                server.shared.knock()
-            late = "" if budget is None else budget.exceeded
-            manager.stopping(late or "asked to stop")
-        finally:
-            server.stop()
+        stack.callback(server.stop)
+        for make in also:
+            way = make(server.shared)
+            way.start()
+            stack.callback(way.stop)
+            on_also_ready(way)
+        manager.ready(f"policy on {server.address}")
+        on_ready(server.address)
+        while not asked_to_stop.wait(manager.feed_every_s):
+            server.shared.knock()
+        late = "" if budget is None else budget.exceeded
+        manager.stopping(late or "asked to stop")
     return Served(server.shared.chunks, late)

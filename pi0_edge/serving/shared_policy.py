@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -41,6 +42,28 @@ class Request:
     plan: RunningPlan | None = None
     tick: int = 0
     capture_time_ns: int = 0
+
+
+class WayIn(Protocol):
+    """A server of another protocol around the same policy.
+
+    Attributes:
+        protocol: Its name, for people.
+        address: Where it listens, host:port, valid once started.
+    """
+
+    protocol: str
+    address: str
+
+    def start(self) -> None:
+        """Listens, and returns.
+
+        Raises:
+            ServingError: If the port is taken or the host is not one of this machine.
+        """
+
+    def stop(self) -> None:
+        """Refuses new requests, lets a running one finish, and closes the port."""
 
 
 class SharedPolicy:
