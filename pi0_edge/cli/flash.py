@@ -192,7 +192,8 @@ def status(
     out = Output(as_json)
     with _words(out):
         found = _robot(host, ssh_config, key, out).status()
-    out.table(f"robot {host}", ("", ""), [(name.replace("_", " "), _shown(value)) for name, value in found.items()])
+    rows = [(name.replace("_", " "), _shown(value, name)) for name, value in found.items()]
+    out.table(f"robot {host}", ("", ""), rows)
     out.finish(found)
 
 
@@ -209,8 +210,8 @@ def history(
     with _words(out):
         entries = _robot(host, ssh_config, key, out).history(count)
     for entry in entries:
-        at = datetime.fromtimestamp(float(entry.get("at", 0))).strftime("%Y-%m-%d %H:%M:%S")
-        out.print(f"{at}  {entry.get('event', '')}  {entry.get('release') or '-'}  {entry.get('reason', '')}")
+        at, event, release = _time(entry.get("at", 0)), entry.get("event", ""), entry.get("release") or "-"
+        out.print(f"{at}  {event}  {release}  {entry.get('reason', '')}")
     out.finish({"entries": entries})
 
 
@@ -285,9 +286,16 @@ def _tell(out: Output, result: FlashResult) -> None:
     out.finish(dataclasses.asdict(result))
 
 
-def _shown(value: object) -> str:
+def _time(seconds: object) -> str:
+    """Since the epoch, as the clock of this computer shows it."""
+    return datetime.fromtimestamp(float(str(seconds))).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _shown(value: object, name: str = "") -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items()) or "-"
+        return ", ".join(f"{name} {_shown(one, name)}" for name, one in value.items()) or "-"
+    if name.endswith("_at") and isinstance(value, int | float):
+        return _time(value)
     if isinstance(value, (list, tuple)):
         return "; ".join(map(_shown, value)) or "none"
     return "-" if value in (None, "") else str(value)

@@ -56,10 +56,12 @@ class Output:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console) as bars:
             tasks: dict[str, TaskID] = {}
+            done: dict[str, int] = {}
 
             def show(progress: Progress) -> None:
-                if progress.stage not in tasks or not progress.done:
+                if progress.stage not in tasks or progress.done < done[progress.stage]:  # it begins again
                     tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
+                done[progress.stage] = progress.done
                 description = f"{progress.stage}: {progress.note}" if progress.note else progress.stage
                 bars.update(tasks[progress.stage], completed=progress.done, description=description)
 
