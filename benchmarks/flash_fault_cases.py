@@ -285,11 +285,17 @@ def installer_killed_on_trial(robot: FaultRobot, client: Client | None) -> Outco
     return Outcome(CURRENT, ready_at - killed)
 
 
+FREE_KB = 512
+"""Room for what is said about a release, and not for the release."""
+
+
 def full_disk(robot: FaultRobot, client: Client | None) -> Outcome:
     """The disk of the releases has no room for another one."""
     state, moved = "/var/lib/pi0-edge", "/var/lib/pi0-edge-moved"
-    robot.container.run(f"rm -rf {moved} && cp -a {state} {moved} && mount -t tmpfs -o size=2m tmpfs {state}")
-    robot.container.run(f"cp -a {moved}/. {state} && head -c 1500000 /dev/zero > {state}/filler || true")
+    robot.container.run(
+        f"rm -rf {moved} && cp -a {state} {moved} && used=$(du -sk {moved} | cut -f1) && "
+        f"mount -t tmpfs -o size=$((used + {FREE_KB}))k tmpfs {state} && cp -a {moved}/. {state}"
+    )
     try:
         outcome = uninterrupted(robot, client, lambda: refused(robot, robot.bundles[OTHER], "no room"))
         robot.require_state(CURRENT)
