@@ -285,7 +285,7 @@ def installer_killed_on_trial(robot: FaultRobot, client: Client | None) -> Outco
     return Outcome(CURRENT, ready_at - killed)
 
 
-FREE_KB = 512
+FREE_KB = 160
 """Room for what is said about a release, and not for the release."""
 
 
