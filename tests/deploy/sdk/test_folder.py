@@ -299,7 +299,7 @@ def test_the_real_packages_install_and_run_a_chunk(tmp_path: Path) -> None:
     ]
     subprocess.run(tool, check=True)
     made = make_sdk_folder(target, tmp_path / "sdk", next((tmp_path / "dist").glob("*.whl")))
-    assert made.lock.glibc <= (2, 28)
+    assert made.lock.glibc <= target.glibc  # what wheels of today ask for, the board has
     environment = install_environment(Layout(tmp_path / "robot"), tmp_path / "sdk")
     code = (
         "import tuf, mcap, av, serial, grpc; from pi0_edge.quant.fused_activation import is_compiled as c; print(c())"
