@@ -209,8 +209,9 @@ def _prompt(value: object) -> str | None:
 def _plan(value: object, robot: Robot) -> RunningPlan:
     """A continuation, with the fields and defaults of `RunningPlan`, in the robot's units."""
     if not isinstance(value, dict) or not {"actions", "delay"} <= value.keys() <= set(CONTINUATION_FIELDS):
+        found = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
         raise ObservationError(
-            f"continuation is {value!r:.80}, expected a map with actions and delay, and of the rest only "
+            f"continuation has {found:.200}; expected a map with actions and delay, and of the rest only "
             f"{', '.join(CONTINUATION_FIELDS[2:])}"
         )
     actions = _array("continuation.actions", value["actions"])

@@ -57,7 +57,7 @@ class OpenpiLimits:
         ping_s: How often a client is asked whether it is there, and how long it has to answer.
     """
 
-    clients: int = 8
+    clients: int = 16
     message_bytes: int = MESSAGE_LIMIT
     handshake_s: float = 10.0
     idle_s: float = 3600.0
@@ -114,7 +114,7 @@ class OpenpiServer:
         self._asked_to_stop = asyncio.Event()
         self._turns = asyncio.Semaphore(WAITING)  # clients wait here: one that is told to come back later gives up
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
         self._number = 0
         if allow_remote and (tls is None or api_key is None):
             logger.warning("allow_remote: anyone who reaches %s can use this policy", listen)
@@ -142,9 +142,9 @@ class OpenpiServer:
                 failed.append(error)
             finally:
                 started.set()
+                self._closed.set()
 
-        self._thread = threading.Thread(target=serve_all, name="openpi", daemon=True)
-        self._thread.start()
+        threading.Thread(target=serve_all, name="openpi", daemon=True).start()
         if not started.wait(_START_S):
             raise ServingError(f"cannot listen on {self.address} within {_START_S:g} s; is its host name resolved?")
         if failed:
@@ -155,10 +155,10 @@ class OpenpiServer:
 
     def stop(self) -> None:
         """Refuses new requests, lets a running one finish for up to two seconds, closes with code 1001."""
-        if self._loop is None or self._thread is None or not self._thread.is_alive():
+        if self._loop is None or self._closed.is_set():
             return
         self._loop.call_soon_threadsafe(self._asked_to_stop.set)
-        self._thread.join(_STOP_GRACE_S + 2 * _CLOSE_S + 1)  # an inference that hangs is not waited for
+        self._closed.wait()  # not for the thread: it ends after its inferences, and one may hang
 
     async def _serve(self, on_ready: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -185,6 +185,7 @@ class OpenpiServer:
         on_ready()
         await self._asked_to_stop.wait()
         await self._close(server)
+        self._closed.set()
 
     async def _close(self, server: Server) -> None:
         """No new connection; idle ones are closed at once, the others after their reply or the time of grace."""
