@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from openpi_messages import DTYPES, aloha, array_of, binary, hostile, text, write
+from run import read_corpus
 
 from pi0_edge.errors import ObservationError
 
@@ -199,6 +200,13 @@ def test_hostile_messages_of_other_seeds_are_refused(seed: int):
         except ObservationError:
             continue
         assert not has_to_be_refused, message[:200]
+
+
+def test_the_corpus_of_the_fuzzer_shows_no_fault():
+    from openpi_target import check
+
+    for data in read_corpus("openpi"):
+        check(data)
 
 
 def test_lists_of_a_large_message_take_no_memory():

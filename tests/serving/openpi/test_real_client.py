@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from openpi_messages import aloha, droid, libero
+from openpi_messages import aloha, droid, libero, write
 from openpi_server import HORIZON, fix_noise, held, small_policy
 
 from pi0_edge.processing import RunningPlan
@@ -17,7 +17,7 @@ pytest.importorskip("websockets", reason="needs the extra openpi")
 pytest.importorskip("msgpack", reason="needs the extra openpi")
 pytest.importorskip("openpi_client.action_chunk_broker", reason="needs openpi-client (with --no-deps) and dm-tree")
 
-from openpi_client import msgpack_numpy
+
 from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.websocket_client_policy import WebsocketClientPolicy, websockets
 
@@ -70,7 +70,7 @@ def test_each_robot_gets_what_its_runtime_expects(served, connect):
     fix_noise(shared.policy)
     reply = client.infer(request)
     assert reply["actions"].shape == (rows, width) and reply["actions"].dtype == np.float64
-    asked = read_request(msgpack_numpy.packb(request), shared.policy.processor.robot, "Transfer cube")
+    asked = read_request(write(request), shared.policy.processor.robot, "Transfer cube")
     fix_noise(shared.policy)
     expected = shared.policy.infer(asked.observation).actions[:rows]
     np.testing.assert_array_equal(reply["actions"], expected)
@@ -158,7 +158,7 @@ def test_a_continuation_is_what_the_policy_makes_of_the_plan(served, connect):
     fix_noise(shared.policy)
     continued = client.infer({**request, "continuation": continuation})["actions"]
     asked = read_request(
-        msgpack_numpy.packb({**request, "continuation": continuation}), shared.policy.processor.robot, "Transfer cube"
+        write({**request, "continuation": continuation}), shared.policy.processor.robot, "Transfer cube"
     )
     assert isinstance(asked.plan, RunningPlan)
     fix_noise(shared.policy)
