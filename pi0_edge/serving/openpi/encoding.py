@@ -33,6 +33,9 @@ MOST_ITEMS = 10_000
 LONGEST_KEY = 256
 """Bytes of a key."""
 
+LONGEST_SHOWN = 80
+"""Characters of a key that a message for people shows."""
+
 LONGEST_TEXT = 65_536
 """Bytes of a text; a prompt is much shorter."""
 
@@ -101,6 +104,12 @@ def _packed(value: object) -> dict[bytes, object]:
             return {_ARRAY: True, **array}
         return {_SCALAR: True, b"data": value.item(), b"dtype": value.dtype.str}
     raise TypeError(f"a {type(value).__name__} is not part of a message")
+
+
+def _shown(key: str | bytes) -> str:
+    """A key in a message for people and in a log: short, in one line."""
+    name = key if isinstance(key, str) else key.decode("utf-8", "replace")
+    return name[:LONGEST_SHOWN] if name.isprintable() else ascii(name)[:LONGEST_SHOWN]
 
 
 def field_name(where: str) -> str:
@@ -192,7 +201,7 @@ class _Reader:
             key = self._key(where)
             if key in found:
                 raise ObservationError(f"{field_name(where)} has the key {key!r} twice; expected each once")
-            name = key if isinstance(key, str) else key.decode("utf-8", "replace")
+            name = _shown(key)
             found[key] = self.value(f"{where}.{name}" if where else name, depth)
         if _ARRAY in found:
             return _array(found, where)
@@ -203,10 +212,12 @@ class _Reader:
         return found
 
     def _key(self, where: str) -> str | bytes:
-        key = self.value(f"a key of {field_name(where)}", LARGEST_DEPTH)
+        code = self._data[self._at] if self.remaining else 0xA0
+        key = self.value(f"a key of {field_name(where)}", 0) if 0xA0 <= code < 0xC0 or code in (*_BIN, *_STR) else None
         if not isinstance(key, (str, memoryview)) or len(key) > LONGEST_KEY:
             raise ObservationError(
-                f"{field_name(where)} has a key that is no text of at most {LONGEST_KEY} characters: {key!r:.80}"
+                f"{field_name(where)} has a key of msgpack code 0x{code:02x}, expected a text of at most {LONGEST_KEY} "
+                "characters"
             )
         return bytes(key) if isinstance(key, memoryview) else key
 

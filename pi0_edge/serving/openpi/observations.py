@@ -100,7 +100,7 @@ def _images(message: Mapping[Any, Any], robot: Robot) -> dict[str, NDArray[np.ui
     for key, value in nested.items():
         camera = _camera(key, robot)
         if camera is not None:
-            _put(images, camera, _image(f"images.{key}", value))
+            _put(images, camera, _image(f"images.{camera}", value))
         elif key not in UNUSED_CAMERAS:
             raise ObservationError(
                 f"images has the camera {key!r:.80}, which {robot.name} does not have; known: {_known(robot)}"
@@ -186,8 +186,8 @@ def _array(where: str, value: object) -> NDArray[np.float64]:
     else:
         found = f"array of {value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise ObservationError(f"{where} has {found}, expected at most {MOST_ITEMS} numbers")
-    if not np.all(np.isfinite(array)):
-        raise ObservationError(f"{where} has values that are not finite; expected numbers")
+    if not np.all(np.abs(array) <= np.finfo(np.float32).max):  # NaN neither
+        raise ObservationError(f"{where} has values that are not finite, or beyond float32; expected numbers")
     return array
 
 
@@ -209,7 +209,7 @@ def _prompt(value: object) -> str | None:
 def _plan(value: object, robot: Robot) -> RunningPlan:
     """A continuation, with the fields and defaults of `RunningPlan`, in the robot's units."""
     if not isinstance(value, dict) or not {"actions", "delay"} <= value.keys() <= set(CONTINUATION_FIELDS):
-        found = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
+        found = f"the fields {', '.join(map(repr, value))}" if isinstance(value, dict) else type(value).__name__
         raise ObservationError(
             f"continuation has {found:.200}; expected a map with actions and delay, and of the rest only "
             f"{', '.join(CONTINUATION_FIELDS[2:])}"

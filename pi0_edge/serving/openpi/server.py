@@ -243,7 +243,7 @@ class OpenpiServer:
             try:
                 reply = await connection.answer
             except Pi0EdgeError as error:
-                logger.warning("refused client=%s reason=%s", client, error)
+                logger.warning("refused client=%s reason=%s", client, str(error))
                 await _end(connection, str(error))
                 return
             except Exception:

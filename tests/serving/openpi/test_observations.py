@@ -134,6 +134,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "state bools": ({"observation/state": np.zeros(8, bool)}, r"observation/state has array of bool"),
     "state ragged": ({"observation/state": [[1], [1, 2]]}, r"observation/state is a list of different lengths"),
     "state infinite": ({"observation/state": np.full(8, np.inf)}, r"observation/state has values that are not finite"),
+    "state beyond float32": ({"observation/state": np.full(8, 1e300)}, r"observation/state has values that are not"),
     "state large": ({"observation/state": np.zeros(100_000)}, r"observation/state has array of float64 \[100000\]"),
     "prompt number": ({"prompt": 7}, r"prompt is a int, expected a sentence"),
     "prompt long": ({"prompt": "x" * 5000}, r"prompt has 5000 characters"),
@@ -144,7 +145,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "plan number": ({"continuation": 7}, r"continuation has int; expected a map with actions and delay"),
     "plan typo": (
         {"continuation": {"actions": ROWS, "delay": 1, "ovelap": 2}},
-        r"continuation has the fields actions, delay, ovelap",
+        r"continuation has the fields 'actions', 'delay', 'ovelap'",
     ),
     "plan wide": (
         {"continuation": {"actions": np.zeros((3, 8)), "delay": 1}},
