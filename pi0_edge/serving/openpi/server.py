@@ -133,12 +133,14 @@ class OpenpiServer:
             ServingError: If the port is taken or the host is not one of this machine.
         """
         started = threading.Event()
-        failed: list[OSError] = []
+        failed: list[Exception] = []
 
         def serve_all() -> None:
             try:
                 asyncio.run(self._serve(started.set))
-            except OSError as error:
+            except Exception as error:
+                if started.is_set():
+                    logger.exception("the openpi server ended")
                 failed.append(error)
             finally:
                 started.set()
@@ -147,6 +149,8 @@ class OpenpiServer:
         threading.Thread(target=serve_all, name="openpi", daemon=True).start()
         if not started.wait(_START_S):
             raise ServingError(f"cannot listen on {self.address} within {_START_S:g} s; is its host name resolved?")
+        if failed and not isinstance(failed[0], (OSError, ValueError)):
+            raise failed[0]
         if failed:
             raise ServingError(
                 f"cannot listen on {self.address} ({failed[0]}): not a host of this machine, or taken; `ss -ltnp` "
@@ -169,6 +173,7 @@ class OpenpiServer:
             self._host.strip("[]"),
             self._port,
             ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else limits.handshake_s,
             process_request=self._admit,
             create_connection=self._connection,  # pyright: ignore[reportArgumentType]  # it is called, no more
             compression=None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from cli_runner import run
 from openpi_messages import aloha, droid, libero, write
 from openpi_server import HORIZON, fix_noise, held, small_policy
 
@@ -116,11 +117,10 @@ def test_several_clients_at_once(served, connect):
     assert shapes == [REQUESTS[robot][1:]] * 24
 
 
+@pytest.mark.parametrize("served", ["aloha_sim"], indirect=True)
 def test_an_inference_of_any_length_leaves_handshake_and_pings_alone(served, connect, monkeypatch):
     """openpi's client pings every 20 s, and gives up after 20 s without an answer: here, 0.2 s and 2 s."""
     robot, _, shared = served
-    if robot != "aloha_sim":
-        pytest.skip("one robot is enough")
     right = websockets.sync.client.connect
     monkeypatch.setattr(
         websockets.sync.client,
@@ -167,3 +167,19 @@ def test_a_continuation_is_what_the_policy_makes_of_the_plan(served, connect):
     fix_noise(shared.policy)
     assert np.abs(expected - shared.policy.infer(asked.observation).actions[:rows]).max() > 1e-3
     assert expected.shape[1] == width
+
+
+@pytest.mark.parametrize("served", ["aloha_sim"], indirect=True)
+def test_over_tls_with_a_key_and_the_authority_that_the_documentation_names(served, tmp_path, monkeypatch):
+    pytest.importorskip("cryptography", reason="needs the extra signing")
+    shared, key, home, folder = served[2], "k" * 32, tmp_path / "home", tmp_path / "robot"
+    assert run("certificates", "authority", home).code == 0
+    assert run("certificates", "server", home, folder, "--host", "127.0.0.1").code == 0
+    monkeypatch.setenv("SSL_CERT_FILE", str(home / "authority.pem"))
+    with OpenpiServer(shared, "0", api_key=key, tls=folder, default_prompt="Transfer cube") as server:
+        port = int(server.address.rpartition(":")[2])
+        client = WebsocketClientPolicy("wss://127.0.0.1", port, api_key=key)
+        assert client.infer(REQUESTS[served[0]][0])["actions"].dtype == np.float64
+        client._ws.close()
+        with pytest.raises(websockets.exceptions.InvalidStatus, match="401"):
+            WebsocketClientPolicy("wss://127.0.0.1", port, api_key="x" * 32)
