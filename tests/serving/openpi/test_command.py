@@ -33,7 +33,7 @@ def test_serves_openpi_beside_grpc_until_it_is_told_to_stop(tmp_path: Path):
         lines = {process.stdout.readline() for _ in range(2)}
         address = re.search(r"openpi ready on (127\.0\.0\.1:\d+)\n", "".join(lines))
         assert address is not None, lines
-        with connect(f"ws://{address[1]}", compression=None, proxy=None) as client:
+        with connect(f"ws://{address[1]}", compression=None) as client:
             assert received(client)["default_prompt"] == "Transfer"
             client.send(write(aloha(("cam_high",))))
             assert received(client)["actions"].shape == (10, 14)

@@ -50,7 +50,7 @@ def server(policy) -> Iterator[OpenpiServer]:
 
 
 def opened(server: OpenpiServer, **options) -> ClientConnection:
-    return connect(f"ws://{server.address}", compression=None, max_size=None, proxy=None, **options)
+    return connect(f"ws://{server.address}", compression=None, max_size=None, **options)
 
 
 def health(server: OpenpiServer) -> tuple[int, bytes]:
@@ -334,10 +334,10 @@ def test_over_tls_with_a_certificate_of_our_authority(policy, tmp_path):
     with OpenpiServer(SharedPolicy(policy), "0", api_key=KEY, tls=robot) as server:
         trusting = ssl.create_default_context(cafile=str(robot / "authority.pem"))
         headers = {"Authorization": f"Api-Key {KEY}"}
-        with connect(f"wss://{server.address}", ssl=trusting, additional_headers=headers, proxy=None) as connection:
+        with connect(f"wss://{server.address}", ssl=trusting, additional_headers=headers) as connection:
             assert received(connection)["robot"] == "aloha_sim"
         with pytest.raises(ssl.SSLError):
-            connect(f"wss://{server.address}", additional_headers=headers, proxy=None)
+            connect(f"wss://{server.address}", additional_headers=headers)
 
 
 @pytest.mark.parametrize(
