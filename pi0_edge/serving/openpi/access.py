@@ -76,6 +76,9 @@ def server_tls(folder: Path) -> ssl.SSLContext:
     read_tls_folder(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A ticket arrives while the client sends its handshake in another thread; Python's TLS is not made for that, and a
+    # few in a thousand of openpi's clients then wait for an answer until they give up.
+    context.num_tickets = 0
     context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
     context.load_verify_locations(folder / AUTHORITY_FILE)
     return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_several_clients_at_once(served, connect):
 def test_an_inference_of_any_length_leaves_handshake_and_pings_alone(served, connect, monkeypatch):
     """openpi's client pings every 20 s, and gives up after 20 s without an answer: here, 0.2 s and 2 s."""
     robot, _, shared = served
-    if int(websockets.__version__.split(".")[0]) < 15:
+    if int(version("websockets").split(".")[0]) < 15:
         pytest.skip("clients with websockets before 15 do not ping")
     right = websockets.sync.client.connect
     monkeypatch.setattr(

@@ -336,6 +336,8 @@ def test_over_tls_with_a_certificate_of_our_authority(policy, tmp_path):
         headers = {"Authorization": f"Api-Key {KEY}"}
         with connect(f"wss://{server.address}", ssl=trusting, additional_headers=headers) as connection:
             assert received(connection)["robot"] == "aloha_sim"
+            session = connection.socket.session  # pyright: ignore[reportAttributeAccessIssue]
+            assert session is None or not session.has_ticket  # one would come while the client writes
         with pytest.raises(ssl.SSLError):
             connect(f"wss://{server.address}", additional_headers=headers)
 
