@@ -236,9 +236,9 @@ def _count(name: str, value: object) -> int:
 
 
 def _weight(value: object) -> float:
-    if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise ObservationError(f"continuation.max_weight is {value!r:.80}, expected a number from 0 on, such as 10")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
 def _choice(name: str, value: object, kinds: type[Choice]) -> Choice:

@@ -159,6 +159,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"continuation": {"actions": ROWS, "delay": 1, "max_weight": -1}},
         r"continuation.max_weight is -1",
     ),
+    "plan weight nan": ({"continuation": {"actions": ROWS, "delay": 1, "max_weight": np.nan}}, r"max_weight is nan"),
+    "plan weight bool": ({"continuation": {"actions": ROWS, "delay": 1, "max_weight": True}}, r"max_weight is True"),
     "plan nan": ({"continuation": {"actions": ROWS * np.nan, "delay": 1}}, r"continuation.actions has values that are"),
 }
 
