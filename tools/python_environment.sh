@@ -26,7 +26,9 @@ pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check"
 {
     $pip --upgrade 'pip>=25' &&
         $pip torch==2.13.0 &&
-        $pip --editable '.[policy,bridge,cameras,recording,signing,deploy,fleet,sim,train,orbax,dev,docs]' &&
+        $pip --editable '.[policy,bridge,cameras,recording,signing,deploy,fleet,sim,train,orbax,openpi,dev,docs]' &&
+        # openpi's own client, for the tests: it asks for numpy below 2, and works with any.
+        $pip --no-deps openpi-client==0.1.2 &&
         # labmaze, which only the mazes of dm_control need, has no wheels for 3.13; see pyproject.toml.
         { [ "$version" != 3.13 ] || $pip --no-deps gym-aloha==0.1.5 dm_control==1.0.28; }
 } || {

@@ -83,6 +83,7 @@ _EXTRAS = {
     "signing": ("cryptography",),
     "deploy": ("tuf", "securesystemslib"),
     "tensorrt": ("onnx", "onnxscript"),
+    "openpi": ("websockets", "msgpack"),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

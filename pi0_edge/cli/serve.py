@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +30,9 @@ from pi0_edge.cli.options import (
     TruncatePromptsOption,
 )
 from pi0_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from pi0_edge.serving.shared_policy import SharedPolicy, WayIn
 
 
 def serve(
@@ -60,10 +64,19 @@ def serve(
         float | None, typer.Option(min=0.1, help="End with code 7 when 8 of 16 chunks take longer, in milliseconds.")
     ] = None,
     metrics_port: MetricsPortOption = None,
+    openpi: Annotated[
+        str | None, typer.Option(help="Answer openpi's robots too: port of loopback, such as 8000, or host:port.")
+    ] = None,
+    openpi_api_key: Annotated[
+        Path | None, typer.Option(help="File with the key that openpi's robots must know.")
+    ] = None,
+    openpi_prompt: Annotated[
+        str | None, typer.Option(help="For openpi's robots that send no prompt, such as ALOHA; else the robot's.")
+    ] = None,
     log_json: LogJsonOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer observations with chunks over gRPC.
+    """Answer observations with chunks over gRPC, and over other protocols beside it.
 
     SIGINT or SIGTERM ends it. Exit code 7 where too many chunks took longer than the budget.
     """
@@ -88,6 +101,11 @@ def serve(
         listen_host(listen, authenticated=tls is not None, default=POLICY_LISTEN, allow_remote=insecure_allow_remote)
     except EndpointError as error:
         raise EndpointError(f"{error}. --tls takes certificates; --insecure-allow-remote opens it without") from error
+    also: list[Callable[[SharedPolicy], WayIn]] = []
+    if openpi is not None:
+        also.append(_openpi_server(openpi, openpi_api_key, tls, insecure_allow_remote, openpi_prompt))
+    elif openpi_api_key is not None or openpi_prompt is not None:
+        raise ConfigError("--openpi-api-key and --openpi-prompt are of --openpi; give it, or leave them out")
     if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
@@ -113,6 +131,9 @@ def serve(
     def ready(address: str) -> None:
         out.print(f"policy ready on {address}")
 
+    def also_ready(way: WayIn) -> None:
+        out.print(f"{way.protocol} ready on {way.address}")
+
     atexit.register(gc.freeze)  # else all of torch is searched for garbage once more while the next release waits
     served = serve_policy(
         policy,
@@ -123,7 +144,9 @@ def serve(
         recorder=recorder,
         budget_ms=budget_ms,
         manager=manager,
+        also=also,
         on_ready=ready,
+        on_also_ready=also_ready,
     )
     out.print(f"policy server stopped after {served.chunks} chunks")
     result: dict[str, object] = {"chunks": served.chunks}
@@ -137,3 +160,17 @@ def serve(
     out.finish(result)
     if served.late:
         raise typer.Exit(LATE_EXIT_CODE)
+
+
+def _openpi_server(
+    listen: str, api_key: Path | None, tls: Path | None, allow_remote: bool, prompt: str | None
+) -> Callable[[SharedPolicy], WayIn]:
+    """Makes the server of openpi's protocol; what is wrong with the options is said before the weights are read."""
+    from pi0_edge.serving.openpi.access import listen_address, read_api_key
+    from pi0_edge.serving.openpi.server import OpenpiServer
+
+    key = None if api_key is None else read_api_key(api_key)
+    listen_address(listen, tls=tls is not None, api_key=key is not None, allow_remote=allow_remote)
+    return lambda shared: OpenpiServer(
+        shared, listen, api_key=key, tls=tls, allow_remote=allow_remote, default_prompt=prompt
+    )

@@ -1,10 +1,10 @@
-"""Fuzzes both ends of the serial link: `make fuzz`, or `python tests/fuzz/run.py [--seconds 60] [--target frames]`.
+"""Fuzzes both ends of the serial link, and openpi's messages: `make fuzz`, or `python tests/fuzz/run.py --target NAME`.
 
 `frames` and `messages` are the C core, `servos` the packets of servos, under libFuzzer, AddressSanitizer and
-UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing` is the Python decoder under Atheris (the extra
-`fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs it ran. `--keep`
-adds what was found to the corpus, as few inputs as reach the same code. An input that breaks something is left in the
-folder that is named.
+UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing` and `openpi` are the Python decoders under
+Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs
+it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same code. An input
+that breaks something is left in the folder that is named.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FIRMWARE = HERE.parents[1] / "firmware_bridge" / "firmware"
-LONGEST_INPUT = {"frames": 600, "messages": 200, "servos": 400, "framing": 600}
+LONGEST_INPUT = {"frames": 600, "messages": 200, "servos": 400, "framing": 600, "openpi": 2000}
+IN_PYTHON = ("framing", "openpi")
 KEPT_BYTES = 24_000  # of inputs in one corpus
 
 
 def command_of(target: str) -> list[str]:
     """The program of a target; it is built if it is needed."""
-    if target == "framing" and importlib.util.find_spec("atheris") is None:
+    if target in IN_PYTHON and importlib.util.find_spec("atheris") is None:
         sys.exit("atheris is missing: pip install 'pi0-edge[fuzz]'")
-    if target == "framing":
-        return [sys.executable, str(HERE / "fuzz_framing.py")]
+    if target in IN_PYTHON:
+        return [sys.executable, str(HERE / f"fuzz_{target}.py")]
     if shutil.which("clang-14") is None:
         sys.exit("clang-14 is missing: apt-get install --no-install-recommends clang-14 libclang-rt-14-dev")
     subprocess.run(["make", "-s", "-C", str(FIRMWARE), f"build/fuzz/{target}"], check=True)
