@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,13 @@ def serve(
     budget_ms: Annotated[
         float | None, typer.Option(min=0.1, help="End with code 7 when 8 of 16 chunks take longer, in milliseconds.")
     ] = None,
+    lerobot_async: Annotated[
+        str | None,
+        typer.Option(help="Serve stock asynchronous clients of LeRobot too: host:port, or a port of loopback."),
+    ] = None,
+    lerobot_units: Annotated[
+        str | None, typer.Option(help="Units of their joints: robot (those of the robot's file) or degrees.")
+    ] = None,
     metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
     as_json: JsonOption = False,
@@ -77,8 +85,10 @@ def serve(
         from pi0_edge.protos.rpc.json_log import log_as_json
         from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
         from pi0_edge.serving.latency_budget import LATE_EXIT_CODE
+        from pi0_edge.serving.lerobot_async import LerobotAsyncServer, check_units, lerobot_listen
         from pi0_edge.serving.observation_recorder import ObservationRecorder
         from pi0_edge.serving.policy_server import serve_policy
+        from pi0_edge.serving.shared_policy import SharedPolicy, WayIn
 
     if log_json:
         log_as_json()
@@ -90,6 +100,10 @@ def serve(
         raise EndpointError(f"{error}. --tls takes certificates; --insecure-allow-remote opens it without") from error
     if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
+    if lerobot_async is not None:
+        lerobot_listen(lerobot_async, allow_remote=insecure_allow_remote)
+    if check_units(lerobot_units) and lerobot_async is None:
+        raise ConfigError("--lerobot-units is of the clients of --lerobot-async; give both, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     with manager.starting("reading the policy"):
         policy = load_policy(
@@ -113,6 +127,18 @@ def serve(
     def ready(address: str) -> None:
         out.print(f"policy ready on {address}")
 
+    def also_ready(way: WayIn) -> None:
+        out.print(f"{way.protocol} ready on {way.address}")
+
+    also: list[Callable[[SharedPolicy], WayIn]] = []
+    if lerobot_async is not None:
+        fps = policy.processor.robot.control_hz or 30.0
+        also.append(
+            lambda shared: LerobotAsyncServer(
+                *(shared, lerobot_async), fps=fps, allow_remote=insecure_allow_remote, units=lerobot_units
+            )
+        )
+
     atexit.register(gc.freeze)  # else all of torch is searched for garbage once more while the next release waits
     served = serve_policy(
         policy,
@@ -123,7 +149,9 @@ def serve(
         recorder=recorder,
         budget_ms=budget_ms,
         manager=manager,
+        also=also,
         on_ready=ready,
+        on_also_ready=also_ready,
     )
     out.print(f"policy server stopped after {served.chunks} chunks")
     result: dict[str, object] = {"chunks": served.chunks}
