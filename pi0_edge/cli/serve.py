@@ -63,7 +63,6 @@ def serve(
     budget_ms: Annotated[
         float | None, typer.Option(min=0.1, help="End with code 7 when 8 of 16 chunks take longer, in milliseconds.")
     ] = None,
-    metrics_port: MetricsPortOption = None,
     openpi: Annotated[
         str | None, typer.Option(help="Answer openpi's robots too: port of loopback, such as 8000, or host:port.")
     ] = None,
@@ -73,6 +72,14 @@ def serve(
     openpi_prompt: Annotated[
         str | None, typer.Option(help="For openpi's robots that send no prompt, such as ALOHA; else the robot's.")
     ] = None,
+    lerobot_async: Annotated[
+        str | None,
+        typer.Option(help="Serve stock asynchronous clients of LeRobot too: host:port, or a port of loopback."),
+    ] = None,
+    lerobot_units: Annotated[
+        str | None, typer.Option(help="Units of their joints: robot (those of the robot's file) or degrees.")
+    ] = None,
+    metrics_port: MetricsPortOption = None,
     log_json: LogJsonOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,6 +113,10 @@ def serve(
         also.append(_openpi_server(openpi, openpi_api_key, tls, insecure_allow_remote, openpi_prompt))
     elif openpi_api_key is not None or openpi_prompt is not None:
         raise ConfigError("--openpi-api-key and --openpi-prompt are of --openpi; give it, or leave them out")
+    if lerobot_async is not None:
+        also.append(_lerobot_server(lerobot_async, lerobot_units, insecure_allow_remote))
+    elif lerobot_units is not None:
+        raise ConfigError("--lerobot-units is of the clients of --lerobot-async; give both, or leave it out")
     if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
@@ -174,3 +185,17 @@ def _openpi_server(
     return lambda shared: OpenpiServer(
         shared, listen, api_key=key, tls=tls, allow_remote=allow_remote, default_prompt=prompt
     )
+
+
+def _lerobot_server(listen: str, units: str | None, allow_remote: bool) -> Callable[[SharedPolicy], WayIn]:
+    """The same for LeRobot's asynchronous clients; they ask as often as the robot's control loop runs."""
+    from pi0_edge.serving.lerobot_async import FPS, LerobotAsyncServer, check_units, lerobot_listen
+
+    lerobot_listen(listen, allow_remote=allow_remote)
+    check_units(units)
+
+    def make(shared: SharedPolicy) -> WayIn:
+        fps = shared.policy.processor.robot.control_hz or FPS
+        return LerobotAsyncServer(shared, listen, fps=fps, allow_remote=allow_remote, units=units)
+
+    return make
