@@ -19,6 +19,8 @@ MOST_OTHER_SHARE = 0.05
 """Of one processor, that any other process may take."""
 MOST_UNNAMED_SHARE = 0.20
 """Of one processor, that all processes together may take which ended before anybody could name them."""
+FEWEST_FORKS_PER_S = 1.0
+"""Below so many new processes and threads, what nobody named is an error of the kernel's own sampling."""
 LONGEST_GAP_S = 10.0
 """Between two readings in a run: throttling could pass unseen in a longer one."""
 
@@ -204,7 +206,8 @@ def _others(readings: Sequence[Reading], run: Run) -> Iterator[str]:
                 f"{run.mode} run; expected {100 * MOST_OTHER_SHARE:g} % at most"
             )
     unnamed = _grown(first, last) - sum(taken.values())
-    if unnamed / seconds > MOST_UNNAMED_SHARE:
+    forks = None if None in (first.forks, last.forks) else (last.forks or 0) - (first.forks or 0)
+    if unnamed / seconds > MOST_UNNAMED_SHARE and (forks is None or forks / seconds >= FEWEST_FORKS_PER_S):
         yield (
             f"processes that ended before they could be named took {100 * unnamed / seconds:.3g} % of a processor "
             f"during the {run.mode} run; expected {100 * MOST_UNNAMED_SHARE:g} % at most"

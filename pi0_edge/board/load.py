@@ -16,6 +16,7 @@ MOST_PROCESSES = 10
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD among the flags of a process (include/linux/sched.h)."""
+_FORKS = re.compile(r"^processes (\d+)$", re.MULTILINE)
 _MEMORY_LINE = re.compile(r"^(MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB", re.MULTILINE)
 
 
@@ -39,10 +40,12 @@ class ProcessorTime:
     Attributes:
         busy: That they worked for processes and the kernel, interrupts among them.
         stolen: In which a hypervisor gave them to others.
+        forks: Processes and threads that were started.
     """
 
     busy: float | None
     stolen: float | None
+    forks: int | None
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,19 @@ def read_memory(root: Path) -> Memory:
 
 
 def read_processor_time(root: Path) -> ProcessorTime:
-    """The first line of /proc/stat: user, nice, system, idle, waiting, interrupt, soft interrupt, stolen."""
-    words = text(root / "proc/stat").partition("\n")[0].split()
+    """The first line of /proc/stat: user, nice, system, idle, waiting, interrupt, soft interrupt, stolen.
+
+    Most kernels count it by looking who runs at each tick of their clock: what wakes up with that clock is counted too
+    often. The time of a process is counted exactly.
+    """
+    content = text(root / "proc/stat")
+    started = _FORKS.search(content)
+    forks = None if started is None else int(started[1])
+    words = content.partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu" or not all(word.isdigit() for word in words[1:9]):
-        return ProcessorTime(None, None)
+        return ProcessorTime(None, None, forks)
     user, nice, system, _, _, interrupt, soft_interrupt, stolen = (int(word) / _TICKS_PER_S for word in words[1:9])
-    return ProcessorTime(user + nice + system + interrupt + soft_interrupt, stolen)
+    return ProcessorTime(user + nice + system + interrupt + soft_interrupt, stolen, forks)
 
 
 @dataclass(frozen=True)

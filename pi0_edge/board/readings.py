@@ -110,6 +110,7 @@ class Board:
             cpu_busy_s=time.busy,
             cpu_own_s=shares.own_s,
             cpu_stolen_s=time.stolen,
+            forks=time.forks,
             busiest=shares.others_s,
             fan_rpm=self._heat.fan_rpm(),
             boot_id=identity.boot_id(self.root),

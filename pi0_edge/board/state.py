@@ -32,6 +32,7 @@ class BoardState:
         cpu_busy_s: Seconds that all processors together worked since the start.
         cpu_own_s: Those of them that this process and what it started took.
         cpu_stolen_s: Seconds in which a hypervisor gave the processors to others since the start.
+        forks: Processes and threads that were started since the start of the computer.
         busiest: Other processes by CPU time since this program first looked at them: name and process id -> seconds;
             the ten largest. Threads of the kernel stand in brackets, as in `ps`.
         fan_rpm: Revolutions per minute by fan.
@@ -58,6 +59,7 @@ class BoardState:
     cpu_busy_s: float | None = None
     cpu_own_s: float | None = None
     cpu_stolen_s: float | None = None
+    forks: int | None = None
     busiest: Mapping[str, float] = field(default_factory=dict[str, float])
     fan_rpm: Mapping[str, float] = field(default_factory=dict[str, float])
     boot_id: str = ""

@@ -131,6 +131,9 @@ def measure(
         loads=tuple(load or ()),
         command=("pi0-edge", *sys.argv[1:]),
     )
+    for path in (output, receipt):  # before minutes are spent
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     out = Output(as_json)
     if verify is not None:
         _verify(out, verify, request, plan, public_key)

@@ -129,10 +129,21 @@ CHANGES: dict[str, tuple[Change, str]] = {
         r"another process, find \(99\), took 28\.. % of a processor",
     ),
     "short processes": (
-        lambda since, state: replace(state, cpu_busy_s=(state.cpu_busy_s or 0) + 0.6 * since),
+        lambda since, state: replace(
+            state, cpu_busy_s=(state.cpu_busy_s or 0) + 0.6 * since, forks=1000 + round(30 * since)
+        ),
         "processes that ended before they could be named took 62 % of a processor",
     ),
 }
+
+
+def test_ticks_that_nobody_can_have_taken_are_an_error_of_the_kernels_sampling(orin: BoardState):
+    """Timers that go off with the ticks of the kernel's clock are counted as if they had worked all of each tick."""
+
+    def sampled(since: float, state: BoardState) -> BoardState:
+        return replace(state, cpu_busy_s=(state.cpu_busy_s or 0) + 0.6 * since, forks=1000 + round(since / 10))
+
+    assert judge(result(orin, sampled)).valid
 
 
 @pytest.mark.parametrize("fault", CHANGES)

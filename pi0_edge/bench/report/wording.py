@@ -188,7 +188,7 @@ def drift_text(figures: RunFigures) -> str:
     word = "slower" if drift.change > 0 else "faster"
     return (
         f"The last tenth of the run is {share(abs(drift.change))} {word} than the first "
-        f"(95 % interval {100 * drift.low:+.2g} % to {100 * drift.high:+.2g} %)."
+        f"(99 % interval {100 * drift.low:+.2g} % to {100 * drift.high:+.2g} %)."
     )
 
 
