@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pi0_edge.bench.figures import RunFigures
 from pi0_edge.latency.percentiles import Latency
-from pi0_edge.latency.stages import NETWORK, Stage
+from pi0_edge.latency.stages import NETWORK, WHOLE_NETWORK, Stage
 
 REST = "not in a stage"
 BOTH = "stages with an estimate"
@@ -56,18 +56,18 @@ def breakdown(figures: RunFigures, estimate_ms: Mapping[str, float]) -> tuple[Pa
     parts: list[Part] = []
     begin = 0.0
     one_graph = not any(stage in stages for stage in NETWORK)
-    for stage in Stage:
+    network = sum(estimate_ms[stage] for stage in NETWORK if stage in estimate_ms) if one_graph else 0.0
+    for stage in _on_the_way(one_graph):
         measured, expected = stages.get(stage), estimate_ms.get(stage)
-        if measured is None and (expected is None or (one_graph and stage in NETWORK)):
+        if stage == WHOLE_NETWORK:
+            expected = network or None
+        if measured is None and (expected is None or stage == WHOLE_NETWORK):
             continue
         median = measured.p50_ms if measured else None
-        parts.append(Part(stage.value, begin, median, measured, expected))
+        parts.append(Part(stage, begin, median, measured, expected))
         begin += median or 0.0
-    network = sum(estimate_ms[stage] for stage in NETWORK if stage in estimate_ms) if one_graph else 0.0
     rest = figures.latency.p50_ms - begin
-    if network:
-        parts.append(Part("network, as one graph", begin, rest, None, network))
-    elif parts:
+    if parts:
         parts.append(Part(REST, begin, rest, None, None))
     compared = [part for part in parts if part.ratio is not None]
     if len(compared) > 1:
@@ -75,3 +75,12 @@ def breakdown(figures: RunFigures, estimate_ms: Mapping[str, float]) -> tuple[Pa
         estimated_ms = sum(part.estimate_ms or 0.0 for part in compared)
         parts.append(Part(BOTH, 0.0, measured_ms, None, estimated_ms, is_sum=True))
     return tuple(parts)
+
+
+def _on_the_way(one_graph: bool) -> Iterator[str]:
+    """Names of stages in order; where the network was timed as a whole, it stands in place of its stages."""
+    for stage in Stage:
+        if stage not in NETWORK or not one_graph:
+            yield stage.value
+        elif stage is NETWORK[0]:
+            yield WHOLE_NETWORK
