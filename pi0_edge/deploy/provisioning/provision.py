@@ -226,7 +226,7 @@ def _run_as_root(
     except OSError as error:
         process.terminate()
         raise LinkLostError(f"the link to {connection.host} was lost ({error}); run the command again") from error
-    if process.wait() == 255 and not connection.is_alive():
+    if process.wait() == 255 and connection.is_lost():
         raise LinkLostError(f"the link to {connection.host} was lost ({connection.why_lost()}); run the command again")
     if process.returncode:
         why = last_line(said) or last_line("\n".join(lines)) or f"exit code {process.returncode}"

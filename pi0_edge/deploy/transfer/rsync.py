@@ -178,7 +178,7 @@ def _judge(code: int, said: str, connection: Connection | None) -> None:
     empty = ("rsync error:", "rsync: connection unexpectedly closed")  # what follows from the reason
     words = [line for line in said.splitlines() if line.strip() and not line.startswith(empty)]
     reason = last_line("\n".join(words)) or last_line(said) or f"rsync ended with {code}"
-    if connection is not None and not connection.is_alive():
+    if connection is not None and connection.is_lost():
         raise LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
     if "Another instance of rrsync" in said:
         raise RobotBusyError("another session sends files to this robot; wait for its end")

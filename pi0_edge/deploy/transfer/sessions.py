@@ -122,7 +122,7 @@ def _why_ended(process: subprocess.Popen[bytes], connection: Connection) -> Depl
         process.terminate()
         process.wait()
     said = cast(BinaryIO, process.stderr).read().decode(errors="replace")
-    if not connection.is_alive():
+    if connection.is_lost():
         return LinkLostError(f"the link to {connection.host} was lost: {connection.why_lost()}")
     if process.returncode in (0, 255):
         return LinkLostError(f"the installer of {connection.host} ended the session {last_line(said)}".rstrip())

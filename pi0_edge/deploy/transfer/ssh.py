@@ -23,6 +23,8 @@ FLASH_USER = "pi0-flash"
 
 CONNECT_S = 15
 LOGIN_S = 90.0
+_ENDS_S = 1.0
+"""How long ssh may take to end after what went through it."""
 ALIVE_S, ALIVE_COUNT = 5, 3
 """A robot that does not answer for 15 to 20 seconds is lost."""
 OPEN_S = 0.02
@@ -145,6 +147,20 @@ class Connection:
         self.bytes_sent()
         return self._master is not None and self._master.poll() is None
 
+    def is_lost(self) -> bool:
+        """Whether the connection has ended, or ends within a moment.
+
+        Ask it when a program that went through it has ended: ssh ends such programs first, and itself a little later.
+        """
+        self.bytes_sent()
+        if self._master is None:
+            return True
+        try:
+            self._master.wait(_ENDS_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def bytes_sent(self) -> int | None:
         """What went to the robot so far, encrypted; None where the system does not count it."""
         if self._master is not None and self._master.returncode is None:
@@ -181,7 +197,7 @@ class Connection:
             ran = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired as error:
             raise LinkLostError(f"{self.host} did not answer in {timeout_s:g} s to {command[:60]!r}") from error
-        if ran.returncode == 255 and not self.is_alive():
+        if ran.returncode == 255 and self.is_lost():
             raise LinkLostError(f"the connection to {self.host} was lost: {self.why_lost()}")
         return ran
 
