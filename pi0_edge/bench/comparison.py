@@ -106,9 +106,15 @@ def compare_samples(
     Raises:
         BenchError: If there are fewer than `FEWEST_PAIRS` samples.
     """
+    counts = len(first), len(second)
+    if min(counts) < FEWEST_PAIRS:
+        raise BenchError(f"{counts[0]} and {counts[1]} samples are too few; expected {FEWEST_PAIRS} at least")
+    shortest = min(first.latency_ms.min(), second.latency_ms.min())
+    if not shortest > 0:
+        raise BenchError(
+            f"a chunk took {shortest:g} ms, expected more than 0: the file was changed; run the bench again"
+        )
     a, b = np.log(first.latency_ms), np.log(second.latency_ms)
-    if min(len(a), len(b)) < FEWEST_PAIRS:
-        raise BenchError(f"{len(a)} and {len(b)} samples are too few; expected {FEWEST_PAIRS} at least")
     rng = np.random.default_rng(seed)
     if paired:
         size = min(len(a), len(b))
@@ -128,7 +134,7 @@ def compare_samples(
         high=float(np.exp(high)),
         paired=paired,
         noise=noise,
-        counts=(len(a), len(b)),
+        counts=counts,
     )
 
 

@@ -169,7 +169,7 @@ def verify_repetition(receipt: Receipt, again: BenchResult) -> Verification:
     """
     said, reasons, comparisons = receipt.result, list[str](), list[Comparison]()
     for name, before, now in (
-        ("bundle", said.policy.bundle_sha256[:16], again.policy.bundle_sha256[:16]),
+        ("bundle", _what(said), _what(again)),
         ("engine", said.policy.engine, again.policy.engine),
         ("scheme", said.policy.scheme, again.policy.scheme),
         ("boundary", said.boundary, again.boundary),
@@ -190,6 +190,11 @@ def verify_repetition(receipt: Receipt, again: BenchResult) -> Verification:
             interval = f"{found.ratio:.3f} times the receipt's median [{found.low:.3f}, {found.high:.3f}]"
             reasons.append(f"{run.mode}: {interval}, expected at most {1 + allowed:.3f}")
     return Verification(tuple(comparisons), tuple(reasons))
+
+
+def _what(result: BenchResult) -> str:
+    """The bundle by its hash; random weights, which have none, by the name of their network."""
+    return result.policy.bundle_sha256[:16] or result.policy.name
 
 
 def _check(read: Mapping[str, Any], path: Path, public_key: Path) -> None:

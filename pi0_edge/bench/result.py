@@ -293,7 +293,7 @@ def parse_result(read: Mapping[str, Any], name: str) -> BenchResult:
             idle_ns=_pair(read.get("idle_ns")),
             path=None if read.get("path") is None else _made(PathFigures, read["path"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BenchError(f"{name} is incomplete ({error!r}); run `pi0-edge bench` again") from error
 
 

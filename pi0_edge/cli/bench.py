@@ -131,9 +131,7 @@ def measure(
         loads=tuple(load or ()),
         command=("pi0-edge", *sys.argv[1:]),
     )
-    for path in (output, receipt):  # before minutes are spent
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    _check_places(output, receipt, private_key)  # before minutes are spent
     out = Output(as_json)
     if verify is not None:
         _verify(out, verify, request, plan, public_key)
@@ -142,15 +140,32 @@ def measure(
     for place, result in enumerate(results):
         _show(out, result)
         _write(out, result, _numbered(output, place, len(results)))
-    if receipt is not None and private_key is not None:
+    if receipt is not None and private_key is not None and results[0].verdict.valid:
         from pi0_edge.bench.receipt import write_receipt
 
         write_receipt(results[0], receipt, private_key)
         out.print(f"receipt: {receipt}")
+    elif receipt is not None:
+        out.print("no receipt: the result is void")
     told = [_told(result) for result in results]
     out.finish(told[0] if len(told) == 1 else {"results": told})
     if not all(result.verdict.valid for result in results):
         raise typer.Exit(FAILED)
+
+
+def _check_places(output: Path | None, receipt: Path | None, private_key: Path | None) -> None:
+    """Makes the folders of what is written, and reads the key that signs it."""
+    from pi0_edge.bundle.keys import make_signature
+    from pi0_edge.errors import BenchError
+
+    for path in (output, receipt):
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise BenchError(f"{path.parent} cannot be made ({error.strerror}); name another folder") from error
+    if private_key is not None:
+        make_signature(b"", private_key)
 
 
 def _run(out: Output, request: TargetRequest, plan: BenchPlan) -> list[BenchResult]:

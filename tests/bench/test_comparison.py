@@ -85,6 +85,12 @@ def test_too_few_samples_are_refused():
         compare_samples(few, few, paired=True)
 
 
+def test_a_chunk_that_took_no_time_is_refused():
+    changed = samples(np.array([50.0] * 40 + [0.0]))
+    with pytest.raises(BenchError, match="a chunk took 0 ms"):
+        compare_samples(changed, changed, paired=True)
+
+
 def test_a_run_that_wanders_says_so():
     rng = np.random.default_rng(3)
     still = samples(50.0 * np.exp(rng.normal(0, 0.01, 400)))

@@ -109,6 +109,7 @@ def test_it_holds_where_the_repetition_is_as_fast_or_faster(tmp_path: Path, keys
     ("other", "reason"),
     [
         ({"bundle_sha256": "aa" * 32}, "the bundle is aaaa"),
+        ({"bundle_sha256": "", "name": "random pi0"}, "the bundle is random pi0"),
         ({"engine": "cpu"}, "the engine is cpu"),
         ({"scheme": "fp32"}, "the scheme is fp32"),
         ({"euler_steps": 1}, "the number of Euler steps is 1"),

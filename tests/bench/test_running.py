@@ -146,6 +146,8 @@ def test_a_receipt_needs_a_key_and_a_bench_a_bundle():
     for arguments, reason in (
         (("--bundle", "x", "--receipt", "r"), "--receipt and --private-key go together"),
         ((), "give a bundle or random weights"),
+        (("--bundle", "x", "--output", "/dev/null/result"), "/dev/null cannot be made"),
+        (("--bundle", "x", "--receipt", "r", "--private-key", "/dev/null"), "is not a private key"),
         (("--bundle", "x", "--random", "pi0"), "give a bundle or random weights"),
     ):
         ran = run("bench", "--mode", "closed", *arguments)
