@@ -49,6 +49,8 @@ def _rows(summary: DemoSummary) -> Iterator[tuple[str, str]]:
         label = name.replace("_", " ")
         if isinstance(value, Percentiles):
             yield label, f"{value}  (p50 / p90 / p99 / max)"
+        elif isinstance(value, dict):
+            yield from ((f"{label}: {stage}", str(latency)) for stage, latency in value.items())
         elif isinstance(value, list):
             yield label, ", ".join(map(format_number, value)) or "none"
         elif value is not summary.quantization:

@@ -33,15 +33,17 @@ class PlayedChunk:
     """A chunk, the request it answers, and what became of it.
 
     Attributes:
-        to_policy_ms: Observation taken to chunk received.
-        to_ring_ms: Observation taken to the firmware's confirmation.
+        begin_ns: When the observation was taken, on the clock of `time.monotonic_ns`.
+        received_ns: When the chunk was received.
+        confirmed_ns: When the bridge's report came.
     """
 
     request: Request
     chunk: policy_pb2.Chunk
     report: bridge_pb2.ChunkReport
-    to_policy_ms: float
-    to_ring_ms: float
+    begin_ns: int
+    received_ns: int
+    confirmed_ns: int
 
 
 class PolicyWorker:
@@ -101,12 +103,11 @@ class PolicyWorker:
                 self._finished.put(error)
 
     def _play(self, request: Request) -> PlayedChunk:
-        started = time.monotonic_ns()
-        chunk = self._policy.infer(request.observation, request.tick, started, continuation=request.continuation)
-        received = time.monotonic_ns()
+        begin_ns = time.monotonic_ns()
+        chunk = self._policy.infer(request.observation, request.tick, begin_ns, continuation=request.continuation)
+        received_ns = time.monotonic_ns()
         self._stream.send_message(chunk)
         report = self._stream.next_report(REPORT_LIMIT_S) or bridge_pb2.ChunkReport(
             outcome=bridge_pb2.ChunkReport.LOST, reason=f"the bridge gave no report within {REPORT_LIMIT_S:g} s"
         )
-        confirmed = time.monotonic_ns()
-        return PlayedChunk(request, chunk, report, (received - started) / 1e6, (confirmed - started) / 1e6)
+        return PlayedChunk(request, chunk, report, begin_ns, received_ns, time.monotonic_ns())

@@ -15,7 +15,7 @@ from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.demo.scheme_accuracy import scheme_accuracy
 from pi0_edge.demo.summary import DemoSummary, summarize
-from pi0_edge.demo.system import System, running_system, start_robot
+from pi0_edge.demo.system import REPLAN_TICKS, System, running_system, start_robot
 from pi0_edge.errors import EngineError
 from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES
 
@@ -54,7 +54,7 @@ def run_demo(
         _follow(robot, system, episodes, say)
     record = RunRecord.load(output / "record.npz")
     say("comparing it with fp32 on what it saw")
-    summary = summarize(record, scheme_accuracy(choice, record, ARM), CONTROL_HZ, ARM)
+    summary = summarize(record, scheme_accuracy(choice, record, ARM), CONTROL_HZ, ARM, REPLAN_TICKS)
     plot_film(record, output / "episode.png")
     plot_joints(record, output / "joints.png")
     (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")

@@ -34,9 +34,10 @@ class RunRecord:
         chunk_episode: int32 [chunks].
         chunk_tick: uint32 [chunks], tick of the observation that the chunk answers.
         chunk_first_tick: uint32 [chunks], due tick of the first action that was entered; 0 where none was.
-        chunk_to_policy_ms: float64 [chunks], observation taken to chunk received.
-        chunk_to_ring_ms: float64 [chunks], observation taken to the firmware's confirmation.
-        chunk_infer_ms: float64 [chunks], the network alone, as the server measured it.
+        chunk_begin_ns: int64 [chunks], when the observation was taken, on the clock of `time.monotonic_ns`.
+        chunk_received_ns: int64 [chunks], when the chunk was received.
+        chunk_confirmed_ns: int64 [chunks], when the bridge's report of it came.
+        chunk_stages_ms: float64 [chunks, 5], what policy server and bridge tell of it, see `chunk_times`.
         chunk_outcome: uint8 [chunks], `ChunkReport.Outcome`.
         actions: float32 [chunks, horizon, joints], as the policy sent them.
         image: uint8 [chunks, height, width, 3], camera image that the policy got.
@@ -66,9 +67,10 @@ class RunRecord:
     chunk_episode: NDArray[np.int32]
     chunk_tick: NDArray[np.uint32]
     chunk_first_tick: NDArray[np.uint32]
-    chunk_to_policy_ms: NDArray[np.float64]
-    chunk_to_ring_ms: NDArray[np.float64]
-    chunk_infer_ms: NDArray[np.float64]
+    chunk_begin_ns: NDArray[np.int64]
+    chunk_received_ns: NDArray[np.int64]
+    chunk_confirmed_ns: NDArray[np.int64]
+    chunk_stages_ms: NDArray[np.float64]
     chunk_outcome: NDArray[np.uint8]
     actions: NDArray[np.float32]
     image: NDArray[np.uint8]

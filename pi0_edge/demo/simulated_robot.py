@@ -127,9 +127,13 @@ class SimulatedRobot:
             chunk_episode=self.follower.episode,
             chunk_tick=request.tick,
             chunk_first_tick=report.first_tick if accepted else 0,
-            chunk_to_policy_ms=played.to_policy_ms,
-            chunk_to_ring_ms=played.to_ring_ms,
-            chunk_infer_ms=chunk.timing.infer_ms,
+            chunk_begin_ns=played.begin_ns,
+            chunk_received_ns=played.received_ns,
+            chunk_confirmed_ns=played.confirmed_ns,
+            chunk_stages_ms=[
+                *(chunk.timing.preprocess_ms, chunk.timing.infer_ms, chunk.timing.postprocess_ms),
+                *(report.splice_ms, report.serial_ms),
+            ],
             chunk_outcome=report.outcome,
             actions=actions,
             image=request.observation.images["top"],
@@ -189,7 +193,7 @@ def main() -> int:
     parser.add_argument("--policy", required=True)
     parser.add_argument("--first-seed", type=int, required=True)
     parser.add_argument("--episodes", type=int, required=True)
-    parser.add_argument("--execute", type=int, default=25, help="ticks between two observations")
+    parser.add_argument("--execute", type=int, required=True, help="ticks between two observations")
     parser.add_argument("--splice", required=True, help="how a chunk enters: hold-swap, rtc or trained-rtc")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()

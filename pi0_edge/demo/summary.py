@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.bridge.telemetry import ages_s
+from pi0_edge.demo.chunk_times import chunk_figures
 from pi0_edge.demo.run_record import RunRecord
 from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.latency.percentiles import Latency, fewest_samples
@@ -36,7 +37,11 @@ class Percentiles:
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> Percentiles:
         """Of a non-empty array."""
-        found = Latency.of(values.tolist())
+        return cls.told(Latency.of(values.tolist()))
+
+    @classmethod
+    def told(cls, found: Latency) -> Percentiles:
+        """As a bench tells them."""
         return cls(found.count, found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms)
 
     def __str__(self) -> str:
@@ -78,9 +83,11 @@ class DemoSummary:
         episode_seconds: Seconds until success, per episode; the limit where there was none.
         chunks: Chunks that the policy made.
         chunks_entered: Chunks that the firmware confirmed.
-        infer_ms: The network alone.
         chunk_ms: Observation taken to chunk received.
-        ring_ms: Observation taken to the firmware's confirmation.
+        ring_ms: Observation taken to the firmware's confirmation, of the chunks that it confirmed;
+            None where there were none.
+        late_chunks: Of those, that took longer than the time between two observations.
+        stages_ms: Where the time until the confirmation goes, by the stages of `pi0-edge bench`.
         ticks: Ticks that the firmware reported.
         tick_period_ms: Mean period by the firmware's own counter.
         tick_jitter_ms: Absolute deviation of single periods from 20 ms, by the firmware's own counter.
@@ -105,9 +112,10 @@ class DemoSummary:
     episode_seconds: list[float]
     chunks: int
     chunks_entered: int
-    infer_ms: Percentiles
     chunk_ms: Percentiles
-    ring_ms: Percentiles
+    ring_ms: Percentiles | None
+    late_chunks: int
+    stages_ms: dict[str, Percentiles]
     ticks: int
     tick_period_ms: float
     tick_jitter_ms: Percentiles
@@ -127,21 +135,33 @@ class DemoSummary:
     quantization: SchemeAccuracy
 
 
-def summarize(record: RunRecord, quantization: SchemeAccuracy, control_hz: float, arm: list[int]) -> DemoSummary:
-    """Computes the figures of a run; `arm` are the joints in radians."""
+def summarize(
+    record: RunRecord, quantization: SchemeAccuracy, control_hz: float, arm: list[int], replan_ticks: int
+) -> DemoSummary:
+    """Computes the figures of a run.
+
+    Args:
+        record: Of it.
+        quantization: The scheme against fp32.
+        control_hz: Ticks per second.
+        arm: The joints in radians.
+        replan_ticks: Ticks between two observations.
+    """
     during = record.tick_episode >= 0
     steps = np.diff(record.tick.astype(np.int64))
     periods = 1e3 * np.diff(record.tick_counter_s)[steps == 1]
     border_jerk, inner_jerk = _jerk(record, control_hz, arm)
+    confirmed = chunk_figures(record, 1e3 * replan_ticks / control_hz)
     return DemoSummary(
         episodes=len(record.seed),
         successes=int(record.success.sum()),
         episode_seconds=[round(float(ticks) / control_hz, 2) for ticks in record.episode_ticks],
         chunks=len(record.chunk_tick),
         chunks_entered=int((record.chunk_outcome == ChunkReport.ACCEPTED).sum()),
-        infer_ms=Percentiles.of(record.chunk_infer_ms),
-        chunk_ms=Percentiles.of(record.chunk_to_policy_ms),
-        ring_ms=Percentiles.of(record.chunk_to_ring_ms),
+        chunk_ms=Percentiles.of((record.chunk_received_ns - record.chunk_begin_ns) * 1e-6),
+        ring_ms=None if confirmed is None else Percentiles.told(confirmed.latency),
+        late_chunks=0 if confirmed is None or confirmed.misses is None else confirmed.misses.count,
+        stages_ms={} if confirmed is None else {n: Percentiles.told(one) for n, one in confirmed.stages.items()},
         ticks=len(record.tick),
         tick_period_ms=float(periods.mean()),
         tick_jitter_ms=Percentiles.of(np.abs(periods - 1e3 / control_hz)),

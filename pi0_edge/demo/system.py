@@ -17,6 +17,9 @@ from firmware_bridge.emulator.child_process import start_child
 from firmware_bridge.emulator.processes import start, start_firmware
 from pi0_edge.demo.policy_choice import PolicyChoice
 
+REPLAN_TICKS = 25
+"""Ticks between two observations."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -56,5 +59,5 @@ def start_robot(system: System, first_seed: int, episodes: int, splice: str, rec
     """Starts the simulated robot; its standard output has one line of JSON per episode."""
     argv = [sys.executable, "-m", "pi0_edge.demo.simulated_robot", "--bridge", system.bridge]
     argv += ["--policy", system.policy, "--first-seed", str(first_seed), "--episodes", str(episodes)]
-    argv += ["--splice", splice, "--output", str(record)]
+    argv += ["--splice", splice, "--execute", str(REPLAN_TICKS), "--output", str(record)]
     return start_child(argv, log=system.log / "robot.log", stdout=subprocess.PIPE)

@@ -30,8 +30,9 @@ def record(ticks: int = 20) -> RunRecord:
             measured=executed - np.eye(14, dtype=np.float32)[0] * 0.001 * k, measurement_age_ms=8.0 + 4.0 * (k == 7),
         )  # fmt: skip
     builder.add(
-        chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_to_policy_ms=30.0, chunk_to_ring_ms=50.0,
-        chunk_infer_ms=25.0, chunk_outcome=ChunkReport.ACCEPTED, actions=ramp, state=np.zeros(14, np.float32),
+        chunk_episode=0, chunk_tick=100, chunk_first_tick=103, chunk_outcome=ChunkReport.ACCEPTED, actions=ramp,
+        chunk_begin_ns=10**9, chunk_received_ns=10**9 + 30_000_000, chunk_confirmed_ns=10**9 + 50_000_000,
+        chunk_stages_ms=[2.0, 25.0, 1.0, 0.5, 15.0], state=np.zeros(14, np.float32),
         image=np.zeros((8, 8, 3), np.uint8),
     )  # fmt: skip
     for k in range(7):
@@ -61,7 +62,7 @@ def test_a_newer_chunk_replaces_what_the_older_one_wanted_from_its_entry_on():
 
 
 def test_summary_figures():
-    summary = summarize(record(), NO_ERROR, 50.0, ARM)
+    summary = summarize(record(), NO_ERROR, 50.0, ARM, 25)
     assert (summary.episodes, summary.successes, summary.chunks_entered) == (1, 1, 1)
     assert summary.episode_seconds == [0.4]
     assert summary.tick_period_ms == pytest.approx(20.0)
@@ -75,6 +76,26 @@ def test_summary_figures():
     assert summary.faults == [] and summary.starved_ticks == 0 and summary.ticks_lost == 0
 
 
+def test_latencies_are_told_as_a_bench_tells_them():
+    summary = summarize(record(), NO_ERROR, 50.0, ARM, 25)
+    assert summary.ring_ms is not None
+    assert (summary.chunk_ms.p50, summary.ring_ms.p50, summary.ring_ms.p90) == (30.0, 50.0, None)
+    medians = {name: stage.p50 for name, stage in summary.stages_ms.items()}
+    assert medians == {
+        **{"preprocess": 2.0, "network": 25.0, "postprocess": 1.0, "splice": 0.5, "serial": 15.0},
+        "transport": 6.5,
+    }
+    assert summary.late_chunks == 0
+    assert summarize(record(), NO_ERROR, 50.0, ARM, 2).late_chunks == 1
+
+
+def test_a_run_without_a_confirmed_chunk_has_no_latency_until_the_confirmation():
+    run = record()
+    refused = replace(run, chunk_outcome=np.full_like(run.chunk_outcome, ChunkReport.REJECTED))
+    summary = summarize(refused, NO_ERROR, 50.0, ARM, 25)
+    assert (summary.ring_ms, summary.stages_ms, summary.chunk_ms.p50) == (None, {}, 30.0)
+
+
 def test_lost_ticks_starvation_and_faults_are_counted():
     run = record()
     keep = np.arange(20) != 10
@@ -84,7 +105,7 @@ def test_lost_ticks_starvation_and_faults_are_counted():
     damaged = replace(run, tick_flags=flags, tick_faults=faults)
     per_tick = [f.name for f in fields(RunRecord) if len(getattr(run, f.name)) == 20]
     damaged = replace(damaged, **{name: getattr(damaged, name)[keep] for name in per_tick})
-    summary = summarize(damaged, NO_ERROR, 50.0, ARM)
+    summary = summarize(damaged, NO_ERROR, 50.0, ARM, 25)
     assert summary.ticks_lost == 1 and summary.starved_ticks == 5 and summary.faults == ["STARVATION"]
 
 
