@@ -192,7 +192,7 @@ class BenchResult:
 
     Attributes:
         id: Of this result: 16 hexadecimal digits.
-        session: Shared by results whose chunks were taken in turns; their samples are paired. Else the id.
+        session: Shared by results whose chunks were taken in turns, whose samples are paired; else the id.
         started: Coordinated universal time, ISO 8601.
         command: What makes such a result again.
         boundary: Name of the `Boundary`.

@@ -104,11 +104,12 @@ def run_bench(
         timed = _Timed(plan, watcher, on_progress)
         runs = timed.path(targets[0][0]) if isinstance(targets[0][0], PathTarget) else timed.runs(targets)
         after = [_judged(target, bundle, on_progress) for target, bundle in targets]
-    session = secrets.token_hex(8)
+    ids = [secrets.token_hex(8) for _ in targets]
+    session = secrets.token_hex(8) if len(targets) > 1 else ids[0]
     results = []
     for place, (target, _) in enumerate(targets):
         result = BenchResult(
-            id=secrets.token_hex(8),
+            id=ids[place],
             session=session,
             started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             command=plan.command,

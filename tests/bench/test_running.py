@@ -14,9 +14,11 @@ from cli_runner import run
 from flashed_robot import small_bundle
 
 from pi0_edge.bench.clock import ClockWatch
+from pi0_edge.bench.comparison import compare_results
 from pi0_edge.bench.figures import figures_of
 from pi0_edge.bench.opening import TargetRequest, opened_targets
-from pi0_edge.bench.result import BenchResult, load_result
+from pi0_edge.bench.report.page import page
+from pi0_edge.bench.result import BenchResult, Verdict, load_result
 from pi0_edge.bench.running import BenchPlan, run_bench
 from pi0_edge.bench.targets import PolicyTarget
 from pi0_edge.bench.verdict import judge
@@ -52,7 +54,7 @@ def test_a_result_holds_every_sample_and_everything_that_belongs_to_a_speed(bund
     assert result.readings[0].time_ns < closed.samples.begin_ns[0]
     assert result.readings[-1].time_ns > paced.samples.end_ns[-1]
     assert result.clock.problem == "" and result.warm_up.load_s is not None
-    assert closed.overhead_ms > 0.0
+    assert closed.overhead_ms > 0.0 and "in turns" not in page(result)
     figures = figures_of(closed)
     assert figures.latency.p90_ms is not None and figures.latency.p999_ms is None
     assert {"preprocess", "vision", "prefix", "state", "Euler loop", "postprocess"} <= figures.stages.keys()
@@ -60,6 +62,16 @@ def test_a_result_holds_every_sample_and_everything_that_belongs_to_a_speed(bund
     again = load_result(tmp_path / "result.json")
     assert again.to_dict() == result.to_dict()
     np.testing.assert_array_equal(again.runs[0].samples.end_ns, closed.samples.end_ns)
+
+
+def test_two_in_turns_are_pairs_and_their_pages_say_so(bundle: Path):
+    with opened_targets(TargetRequest(bundle, against=bundle, threads=1)) as targets:
+        timed = run_bench(targets, BenchPlan(modes=("closed",), seconds=0.0, chunks=44))
+    first, second = (replace(one, verdict=Verdict(True, ())) for one in timed)  # other programs may run here
+    assert first.session == second.session and first.id != second.id
+    assert [found.paired for found in compare_results(first, second)] == [True]
+    said = f"in turns with those of the other results of the session {first.session}"
+    assert all(said in page(one) for one in (first, second))
 
 
 class Slowed(PolicyTarget):

@@ -372,7 +372,8 @@ def _again(result: BenchResult) -> str:
         "This page carries the whole result, every sample included, as the same JSON that lies beside it: in the "
         f"element script#{DATA_ID} at its end."
     )
-    paired = "" if result.session == result.id else f" Its chunks were taken in turns with those of {result.session}."
+    turns = f" Its chunks were taken in turns with those of the other results of the session {result.session}."
+    paired = "" if result.session == result.id else turns
     button = '<p><button type="button" id="save" hidden="">Save the data</button></p>'
     command = shlex.join(map(plain, result.command))
     return f"<pre>{_text(command)}</pre><p>{_text(told + paired)}</p>{button}"
