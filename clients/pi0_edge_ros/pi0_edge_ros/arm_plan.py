@@ -37,6 +37,7 @@ class ArmPlan:
         self._delays = DelayWindow()
         self._plan: DuePositions | None = None
         self._next_ns = 0
+        self._not_before_ns = 0
 
     @property
     def delay(self) -> int:
@@ -54,6 +55,8 @@ class ArmPlan:
         It is `replan_s` after the one before, and earlier where 99 of 100 chunks would otherwise come after the end of
         the plan.
         """
+        if now_ns < self._not_before_ns:
+            return False
         return now_ns >= min(self._next_ns, self.ends_ns - round(self.delay * self._period_ns))
 
     def observed(self, observed_ns: int, now_ns: int) -> Continuation | None:
@@ -74,7 +77,8 @@ class ArmPlan:
         self._delays.add(math.ceil((int(due.due_ns[0]) - due.observed_ns) / self._period_ns - 1e-6) - 1)
         running = self._plan
         if running is not None and running.due_ns[0] < due.due_ns[0]:
-            kept = running.due_ns < due.due_ns[0]
+            # One period before the observation: the position between two points needs both.
+            kept = (running.due_ns < due.due_ns[0]) & (running.due_ns >= due.observed_ns - self._period_ns)
             due = DuePositions(
                 due.observed_ns,
                 np.concatenate([running.due_ns[kept], due.due_ns]),
@@ -82,16 +86,16 @@ class ArmPlan:
             )
         self._plan = due
 
-    def lost(self) -> None:
-        """Records that the last inference gave nothing to execute; the next observation is due at once."""
-        self._next_ns = 0
+    def lost(self, not_before_ns: int) -> None:
+        """Records that the last inference gave nothing to execute: the next one is due, but not before this time."""
+        self._next_ns, self._not_before_ns = 0, not_before_ns
 
     def stopped(self) -> None:
         """Forgets the plan: the arm executes nothing that is known."""
-        self._plan, self._next_ns = None, 0
+        self._plan, self._next_ns, self._not_before_ns = None, 0, 0
 
     def _rest(self, observed_ns: int) -> Plan:
-        """The plan at the times of the next chunk's actions: row k is due k + 1 control periods after its observation."""
+        """The plan at the times of the next chunk's actions: row k is due k + 1 periods after its observation."""
         nothing = Plan(0, np.zeros((0, 0)))
         if self._plan is None:
             return nothing

@@ -46,7 +46,9 @@ def read_image(message: Any) -> NDArray[np.uint8]:
     _check_size(height, width)
     data = np.frombuffer(message.data, np.uint8)
     if len(data) != height * step:
-        raise ObservationError(f"an image of {len(data)} bytes, expected {height * step} (height {height}, step {step})")
+        raise ObservationError(
+            f"an image of {len(data)} bytes, expected {height * step} (height {height}, step {step})"
+        )
     rows = data.reshape(height, step)[:, : width * size].reshape(height, width, size)
     return np.ascontiguousarray(rows[:, :, _CHANNELS[message.encoding]])
 
@@ -75,8 +77,8 @@ def read_compressed_image(message: Any) -> NDArray[np.uint8]:
     if content.startswith(_PNG):
         return _read_png(content)
     raise ObservationError(
-        f"a compressed image of format {message.format!r:.60} that is neither JPEG nor PNG; set the format parameter of "
-        "the camera's compressed transport to one of them"
+        f"a compressed image of format {message.format!r:.60} that is neither JPEG nor PNG; set the format parameter "
+        "of the camera's compressed transport to one of them"
     )
 
 
