@@ -96,7 +96,8 @@ class Peer(Node):
         return self._trajectories
 
     def diagnosis(self, containing: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
-        """The newest diagnosis, once its message contains a text or the time is over."""
+        """The newest diagnosis from now on, once its message contains a text or the time is over."""
+        self._diagnosis = {}
         self._until(lambda: containing in self._diagnosis.get("message", ""), limit_s)
         return self._diagnosis
 
