@@ -5,7 +5,7 @@ states, waits for trajectories, and prints the last one as JSON. The types are t
 names on the wire.
 """
 
-# pyright: reportMissingImports=false, reportMissingTypeArgument=false, reportInvalidTypeForm=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportCallIssue=false
 # cyclonedds comes from the ROS environment.
 
 from dataclasses import dataclass

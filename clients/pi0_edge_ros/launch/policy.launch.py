@@ -3,7 +3,7 @@
 The node starts unconfigured: a person, or a life cycle manager, takes it through *configure* and *activate*.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # launch comes from the ROS distribution.
 
 from pathlib import Path
