@@ -100,7 +100,9 @@ class PolicyNode(LifecycleNode):
         if latched:
             return self._refuse(f"the bridge is in {latched}; clear it first, once the robot is safe")
         activated = super().on_activate(state)
-        self._is_active = activated == TransitionCallbackReturn.SUCCESS
+        if activated != TransitionCallbackReturn.SUCCESS:
+            return activated
+        self._is_active = True
         session.start()
         if self._stopped:  # an e-stop came meanwhile
             session.stop()

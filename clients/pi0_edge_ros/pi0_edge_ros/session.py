@@ -25,6 +25,9 @@ from pi0_edge_ros.trajectories import NANOSECONDS, MessageClasses, due_positions
 PAUSE_NS = NANOSECONDS // 4
 """Between a failed inference and the next one."""
 
+BACKWARDS_NS = NANOSECONDS // 10
+"""A clock that goes back further than this began anew: the plan of the arm is of another time and is forgotten."""
+
 
 class PolicyClient(Protocol):
     """As `pi0_edge.serving.policy_client.PolicyClient`."""
@@ -94,6 +97,7 @@ class Session:
         self._lock = threading.Lock()
         self._active = False
         self._epoch = 0  # of the last start or stop: the answer of an inference from another one is thrown away
+        self._last_ns = 0
         self._failed_in_a_row = 0
         self._problem = ""
         self._gave_up = ""
@@ -139,6 +143,9 @@ class Session:
         """Starts an inference if it is time for one; returns at once. Call it every control period."""
         now_ns = self._now_ns()
         with self._lock:
+            if now_ns < self._last_ns - BACKWARDS_NS and self._active:  # a simulation that began anew
+                self._begin_epoch(active=True)
+            self._last_ns = now_ns
             if not self._active or (self._running is not None and not self._running.done()):
                 return
             if not self._plan.is_due(now_ns):

@@ -215,6 +215,28 @@ def test_an_error_between_chunks_that_come_stops_nothing(robot):
     assert robot.session.counts.errors == 4 and len(robot.sent) == 4 and robot.session.is_active
 
 
+def test_a_clock_that_begins_anew_forgets_the_plan(robot):
+    robot.session.start()
+    robot.step()
+    robot.now_ns -= 500 * NANOSECONDS
+    robot.step()
+    assert len(robot.sent) == 2 and robot.policy.seen[-1][1] is None
+    assert robot.sent[1].header.stamp.sec == 500
+
+
+def test_a_clock_that_begins_anew_during_an_inference_throws_its_answer_away(robot):
+    robot.policy.hold()
+    robot.session.start()
+    robot.show()
+    robot.session.step()
+    assert robot.policy.begun.wait(10)
+    robot.now_ns -= 500 * NANOSECONDS
+    robot.session.step()
+    robot.policy.let_go()
+    robot.settle()
+    assert robot.sent == []
+
+
 def test_a_server_that_is_gone_is_an_error_in_words(served):
     gone = Robot(served)
     gone.client.close()
