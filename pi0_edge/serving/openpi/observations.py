@@ -145,9 +145,15 @@ def _image(where: str, value: object) -> NDArray[np.uint8]:
         value = (255 * value).astype(np.uint8)
     if value.dtype != np.uint8:
         raise ObservationError(f"{where} has dtype {value.dtype}, expected uint8, or floats from 0 to 1")
-    if value.shape[0] == 3:
-        value = value.transpose(1, 2, 0)
-    return np.ascontiguousarray(value)
+    return _channels_last(value) if value.shape[0] == 3 else np.ascontiguousarray(value)
+
+
+def _channels_last(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[3, height, width] as [height, width, 3]; by channels, which takes a third of the time of a copy by pixels."""
+    pixels = np.empty((*image.shape[1:], 3), np.uint8)
+    for channel in range(3):
+        pixels[..., channel] = image[channel]
+    return pixels
 
 
 def _state(message: Mapping[Any, Any], robot: Robot) -> NDArray[np.float64]:
