@@ -62,11 +62,13 @@ class OpenpiRequest:
         observation: Images, state and prompt.
         plan: What the arm executes meanwhile; None where the chunk is free.
         rows: Rows of the chunk that the runtime takes; None for all.
+        noise_seed: Fixes the initial noise; None draws it, as always for stock clients.
     """
 
     observation: Observation
     plan: RunningPlan | None
     rows: int | None
+    noise_seed: int | None = None
 
 
 def read_request(data: bytes, robot: Robot, default_prompt: str | None = None) -> OpenpiRequest:
@@ -89,6 +91,7 @@ def read_request(data: bytes, robot: Robot, default_prompt: str | None = None) -
         ),
         plan=_plan(message["continuation"], robot) if message.get("continuation") is not None else None,
         rows=DROID_ROWS if _JOINTS in message else None,
+        noise_seed=_seed(message.get("noise_seed")),
     )
 
 
@@ -209,6 +212,12 @@ def _prompt(value: object) -> str | None:
         raise ObservationError(f"prompt is a {type(value).__name__}, expected a sentence")
     if len(value) > PROMPT_CHARACTERS:
         raise ObservationError(f"prompt has {len(value)} characters, expected at most {PROMPT_CHARACTERS}; shorten it")
+    return value
+
+
+def _seed(value: object) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 64):
+        raise ObservationError(f"noise_seed is {value!r:.80}, expected a whole number of 64 bits from 0 on")
     return value
 
 
