@@ -192,7 +192,7 @@ class OpenpiClient:
         message = {
             "images": dict(observation.images),
             "state": np.asarray(observation.state, np.float64),
-            "noise_seed": noise_seed,
+            "noise_seed": int(noise_seed),
         }
         if observation.prompt:
             message["prompt"] = observation.prompt

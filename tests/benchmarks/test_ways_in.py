@@ -1,4 +1,4 @@
-"""The table of ways in: what was measured is counted, and every client of this interpreter gets a chunk of its server."""
+"""The table of ways in: what was measured is counted, and every client that is installed is answered."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_a_message_without_a_camera_names_the_cameras():
 def test_a_noise_seed_is_taken_and_stock_clients_send_none():
     assert read(aloha(), "aloha").noise_seed is None
     for seed in (0, 7, 2**64 - 1):
-        assert read({**droid(), "noise_seed": np.uint64(seed) if seed < 8 else seed}, "droid").noise_seed == seed
+        assert read({**droid(), "noise_seed": np.int64(seed) if seed < 8 else seed}, "droid").noise_seed == seed
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "7", [7], np.zeros(3)])
