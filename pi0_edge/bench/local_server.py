@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from firmware_bridge.emulator.child_process import start_child, stop_child
+from pi0_edge.bench.served_clients import ServedProtocol
 from pi0_edge.errors import BenchError
 
 READY_S = 300.0
@@ -20,7 +21,11 @@ _SAID = 600
 
 @contextmanager
 def local_server(
-    bundle: Path, engine: str, threads: int | None = None, accept_failed_gate: bool = False
+    bundle: Path,
+    engine: str,
+    threads: int | None = None,
+    accept_failed_gate: bool = False,
+    protocol: ServedProtocol = "grpc",
 ) -> Iterator[tuple[str, float]]:
     """Serves a bundle on loopback.
 
@@ -29,6 +34,7 @@ def local_server(
         engine: What runs the network.
         threads: CPU threads of the network; torch's default where None.
         accept_failed_gate: Whether the user takes responsibility for a gate that failed or is missing.
+        protocol: Whose address is wanted.
 
     Yields:
         host:port, and the seconds until it was ready.
@@ -40,22 +46,23 @@ def local_server(
     argv += ["--listen", "127.0.0.1:0"]
     argv += [] if threads is None else ["--threads", str(threads)]
     argv += ["--accept-failed-gate"] if accept_failed_gate else []
+    argv += ["--openpi", "0"] if protocol == "openpi" else []
     with tempfile.TemporaryDirectory(prefix="pi0-edge-bench-") as folder:
         log = Path(folder) / "policy.log"
         begin = time.monotonic()
         process = start_child(argv, log=log)
         try:
-            address = _address(process, log)
+            address = _address(process, log, "openpi" if protocol == "openpi" else "policy")
             yield address, time.monotonic() - begin
         finally:
             stop_child(process)
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+def _address(process: subprocess.Popen[bytes], log: Path, name: str) -> str:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         said = log.read_text(errors="replace")
-        if found := re.search(r"policy ready on (\S+)", said):
+        if found := re.search(rf"^{name} ready on (\S+)$", said, re.MULTILINE):
             return found[1]
         if process.poll() is not None:
             raise BenchError(f"the policy server ended with {process.returncode}: {said.strip()[-_SAID:]}")

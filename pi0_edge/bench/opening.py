@@ -13,13 +13,13 @@ import torch
 from pi0_edge.bench.local_server import local_server
 from pi0_edge.bench.path.measurement import EMULATED, PathRequest
 from pi0_edge.bench.path.target import PathTarget
+from pi0_edge.bench.served_clients import GrpcClient, OpenpiClient, ServedClient, ServedProtocol
 from pi0_edge.bench.targets import CHUNK_S, RandomTarget, ServedTarget, Target, load_target
 from pi0_edge.board.listeners import listening_processes
 from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.errors import BenchError
 from pi0_edge.latency.stages import Boundary
 from pi0_edge.policy import Policy
-from pi0_edge.serving.policy_client import PolicyClient
 
 _THROUGH_SERVER = (Boundary.SERVED, Boundary.PATH)
 
@@ -43,7 +43,9 @@ class TargetRequest:
         cameras: That deliver images, with random weights.
         tokens: Of the prompt, with random weights.
         server: host:port of a policy server with the bundle, at the boundary `SERVED`; one is started where None.
+        protocol: What a policy server is asked with.
         tls: Folder with certificates for that server.
+        api_key: File with the key that an openpi server asks for.
         robot: Robot of the whole path, by name or file; the policy's own where None.
         camera_file: Of the cameras of the whole path; those of the robot, or synthetic images, where None.
         bridge: Address of the bridge of the whole path, or `emulated`, which starts an arm.
@@ -61,7 +63,9 @@ class TargetRequest:
     cameras: int = 2
     tokens: int = 20
     server: str | None = None
+    protocol: ServedProtocol = "grpc"
     tls: Path | None = None
+    api_key: Path | None = None
     robot: str | None = None
     camera_file: Path | None = None
     bridge: str = EMULATED
@@ -90,6 +94,10 @@ class TargetRequest:
             raise BenchError("a bundle brings its own scheme; leave the scheme out")
         if self.server is not None and (self.boundary not in _THROUGH_SERVER or self.against is not None):
             raise BenchError("a server is asked at the boundary served or path, alone; choose one, or leave it out")
+        if self.protocol != "grpc" and self.boundary is not Boundary.SERVED:
+            raise BenchError(f"the protocol {self.protocol} is one of the boundary served; choose it, or leave it out")
+        if self.api_key is not None and self.protocol != "openpi":
+            raise BenchError("an API key is asked for by openpi's protocol alone; choose it, or leave the key out")
         on_path = self.robot is not None or self.camera_file is not None or self.bridge != EMULATED
         if on_path and self.boundary is not Boundary.PATH:
             raise BenchError("robot, cameras and bridge are those of the boundary path; choose it, or leave them out")
@@ -133,9 +141,14 @@ def _opened(folder: Path, request: TargetRequest, stack: ExitStack) -> Opened:
         return loaded, bundle
     address, load_s = request.server, None
     if address is None:
-        server = local_server(folder, request.engine, request.threads, request.accept_failed_gate)
+        server = local_server(folder, request.engine, request.threads, request.accept_failed_gate, request.protocol)
         address, load_s = stack.enter_context(server)
-    client = stack.enter_context(PolicyClient(address, CHUNK_S, request.tls))
+    client: ServedClient
+    if request.protocol == "openpi":
+        client = OpenpiClient(address, CHUNK_S, request.tls, request.api_key)
+    else:
+        client = GrpcClient(address, CHUNK_S, request.tls)
+    stack.callback(client.close)
     served = ServedTarget(client, bundle, load_s)
     if request.boundary is Boundary.PATH:
         return PathTarget(served, _path_request(request, address, bundle)), bundle

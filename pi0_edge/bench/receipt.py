@@ -116,7 +116,7 @@ def read_receipt(path: Path, public_key: Path | None = None) -> Receipt:
 
 
 def repetition(receipt: Receipt, request: TargetRequest, plan: BenchPlan) -> tuple[TargetRequest, BenchPlan]:
-    """What makes the bench of a receipt again: its boundary, engine, threads, runs and loads.
+    """What makes the bench of a receipt again: its boundary, protocol, engine, threads, runs and loads.
 
     Args:
         receipt: What is made again.
@@ -138,6 +138,7 @@ def repetition(receipt: Receipt, request: TargetRequest, plan: BenchPlan) -> tup
     again = replace(
         request,
         boundary=Boundary(said.boundary),
+        protocol="openpi" if said.policy.protocol == "openpi" else "grpc",
         engine=said.policy.engine,
         threads=said.policy.threads,
         scheme=said.policy.scheme if request.random is not None else None,
@@ -173,6 +174,7 @@ def verify_repetition(receipt: Receipt, again: BenchResult) -> Verification:
         ("engine", said.policy.engine, again.policy.engine),
         ("scheme", said.policy.scheme, again.policy.scheme),
         ("boundary", said.boundary, again.boundary),
+        ("protocol", said.policy.protocol or "grpc", again.policy.protocol or "grpc"),
         ("number of Euler steps", said.policy.euler_steps, again.policy.euler_steps),
     ):
         if before != now:

@@ -40,6 +40,8 @@ class PolicyUnderTest:
         control_hz: Rate of the robot's control loop; None where the bundle does not say.
         trained_delay: Longest frozen prefix, in actions, that the policy was trained with and the engine takes; 0 is
             none.
+        protocol: What its server was asked with, `grpc` or `openpi`; empty where no server was asked, and in results
+            of releases that knew gRPC alone.
     """
 
     name: str
@@ -55,6 +57,7 @@ class PolicyUnderTest:
     horizon: int
     control_hz: float | None
     trained_delay: int = 0
+    protocol: str = ""
 
 
 @dataclass(frozen=True)

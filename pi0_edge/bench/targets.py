@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pi0_edge.bench.random_weights import random_observation, random_parameters
 from pi0_edge.bench.result import PolicyUnderTest
+from pi0_edge.bench.served_clients import ServedClient
 from pi0_edge.bundle import Bundle
 from pi0_edge.engine import Engine, assemble_engine
 from pi0_edge.errors import BenchError, ConfigError, ServingError
@@ -21,10 +22,8 @@ from pi0_edge.latency.stages import NETWORK, ON_DEVICE, WHOLE_NETWORK, Boundary,
 from pi0_edge.model import PRESETS, ModelInputs, Pi0Config
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, ObservationProcessor
-from pi0_edge.protos import policy_pb2
 from pi0_edge.quant.scheme_files import load_scheme
 from pi0_edge.self_test.answers import STALE_PREFIX
-from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import warm_up
 
 RANDOM = "random weights"
@@ -223,19 +222,18 @@ class ServedTarget:
 
     boundary = Boundary.SERVED
 
-    def __init__(self, client: PolicyClient, bundle: Bundle, load_s: float | None = None) -> None:
+    def __init__(self, client: ServedClient, bundle: Bundle, load_s: float | None = None) -> None:
         """Asks the server what it serves.
 
         Args:
-            client: Connected to it.
+            client: Of it, over whatever protocol.
             bundle: What it must serve.
             load_s: How long it took until it was ready; None where it ran before.
 
         Raises:
             ServingError: If it does not answer, or serves something else.
         """
-        client.wait_ready(READY_S)
-        found = client.metadata()
+        found = client.connect(READY_S)
         if found.bundle_sha256 != bundle.sha256:
             served = f"the bundle {found.bundle_sha256[:16]}" if found.bundle_sha256 else "a checkpoint"
             raise ServingError(f"the server at {client.address} serves {served}, expected {bundle.sha256[:16]}")
@@ -249,34 +247,30 @@ class ServedTarget:
         inputs = self._processor.to_model_inputs(self._observations[0])
         self.policy = replace(
             _bundle_under_test(bundle, self._processor, inputs),
-            overrides=tuple(found.overrides),
+            overrides=found.overrides,
             scheme=found.scheme,
             engine=found.engine,
+            protocol=client.protocol,
             trained_delay=_usable_delay(found.engine, found.trained_delay),
         )
 
     def ask(self, number: int) -> Mapping[str, float]:
         """As `Target.ask`."""
         begin = time.perf_counter()
-        answer = self._infer(self._observations[number % len(self._observations)], number)
+        answer = self._client.infer(self._observations[number % len(self._observations)], number)
         took_ms = 1e3 * (time.perf_counter() - begin)
-        timing = answer.timing
-        there = timing.preprocess_ms + timing.infer_ms + timing.postprocess_ms
+        there = answer.preprocess_ms + answer.infer_ms + answer.postprocess_ms
         return {
-            Stage.PREPROCESS.value: timing.preprocess_ms,
-            WHOLE_NETWORK: timing.infer_ms,
-            Stage.POSTPROCESS.value: timing.postprocess_ms,
+            Stage.PREPROCESS.value: answer.preprocess_ms,
+            WHOLE_NETWORK: answer.infer_ms,
+            Stage.POSTPROCESS.value: answer.postprocess_ms,
             Stage.TRANSPORT.value: took_ms - there,
         }
 
     def chunk(self, observation: Observation, noise_seed: int) -> NDArray[np.float64]:
         """As `Target.chunk`, normalized again."""
-        answer = self._infer(observation, noise_seed)
-        actions = np.array(answer.actions, np.float64).reshape(answer.horizon, answer.action_dim)
-        return self._processor.to_normalized(actions, observation)[:, : answer.action_dim].astype(np.float64)
-
-    def _infer(self, observation: Observation, seed: int) -> policy_pb2.Chunk:
-        return self._client.infer(observation, tick=0, capture_time_ns=time.monotonic_ns(), noise_seed=seed)
+        actions = self._client.infer(observation, noise_seed).actions
+        return self._processor.to_normalized(actions, observation)[:, : actions.shape[1]].astype(np.float64)
 
 
 def observations_of(bundle: Bundle | None, processor: ObservationProcessor) -> tuple[Observation, ...]:

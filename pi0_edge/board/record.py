@@ -54,8 +54,8 @@ PATTERNS = (
 )
 """What is recorded; of the words in braces, each one."""
 
-_BEGINNING = {"proc/cpuinfo": "\n\n", "proc/stat": "\n"}
-"""Of these only what stands before: the first processor, the sum of all of them."""
+_LINES = {"proc/stat": (b"cpu ", b"processes ")}
+"""Of these only the lines that begin so: the sum of all processors, and how many processes were started."""
 
 
 def record(root: Path = Path("/")) -> str:
@@ -104,8 +104,10 @@ def _entries(root: Path) -> Iterator[str]:
                 continue
             yield entry(f"/{relative}", None)
             continue
-        if relative in _BEGINNING:
-            content = content.partition(_BEGINNING[relative].encode())[0].rstrip(b"\n") + b"\n"
+        if relative == "proc/cpuinfo":  # the first processor
+            content = content.partition(b"\n\n")[0].rstrip(b"\n") + b"\n"
+        if relative in _LINES:
+            content = b"".join(line for line in content.splitlines(keepends=True) if line.startswith(_LINES[relative]))
         yield entry(f"/{relative}", content)
 
 

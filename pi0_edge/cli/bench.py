@@ -66,6 +66,12 @@ def measure(
     server: Annotated[
         str | None, typer.Option(help="host:port of a policy server with this bundle; else one is started.")
     ] = None,
+    protocol: Annotated[
+        Literal["grpc", "openpi"], typer.Option(help="What a policy server is asked with, at the boundary served.")
+    ] = "grpc",
+    openpi_api_key: Annotated[
+        Path | None, typer.Option(help="File with the key, where an openpi server asks for one.")
+    ] = None,
     tls: Annotated[
         Path | None, typer.Option(help="Folder from `pi0-edge certificates`, where the server asks for a certificate.")
     ] = None,
@@ -115,6 +121,8 @@ def measure(
         cameras=camera_count,
         tokens=tokens,
         server=server,
+        protocol=protocol,
+        api_key=openpi_api_key,
         tls=tls,
         robot=robot,
         camera_file=cameras,
@@ -180,7 +188,7 @@ def _run(out: Output, request: TargetRequest, plan: BenchPlan) -> list[BenchResu
 
 
 def _verify(out: Output, path: Path, request: TargetRequest, plan: BenchPlan, public_key: Path | None) -> None:
-    """Repeats the bench of a receipt: with its boundary, engine, runs and loads, whatever else was given."""
+    """Repeats the bench of a receipt: with its boundary, protocol, engine, runs and loads, whatever else was given."""
     from pi0_edge.bench.receipt import read_receipt, repetition, verify_repetition
 
     receipt = read_receipt(path, public_key)

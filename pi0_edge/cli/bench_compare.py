@@ -29,6 +29,8 @@ def compare(
     for name, result in zip(("first", "second"), results, strict=True):
         policy = result.policy
         how = f"{policy.scheme} on {policy.engine}, gate {policy.gate}, {policy.euler_steps} Euler steps"
+        if policy.protocol:
+            how += f", asked over {policy.protocol}"
         out.print(f"{name}: {policy.name}, {how}, boundary {result.boundary}")
     for comparison in found:
         out.print(str(comparison))

@@ -122,9 +122,10 @@ def _read_image(image: policy_pb2.Image) -> NDArray[np.uint8]:
             return decode_jpeg(image.jpeg, image.height, image.width)
         except ObservationError as error:
             raise ObservationError(f"{where} is {error}") from error
-    if len(image.rgb) != expected or not expected:
+    pixels = image.rgb  # each look at it is a copy
+    if len(pixels) != expected or not expected:
         raise ObservationError(
-            f"{where} holds {len(image.rgb)} bytes, but height {image.height} and width {image.width} "
+            f"{where} holds {len(pixels)} bytes, but height {image.height} and width {image.width} "
             f"require {expected or 'at least 3'}: height * width * 3, row major, RGB"
         )
-    return np.frombuffer(image.rgb, np.uint8).reshape(image.height, image.width, 3)
+    return np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, 3)

@@ -147,24 +147,27 @@ def write_observation(
     jpeg_quality: int | None = None,
 ) -> policy_pb2.Observation:
     """The request for an observation, whose checks are the server's; images are JPEG where a quality is given."""
-    images = [_write_image(camera, image, jpeg_quality) for camera, image in observation.images.items()]
-    return policy_pb2.Observation(
-        images=images,
+    message = policy_pb2.Observation(
         state=np.asarray(observation.state, np.float32).ravel().tolist(),
         prompt=observation.prompt or "",
         clock=policy_pb2.ObservationClock(tick=tick, capture_time_ns=capture_time_ns),
         noise_seed=noise_seed,
         continuation=continuation,
     )
+    for camera, image in observation.images.items():  # made inside of the message, which else copies their pixels
+        _write_image(message.images.add(), camera, image, jpeg_quality)
+    return message
 
 
-def _write_image(camera: str, image: NDArray[np.uint8], jpeg_quality: int | None) -> policy_pb2.Image:
-    height, width = image.shape[:2]
+def _write_image(written: policy_pb2.Image, camera: str, image: NDArray[np.uint8], jpeg_quality: int | None) -> None:
+    written.camera = camera
+    written.height, written.width = image.shape[:2]
     if jpeg_quality is None:
-        return policy_pb2.Image(camera=camera, height=height, width=width, rgb=image.tobytes())
+        written.rgb = image.tobytes()
+        return
     from pi0_edge.serving.jpeg_images import encode_jpeg
 
-    return policy_pb2.Image(camera=camera, height=height, width=width, jpeg=encode_jpeg(image, jpeg_quality))
+    written.jpeg = encode_jpeg(image, jpeg_quality)
 
 
 def _translated(code: grpc.StatusCode, details: str, address: str) -> Pi0EdgeError:

@@ -44,6 +44,8 @@ def write(value: Any) -> bytes:
     if isinstance(value, float):
         return b"\xcb" + struct.pack(">d", value)
     if isinstance(value, int):
+        if value >= 1 << 63:
+            return b"\xcf" + struct.pack(">Q", value)
         return bytes([value]) if 0 <= value < 128 else b"\xd3" + struct.pack(">q", value)
     if isinstance(value, (list, tuple)):
         return b"\xdd" + struct.pack(">I", len(value)) + b"".join(map(write, value))

@@ -139,3 +139,18 @@ def test_the_repetition_does_what_the_receipt_did_whatever_else_was_asked_for(tm
     assert plan.loads == ("memory",)
     assert plan.modes == tuple(run.mode for run in said.runs)
     assert plan.seconds == max(run.seconds for run in said.runs)
+
+
+def test_a_receipt_of_openpi_is_repeated_over_openpi_and_one_without_a_protocol_is_of_grpc(
+    tmp_path: Path, keys: tuple[Path, Path]
+):
+    for told, repeated in (("openpi", "openpi"), ("grpc", "grpc"), ("", "grpc")):
+        said = replace(valid(), policy=replace(valid().policy, protocol=told), boundary="served")
+        write_receipt(said, tmp_path / "receipt.json", keys[0])
+        receipt = read_receipt(tmp_path / "receipt.json", keys[1])
+        request, _ = repetition(receipt, TargetRequest(None), BenchPlan())
+        assert request.protocol == repeated
+        for protocol in ("openpi", "grpc"):
+            again = replace(said, policy=replace(said.policy, protocol=protocol))
+            reasons = verify_repetition(receipt, again).reasons
+            assert any("protocol" in reason for reason in reasons) == (protocol != repeated), reasons

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import torch
 from flashed_robot import small_bundle
 
 from pi0_edge.bench.opening import TargetRequest, opened_targets
+from pi0_edge.bench.served_clients import ServedProtocol
 from pi0_edge.bench.targets import RANDOM, PolicyTarget, RandomTarget, ServedTarget, StageTimer
 from pi0_edge.bundle import open_bundle
 from pi0_edge.errors import BenchError, ConfigError
@@ -129,14 +130,20 @@ def test_what_was_timed_is_told(bundle: Path):
         assert np.abs(chunk - vectors.chunks[0, 0]).max() < 0.2
 
 
-def test_a_server_is_started_asked_and_ended(bundle: Path):
-    with opened_targets(TargetRequest(bundle, Boundary.SERVED, threads=1)) as [(target, opened)]:
+@pytest.mark.parametrize("protocol", get_args(ServedProtocol))
+def test_a_server_is_started_asked_and_ended(bundle: Path, protocol: ServedProtocol):
+    with opened_targets(TargetRequest(bundle, Boundary.SERVED, threads=1, protocol=protocol)) as [(target, opened)]:
         assert isinstance(target, ServedTarget)
         stages = target.ask(0)
         assert set(stages) == {Stage.PREPROCESS.value, WHOLE_NETWORK, Stage.POSTPROCESS.value, Stage.TRANSPORT.value}
         assert all(ms > 0.0 for ms in stages.values())
         assert (target.policy.engine, target.policy.scheme) == ("cpu", "int8-w8a8")
         assert opened is not None and target.policy.bundle_sha256 == opened.sha256
+        assert target.policy.protocol == protocol
+        vectors = opened.self_test()
+        assert vectors is not None
+        chunk = target.chunk(vectors.observations[0], int(vectors.noise_seeds[0, 0]))
+        assert np.abs(chunk - vectors.chunks[0, 0]).max() < 0.2
 
 
 def test_random_weights_say_that_their_accuracy_means_nothing():
@@ -156,6 +163,9 @@ def test_random_weights_say_that_their_accuracy_means_nothing():
         (TargetRequest(None, Boundary.POLICY, random="pi0"), "only the engine can be timed"),
         (TargetRequest(Path("b"), scheme="orin"), "a bundle brings its own scheme"),
         (TargetRequest(Path("b"), server="127.0.0.1:1"), "asked at the boundary served"),
+        (TargetRequest(Path("b"), protocol="openpi"), "openpi is one of the boundary served"),
+        (TargetRequest(Path("b"), Boundary.PATH, protocol="openpi"), "openpi is one of the boundary served"),
+        (TargetRequest(Path("b"), Boundary.SERVED, api_key=Path("k")), "asked for by openpi's protocol alone"),
     ],
 )
 def test_what_contradicts_itself_is_refused(request_: TargetRequest, reason: str):

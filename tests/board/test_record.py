@@ -42,6 +42,7 @@ def test_the_command_records_this_machine(tmp_path: Path):
     for name in ("model", "release", "kernel", "power_mode", "boot_id", "governors", "clock_limits_mhz"):
         assert getattr(laid_out, name) == getattr(here, name), name
     assert laid_out.memory_available_bytes is not None
+    assert laid_out.forks is not None and here.forks is not None and 0 < laid_out.forks <= here.forks
     assert ran.stdout.startswith(f"# {here.model}")
 
 

@@ -113,6 +113,7 @@ def _headline(result: BenchResult, timed: Sequence[Timed]) -> str:
         ("scheme", policy.scheme),
         ("engine", policy.engine + (f", {counted(policy.threads, 'thread')}" if policy.threads else "")),
         ("boundary", boundary_text(result.boundary)),
+        *([("asked over", policy.protocol)] if policy.protocol else []),
         ("board", board),
         ("power mode", state.power_mode if state and state.power_mode else "the board has none, or was not read"),
         ("Euler steps", str(policy.euler_steps)),

@@ -110,7 +110,7 @@ def policy_text(policy: PolicyUnderTest) -> str:
     parts = [
         policy.name,
         policy.scheme,
-        policy.engine,
+        policy.engine + (f" over {policy.protocol}" if policy.protocol else ""),
         counted(policy.euler_steps, "Euler step"),
         counted(policy.cameras, "camera"),
         counted(policy.tokens, "token"),

@@ -62,11 +62,13 @@ class OpenpiRequest:
         observation: Images, state and prompt.
         plan: What the arm executes meanwhile; None where the chunk is free.
         rows: Rows of the chunk that the runtime takes; None for all.
+        noise_seed: Fixes the initial noise; None draws it, as always for stock clients.
     """
 
     observation: Observation
     plan: RunningPlan | None
     rows: int | None
+    noise_seed: int | None = None
 
 
 def read_request(data: bytes, robot: Robot, default_prompt: str | None = None) -> OpenpiRequest:
@@ -89,6 +91,7 @@ def read_request(data: bytes, robot: Robot, default_prompt: str | None = None) -
         ),
         plan=_plan(message["continuation"], robot) if message.get("continuation") is not None else None,
         rows=DROID_ROWS if _JOINTS in message else None,
+        noise_seed=_seed(message.get("noise_seed")),
     )
 
 
@@ -145,9 +148,15 @@ def _image(where: str, value: object) -> NDArray[np.uint8]:
         value = (255 * value).astype(np.uint8)
     if value.dtype != np.uint8:
         raise ObservationError(f"{where} has dtype {value.dtype}, expected uint8, or floats from 0 to 1")
-    if value.shape[0] == 3:
-        value = value.transpose(1, 2, 0)
-    return np.ascontiguousarray(value)
+    return _channels_last(value) if value.shape[0] == 3 else np.ascontiguousarray(value)
+
+
+def _channels_last(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[3, height, width] as [height, width, 3]; by channels, which takes a third of the time of a copy by pixels."""
+    pixels = np.empty((*image.shape[1:], 3), np.uint8)
+    for channel in range(3):
+        pixels[..., channel] = image[channel]
+    return pixels
 
 
 def _state(message: Mapping[Any, Any], robot: Robot) -> NDArray[np.float64]:
@@ -203,6 +212,12 @@ def _prompt(value: object) -> str | None:
         raise ObservationError(f"prompt is a {type(value).__name__}, expected a sentence")
     if len(value) > PROMPT_CHARACTERS:
         raise ObservationError(f"prompt has {len(value)} characters, expected at most {PROMPT_CHARACTERS}; shorten it")
+    return value
+
+
+def _seed(value: object) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 64):
+        raise ObservationError(f"noise_seed is {value!r:.80}, expected a whole number of 64 bits from 0 on")
     return value
 
 

@@ -282,7 +282,7 @@ class OpenpiServer:
         def read() -> Request:
             request = read_request(message, self._shared.policy.processor.robot, self._default_prompt)
             asked.append(request)
-            return Request(request.observation, client, plan=request.plan)
+            return Request(request.observation, client, request.noise_seed, request.plan)
 
         chunk = self._shared.infer(read, on_queued=keep)
         return chunk, asked[0].rows

@@ -178,3 +178,15 @@ def test_a_message_without_a_camera_names_the_cameras():
         read({"state": np.zeros(8)}, "droid")
     with pytest.raises(ObservationError, match=r"the message is a list, expected a map"):
         read_request(write([1]), load_robot("droid"))
+
+
+def test_a_noise_seed_is_taken_and_stock_clients_send_none():
+    assert read(aloha(), "aloha").noise_seed is None
+    for seed in (0, 7, 2**64 - 1):
+        assert read({**droid(), "noise_seed": np.int64(seed) if seed < 8 else seed}, "droid").noise_seed == seed
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "7", [7], np.zeros(3)])
+def test_another_noise_seed_is_refused(seed: object):
+    with pytest.raises(ObservationError, match=r"noise_seed"):
+        read({**droid(), "noise_seed": seed}, "droid")
