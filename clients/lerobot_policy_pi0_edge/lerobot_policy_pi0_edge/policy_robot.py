@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lerobot_policy_pi0_edge.configuration_pi0_edge import Pi0EdgeConfig
 from pi0_edge.errors import ConfigError
 from pi0_edge.protos import policy_pb2
 from pi0_edge.robots import Robot, load_robot
@@ -20,6 +20,9 @@ from pi0_edge.serving.lerobot_joints import (
     joint_scales,
     listed,
 )
+
+if TYPE_CHECKING:
+    from lerobot_policy_pi0_edge.configuration_pi0_edge import Pi0EdgeConfig
 
 logger = logging.getLogger(__name__)
 
