@@ -25,4 +25,5 @@ columns = {
     for name in frames[0]
     if hasattr(frames[0][name], "numpy") and not name.endswith("_is_pad")
 }
-np.savez(OUTPUT, task=np.array([frame["task"] for frame in frames]), fps=dataset.fps, **columns)
+task = np.array([frame["task"] for frame in frames])
+np.savez(OUTPUT, task=task, fps=dataset.fps, **columns)  # pyright: ignore[reportArgumentType]

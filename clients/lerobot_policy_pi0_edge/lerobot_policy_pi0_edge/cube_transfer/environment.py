@@ -31,7 +31,7 @@ class CubeTransfer(gymnasium.Env):
         }
     )
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (JOINTS,), np.float32)
-    task = "Transfer cube"
+    task = task_description = "Transfer cube"
 
     def __init__(self, render_mode: str = "rgb_array") -> None:
         self.render_mode = render_mode
