@@ -35,6 +35,7 @@ class SimulatedArms(Robot):
 
     def __init__(self, config: SimulatedArmsConfig) -> None:
         super().__init__(config)
+        self.cameras: dict[str, Any] = {"top": None}  # LeRobot counts them
         self._seed = config.seed
         self._simulated: AlohaTransferCube | None = None
         self._ticks = 0
