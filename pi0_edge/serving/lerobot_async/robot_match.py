@@ -17,32 +17,27 @@ In `degrees`, an angle of LeRobot counts from the middle of the range that its c
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.processing import Observation
-from pi0_edge.robots import Joint, Robot
+from pi0_edge.robots import Robot
 from pi0_edge.serving.lerobot_async.messages import RemotePolicyConfig
+from pi0_edge.serving.lerobot_joints import (
+    JointMap,
+    Units,
+    is_of_lerobots_arm,
+    joint_order,
+    joint_scales,
+    listed,
+)
 from pi0_edge.serving.messages import PROMPT_CHARACTERS
-
-Units = Literal["robot", "degrees"]
-"""What the client's joints are in: the units of the policy's robot, or degrees and grippers of 0 to 100."""
 
 LEROBOT_PREFIX = "lerobot:"
 """What the name of a robot begins with that was read from a checkpoint of LeRobot."""
-
-LEROBOT_JOINTS = frozenset(
-    (
-        *("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"),
-        *("shoulder_pitch", "shoulder_yaw", "shoulder_roll", "wrist_yaw", "wrist_pitch"),
-        *(f"joint_{number}" for number in range(1, 8)),
-    )
-)
-"""Joints of LeRobot's own arms, which report degrees or a range; a bimanual robot puts `left_` or `right_` before them.
-The gripper is not among them: arms of other makers have one too."""
 
 _STATE, _IMAGES = "observation.state", "observation.images."
 
@@ -69,7 +64,7 @@ class RobotMatch:
         self._robot = robot
         self.joints = _state_names(config)
         self.cameras = _cameras(robot, config)
-        self._order, self._scale = _joint_mapping(robot, self.joints, units)
+        self._map = _joint_map(robot, self.joints, units)
 
     def state(self, values: dict[str, Any]) -> NDArray[np.float64]:
         """The client's joints in its own units and order.
@@ -97,8 +92,7 @@ class RobotMatch:
         prompt = values.get("task")
         if not isinstance(prompt, (str, type(None))) or len(prompt or "") > PROMPT_CHARACTERS:
             raise ObservationError(f"task is no text of at most {PROMPT_CHARACTERS} characters; shorten it")
-        state = self.state(values)[self._order] * self._scale
-        return Observation(images, state, prompt or None)
+        return Observation(images, self._map.to_policy(self.state(values)), prompt or None)
 
     def to_client(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows of actions in the client's order and units.
@@ -106,20 +100,7 @@ class RobotMatch:
         Args:
             actions: float64 [rows, action_dim], in the units of the policy's robot.
         """
-        client = np.empty_like(actions)
-        client[:, self._order] = actions / self._scale
-        return client
-
-
-def check_units(units: str | None) -> Units | None:
-    """The name of units, checked.
-
-    Raises:
-        ConfigError: If it is unknown.
-    """
-    if units is not None and units not in get_args(Units):
-        raise ConfigError(f"units of LeRobot's client are {units!r}, expected one of {', '.join(get_args(Units))}")
-    return units  # pyright: ignore[reportReturnType]
+        return self._map.to_client(actions)
 
 
 def _state_names(config: RemotePolicyConfig) -> list[str]:
@@ -128,7 +109,7 @@ def _state_names(config: RemotePolicyConfig) -> list[str]:
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"lerobot_features[{_STATE!r}] lists no names of joints; expected one name for each")
     if len(set(names)) != len(names) or len({name.removesuffix(".pos") for name in names}) != len(names):
-        raise ConfigError(f"lerobot_features[{_STATE!r}] names a joint twice: {_listed(names)}")
+        raise ConfigError(f"lerobot_features[{_STATE!r}] names a joint twice: {listed(names)}")
     shape = feature.get("shape") if feature else None
     if not isinstance(shape, (list, tuple)) or list(shape) != [len(names)]:
         raise ConfigError(f"lerobot_features[{_STATE!r}] has {len(names)} names and another shape; expected as many")
@@ -147,60 +128,43 @@ def _cameras(robot: Robot, config: RemotePolicyConfig) -> dict[str, str]:
         if camera is None:
             raise ConfigError(
                 f"the client has a camera {known_as[:60]!r}, and the policy's robot {robot.name} has "
-                f"{_listed([*robot.cameras, *robot.camera_aliases])}; name it so in --robot.cameras of the client, or "
+                f"{listed([*robot.cameras, *robot.camera_aliases])}; name it so in --robot.cameras of the client, or "
                 "give the robot's file camera_aliases"
             )
         if camera in cameras.values():
             raise ConfigError(f"the client has two cameras that mean {camera!r} of {robot.name}; leave one out")
         cameras[name] = camera
     if not cameras:
-        raise ConfigError(f"the client has no camera, expected at least one of {_listed(list(robot.cameras))}")
+        raise ConfigError(f"the client has no camera, expected at least one of {listed(list(robot.cameras))}")
     return cameras
 
 
-def _joint_mapping(robot: Robot, names: list[str], units: Units | None) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Places of the robot's joints among the client's, and robot's units for one of the client's."""
+def _joint_map(robot: Robot, names: list[str], units: Units | None) -> JointMap:
     if not robot.joints:
         if not robot.name.startswith(LEROBOT_PREFIX):
             raise ConfigError(
-                f"the policy's robot {robot.name} lists no joints, so the names {_listed(names)} cannot be checked; "
+                f"the policy's robot {robot.name} lists no joints, so the names {listed(names)} cannot be checked; "
                 "give a robot file with joints"
             )
         if not len(names) == robot.state_dim == robot.action_dim:
             raise ConfigError(
-                f"the client has {len(names)} joints ({_listed(names)}), expected {robot.state_dim} for the state and "
+                f"the client has {len(names)} joints ({listed(names)}), expected {robot.state_dim} for the state and "
                 f"{robot.action_dim} for the actions of {robot.name}"
             )
         if units == "degrees":
             raise ConfigError(f"{robot.name} has the units that LeRobot recorded it in; leave degrees out")
-        return np.arange(len(names)), np.ones(len(names))
+        return JointMap.unchanged(len(names))
     joints = [joint.name for joint in robot.joints]
     if list(robot.action_names) != joints or robot.state_dim != len(joints):
         raise ConfigError(f"state and actions of {robot.name} are not the positions of its joints; it cannot be served")
-    given = [name.removesuffix(".pos") for name in names]
-    if set(given) != set(joints):
-        raise ConfigError(f"the client has the joints {_listed(names)}, and {robot.name} has {_listed(joints)}")
-    if units is None and any(_is_lerobots(joint) for joint in joints):
+    order = joint_order(names, joints, robot.name)
+    if units is None and any(is_of_lerobots_arm(joint) for joint in joints):
         raise ConfigError(
-            f"{_listed(names)} are joints of an arm of LeRobot, which reports degrees or a range of -100 to 100, and "
+            f"{listed(names)} are joints of an arm of LeRobot, which reports degrees or a range of -100 to 100, and "
             f"{robot.name} has {robot.joints[0].unit}; start the server with --lerobot-units degrees if the client "
             "runs with --robot.use_degrees=true, or robot if it has the units of the robot's file"
         )
-    order = np.array([given.index(joint) for joint in joints])
-    return order, np.array([_scale(joint) if units == "degrees" else 1.0 for joint in robot.joints])
-
-
-def _is_lerobots(joint: str) -> bool:
-    return joint.removeprefix("left_").removeprefix("right_") in LEROBOT_JOINTS
-
-
-def _scale(joint: Joint) -> float:
-    """Units of the robot's file for one unit of a LeRobot arm in degrees."""
-    if joint.unit == "rad":
-        return math.pi / 180.0
-    if joint.unit == "ratio" and (joint.closed, joint.open) in ((0, 1), (None, None)):
-        return 0.01
-    raise ConfigError(f"the joint {joint.name} is a {joint.unit} that no arm of LeRobot has; leave degrees out")
+    return JointMap(order, joint_scales(robot.joints, units))
 
 
 def _number(name: str, value: Any) -> float:
@@ -210,8 +174,3 @@ def _number(name: str, value: Any) -> float:
         found = "missing" if value is None else f"no finite number ({type(value).__name__})"
         raise ObservationError(f"the joint {name!r} of the observation is {found}; expected its position")
     return float(value)
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(name[:40] for name in names[:32])
-    return f"{shown!r}"

@@ -10,9 +10,9 @@ import grpc
 
 from pi0_edge.errors import ConfigError, EndpointError, ServingError
 from pi0_edge.protos.rpc.listen import listen_host
-from pi0_edge.serving.lerobot_async.robot_match import check_units
 from pi0_edge.serving.lerobot_async.service import ROBOTS, AsyncInferenceService
 from pi0_edge.serving.lerobot_async.wire import PIECE_LIMIT
+from pi0_edge.serving.lerobot_joints import check_units
 from pi0_edge.serving.shared_policy import SharedPolicy
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -62,7 +62,7 @@ class LerobotAsyncServer:
             listen: host:port, or a port of loopback; port 0 takes a free one.
             fps: Actions per second, as the client's `--fps`.
             allow_remote: Whether an address beyond loopback is meant although nobody is authenticated or encrypted.
-            units: What the joints of clients are in, one of `robot_match.Units`; None where that is not known.
+            units: What the joints of clients are in, one of `lerobot_joints.Units`; None where that is not known.
 
         Raises:
             ServingError: If the address is malformed, or not on loopback without `allow_remote`.

@@ -28,8 +28,9 @@ from pi0_edge.errors import BusyError, ConfigError, DeadlineError, ObservationEr
 from pi0_edge.serving.lerobot_async import wire
 from pi0_edge.serving.lerobot_async.messages import read_config, read_observation
 from pi0_edge.serving.lerobot_async.pickle_reader import BYTES_LIMIT
-from pi0_edge.serving.lerobot_async.robot_match import RobotMatch, Units
+from pi0_edge.serving.lerobot_async.robot_match import RobotMatch
 from pi0_edge.serving.lerobot_async.robot_session import RobotSession
+from pi0_edge.serving.lerobot_joints import Units
 from pi0_edge.serving.shared_policy import SharedPolicy
 
 ROBOTS = 4

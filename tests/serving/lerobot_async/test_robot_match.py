@@ -12,7 +12,8 @@ import pytest
 from pi0_edge.errors import ConfigError, ObservationError
 from pi0_edge.robots import Robot, load_robot
 from pi0_edge.serving.lerobot_async.messages import RemotePolicyConfig
-from pi0_edge.serving.lerobot_async.robot_match import RobotMatch, check_units
+from pi0_edge.serving.lerobot_async.robot_match import RobotMatch
+from pi0_edge.serving.lerobot_joints import check_units
 
 ALOHA = load_robot("aloha_sim")
 SO101 = load_robot("so101")
