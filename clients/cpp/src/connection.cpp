@@ -16,6 +16,7 @@ namespace pi0_edge {
 namespace {
 
 constexpr int kAnswerLimit = 4 << 20;  // bytes
+constexpr int kConnectLimitMs = 5000;
 
 std::string read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -79,8 +80,9 @@ std::shared_ptr<grpc::Channel> open_channel(const std::string& address, const st
     arguments.SetMaxReceiveMessageSize(kAnswerLimit);
     // A server that still loads its weights is tried again soon, not after gRPC's twenty seconds.
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+    // Despite its name, how long an attempt to connect may take, the handshake of TLS included.
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectLimitMs);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     // A connection per client, also in one process: the servers tell clients apart by it.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

@@ -181,6 +181,10 @@ void scheduler(const Words&) {
     }
 }
 
+void splice(const Words& arguments) {
+    std::printf("%s\n", pi0_edge::client_splice(arguments[0], number(arguments[1]))->name());
+}
+
 void malformed_chunk(pi0_edge::BridgeClient& client) {
     pi0_edge::ChunkStream stream = client.play();
     pi0_edge::Chunk chunk;
@@ -245,6 +249,7 @@ int main(int count, char** values) {
     const std::map<std::string, void (*)(const Words&)> commands{
         {"infer", infer},         {"metadata", metadata}, {"cancel", cancel},
         {"scheduler", scheduler}, {"bridge", bridge},     {"faults", faults},
+        {"splice", splice},
     };
     try {
         commands.at(all.at(0))({all.begin() + 1, all.end()});
