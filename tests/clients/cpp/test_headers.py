@@ -1,4 +1,4 @@
-"""What the headers of the C++ client say is what the protos, the firmware and the Python client say; nothing is built."""
+"""The headers of the C++ client say what the protos, the firmware and the Python client say; nothing is built."""
 
 from __future__ import annotations
 
