@@ -112,36 +112,43 @@ State BridgeClient::release(const std::string& reason) {
 
 Status BridgeClient::status() { return implementation_->status(implementation_->timeout_, false); }
 
-ChunkReport BridgeClient::hold(std::uint32_t ticks) {
+Tick BridgeClient::next_tick(std::chrono::milliseconds timeout) {
     std::mutex mutex;
     std::condition_variable came;
     std::optional<Tick> tick;
-    std::optional<BridgeError> ended;
+    std::string ended;
     {
         const TelemetryWatch watch = telemetry(
             [&](const Tick& found) {
                 const std::lock_guard<std::mutex> lock(mutex);
-                tick = found;
+                if (!tick) {
+                    tick = found;
+                }
                 came.notify_one();
             },
             [&](const BridgeError& error) {
                 const std::lock_guard<std::mutex> lock(mutex);
-                ended.emplace(error);
+                ended = error.what();
                 came.notify_one();
             });
         std::unique_lock<std::mutex> lock(mutex);
-        came.wait_for(lock, kFirstTick, [&] { return tick || ended; });
+        came.wait_for(lock, timeout, [&] { return tick || !ended.empty(); });
     }
     if (!tick) {
-        throw LinkError(ended ? ended->what() : "no telemetry came from the bridge at " + address());
+        throw LinkError(ended.empty() ? "no telemetry came in time from the bridge at " + address() : ended);
     }
+    return *tick;
+}
+
+ChunkReport BridgeClient::hold(std::uint32_t ticks) {
+    const Tick tick = next_tick(kFirstTick);
     Chunk chunk;
     chunk.horizon = ticks;
-    chunk.action_dim = static_cast<std::uint32_t>(tick->executed.size());
+    chunk.action_dim = static_cast<std::uint32_t>(tick.executed.size());
     for (std::uint32_t step = 0; step < ticks; ++step) {
-        chunk.actions.insert(chunk.actions.end(), tick->executed.begin(), tick->executed.end());
+        chunk.actions.insert(chunk.actions.end(), tick.executed.begin(), tick.executed.end());
     }
-    chunk.tick = tick->tick;
+    chunk.tick = tick.tick;
     ChunkStream stream = play();
     stream.send(chunk);
     if (const std::optional<ChunkReport> report = stream.next_report(kReport)) {

@@ -173,6 +173,9 @@ public:
     /// @param on_end Called once, as the last, when the stream ends by itself; not when the watch is destroyed.
     TelemetryWatch telemetry(OnTick on_tick, OnEnd on_end = {});
 
+    /// The first tick that comes from now on. @throws LinkError None came within `timeout`.
+    Tick next_tick(std::chrono::milliseconds timeout);
+
     const std::string& address() const;
 
 private:
