@@ -67,6 +67,7 @@ public:
             changed_.wait_for(lock, std::min<Clock::duration>(kPoll, deadline - Clock::now()));
         }
         if (error_) {
+            wait_for_asking(lock);  // it disarms
             std::rethrow_exception(error_);
         }
         return !ended_;
@@ -85,12 +86,10 @@ public:
             failure = std::current_exception();
         }
         if (asking_.joinable()) {
-            std::unique_lock<std::mutex> lock(mutex_);
-            while (!asking_ended_) {
-                policy_.cancel();
-                changed_.wait_for(lock, kPoll);
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                wait_for_asking(lock);
             }
-            lock.unlock();
             asking_.join();
         }
         stream_.reset();
@@ -171,6 +170,14 @@ private:
             policy_.cancel();
         }
         changed_.notify_all();
+    }
+
+    /// Waits until the thread that asks the policy is at its end. A call that began while another was cancelled is, too.
+    void wait_for_asking(std::unique_lock<std::mutex>& lock) {
+        while (!asking_ended_) {
+            policy_.cancel();
+            changed_.wait_for(lock, kPoll);
+        }
     }
 
     // What the policy is asked: in a thread of its own, so that telemetry is followed meanwhile.
