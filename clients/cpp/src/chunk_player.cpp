@@ -55,7 +55,7 @@ public:
         last_tick_ = started_ = Clock::now();
         stream_.emplace(bridge_.play());
         watch_.emplace(bridge_.telemetry([this](const Tick& tick) { take(tick); },
-                                         [this](const BridgeError& error) { end(error_of<LinkError>(error.what())); }));
+                                         [this](const BridgeError&) { end(std::current_exception()); }));
         asking_ = std::thread([this] { ask(); });
     }
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from cpp_client import CHECKS, CheckClient, build_with
 from network_peers import make_peers
+from numpy.typing import ArrayLike
 from policy_builders import CONFIG, DIMS, observation, write_checkpoint
 
 from pi0_edge.policy import Policy
@@ -44,8 +45,8 @@ def server(policy: Policy) -> Iterator[PolicyServer]:
     running.stop()
 
 
-def hexadecimal(values: np.ndarray) -> str:
-    return " ".join(float(value).hex() for value in np.float32(values).ravel())
+def hexadecimal(values: ArrayLike) -> str:
+    return " ".join(float(value).hex() for value in np.asarray(values, np.float32).ravel())
 
 
 def lines(
@@ -118,7 +119,7 @@ def test_a_refusal_names_the_field_as_the_server_does(check, server, tmp_path):
         "ObservationError: images['top'] holds 7200 bytes, but height 41 and width 60 require 7380: height * width * "
         "3, row major, RGB"
     ]
-    (refused,) = check("infer", server.address, stdin=lines(replace(asked, state=asked.state[:3]), tmp_path))
+    (refused,) = check("infer", server.address, stdin=lines(replace(asked, state=np.asarray(asked.state)[:3]), tmp_path))
     assert refused.startswith("ObservationError: state ")
     (refused,) = check("infer", server.address, stdin=said.replace("image top", "image elsewhere"))
     assert refused.startswith("ObservationError: ") and "elsewhere" in refused

@@ -44,7 +44,7 @@ class Both:
 def follow(both: Both, draw: random.Random) -> None:
     """A random life of one scheduler: chunks that come late, early, never, and plans that run out."""
     trained_delay = draw.choice([0, 3, 8])
-    name = draw.choice(["hold-swap", "rtc", *(["trained-rtc"] if trained_delay else [])])
+    name: str = draw.choice(["hold-swap", "rtc", "trained-rtc"] if trained_delay else ["hold-swap", "rtc"])
     replan_ticks = draw.randint(1, 40)
     scheduler = ChunkScheduler(client_splice(name, trained_delay), replan_ticks)
     both.say(f"new {name} {trained_delay} {replan_ticks}", name)

@@ -89,7 +89,9 @@ def test_the_loop_to_its_end_and_into_an_emergency_stop(closed_loop: Path, polic
     argv = [str(closed_loop), "--policy", policy.address, "--bridge", bridge.address, "--seconds"]
     ran = subprocess.run([*argv, "2"], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
     assert (ran.returncode, ran.stderr) == (0, "") and ran.stdout.startswith("chunks: ")
-    process = subprocess.Popen([*argv, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [*argv, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
     try:
         with BridgeClient(bridge.address, "test") as client:
             assert wait_until(lambda: client.status().state == State.RUNNING, 20.0)

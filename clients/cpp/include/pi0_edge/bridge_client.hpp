@@ -170,7 +170,8 @@ public:
     ///
     /// @param on_tick Called for every tick; while it runs, later ticks wait, first in the connection and then in the
     ///     bridge, which drops the oldest. It must not throw.
-    /// @param on_end Called once, as the last, when the stream ends by itself; not when the watch is destroyed.
+    /// @param on_end Called once, as the last, when the stream ends by itself; not when the watch is destroyed. The error
+    ///     is also `std::current_exception()` there.
     TelemetryWatch telemetry(OnTick on_tick, OnEnd on_end = {});
 
     /// The first tick that comes from now on. @throws LinkError None came within `timeout`.
