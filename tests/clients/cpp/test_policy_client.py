@@ -119,7 +119,9 @@ def test_a_refusal_names_the_field_as_the_server_does(check, server, tmp_path):
         "ObservationError: images['top'] holds 7200 bytes, but height 41 and width 60 require 7380: height * width * "
         "3, row major, RGB"
     ]
-    (refused,) = check("infer", server.address, stdin=lines(replace(asked, state=np.asarray(asked.state)[:3]), tmp_path))
+    (refused,) = check(
+        "infer", server.address, stdin=lines(replace(asked, state=np.asarray(asked.state)[:3]), tmp_path)
+    )
     assert refused.startswith("ObservationError: state ")
     (refused,) = check("infer", server.address, stdin=said.replace("image top", "image elsewhere"))
     assert refused.startswith("ObservationError: ") and "elsewhere" in refused
