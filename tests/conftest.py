@@ -127,6 +127,22 @@ def built_image(*options: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def installed_cpp_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix where libpi0_edge_client is installed, built once where its packages are there."""
+    from cpp_client import install_library
+
+    return install_library(tmp_path_factory.mktemp("cpp"))
+
+
+@pytest.fixture(scope="session")
+def cpp_examples(installed_cpp_client: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the built examples in C++."""
+    from cpp_client import EXAMPLES, build_with
+
+    return build_with(installed_cpp_client, EXAMPLES, tmp_path_factory.mktemp("examples"))
+
+
+@pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], Path]:
     """The ONNX file of a program of a case, written once: that takes seconds."""
 

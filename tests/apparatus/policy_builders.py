@@ -28,17 +28,21 @@ DIMS = 14
 
 
 def write_checkpoint(
-    folder: Path, robot: str = "aloha_sim", stats: dict[str, Any] | None = None, seed: int = 0
+    folder: Path,
+    robot: str = "aloha_sim",
+    stats: dict[str, Any] | None = None,
+    seed: int = 0,
+    config: Pi0Config = CONFIG,
 ) -> Path:
     """A checkpoint folder with weights (of this seed), statistics (`mean` and `std`), tokenizer and robot."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
-    write_prompt_tokenizer([PROMPT], CONFIG.vocab_size, folder / "tokenizer.json")
+    write_prompt_tokenizer([PROMPT], config.vocab_size, folder / "tokenizer.json")
     stats = stats or {"mean": np.linspace(-0.5, 0.5, DIMS), "std": np.linspace(0.1, 0.5, DIMS)}
     z_score = Normalizer(Mode.OPENPI_ZSCORE, stats)
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    processor = ObservationProcessor(load_robot(robot), tokenizer, Normalization(z_score, z_score), CONFIG)
-    save_checkpoint(folder, Pi0(CONFIG).state_dict(), CONFIG, processor.description())
+    processor = ObservationProcessor(load_robot(robot), tokenizer, Normalization(z_score, z_score), config)
+    save_checkpoint(folder, Pi0(config).state_dict(), config, processor.description())
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.real_time
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_CLIENT = [sys.executable, str(ROOT / "examples" / "python" / "robot_client.py")]
-CPP_PACKAGES = "libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc cmake g++"
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +71,6 @@ def test_the_python_client_says_in_one_line_what_went_wrong(board: EmulatedBoard
     assert len(refused.stderr.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def cpp_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    missing = [program for program in ("cmake", "c++", "protoc", "grpc_cpp_plugin") if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed; apt-get install --no-install-recommends {CPP_PACKAGES}")
-    build = tmp_path_factory.mktemp("build")
-    for argv in (["cmake", "-S", str(ROOT / "examples" / "cpp"), "-B", str(build)], ["cmake", "--build", str(build)]):
-        built = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if "Could not find a package configuration file provided by" in built.stderr:
-            pytest.skip(f"a library is not installed; apt-get install --no-install-recommends {CPP_PACKAGES}")
-        assert built.returncode == 0, built.stdout + built.stderr
-    return [str(build / "robot_client")]
-
-
 @pytest.mark.slow
-def test_the_cpp_client_watches_and_holds(cpp_client: list[str], where: list[str]):
-    assert_watches_and_holds(cpp_client, where)
+def test_the_cpp_client_watches_and_holds(cpp_examples: Path, where: list[str]):
+    assert_watches_and_holds([str(cpp_examples / "robot_client")], where)
