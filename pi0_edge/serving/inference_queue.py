@@ -20,7 +20,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -125,13 +126,15 @@ class InferenceQueue(Generic[Asked, Answer]):
         """
         request = self._enter(asked, client, timeout_s)
         on_queued(lambda: self._drop(request))
-        wait([request.answer], timeout_s)
-        if not request.answer.done():
+        try:
+            return request.answer.result(timeout_s)
+        except (TimeoutError, FutureTimeoutError):  # two classes before Python 3.11
             self._drop(request)
-            raise _late(timeout_s or 0.0)
-        if request.answer.cancelled():
-            raise self._dropped(request, timeout_s)
-        return request.answer.result()
+            if request.answer.done() and not request.answer.cancelled():  # it was answered in this very moment
+                return request.answer.result()
+            raise _late(timeout_s or 0.0) from None
+        except CancelledError:
+            raise self._dropped(request, timeout_s) from None
 
     def knock(self) -> None:
         """Lets the thread say that it is alive, once it comes to it; takes no place of a request.
