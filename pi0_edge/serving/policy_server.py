@@ -16,7 +16,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from pi0_edge.errors import EndpointError, ServingError
-from pi0_edge.policy import Asked, Policy
+from pi0_edge.model import join
+from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
 from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
@@ -146,9 +147,7 @@ def warm_up(policy: Policy, batch: int = 1) -> None:
     policy.engine.warm_up(inputs, policy.noise(seed=0))
     policy.infer(observation, noise_seed=0)
     if batch > 1:
-        for answer in policy.infer_together([Asked(observation, noise_seed=0)] * batch):
-            if isinstance(answer, Exception):
-                raise answer
+        policy.engine.infer(join([inputs] * batch), policy.noise(seed=0).expand(batch, -1, -1))
 
 
 @dataclass(frozen=True)

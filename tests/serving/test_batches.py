@@ -202,7 +202,7 @@ def test_engines_say_how_many_they_take():
     for most in (0, 17):
         with pytest.raises(ConfigError, match=f'a batch of {most} was asked for, expected 1 to 16 with engine="cpu"'):
             check_batch(most, find_engine("cpu"))
-    with pytest.raises(ConfigError, match='expected 1 with engine="cuda"; more robots'):
+    with pytest.raises(ConfigError, match='expected 1 to 16 with engine="reference"; more robots'):
         SharedPolicy(policy("reference"), batching=Batching(17))
     with pytest.raises(ConfigError, match='expected 1 with engine="cuda"; more robots'):
         check_batch(2, find_engine("cuda"))
@@ -269,11 +269,12 @@ def test_robots_that_wait_share_a_pass_and_figures_tell(gated: tuple[PolicyServe
     calls += ask(server, range(1, 6))
     wait_for_waiting(server, 5)
     gate.go.set()
+    answers = [call.result() for call in calls]
+    assert gate.sizes == [1, 4, 1]
     one = policy("reference")
-    for seed, call in enumerate(calls):
+    for seed, answer in enumerate(answers):
         expected = one.infer(seen(seed), seed).actions
-        np.testing.assert_allclose(np.reshape(call.result().actions, expected.shape), expected, atol=1e-5)
-    assert gate.sizes[:3] == [1, 4, 1]
+        np.testing.assert_allclose(np.reshape(answer.actions, expected.shape), expected, atol=1e-5)
 
     def figure(name: str, **labels: str) -> float | None:
         return server.registry.get_sample_value(name, labels)
