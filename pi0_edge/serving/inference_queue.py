@@ -93,7 +93,7 @@ class InferenceQueue(Generic[Asked, Answer]):
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._changed = threading.Condition()
         self._of_client: OrderedDict[str, deque[_Waiting[Asked, Answer]]] = OrderedDict()  # in the order of turns
-        self._count = 0
+        self._count = self._running = 0
         self._closed = False
         self._knocked: Future[object] | None = None
 
@@ -144,6 +144,11 @@ class InferenceQueue(Generic[Asked, Answer]):
         if self._knocked is None or self._knocked.done():
             self._knocked = self._executor.submit(self._on_alive)
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Waits until no request waits or runs, for so long at most; returns whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._count and not self._running, timeout_s)
+
     def close(self) -> None:
         """Drops what waits; the running pass ends on its own."""
         with self._changed:
@@ -185,6 +190,7 @@ class InferenceQueue(Generic[Asked, Answer]):
             self._count -= 1
             if not own:
                 del self._of_client[request.client]
+            self._changed.notify_all()
 
     def _pass(self) -> None:
         requests = self._take()
@@ -204,6 +210,9 @@ class InferenceQueue(Generic[Asked, Answer]):
                 if not request.answer.done():
                     request.answer.set_exception(error)
         finally:
+            with self._changed:
+                self._running = 0
+                self._changed.notify_all()
             self._on_alive()
 
     def _take(self) -> list[_Waiting[Asked, Answer]]:
@@ -220,6 +229,7 @@ class InferenceQueue(Generic[Asked, Answer]):
                     taken.append(request)
                     if request.client in self._of_client:
                         self._of_client.move_to_end(request.client)
+            self._running = len(taken)
         return taken
 
     def _dropped(self, request: _Waiting[Asked, Answer], timeout_s: float | None) -> ServingError:

@@ -7,6 +7,7 @@ systemd watches, it is the thread of the inferences that feeds its watchdog.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -125,7 +126,10 @@ class PolicyServer:
 
     def stop(self) -> None:
         """Drains, answers what waits and runs for up to `grace_s`, and closes the port."""
-        self._server.stop(self._grace_s)
+        self.drain()
+        until_s = time.monotonic() + self._grace_s
+        self.shared.wait_idle(self._grace_s)  # with the port open: who comes meanwhile is told why it is refused
+        self._server.stop(max(0.0, until_s - time.monotonic()))
         self.shared.close()
 
 

@@ -146,6 +146,10 @@ class SharedPolicy:
         """Lets the thread of the inferences say that it is alive, see `InferenceQueue.knock`."""
         self._queue.knock()
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Waits until every request is answered, for so long at most; returns whether that is so."""
+        return self._queue.wait_idle(timeout_s)
+
     def close(self) -> None:
         """Drops the requests that wait."""
         self._queue.close()

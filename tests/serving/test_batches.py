@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import platform
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ ASKED = st.builds(
 
 
 @pytest.mark.parametrize("engine", list(BOUND))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(asked=st.lists(ASKED, min_size=1, max_size=6))
 def test_the_chunk_of_a_pass_is_the_chunk_alone(engine: str, asked: list[Asked]):
     one = policy(engine)
@@ -97,7 +98,8 @@ def test_the_chunk_of_a_pass_is_the_chunk_alone(engine: str, asked: list[Asked])
         np.testing.assert_allclose(answer.actions, alone.actions, atol=BOUND[engine])
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="how torch sums few rows depends on the processor")
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), PLANS), min_size=2, max_size=5))
 def test_integer_arithmetic_gives_prompts_of_one_length_the_same_bits(rows: list[tuple[int, int, RunningPlan | None]]):
     one = policy("cpu")

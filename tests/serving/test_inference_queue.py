@@ -346,6 +346,19 @@ def test_closing_drops_what_waits_lets_the_running_one_end_and_refuses_what_come
     assert asking.gate.passes == []
 
 
+def test_it_is_idle_once_everything_is_answered_or_dropped(asking: Asking):
+    assert asking.queue.wait_idle(0)
+    held = asking.hold()
+    assert not asking.queue.wait_idle(0.01), "one runs"
+    late = asking.ask("late", "late", timeout_s=0.02)
+    waiting = asking.ask("waits", "waits")
+    assert isinstance(late.exception(20), DeadlineError)
+    assert not asking.queue.wait_idle(0.01)
+    asking.gate.opened.set()
+    assert asking.queue.wait_idle(20)
+    assert held.result(20) == HOLD and waiting.result(20) == "waits"
+
+
 def test_closing_ends_the_wait_for_others():
     with Asking(Batching(4, wait_s=600.0)) as asking:
         alone = asking.ask("alone")
