@@ -310,7 +310,7 @@ def test_a_server_that_is_asked_to_stop_answers_what_waits_and_refuses_what_come
         with pytest.raises(grpc.RpcError) as refused:
             ask(server, range(9, 10))[0].result()
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE  # pyright: ignore[reportAttributeAccessIssue]
-        assert "shutting down" in refused.value.details()  # pyright: ignore[reportAttributeAccessIssue]
+        assert "shutting down" in str(refused.value.details())  # pyright: ignore[reportAttributeAccessIssue]
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     gate.go.set()
