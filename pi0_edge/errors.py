@@ -79,3 +79,7 @@ class BusyError(ServingError):
 
 class DeadlineError(ServingError):
     """The client's deadline passed before its chunk was made."""
+
+
+class StoppingError(ServingError):
+    """The policy server is shutting down, and answers no more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pi0_edge.bundle import Bundle, open_bundle
 from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.engine import Engine, assemble_engine, check_engine, parameter_shapes, restore_engine
 from pi0_edge.errors import BundleError, EngineError, ObservationError
+from pi0_edge.model import Continuation, ModelInputs, join, join_continuations
 from pi0_edge.model.flow import euler_times
 from pi0_edge.processing import Observation, ObservationProcessor, RunningPlan, continuation, load_processor
 from pi0_edge.processing.settings import settings_in
@@ -31,6 +32,21 @@ WARN_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
+class Asked:
+    """One question to the policy.
+
+    Attributes:
+        observation: Camera images, joint positions and prompt.
+        noise_seed: Fixes the initial noise; None draws it.
+        plan: What the arm executes meanwhile: the chunk then continues it (real-time chunking). None leaves it free.
+    """
+
+    observation: Observation
+    noise_seed: int | None = None
+    plan: RunningPlan | None = None
+
+
+@dataclass(frozen=True)
 class PolicyChunk:
     """One answer of the policy.
 
@@ -38,7 +54,7 @@ class PolicyChunk:
         actions: float64 [horizon, action_dim] in physical units; action k is due k + 1 ticks after the observation.
         normalized: float32 [horizon, padded action_dim], as the network gave it.
         preprocess_ms: Observation to model inputs.
-        infer_ms: Model inputs to normalized actions.
+        infer_ms: Model inputs to normalized actions; of the whole pass where several observations shared one.
         postprocess_ms: Normalized actions to physical units.
         prefix_age_ms: How much older than the observation the images are that it was planned from; 0 unless
             `Policy.allow_stale_prefix`.
@@ -207,25 +223,82 @@ class Policy:
                 policy was trained on and `refuse_unfit_state` is set.
             ConfigError: If the checkpoint was not trained to continue a plan in this way.
         """
+        (answer,) = self.infer_together([Asked(observation, noise_seed, plan)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def infer_together(self, asked: Sequence[Asked]) -> list[PolicyChunk | Exception]:
+        """Answers several observations, in as few passes of the network as their shapes and the engine allow.
+
+        Observations share a pass where they have equally many cameras, images of one size for the network, and equally
+        many frozen actions in what they continue; prompts may differ in length. The chunk of each is the one that it
+        gets alone, within the rounding of the engine: see docs/many-robots.md.
+
+        Args:
+            asked: The observations with their noise and plans.
+
+        Returns:
+            For each its chunk, or why there is none, as `infer` raises it. One that is wrong spoils no other; where a
+            shared pass fails, each of its observations is run alone.
+        """
+        answers: dict[int, PolicyChunk | Exception] = {}
+        passes: dict[tuple[object, ...], list[tuple[int, _Prepared]]] = {}
+        for place, each in enumerate(asked):
+            try:
+                prepared = self._prepare(each)
+            except Exception as error:
+                answers[place] = error
+            else:
+                passes.setdefault(prepared.shape, []).append((place, prepared))
+        for group in passes.values():
+            for first in range(0, len(group), self.engine.max_batch):
+                taken = group[first : first + self.engine.max_batch]
+                made = self._run_pass([prepared for _, prepared in taken])
+                answers |= {place: answer for (place, _), answer in zip(taken, made, strict=True)}
+        return [answers[place] for place in range(len(asked))]
+
+    def _prepare(self, asked: Asked) -> _Prepared:
         started = time.perf_counter()
+        observation = asked.observation
         unfit = self.processor.unfit_state(observation)
         if unfit is not None:
             self._tell(unfit)
         inputs = self.processor.to_model_inputs(observation, as_frames=self.engine.takes_frames)
-        continued = None if plan is None else continuation(plan, observation, self.processor)
-        prepared = time.perf_counter()
-        normalized = self.engine.infer(inputs, self.noise(noise_seed), continued)[0].numpy()
-        inferred = time.perf_counter()
-        actions = self.processor.to_physical(normalized, observation)
-        finished = time.perf_counter()
+        continued = None if asked.plan is None else continuation(asked.plan, observation, self.processor)
+        prepare_ms = 1e3 * (time.perf_counter() - started)
+        return _Prepared(observation, inputs, self.noise(asked.noise_seed), continued, unfit, prepare_ms)
+
+    def _run_pass(self, rows: Sequence[_Prepared]) -> list[PolicyChunk | Exception]:
+        started = time.perf_counter()
+        try:
+            normalized = self.engine.infer(
+                join([row.inputs for row in rows]),
+                torch.cat([row.noise for row in rows]),
+                join_continuations([row.continued for row in rows]),
+            ).numpy()
+        except Exception as error:
+            if len(rows) == 1:
+                return [error]
+            logger.warning("a pass of %d observations failed (%s); each is run alone", len(rows), error)
+            return [answer for row in rows for answer in self._run_pass([row])]
+        infer_ms = 1e3 * (time.perf_counter() - started)
+        return [self._finish(row, chunk, infer_ms) for row, chunk in zip(rows, normalized, strict=True)]
+
+    def _finish(self, row: _Prepared, normalized: NDArray[np.float32], infer_ms: float) -> PolicyChunk | Exception:
+        started = time.perf_counter()
+        try:
+            actions = self.processor.to_physical(normalized, row.observation)
+        except Exception as error:
+            return error
         return PolicyChunk(
             actions=actions,
             normalized=normalized,
-            preprocess_ms=1e3 * (prepared - started),
-            infer_ms=1e3 * (inferred - prepared),
-            postprocess_ms=1e3 * (finished - inferred),
+            preprocess_ms=row.prepare_ms,
+            infer_ms=infer_ms,
+            postprocess_ms=1e3 * (time.perf_counter() - started),
             prefix_age_ms=1e3 * self.engine.prefix_age_s,
-            unfit_state=unfit,
+            unfit_state=row.unfit,
         )
 
     def _tell(self, unfit: UnfitState) -> None:
@@ -237,6 +310,24 @@ class Policy:
         if due:
             logger.warning("%s", UnfitState(tuple(due)))
             self._warned_s |= dict.fromkeys((joint.name for joint in due), now)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A question in the units of the network."""
+
+    observation: Observation
+    inputs: ModelInputs
+    noise: torch.Tensor
+    continued: Continuation | None
+    unfit: UnfitState | None
+    prepare_ms: float
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for those that one pass can answer."""
+        images = self.inputs.images
+        return images.shape[1:], images.dtype, 0 if self.continued is None else self.continued.frozen
 
 
 def combined_hash(hashes: Mapping[str, str]) -> str:

@@ -63,6 +63,15 @@ def serve(
     budget_ms: Annotated[
         float | None, typer.Option(min=0.1, help="End with code 7 when 8 of 16 chunks take longer, in milliseconds.")
     ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Answer observations of several robots together, at most so many in one pass.")
+    ] = 1,
+    batch_wait_ms: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="Longest time that an observation waits for those of others.")
+    ] = 0.0,
+    drain_s: Annotated[
+        float, typer.Option(min=0.0, help="How long those that wait are still answered after SIGTERM.")
+    ] = 2.0,
     openpi: Annotated[
         str | None, typer.Option(help="Answer openpi's robots too: port of loopback, such as 8000, or host:port.")
     ] = None,
@@ -96,9 +105,11 @@ def serve(
         from pi0_edge.errors import ConfigError, EndpointError
         from pi0_edge.protos.rpc.json_log import log_as_json
         from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
+        from pi0_edge.serving.inference_queue import Batching
         from pi0_edge.serving.latency_budget import LATE_EXIT_CODE
         from pi0_edge.serving.observation_recorder import ObservationRecorder
         from pi0_edge.serving.policy_server import serve_policy
+        from pi0_edge.serving.shared_policy import check_batch
 
     if log_json:
         log_as_json()
@@ -119,6 +130,9 @@ def serve(
         raise ConfigError("--lerobot-units is of the clients of --lerobot-async; give both, or leave it out")
     if stale_prefix is not None and not find_engine(engine).has_stale_prefix:
         raise ConfigError("--stale-prefix needs two streams of a GPU; give --engine cuda with it, or leave it out")
+    check_batch(batch, find_engine(engine))
+    if batch_wait_ms and batch == 1:
+        raise ConfigError("--batch-wait-ms is of --batch; give a batch of at least 2, or leave it out")
     recorder = None if record is None else ObservationRecorder(record, record_limit << 20)
     with manager.starting("reading the policy"):
         policy = load_policy(
@@ -154,6 +168,8 @@ def serve(
         metrics_port=metrics_port,
         recorder=recorder,
         budget_ms=budget_ms,
+        batching=Batching(batch, batch_wait_ms / 1e3),
+        grace_s=drain_s,
         manager=manager,
         also=also,
         on_ready=ready,

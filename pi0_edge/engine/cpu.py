@@ -16,7 +16,7 @@ from pi0_edge.model.siglip import VisionMLP
 from pi0_edge.quant.formats import INT8_TOKEN
 from pi0_edge.quant.fused_activation import gelu_and_quantize_tokens, gelu_tokens
 from pi0_edge.quant.quantized_linear import QuantizedLinear
-from pi0_edge.quant.schemes import INT8_W8A8, Scheme
+from pi0_edge.quant.schemes import INT8_W8A8, Rule, Scheme
 
 
 class CpuEngine(ReferenceEngine):
@@ -34,6 +34,8 @@ class CpuEngine(ReferenceEngine):
             scheme: The scheme of its layers.
         """
         super().__init__(model, scheme)
+        if any(_shares_a_scale(rule) for rule in scheme.rules):
+            self.max_batch = 1
         for module in model.modules():
             if isinstance(module, QuantizedLinear):
                 module.pack()
@@ -99,6 +101,12 @@ def _fused(module: nn.Module) -> nn.Module | None:
     if isinstance(module, MLP) and module.gate.rule == module.up.rule:
         return FusedGeGLU(module.gate, module.up, module.down)  # pyright: ignore[reportArgumentType]
     return FusedMLP(module.fc1, module.fc2) if isinstance(module, VisionMLP) else None  # pyright: ignore[reportArgumentType]
+
+
+def _shares_a_scale(rule: Rule) -> bool:
+    """Whether what one observation brings changes how another one of the same pass is rounded."""
+    format = rule.activations
+    return format is not None and format.granularity != "token" and not format.static and format.kind != "bf16"
 
 
 def _quantizes_tokens(linear: nn.Module) -> bool:

@@ -18,12 +18,16 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 KEPT_BYTES = 2**30
 """More than the largest chunk frees; what the process keeps is at most what was in use at once."""
 
+MAX_BATCH = 16
+"""Observations in one pass. Torch takes any number, but each needs memory for its values, and all wait for the last."""
+
 
 class ReferenceEngine(Engine):
     """Plain torch, on the device of the model's parameters."""
 
     name = "reference"
     default_scheme = FP32
+    max_batch = MAX_BATCH
     tells_stages = True
 
     def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:

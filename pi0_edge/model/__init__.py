@@ -6,9 +6,9 @@ network that joins them.
 """
 
 from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, VisionConfig
-from pi0_edge.model.inputs import ModelInputs
+from pi0_edge.model.inputs import ModelInputs, join
 from pi0_edge.model.pi0 import Pi0
-from pi0_edge.model.rtc import Continuation, FrozenPrefix, Guidance
+from pi0_edge.model.rtc import Continuation, FrozenPrefix, Guidance, join_continuations
 
 __all__ = [
     "PRESETS",
@@ -20,4 +20,6 @@ __all__ = [
     "Pi0",
     "Pi0Config",
     "VisionConfig",
+    "join",
+    "join_continuations",
 ]

@@ -138,7 +138,8 @@ class Pi0(nn.Module):
         """The context with the state token appended (π0); π0.5 has no state token and returns it unchanged."""
         if self.config.variant == "pi05":
             return context
-        token = self.state_proj(state)[:, None].to(self.residual_dtype)
+        # Row by row: torch sums one row in another order than several, and who shares a pass shall change no chunk.
+        token = torch.stack([self.state_proj(row) for row in state.split(1)]).to(self.residual_dtype)
         key_mask = extend_mask(context.key_mask, 1)
         own = self.expert.key_values(token, context.lengths[:, None], context.layers, key_mask)
         layers = [before.extended(state_kv) for before, state_kv in zip(context.layers, own, strict=True)]

@@ -15,6 +15,7 @@ the old chunk plans for the tick of action k of the new one. Two ways of telling
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +90,47 @@ class FrozenPrefix:
     def steer(self, velocity: Tensor, x: Tensor, time: Tensor) -> Tensor:
         """The velocity with the prefix at rest."""
         return torch.cat((torch.zeros_like(velocity[:, : self.frozen]), velocity[:, self.frozen :]), dim=1)
+
+
+@dataclass(frozen=True)
+class EachRow:
+    """A batch whose chunks continue different ones, or none.
+
+    Attributes:
+        rows: For each chunk of the batch what it continues; None where it is free.
+        frozen: Leading actions that enter the network at time 0, the same in every row.
+    """
+
+    rows: Sequence[Continuation | None]
+    frozen: int
+
+    def start(self, noise: Tensor) -> Tensor:
+        """Each row's own start."""
+        return self._each(noise, lambda row, part: part.start(noise[row]))
+
+    def steer(self, velocity: Tensor, x: Tensor, time: Tensor) -> Tensor:
+        """Each row's own direction."""
+        return self._each(velocity, lambda row, part: part.steer(velocity[row], x[row], time))
+
+    def _each(self, free: Tensor, own: Callable[[slice, Continuation], Tensor]) -> Tensor:
+        rows = [slice(row, row + 1) for row in range(len(self.rows))]
+        return torch.cat(
+            [free[row] if part is None else own(row, part) for row, part in zip(rows, self.rows, strict=True)]
+        )
+
+
+def join_continuations(rows: Sequence[Continuation | None]) -> Continuation | None:
+    """What a batch continues, from what each of its rows does; None where all are free.
+
+    Raises:
+        ValueError: If they freeze different numbers of actions: one pass has one time for each action.
+    """
+    frozen = {0 if row is None else row.frozen for row in rows}
+    if len(frozen) > 1:
+        raise ValueError(f"chunks with {sorted(frozen)} frozen actions make no batch")
+    if all(row is None for row in rows):
+        return None
+    return rows[0] if len(rows) == 1 else EachRow(rows, frozen.pop())
 
 
 def guidance_weight(time: Tensor, max_weight: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -19,6 +19,8 @@ STATEMENT = "release.json"
 """Beside the bundle of an installed release: the signed statement that makes it a release."""
 
 _BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+_BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,18 @@ class PolicyMetrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        self._batch = Histogram(
+            "pi0_edge_batch_size",
+            "Requests that were answered together in one pass of the network.",
+            buckets=_BATCHES,
+            registry=registry,
+        )
+        self._waited = Histogram(
+            "pi0_edge_queue_seconds",
+            "How long requests waited for their turn.",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
         self._misses = Counter(
             "pi0_edge_deadline_misses", "Chunks that took longer than the budget.", registry=registry
         )
@@ -71,6 +85,12 @@ class PolicyMetrics:
     def on_chunk(self, chunk: PolicyChunk) -> None:
         """A chunk was made."""
         self._seconds.observe(chunk.total_ms / 1e3)
+
+    def on_pass(self, waited_s: Sequence[float]) -> None:
+        """A pass begins, with requests that waited so many seconds each."""
+        self._batch.observe(len(waited_s))
+        for seconds in waited_s:
+            self._waited.observe(seconds)
 
     def on_miss(self) -> None:
         """It was late."""

@@ -7,6 +7,7 @@ systemd watches, it is the thread of the inferences that feeds its watchdog.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from pi0_edge.errors import EndpointError, ServingError
+from pi0_edge.model import join
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
@@ -23,7 +25,7 @@ from pi0_edge.protos.rpc.listen import POLICY_LISTEN, listen_host
 from pi0_edge.protos.rpc.metrics import MetricsServer
 from pi0_edge.protos.rpc.server import GuardedServer, stop_signals
 from pi0_edge.protos.rpc.service_manager import ServiceManager
-from pi0_edge.serving.inference_queue import WAITING
+from pi0_edge.serving.inference_queue import Batching
 from pi0_edge.serving.latency_budget import LatencyBudget
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.observation_recorder import ObservationRecorder
@@ -31,7 +33,8 @@ from pi0_edge.serving.policy_service import PolicyService
 from pi0_edge.serving.shared_policy import SharedPolicy, WayIn
 
 SERVICE = policy_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name
-_STOP_GRACE_S = 2.0
+STOP_GRACE_S = 2.0
+"""How long requests that wait or run are still answered when the server is asked to stop."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class PolicyServer:
         recorder: ObservationRecorder | None = None,
         on_alive: Callable[[], object] | None = None,
         budget: LatencyBudget | None = None,
+        batching: Batching | None = None,
+        grace_s: float = STOP_GRACE_S,
     ) -> None:
         """Prepares a server.
 
@@ -66,8 +71,11 @@ class PolicyServer:
             recorder: Keeps the observations that are answered; None keeps none.
             on_alive: Called in the thread of the inferences, after each of them and when `shared` is knocked at.
             budget: Counts the chunks that are late; None judges no time.
+            batching: How requests are gathered into passes; one at a time where None.
+            grace_s: How long `stop` still answers the requests that wait or run.
 
         Raises:
+            ConfigError: If the engine does not take that many in one pass.
             ServingError: If the address is malformed, or not on loopback with neither `tls` nor `allow_remote`.
             EndpointError: If something is wrong with the folder for TLS.
         """
@@ -76,13 +84,14 @@ class PolicyServer:
         )
         self.address = listen
         self.registry = CollectorRegistry()
-        self.shared = SharedPolicy(policy, recorder, self.registry, on_alive, budget)
+        self.shared = SharedPolicy(policy, recorder, self.registry, on_alive, budget, batching)
         self._policy = policy
+        self._grace_s = grace_s
         self._server = GuardedServer(
             SERVICE,
             tls=tls,
             observing_streams=0,
-            commanding=WAITING + 1,
+            commanding=self.shared.batching.waiting + self.shared.batching.most,
             message_limit=MESSAGE_LIMIT,
             registry=self.registry,
         )
@@ -103,7 +112,7 @@ class PolicyServer:
         Raises:
             ServingError: If the port is taken or the host is not one of this machine.
         """
-        warm_up(self._policy)
+        warm_up(self._policy, self.shared.batching.most)
         try:
             self.address = f"{self._host}:{self._server.bind(self.address)}"
         except EndpointError as error:
@@ -111,14 +120,25 @@ class PolicyServer:
         self._server.set_health(serving=True)
         self._server.start()
 
+    def drain(self) -> None:
+        """Tells the health service that this server goes, and refuses new calls; those that wait or run go on."""
+        self._server.drain()
+
     def stop(self) -> None:
-        """Refuses new calls, lets a running one finish for up to two seconds, and closes the port."""
-        self._server.stop(_STOP_GRACE_S)
+        """Drains, answers what waits and runs for up to `grace_s`, and closes the port."""
+        self.drain()
+        until_s = time.monotonic() + self._grace_s
+        self.shared.wait_idle(self._grace_s)  # with the port open: who comes meanwhile is told why it is refused
+        self._server.stop(max(0.0, until_s - time.monotonic()))
         self.shared.close()
 
 
-def warm_up(policy: Policy) -> None:
+def warm_up(policy: Policy, batch: int = 1) -> None:
     """Everything ready for the first chunk, and one inference on black images of all cameras.
+
+    Args:
+        policy: Loaded.
+        batch: Most observations of one pass; a pass of so many is run too, so that the memory for it is there.
 
     Raises:
         Pi0EdgeError: If the policy cannot answer even that.
@@ -130,6 +150,8 @@ def warm_up(policy: Policy) -> None:
     inputs = policy.processor.to_model_inputs(observation, as_frames=policy.engine.takes_frames)
     policy.engine.warm_up(inputs, policy.noise(seed=0))
     policy.infer(observation, noise_seed=0)
+    if batch > 1:
+        policy.engine.infer(join([inputs] * batch), policy.noise(seed=0).expand(batch, -1, -1))
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,8 @@ def serve_policy(
     metrics_port: int | None = None,
     recorder: ObservationRecorder | None = None,
     budget_ms: float | None = None,
+    batching: Batching | None = None,
+    grace_s: float = STOP_GRACE_S,
     manager: ServiceManager | None = None,
     also: Sequence[Callable[[SharedPolicy], WayIn]] = (),
     on_ready: Callable[[str], object] = lambda address: None,
@@ -169,6 +193,8 @@ def serve_policy(
         metrics_port: Offers figures for Prometheus on this port of loopback.
         recorder: As for `PolicyServer`.
         budget_ms: The server ends itself when too many chunks take longer; None judges no time.
+        batching: As for `PolicyServer`.
+        grace_s: As for `PolicyServer`.
         manager: Is told what the server does; None where no systemd started this process.
         also: Make the servers of other protocols; they listen once the policy is ready, and end with it.
         on_ready: Called with the address once clients are answered.
@@ -178,6 +204,7 @@ def serve_policy(
         What it did.
 
     Raises:
+        ConfigError: As for `PolicyServer`.
         ServingError: As for `PolicyServer`.
         EndpointError: As for `PolicyServer`, or if the port for metrics is taken.
     """
@@ -191,6 +218,8 @@ def serve_policy(
             recorder=recorder,
             on_alive=manager.feed_watchdog,
             budget=budget,
+            batching=batching,
+            grace_s=grace_s,
         )
         if metrics_port is not None:
             stack.enter_context(MetricsServer(metrics_port, server.registry))
@@ -208,4 +237,5 @@ def serve_policy(
             server.shared.knock()
         late = "" if budget is None else budget.exceeded
         manager.stopping(late or "asked to stop")
+        server.drain()  # before the other protocols take their time
     return Served(server.shared.chunks, late)

@@ -223,7 +223,7 @@ def test_a_server_that_refuses_or_dies_fails_the_test(folder: Path, server: Poli
     def gone(*_: object) -> None:
         raise EngineError("the network gave no usable chunk")
 
-    server.shared.policy.infer = gone  # pyright: ignore[reportAttributeAccessIssue]
+    server.shared.policy.infer_together = gone  # pyright: ignore[reportAttributeAccessIssue]
     report = run_self_test(folder, server=server.address, budget_ms=100)
     assert report.chunks == 0 and report.latency is None
     assert sum("no usable chunk" in reason for reason in report.reasons) == 25

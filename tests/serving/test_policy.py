@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, RunningPlan, Schedule
 from pi0_edge.protos import policy_pb2, policy_pb2_grpc
 from pi0_edge.serving import policy_client
+from pi0_edge.serving.inference_queue import WAITING_OF_ONE, Batching
 from pi0_edge.serving.policy_client import SERVICE, PolicyClient, write_observation
 from pi0_edge.serving.policy_server import MESSAGE_LIMIT, PolicyServer
 
@@ -337,6 +338,13 @@ class Crowd:
                 self.outcomes.append(error)
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
 def test_a_chunk_carries_the_age_of_its_images(gated):
     engine, address = gated
     with PolicyClient(address) as client:
@@ -348,9 +356,9 @@ def test_a_chunk_carries_the_age_of_its_images(gated):
 def test_server_resets_the_stale_prefix_when_the_peer_changes(gated, monkeypatch):
     _, address = gated
     order = []
-    infer = Policy.infer
+    infer = Policy.infer_together
     monkeypatch.setattr(Policy, "reset_prefix", lambda _: order.append("reset"))
-    monkeypatch.setattr(Policy, "infer", lambda self, *given: order.append("infer") or infer(self, *given))
+    monkeypatch.setattr(Policy, "infer_together", lambda self, *given: order.append("infer") or infer(self, *given))
     with PolicyClient(address) as one, PolicyClient(address) as other:
         for client in (one, one, other, other, one):
             client.infer(observation(), 1, 1)
@@ -369,14 +377,34 @@ def test_requests_wait_their_turn(gated):
     assert engine.most_at_once == 1
 
 
-def test_a_full_queue_refuses_at_once(gated):
+def test_a_client_with_its_share_of_the_queue_is_refused_at_once_and_others_are_not(gated):
     engine, address = gated
     engine.gate.clear()
-    crowd = Crowd(address, 6)
-    crowd.wait_for(2)
-    assert [type(outcome) for outcome in crowd.outcomes] == [BusyError] * 2
+    with grpc.insecure_channel(address) as channel:
+        stub = policy_pb2_grpc.PolicyServiceStub(channel)
+        running = stub.Infer.future(request(), timeout=20)
+        wait_for(lambda: engine.running == 1)
+        flood = [stub.Infer.future(request(), timeout=20) for _ in range(WAITING_OF_ONE + 2)]
+        wait_for(lambda: sum(each.done() for each in flood) == 2)
+        crowd = Crowd(address, 6)
+        engine.gate.set()
+        assert crowd.join() == [None] * 6
+        codes = [each.code() for each in (running, *flood)]
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2
+    assert codes.count(grpc.StatusCode.OK) == WAITING_OF_ONE + 1
+
+
+def test_more_robots_than_places_are_told_to_come_back(gated):
+    engine, address = gated
+    engine.gate.clear()
+    crowd = Crowd(address, 1)
+    wait_for(lambda: engine.running == 1)
+    others = Crowd(address, Batching().waiting + 2)
+    others.wait_for(2)
+    assert [type(outcome) for outcome in others.outcomes] == [BusyError] * 2
     engine.gate.set()
-    assert crowd.join()[2:] == [None] * 4
+    assert crowd.join() == [None]
+    assert others.join()[2:] == [None] * Batching().waiting
 
 
 def test_a_deadline_is_kept_and_what_waits_behind_it_is_never_computed(gated):

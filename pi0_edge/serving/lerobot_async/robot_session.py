@@ -154,7 +154,7 @@ class RobotSession:
 
     def _infer(self, observation: TimedObservation) -> bytes:
         try:
-            chunk = self._shared.infer(lambda: self._request(observation), on_queued=self._on_queued)
+            chunk = self._shared.infer(lambda: self._request(observation), self._client, on_queued=self._on_queued)
         except Exception:
             with self._changed:
                 self._answered.pop(observation.timestep, None)
@@ -164,7 +164,7 @@ class RobotSession:
         return write_actions(self._config.module, observation.timestamp, observation.timestep, actions, self._fps)
 
     def _request(self, observation: TimedObservation) -> Request:
-        return Request(self._match.observation(observation.observation), self._client)
+        return Request(self._match.observation(observation.observation))
 
     def _on_queued(self, drop: Callable[[], None]) -> None:
         with self._changed:

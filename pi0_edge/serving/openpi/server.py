@@ -26,7 +26,7 @@ from websockets.protocol import State
 
 from pi0_edge.errors import ObservationError, Pi0EdgeError, ServingError
 from pi0_edge.policy import PolicyChunk
-from pi0_edge.serving.inference_queue import WAITING
+from pi0_edge.serving.inference_queue import WAITING_OF_ONE
 from pi0_edge.serving.messages import MESSAGE_LIMIT
 from pi0_edge.serving.openpi.access import OPENPI_LISTEN, knows_key, listen_address, server_tls
 from pi0_edge.serving.openpi.encoding import encode
@@ -112,7 +112,9 @@ class OpenpiServer:
         self._metadata = encode(describe(shared.policy, default_prompt))
         self._open: set[_Connection] = set()
         self._asked_to_stop = asyncio.Event()
-        self._turns = asyncio.Semaphore(WAITING)  # clients wait here: one that is told to come back later gives up
+        # Clients wait here: one that is told to come back later gives up. A client of gRPC finds room nevertheless.
+        self._most_turns = shared.batching.waiting - WAITING_OF_ONE
+        self._turns = asyncio.Semaphore(self._most_turns)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         self._number = 0
@@ -166,7 +168,7 @@ class OpenpiServer:
 
     async def _serve(self, on_ready: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(2 * WAITING, thread_name_prefix="openpi"))
+        self._loop.set_default_executor(ThreadPoolExecutor(2 * self._most_turns, thread_name_prefix="openpi"))
         limits = self._limits
         server = await serve(
             self._talk,
@@ -282,9 +284,9 @@ class OpenpiServer:
         def read() -> Request:
             request = read_request(message, self._shared.policy.processor.robot, self._default_prompt)
             asked.append(request)
-            return Request(request.observation, client, request.noise_seed, request.plan)
+            return Request(request.observation, noise_seed=request.noise_seed, plan=request.plan)
 
-        chunk = self._shared.infer(read, on_queued=keep)
+        chunk = self._shared.infer(read, client, on_queued=keep)
         return chunk, asked[0].rows
 
 
