@@ -11,7 +11,7 @@ from pi0_edge.serving.messages import PROMPT_CHARACTERS, read_observation, read_
 
 ACTION_DIM = 14
 SMALL = 64
-"""Height and width of the JPEGs that are decoded: a large one costs a fuzzer its time, and its size is checked first."""
+"""Height and width of the JPEGs that are decoded: a large one costs a fuzzer its time; its size is checked first."""
 
 
 def check(data: bytes) -> None:

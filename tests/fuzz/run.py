@@ -1,8 +1,8 @@
-"""Fuzzes both ends of the serial link, and what clients send: `make fuzz`, or `python tests/fuzz/run.py --target NAME`.
+"""Fuzzes both ends of the serial link, and what clients send: `make fuzz`, or `run.py --target NAME`.
 
 `frames` and `messages` are the C core, `servos` the packets of servos, under libFuzzer, AddressSanitizer and
-UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing`, `openpi`, `lerobot` and `policy` are the Python decoders under
-Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs
+UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing`, `openpi`, `lerobot` and `policy` are the Python
+decoders under Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs
 it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same code. An input
 that breaks something is left in the folder that is named.
 """
