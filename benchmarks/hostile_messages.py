@@ -162,7 +162,7 @@ def bridge_ways(
 ) -> Iterator[dict[str, tuple[WatchedServer, Callable[..., object], Callable[[], object]]]]:
     """Those of the bridge: from a peer without the arm, and from one that holds it."""
     with EmulatedBoard(image) as board:
-        arguments = ["bridge", "--port", board.port, "--listen", "127.0.0.1:0", "--robot", "aloha"]
+        arguments = ["bridge", "--port", board.port, "--listen", "127.0.0.1:0", "--robot", "aloha", "--log-json"]
         with WatchedServer(folder / "bridge", arguments, BRIDGE_READY) as server:
             address = server.addresses["bridge"]
             with BridgeClient(address, "good") as client:

@@ -73,13 +73,13 @@ class Tally:
                 self.wrong.append(said)
 
 
-def channels(address: str, count: int) -> Iterator[grpc.Channel]:
-    """A channel for each of `count` messages, a new one after some: a peer is known by its connection."""
-    for first in range(0, count, _PER_CONNECTION):
+def channels(address: str, count: int, each: int = _PER_CONNECTION) -> Iterator[grpc.Channel]:
+    """A channel for each of `count` messages, a new one after `each`: a peer is known by its connection."""
+    for first in range(0, count, each):
         with grpc.insecure_channel(
             address, [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         ) as channel:
-            for _ in range(min(_PER_CONNECTION, count - first)):
+            for _ in range(min(each, count - first)):
                 yield channel
 
 
@@ -127,29 +127,41 @@ def attack_lease(address: str, count: int, seed: int, tally: Tally) -> list[floa
     """
     rng = random.Random(seed)
     with grpc.insecure_channel(address) as channel:
-        bridge = bridge_pb2_grpc.RobotBridgeStub(channel)
-        begin = next(bridge.WatchTelemetry(bridge_pb2.TelemetryRequest(), timeout=PATIENCE_S))
-        names = bridge.GetStatus(bridge_pb2.StatusRequest(), timeout=PATIENCE_S).joint_names
-        lease = ""
-        for _ in range(count):
-            if not lease or bridge.GetStatus(bridge_pb2.StatusRequest(), timeout=PATIENCE_S).owner != "attacker":
-                bridge.Clear(bridge_pb2.CommandRequest(reason="again"), timeout=PATIENCE_S)
-                lease = bridge.Arm(
-                    bridge_pb2.ArmRequest(client="attacker", joint_names=names), timeout=PATIENCE_S
-                ).lease
-            chunk = lying_chunk(rng, list(begin.executed), begin.tick)
-            try:
-                stream = bridge.PlayChunks(iter([bridge_pb2.PlayRequest(lease=lease, chunk=chunk)]), timeout=PATIENCE_S)
-                report = next(stream)
-                outcome = bridge_pb2.ChunkReport.Outcome.Name(report.outcome)
-                kind = "answered" if report.outcome == bridge_pb2.ChunkReport.ACCEPTED else outcome
-                tally.add(kind, report.reason or outcome, True, chunk)
-            except grpc.RpcError as error:
-                code, details = error.code(), error.details()  # pyright: ignore[reportAttributeAccessIssue]
-                tally.add("hang" if code is grpc.StatusCode.DEADLINE_EXCEEDED else code.name, str(details), True, chunk)
-        bridge.Disarm(bridge_pb2.CommandRequest(lease=lease), timeout=PATIENCE_S)
-        end = next(bridge.WatchTelemetry(bridge_pb2.TelemetryRequest(), timeout=PATIENCE_S))
+        begin = _next_tick(channel)
+        names = list(_ask(channel, "GetStatus", bridge_pb2.StatusRequest()).joint_names)
+    lease = ""
+    for channel in channels(address, count, 80):
+        if not lease or _ask(channel, "GetStatus", bridge_pb2.StatusRequest()).owner != "attacker":
+            _ask(channel, "Clear", bridge_pb2.CommandRequest(reason="again"))
+            lease = _ask(channel, "Arm", bridge_pb2.ArmRequest(client="attacker", joint_names=names)).lease
+        chunk = lying_chunk(rng, list(begin.executed), begin.tick)
+        request = bridge_pb2.PlayRequest(lease=lease, chunk=chunk).SerializeToString()
+        try:
+            stream = channel.stream_stream("/pi0_edge.v1.RobotBridge/PlayChunks")(iter([request]), timeout=PATIENCE_S)
+            report = bridge_pb2.ChunkReport.FromString(next(stream))
+            outcome = bridge_pb2.ChunkReport.Outcome.Name(report.outcome)
+            kind = "answered" if report.outcome == bridge_pb2.ChunkReport.ACCEPTED else outcome
+            tally.add(kind, report.reason or outcome, True, chunk)
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details()  # pyright: ignore[reportAttributeAccessIssue]
+            tally.add("hang" if code is grpc.StatusCode.DEADLINE_EXCEEDED else code.name, str(details), True, chunk)
+    with grpc.insecure_channel(address) as channel:
+        _ask(channel, "Disarm", bridge_pb2.CommandRequest(lease=lease))
+        end = _next_tick(channel)
     return [there - here for there, here in zip(end.executed, begin.executed, strict=True)]
+
+
+def _ask(channel: grpc.Channel, name: str, request: Any) -> Any:
+    """One call of the bridge, as a good client makes it."""
+    return getattr(bridge_pb2_grpc.RobotBridgeStub(channel), name)(request, timeout=PATIENCE_S)
+
+
+def _next_tick(channel: grpc.Channel) -> bridge_pb2.Telemetry:
+    stream = _ask(channel, "WatchTelemetry", bridge_pb2.TelemetryRequest())
+    try:
+        return next(stream)
+    finally:
+        stream.cancel()
 
 
 class LerobotPeer:
@@ -159,7 +171,8 @@ class LerobotPeer:
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Gives its place back, and ends the connection."""
+        self._call("Ready", wire.Empty())
         self._channel.close()
 
     def instruct(self, data: bytes) -> tuple[str, str]:

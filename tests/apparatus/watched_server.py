@@ -1,4 +1,4 @@
-"""A server in a process of its own, in an empty folder: what it takes, what it leaves behind, and who it still answers."""
+"""A server in a process of its own, in an empty folder: what it takes, what it leaves behind, whom it still answers."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 `frames` and `messages` are the C core, `servos` the packets of servos, under libFuzzer, AddressSanitizer and
 UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing`, `openpi`, `lerobot` and `policy` are the Python
-decoders under Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs
-it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same code. An input
-that breaks something is left in the folder that is named.
+decoders under Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says
+how many inputs it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same
+code. An input that breaks something is left in the folder that is named.
 """
 
 from __future__ import annotations
