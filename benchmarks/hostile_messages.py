@@ -28,7 +28,6 @@ from benchmarks.machine import describe_machine
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "apparatus"))
 
-from hostile_frames import BINARY, Talk, frame, handshake
 from hostile_peers import (
     LerobotPeer,
     Tally,
@@ -37,7 +36,6 @@ from hostile_peers import (
     attack_lerobot,
     attack_openpi,
     slow_handshakes,
-    talk_raw,
 )
 from hostile_pickles import LAST
 from hostile_requests import right_observation
@@ -45,6 +43,7 @@ from lerobot_stand_in import LerobotStandIn
 from openpi_messages import aloha, write
 from policy_builders import write_checkpoint
 from watched_server import Good, WatchedServer, asking
+from websockets.sync.client import connect
 
 from firmware_bridge.client import BridgeClient
 from firmware_bridge.emulator.board import EmulatedBoard
@@ -128,13 +127,15 @@ def policy_ways(folder: Path) -> Iterator[dict[str, tuple[WatchedServer, Callabl
         right = {name: stand_in.vector(name) for name in ("config", "observation")}
         canary = server.folder / "canary"
         stub = policy_pb2_grpc.PolicyServiceStub(stack.enter_context(open_channel(server.addresses[POLICY], None)))
-        good_talk = Talk(handshake(), frame(BINARY, write(aloha(("cam_high",)))), refused=False)
+        robot_of_openpi = stack.enter_context(connect(f"ws://{server.addresses[OPENPI]}", compression=None))
+        robot_of_openpi.recv(10)
         robot = LerobotPeer(server.addresses[LEROBOT])
         stack.callback(robot.close)
 
         def ask_openpi() -> None:
-            kind, words = talk_raw(server.addresses[OPENPI], good_talk)
-            assert kind == "answered", (kind, words)
+            robot_of_openpi.send(write(aloha(("cam_high",))))
+            reply = robot_of_openpi.recv(30)
+            assert isinstance(reply, bytes), reply
 
         def ask_lerobot() -> None:
             assert robot.instruct(right["config"])[0] == "answered"

@@ -29,6 +29,7 @@ from pi0_edge.serving.lerobot_async import wire
 
 PATIENCE_S = 15.0
 _PER_CONNECTION = 150  # a server lets one peer begin 400 calls at once
+_FULL = "HTTP 503"
 _BLAMES_ITSELF = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
 
 
@@ -228,7 +229,11 @@ def attack_lerobot(address: str, count: int, seed: int, tally: Tally, canary: Pa
 def attack_openpi(address: str, count: int, seed: int, tally: Tally) -> None:
     """Hostile handshakes, frames and messages, each on a connection of its own."""
     for talk in itertools.islice(hostile_talks(seed), count):
-        tally.add(*talk_raw(address, talk), talk.refused, talk)
+        kind, words = talk_raw(address, talk)
+        while kind == _FULL:  # connections of earlier peers that will not say goodbye are ended after two seconds
+            time.sleep(0.2)
+            kind, words = talk_raw(address, talk)
+        tally.add(kind, words, talk.refused, talk)
 
 
 def talk_raw(address: str, talk: Talk) -> tuple[str, str]:
