@@ -43,7 +43,6 @@ def test_the_messages_of_the_page_arm_play_and_stop(bridge: BridgeServer) -> Non
             if isinstance(message, bridge_pb2.PlayRequest):  # the page cannot know where this arm is
                 _, tick = send(channel, "RobotBridge/WatchTelemetry", bridge_pb2.TelemetryRequest())
                 message.lease = answers["RobotBridge/Arm"].lease
-                message.chunk.actions[:] = list(tick.executed) * message.chunk.horizon * 1
                 message.chunk.clock.tick = tick.tick
                 message.chunk.horizon = 25
                 message.chunk.actions[:] = list(tick.executed) * 25
