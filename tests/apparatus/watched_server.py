@@ -48,12 +48,19 @@ class WatchedServer:
                 stderr=log,
             )
         self.addresses: dict[str, str] = {}
+        self._seen = psutil.Process(self._process.pid)
+        try:
+            self._wait_ready(ready, lines)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _wait_ready(self, ready: str, lines: int) -> None:
         end = time.monotonic() + STARTS_S
         while len(self.addresses) < lines:
             assert self._process.poll() is None and time.monotonic() < end, self.log()
             self.addresses = {found["name"]: found["address"] for found in re.finditer(ready, self.log())}
             time.sleep(0.05)
-        self._seen = psutil.Process(self._process.pid)
 
     def __enter__(self) -> WatchedServer:
         return self
