@@ -18,6 +18,9 @@ MESSAGE_LIMIT = 32 << 20
 PROMPT_CHARACTERS = 4096
 """No tokenizer of π0 turns more than this into a prompt that fits; longer ones are refused before it reads them."""
 
+MOST_VALUES = 1 << 14
+"""Of a state or of the actions of a continuation; the largest right one is 64 rows of 32 joints."""
+
 _GATES: dict[GateState, policy_pb2.Gate] = {
     "passed": policy_pb2.GATE_PASSED,
     "failed": policy_pb2.GATE_FAILED,
@@ -30,8 +33,9 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
 
     Raises:
         ObservationError: If an image's bytes do not fit its size, a camera comes twice, JPEGs unfold to more than a
-            message may have, or the prompt is over-long.
+            message may have, or state or prompt are over-long.
     """
+    _check_values("state", len(message.state))
     unfolded = sum(image.height * image.width * 3 for image in message.images if image.WhichOneof("pixels") == "jpeg")
     if unfolded > MESSAGE_LIMIT:
         raise ObservationError(
@@ -50,12 +54,18 @@ def read_observation(message: policy_pb2.Observation) -> Observation:
     return Observation(images, np.array(message.state, np.float32), message.prompt or None)
 
 
+def _check_values(field: str, count: int) -> None:
+    if count > MOST_VALUES:
+        raise ObservationError(f"{field} holds {count} values, expected at most {MOST_VALUES}")
+
+
 def read_plan(message: policy_pb2.Continuation, action_dim: int) -> RunningPlan:
     """The plan in a request, in the robot's units.
 
     Raises:
-        ObservationError: If its values are no whole rows, or method or schedule are not known.
+        ObservationError: If its values are too many or no whole rows, or method or schedule are not known.
     """
+    _check_values("continuation.actions", len(message.actions))
     if len(message.actions) % action_dim:
         raise ObservationError(
             f"continuation.actions holds {len(message.actions)} values, expected rows of {action_dim} actions"

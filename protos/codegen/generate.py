@@ -7,6 +7,8 @@ with 1 where a file on disk differs from what its source gives.
 The gRPC files in the repository are made with grpcio-tools 1.76, because a stub refuses to be imported under a grpcio
 older than the tool that made it. Another version of the tool spells the same interface differently, so under another
 version `--check` compares the interface itself, which is the serialized descriptor in each `*_pb2.py`.
+
+The interface is a promise (`compatibility.py`): what would break it is told, and then nothing is written.
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from google.protobuf import descriptor_pb2
+
 from pi0_edge.protos.codegen.c_writer import write_c
+from pi0_edge.protos.codegen.compatibility import (
+    LOCK_FILE,
+    broken_promises,
+    interface_of,
+    lock_text,
+    read_lock,
+)
 from pi0_edge.protos.codegen.python_writer import write_python
 from pi0_edge.protos.codegen.schema import load_schema
 
@@ -40,17 +51,33 @@ def generate_serial_link() -> dict[str, str]:
 
 def generate_grpc() -> dict[str, str]:
     """Return path to text for all files made from the `.proto` files; `RuntimeError` where protoc refuses them."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_protoc(ROOT, PROTO_FILES, *(f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")))
+        made = sorted(path for path in Path(folder).rglob("*.py*") if path.is_file())
+        texts = {path.relative_to(folder).as_posix(): path.read_text() for path in made}
+        return {name: text for name, text in texts.items() if "_grpc" not in name or _STUB.search(text)}
+
+
+def compiled(root: Path = ROOT, files: tuple[str, ...] = PROTO_FILES) -> descriptor_pb2.FileDescriptorSet:
+    """The descriptors of `.proto` files; `RuntimeError` where protoc refuses them.
+
+    Args:
+        root: Folder that their imports are relative to.
+        files: Their paths below it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "descriptors"
+        _run_protoc(root, files, f"--descriptor_set_out={written}")
+        return descriptor_pb2.FileDescriptorSet.FromString(written.read_bytes())
+
+
+def _run_protoc(root: Path, files: tuple[str, ...], *outputs: str) -> None:
     import grpc_tools
     from grpc_tools import protoc
 
     well_known = Path(grpc_tools.__file__).parent / "_proto"
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-        if protoc.main(["protoc", f"-I{ROOT}", f"-I{well_known}", *outputs, *PROTO_FILES]) != 0:
-            raise RuntimeError("protoc refused a .proto file; its message is above")
-        made = sorted(path for path in Path(folder).rglob("*.py*") if path.is_file())
-        texts = {path.relative_to(folder).as_posix(): path.read_text() for path in made}
-        return {name: text for name, text in texts.items() if "_grpc" not in name or _STUB.search(text)}
+    if protoc.main(["protoc", f"-I{root}", f"-I{well_known}", *outputs, *files]) != 0:
+        raise RuntimeError("protoc refused a .proto file; its message is above")
 
 
 def stale_files(texts: dict[str, str]) -> list[str]:
@@ -78,7 +105,11 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
     check = parser.parse_args().check
-    texts = {**generate_serial_link(), **generate_grpc()}
+    present = interface_of(compiled().file)
+    if broken := broken_promises(read_lock(ROOT), present):
+        sys.stderr.write("".join(f"{sentence}\n" for sentence in broken))
+        return 1
+    texts = {**generate_serial_link(), **generate_grpc(), LOCK_FILE: lock_text(present)}
     stale = stale_files(texts)
     for name in stale:
         sys.stdout.write(f"{'stale' if check else 'writing'}: {name}\n")

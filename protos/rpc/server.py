@@ -18,6 +18,7 @@ from pi0_edge.protos.rpc.interceptor import AuthInterceptor
 from pi0_edge.protos.rpc.limits import Limits
 from pi0_edge.protos.rpc.metrics import CallMetrics
 from pi0_edge.protos.rpc.tls import server_credentials
+from pi0_edge.protos.rpc.unreadable import ReadableRequests
 
 _SPARE_STREAMS = 4  # of health and reflection, beside those of the service that observe
 _SPARE_THREADS = 8  # calls that are no streams never wait for streams
@@ -73,7 +74,7 @@ class GuardedServer:
         threads = observing_streams + commanding + _SPARE_THREADS
         self.grpc_server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[self._interceptor],
+            interceptors=[self._interceptor, ReadableRequests()],
             options=[*_OPTIONS, ("grpc.max_receive_message_length", message_limit)],
         )
         self._health = health.HealthServicer()

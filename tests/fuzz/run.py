@@ -1,10 +1,10 @@
-"""Fuzzes both ends of the serial link, and openpi's messages: `make fuzz`, or `python tests/fuzz/run.py --target NAME`.
+"""Fuzzes both ends of the serial link, and what clients send: `make fuzz`, or `run.py --target NAME`.
 
 `frames` and `messages` are the C core, `servos` the packets of servos, under libFuzzer, AddressSanitizer and
-UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing` and `openpi` are the Python decoders under
-Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says how many inputs
-it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same code. An input
-that breaks something is left in the folder that is named.
+UndefinedBehaviorSanitizer (clang-14 and libclang-rt-14-dev); `framing`, `openpi`, `lerobot` and `policy` are the Python
+decoders under Atheris (the extra `fuzz`). Each starts from its corpus (`corpus/NAME.hex`, one input a line) and says
+how many inputs it ran in its `--seconds`. `--keep` adds what was found to the corpus, as few inputs as reach the same
+code. An input that breaks something is left in the folder that is named.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FIRMWARE = HERE.parents[1] / "firmware_bridge" / "firmware"
-LONGEST_INPUT = {"frames": 600, "messages": 200, "servos": 400, "framing": 600, "openpi": 2000}
-IN_PYTHON = ("framing", "openpi")
+LONGEST_INPUT = {
+    "frames": 600,
+    "messages": 200,
+    "servos": 400,
+    "framing": 600,
+    "openpi": 2000,
+    "lerobot": 2000,
+    "policy": 2000,
+}
+IN_PYTHON = ("framing", "openpi", "lerobot", "policy")
 KEPT_BYTES = 24_000  # of inputs in one corpus
 
 

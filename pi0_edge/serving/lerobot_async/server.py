@@ -10,6 +10,7 @@ import grpc
 
 from pi0_edge.errors import ConfigError, EndpointError, ServingError
 from pi0_edge.protos.rpc.listen import listen_host
+from pi0_edge.protos.rpc.unreadable import ReadableRequests
 from pi0_edge.serving.lerobot_async.service import ROBOTS, AsyncInferenceService
 from pi0_edge.serving.lerobot_async.wire import PIECE_LIMIT
 from pi0_edge.serving.lerobot_joints import check_units
@@ -76,6 +77,7 @@ class LerobotAsyncServer:
         self._server = grpc.server(
             ThreadPoolExecutor(_THREADS, thread_name_prefix="lerobot"),
             handlers=[self._service.handlers()],
+            interceptors=[ReadableRequests()],
             options=_OPTIONS,
             maximum_concurrent_rpcs=_THREADS,
         )

@@ -36,7 +36,7 @@ from pi0_edge.serving.shared_policy import SharedPolicy
 ROBOTS = 4
 """Robots at a time. Each may hold one observation of `BYTES_LIMIT`, and one that arrives."""
 
-IDLE_S = 60.0
+IDLE_S = 10.0
 """A robot that did not call for so long gives its place to another."""
 
 SENDING_S = 10.0

@@ -1,0 +1,21 @@
+"""Fuzzes the reader of LeRobot's messages: `python tests/fuzz/fuzz_lerobot.py [libFuzzer options]`; see `run.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+INSTRUMENTED = [
+    "pi0_edge.serving.lerobot_async.pickle_reader",
+    "pi0_edge.serving.lerobot_async.messages",
+    "lerobot_target",
+]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+with atheris.instrument_imports(include=INSTRUMENTED):  # pyright: ignore
+    from lerobot_target import check
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, check)
+    atheris.Fuzz()
