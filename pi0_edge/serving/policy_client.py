@@ -26,8 +26,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 4 << 20),
     # A server that is still loading its weights is tried again soon, not after gRPC's twenty seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # In spite of its name, how long one attempt may take: TCP, TLS and the first frames, over whatever link there is.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.enable_http_proxy", 0),
     # A connection per client, also in one process: the server tells robots apart by it.
     ("grpc.use_local_subchannel_pool", 1),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import policy_builders
 import pytest
 import torch
+from policy_builders import CONFIG, write_checkpoint
 
 from pi0_edge.policy import Policy
 
@@ -30,9 +30,8 @@ HORIZON = 15
 def small_policy(folder: Path, robot: str) -> Policy:
     """A policy of one robot."""
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_builders, "CONFIG", dataclasses.replace(policy_builders.CONFIG, horizon=HORIZON))
-        return Policy.load(policy_builders.write_checkpoint(folder / robot, robot), "reference")
+    config = dataclasses.replace(CONFIG, horizon=HORIZON)
+    return Policy.load(write_checkpoint(folder / robot, robot, config=config), "reference")
 
 
 def fix_noise(policy: Policy) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import policy_builders
 import pytest
 from numpy.typing import NDArray
+from policy_builders import CONFIG, write_checkpoint
 
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient, Tick
@@ -165,9 +165,8 @@ def arm(aloha_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_builders, "CONFIG", dataclasses.replace(policy_builders.CONFIG, horizon=HORIZON))
-        return Policy.load(policy_builders.write_checkpoint(tmp_path_factory.mktemp("policy") / "checkpoint"))
+    config = dataclasses.replace(CONFIG, horizon=HORIZON)
+    return Policy.load(write_checkpoint(tmp_path_factory.mktemp("policy") / "checkpoint", config=config))
 
 
 def request_of(policy: Faults | Policy, arm: EmulatedArm, seconds: float, *listeners: RunListener) -> PathRequest:

@@ -13,13 +13,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import policy_builders
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from policy_builders import DIMS, PROMPT, observation, write_checkpoint
+from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
 
 from pi0_edge.engine import ENGINES, find_engine
 from pi0_edge.errors import ConfigError, EngineError, ObservationError, QuantizationError
@@ -47,9 +46,9 @@ PROMPTS = [PROMPT, "Transfer", "Transfer cube cube cube"]
 @functools.cache
 def policy(engine: str) -> Policy:
     """With random weights; a frozen prefix is taken as if it had been trained."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(policy_builders, "CONFIG", dataclasses.replace(policy_builders.CONFIG, trained_delay=6))
-        return Policy.load(write_checkpoint(Path(folder) / "checkpoint"), engine)
+    config = dataclasses.replace(CONFIG, trained_delay=6)
+    with tempfile.TemporaryDirectory() as folder:
+        return Policy.load(write_checkpoint(Path(folder) / "checkpoint", config=config), engine)
 
 
 def seen(seed: int, prompt: str = PROMPT, cameras: int = 1) -> Observation:
