@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.rollout import observe
 from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.expert import TransferCubeExpert
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, JOINT_NAMES, SimulatedAloha
+from pi0_edge.sim.tasks import SimulatedTask
 
 ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
 """Joints in radians."""
@@ -53,9 +53,9 @@ class DelayedRollout:
     """One episode.
 
     Attributes:
-        seed: Of the cube pose.
-        cube: Where the cube was, x and y in metres.
-        success: Whether the cube was transferred.
+        seed: Of the scene.
+        ways: The expert's setpoints for this scene, float32 [ticks, 14], for each equally good way.
+        success: Whether the task was done.
         executed: float64 [ticks, 14], the setpoints.
         entries: Rows of `executed` at which a chunk was entered; the first one ends the wait at home.
         starved: Ticks after the first chunk for which there was no setpoint; the last one was held.
@@ -63,7 +63,7 @@ class DelayedRollout:
     """
 
     seed: int
-    cube: tuple[float, float]
+    ways: tuple[NDArray[np.float32], ...]
     success: bool
     executed: NDArray[np.float64]
     entries: list[int]
@@ -75,10 +75,10 @@ class DelayedRollout:
         return split_jerk(self.executed[:, ARM], self.entries, CONTROL_HZ)
 
     def path_error(self) -> float:
-        """Root mean square distance, per arm joint in rad, to the nearest point of the expert's path for this cube."""
-        path = TransferCubeExpert().setpoints(self.cube)[:, ARM]
-        squared = ((self.executed[:, None, ARM] - path[None]) ** 2).mean(-1).min(1)
-        return float(np.sqrt(squared.mean()))
+        """Root mean square distance, per arm joint in rad, to the nearest point of the expert's nearest way."""
+        executed = self.executed[:, None, ARM]
+        squared = [((executed - way[None, :, ARM]) ** 2).mean(-1).min(1).mean() for way in self.ways]
+        return float(np.sqrt(min(squared)))
 
 
 def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Generator) -> int:
@@ -87,7 +87,8 @@ def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Gener
 
 
 def roll_out_delayed(
-    env: AlohaTransferCube,
+    env: SimulatedAloha,
+    task: SimulatedTask,
     answer: Answer,
     scheduler: Scheduler,
     delay: Callable[[], int],
@@ -95,23 +96,24 @@ def roll_out_delayed(
     image_size: int,
     seed: int,
 ) -> DelayedRollout:
-    """Runs one episode until success or `MAX_TICKS`.
+    """Runs one episode until success, a failure that is final, or the last tick of the task.
 
     Args:
-        env: The simulation.
+        env: The simulation of the task.
+        task: What is done.
         answer: The policy.
         scheduler: The robot's side, new for every episode.
         delay: Draws the delay of the next chunk, ticks.
         prompt: What the policy shall do.
         image_size: Of the policy's camera, pixels.
-        seed: Of the cube pose.
+        seed: Of the scene.
     """
     env.reset(seed)
-    x, y = env.cube_pose[:2]
+    ways = task.expert().ways(env)
     executed: list[NDArray[np.float64]] = [HOME.astype(np.float64)]
     entries, delays, starved = [], [], 0
     arriving: tuple[int, NDArray[np.float64]] | None = None
-    for tick in range(MAX_TICKS):
+    for tick in range(task.max_ticks):
         if scheduler.due(tick):
             delays.append(delay())
             arriving = tick + delays[-1], answer(observe(env, prompt, image_size), tick, scheduler.observe(tick))
@@ -123,6 +125,6 @@ def roll_out_delayed(
         starved += setpoint is None and bool(entries)
         executed.append(executed[-1] if setpoint is None else setpoint)
         env.step(executed[-1])
-        if env.success:
+        if env.success or env.failed:
             break
-    return DelayedRollout(seed, (float(x), float(y)), env.success, np.array(executed), entries, starved, delays)
+    return DelayedRollout(seed, ways, env.success, np.array(executed), entries, starved, delays)

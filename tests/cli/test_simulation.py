@@ -20,7 +20,7 @@ from pi0_edge.policy import Policy
 
 try:
     from pi0_edge.datasets.lerobot_writer import LeRobotWriter
-    from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES
+    from pi0_edge.sim.aloha import JOINT_NAMES
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
