@@ -37,7 +37,7 @@ def evaluate(
     engine: EngineOption = "cpu",
     seeds: Annotated[str, typer.Option(help="A:B runs seeds A to B-1; training never saw 0 to 999.")] = "0:100",
     execute: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
-    task: Annotated[str, typer.Option(help="transfer-cube or two-ways.")] = "transfer-cube",
+    task: Annotated[str, typer.Option(help="transfer-cube, two-ways or two-ways-one-arm.")] = "transfer-cube",
     prompt: Annotated[str | None, typer.Option(help="What the policy is told; else what the task says.")] = None,
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Demonstrations for the baseline.")] = None,

@@ -14,7 +14,7 @@ from pi0_edge.cli.output import Output
 def record(
     output: Annotated[Path, typer.Option(help="New or empty folder for the dataset.")],
     episodes: Annotated[int, typer.Option(min=1, help="Successful episodes to keep.")] = 600,
-    task: Annotated[str, typer.Option(help="What is demonstrated: transfer-cube or two-ways.")] = "transfer-cube",
+    task: Annotated[str, typer.Option(help="transfer-cube, two-ways or two-ways-one-arm.")] = "transfer-cube",
     first_seed: Annotated[int, typer.Option(help="First scene; those below 1000 are for tests.")] = 100_000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that simulate and render.")] = 2,
     as_json: JsonOption = False,

@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 from pi0_edge.evaluation.rollout import observe
 from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha import CONTROL_HZ, HOME, JOINT_NAMES, SimulatedAloha
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, SimulatedAloha
 from pi0_edge.sim.tasks import SimulatedTask
-
-ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
-"""Joints in radians."""
 
 
 class Scheduler(Protocol):
@@ -45,7 +42,7 @@ class Scheduler(Protocol):
 
 
 Answer = Callable[[Observation, int, Any], NDArray[np.float64]]
-"""The policy: observation, tick and what `Scheduler.observe` gave -> the chunk [horizon, 14], physical units."""
+"""The policy: observation, tick and what `Scheduler.observe` gave -> the chunk [horizon, joints], physical units."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,17 @@ class DelayedRollout:
 
     Attributes:
         seed: Of the scene.
-        ways: The expert's setpoints for this scene, float32 [ticks, 14], for each equally good way.
+        arm: Which of the joints are in radians.
+        ways: The expert's setpoints for this scene, float32 [ticks, joints], for each equally good way.
         success: Whether the task was done.
-        executed: float64 [ticks, 14], the setpoints.
+        executed: float64 [ticks, joints], the setpoints.
         entries: Rows of `executed` at which a chunk was entered; the first one ends the wait at home.
         starved: Ticks after the first chunk for which there was no setpoint; the last one was held.
         delays: Delay of every chunk, ticks.
     """
 
     seed: int
+    arm: list[int]
     ways: tuple[NDArray[np.float32], ...]
     success: bool
     executed: NDArray[np.float64]
@@ -72,12 +71,12 @@ class DelayedRollout:
 
     def jerk(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of the arm joints, across the borders of chunks and inside them, rad/s³: see `split_jerk`."""
-        return split_jerk(self.executed[:, ARM], self.entries, CONTROL_HZ)
+        return split_jerk(self.executed[:, self.arm], self.entries, CONTROL_HZ)
 
     def path_error(self) -> float:
         """Root mean square distance, per arm joint in rad, to the nearest point of the expert's nearest way."""
-        executed = self.executed[:, None, ARM]
-        squared = [((executed - way[None, :, ARM]) ** 2).mean(-1).min(1).mean() for way in self.ways]
+        executed = self.executed[:, None, self.arm]
+        squared = [((executed - way[None, :, self.arm]) ** 2).mean(-1).min(1).mean() for way in self.ways]
         return float(np.sqrt(min(squared)))
 
 
@@ -110,7 +109,8 @@ def roll_out_delayed(
     """
     env.reset(seed)
     ways = task.expert().ways(env)
-    executed: list[NDArray[np.float64]] = [HOME.astype(np.float64)]
+    arm = [index for index, name in enumerate(env.joint_names()) if not name.endswith("gripper")]
+    executed: list[NDArray[np.float64]] = [HOME[env.joints].astype(np.float64)]
     entries, delays, starved = [], [], 0
     arriving: tuple[int, NDArray[np.float64]] | None = None
     for tick in range(task.max_ticks):
@@ -127,4 +127,4 @@ def roll_out_delayed(
         env.step(executed[-1])
         if env.success or env.failed:
             break
-    return DelayedRollout(seed, ways, env.success, np.array(executed), entries, starved, delays)
+    return DelayedRollout(seed, arm, ways, env.success, np.array(executed), entries, starved, delays)

@@ -22,7 +22,7 @@ from pi0_edge.evaluation.statistics import Evaluation, Rollout
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha import JOINT_NAMES, SimulatedAloha
+from pi0_edge.sim.aloha import SimulatedAloha
 from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, SimulatedTask, simulated_task
 
 Controller = Callable[[SimulatedAloha, int], NDArray[np.float64]]
@@ -42,7 +42,7 @@ def evaluate(
     """Runs one episode per seed.
 
     Args:
-        policy: Any policy for the simulated ALOHA: one camera `top`, 14 joints.
+        policy: Any policy for the robot of the task: one camera `top`, 14 joints, or 7 of one arm.
         seeds: Scene and noise of each episode; training never saw 0 to 999.
         task: Name in `pi0_edge.sim.tasks.TASKS`; that of the policy where None, see `task_of`.
         prompt: What the policy shall do; where None, see `prompt_of`.
@@ -85,14 +85,14 @@ def replay(
 
     chosen = simulated_task(task)
     demonstrations = LeRobotDataset(dataset)
-    episodes = demonstrations.episodes
+    episodes, joints = demonstrations.episodes, len(chosen.environment.joint_names())
     if not episodes:
         raise DatasetError(f"{dataset} has no episode to replay")
 
     def controller(seed: int) -> Controller:
         _, actions = demonstrations.episode(episodes[seed % len(episodes)].index)
-        if actions.shape[1] != len(JOINT_NAMES):
-            raise DatasetError(f"{dataset} has actions of {actions.shape[1]} joints, expected {len(JOINT_NAMES)}")
+        if actions.shape[1] != joints:
+            raise DatasetError(f"{dataset} has actions of {actions.shape[1]} joints, expected {joints}")
         return replay_controller(actions)
 
     return _evaluate(chosen, controller, seeds, name, on_progress)

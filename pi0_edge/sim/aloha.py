@@ -20,7 +20,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,9 +129,14 @@ def _close_environments() -> None:
 class SimulatedAloha(ABC):
     """One simulated pair of arms in the scene of a task.
 
+    Attributes:
+        joints: Those of :data:`JOINT_NAMES` that a policy sees and moves; the others are held at home.
+
     Raises:
         MissingDependencyError: Where no OpenGL context can be made (on the first render).
     """
+
+    joints: ClassVar[slice] = slice(0, len(JOINT_NAMES))
 
     def __init__(self, model: mujoco.MjModel, task: BlindTask) -> None:
         physics = dm_mujoco.Physics.from_model(dm_mujoco.wrapper.MjModel(model))
@@ -140,6 +145,11 @@ class SimulatedAloha(ABC):
         self._env = control.Environment(physics, task, control_timestep=DT)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         _open_environments.add(self)
+
+    @classmethod
+    def joint_names(cls) -> tuple[str, ...]:
+        """Order of its states and setpoints."""
+        return JOINT_NAMES[cls.joints]
 
     @abstractmethod
     def reset(self, seed: int) -> None:
@@ -161,15 +171,18 @@ class SimulatedAloha(ABC):
         """True where the episode can no longer succeed, whatever follows."""
 
     def step(self, setpoint: NDArray[np.floating[Any]]) -> None:
-        """Execute one setpoint, shape (14,), for one tick of 20 ms.
+        """Execute one setpoint, one number for each of `joint_names`, for one tick of 20 ms.
 
         Raises:
             ObservationError: Wrong shape or a value that is not finite.
         """
         setpoint = np.asarray(setpoint, dtype=np.float64)
-        if setpoint.shape != (14,) or not np.isfinite(setpoint).all():
-            raise ObservationError(f"a setpoint is 14 finite numbers, found shape {setpoint.shape}: {setpoint}")
-        self._stepped(self._env.step(setpoint).reward or 0.0)
+        count = len(self.joint_names())
+        if setpoint.shape != (count,) or not np.isfinite(setpoint).all():
+            raise ObservationError(f"a setpoint is {count} finite numbers, found shape {setpoint.shape}: {setpoint}")
+        both = HOME.astype(np.float64)
+        both[self.joints] = setpoint
+        self._stepped(self._env.step(both).reward or 0.0)
 
     @abstractmethod
     def _stepped(self, reward: float) -> None:
@@ -177,8 +190,8 @@ class SimulatedAloha(ABC):
 
     @property
     def state(self) -> NDArray[np.float32]:
-        """Measured joints, shape (14,), in the order of :data:`JOINT_NAMES`."""
-        return _joint_state(self._physics.data.qpos).astype(np.float32)
+        """Measured joints, in the order of `joint_names`."""
+        return _joint_state(self._physics.data.qpos)[self.joints].astype(np.float32)
 
     def render(self, camera: str | View = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
         """An image, uint8, shape (height, width, 3), without shadows, reflections or multisampling.

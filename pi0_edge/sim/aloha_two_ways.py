@@ -11,7 +11,7 @@ robot touches the post has failed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,3 +137,9 @@ class AlohaTwoWays(SimulatedAloha):
     def failed(self) -> bool:
         """True once anything of the robot has touched the post."""
         return self._touched
+
+
+class AlohaTwoWaysOneArm(AlohaTwoWays):
+    """The same scene for a robot that has the right arm alone: 7 dimensions; the left arm is scenery."""
+
+    joints: ClassVar[slice] = slice(7, 14)

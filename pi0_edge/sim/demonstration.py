@@ -36,8 +36,8 @@ class Demonstration:
 
     Attributes:
         images: uint8 (T, height, width, 3), seen before the action of the same tick is executed.
-        state: float32 (T, 14), measured joints.
-        action: float32 (T, 14), the expert's setpoints.
+        state: float32 (T, joints), as measured.
+        action: float32 (T, joints), the expert's setpoints.
         success: Whether the task was done at the end.
     """
 
@@ -74,7 +74,7 @@ def demonstrate(env: SimulatedAloha, expert: Expert, seed: int) -> Demonstration
     env.reset(seed)
     ways = expert.ways(env)
     actions = ways[way_of(seed, len(ways))]
-    executed = actions + disturbance_of(seed, len(actions))
+    executed = actions + disturbance_of(seed, len(actions))[:, env.joints]
     images = np.empty((len(actions), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     states = np.empty_like(actions)
     for tick, setpoint in enumerate(executed):

@@ -18,9 +18,9 @@ from pathlib import Path
 from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES, SimulatedAloha
+from pi0_edge.sim.aloha import CONTROL_HZ, SimulatedAloha
 from pi0_edge.sim.demonstration import IMAGE_SIZE, Demonstration, demonstrate
-from pi0_edge.sim.tasks import TRANSFER_CUBE, Expert, simulated_task
+from pi0_edge.sim.tasks import TRANSFER_CUBE, Expert, SimulatedTask, simulated_task
 
 EVALUATION_SEEDS = range(1000)
 """Scenes kept for evaluation; no demonstration may start from one of them."""
@@ -69,19 +69,21 @@ def record(
         raise ConfigError(f"episodes and workers must be at least 1, found {episodes} and {workers}")
     if first_seed < EVALUATION_SEEDS.stop:
         raise ConfigError(f"first_seed is {first_seed}; seeds below {EVALUATION_SEEDS.stop} are kept for evaluation")
-    prompt = simulated_task(task).prompt
+    demonstrated = simulated_task(task)
     seeds = range(first_seed, first_seed + 2 * episodes + 10)
-    return write_demonstrations(Path(output), demonstrations_of(task, seeds, workers), prompt, episodes, on_progress)
+    return write_demonstrations(
+        Path(output), demonstrations_of(task, seeds, workers), demonstrated, episodes, on_progress
+    )
 
 
 def write_demonstrations(
     root: Path,
     demonstrations: Iterable[Demonstration],
-    prompt: str,
+    task: SimulatedTask,
     episodes: int,
     on_progress: ProgressCallback | None = None,
 ) -> RecordingReport:
-    """Writes the first `episodes` successful ones of `demonstrations`, each with this prompt.
+    """Writes the first `episodes` successful ones of `demonstrations`, which are of `task`.
 
     Raises:
         DatasetError: If the folder is not empty, or there are too few successful demonstrations.
@@ -89,10 +91,11 @@ def write_demonstrations(
     stage = Stage("recording", episodes, on_progress)
     report = RecordingReport(kept=0, tried=0)
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
+    names = task.environment.joint_names()
+    with LeRobotWriter(root, CONTROL_HZ, names, {"top": size}, robot_type="aloha") as writer:
         for episode in demonstrations:
             if episode.success:
-                writer.add_episode(episode.state, episode.action, {"top": episode.images}, prompt)
+                writer.add_episode(episode.state, episode.action, {"top": episode.images}, task.prompt)
             report = RecordingReport(report.kept + episode.success, report.tried + 1)
             stage.set(report.kept, f"{report.tried} tried")
             if report.kept == episodes:

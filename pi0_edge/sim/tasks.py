@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.sim.aloha import SimulatedAloha
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
-from pi0_edge.sim.aloha_two_ways import AlohaTwoWays
+from pi0_edge.sim.aloha_two_ways import AlohaTwoWays, AlohaTwoWaysOneArm
 from pi0_edge.sim.expert import TransferCubeExpert
 from pi0_edge.sim.two_ways_expert import TwoWaysExpert
 
@@ -25,7 +24,7 @@ class Expert(Protocol):
     """Knows every good way to do a task."""
 
     def ways(self, env: Any) -> tuple[NDArray[np.float32], ...]:
-        """Setpoints of an episode, float32 [ticks, 14], for each equally good way, from the scene as it was reset."""
+        """Setpoints of an episode, float32 [ticks, joints], for each equally good way, from the scene as reset."""
         ...
 
 
@@ -36,7 +35,7 @@ class SimulatedTask:
     Attributes:
         name: As `--task` takes it.
         prompt: What a policy is told.
-        environment: Makes the scene.
+        environment: Its scene, and the joints of its robot.
         expert: Makes its expert.
         stages: Highest reward; an episode that reaches it has succeeded.
         max_ticks: An episode that has not succeeded by then has failed.
@@ -44,7 +43,7 @@ class SimulatedTask:
 
     name: str
     prompt: str
-    environment: Callable[[], SimulatedAloha]
+    environment: type[AlohaTransferCube] | type[AlohaTwoWays]
     expert: Callable[[], Expert]
     stages: int
     max_ticks: int
@@ -60,7 +59,12 @@ TWO_WAYS = SimulatedTask(
 )
 """The expert needs 1.1 s."""
 
-TASKS = {task.name: task for task in (TRANSFER_CUBE, TWO_WAYS)}
+TWO_WAYS_ONE_ARM = SimulatedTask(
+    "two-ways-one-arm", "Reach behind the post with one arm", AlohaTwoWaysOneArm, TwoWaysExpert, stages=2, max_ticks=150
+)
+"""The same for the robot layout `aloha_sim_right` of 7 dimensions."""
+
+TASKS = {task.name: task for task in (TRANSFER_CUBE, TWO_WAYS, TWO_WAYS_ONE_ARM)}
 
 
 def simulated_task(name: str) -> SimulatedTask:

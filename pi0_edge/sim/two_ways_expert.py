@@ -37,12 +37,13 @@ class TwoWaysExpert:
         self._home = self._arm.pinch(HOME[7:13].astype(np.float64))
 
     def ways(self, env: AlohaTwoWays) -> tuple[NDArray[np.float32], ...]:
-        """All setpoints of an episode for each of :data:`WAYS`, float32 (EPISODE_TICKS, 14).
+        """All setpoints of an episode for each of :data:`WAYS`, float32 (EPISODE_TICKS, joints of `env`).
 
         Raises:
             ConfigError: The target or the post is out of reach.
         """
-        return tuple(self._setpoints(env.post, env.target, 1 if way == "far" else -1) for way in WAYS)
+        sides = [1 if way == "far" else -1 for way in WAYS]
+        return tuple(self._setpoints(env.post, env.target, side)[:, env.joints] for side in sides)
 
     def _setpoints(self, post: NDArray[np.float64], target: NDArray[np.float64], side: int) -> NDArray[np.float32]:
         zero, one = np.zeros(1), np.ones(1)

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi0_edge.errors import ConfigError, MissingDependencyError
+from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
+from pi0_edge.robots import load_robot
 
 try:
-    from pi0_edge.sim.aloha import HOME
-    from pi0_edge.sim.aloha_two_ways import TARGET_HEIGHT, WAYS, AlohaTwoWays
+    from pi0_edge.sim.aloha import HOME, JOINT_NAMES
+    from pi0_edge.sim.aloha_two_ways import TARGET_HEIGHT, WAYS, AlohaTwoWays, AlohaTwoWaysOneArm
     from pi0_edge.sim.demonstration import demonstrate, disturbance_of
-    from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, TWO_WAYS, simulated_task, way_of
+    from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, TWO_WAYS, TWO_WAYS_ONE_ARM, simulated_task, way_of
     from pi0_edge.sim.two_ways_expert import EPISODE_TICKS, TwoWaysExpert
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
@@ -150,10 +151,36 @@ def test_a_demonstration_is_of_the_way_that_its_seed_says(env, expert):
         np.testing.assert_array_equal(episode.action, expert.ways(env)[way])
 
 
+def test_a_robot_of_one_arm_moves_as_the_right_arm_of_two(env, expert):
+    """The same scene, setpoints, states, images and outcome, in 7 dimensions."""
+    one = AlohaTwoWaysOneArm()
+    assert one.joint_names() == JOINT_NAMES[7:] and env.joint_names() == JOINT_NAMES
+    env.reset(6)
+    one.reset(6)
+    both, right = expert.ways(env)[0], expert.ways(one)[0]
+    np.testing.assert_array_equal(right, both[:, 7:])
+    for tick in range(EPISODE_TICKS):
+        np.testing.assert_array_equal(one.state, env.state[7:])
+        env.step(both[tick])
+        one.step(right[tick])
+    assert one.success and env.success
+    np.testing.assert_array_equal(one.render("top", 32, 32), env.render("top", 32, 32))
+    assert demonstrate(one, expert, 100_000).state.shape == (EPISODE_TICKS, 7)
+    with pytest.raises(ObservationError, match="7 finite numbers"):
+        one.step(both[0])
+    one.close()
+
+
+def test_the_robot_layout_of_one_arm_has_the_joints_of_its_simulation():
+    robot = load_robot("aloha_sim_right")
+    assert robot.action_names == AlohaTwoWaysOneArm.joint_names()
+    assert (robot.state_dim, robot.action_dim, list(robot.cameras), robot.control_hz) == (7, 7, ["top"], 50)
+
+
 def test_tasks_are_found_by_name_and_others_are_refused_with_the_known_ones():
-    assert [simulated_task(name) for name in TASKS] == [TRANSFER_CUBE, TWO_WAYS]
+    assert [simulated_task(name) for name in TASKS] == [TRANSFER_CUBE, TWO_WAYS, TWO_WAYS_ONE_ARM]
     assert len({task.prompt for task in TASKS.values()}) == len(TASKS)
-    with pytest.raises(ConfigError, match=r"task 'fold' is not known; .* transfer-cube, two-ways"):
+    with pytest.raises(ConfigError, match=r"task 'fold' is not known; .* transfer-cube, two-ways, two-ways-one-arm"):
         simulated_task("fold")
 
 
