@@ -79,8 +79,10 @@ def simulated_task(name: str) -> SimulatedTask:
 
 
 def way_of(seed: int, ways: int) -> int:
-    """Which of so many ways the expert takes in the episode of this seed: each equally often.
+    """Which of so many ways the expert takes in the episode of this seed.
 
-    It is drawn apart from everything that the scene is made of, so that nothing that can be observed tells it.
+    Neighbouring seeds share out the ways in an order drawn at random, so that each is taken equally often. It is drawn
+    apart from everything that the scene is made of, so that nothing that can be observed tells it.
     """
-    return int(np.random.default_rng((seed, 0x7761)).integers(ways))
+    block, place = divmod(seed, ways)
+    return int(np.random.default_rng((block, 0x7761)).permutation(ways)[place])
