@@ -46,7 +46,9 @@ from pi0_edge.processing import Observation
 from pi0_edge.protos.policy_pb2 import Continuation
 from pi0_edge.serving.messages import read_plan
 from pi0_edge.shipped import shipped_checkpoint
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "real-time-chunking.md"
@@ -174,6 +176,7 @@ class Player:
 
         return roll_out_delayed(
             env=self._env,
+            task=TRANSFER_CUBE,
             answer=answer,
             scheduler=ChunkScheduler(self.splices[splice](), REPLAN_TICKS),
             delay=lambda: injected_delay(delay_ms, EXTRA_SHARE, rng),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pi0_edge.evaluation.delayed_rollout import DelayedRollout
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES
+from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES
 
 JOINT = JOINT_NAMES.index("right_shoulder")
 SHOWN_S = (1.0, 4.0)

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe, task_of
+from pi0_edge.evaluation.rollout import observe, prompt_of
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.processing.images import resize_with_pad
@@ -39,6 +39,7 @@ from pi0_edge.serving.jpeg_images import decode_jpeg, encode_jpeg
 from pi0_edge.serving.policy_client import write_observation
 from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 
 QUALITIES = (95, 90, 80, 60)
 WHOLE = 448
@@ -49,11 +50,11 @@ Pixels = NDArray[np.uint8]
 
 def episodes(policy: Policy, count: int) -> list[Observation]:
     """Observations of whole episodes, images 448x448; the policy acts on them."""
-    env, prompt, found = AlohaTransferCube(), task_of(policy), []
+    env, prompt, found = AlohaTransferCube(), prompt_of(policy, TRANSFER_CUBE), []
     try:
         for seed in range(FIRST_SEED, FIRST_SEED + count):
             env.reset(seed)
-            for tick in range(0, MAX_TICKS, EXECUTED):
+            for tick in range(0, TRANSFER_CUBE.max_ticks, EXECUTED):
                 found.append(observe(env, prompt, WHOLE))
                 for setpoint in policy.infer(found[-1], noise_seed=seed * 10_000 + tick).actions[:EXECUTED]:
                     env.step(setpoint)

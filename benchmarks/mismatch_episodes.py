@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.robots import Robot, load_robot
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, POLICY_VIEW, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ, POLICY_VIEW
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 from pi0_edge.sim.demonstration import disturbance_of
 from pi0_edge.sim.expert import TransferCubeExpert
-from pi0_edge.sim.record import TASK
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 from pi0_edge.synced_files import replace_synced
 from pi0_edge.training_profile import TrainingEpisode
 from pi0_edge.training_profile.pictures import thumbnail
@@ -87,7 +88,7 @@ def demonstration(env: AlohaTransferCube, expert: TransferCubeExpert, seed: int)
         rows=tuple(rows),
         images={name: np.stack(views) for name, views in images.items()},
         sizes=dict.fromkeys(VIEWS, (SIZE, SIZE)),
-        prompts=frozenset({TASK}),
+        prompts=frozenset({TRANSFER_CUBE.prompt}),
     )
 
 
@@ -98,7 +99,7 @@ def closed_loop(env: AlohaTransferCube, policy: Policy, seed: int) -> Recorded:
     images: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in (*VIEWS, "wider")}
     for tick in range(0, MOST_TICKS, EVERY):
         seen = {**render(env), "wider": env.render(WIDER, SIZE, SIZE)}
-        observation = Observation({"top": seen["top"]}, env.state, TASK)
+        observation = Observation({"top": seen["top"]}, env.state, TRANSFER_CUBE.prompt)
         chunk = policy.infer(observation, noise_seed=seed * 10_000 + tick).actions
         ticks.append(tick)
         states.append(observation.state)

@@ -48,9 +48,10 @@ from pi0_edge.protos import bridge_pb2
 from pi0_edge.run.events import Answered, Observed
 from pi0_edge.run.mismatch import Mismatch, MismatchGuard
 from pi0_edge.shipped import shipped_checkpoint
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 from pi0_edge.sim.expert import TransferCubeExpert
-from pi0_edge.sim.record import TASK
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 from pi0_edge.training_profile import TrainingProfile, collect_profile, find_training_profile, load_training_profile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,7 +157,7 @@ def judgements(
     found = [Judged(**line) for line in map(json.loads, path.read_text().splitlines())] if path.is_file() else []
     for place in range(len(found), len(episodes)):
         episode = episodes[place]
-        shown = scene(episode, episodes[place - 1], three_cameras(), cameras, TASK)
+        shown = scene(episode, episodes[place - 1], three_cameras(), cameras, TRANSFER_CUBE.prompt)
         rng = np.random.default_rng((zlib.crc32(name.encode()), episode.seed))
         if plant is not None:
             shown = plant.plant(shown, rng)

@@ -1,4 +1,4 @@
-"""`pi0-edge evaluate`: how often a policy succeeds in the simulated cube transfer."""
+"""`pi0-edge evaluate`: how often a policy succeeds in a task of the simulation."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pi0_edge.cli.output import Output
 if TYPE_CHECKING:
     from pi0_edge.evaluation.statistics import Evaluation, Pairing, Rollout
     from pi0_edge.policy import Policy
+    from pi0_edge.sim.tasks import SimulatedTask
 
 REPLAY = "replay"
 DEFAULT_SCHEME = "int8-w8a8"
@@ -36,7 +37,8 @@ def evaluate(
     engine: EngineOption = "cpu",
     seeds: Annotated[str, typer.Option(help="A:B runs seeds A to B-1; training never saw 0 to 999.")] = "0:100",
     execute: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
-    prompt: Annotated[str, typer.Option(help="What the policy shall do.")] = "Transfer cube",
+    task: Annotated[str, typer.Option(help="transfer-cube, two-ways or two-ways-one-arm.")] = "transfer-cube",
+    prompt: Annotated[str | None, typer.Option(help="What the policy is told; else what the task says.")] = None,
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Demonstrations for the baseline.")] = None,
     require: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 below this success rate.")] = 0.0,
@@ -57,11 +59,13 @@ def evaluate(
     from pi0_edge.evaluation.rollout import replay
     from pi0_edge.evaluation.statistics import pair
     from pi0_edge.quant.scheme_files import load_scheme
+    from pi0_edge.sim.tasks import simulated_task
 
     schemes = scheme or ([] if bundle is not None else [DEFAULT_SCHEME])
     for name in schemes:
         check_engine(engine, load_scheme(name))
-    chosen = _parse_seeds(seeds)
+    chosen, scene = _parse_seeds(seeds), simulated_task(task)
+    told = {"task": task, "prompt": scene.prompt if prompt is None else prompt}
     demonstrations = _demonstrations(baseline, dataset)
     loaders: dict[str, Callable[[], Policy]] = {}  # a policy is loaded when it is its turn: one at a time is in memory
     if bundle is not None:
@@ -73,19 +77,20 @@ def evaluate(
     out = Output(as_json)
     with out.progress() as on_progress:
         evaluations = {
-            name: run_policy(load(), chosen, prompt=prompt, executed=execute, name=name, on_progress=on_progress)
+            name: run_policy(load(), chosen, **told, executed=execute, name=name, on_progress=on_progress)
             for name, load in loaders.items()
         }
         if demonstrations is not None:
-            evaluations[REPLAY] = replay(demonstrations, chosen, name=REPLAY, on_progress=on_progress)
+            evaluations[REPLAY] = replay(demonstrations, chosen, task=task, name=REPLAY, on_progress=on_progress)
     pairs = {
         (first, second): pair(evaluations[first].rollouts, evaluations[second].rollouts)
         for first, second in combinations(evaluations, 2)
     }
-    _show(out, evaluations, pairs, per_seed)
+    _show(out, scene, evaluations, pairs, per_seed)
     passed = all(evaluations[name].success_rate >= require for name in loaders)
     out.finish(
         {
+            "task": task,
             "seeds": seeds,
             "schemes": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
             "pairs": [{"first": a, "second": b, **pairing.to_dict()} for (a, b), pairing in pairs.items()],
@@ -121,28 +126,32 @@ def _demonstrations(baseline: str | None, dataset: Path | None) -> Path | None:
 
 
 def _show(
-    out: Output, evaluations: dict[str, Evaluation], pairs: dict[tuple[str, str], Pairing], per_seed: bool
+    out: Output,
+    task: SimulatedTask,
+    evaluations: dict[str, Evaluation],
+    pairs: dict[tuple[str, str], Pairing],
+    per_seed: bool,
 ) -> None:
     if per_seed:
         rollouts = zip(*(evaluation.rollouts for evaluation in evaluations.values()), strict=True)
-        rows = [(str(same[0].seed), *map(_outcome, same)) for same in rollouts]
+        rows = [(str(same[0].seed), *(_outcome(one, task.stages) for one in same)) for same in rollouts]
         out.table("episodes", ("seed", *evaluations), rows)
     rows = [(name, *_success(evaluation)) for name, evaluation in evaluations.items()]
-    out.table("cube transfer", ("scheme", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
+    out.table(task.name, ("scheme", "successes", "rate", "95 % interval (Wilson)", "mean time"), rows)
     columns = ("first", "second", "both", "only first", "only second", "neither", "second - first", "p (McNemar)")
     if pairs:
         rows = [(*names, *_difference(pairing)) for names, pairing in pairs.items()]
         out.table("same seeds in pairs, with the 95 % interval of Newcombe", columns, rows)
 
 
-def _outcome(rollout: Rollout) -> str:
+def _outcome(rollout: Rollout, stages: int) -> str:
     if rollout.success:
         return f"after {rollout.ticks} ticks"
-    return f"no (stage {rollout.best_reward:g} of 4)"
+    return f"no (stage {rollout.best_reward:g} of {stages})"
 
 
 def _success(evaluation: Evaluation) -> tuple[str, str, str, str]:
-    from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ
+    from pi0_edge.sim.aloha import CONTROL_HZ
 
     low, high = evaluation.interval
     ticks = evaluation.mean_ticks_to_success

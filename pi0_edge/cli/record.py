@@ -14,7 +14,8 @@ from pi0_edge.cli.output import Output
 def record(
     output: Annotated[Path, typer.Option(help="New or empty folder for the dataset.")],
     episodes: Annotated[int, typer.Option(min=1, help="Successful episodes to keep.")] = 600,
-    first_seed: Annotated[int, typer.Option(help="First cube pose; those below 1000 are for tests.")] = 100_000,
+    task: Annotated[str, typer.Option(help="transfer-cube, two-ways or two-ways-one-arm.")] = "transfer-cube",
+    first_seed: Annotated[int, typer.Option(help="First scene; those below 1000 are for tests.")] = 100_000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that simulate and render.")] = 2,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,6 +24,8 @@ def record(
 
     out = Output(as_json)
     with out.progress() as on_progress:
-        report = run(output, episodes, first_seed=first_seed, workers=workers, on_progress=on_progress)
+        report = run(output, episodes, task=task, first_seed=first_seed, workers=workers, on_progress=on_progress)
     out.print(f"{report.kept} episodes of {report.tried} tried are in {output}")
-    out.finish({"dataset": output, "episodes": report.kept, "tried": report.tried, "first_seed": first_seed})
+    out.finish(
+        {"dataset": output, "task": task, "episodes": report.kept, "tried": report.tried, "first_seed": first_seed}
+    )

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from pi0_edge.demo.run_record import RunRecord
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES
+from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES
 
 matplotlib.use("Agg")
 

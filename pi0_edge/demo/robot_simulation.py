@@ -23,7 +23,8 @@ from firmware_bridge.robot import ACTIVE_STATES
 from pi0_edge.demo.rtsp_camera import RtspCamera
 from pi0_edge.demo.tick_follower import TickFollower, glide_home, ready_arm
 from pi0_edge.protos.rpc.listen import BRIDGE_LISTEN
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 SIDE = 112
 """Pixels of the square image, as the shipped policy was trained on."""

@@ -27,10 +27,11 @@ from pi0_edge.demo.policy_worker import PlayedChunk, PolicyWorker, Request
 from pi0_edge.demo.run_record import RecordBuilder
 from pi0_edge.demo.tick_follower import TickFollower, glide_home, ready_arm
 from pi0_edge.errors import Pi0EdgeError
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.rollout import observe
 from pi0_edge.protos import bridge_pb2
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 
 FILM_EVERY_TICKS = 20
 FILM_SIZE = (240, 320)
@@ -91,12 +92,12 @@ class SimulatedRobot:
         self.scheduler = scheduler
 
     def play_episode(self, number: int, seed: int) -> bool:
-        """Resets the scene and lets the policy play until success, a fault of the firmware or `MAX_TICKS`."""
+        """Resets the scene and lets the policy play until success, a fault of the firmware or the end of its time."""
         env, follower = self.follower.env, self.follower
         env.reset(seed)
         follower.episode = number
         start = follower.advance().tick
-        while not env.success and follower.moving and follower.advance().tick - start < MAX_TICKS:
+        while not env.success and follower.moving and follower.advance().tick - start < TRANSFER_CUBE.max_ticks:
             self._collect(self.worker.poll())
             if self.scheduler.due(tick := self._tick()):
                 observation = replace(observe(env, PROMPT, IMAGE_SIZE), state=self._last.measured)

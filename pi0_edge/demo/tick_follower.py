@@ -12,8 +12,9 @@ import numpy as np
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.robot import ACTIVE_STATES
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.expert import minimum_jerk
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, JOINT_NAMES
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.arm_kinematics import minimum_jerk
 
 TICK_LIMIT_S = 3.0
 HOMING_TICKS = 110

@@ -14,14 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe
+from pi0_edge.evaluation.rollout import observe
 from pi0_edge.evaluation.statistics import split_jerk
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.expert import TransferCubeExpert
-
-ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
-"""Joints in radians."""
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, SimulatedAloha
+from pi0_edge.sim.tasks import SimulatedTask
 
 
 class Scheduler(Protocol):
@@ -45,7 +42,7 @@ class Scheduler(Protocol):
 
 
 Answer = Callable[[Observation, int, Any], NDArray[np.float64]]
-"""The policy: observation, tick and what `Scheduler.observe` gave -> the chunk [horizon, 14], physical units."""
+"""The policy: observation, tick and what `Scheduler.observe` gave -> the chunk [horizon, joints], physical units."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,19 @@ class DelayedRollout:
     """One episode.
 
     Attributes:
-        seed: Of the cube pose.
-        cube: Where the cube was, x and y in metres.
-        success: Whether the cube was transferred.
-        executed: float64 [ticks, 14], the setpoints.
+        seed: Of the scene.
+        arm: Which of the joints are in radians.
+        ways: The expert's setpoints for this scene, float32 [ticks, joints], for each equally good way.
+        success: Whether the task was done.
+        executed: float64 [ticks, joints], the setpoints.
         entries: Rows of `executed` at which a chunk was entered; the first one ends the wait at home.
         starved: Ticks after the first chunk for which there was no setpoint; the last one was held.
         delays: Delay of every chunk, ticks.
     """
 
     seed: int
-    cube: tuple[float, float]
+    arm: list[int]
+    ways: tuple[NDArray[np.float32], ...]
     success: bool
     executed: NDArray[np.float64]
     entries: list[int]
@@ -72,13 +71,13 @@ class DelayedRollout:
 
     def jerk(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of the arm joints, across the borders of chunks and inside them, rad/s³: see `split_jerk`."""
-        return split_jerk(self.executed[:, ARM], self.entries, CONTROL_HZ)
+        return split_jerk(self.executed[:, self.arm], self.entries, CONTROL_HZ)
 
     def path_error(self) -> float:
-        """Root mean square distance, per arm joint in rad, to the nearest point of the expert's path for this cube."""
-        path = TransferCubeExpert().setpoints(self.cube)[:, ARM]
-        squared = ((self.executed[:, None, ARM] - path[None]) ** 2).mean(-1).min(1)
-        return float(np.sqrt(squared.mean()))
+        """Root mean square distance, per arm joint in rad, to the nearest point of the expert's nearest way."""
+        executed = self.executed[:, None, self.arm]
+        squared = [((executed - way[None, :, self.arm]) ** 2).mean(-1).min(1).mean() for way in self.ways]
+        return float(np.sqrt(min(squared)))
 
 
 def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Generator) -> int:
@@ -87,7 +86,8 @@ def injected_delay(milliseconds: float, extra_share: float, rng: np.random.Gener
 
 
 def roll_out_delayed(
-    env: AlohaTransferCube,
+    env: SimulatedAloha,
+    task: SimulatedTask,
     answer: Answer,
     scheduler: Scheduler,
     delay: Callable[[], int],
@@ -95,23 +95,25 @@ def roll_out_delayed(
     image_size: int,
     seed: int,
 ) -> DelayedRollout:
-    """Runs one episode until success or `MAX_TICKS`.
+    """Runs one episode until success, a failure that is final, or the last tick of the task.
 
     Args:
-        env: The simulation.
+        env: The simulation of the task.
+        task: What is done.
         answer: The policy.
         scheduler: The robot's side, new for every episode.
         delay: Draws the delay of the next chunk, ticks.
         prompt: What the policy shall do.
         image_size: Of the policy's camera, pixels.
-        seed: Of the cube pose.
+        seed: Of the scene.
     """
     env.reset(seed)
-    x, y = env.cube_pose[:2]
-    executed: list[NDArray[np.float64]] = [HOME.astype(np.float64)]
+    ways = task.expert().ways(env)
+    arm = [index for index, name in enumerate(env.joint_names()) if not name.endswith("gripper")]
+    executed: list[NDArray[np.float64]] = [HOME[env.joints].astype(np.float64)]
     entries, delays, starved = [], [], 0
     arriving: tuple[int, NDArray[np.float64]] | None = None
-    for tick in range(MAX_TICKS):
+    for tick in range(task.max_ticks):
         if scheduler.due(tick):
             delays.append(delay())
             arriving = tick + delays[-1], answer(observe(env, prompt, image_size), tick, scheduler.observe(tick))
@@ -123,6 +125,6 @@ def roll_out_delayed(
         starved += setpoint is None and bool(entries)
         executed.append(executed[-1] if setpoint is None else setpoint)
         env.step(executed[-1])
-        if env.success:
+        if env.success or env.failed:
             break
-    return DelayedRollout(seed, (float(x), float(y)), env.success, np.array(executed), entries, starved, delays)
+    return DelayedRollout(seed, arm, ways, env.success, np.array(executed), entries, starved, delays)

@@ -1,7 +1,7 @@
-"""Runs a policy in the simulated cube transfer and counts how often the cube changes hands.
+"""Runs a policy in a task of the simulation and counts how often it succeeds.
 
 A rollout asks for a chunk, executes its first `executed` actions and asks again, without firmware and without delay:
-this measures the policy alone. Every seed fixes both the cube pose and the noise of every chunk, so that two engines
+this measures the policy alone. Every seed fixes both the scene and the noise of every chunk, so that two engines
 meet the same situations and their successes can be compared in pairs. The baseline that closed-loop control must beat
 is `replay`: recorded demonstrations, executed whatever the cameras show.
 
@@ -22,13 +22,10 @@ from pi0_edge.evaluation.statistics import Evaluation, Rollout
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
-from pi0_edge.sim.record import TASK
+from pi0_edge.sim.aloha import SimulatedAloha
+from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, SimulatedTask, simulated_task
 
-MAX_TICKS = 500
-"""An episode that has not succeeded after 10 s has failed; the expert needs 6.8 s."""
-
-Controller = Callable[[AlohaTransferCube, int], NDArray[np.float64]]
+Controller = Callable[[SimulatedAloha, int], NDArray[np.float64]]
 """Gives the setpoints [n, 14] to execute from this tick on."""
 
 
@@ -36,6 +33,7 @@ def evaluate(
     policy: Policy,
     seeds: Sequence[int] = range(100),
     *,
+    task: str | None = None,
     prompt: str | None = None,
     executed: int = 25,
     name: str = "evaluating",
@@ -44,25 +42,29 @@ def evaluate(
     """Runs one episode per seed.
 
     Args:
-        policy: Any policy for the simulated ALOHA: one camera `top`, 14 joints.
-        seeds: Cube pose and noise of each episode; training never saw 0 to 999.
-        prompt: What the policy shall do; the robot's default or "Transfer cube" where None.
+        policy: Any policy for the robot of the task: one camera `top`, 14 joints, or 7 of one arm.
+        seeds: Scene and noise of each episode; training never saw 0 to 999.
+        task: Name in `pi0_edge.sim.tasks.TASKS`; that of the policy where None, see `task_of`.
+        prompt: What the policy shall do; where None, see `prompt_of`.
         executed: Actions of a chunk that are executed before the next one.
         name: Stage that `on_progress` gets.
         on_progress: Is called after every episode; its note counts the successes.
 
     Raises:
+        ConfigError: If there is no such task.
         ObservationError: If the policy's robot is not the simulated one.
         MissingDependencyError: If the simulation is not installed.
     """
-    prompt = task_of(policy) if prompt is None else prompt
-    return _evaluate(lambda seed: policy_controller(policy, prompt, executed, seed), seeds, name, on_progress)
+    chosen = task_of(policy) if task is None else simulated_task(task)
+    told = prompt_of(policy, chosen) if prompt is None else prompt
+    return _evaluate(chosen, lambda seed: policy_controller(policy, told, executed, seed), seeds, name, on_progress)
 
 
 def replay(
     dataset: str | Path,
     seeds: Sequence[int] = range(100),
     *,
+    task: str = TRANSFER_CUBE.name,
     name: str = "replay",
     on_progress: ProgressCallback | None = None,
 ) -> Evaluation:
@@ -70,35 +72,47 @@ def replay(
 
     Args:
         dataset: LeRobotDataset folder of the simulated ALOHA.
-        seeds: Cube pose of each episode.
+        seeds: Scene of each episode.
+        task: Name in `pi0_edge.sim.tasks.TASKS`.
         name: Stage that `on_progress` gets.
         on_progress: Is called after every episode; its note counts the successes.
 
     Raises:
+        ConfigError: If there is no such task.
         DatasetError: If the dataset has no episode, or its actions are not those of the simulated ALOHA.
     """
     from pi0_edge.datasets.lerobot_reader import LeRobotDataset  # needs pyarrow and PyAV
 
+    chosen = simulated_task(task)
     demonstrations = LeRobotDataset(dataset)
-    episodes = demonstrations.episodes
+    episodes, joints = demonstrations.episodes, len(chosen.environment.joint_names())
     if not episodes:
         raise DatasetError(f"{dataset} has no episode to replay")
 
     def controller(seed: int) -> Controller:
         _, actions = demonstrations.episode(episodes[seed % len(episodes)].index)
-        if actions.shape[1] != len(JOINT_NAMES):
-            raise DatasetError(f"{dataset} has actions of {actions.shape[1]} joints, expected {len(JOINT_NAMES)}")
+        if actions.shape[1] != joints:
+            raise DatasetError(f"{dataset} has actions of {actions.shape[1]} joints, expected {joints}")
         return replay_controller(actions)
 
-    return _evaluate(controller, seeds, name, on_progress)
+    return _evaluate(chosen, controller, seeds, name, on_progress)
 
 
-def task_of(policy: Policy) -> str:
-    """What a policy shall do in the simulation: its robot's default prompt, or that of the demonstrations."""
-    return policy.processor.robot.default_prompt or TASK
+def task_of(policy: Policy) -> SimulatedTask:
+    """The task whose prompt is the default of the policy's robot; the cube transfer where none is."""
+    default = policy.processor.robot.default_prompt
+    return next((task for task in TASKS.values() if task.prompt == default), TRANSFER_CUBE)
 
 
-def observe(env: AlohaTransferCube, prompt: str, image_size: int) -> Observation:
+def prompt_of(policy: Policy, task: SimulatedTask) -> str:
+    """What a policy is told in a task: the default of its robot, unless that is missing or another task's."""
+    default = policy.processor.robot.default_prompt
+    if default is None or any(default == other.prompt for other in TASKS.values()):
+        return task.prompt
+    return default
+
+
+def observe(env: SimulatedAloha, prompt: str, image_size: int) -> Observation:
     """The observation of the simulation now, with one square image."""
     return Observation({"top": env.render("top", image_size, image_size)}, env.state, prompt)
 
@@ -107,7 +121,7 @@ def policy_controller(policy: Policy, prompt: str, executed: int, seed: int) -> 
     """Asks the policy for a chunk and executes its first `executed` actions."""
     size = policy.engine.config.vision.image_size
 
-    def control(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
+    def control(env: SimulatedAloha, tick: int) -> NDArray[np.float64]:
         chunk = policy.infer(observe(env, prompt, size), noise_seed=seed * 10_000 + tick)
         return chunk.actions[:executed]
 
@@ -117,35 +131,41 @@ def policy_controller(policy: Policy, prompt: str, executed: int, seed: int) -> 
 def replay_controller(actions: NDArray[np.float32]) -> Controller:
     """Executes a recorded episode, [ticks, 14], whatever the cameras show."""
 
-    def control(env: AlohaTransferCube, tick: int) -> NDArray[np.float64]:
+    def control(env: SimulatedAloha, tick: int) -> NDArray[np.float64]:
         return actions[min(tick, len(actions) - 1) :].astype(np.float64)
 
     return control
 
 
-def roll_out(env: AlohaTransferCube, controller: Controller, seed: int) -> Rollout:
-    """Runs one episode until success or `MAX_TICKS`."""
+def roll_out(env: SimulatedAloha, controller: Controller, seed: int, max_ticks: int) -> Rollout:
+    """Runs one episode until success, a failure that is final, or `max_ticks`."""
     env.reset(seed)
     tick, best = 0, 0.0
-    while tick < MAX_TICKS:
-        for setpoint in controller(env, tick)[: MAX_TICKS - tick]:
+    while tick < max_ticks and not env.failed:
+        for setpoint in controller(env, tick)[: max_ticks - tick]:
             env.step(setpoint)
             tick += 1
             best = max(best, env.reward)
             if env.success:
                 return Rollout(seed, True, tick, best)
-    return Rollout(seed, False, MAX_TICKS, best)
+            if env.failed:
+                break
+    return Rollout(seed, False, max_ticks, best)
 
 
 def _evaluate(
-    controller: Callable[[int], Controller], seeds: Sequence[int], name: str, on_progress: ProgressCallback | None
+    task: SimulatedTask,
+    controller: Callable[[int], Controller],
+    seeds: Sequence[int],
+    name: str,
+    on_progress: ProgressCallback | None,
 ) -> Evaluation:
     rollouts: list[Rollout] = []
     stage = Stage(name, len(seeds), on_progress)
-    env = AlohaTransferCube()
+    env = task.environment()
     try:
         for seed in seeds:
-            rollouts.append(roll_out(env, controller(seed), seed))
+            rollouts.append(roll_out(env, controller(seed), seed, task.max_ticks))
             stage.advance(f"{sum(rollout.success for rollout in rollouts)} of {len(rollouts)} succeed")
     finally:
         env.close()

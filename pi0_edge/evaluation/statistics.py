@@ -19,10 +19,10 @@ class Rollout:
     """One episode.
 
     Attributes:
-        seed: Fixes cube pose and noise.
-        success: Whether the left gripper held the cube off the table.
+        seed: Fixes scene and noise.
+        success: Whether the task was done.
         ticks: Ticks until success, or all ticks of the episode.
-        best_reward: Highest stage of the task that was reached, 0 to 4.
+        best_reward: Highest stage of the task that was reached, see `SimulatedTask.stages`.
     """
 
     seed: int

@@ -71,7 +71,7 @@ def calibrate(
     Args:
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
         frames: LeRobotDataset, recording of `pi0-edge serve --record`, or .npz file; or a source that is open. None
-            takes the simulated cube transfer. Half of the episodes are used; the other half stays for the gate.
+            takes the simulated task of the policy. Half of the episodes are used; the other half stays for the gate.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
         sizes: Sizes and settings that the checkpoint does not tell.

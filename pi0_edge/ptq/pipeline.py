@@ -193,7 +193,7 @@ def quantize(
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
         scheme: How which layers are quantized: a name in `SCHEMES`, a .yaml file, or a scheme.
         frames: LeRobotDataset, recording of `pi0-edge serve --record`, or .npz file; or a source that is open. None
-            takes the simulated cube transfer, which suits policies of the simulated ALOHA only.
+            takes the simulated task of the policy, which suits policies of the simulated ALOHA only.
         robot: Robot layout by name or .yaml, where the checkpoint names none.
         tokenizer: Tokenizer file, where the checkpoint holds none.
         sizes: Sizes and settings that the checkpoint does not tell.

@@ -1,21 +1,22 @@
-"""The observations of a policy in the simulated cube transfer, as a source of observations."""
+"""The observations of a policy in its simulated task, as a source of observations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from pi0_edge.evaluation.rollout import MAX_TICKS, observe, task_of
+from pi0_edge.evaluation.rollout import observe, prompt_of, task_of
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.aloha import SimulatedAloha
+from pi0_edge.sim.tasks import SimulatedTask
 
 EXECUTED = 25
 """Ticks between two observations."""
 
 FIRST_SEED = 50_000
-"""Cube poses that neither evaluation (0 to 999) nor training (from 100,000 on) has."""
+"""Scenes that neither evaluation (0 to 999) nor training (from 100,000 on) has."""
 
 
 class SimulatedObservations:
@@ -41,12 +42,12 @@ class SimulatedObservations:
             on_progress: Is called after every pair; it counts the observations of either half.
         """
         self._episodes: list[list[Observation]] = []
-        seeds, prompt = count(FIRST_SEED), task_of(policy)
+        seeds, task = count(FIRST_SEED), task_of(policy)
         stage = Stage("simulating", least, on_progress)
-        env = AlohaTransferCube()
+        env = task.environment()
         try:
             while stage.done < least:
-                pair = [list(_episode(env, policy, prompt, next(seeds))) for _ in range(2)]
+                pair = [list(_episode(env, policy, task, next(seeds))) for _ in range(2)]
                 self._episodes += pair
                 gained = min(map(len, pair))
                 stage.set(min(stage.done + gained, least))
@@ -59,13 +60,13 @@ class SimulatedObservations:
         return (self._episodes[episode][frame] for frame in frames)
 
 
-def _episode(env: AlohaTransferCube, policy: Policy, prompt: str, seed: int) -> Iterator[Observation]:
-    size = policy.engine.config.vision.image_size
+def _episode(env: SimulatedAloha, policy: Policy, task: SimulatedTask, seed: int) -> Iterator[Observation]:
+    size, prompt = policy.engine.config.vision.image_size, prompt_of(policy, task)
     env.reset(seed)
-    for tick in range(0, MAX_TICKS, EXECUTED):
+    for tick in range(0, task.max_ticks, EXECUTED):
         observation = observe(env, prompt, size)
         yield observation
         for setpoint in policy.infer(observation, noise_seed=seed * 10_000 + tick).actions[:EXECUTED]:
             env.step(setpoint)
-        if env.success:
+        if env.success or env.failed:
             return

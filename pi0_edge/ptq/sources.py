@@ -1,7 +1,7 @@
 """Where observations come from: a LeRobotDataset, a recording of the policy server, an .npz file, or the simulation.
 
 source = open_source("recordings/", robot)
-source = open_frames(None, policy, 64)      # the simulated cube transfer, long enough for 64 frames of either half
+source = open_frames(None, policy, 64)      # its simulated task, long enough for 64 frames of either half
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def open_frames(
     """The observations that an argument `frames` means.
 
     Args:
-        frames: Path for `open_source`, or a source that is open. None runs the policy in the simulated cube transfer.
+        frames: Path for `open_source`, or a source that is open. None runs the policy in its simulated task.
         policy: Its robot says which cameras count.
         least: Observations that either half of the simulated episodes must have; recordings are taken as they are.
         on_progress: Is called while the simulation runs.

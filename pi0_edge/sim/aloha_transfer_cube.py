@@ -1,15 +1,7 @@
-"""The bimanual cube transfer of gym-aloha, stepped by joint setpoints and rendered only on request.
+"""The bimanual cube transfer of gym-aloha: the right arm picks the cube up and hands it to the left one.
 
-The physics, the reward and the asset files are gym-aloha's own. Three things differ, on purpose:
-
-* gym-aloha renders three 640x480 images per step inside ``get_observation``; here an image costs time only
-  when :meth:`AlohaTransferCube.render` is called.
-* The cube pose comes from an explicit seed (gym-aloha hands it over through a module variable and falls back to
-  the operating system's entropy where no seed is given).
-* The camera of the policy is ``top``, defined here as :data:`POLICY_VIEW`: gym-aloha's own ``top`` spends most of
-  its pixels on the empty table, so the cube would be three pixels wide in a 112x112 image.
-
-It deliberately does not wrap gymnasium: there is one task, one action space and no truncation.
+The scene and the reward are gym-aloha's own. The cube pose comes from an explicit seed: gym-aloha hands it over through
+a module variable and falls back to the operating system's entropy where no seed is given.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -17,123 +9,29 @@ It deliberately does not wrap gymnasium: there is one task, one action space and
 
 from __future__ import annotations
 
-import atexit
-import weakref
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
-from pi0_edge.sim.opengl import opengl_errors
-
-try:
-    with opengl_errors():
-        import mujoco
-        from dm_control import mujoco as dm_mujoco
-        from dm_control.rl import control
-        from gym_aloha.constants import ASSETS_DIR, DT, START_ARM_POSE, normalize_puppet_gripper_position
-        from gym_aloha.tasks import sim as gym_aloha_sim
-        from gym_aloha.utils import sample_box_pose
-except ModuleNotFoundError as error:
-    raise MissingDependencyError(
-        f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
-    ) from error
-
-CONTROL_HZ = round(1 / DT)
-"""Ticks per second: one setpoint is executed per tick."""
-
-ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-JOINT_NAMES = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in (*ARM_JOINTS, "gripper"))
-"""Order of states and setpoints: radians for the arm joints, grippers 0 (closed) to 1 (open)."""
+from pi0_edge.sim.aloha import SCENE, BlindTask, SimulatedAloha, gym_aloha_sim, mujoco, sample_box_pose
 
 
-@dataclass(frozen=True)
-class View:
-    """A camera, given by the point that it looks at and its position around that point.
-
-    Attributes:
-        lookat: Point in the middle of the image, metres.
-        distance: From the camera to ``lookat``, metres.
-        azimuth: Degrees; 90 looks along +y, from the operator's side.
-        elevation: Degrees; -90 looks straight down.
-        fovy: Vertical field of view, degrees.
-    """
-
-    lookat: tuple[float, float, float]
-    distance: float
-    azimuth: float
-    elevation: float
-    fovy: float
+def transfer_cube_model() -> mujoco.MjModel:
+    """gym-aloha's scene of the cube transfer."""
+    return mujoco.MjModel.from_xml_path(str(SCENE))
 
 
-POLICY_VIEW = View(lookat=(0.0, 0.5, 0.13), distance=0.95, azimuth=90.0, elevation=-52.0, fovy=34.0)
-"""The camera ``top`` of the policy: cube and both grippers stay in view through all phases of the task."""
-
-CAMERAS = ("top", "angle", "left_pillar", "right_pillar", "front_close")
-"""``top`` is :data:`POLICY_VIEW`; the others are gym-aloha's."""
+class _BlindTransferCube(gym_aloha_sim.TransferCubeTask, BlindTask):
+    """gym-aloha's task, with its reward and without the three images per step."""
 
 
-def _joint_state(qpos: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 14 joint values from the 16 of the two arms (two finger slides per gripper become one number)."""
-    arms = [(*arm[:6], normalize_puppet_gripper_position(arm[6])) for arm in (qpos[:8], qpos[8:16])]
-    return np.array(arms).reshape(14)
-
-
-HOME: NDArray[np.float32] = _joint_state(np.array(START_ARM_POSE)).astype(np.float32)
-"""Setpoint that holds the start pose, shape (14,)."""
-
-
-class _BlindTransferCube(gym_aloha_sim.TransferCubeTask):
-    """gym-aloha's task without the three images per step."""
-
-    def get_observation(self, physics: Any) -> OrderedDict[str, Any]:
-        return OrderedDict()
-
-
-class _Renderer(mujoco.Renderer):
-    """A renderer that can be thrown away where its construction failed."""
-
-    _gl_context = None
-    _mjr_context = None
-
-
-def _open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    with opengl_errors():
-        renderer = _Renderer(model, height, width)
-    atexit.unregister(_close_environments)  # the first renderer registers mujoco's own clean-up; run before it
-    atexit.register(_close_environments)
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-    return renderer
-
-
-_open_environments: weakref.WeakSet[AlohaTransferCube] = weakref.WeakSet()
-
-
-def _close_environments() -> None:
-    """Free what is still open at exit while OpenGL is still there; mujoco's own destructors come too late."""
-    for environment in list(_open_environments):
-        environment.close()
-
-
-class AlohaTransferCube:
-    """One simulated pair of arms and one cube.
-
-    Raises:
-        MissingDependencyError: Where no OpenGL context can be made (on the first render).
-    """
+class AlohaTransferCube(SimulatedAloha):
+    """One simulated pair of arms and one cube."""
 
     def __init__(self) -> None:
-        physics = dm_mujoco.Physics.from_xml_path(str(ASSETS_DIR / "bimanual_viperx_transfer_cube.xml"))
-        physics.model.vis.quality.offsamples = 0
-        self._physics = physics
-        self._env = control.Environment(physics, _BlindTransferCube(), control_timestep=DT)
-        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        super().__init__(transfer_cube_model(), _BlindTransferCube())
         self._reward = 0.0
-        _open_environments.add(self)
 
     def reset(self, seed: int) -> None:
         """Put the arms home and the cube where ``seed`` says (x in [0, 0.2] m, y in [0.4, 0.6] m)."""
@@ -142,21 +40,8 @@ class AlohaTransferCube:
         self._env.reset()
         self._reward = 0.0
 
-    def step(self, setpoint: NDArray[np.floating[Any]]) -> None:
-        """Execute one setpoint, shape (14,), for one tick of 20 ms.
-
-        Raises:
-            ObservationError: Wrong shape or a value that is not finite.
-        """
-        setpoint = np.asarray(setpoint, dtype=np.float64)
-        if setpoint.shape != (14,) or not np.isfinite(setpoint).all():
-            raise ObservationError(f"a setpoint is 14 finite numbers, found shape {setpoint.shape}: {setpoint}")
-        self._reward = float(self._env.step(setpoint).reward or 0.0)
-
-    @property
-    def state(self) -> NDArray[np.float32]:
-        """Measured joints, shape (14,), in the order of :data:`JOINT_NAMES`."""
-        return _joint_state(self._physics.data.qpos).astype(np.float32)
+    def _stepped(self, reward: float) -> None:
+        self._reward = float(reward)
 
     @property
     def cube_pose(self) -> NDArray[np.float64]:
@@ -173,47 +58,7 @@ class AlohaTransferCube:
         """True while the left gripper holds the cube off the table."""
         return self._reward == 4
 
-    def render(self, camera: str | View = "top", height: int = 112, width: int = 112) -> NDArray[np.uint8]:
-        """An image, uint8, shape (height, width, 3), without shadows, reflections or multisampling.
-
-        Args:
-            camera: One of :data:`CAMERAS`, or a view of its own.
-            height: Pixels.
-            width: Pixels.
-
-        Raises:
-            ConfigError: Unknown camera.
-            MissingDependencyError: No off-screen OpenGL on this machine.
-        """
-        if not isinstance(camera, View) and camera not in CAMERAS:
-            raise ConfigError(f"unknown camera {camera!r}; the simulated ALOHA has {', '.join(CAMERAS)}")
-        renderer = self._renderer(height, width)
-        renderer.update_scene(self._physics.data.ptr, self._viewpoint(camera))
-        return renderer.render()
-
-    def _viewpoint(self, camera: str | View) -> str | mujoco.MjvCamera:
-        view = POLICY_VIEW if camera == "top" else camera
-        if isinstance(view, str):
-            return view
-        self._physics.model.ptr.vis.global_.fovy = view.fovy
-        viewpoint = mujoco.MjvCamera()
-        viewpoint.type = mujoco.mjtCamera.mjCAMERA_FREE
-        viewpoint.lookat[:] = view.lookat
-        viewpoint.distance = view.distance
-        viewpoint.azimuth = view.azimuth
-        viewpoint.elevation = view.elevation
-        return viewpoint
-
-    def _renderer(self, height: int, width: int) -> mujoco.Renderer:
-        if (height, width) not in self._renderers:
-            model = self._physics.model.ptr
-            model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-            model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-            self._renderers[height, width] = _open_renderer(model, height, width)
-        return self._renderers[height, width]
-
-    def close(self) -> None:
-        """Free the OpenGL contexts."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+    @property
+    def failed(self) -> bool:
+        """Never: a cube that was dropped can be picked up again."""
+        return False

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
-from pi0_edge.sim.expert import TransferCubeExpert
+from pi0_edge.sim.aloha import SimulatedAloha
+from pi0_edge.sim.tasks import Expert, way_of
 
 IMAGE_SIZE = 112
 """Height and width of the recorded images, pixels."""
@@ -36,9 +36,9 @@ class Demonstration:
 
     Attributes:
         images: uint8 (T, height, width, 3), seen before the action of the same tick is executed.
-        state: float32 (T, 14), measured joints.
-        action: float32 (T, 14), the expert's setpoints.
-        success: Whether the cube was in the left gripper, off the table, at the end.
+        state: float32 (T, joints), as measured.
+        action: float32 (T, joints), the expert's setpoints.
+        success: Whether the task was done at the end.
     """
 
     images: NDArray[np.uint8]
@@ -69,12 +69,12 @@ def disturbance_of(seed: int, ticks: int) -> NDArray[np.float64]:
     return smooth_disturbance(ticks, std, rng)
 
 
-def demonstrate(env: AlohaTransferCube, expert: TransferCubeExpert, seed: int) -> Demonstration:
-    """Play one episode; the cube pose and the disturbance follow from the seed."""
+def demonstrate(env: SimulatedAloha, expert: Expert, seed: int) -> Demonstration:
+    """Play one episode; the scene, the expert's way and the disturbance follow from the seed."""
     env.reset(seed)
-    x, y = env.cube_pose[:2]
-    actions = expert.setpoints((float(x), float(y)))
-    executed = actions + disturbance_of(seed, len(actions))
+    ways = expert.ways(env)
+    actions = ways[way_of(seed, len(ways))]
+    executed = actions + disturbance_of(seed, len(actions))[:, env.joints]
     images = np.empty((len(actions), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     states = np.empty_like(actions)
     for tick, setpoint in enumerate(executed):

@@ -18,15 +18,12 @@ from pathlib import Path
 from pi0_edge.datasets.lerobot_writer import LeRobotWriter
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, JOINT_NAMES, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ, SimulatedAloha
 from pi0_edge.sim.demonstration import IMAGE_SIZE, Demonstration, demonstrate
-from pi0_edge.sim.expert import TransferCubeExpert
-
-TASK = "Transfer cube"
-"""The prompt of every episode."""
+from pi0_edge.sim.tasks import TRANSFER_CUBE, Expert, SimulatedTask, simulated_task
 
 EVALUATION_SEEDS = range(1000)
-"""Cube poses kept for evaluation; no demonstration may start from one of them."""
+"""Scenes kept for evaluation; no demonstration may start from one of them."""
 
 FIRST_TRAINING_SEED = 100_000
 
@@ -48,21 +45,23 @@ def record(
     output: str | Path,
     episodes: int = 600,
     *,
+    task: str = TRANSFER_CUBE.name,
     first_seed: int = FIRST_TRAINING_SEED,
     workers: int = 2,
     on_progress: ProgressCallback | None = None,
 ) -> RecordingReport:
-    """Records demonstrations of the cube transfer by the scripted expert as a LeRobotDataset v3.0.
+    """Records demonstrations of a task by its scripted expert as a LeRobotDataset v3.0.
 
     Args:
         output: New or empty folder for the dataset.
         episodes: Successful episodes to keep.
-        first_seed: Cube pose of the first episode; those below 1000 are kept for evaluation.
+        task: Name in `pi0_edge.sim.tasks.TASKS`.
+        first_seed: Scene of the first episode; those below 1000 are kept for evaluation.
         workers: Processes that simulate and render.
         on_progress: Is called after every episode; it counts those that are kept.
 
     Raises:
-        ConfigError: If no episode is asked for, or a seed is kept for evaluation.
+        ConfigError: If no episode is asked for, a seed is kept for evaluation, or there is no such task.
         DatasetError: If the folder is not empty, or fewer than half of the attempts succeed.
         MissingDependencyError: If the simulation is not installed.
     """
@@ -70,17 +69,21 @@ def record(
         raise ConfigError(f"episodes and workers must be at least 1, found {episodes} and {workers}")
     if first_seed < EVALUATION_SEEDS.stop:
         raise ConfigError(f"first_seed is {first_seed}; seeds below {EVALUATION_SEEDS.stop} are kept for evaluation")
+    demonstrated = simulated_task(task)
     seeds = range(first_seed, first_seed + 2 * episodes + 10)
-    return write_demonstrations(Path(output), demonstrations_of(seeds, workers), episodes, on_progress)
+    return write_demonstrations(
+        Path(output), demonstrations_of(task, seeds, workers), demonstrated, episodes, on_progress
+    )
 
 
 def write_demonstrations(
     root: Path,
     demonstrations: Iterable[Demonstration],
+    task: SimulatedTask,
     episodes: int,
     on_progress: ProgressCallback | None = None,
 ) -> RecordingReport:
-    """Writes the first `episodes` successful ones of `demonstrations`.
+    """Writes the first `episodes` successful ones of `demonstrations`, which are of `task`.
 
     Raises:
         DatasetError: If the folder is not empty, or there are too few successful demonstrations.
@@ -88,10 +91,11 @@ def write_demonstrations(
     stage = Stage("recording", episodes, on_progress)
     report = RecordingReport(kept=0, tried=0)
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    with LeRobotWriter(root, CONTROL_HZ, JOINT_NAMES, {"top": size}, robot_type="aloha") as writer:
+    names = task.environment.joint_names()
+    with LeRobotWriter(root, CONTROL_HZ, names, {"top": size}, robot_type="aloha") as writer:
         for episode in demonstrations:
             if episode.success:
-                writer.add_episode(episode.state, episode.action, {"top": episode.images}, TASK)
+                writer.add_episode(episode.state, episode.action, {"top": episode.images}, task.prompt)
             report = RecordingReport(report.kept + episode.success, report.tried + 1)
             stage.set(report.kept, f"{report.tried} tried")
             if report.kept == episodes:
@@ -99,10 +103,10 @@ def write_demonstrations(
         raise DatasetError(f"only {report.kept} of {report.tried} episodes succeeded, {episodes} were asked for")
 
 
-def demonstrations_of(seeds: Iterable[int], workers: int) -> Iterator[Demonstration]:
-    """Demonstrations in the order of their seeds, at most one per worker ahead of the reader."""
+def demonstrations_of(task: str, seeds: Iterable[int], workers: int) -> Iterator[Demonstration]:
+    """Demonstrations of a task in the order of their seeds, at most one per worker ahead of the reader."""
     context = multiprocessing.get_context("spawn")  # a forked OpenGL context does not work
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(task,))
     pending: deque[Future[Demonstration]] = deque()
     try:
         for seed in seeds:
@@ -117,13 +121,14 @@ def demonstrations_of(seeds: Iterable[int], workers: int) -> Iterator[Demonstrat
         executor.shutdown(cancel_futures=True)
 
 
-_worker: tuple[AlohaTransferCube, TransferCubeExpert] | None = None
+_worker: tuple[SimulatedAloha, Expert] | None = None
 
 
-def _start_worker() -> None:
+def _start_worker(name: str) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the recorder, which then stops its workers
-    _worker = AlohaTransferCube(), TransferCubeExpert()
+    task = simulated_task(name)
+    _worker = task.environment(), task.expert()
 
 
 def _demonstrate(seed: int) -> Demonstration:

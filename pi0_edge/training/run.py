@@ -292,7 +292,8 @@ def _new_processor(
     }
     write_prompt_tokenizer([prompt], config.vocab_size, tokenizer)
     normalization = Normalization.of_openpi(stats, config.variant)
-    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config)
+    told = dataclasses.replace(robot, default_prompt=prompt)  # the only prompt that it will understand
+    return ObservationProcessor(told, load_tokenizer(tokenizer), normalization, config)
 
 
 def _train_config(options: _Options, robot: Robot) -> TrainConfig:

@@ -20,7 +20,7 @@ from pi0_edge.policy import Policy
 
 try:
     from pi0_edge.datasets.lerobot_writer import LeRobotWriter
-    from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES
+    from pi0_edge.sim.aloha import JOINT_NAMES
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -75,6 +75,26 @@ def test_evaluate_replays_demonstrations_as_a_baseline(checkpoint, dataset):
     assert list(ran.result["schemes"]) == ["fp32", "replay"]
 
 
+def test_evaluate_plays_the_task_that_it_is_told(checkpoint, dataset):
+    options = ["--task", "two-ways", "--scheme", "fp32", "--seeds", "3:4", "--per-seed", "--prompt", "Reach"]
+    ran = run("evaluate", "--checkpoint", checkpoint, *options, "--baseline", "replay", "--dataset", dataset, "--json")
+    assert ran.code == 0 and ran.result["task"] == "two-ways"
+    assert ran.result["schemes"]["fp32"]["successes"] == ran.result["schemes"]["replay"]["successes"] == 0
+    assert {episode["ticks"] for episode in ran.result["episodes"]["fp32"]} == {150}
+    assert "of 2)" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate", "--checkpoint", "nowhere", "--seeds", "3:4"], ["record", "--output", "nowhere"]]
+)
+def test_an_unknown_task_is_refused_with_the_known_ones(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = run(*command, "--task", "fold", "--json")
+    assert ran.code == 2
+    assert "'fold' is not known; the simulated ALOHA has transfer-cube, two-ways" in ran.result["error"]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_quantize_judges_on_a_dataset_and_in_closed_loop(checkpoint, dataset):
     options = ["--dataset", dataset, "--held-out", "8", "--draws", "3", "--episodes", "1"]
@@ -110,7 +130,8 @@ def test_train_makes_a_checkpoint_that_opens_and_goes_on_after_an_interruption(d
     assert ran.code == 0
     assert ran.result["steps"] == 3 and ran.result["loss"] > 0
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
-    assert Policy.load(Path(ran.result["checkpoint"]), "reference").processor.robot.action_dim == DIMS
+    robot = Policy.load(Path(ran.result["checkpoint"]), "reference").processor.robot
+    assert (robot.action_dim, robot.default_prompt) == (DIMS, "Transfer cube")
     further = ["--output", tmp_path / "further", "--start", ran.result["checkpoint"], "--max-delay", "3"]
     tuned = run("train", "--dataset", dataset, *further, "--steps", "1", "--batch", "2", "--json")
     assert tuned.code == 0

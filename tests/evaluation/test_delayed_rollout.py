@@ -15,6 +15,7 @@ try:
     from pi0_edge.evaluation.delayed_rollout import DelayedRollout, injected_delay, roll_out_delayed
     from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
     from pi0_edge.sim.expert import TransferCubeExpert
+    from pi0_edge.sim.tasks import TRANSFER_CUBE
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -44,7 +45,7 @@ def roll_out(env: AlohaTransferCube, delays: list[int], splice: HoldSwap) -> Del
 
     scheduler = ChunkScheduler(splice, replan_ticks=25)
     turns = cycle(delays)
-    return roll_out_delayed(env, answer, scheduler, lambda: next(turns), "Transfer cube", 16, SEED)
+    return roll_out_delayed(env, TRANSFER_CUBE, answer, scheduler, lambda: next(turns), "Transfer cube", 16, SEED)
 
 
 def test_a_late_chunk_is_entered_at_the_action_that_is_due(env):

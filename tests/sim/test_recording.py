@@ -10,10 +10,12 @@ from pi0_edge.errors import ConfigError, DatasetError, MissingDependencyError
 
 try:
     from pi0_edge.datasets.lerobot_reader import LeRobotDataset
-    from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
+    from pi0_edge.sim.aloha import JOINT_NAMES
+    from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
     from pi0_edge.sim.demonstration import Demonstration, demonstrate
     from pi0_edge.sim.expert import TransferCubeExpert
     from pi0_edge.sim.record import RecordingReport, record, write_demonstrations
+    from pi0_edge.sim.tasks import TRANSFER_CUBE
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -64,7 +66,7 @@ def synthetic(success):
 
 def test_failed_episodes_are_left_out(tmp_path):
     outcomes = [True, False, False, True, True]
-    report = write_demonstrations(tmp_path / "cube", map(synthetic, outcomes), episodes=2)
+    report = write_demonstrations(tmp_path / "cube", map(synthetic, outcomes), TRANSFER_CUBE, episodes=2)
     assert dataclasses.astuple(report) == (2, 4) and isinstance(report, RecordingReport)
     dataset = LeRobotDataset(tmp_path / "cube")
     assert len(dataset.episodes) == 2
@@ -73,6 +75,6 @@ def test_failed_episodes_are_left_out(tmp_path):
 
 def test_too_few_successes_leave_no_dataset(tmp_path):
     with pytest.raises(DatasetError, match="only 1 of 3 episodes succeeded, 2 were asked for"):
-        write_demonstrations(tmp_path / "cube", map(synthetic, [False, True, False]), episodes=2)
+        write_demonstrations(tmp_path / "cube", map(synthetic, [False, True, False]), TRANSFER_CUBE, episodes=2)
     with pytest.raises(DatasetError, match=r"info\.json cannot be read"):
         LeRobotDataset(tmp_path / "cube")

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
 
 try:
-    from pi0_edge.sim.aloha_transfer_cube import CAMERAS, HOME, JOINT_NAMES, AlohaTransferCube
+    from pi0_edge.sim.aloha import CAMERAS, HOME, JOINT_NAMES
+    from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+    from pi0_edge.sim.arm_kinematics import Waypoint, minimum_jerk
     from pi0_edge.sim.demonstration import demonstrate, disturbance_of, smooth_disturbance
-    from pi0_edge.sim.expert import EPISODE_TICKS, TransferCubeExpert, Waypoint, minimum_jerk
+    from pi0_edge.sim.expert import EPISODE_TICKS, TransferCubeExpert
     from pi0_edge.sim.opengl import opengl_errors
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)

@@ -19,6 +19,7 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from pi0_edge.evaluation.rollout import roll_out
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
+from pi0_edge.sim.tasks import TRANSFER_CUBE
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow, pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")]
 
@@ -50,7 +51,7 @@ def test_ten_of_ten_cubes_change_hands(client: WebsocketClientPolicy):
 
     env = AlohaTransferCube()
     try:
-        rollouts = [roll_out(env, control, seed) for seed in range(EPISODES)]
+        rollouts = [roll_out(env, control, seed, TRANSFER_CUBE.max_ticks) for seed in range(EPISODES)]
     finally:
         env.close()
     assert [rollout.seed for rollout in rollouts if not rollout.success] == []
