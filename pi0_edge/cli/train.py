@@ -26,10 +26,7 @@ def train(
     camera: Annotated[str, typer.Option(help="The camera that the policy gets images of.")] = "top",
     start: Annotated[Path | None, typer.Option(help="Checkpoint to train further, instead of random weights.")] = None,
     max_delay: Annotated[int, typer.Option(min=0, help="Training-time RTC: longest frozen prefix, actions.")] = 0,
-    head: Annotated[
-        str | None,
-        typer.Option(help="What makes the actions: flow, rt2, octo, tinyvla or mse; see docs/action-heads.md."),
-    ] = None,
+    head: Annotated[str | None, typer.Option(help="What makes actions: flow, rt2, octo, tinyvla or mse.")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Actions of a chunk; the head's own if not given.")] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,

@@ -111,6 +111,7 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
         overrides=policy.overrides,
         trained_delay=config.trained_delay,
         action_names=robot.action_names,
+        refuses_continuation=config.head != "flow",
     )
 
 
