@@ -1,4 +1,4 @@
-"""The training loop: the loss of the head (flow matching) over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
+"""The training loop: the loss of the head over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
 
 The average of the weights, not the weights themselves, is the policy. A run folder holds `state.safetensors`: weights,
 average, optimizer moments and, in its metadata, where the run stands. It is one file, replaced atomically, so that a
