@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,15 +34,19 @@ BEGIN = BINS
 """The token before the first one."""
 
 
+def _edges(device: torch.device) -> Tensor:
+    """The 256 edges as numpy has them; those of torch differ in the last bit."""
+    return torch.from_numpy(np.linspace(-1.0, 1.0, BINS)).to(device)
+
+
 def to_bins(shrunk: Tensor) -> Tensor:
     """Numbers in [-1, 1] -> tokens 0 to 255: `numpy.digitize` over 256 edges, less 1; outside is clipped."""
-    edges = torch.linspace(-1.0, 1.0, BINS, dtype=torch.float64, device=shrunk.device)
-    return torch.bucketize(shrunk.double().clamp(-1.0, 1.0).contiguous(), edges, right=True) - 1
+    return torch.bucketize(shrunk.double().clamp(-1.0, 1.0).contiguous(), _edges(shrunk.device), right=True) - 1
 
 
 def from_bins(tokens: Tensor) -> Tensor:
     """Tokens 0 to 255 -> centres, float32; the last two tokens share the last of the 255 centres."""
-    edges = torch.linspace(-1.0, 1.0, BINS, dtype=torch.float64, device=tokens.device)
+    edges = _edges(tokens.device)
     centres = (edges[1:] + edges[:-1]) / 2
     return centres[tokens.clamp(0, BINS - 2)].float()
 

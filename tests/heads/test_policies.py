@@ -136,7 +136,7 @@ def test_a_bundle_with_an_unknown_head_is_refused(tmp_path):
     from pi0_edge.model import Pi0Config
 
     plain = {**dataclasses.asdict(SMALL), "head": "rt3"}
-    with pytest.raises(BundleError, match="model.head is 'rt3', expected flow or rt2"):
+    with pytest.raises(BundleError, match=r"model\.head is 'rt3', expected flow or rt2"):
         _parse_config(Pi0Config, plain, "model")
 
 
