@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 HORIZONS = {"rt2": 30, "octo": 50, "tinyvla": 16, "mse": 50}
-"""RT-2's single action and Octo's four are over before a chunk has crossed the line, which docs/action-heads.md tells."""
+"""RT-2's single action and Octo's four are over before a chunk has crossed the line."""
 
 
 def write_policy(folder, head):
