@@ -178,3 +178,14 @@ def test_an_interrupted_run_of_any_head_ends_where_an_unbroken_one_does(tmp_path
     resumed = trainer(tmp_path / "broken", head, 4).run(lambda _: None)
     for name, value in unbroken.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", OTHERS)
+@pytest.mark.parametrize("scheme", ["bf16", "int8-w8a16", "orin"])
+def test_heads_run_under_the_schemes_of_the_cpu_engine(tmp_path, head, scheme):
+    folder = write_policy(tmp_path, head)
+    chunk = Policy.load(folder, scheme=scheme).infer(observation(), noise_seed=3).actions
+    exact = Policy.load(folder, engine="reference").infer(observation(), noise_seed=3).actions
+    assert np.isfinite(chunk).all()
+    if head != "rt2":
+        assert np.abs(chunk - exact).max() < 0.2
