@@ -55,7 +55,8 @@ def write_policy(folder, head):
 
 
 @pytest.mark.parametrize("head", HORIZONS)
-def test_a_head_drives_the_arms_through_the_firmware(tmp_path, aloha_image, head):
+def test_a_head_drives_the_arms_through_the_firmware(tmp_path, aloha_image, head, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a network this small only waits for a second thread
     choice = PolicyChoice(checkpoint=write_policy(tmp_path / "policy", head))
     assert choice.splice == "hold-swap"
     summary = run_demo(tmp_path / "demo", episodes=1, first_seed=0, choice=choice)
