@@ -121,7 +121,7 @@ class MetadataRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class PolicyMetadata(_message.Message):
-    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256", "trained_delay", "bundle_sha256", "gate", "gate_reasons", "overrides", "action_names")
+    __slots__ = ("model", "engine", "scheme", "horizon", "action_dim", "state_dim", "control_hz", "cameras", "default_prompt", "checkpoint_sha256", "trained_delay", "bundle_sha256", "gate", "gate_reasons", "overrides", "action_names", "refuses_continuation")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     SCHEME_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class PolicyMetadata(_message.Message):
     GATE_REASONS_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     ACTION_NAMES_FIELD_NUMBER: _ClassVar[int]
+    REFUSES_CONTINUATION_FIELD_NUMBER: _ClassVar[int]
     model: str
     engine: str
     scheme: str
@@ -154,4 +155,5 @@ class PolicyMetadata(_message.Message):
     gate_reasons: _containers.RepeatedScalarFieldContainer[str]
     overrides: _containers.RepeatedScalarFieldContainer[str]
     action_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., trained_delay: _Optional[int] = ..., bundle_sha256: _Optional[str] = ..., gate: _Optional[_Union[Gate, str]] = ..., gate_reasons: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Iterable[str]] = ..., action_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    refuses_continuation: bool
+    def __init__(self, model: _Optional[str] = ..., engine: _Optional[str] = ..., scheme: _Optional[str] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., state_dim: _Optional[int] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[str]] = ..., default_prompt: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., trained_delay: _Optional[int] = ..., bundle_sha256: _Optional[str] = ..., gate: _Optional[_Union[Gate, str]] = ..., gate_reasons: _Optional[_Iterable[str]] = ..., overrides: _Optional[_Iterable[str]] = ..., action_names: _Optional[_Iterable[str]] = ..., refuses_continuation: bool = ...) -> None: ...

@@ -5,20 +5,23 @@ share, `flow` the time convention and the Euler schedules, `continuation` real-t
 network that joins them.
 """
 
-from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, VisionConfig
+from pi0_edge.model.config import PRESETS, Decoding, GemmaConfig, Head, Pi0Config, VisionConfig
 from pi0_edge.model.inputs import ModelInputs, join
-from pi0_edge.model.pi0 import Pi0
+from pi0_edge.model.pi0 import Pi0, PolicyNetwork
 from pi0_edge.model.rtc import Continuation, FrozenPrefix, Guidance, join_continuations
 
 __all__ = [
     "PRESETS",
     "Continuation",
+    "Decoding",
     "FrozenPrefix",
     "GemmaConfig",
     "Guidance",
+    "Head",
     "ModelInputs",
     "Pi0",
     "Pi0Config",
+    "PolicyNetwork",
     "VisionConfig",
     "join",
     "join_continuations",
