@@ -127,6 +127,7 @@ def main() -> None:
     print(json.dumps({"device": torch.cuda.get_device_name(), **describe_clock()}), flush=True)
     torch.cuda.empty_cache()
     model = blank_model(CONFIG)
+    assert isinstance(model, Pi0)
     fill_model(model, random_parameters(CONFIG))
     truth, amax = truths(model, given.tokens)
     torch.cuda.empty_cache()
@@ -140,6 +141,7 @@ def main() -> None:
             print(json.dumps({"scheme": name, "refused": str(refusal)}), flush=True)
             continue
         made = blank_model(CONFIG, scheme)
+        assert isinstance(made, Pi0)
         fill_model(made, model.named_parameters(), scheme, amax)
         engine = CudaEngine(made, scheme)
         for line in measured(engine, truth, given.tokens, limits):

@@ -28,7 +28,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, HOME, JOINT_NAMES, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, JOINT_NAMES
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 TICK_NS = 1_000_000_000 // CONTROL_HZ
 MOST_TICKS = 600

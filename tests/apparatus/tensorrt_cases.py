@@ -95,6 +95,7 @@ def full_size_velocity(scheme_name: str) -> Program:
     """The action expert of the full-size π0 with random INT8 weights, 311 MB; nothing else of it has memory."""
     scheme, random = find_scheme(scheme_name), torch.Generator().manual_seed(0)
     model = blank_model(PRESETS["pi0"], scheme)
+    assert isinstance(model, Pi0)
     blank_quantized(model, scheme)
     for path, module in model.named_modules():
         if path.startswith(("expert", "action")):

@@ -24,7 +24,7 @@ from pi0_edge.processing.settings import ProcessingSettings
 from pi0_edge.processing.tokenizer import load_tokenizer
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import TickFlag
-from pi0_edge.sim.aloha_transfer_cube import HOME
+from pi0_edge.sim.aloha import HOME
 from pi0_edge.training.run import write_prompt_tokenizer
 
 pytestmark = [

@@ -18,6 +18,7 @@ pytest.importorskip("openpi_client.websocket_client_policy", reason="needs openp
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from pi0_edge.evaluation.rollout import roll_out
+from pi0_edge.sim.aloha import SimulatedAloha
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 from pi0_edge.sim.tasks import TRANSFER_CUBE
 
@@ -45,7 +46,7 @@ def client() -> Iterator[WebsocketClientPolicy]:
 
 
 def test_ten_of_ten_cubes_change_hands(client: WebsocketClientPolicy):
-    def control(env: AlohaTransferCube, tick: int) -> np.ndarray:
+    def control(env: SimulatedAloha, tick: int) -> np.ndarray:
         image = env.render("top", 224, 224).transpose(2, 0, 1)
         return client.infer({"state": env.state, "images": {"cam_high": image}})["actions"][:EXECUTED]
 

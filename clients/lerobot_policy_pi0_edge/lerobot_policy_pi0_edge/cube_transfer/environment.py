@@ -12,7 +12,8 @@ from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from numpy.typing import NDArray
 
-from pi0_edge.sim.aloha_transfer_cube import CONTROL_HZ, AlohaTransferCube
+from pi0_edge.sim.aloha import CONTROL_HZ
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 PIXELS = (112, 112, 3)
 """What the shipped policy was trained with."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from lerobot.robots import Robot, RobotConfig
 
-from pi0_edge.sim.aloha_transfer_cube import JOINT_NAMES, AlohaTransferCube
+from pi0_edge.sim.aloha import JOINT_NAMES
+from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
 logger = logging.getLogger(__name__)
 
