@@ -13,11 +13,11 @@ import json
 import socketserver
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from pi0_edge.bundle import open_bundle
-from pi0_edge.policy import Policy, PolicyChunk
-from pi0_edge.processing import Observation, RunningPlan
+from pi0_edge.policy import Asked, Policy, PolicyChunk
 from pi0_edge.serving.lerobot_async import LerobotAsyncServer
 from pi0_edge.serving.openpi.server import OpenpiServer
 from pi0_edge.serving.policy_server import serve_policy
@@ -34,14 +34,14 @@ class KeptPolicy(Policy):
         super().__init__(policy.engine, policy.processor, policy.checkpoint_sha256, policy.bundle, policy.overrides)
         self._kept: PolicyChunk | None = None
 
-    def infer(
-        self, observation: Observation, noise_seed: int | None = None, plan: RunningPlan | None = None
-    ) -> PolicyChunk:
-        """The kept chunk; the first one is that of a server's own first inference."""
+    def infer_together(self, asked: Sequence[Asked]) -> list[PolicyChunk | Exception]:
+        """The kept chunk for each; the first one is that of a server's own first inference."""
         if self._kept is None:
-            made = super().infer(observation, noise_seed, plan)
+            made = super().infer_together(asked[:1])[0]
+            if isinstance(made, Exception):
+                raise made
             self._kept = PolicyChunk(made.actions, made.normalized, 0.0, 0.0, 0.0)
-        return self._kept
+        return [self._kept for _ in asked]
 
 
 class _Bare(socketserver.BaseRequestHandler):

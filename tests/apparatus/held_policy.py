@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from policy_builders import write_checkpoint
 
-from pi0_edge.policy import Policy, PolicyChunk
+from pi0_edge.policy import Asked, Policy, PolicyChunk
 from pi0_edge.serving.policy_server import PolicyServer
 
 _LIMIT_S = 20.0
@@ -43,14 +43,14 @@ class HeldPolicy:
     def let_go(self) -> None:
         self._may_run.set()
 
-    def infer(self, observation: Any, noise_seed: int | None = None, plan: Any = None, **more: Any) -> PolicyChunk:
-        self.seen.append((observation, plan))
+    def infer_together(self, asked: Sequence[Asked]) -> list[PolicyChunk | Exception]:
+        self.seen.extend((one.observation, one.plan) for one in asked)
         if not self._may_run.is_set():
             self.begun.set()
         assert self._may_run.wait(_LIMIT_S)
         if self.error is not None:
             raise self.error
-        return self._policy.infer(observation, noise_seed, plan, **more)
+        return self._policy.infer_together(asked)
 
 
 @contextmanager
