@@ -80,7 +80,7 @@ def test_a_rollout_transfers_the_cube(tmp_path, server, inference):
 @pytest.mark.skipif(has("lerobot-rollout"), reason="lerobot-record takes no policy from LeRobot 0.6 on")
 def test_a_recording_under_the_policy_transfers_the_cube(tmp_path, server):
     dataset = ("repo_id=me/eval_cube", f"root={tmp_path / 'recorded'}", "single_task=Transfer cube", "fps=50")
-    length = ("num_episodes=1", "episode_time_s=60", "push_to_hub=false", "video=false")
+    length = ("num_episodes=1", "episode_time_s=60", "push_to_hub=false")
     options = [f"--dataset.{option}" for option in (*dataset, *length)]
     done = lerobot("lerobot-record", tmp_path, *on_the_arms(server.address), *options)
     assert done.returncode == 0, done.stderr
