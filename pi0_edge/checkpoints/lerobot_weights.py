@@ -73,10 +73,10 @@ def check_sizes(config: Pi0Config, origin: str) -> None:
     if config.vocab_size != published.vocab_size:
         found.append(f"vocab_size {config.vocab_size}, expected {published.vocab_size}")
     if found:
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
         raise ConfigError(
-            f"LeRobot has no network of the sizes of {origin}: {'; '.join(found[:LISTED])}"
-            f"{f' and {len(found) - LISTED} more' if len(found) > LISTED else ''}. It has those of the published models "
-            "alone; serve this policy with `pi0-edge serve` and let LeRobot ask it (docs/lerobot.md)"
+            f"LeRobot has no network of the sizes of {origin}: {'; '.join(found[:LISTED])}{more}. It has those of the "
+            "published models alone; serve this policy with `pi0-edge serve` and let LeRobot ask it (docs/lerobot.md)"
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pi0_edge.certificates import issue_client, issue_server, make_authority
 from pi0_edge.policy import Policy
 from pi0_edge.serving.policy_server import PolicyServer
 
@@ -35,8 +36,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PolicyServer]:
-    started = PolicyServer(Policy.load(ROOT / "pi0_edge" / "assets" / "pi0_cube_transfer"), "127.0.0.1:0")
+def policy() -> Policy:
+    return Policy.load(ROOT / "pi0_edge" / "assets" / "pi0_cube_transfer")
+
+
+@pytest.fixture(scope="module")
+def server(policy: Policy) -> Iterator[PolicyServer]:
+    started = PolicyServer(policy, "127.0.0.1:0")
     started.start()
     yield started
     started.stop()
@@ -93,7 +99,7 @@ def test_a_recording_under_the_policy_transfers_the_cube(tmp_path, server):
     [
         (('--policy.cameras={"lens": "top"}',), "--policy.cameras names 'lens', and the robot has 'top'"),
         (('--policy.cameras={"top": "lens"}',), "the robot has a camera 'lens'"),
-        (("--policy.joints=[a, b]",), "the robot's state is 'a, b', 2 values"),
+        (("--policy.joints=[a, b]",), "the client has the joints 'a, b', and the policy of"),
         (("--policy.tls=nowhere",), "nowhere"),
         (("--policy.server=127.0.0.1:9", "--policy.connect_timeout_s=2"), "127.0.0.1:9"),
     ],
@@ -103,6 +109,24 @@ def test_what_does_not_fit_is_said_before_the_first_step(tmp_path, server, optio
     assert done.returncode != 0
     assert words in done.stderr
     assert "Running rollout" not in done.stderr
+
+
+def test_a_server_with_certificates_is_asked_with_the_robots_own(tmp_path, policy):
+    make_authority(tmp_path / "authority")
+    issue_server(tmp_path / "authority", tmp_path / "server", "gpu", ["127.0.0.1"])
+    issue_client(tmp_path / "authority", tmp_path / "robot", "robot", "robot")
+    started = PolicyServer(policy, "127.0.0.1:0", tls=tmp_path / "server")
+    started.start()
+    once = ("--eval.n_episodes=1", "--eval.batch_size=1", "--env.episode_length=60")
+    try:
+        done = evaluate(tmp_path, started.address, *once, f"--policy.tls={tmp_path / 'robot'}")
+        without = evaluate(tmp_path, started.address, *once, "--policy.connect_timeout_s=2")
+    finally:
+        started.stop()
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+    assert without.returncode != 0
+    assert "ServingError" in without.stderr
 
 
 def test_a_folder_of_settings_is_a_policy(tmp_path, server):
