@@ -15,6 +15,7 @@ import pytest
 
 from pi0_edge.certificates import issue_client, issue_server, make_authority
 from pi0_edge.policy import Policy
+from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.serving.policy_server import PolicyServer
 
 PYTHON = os.environ.get("PI0_EDGE_LEROBOT_PYTHON")
@@ -114,7 +115,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(tmp_path, server, optio
 def test_a_server_with_certificates_is_asked_with_the_robots_own(tmp_path, policy):
     make_authority(tmp_path / "authority")
     issue_server(tmp_path / "authority", tmp_path / "server", "gpu", ["127.0.0.1"])
-    issue_client(tmp_path / "authority", tmp_path / "robot", "robot", "robot")
+    issue_client(tmp_path / "authority", tmp_path / "robot", "robot", Role.COMMAND)
     started = PolicyServer(policy, "127.0.0.1:0", tls=tmp_path / "server")
     started.start()
     once = ("--eval.n_episodes=1", "--eval.batch_size=1", "--env.episode_length=60")
