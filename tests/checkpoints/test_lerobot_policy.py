@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +13,11 @@ from checkpoint_builders import DATA, assert_same_parameters, golden_state
 from cli_runner import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lerobot_policies import ROBOT, SIZES, STATISTICS, observation, processor, saved
 from numpy.testing import assert_allclose, assert_array_equal
 from processing_builders import character_tokenizer
 
-from pi0_edge.checkpoints import open_checkpoint, save_checkpoint, save_lerobot_policy
+from pi0_edge.checkpoints import open_checkpoint, save_lerobot_policy
 from pi0_edge.checkpoints.lerobot_policy import write_lerobot_policy
 from pi0_edge.checkpoints.lerobot_weights import _described, check_sizes, write_lerobot_weights
 from pi0_edge.engine import parameter_shapes
@@ -26,65 +25,13 @@ from pi0_edge.errors import CheckpointError, ConfigError
 from pi0_edge.model import Pi0
 from pi0_edge.model.config import PRESETS
 from pi0_edge.policy import Policy
-from pi0_edge.processing import Mode, Normalization, Normalizer, Observation, Robot
+from pi0_edge.processing import Mode, Normalization, Normalizer
 from pi0_edge.processing.lerobot_files import load_lerobot_normalization
 from pi0_edge.processing.lerobot_pipelines import RELEASES, Release, differences, lerobot_files
 from pi0_edge.processing.loading import load_processor
 from pi0_edge.processing.norm_stats import to_json
 from pi0_edge.processing.processor import ObservationProcessor
-from pi0_edge.processing.prompts import PromptStyle
-from pi0_edge.processing.settings import EulerTimes, ProcessingSettings, ResizeFilter, StillJoints
-
-SIZES = {"vision": {"heads": 4}}
-"""What neither the shapes of a miniature nor LeRobot's config.json tell."""
-
-NAMES = tuple(f"joint_{place}" for place in range(6))
-ROBOT = Robot("bot", 6, 6, {"top": "base_0_rgb", "wrist": "right_wrist_0_rgb"}, control_hz=30, action_names=NAMES)
-STATISTICS = {
-    Mode.OPENPI_ZSCORE: ("mean", "std"),
-    Mode.LEROBOT_MEAN_STD: ("mean", "std"),
-    Mode.OPENPI_QUANTILE: ("q01", "q99"),
-    Mode.LEROBOT_QUANTILES: ("q01", "q99"),
-    Mode.LEROBOT_QUANTILE10: ("q10", "q90"),
-    Mode.LEROBOT_MIN_MAX: ("min", "max"),
-}
-
-
-def normalizer(mode: Mode, dims: int = 6) -> Normalizer:
-    first, second = STATISTICS[mode]
-    low, width = np.linspace(-1, 1, dims), np.linspace(0.5, 2, dims)
-    return Normalizer(mode, {first: low, second: width if first == "mean" else low + width})
-
-
-def of_lerobot(variant: str, **changes: Any) -> ProcessingSettings:
-    """Settings that are what LeRobot 0.6 does."""
-    style = PromptStyle.TEXT if variant == "pi0" else PromptStyle.TEXT_AND_STATE
-    its = ProcessingSettings(style, prompt_cleaning=False, resize_filter=ResizeFilter.TORCH)
-    return dataclasses.replace(its, euler_times=EulerTimes.EXACT, **changes)
-
-
-def processor(
-    folder: Path, variant: str = "pi0", robot: Robot = ROBOT, mode: Mode | None = None, **changes: Any
-) -> ObservationProcessor:
-    mode = mode or (Mode.OPENPI_ZSCORE if variant == "pi0" else Mode.OPENPI_QUANTILE)
-    normalization = Normalization(normalizer(mode), normalizer(mode))
-    config = dataclasses.replace(golden_state(variant)[1], max_prompt_tokens=60)
-    return ObservationProcessor(
-        robot, character_tokenizer(folder), normalization, config, of_lerobot(variant, **changes)
-    )
-
-
-def saved(folder: Path, variant: str = "pi0", **changes: Any) -> Path:
-    """A miniature checkpoint in our layout."""
-    made = processor(folder, variant, **changes)
-    save_checkpoint(folder / "ours", golden_state(variant)[0], made.config, made.description())
-    return folder / "ours"
-
-
-def observation() -> Observation:
-    random = np.random.default_rng(3)
-    images = {name: random.integers(0, 256, (48, 64, 3), np.uint8) for name in ROBOT.cameras}
-    return Observation(images, random.normal(size=6), "fold the shirt")
+from pi0_edge.processing.settings import StillJoints
 
 
 @pytest.mark.parametrize("variant", ["pi0", "pi05"])
