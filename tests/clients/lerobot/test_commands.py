@@ -127,7 +127,7 @@ def test_a_server_with_certificates_is_asked_with_the_robots_own(tmp_path, polic
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
     assert without.returncode != 0
-    assert "ServingError" in without.stderr
+    assert "give --policy.tls" in without.stderr
 
 
 def test_a_folder_of_settings_is_a_policy(tmp_path, server):
