@@ -17,7 +17,7 @@ from lerobot_policies import ROBOT, SIZES, STATISTICS, observation, processor, s
 from numpy.testing import assert_allclose, assert_array_equal
 from processing_builders import character_tokenizer
 
-from pi0_edge.checkpoints import open_checkpoint, save_lerobot_policy
+from pi0_edge.checkpoints import lerobot_policy, open_checkpoint, save_lerobot_policy
 from pi0_edge.checkpoints.lerobot_policy import write_lerobot_policy
 from pi0_edge.checkpoints.lerobot_weights import _described, check_sizes, write_lerobot_weights
 from pi0_edge.engine import parameter_shapes
@@ -199,6 +199,27 @@ def test_a_small_network_is_refused_in_words(tmp_path):
     ran = run("convert", "--checkpoint", ours, "--output", tmp_path / "theirs")
     assert ran.code == 2
     assert "pi0-edge serve" in ran.err
+
+
+def test_the_command_writes_a_folder_and_says_what_differs(tmp_path, monkeypatch):
+    """Of a miniature, which the command refuses: a network of full size is 7 GB."""
+    monkeypatch.setattr(lerobot_policy, "check_sizes", lambda config, origin: None)
+    ran = run(
+        "convert",
+        "--checkpoint",
+        saved(tmp_path),
+        "--output",
+        tmp_path / "new" / "theirs",
+        "--lerobot",
+        "0.4",
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    assert set(ran.result["files"]) == {path.name for path in (tmp_path / "new" / "theirs").iterdir()}
+    assert ran.result["differences"] == [
+        "it fills up images that are not square with -3, the policy was trained with -1; give it square images"
+    ]
+    assert "use_relative_actions" not in (tmp_path / "new" / "theirs" / "config.json").read_text()
 
 
 def test_the_checkpoint_is_never_overwritten(tmp_path):
