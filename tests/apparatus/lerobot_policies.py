@@ -33,7 +33,7 @@ STATISTICS = {
 
 def normalizer(mode: Mode, dims: int = 6) -> Normalizer:
     first, second = STATISTICS[mode]
-    low, width = np.linspace(-1, 1, dims), np.linspace(0.5, 2, dims)
+    low, width = np.arange(dims) / 8 - 0.5, np.arange(dims) / 4 + 0.5  # which float32 holds, as LeRobot keeps them
     return Normalizer(mode, {first: low, second: width if first == "mean" else low + width})
 
 
