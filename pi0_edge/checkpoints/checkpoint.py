@@ -105,6 +105,15 @@ class Checkpoint:
         finally:
             source.release()
 
+    def dtypes(self, names: Iterable[str]) -> dict[str, torch.dtype]:
+        """In which dtype each of these parameters is stored, as `tensors` gives it.
+
+        Raises:
+            CheckpointError: If a name is not stored.
+        """
+        entries = self._stored.source.entries
+        return {name: entries[self._stored.locate(name).key].dtype for name in names}
+
     def load_into(self, model: nn.Module) -> None:
         """Checks the checkpoint against the model and copies every parameter, converting to the parameter's dtype.
 

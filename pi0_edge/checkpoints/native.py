@@ -87,7 +87,7 @@ def save_checkpoint(
     if processing is not None and processing.norm_stats is not None:
         _write_json(folder / "norm_stats.json", {"norm_stats": processing.norm_stats})
     if processing is not None and processing.tokenizer is not None:
-        _copy_tokenizer(processing.tokenizer, folder)
+        copy_tokenizer(processing.tokenizer, folder)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "config": dataclasses.asdict(config)}
     _write_json(folder / "config.json", {**content, "processing": {} if processing is None else processing.to_dict()})
     _write_weights(folder / WEIGHTS, model_state)
@@ -103,7 +103,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     save_synced(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _copy_tokenizer(source: Path, folder: Path) -> None:
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Puts a tokenizer into the folder of a checkpoint, as `tokenizer` with its suffix.
+
+    Raises:
+        ConfigError: If it is not there, or neither a .model nor a .json file.
+    """
     if source.suffix not in _TOKENIZERS:
         raise ConfigError(f"the tokenizer {source} is neither a .model nor a .json file; give one of these")
     if not source.is_file():

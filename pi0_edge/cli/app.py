@@ -27,6 +27,7 @@ from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
+from pi0_edge.cli.convert import convert
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.estimate import estimate
@@ -63,6 +64,7 @@ _COMMANDS = (
     calibrate,
     quantize,
     export,
+    convert,
     verify,
     self_test,
     record,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lerobot_policy_pi0_edge.configuration_pi0_edge import Pi0EdgeConfig
 from lerobot_policy_pi0_edge.continuation import make_continuation, without_padding
 from lerobot_policy_pi0_edge.policy_robot import IMAGE, IMAGES, PolicyRobot
-from pi0_edge.errors import ConfigError, ObservationError
+from pi0_edge.errors import ConfigError, DeadlineError, ObservationError
 from pi0_edge.processing import Observation
 from pi0_edge.serving.policy_client import PolicyClient
 
@@ -47,7 +47,12 @@ class Pi0EdgePolicy(PreTrainedPolicy):
             raise ConfigError(f"--policy.n_action_steps is {config.n_action_steps}, expected at least 1")
         tls = None if config.tls is None else Path(config.tls)
         self._client = PolicyClient(config.server, config.timeout_s, tls, config.jpeg_quality)
-        self._client.wait_ready(config.connect_timeout_s)
+        try:
+            self._client.wait_ready(config.connect_timeout_s)
+        except DeadlineError as error:
+            if tls is not None:
+                raise
+            raise DeadlineError(f"{error} Where the server asks for certificates, give --policy.tls") from error
         self._metadata = self._client.metadata()
         features = getattr(dataset_meta, "features", {})
         self._robot = PolicyRobot(config, self._metadata, _names(features, _STATE), _names(features, _ACTION))

@@ -104,7 +104,10 @@ class PolicyRobot:
                 raise ConfigError(f"the robot has two cameras that mean {camera!r} of the policy; leave one out")
             found[key] = camera
         if not found:
-            raise ConfigError(f"the robot has no camera, expected at least one of {listed(self._metadata.cameras)}")
+            raise ConfigError(
+                f"the robot has no camera, expected at least one of {listed(self._metadata.cameras)}; lerobot-record "
+                "leaves all cameras out under --dataset.video=false"
+            )
         return found
 
     def state(self, values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pi0_edge.certificates import issue_client, issue_server, make_authority
 from pi0_edge.policy import Policy
+from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.serving.policy_server import PolicyServer
 
 PYTHON = os.environ.get("PI0_EDGE_LEROBOT_PYTHON")
@@ -35,8 +37,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PolicyServer]:
-    started = PolicyServer(Policy.load(ROOT / "pi0_edge" / "assets" / "pi0_cube_transfer"), "127.0.0.1:0")
+def policy() -> Policy:
+    return Policy.load(ROOT / "pi0_edge" / "assets" / "pi0_cube_transfer")
+
+
+@pytest.fixture(scope="module")
+def server(policy: Policy) -> Iterator[PolicyServer]:
+    started = PolicyServer(policy, "127.0.0.1:0")
     started.start()
     yield started
     started.stop()
@@ -80,7 +87,7 @@ def test_a_rollout_transfers_the_cube(tmp_path, server, inference):
 @pytest.mark.skipif(has("lerobot-rollout"), reason="lerobot-record takes no policy from LeRobot 0.6 on")
 def test_a_recording_under_the_policy_transfers_the_cube(tmp_path, server):
     dataset = ("repo_id=me/eval_cube", f"root={tmp_path / 'recorded'}", "single_task=Transfer cube", "fps=50")
-    length = ("num_episodes=1", "episode_time_s=60", "push_to_hub=false", "video=false")
+    length = ("num_episodes=1", "episode_time_s=60", "push_to_hub=false")
     options = [f"--dataset.{option}" for option in (*dataset, *length)]
     done = lerobot("lerobot-record", tmp_path, *on_the_arms(server.address), *options)
     assert done.returncode == 0, done.stderr
@@ -93,7 +100,7 @@ def test_a_recording_under_the_policy_transfers_the_cube(tmp_path, server):
     [
         (('--policy.cameras={"lens": "top"}',), "--policy.cameras names 'lens', and the robot has 'top'"),
         (('--policy.cameras={"top": "lens"}',), "the robot has a camera 'lens'"),
-        (("--policy.joints=[a, b]",), "the robot's state is 'a, b', 2 values"),
+        (("--policy.joints=[a, b]",), "the client has the joints 'a, b', and the policy of"),
         (("--policy.tls=nowhere",), "nowhere"),
         (("--policy.server=127.0.0.1:9", "--policy.connect_timeout_s=2"), "127.0.0.1:9"),
     ],
@@ -103,6 +110,24 @@ def test_what_does_not_fit_is_said_before_the_first_step(tmp_path, server, optio
     assert done.returncode != 0
     assert words in done.stderr
     assert "Running rollout" not in done.stderr
+
+
+def test_a_server_with_certificates_is_asked_with_the_robots_own(tmp_path, policy):
+    make_authority(tmp_path / "authority")
+    issue_server(tmp_path / "authority", tmp_path / "server", "gpu", ["127.0.0.1"])
+    issue_client(tmp_path / "authority", tmp_path / "robot", "robot", Role.COMMAND)
+    started = PolicyServer(policy, "127.0.0.1:0", tls=tmp_path / "server")
+    started.start()
+    once = ("--eval.n_episodes=1", "--eval.batch_size=1", "--env.episode_length=60")
+    try:
+        done = evaluate(tmp_path, started.address, *once, f"--policy.tls={tmp_path / 'robot'}")
+        without = evaluate(tmp_path, started.address, *once, "--policy.connect_timeout_s=2")
+    finally:
+        started.stop()
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+    assert without.returncode != 0
+    assert "give --policy.tls" in without.stderr
 
 
 def test_a_folder_of_settings_is_a_policy(tmp_path, server):
