@@ -29,7 +29,7 @@ def main() -> None:
     config = importlib.import_module("lerobot.configs.policies").PreTrainedConfig.from_pretrained(folder)
     factory = importlib.import_module("lerobot.policies.factory")
     # The step refuses to be made without transformers, of which only the tokenizer would be used.
-    importlib.import_module("lerobot.processor.tokenizer_processor")._transformers_available = True
+    vars(importlib.import_module("lerobot.processor.tokenizer_processor"))["_transformers_available"] = True
     overrides = {"tokenizer_processor": {"tokenizer": no_words}}
     before, after = factory.make_pre_post_processors(config, folder, preprocessor_overrides=overrides)
     image, state = torch.from_numpy(inputs["image"]).permute(2, 0, 1) / 255, torch.from_numpy(inputs["state"]).float()
