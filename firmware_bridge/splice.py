@@ -228,17 +228,20 @@ CHUNK_SPLICES: dict[str, type[HoldSwap]] = {kind.name: kind for kind in (HoldSwa
 """The policies that the bridge can apply to chunks of any origin."""
 
 
-def client_splice(name: str, trained_delay: int) -> Splice:
+def client_splice(name: str, trained_delay: int, refuses_continuation: bool = False) -> Splice:
     """The policy of that name, for a robot that passes chunks on to the bridge as the policy made them.
 
     Args:
         name: `hold-swap`, `rtc` or `trained-rtc`.
         trained_delay: Of the policy server (`PolicyMetadata.trained_delay`).
+        refuses_continuation: Of the policy server as well: it makes chunks that continue nothing.
 
     Raises:
         ConfigError: The name is another, or the checkpoint was not trained for it.
     """
-    known: dict[str, Splice] = {HoldSwap.name: HoldSwap(), RealTimeChunking.name: RealTimeChunking()}
+    known: dict[str, Splice] = {HoldSwap.name: HoldSwap()}
+    if not refuses_continuation:
+        known[RealTimeChunking.name] = RealTimeChunking()
     if trained_delay:
         known[TrainedRealTimeChunking.name] = TrainedRealTimeChunking(trained_delay)
     if name not in known:

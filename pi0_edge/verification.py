@@ -27,7 +27,8 @@ from torch import Tensor
 from pi0_edge.checkpoints import load_sizes, open_checkpoint
 from pi0_edge.engine import Engine, build_engine
 from pi0_edge.errors import ConfigError, ObservationError
-from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.heads import build_network
+from pi0_edge.model import ModelInputs, Pi0Config, PolicyNetwork
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import packing_order
 from pi0_edge.quant.schemes import BF16_POLICY, FP32, Scheme
@@ -151,13 +152,13 @@ def _read_expected(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
-def _load_model(path: Path, sizes: Path | None, recording: Recording) -> Pi0:
+def _load_model(path: Path, sizes: Path | None, recording: Recording) -> PolicyNetwork:
     checkpoint = open_checkpoint(path)
     overrides = {} if sizes is None else load_sizes(sizes)
     horizon, image_size = recording.noise.shape[1], recording.inputs.images.shape[-1]
     config = checkpoint.infer_config({"horizon": horizon, "image_size": image_size, **overrides})
     _check_recording(config, recording)
-    model = Pi0(config)
+    model = build_network(config)
     checkpoint.load_into(model)
     return model.eval()
 
@@ -180,7 +181,7 @@ def _check_recording(config: Pi0Config, recording: Recording) -> None:
 
 
 def _outputs(
-    model: Pi0, engine: Engine, recording: Recording, wanted: dict[str, Tensor]
+    model: PolicyNetwork, engine: Engine, recording: Recording, wanted: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yields (name, ours, theirs) for every output that can be compared."""
     if engine.scheme == FP32.name:
@@ -195,7 +196,7 @@ def _outputs(
 
 @torch.inference_mode()
 def _prefix_outputs(
-    model: Pi0, recording: Recording, wanted: dict[str, Tensor]
+    model: PolicyNetwork, recording: Recording, wanted: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     context = model.attend_prefix(recording.inputs)
     order, lengths = packing_order(recording.inputs, model.config.vision.tokens)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pi0_edge.bundle.file_list import NORM_STATS, SHARD, TOKENIZERS, FileRecord, check_fields, parse_files
 from pi0_edge.errors import BundleError
@@ -194,10 +194,11 @@ def _parse_size(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise BundleError(f"{where} is {value!r:.80}, expected an object")
         return _parse_config(hint, value, where)  # pyright: ignore[reportArgumentType]
-    if hint == Variant:
-        if value not in get_args(Variant):
-            expected = " or ".join(get_args(Variant))
-            raise BundleError(f"the architecture is {value!r:.80}, expected {expected}: this pi0-edge has no other")
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            what = "architecture" if hint == Variant else where
+            expected = " or ".join(get_args(hint))
+            raise BundleError(f"the {what} is {value!r:.80}, expected {expected}: this pi0-edge has no other")
         return value
     if type(value) is not int or value < 0:
         raise BundleError(f"{where} is {value!r:.80}, expected a whole number")

@@ -16,6 +16,9 @@ A SIZES file (YAML or JSON) gives any of these, nested or joined by a dot or an 
     horizon: 50
     max_prompt_tokens: 48
     trained_delay: 0        # longest frozen prefix of training-time RTC
+    head: flow              # or rt2, octo, tinyvla, mse: see pi0_edge.heads
+    real_dims: 0            # leading action dimensions that such a head gives; 0 is all
+    decoding: greedy        # or sampled: how the rt2 head chooses a token
 
 and any setting of `pi0_edge.processing.settings`, such as `discrete_state_input: false`, which is handed on.
 
@@ -33,13 +36,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from pi0_edge.checkpoints.layout import StoredParameters
 from pi0_edge.errors import CheckpointError, ConfigError
-from pi0_edge.model.config import PRESETS, GemmaConfig, Pi0Config, Variant, VisionConfig
+from pi0_edge.model.config import PRESETS, Decoding, GemmaConfig, Head, Pi0Config, Variant, VisionConfig
 from pi0_edge.processing.settings import parse_settings, setting_names, settings_in, sizes_in
 
 _log = logging.getLogger(__name__)
@@ -58,7 +61,10 @@ _FIELDS = {
     "vision": ("width", "depth", "mlp_dim", "heads", "patch_size", "image_size"),
     "prefix": _GEMMA,
     "expert": _GEMMA,
-    "": ("variant", "vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay"),
+    "": (
+        *("variant", "vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay"),
+        *("head", "real_dims", "decoding"),
+    ),
 }
 _SECTION_ALIASES = {
     "vision": ("vision", "siglip", "vit", "vision_tower", "vision_encoder", "image_encoder", "img"),
@@ -80,10 +86,15 @@ _FIELD_ALIASES = {
     "horizon": ("horizon", "action_horizon", "chunk_size", "chunk", "chunk_length"),
     "max_prompt_tokens": ("max_prompt_tokens", "max_token_len", "tokenizer_max_length", "prompt_tokens"),
     "trained_delay": ("trained_delay", "rtc_training_max_delay"),
+    "head": ("head", "action_head"),
+    "real_dims": ("real_dims",),
+    "decoding": ("decoding",),
 }
 _VARIANTS = {"pi0": "pi0", "π0": "pi0", "pi05": "pi05", "pi0.5": "pi05", "pi0_5": "pi05", "π0.5": "pi05"}
 _SECTIONS = {"vision": VisionConfig, "prefix": GemmaConfig, "expert": GemmaConfig}
-_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay")
+_TOP_LEVEL = ("vocab_size", "action_dim", "horizon", "max_prompt_tokens", "trained_delay", "real_dims")
+_CHOICES: dict[str, tuple[str, ...]] = {"head": get_args(Head), "decoding": get_args(Decoding)}
+_DEFAULTS: Sizes = {"trained_delay": 0, "head": "flow", "real_dims": 0, "decoding": "greedy"}
 
 _SHAPE_EVIDENCE: dict[str, tuple[tuple[str, int], ...]] = {
     "vision.width": (("vision.layers.{i}.norm1.weight", 0), ("vision.patch_embedding.weight", 0)),
@@ -95,7 +106,10 @@ _SHAPE_EVIDENCE: dict[str, tuple[tuple[str, int], ...]] = {
     "expert.width": (("expert.layers.{i}.attention.q.weight", 1), ("action_in_proj.weight", 0)),
     "expert.mlp_dim": (("expert.layers.{i}.mlp.gate.weight", 0), ("expert.layers.{i}.mlp.up.weight", 0)),
     "vocab_size": (("token_embedding.weight", 0),),
-    "action_dim": (("action_in_proj.weight", 1), ("action_out_proj.weight", 0), ("action_out_proj.bias", 0)),
+    "action_dim": (
+        *(("action_in_proj.weight", 1), ("action_out_proj.weight", 0), ("action_out_proj.bias", 0)),
+        ("state_proj.weight", 1),
+    ),
     "query": (("expert.layers.{i}.attention.q.weight", 0),),
     "key": (("expert.layers.{i}.attention.k.weight", 0), ("prefix.layers.{i}.attention.k.weight", 0)),
 }
@@ -207,10 +221,9 @@ def complete(measured: Sizes, given: Sizes, variant: Variant, origin: str) -> Pi
     """
     given = _with_shared(given)
     _refuse_contradictions({**measured, "variant": variant}, given, origin)
-    sizes = {**measured, **_published(measured, variant), **given}
+    sizes = {**_DEFAULTS, **measured, **_published(measured, variant), **given}
     sizes |= _heads(sizes, origin)
     sizes.setdefault("max_prompt_tokens", PRESETS[variant].max_prompt_tokens)
-    sizes.setdefault("trained_delay", 0)
     config = _build(sizes, variant, origin)
     if "horizon" not in given:
         _log.warning(_ASSUMED_HORIZON, origin, config.horizon)
@@ -258,9 +271,13 @@ def _known_names() -> dict[str, list[str]]:
 def _checked(key: str, name: str, value: Any, origin: str) -> int | str:
     if key == "variant":
         return _variant(name, value, origin)
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise ConfigError(f"{origin}: {name} is {value!r}, expected one of {', '.join(_CHOICES[key])}")
+        return value
     if key == "vision.image_size" and isinstance(value, (list, tuple)) and len(set(value)) == 1:
         value = value[0]
-    least = 0 if key == "trained_delay" else 1
+    least = 0 if _DEFAULTS.get(key) == 0 else 1
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{origin}: {name} is {value!r}, expected {'a positive integer' if least else '0 or more'}")
     return value
@@ -334,7 +351,7 @@ def _build(sizes: Sizes, variant: Variant, origin: str) -> Pi0Config:
     sections = {section: _fields(section, kind) for section, kind in _SECTIONS.items()}
     _refuse_unknown([*(key for keys in sections.values() for key in keys), *_TOP_LEVEL], sizes, origin)
     vision, prefix, expert = ({key.split(".")[1]: int(sizes[key]) for key in keys} for keys in sections.values())
-    rest = {key: int(sizes[key]) for key in _TOP_LEVEL}
+    rest: dict[str, Any] = {key: int(sizes[key]) for key in _TOP_LEVEL} | {key: sizes[key] for key in _CHOICES}
     try:
         return Pi0Config(variant, VisionConfig(**vision), GemmaConfig(**prefix), GemmaConfig(**expert), **rest)
     except ValueError as error:

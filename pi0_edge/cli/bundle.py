@@ -80,7 +80,7 @@ def keygen(
 def _description(opened: Bundle, public_key: Path | None) -> dict[str, Any]:
     manifest, profile = opened.manifest, opened.training_profile()
     return {
-        "model": opened.config.variant,
+        "model": opened.config.kind,
         "scheme": opened.scheme.name,
         "robot": manifest.processing.robot.get("name"),
         "gate": opened.gate,

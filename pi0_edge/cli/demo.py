@@ -20,9 +20,14 @@ def demo(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to run.")] = 3,
     first_seed: Annotated[int, typer.Option(help="Cube pose of the first episode; training never saw 0 to 999.")] = 0,
     scheme: Annotated[str, typer.Option(help="How the policy is quantized.")] = "int8-w8a8",
-    bundle: Annotated[Path | None, typer.Option(help="A bundle of the shipped policy instead of a scheme.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A policy of `pi0-edge train` instead of the shipped one.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle of the policy instead of a scheme.")] = None,
     accept_failed_gate: AcceptFailedGateOption = False,
-    splice: Annotated[str, typer.Option(help="How a chunk enters: rtc, trained-rtc or hold-swap.")] = "rtc",
+    splice: Annotated[
+        str | None, typer.Option(help="How a chunk enters: rtc (the default of the flow head), trained-rtc, hold-swap.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole path here: simulation, policy, bridge, firmware in QEMU.
@@ -33,7 +38,7 @@ def demo(
     from pi0_edge.demo.run import run_demo
 
     out = Output(as_json)
-    choice = PolicyChoice(scheme, bundle, accept_failed_gate)
+    choice = PolicyChoice(scheme, bundle, accept_failed_gate, checkpoint)
     summary = run_demo(output, episodes, first_seed, choice, splice, out.print)
     out.table("results of the demo", ("figure", "value"), _rows(summary))
     out.print(f"images and summary.json are in {output}")

@@ -19,7 +19,7 @@ from pi0_edge.cli.options import (
 from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
-    from pi0_edge.model import Pi0
+    from pi0_edge.model import Pi0, PolicyNetwork
     from pi0_edge.processing.settings import ProcessingSettings
     from pi0_edge.quant import Scheme
 
@@ -71,6 +71,17 @@ def _capability(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def _flow_only(model: PolicyNetwork) -> Pi0:
+    from pi0_edge.errors import EngineError
+    from pi0_edge.model import Pi0
+
+    if not isinstance(model, Pi0):
+        raise EngineError(
+            f"the ONNX programs are of π0's flow matching, and this network has the head {model.config.head}"
+        )
+    return model
+
+
 def _from_bundle(
     folder: Path, public_key: Path | None, accept_failed_gate: bool, capability: tuple[int, int]
 ) -> tuple[Pi0, Scheme, ProcessingSettings, dict[str, Any]]:
@@ -82,7 +93,7 @@ def _from_bundle(
     opened = open_bundle(folder, public_key=public_key)
     overrides = opened.overrides_in_force(accept_failed_gate)
     check_tensorrt_scheme(opened.scheme, capability)
-    model = blank_model(opened.config, opened.scheme)
+    model = _flow_only(blank_model(opened.config, opened.scheme))
     restore_model(model, opened.tensors(), opened.scheme, pack=False)
     settings = restore_settings(opened.manifest.processing)
     return model, opened.scheme, settings, {"bundle_sha256": opened.sha256, "overrides": list(overrides)}
@@ -109,7 +120,7 @@ def _from_checkpoint(
     config = opened.infer_config(given)
     shapes = parameter_shapes(config)
     opened.check(shapes)
-    model = blank_model(config, chosen)
+    model = _flow_only(blank_model(config, chosen))
     fill_model(model, opened.tensors(shapes), chosen)
     settings = load_settings(opened.folder, config, settings_in(given))
     return model, chosen, settings, {"checkpoint_sha256": combined_hash(opened.source_hashes())}

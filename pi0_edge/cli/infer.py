@@ -104,6 +104,6 @@ def _show(out: Output, policy: Policy, chunk: PolicyChunk, names: list[str]) -> 
     out.table(title, columns, rows)
     engine = policy.engine
     out.print(
-        f"{engine.config.variant}, engine {engine.name} ({engine.scheme}): preprocessing {chunk.preprocess_ms:.1f} ms, "
+        f"{engine.config.kind}, engine {engine.name} ({engine.scheme}): preprocessing {chunk.preprocess_ms:.1f} ms, "
         f"network {chunk.infer_ms:.1f} ms, postprocessing {chunk.postprocess_ms:.1f} ms"
     )

@@ -14,7 +14,7 @@ from pi0_edge.cli.output import Output
 def train(
     dataset: Annotated[Path, typer.Option(help="LeRobotDataset folder, see `pi0-edge record`.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run there goes on.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of flow matching.")] = 4800,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the whole network.")] = 4800,
     vision_steps: Annotated[int, typer.Option(min=1, help="Steps of the vision tower alone, before.")] = 800,
     batch: Annotated[int, typer.Option(min=1, help="Observations per step.")] = 64,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
@@ -26,10 +26,12 @@ def train(
     camera: Annotated[str, typer.Option(help="The camera that the policy gets images of.")] = "top",
     start: Annotated[Path | None, typer.Option(help="Checkpoint to train further, instead of random weights.")] = None,
     max_delay: Annotated[int, typer.Option(min=0, help="Training-time RTC: longest frozen prefix, actions.")] = 0,
+    head: Annotated[str | None, typer.Option(help="What makes actions: flow, rt2, octo, tinyvla or mse.")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Actions of a chunk; the head's own if not given.")] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a small π0 by flow matching.
+    """Train a small π0 by flow matching, or another action head on the same network.
 
     The same command goes on after an interruption.
     """
@@ -54,8 +56,12 @@ def train(
             camera=camera,
             start=start,
             max_delay=max_delay,
+            head=head,
+            horizon=horizon,
             on_progress=on_progress,
         )
     out.print(f"loss {result.loss:.4f} after {result.steps} steps ({result.seconds / 60:.1f} minutes of steps)")
+    counts = ", ".join(f"{part} {count:,}" for part, count in result.parameters.items())
+    out.print(f"head {result.head}; learned parameters: {counts}")
     out.print(f"checkpoint: {result.checkpoint}   loss plot: {result.plot}")
     out.finish(vars(result))

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from firmware_bridge.emulator.child_process import stop_child
-from firmware_bridge.splice import RealTimeChunking
 from pi0_edge.demo.plots import plot_film, plot_joints
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run_record import RunRecord
@@ -27,7 +26,7 @@ def run_demo(
     episodes: int,
     first_seed: int,
     choice: PolicyChoice,
-    splice: str = RealTimeChunking.name,
+    splice: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> DemoSummary:
     """Plays episodes in closed loop through the firmware and writes record, plots and summary.json to `output`.
@@ -37,7 +36,7 @@ def run_demo(
         episodes: How many episodes.
         first_seed: Seed of the first one; the following ones count up.
         choice: What the policy server loads.
-        splice: How a chunk enters, see `firmware_bridge.splice.client_splice`.
+        splice: How a chunk enters, see `firmware_bridge.splice.client_splice`; what fits the policy where None.
         say: Told what happens, one line at a time.
 
     Raises:
@@ -50,7 +49,7 @@ def run_demo(
     say("starting firmware (QEMU), bridge and policy server")
     with running_system(output / "logs", choice) as system:
         say(f"policy server on {system.policy}, bridge on {system.bridge}")
-        robot = start_robot(system, first_seed, episodes, splice, output / "record.npz")
+        robot = start_robot(system, first_seed, episodes, splice or choice.splice, output / "record.npz")
         _follow(robot, system, episodes, say)
     record = RunRecord.load(output / "record.npz")
     say("comparing it with fp32 on what it saw")

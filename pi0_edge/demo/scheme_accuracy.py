@@ -13,7 +13,6 @@ from pi0_edge.processing import Observation
 from pi0_edge.ptq.gate import compare
 from pi0_edge.ptq.trace import trace
 from pi0_edge.ptq.verdict import Thresholds
-from pi0_edge.shipped import shipped_checkpoint
 
 COMPARED_CHUNKS = 40
 
@@ -23,7 +22,7 @@ def scheme_accuracy(choice: PolicyChoice, record: RunRecord, arm: list[int]) -> 
     torch.set_num_threads(1)  # a network this small gains nothing from a second one
     rows = np.unique(np.linspace(0, len(record.state) - 1, COMPARED_CHUNKS).astype(int))
     observations = [Observation({"top": record.image[row]}, record.state[row]) for row in rows]
-    reference = Policy.load(shipped_checkpoint(), engine="reference")
+    reference = Policy.load(choice.source, engine="reference")
     policy = choice.load()
     found = compare(
         trace(reference, observations),

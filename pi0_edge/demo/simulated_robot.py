@@ -159,7 +159,7 @@ def run(bridge_address: str, policy_address: str, seeds: range, splice: str, exe
     record = RecordBuilder()
     policy = PolicyClient(policy_address)
     metadata = policy.metadata()
-    spliced = client_splice(splice, metadata.trained_delay)
+    spliced = client_splice(splice, metadata.trained_delay, metadata.refuses_continuation)
     with BridgeClient(bridge_address, name="simulated ALOHA") as bridge, bridge.telemetry() as ticks:
         bus_errors = bridge.status().counters.bus_errors
         follower = RecordedTicks(AlohaTransferCube(), ticks, record)

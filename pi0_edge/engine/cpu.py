@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pi0_edge.engine.reference import ReferenceEngine
-from pi0_edge.model import Pi0
+from pi0_edge.model import PolicyNetwork
 from pi0_edge.model.gemma import MLP
 from pi0_edge.model.siglip import VisionMLP
 from pi0_edge.quant.formats import INT8_TOKEN
@@ -26,7 +26,7 @@ class CpuEngine(ReferenceEngine):
     default_scheme = INT8_W8A8
     packs_weights = True
 
-    def __init__(self, model: Pi0, scheme: Scheme = INT8_W8A8) -> None:
+    def __init__(self, model: PolicyNetwork, scheme: Scheme = INT8_W8A8) -> None:
         """Packs the weights of `model` for this machine, in place.
 
         Args:

@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from pi0_edge.errors import EngineError
+from pi0_edge.heads import require_flow
 from pi0_edge.latency.stages import StageCallback, not_timed
-from pi0_edge.model import Continuation, ModelInputs, Pi0, Pi0Config
+from pi0_edge.model import Continuation, ModelInputs, Pi0Config, PolicyNetwork
 from pi0_edge.quant.schemes import Scheme
 
 
@@ -26,6 +27,7 @@ class Engine(ABC):
         name: The key in `pi0_edge.engine.ENGINES`.
         default_scheme: The scheme where the user names none.
         packs_weights: Whether quantized layers are packed for the CPU as soon as they are complete.
+        runs_every_head: Whether it runs networks with any head of `pi0_edge.heads`, and not flow matching alone.
         takes_frames: Whether it scales camera images itself, see `ModelInputs.images`; it takes scaled ones as well.
         has_stale_prefix: Whether the class implements `allow_stale_prefix`.
         prefix_age_s: By how many seconds the images that the last chunk was planned from were older than its inputs;
@@ -42,6 +44,7 @@ class Engine(ABC):
     name: str
     default_scheme: Scheme
     packs_weights: bool = False
+    runs_every_head: bool = False
     takes_frames: bool = False
     has_stale_prefix: bool = False
     prefix_age_s: float = 0.0
@@ -53,7 +56,7 @@ class Engine(ABC):
     times: Tensor
 
     @abstractmethod
-    def __init__(self, model: Pi0, scheme: Scheme) -> None:
+    def __init__(self, model: PolicyNetwork, scheme: Scheme) -> None:
         """Takes ownership of a model.
 
         Args:
@@ -69,13 +72,15 @@ class Engine(ABC):
             EngineError: If the machine or the scheme does not fit the engine.
         """
 
-    @classmethod  # noqa: B027 - an engine may run every network
+    @classmethod
     def check_network(cls, config: Pi0Config, scheme: Scheme) -> None:
         """Returns if the engine can run networks of these sizes under the scheme; asked before weights are read.
 
         Raises:
             EngineError: If it cannot, with every reason.
         """
+        if not cls.runs_every_head:
+            require_flow(config, f'engine="{cls.name}"')
 
     def warm_up(self, inputs: ModelInputs, noise: Tensor) -> None:
         """Makes everything ready that would make a chunk slow which is the first of its kind; then infers once.

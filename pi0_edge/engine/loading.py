@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from pi0_edge.errors import EngineError
-from pi0_edge.model import Pi0, Pi0Config
+from pi0_edge.heads import build_network
+from pi0_edge.model import Pi0Config, PolicyNetwork
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.quant.quantize import QuantizationReport, QuantizedLayer, blank_quantized, quantize_layer, quantize_model
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import FP32, Scheme
 
 
-def blank_model(config: Pi0Config, scheme: Scheme = FP32) -> Pi0:
+def blank_model(config: Pi0Config, scheme: Scheme = FP32) -> PolicyNetwork:
     """A network whose parameters have shapes and the dtypes of `scheme.rest`, but no memory (meta device)."""
     with torch.device("meta"):
-        model = Pi0(config).eval()
+        model = build_network(config).eval()
     return apply_bf16_policy(model) if scheme.rest == "bf16" else model
 
 
@@ -36,7 +37,7 @@ def parameter_shapes(config: Pi0Config) -> dict[str, tuple[int, ...]]:
 
 
 def fill_model(
-    model: Pi0,
+    model: PolicyNetwork,
     tensors: Iterable[tuple[str, Tensor]],
     scheme: Scheme = FP32,
     channel_amax: Mapping[str, Tensor] | None = None,
@@ -71,7 +72,9 @@ def fill_model(
     return QuantizationReport(scheme.name, (*layers, *untouched.layers), untouched.bytes_untouched)
 
 
-def restore_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme, pack: bool = True) -> None:
+def restore_model(
+    model: PolicyNetwork, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme, pack: bool = True
+) -> None:
     """Puts the tensors of a quantized network into a blank one, without copying them.
 
     Each quantized layer is packed for this processor as soon as it is complete; a tensor that was mapped from a file
@@ -108,7 +111,7 @@ def restore_model(model: Pi0, tensors: Iterable[tuple[str, Tensor]], scheme: Sch
 
 
 @torch.no_grad()
-def _place(model: Pi0, path: str, attribute: str, tensor: Tensor) -> nn.Module:
+def _place(model: PolicyNetwork, path: str, attribute: str, tensor: Tensor) -> nn.Module:
     """Puts one parameter into the model and returns the module that holds it."""
     try:
         module = model.get_submodule(path)

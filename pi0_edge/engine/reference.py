@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pi0_edge.engine.engine import Engine
 from pi0_edge.errors import EngineError
-from pi0_edge.model import Continuation, ModelInputs, Pi0
+from pi0_edge.model import Continuation, ModelInputs, PolicyNetwork
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.quant.schemes import FP32, Scheme
 
@@ -24,9 +24,10 @@ class ReferenceEngine(Engine):
 
     name = "reference"
     default_scheme = FP32
+    runs_every_head = True
     tells_stages = True
 
-    def __init__(self, model: Pi0, scheme: Scheme = FP32) -> None:
+    def __init__(self, model: PolicyNetwork, scheme: Scheme = FP32) -> None:
         """Takes a complete model. From then on the process keeps the memory that it frees: see `keep_freed_memory`.
 
         Args:

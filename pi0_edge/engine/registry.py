@@ -13,7 +13,7 @@ from pi0_edge.engine.loading import blank_model, fill_model, restore_model
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.engine.tensorrt import TensorRtEngine
 from pi0_edge.errors import EngineError
-from pi0_edge.model import Pi0, Pi0Config
+from pi0_edge.model import Pi0Config, PolicyNetwork
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.quant.quantize import quantize_model
 from pi0_edge.quant.schemes import Scheme
@@ -43,7 +43,7 @@ def check_engine(name: str, scheme: Scheme | None = None) -> None:
     _checked(name, scheme)
 
 
-def build_engine(name: str, model: Pi0, scheme: Scheme | None = None) -> Engine:
+def build_engine(name: str, model: PolicyNetwork, scheme: Scheme | None = None) -> Engine:
     """The engine called `name` of a complete model in fp32, of which it takes ownership.
 
     Args:
@@ -75,7 +75,7 @@ def assemble_engine(
     Args:
         name: The key in `ENGINES`.
         config: Sizes of the network.
-        tensors: Every parameter of `Pi0` by name.
+        tensors: Every parameter of the network by name.
         scheme: How to quantize them; the default of the engine where None.
         channel_amax: From calibration, where the scheme needs it; see `pi0_edge.quant.quantize_model`.
 

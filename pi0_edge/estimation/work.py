@@ -73,6 +73,12 @@ class Chunk:
     tokens: int
     steps: int
 
+    def __post_init__(self) -> None:
+        if self.config.head != "flow":
+            raise ConfigError(
+                f"work is counted for π0's flow matching, not for the head {self.config.head}: measure it"
+            )
+
     @property
     def prefix(self) -> int:
         """Tokens of images and prompt."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Variant = Literal["pi0", "pi05"]
+Head = Literal["flow", "rt2", "octo", "tinyvla", "mse"]
+"""What makes actions of the prefix: π0's flow matching, or a head of `pi0_edge.heads`."""
+Decoding = Literal["greedy", "sampled"]
+"""How the `rt2` head chooses a token: the likeliest one, or a draw."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Pi0Config:
         horizon: Actions of one chunk.
         trained_delay: Longest frozen prefix, in actions, that the network was trained with (training-time RTC, see
             `pi0_edge.model.rtc`); 0 where it was not.
+        head: What makes the actions.
+        real_dims: How many leading action dimensions a head other than `flow` gives, the rest being 0; 0 is all.
+        decoding: Of the `rt2` head.
 
     Raises:
         ValueError: If the experts cannot attend to each other or a size does not divide as it must.
@@ -59,6 +66,19 @@ class Pi0Config:
     horizon: int = 50
     max_prompt_tokens: int = 48
     trained_delay: int = 0
+    head: Head = "flow"
+    real_dims: int = 0
+    decoding: Decoding = "greedy"
+
+    @property
+    def kind(self) -> str:
+        """Variant and, where it is not flow matching, head: `pi0`, `pi05`, `pi0-octo`."""
+        return self.variant if self.head == "flow" else f"{self.variant}-{self.head}"
+
+    @property
+    def head_dims(self) -> int:
+        """Action dimensions that the head gives."""
+        return self.real_dims or self.action_dim
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
@@ -77,6 +97,19 @@ class Pi0Config:
             )
         if not 0 <= self.trained_delay < self.horizon:
             raise ValueError(f"trained_delay must leave an action of {self.horizon} free, found {self.trained_delay}")
+        if self.head not in get_args(Head):
+            raise ValueError(f"the head is {self.head!r}, expected one of {', '.join(get_args(Head))}")
+        if self.decoding not in get_args(Decoding):
+            raise ValueError(f"the decoding is {self.decoding!r}, expected {' or '.join(get_args(Decoding))}")
+        if not 0 <= self.real_dims <= self.action_dim:
+            raise ValueError(f"real_dims is {self.real_dims}, expected 0 to action_dim, which is {self.action_dim}")
+        if self.head != "flow" and (self.variant != "pi0" or self.trained_delay):
+            raise ValueError(
+                f"the head {self.head} stands on a π0 with a state token and without a frozen prefix, found "
+                f"{self.variant} with a trained_delay of {self.trained_delay}"
+            )
+        if self.head == "tinyvla" and self.horizon % 4:
+            raise ValueError(f"the head tinyvla halves the chunk twice: horizon {self.horizon} is no multiple of 4")
         if self.expert.width % 2:
             raise ValueError(f"expert width must be even for the time embedding, found {self.expert.width}")
 

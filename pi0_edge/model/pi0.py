@@ -84,29 +84,24 @@ class StepConditioning:
         return StepConditioning(bias, None if self.modulations is None else [pick(m) for m in self.modulations])
 
 
-class Pi0(nn.Module):
-    """The π0 or π0.5 network."""
+class PolicyNetwork(nn.Module):
+    """What networks with any action head share: vision, prefix, state token, and a transformer of the expert's size.
+
+    A head is a subclass. It makes `state_proj`, gives the expert its tokens, and has `loss` and `sample_actions`.
+    """
+
+    state_proj: nn.Linear
 
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
         self.config = config
         self.residual_dtype = torch.float32  # of the token streams; `precision` changes it together with the weights
-        width = config.expert.width
         self.vision = SigLIP(config.vision)
         self.projector = nn.Linear(config.vision.width, config.prefix.width)
         self.token_embedding = nn.Embedding(config.vocab_size, config.prefix.width)
         nn.init.normal_(self.token_embedding.weight, std=config.prefix.width**-0.5)
         self.prefix = Prefix(config.prefix)
         self.expert = ActionExpert(config.expert, adaptive=config.variant == "pi05")
-        self.action_in_proj = nn.Linear(config.action_dim, width)
-        self.action_out_proj = nn.Linear(width, config.action_dim)
-        if config.variant == "pi0":
-            self.state_proj = nn.Linear(config.action_dim, width)
-            self.action_time_mlp_in = nn.Linear(2 * width, width)
-            self.action_time_mlp_out = nn.Linear(width, width)
-        else:
-            self.time_mlp_in = nn.Linear(width, width)
-            self.time_mlp_out = nn.Linear(width, width)
 
     # Prefix: once per observation.
 
@@ -144,6 +139,42 @@ class Pi0(nn.Module):
         layers = [before.extended(state_kv) for before, state_kv in zip(context.layers, own, strict=True)]
         return Context(layers, context.lengths + 1, key_mask)
 
+    # The two uses of a network.
+
+    def sample_actions(
+        self,
+        inputs: ModelInputs,
+        noise: Tensor,
+        times: Tensor,
+        continuation: Continuation | None = None,
+        on_stage: StageCallback = not_timed,
+    ) -> Tensor:
+        """Makes chunks, see `Pi0.sample_actions`; the same noise gives the same chunk whatever the head."""
+        raise NotImplementedError
+
+    def loss(
+        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+    ) -> Tensor:
+        """The training loss per element of the chunk, see `Pi0.loss`."""
+        raise NotImplementedError
+
+
+class Pi0(PolicyNetwork):
+    """The π0 or π0.5 network."""
+
+    def __init__(self, config: Pi0Config) -> None:
+        super().__init__(config)
+        width = config.expert.width
+        self.action_in_proj = nn.Linear(config.action_dim, width)
+        self.action_out_proj = nn.Linear(width, config.action_dim)
+        if config.variant == "pi0":
+            self.state_proj = nn.Linear(config.action_dim, width)
+            self.action_time_mlp_in = nn.Linear(2 * width, width)
+            self.action_time_mlp_out = nn.Linear(width, width)
+        else:
+            self.time_mlp_in = nn.Linear(width, width)
+            self.time_mlp_out = nn.Linear(width, width)
+
     # Suffix: once per Euler step.
 
     def condition(self, times: Tensor) -> StepConditioning:
@@ -180,8 +211,6 @@ class Pi0(nn.Module):
         key_mask = extend_mask(context.key_mask, x.shape[1])
         out = self.expert(tokens, positions, context.layers, key_mask, conditioning.modulations)
         return self.action_out_proj(out.float())
-
-    # The two uses of the network.
 
     def sample_actions(
         self,

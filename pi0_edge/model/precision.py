@@ -9,13 +9,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 
 from pi0_edge.model.gemma import AdaRMSNorm, RMSNorm
-from pi0_edge.model.pi0 import Pi0
+from pi0_edge.model.pi0 import PolicyNetwork
+
+Network = TypeVar("Network", bound=PolicyNetwork)
 
 
-def apply_bf16_policy(model: Pi0) -> Pi0:
+def apply_bf16_policy(model: Network) -> Network:
     """Converts the parameters of `model` in place and returns it."""
     for part in (model.vision.layers, model.vision.final_norm, model.projector, model.token_embedding):
         part.to(torch.bfloat16)

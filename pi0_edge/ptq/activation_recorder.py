@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pi0_edge.errors import QuantizationError
-from pi0_edge.model import Pi0
+from pi0_edge.model import Pi0, PolicyNetwork
 from pi0_edge.quant.activation_statistics import ActivationStatistics
 
 
@@ -53,14 +53,15 @@ class ActivationRecorder:
         return self._done[1]
 
     @contextmanager
-    def recording(self, model: Pi0) -> Iterator[None]:
+    def recording(self, model: PolicyNetwork) -> Iterator[None]:
         """Records the activations of `model` inside the context.
 
         Raises:
             QuantizationError: From inside, where an activation is NaN or infinite, naming the layer.
         """
-        # Every Euler step begins with the noisy chunk that enters this projection.
-        handles = [model.action_in_proj.register_forward_pre_hook(self._next_step)]
+        # Every Euler step begins with the noisy chunk that enters the projection; other heads are one step as a whole.
+        first = model.action_in_proj if isinstance(model, Pi0) else model.prefix
+        handles = [first.register_forward_pre_hook(self._next_step)]
         for path, module in model.named_modules():
             if isinstance(module, nn.Linear):
                 handles.append(module.register_forward_pre_hook(self._hook(path)))

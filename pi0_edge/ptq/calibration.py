@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.errors import ConfigError, DatasetError, EngineError, QuantizationError
-from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.model import ModelInputs, Pi0Config, PolicyNetwork
 from pi0_edge.policy import Policy
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.activation_recorder import ActivationRecorder, LayerRecord
@@ -170,7 +170,7 @@ def calibrate_policy(
 
 
 def collect(
-    model: Pi0,
+    model: PolicyNetwork,
     samples: Iterable[ModelInputs],
     times: Tensor,
     source: CalibrationSource,

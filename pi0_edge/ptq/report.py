@@ -44,7 +44,7 @@ def facts_about(
     before, after = report.bytes_before / 1e6, report.bytes_after / 1e6
     return (
         ("checkpoint", f"{Path(checkpoint).name}, SHA-256 {policy.checkpoint_sha256[:16]}"),
-        ("network", f"{policy.engine.config.variant}, {len(report.layers)} layers quantized"),
+        ("network", f"{policy.engine.config.kind}, {len(report.layers)} layers quantized"),
         ("robot", policy.processor.robot.name),
         ("engine", policy.engine.name),
         ("weights", f"{after:.4g} MB, {after / before:.0%} of the {before:.4g} MB before"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.robot import RobotJoints
-from firmware_bridge.splice import RealTimeChunking, Splice, TrainedRealTimeChunking, client_splice
+from firmware_bridge.splice import HoldSwap, RealTimeChunking, Splice, TrainedRealTimeChunking, client_splice
 from pi0_edge.board.readings import Board
 from pi0_edge.board.state import BoardState
 from pi0_edge.cameras import CameraSet
@@ -219,10 +219,12 @@ class Preflight:
 
     def _choose_splice(self, name: str | None, metadata: policy_pb2.PolicyMetadata) -> Splice | None:
         best = TrainedRealTimeChunking.name if metadata.trained_delay else RealTimeChunking.name
+        if metadata.refuses_continuation:
+            best = HoldSwap.name
         if self._certificate is not None:
             best = self._certificate.splice
         try:
-            return client_splice(name or best, metadata.trained_delay)
+            return client_splice(name or best, metadata.trained_delay, metadata.refuses_continuation)
         except ConfigError as error:
             self.problems.append(Problem("splice", str(error), "name another splice policy, or none"))
             return None

@@ -95,7 +95,7 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
     """What the policy is and expects."""
     robot, config, bundle = policy.processor.robot, policy.engine.config, policy.bundle
     return policy_pb2.PolicyMetadata(
-        model=config.variant,
+        model=config.kind,
         engine=policy.engine.name,
         scheme=policy.engine.scheme,
         horizon=config.horizon,
@@ -111,6 +111,7 @@ def describe_policy(policy: Policy) -> policy_pb2.PolicyMetadata:
         overrides=policy.overrides,
         trained_delay=config.trained_delay,
         action_names=robot.action_names,
+        refuses_continuation=config.head != "flow",
     )
 
 

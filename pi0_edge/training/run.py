@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import ConfigError, DatasetError
-from pi0_edge.model import PRESETS, Pi0, Pi0Config
+from pi0_edge.heads import HEADS, build_network, fit_actions, parameter_counts
+from pi0_edge.model import PRESETS, Head, Pi0Config
 from pi0_edge.processing import (
     Mode,
     Normalization,
@@ -40,6 +43,7 @@ from pi0_edge.processing import (
     load_tokenizer,
 )
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.processing.settings import ProcessingSettings
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.robots import Robot
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations, moments
@@ -49,6 +53,15 @@ from pi0_edge.training.vision_warmup import warm_up_vision
 STRIDE = 2
 """Ticks per image held in memory: neighbouring images are nearly the same."""
 AUGMENTATION = Augmentation(opening_share=0.4, opening_ticks=60, state_noise=0.05)
+WARM_UP_HORIZON = 50
+"""Ticks that the vision warm-up looks ahead, whatever the chunk of the head."""
+LOSSES: dict[Head, str] = {
+    "flow": "flow-matching loss",
+    "rt2": "cross-entropy of a token, nats",
+    "octo": "squared error of the predicted noise",
+    "tinyvla": "squared error of the predicted noise",
+    "mse": "squared error of the normalized actions",
+}
 WINDOW = 100
 """Steps that are averaged for the smooth line; single batches vary by their noise times."""
 SMOOTHED = 50
@@ -67,7 +80,9 @@ class TrainingResult:
         plot: The loss over the steps.
         steps: Optimizer steps, those of resumed runs included.
         seconds: Time spent in them.
-        loss: Flow-matching loss, mean of the last hundred steps.
+        loss: Of the head, mean of the last hundred steps; losses of two heads say nothing of each other.
+        head: Its name.
+        parameters: Learned ones, see `pi0_edge.heads.parameter_counts`.
     """
 
     checkpoint: Path
@@ -75,6 +90,8 @@ class TrainingResult:
     steps: int
     seconds: float
     loss: float
+    head: str
+    parameters: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,8 @@ class _Options:
     camera: str
     start: Path | None
     max_delay: int
+    head: str | None
+    horizon: int | None
 
 
 def train(
@@ -113,9 +132,11 @@ def train(
     camera: str = "top",
     start: str | Path | None = None,
     max_delay: int = 0,
+    head: str | None = None,
+    horizon: int | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> TrainingResult:
-    """Trains a small π0 by flow matching, or goes on with a run that was interrupted.
+    """Trains a small π0, or a network with another action head, or goes on with a run that was interrupted.
 
     Args:
         dataset: LeRobotDataset folder with the demonstrations.
@@ -132,8 +153,11 @@ def train(
         camera: The camera of dataset and robot that the policy gets images of.
         start: A π0 checkpoint of such a run to train further; its sizes, robot, statistics and tokenizer are kept, and
             its vision tower needs no warm-up.
-        max_delay: Longest frozen prefix of training-time RTC in actions, see `TrainConfig`.
-        on_progress: Is called after every step of the stages "vision" and "flow"; its note is the loss.
+        max_delay: Longest frozen prefix of training-time RTC in actions, see `TrainConfig`; only flow has one.
+        head: A name in `pi0_edge.heads.HEADS`; that of `start`, or flow, where None.
+        horizon: Actions of a chunk; as the head was published where None.
+        on_progress: Is called after every step of the stages "vision" and "flow" (or the head's name); its note is the
+            loss.
 
     Raises:
         ConfigError: If an argument is out of range, or the run in `output` had other arguments.
@@ -154,11 +178,14 @@ def train(
         camera=camera,
         start=None if start is None else Path(start),
         max_delay=max_delay,
+        head=head,
+        horizon=horizon,
     )
     _check_options(options)
     prompt = _only_task(options.dataset)
-    processor = None if options.start is None else _processor_of(options.start, max_delay)
-    config, layout = (processor.config, processor.robot) if processor else (_preset(options), load_robot(options.robot))
+    processor = None if options.start is None else _processor_of(options.start, options)
+    layout = processor.robot if processor else load_robot(options.robot)
+    config = processor.config if processor else _preset(options, layout)
     demonstrations = load_demonstrations(options.dataset, camera, STRIDE)
     _check_demonstrations(demonstrations, config, layout, options)
     if processor is None:
@@ -166,28 +193,37 @@ def train(
     cleaned = processor.settings.prompt_cleaning
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    batches = SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+
+    def batches_of(horizon: int) -> SampleBatches:
+        return SampleBatches(demonstrations, STRIDE, stats, tokens, horizon, config.action_dim, AUGMENTATION)
+
+    batches = batches_of(config.horizon)
     log.info("training on %d episodes, %d images", len(demonstrations), len(batches))
     torch.manual_seed(seed)
-    model = Pi0(config)
+    model = build_network(config)
     if options.start is not None:
         open_checkpoint(options.start).load_into(model)
-    elif not has_state(options.output):  # the vision tower of a run that goes on is trained already
+    else:
+        fit_actions(model, batches.actions)
+    if options.start is None and not has_state(
+        options.output
+    ):  # the vision tower of a run that goes on is trained already
         vision = Stage("vision", vision_steps, on_progress)
-        for loss in warm_up_vision(model, batches, vision_steps, batch, seed):
+        for loss in warm_up_vision(model, batches_of(WARM_UP_HORIZON), vision_steps, batch, seed):
             vision.advance(f"loss {loss:.4f}")
     trainer = Trainer(model, batches, _train_config(options, layout), options.output)
-    flow = Stage("flow", steps, on_progress)
+    learning = Stage(config.head, steps, on_progress)
 
     def report(state: TrainingState) -> None:
-        flow.set(state.step, f"loss {np.mean(state.losses[-SMOOTHED:]):.4f}")
+        learning.set(state.step, f"loss {np.mean(state.losses[-SMOOTHED:]):.4f}")
 
     average = trainer.run(report)
     checkpoint, plot = options.output / "checkpoint", options.output / "loss.png"
     save_checkpoint(checkpoint, average, config, processor.description())
-    plot_loss(trainer.state.losses, plot)
+    plot_loss(trainer.state.losses, plot, LOSSES[config.head])
     state = trainer.state
-    return TrainingResult(checkpoint, plot, state.step, state.seconds, float(np.mean(state.losses[-100:])))
+    loss = float(np.mean(state.losses[-100:]))
+    return TrainingResult(checkpoint, plot, state.step, state.seconds, loss, config.head, parameter_counts(model))
 
 
 def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> None:
@@ -206,8 +242,8 @@ def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> N
     tokenizer.save(str(path))
 
 
-def plot_loss(losses: list[float], path: Path) -> None:
-    """Writes single losses and their moving mean over the steps, on a logarithmic scale."""
+def plot_loss(losses: list[float], path: Path, name: str = "flow-matching loss") -> None:
+    """Writes single losses and their moving mean over the steps, on a logarithmic scale; `name` stands at the axis."""
     import matplotlib.figure  # heavy, and not needed to train
 
     figure = matplotlib.figure.Figure(figsize=(8, 4), layout="constrained")
@@ -216,7 +252,7 @@ def plot_loss(losses: list[float], path: Path) -> None:
     window = min(WINDOW, len(losses))
     smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
     axes.semilogy(np.arange(window - 1, len(losses)), smooth, color="C0", label=f"mean of {window} steps")
-    axes.set(xlabel="step", ylabel="flow-matching loss")
+    axes.set(xlabel="step", ylabel=name)
     axes.legend()
     figure.savefig(path, dpi=120)
 
@@ -229,10 +265,23 @@ def _check_options(options: _Options) -> None:
         raise ConfigError(f"learning_rate is {options.learning_rate}, expected more than 0, such as 1e-3")
 
 
-def _preset(options: _Options) -> Pi0Config:
+def _preset(options: _Options, robot: Robot) -> Pi0Config:
     if options.preset not in PRESETS:
         raise ConfigError(f"preset {options.preset!r} is not known; expected one of {', '.join(PRESETS)}")
-    return _with_delay(_trainable(PRESETS[options.preset], options.preset), options.max_delay)
+    head = _head(options.head or "flow")
+    config = _trainable(PRESETS[options.preset], options.preset)
+    sizes: dict[str, Any] = {"trained_delay": options.max_delay}
+    if head != "flow":
+        sizes |= {"head": head, "real_dims": robot.action_dim, "horizon": HEADS[head].horizon}
+    if options.horizon is not None:
+        sizes["horizon"] = options.horizon
+    return _resized(config, sizes)
+
+
+def _head(name: str) -> Head:
+    if name not in HEADS:
+        raise ConfigError(f"head {name!r} is not known; expected one of {', '.join(HEADS)}")
+    return name  # pyright: ignore[reportReturnType] - the keys of HEADS are all values of Head
 
 
 def _trainable(config: Pi0Config, origin: object) -> Pi0Config:
@@ -241,17 +290,22 @@ def _trainable(config: Pi0Config, origin: object) -> Pi0Config:
     return config
 
 
-def _with_delay(config: Pi0Config, max_delay: int) -> Pi0Config:
+def _resized(config: Pi0Config, sizes: Mapping[str, Any]) -> Pi0Config:
     try:
-        return dataclasses.replace(config, trained_delay=max_delay)
+        return dataclasses.replace(config, **sizes)
     except ValueError as error:
-        raise ConfigError(f"max_delay is {max_delay}: {error}") from error
+        given = ", ".join(f"{'max_delay' if name == 'trained_delay' else name} {size}" for name, size in sizes.items())
+        raise ConfigError(f"the options do not fit ({given}): {error}") from error
 
 
-def _processor_of(start: Path, max_delay: int) -> ObservationProcessor:
+def _processor_of(start: Path, options: _Options) -> ObservationProcessor:
     """The processing of the policy that is trained further, with the sizes of the new one."""
     opened = open_checkpoint(start)
-    config = _with_delay(_trainable(opened.infer_config(), start), max_delay)
+    config = _trainable(opened.infer_config(), start)
+    for name, wanted, found in (("head", options.head, config.head), ("horizon", options.horizon, config.horizon)):
+        if wanted not in (None, found):
+            raise ConfigError(f"{name} is {wanted}, but {start} has {found}; leave the option out to train it further")
+    config = _resized(config, {"trained_delay": options.max_delay})
     processor = load_processor(opened.folder, config)
     for normalizer in (processor.normalization.state, processor.normalization.actions):
         if normalizer.mode is not Mode.OPENPI_ZSCORE:
@@ -292,7 +346,10 @@ def _new_processor(
     }
     write_prompt_tokenizer([prompt], config.vocab_size, tokenizer)
     normalization = Normalization.of_openpi(stats, config.variant)
-    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config)
+    settings = ProcessingSettings.of_openpi(config.variant)
+    if config.head != "flow":
+        settings = dataclasses.replace(settings, euler_steps=HEADS[config.head].steps)
+    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config, settings)
 
 
 def _train_config(options: _Options, robot: Robot) -> TrainConfig:

@@ -114,6 +114,11 @@ class SampleBatches:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def actions(self) -> Tensor:
+        """Normalized actions of all demonstrations, float32 [actions, action_dim]."""
+        return self._padded(np.concatenate(self._actions))
+
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
         picks = self._picks(batch, rng)

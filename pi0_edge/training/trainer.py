@@ -1,4 +1,4 @@
-"""The training loop: flow matching over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
+"""The training loop: the loss of the head (flow matching) over the real action dimensions, AdamW, cosine schedule, EMA, resumable.
 
 The average of the weights, not the weights themselves, is the policy. A run folder holds `state.safetensors`: weights,
 average, optimizer moments and, in its metadata, where the run stands. It is one file, replaced atomically, so that a
@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pi0_edge.errors import ConfigError
-from pi0_edge.model import Pi0
-from pi0_edge.model.flow import sample_training_times
+from pi0_edge.heads import training_times
+from pi0_edge.model import PolicyNetwork
 from pi0_edge.model.rtc import frozen_actions
 from pi0_edge.synced_files import replace_synced
 from pi0_edge.training.samples import SampleBatches
@@ -61,7 +61,7 @@ class TrainingState:
     Attributes:
         step: Optimizer steps that are done.
         seconds: Time spent in them.
-        losses: Flow-matching loss of every step.
+        losses: Loss of every step.
     """
 
     step: int = 0
@@ -88,14 +88,17 @@ def has_state(folder: Path) -> bool:
 class Trainer:
     """One run on one set of demonstrations."""
 
-    def __init__(self, model: Pi0, batches: SampleBatches, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, model: PolicyNetwork, batches: SampleBatches, config: TrainConfig, folder: Path) -> None:
         self.model = model
         self.batches = batches
         self.config = config
         self.folder = folder
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=config.weight_decay,
         )
         self.state = TrainingState()
 
@@ -126,7 +129,7 @@ class Trainer:
         inputs, chunks = self.batches.draw(config.batch, rng)
         rows = config.batch * config.draws
         noise = torch.randn(rows, *chunks.shape[1:], generator=generator)
-        times = sample_training_times(rows, generator)
+        times = training_times(self.model, rows, generator)
         frozen = torch.randint(config.max_delay + 1, (rows,), generator=generator) if config.max_delay else None
         loss = self.model.loss(inputs, chunks, noise, times, frozen)[..., : config.real_dims].mean(-1)
         loss = loss.mean() if frozen is None else loss[~frozen_actions(frozen, loss.shape[1])].mean()
@@ -150,8 +153,9 @@ class Trainer:
         tensors = {f"average.{name}": value for name, value in self.average.items()}
         for name, p in self.model.named_parameters():
             tensors[f"weight.{name}"] = p.detach()
-            moments = self.optimizer.state[p]
-            tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+            if p.requires_grad:
+                moments = self.optimizer.state[p]
+                tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
         metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.state))}
         save_file(tensors, self.folder / "state.tmp", metadata=metadata)
         replace_synced(self.folder / "state.tmp", self.folder / STATE_FILE)
@@ -173,8 +177,9 @@ class Trainer:
             for name, p in self.model.named_parameters():
                 p.copy_(tensors[f"weight.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
-                self.optimizer.state[p] = {
-                    "step": torch.tensor(float(self.state.step)),
-                    "exp_avg": tensors[f"moment1.{name}"],
-                    "exp_avg_sq": tensors[f"moment2.{name}"],
-                }
+                if p.requires_grad:
+                    self.optimizer.state[p] = {
+                        "step": torch.tensor(float(self.state.step)),
+                        "exp_avg": tensors[f"moment1.{name}"],
+                        "exp_avg_sq": tensors[f"moment2.{name}"],
+                    }

@@ -16,24 +16,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from pi0_edge.model import Pi0
+from pi0_edge.model import PolicyNetwork
 from pi0_edge.training.samples import SampleBatches
 
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 100
 
 
-def warm_up_vision(model: Pi0, batches: SampleBatches, steps: int, batch: int, seed: int) -> Iterator[float]:
+def warm_up_vision(model: PolicyNetwork, batches: SampleBatches, steps: int, batch: int, seed: int) -> Iterator[float]:
     """Trains `model.vision` and `model.projector` in place and yields the loss of every step.
 
     Args:
         model: The network.
-        batches: Demonstrations; their normalized actions are the targets.
+        batches: Demonstrations; their normalized actions are the targets. Their chunks may be longer than those of the
+            network: a head of four actions learns where the arms will be in a second as well.
         steps: Optimizer steps.
         batch: Images per step.
         seed: Fixes the batches and the readout.
     """
-    horizon, dims = model.config.horizon, model.config.action_dim
+    horizon, dims = batches.horizon, model.config.action_dim
     generator = torch.Generator().manual_seed(seed)
     readout = nn.Linear(model.config.prefix.width, 2 * dims)
     nn.init.normal_(readout.weight, std=model.config.prefix.width**-0.5, generator=generator)

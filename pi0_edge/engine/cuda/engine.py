@@ -97,6 +97,7 @@ class CudaEngine(Engine):
     @classmethod
     def check_network(cls, config: Pi0Config, scheme: Scheme) -> None:
         """As `Engine`."""
+        super().check_network(config, scheme)
         check_sizes(config, scheme)
 
     def allow_stale_prefix(self, limit_s: float) -> None:
