@@ -18,6 +18,7 @@ from torch import Tensor
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import DatasetError
 from pi0_edge.model import ModelInputs
+from pi0_edge.training.sources import Batch
 
 STD_FLOOR = 0.05
 """Smallest standard deviation, in physical units: a joint that hardly moves must not become a source of noise."""
@@ -121,7 +122,17 @@ class SampleBatches:
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
-        picks = self._picks(batch, rng)
+        return self._inputs(self._picks(batch, rng), rng)
+
+    def batch(self, size: int, rng: np.random.Generator) -> Batch:
+        """As `draw`, with what the training loop needs besides."""
+        picks = self._picks(size, rng)
+        inputs, chunks = self._inputs(picks, rng)
+        keys = tuple(f"{episode}-{image}" for episode, image in picks)
+        return Batch(inputs, chunks, self._actions[0].shape[1], keys)
+
+    def _inputs(self, picks: NDArray[np.int64], rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+        batch = len(picks)
         images = np.stack([self.demonstrations[episode].images[image] for episode, image in picks])
         states = np.stack([self._states[episode][image * self.stride] for episode, image in picks])
         chunks = np.stack([self._chunk(episode, image * self.stride) for episode, image in picks])
