@@ -6,7 +6,7 @@ that runs past the end of its episode repeats the last action, which is what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
     return demonstrations
 
 
-def moments(arrays: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
+def moments(arrays: Sequence[NDArray[np.floating]]) -> dict[str, NDArray[np.float64]]:
     """Mean, standard deviation (at least `STD_FLOOR`), 1 % and 99 % quantiles per dimension, as in norm_stats.json."""
     values = np.concatenate(arrays).astype(np.float64)
     return {
@@ -168,3 +168,21 @@ class SampleBatches:
     @staticmethod
     def _normalized(values: NDArray[np.float32], stats: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
         return ((values - stats["mean"]) / (stats["std"] + 1e-6)).astype(np.float32)
+
+
+class AlternatingBatches:
+    """Batches of several robots, each of one of them in turn at random."""
+
+    def __init__(self, sources: Sequence[SampleBatches]) -> None:
+        self._sources = sources
+
+    @property
+    def horizon(self) -> int:
+        """Actions of a chunk, the same of all."""
+        return self._sources[0].horizon
+
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+        """As `SampleBatches.draw`."""
+        # A single source takes nothing from the generator, so that its batches stay what they were.
+        which = int(rng.integers(len(self._sources))) if len(self._sources) > 1 else 0
+        return self._sources[which].draw(batch, rng)
