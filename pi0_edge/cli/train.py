@@ -96,7 +96,9 @@ def train(
             from pi0_edge.training.run import train as run
 
             if lora is not None or weights is not None or held_out or tokenizer or norm_stats:
-                raise ConfigError("--lora, --weights, --held-out, --tokenizer and --norm-stats belong to --tune; add it")
+                raise ConfigError(
+                    "--lora, --weights, --held-out, --tokenizer and --norm-stats belong to --tune; add it"
+                )
             result = run(
                 dataset,
                 output,

@@ -65,7 +65,7 @@ def training_times(
     generator: torch.Generator | None = None,
     distribution: TimeDistribution = "beta",
 ) -> Tensor:
-    """The times that `loss` is asked for, float32 [rows]: of `distribution` for flow, uniform in [0, 1) for the rest."""
+    """The times that `loss` is asked for, float32 [rows]: for flow of `distribution`, else uniform in [0, 1)."""
     if isinstance(model, Pi0):
         return sample_training_times(rows, generator, distribution)
     return torch.rand(rows, generator=generator)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,12 +28,14 @@ from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.engine.loading import blank_model, fill_model, parameter_shapes
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.heads import parameter_counts
-from pi0_edge.model import Pi0, Pi0Config, PolicyNetwork
+from pi0_edge.model import Pi0, Pi0Config
 from pi0_edge.model.flow import TIME_DISTRIBUTIONS, TimeDistribution, euler_times
-from pi0_edge.processing import Normalization, Normalizer, ObservationProcessor, load_processor
+from pi0_edge.processing import Normalization, ObservationProcessor, load_processor
+from pi0_edge.processing.loading import load_settings
+from pi0_edge.processing.tokenizer import find_tokenizer, load_tokenizer
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.quant.schemes import BF16_POLICY, FP32
-from pi0_edge.training.optimizer import MasterOptimizer
+from pi0_edge.robots import load_robot
 from pi0_edge.training.plots import plot_run
 from pi0_edge.training.prefix_cache import PrefixCache
 from pi0_edge.training.processed_samples import ProcessedSamples
@@ -181,7 +183,7 @@ def fine_tune(
         _train_config(how, prepared, weights),
         output,
         prefixes=_prefixes(model, how, output),
-        validate=_validation(prepared),
+        validate=_validation(model, prepared),
     )
     log.info("%s learns %d of %d numbers", how.tune, trainer.optimizer.count, _size(config))
     stage = Stage(config.head, how.steps, on_progress)
@@ -228,8 +230,8 @@ def _check_robots(datasets: Sequence[Path], robots: Sequence[str], norm_stats: P
         raise ConfigError("no dataset is given, expected at least one")
     if robots and len(robots) != len(datasets):
         raise ConfigError(
-            f"{len(robots)} robot(s) are named for {len(datasets)} dataset(s), expected one for each, in their order, or "
-            "none for the robot that the checkpoint records"
+            f"{len(robots)} robot(s) are named for {len(datasets)} dataset(s), expected one for each, in their order, "
+            "or none for the robot that the checkpoint records"
         )
     if norm_stats is not None and len(datasets) > 1:
         raise ConfigError("norm_stats are given for several datasets; each robot's are taken from its demonstrations")
@@ -273,10 +275,6 @@ def _of_new_robot(
     held_out: int,
 ) -> ObservationProcessor:
     """The processing of a robot that is named: the checkpoint's, but with statistics of the demonstrations."""
-    from pi0_edge.processing.loading import load_settings
-    from pi0_edge.processing.tokenizer import find_tokenizer, load_tokenizer
-    from pi0_edge.robots import load_robot
-
     if norm_stats is not None:
         return load_processor(opened.folder, config, name, tokenizer, norm_stats)
     robot, settings = load_robot(name), load_settings(opened.folder, config)
@@ -335,17 +333,14 @@ def _prefixes(model: Pi0, how: FineTuning, output: Path) -> PrefixCache | None:
     return PrefixCache(output, int(how.prefix_memory * GB), int(how.prefix_disk * GB))
 
 
-def _validation(robots: Sequence[_Robot]):  # noqa: ANN202 - a function, or None where nothing is held out
+def _validation(model: Pi0, robots: Sequence[_Robot]) -> Callable[[], tuple[float, float]] | None:
+    """Measures the network as it is at that moment; None where nothing is held out."""
     batches = [robot.held_out.spread(VALIDATED) for robot in robots if robot.held_out is not None]
     if not batches:
         return None
     times = euler_times(robots[0].processor.settings.euler_steps)
 
-    def validate(model: PolicyNetwork) -> tuple[float, float]:
-        assert isinstance(model, Pi0)
-        return validation_of(model, batches, times)
-
-    return validate
+    return lambda: validation_of(model, batches, times)
 
 
 def _note(state: TrainingState) -> str:

@@ -116,12 +116,9 @@ class MasterOptimizer:
     @staticmethod
     def _add_gradients_to(master: Tensor, parameter: Tensor) -> None:
         def add(learned: Tensor) -> None:
-            assert learned.grad is not None
-            if master.grad is None:
-                master.grad = learned.grad.float()
-            else:
-                master.grad += learned.grad
-            learned.grad = None
+            gradient, learned.grad = learned.grad, None
+            if gradient is not None:  # always there when torch calls this
+                master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
 
         # At once, so that the bf16 gradients of two layers never exist together.
         parameter.register_post_accumulate_grad_hook(add)

@@ -4,7 +4,7 @@ Images and prompt of an observation go through vision tower and prefix, which is
 the expert; while both are frozen, the result never changes. At full size an observation of three cameras takes 15 MB
 in bf16: what does not fit into memory goes to a folder of the run, and what fits into neither is computed each time.
 
-Each observation is computed alone, without the padding of a batch, so that its result does not depend on its neighbours.
+Each observation is computed alone, without the padding of a batch: its result does not depend on its neighbours.
 """
 
 from __future__ import annotations

@@ -28,7 +28,11 @@ def robot_statistics(root: Path, robot: Robot, episodes: list[int], horizon: int
         horizon: Actions of a chunk.
         stride: Ticks per chunk that is counted.
     """
-    dataset, convention, delta = LeRobotDataset(root), CONVENTIONS[robot.joint_convention], delta_mask(robot.delta_actions)
+    dataset, convention, delta = (
+        LeRobotDataset(root),
+        CONVENTIONS[robot.joint_convention],
+        delta_mask(robot.delta_actions),
+    )
     states, actions = [], []
     for index in episodes:
         episode = dataset.episode(index)

@@ -182,9 +182,7 @@ def train(
     prompts = [_only_task(root) for root in options.datasets]
 
     def batches_of(horizon: int) -> list[SampleBatches]:
-        return [
-            _batches(*each, horizon) for each in zip(processors, demonstrations, prompts, strict=True)
-        ]
+        return [_batches(*each, horizon) for each in zip(processors, demonstrations, prompts, strict=True)]
 
     batches = batches_of(config.horizon)
     log.info("training on %d episodes, %d images", sum(map(len, demonstrations)), sum(map(len, batches)))
@@ -244,9 +242,7 @@ def _batches(
     cleaned = processor.settings.prompt_cleaning
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    return SampleBatches(
-        demonstrations, STRIDE, stats, tokens, horizon, processor.config.action_dim, AUGMENTATION
-    )
+    return SampleBatches(demonstrations, STRIDE, stats, tokens, horizon, processor.config.action_dim, AUGMENTATION)
 
 
 def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> None:
@@ -276,7 +272,9 @@ def _check_options(options: _Options) -> None:
     counts = {"robot": len(options.robots), "camera": len(options.cameras)}
     for name, count in counts.items():
         if count != len(options.datasets):
-            raise ConfigError(f"{count} {name}(s) are given for {len(options.datasets)} dataset(s), expected one for each")
+            raise ConfigError(
+                f"{count} {name}(s) are given for {len(options.datasets)} dataset(s), expected one for each"
+            )
     if len(set(options.robots)) < len(options.robots):
         raise ConfigError("two datasets have the same robot, whose statistics would differ; merge the datasets")
     if options.start is not None and len(options.datasets) > 1:

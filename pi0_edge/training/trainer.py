@@ -142,7 +142,7 @@ class Trainer:
         folder: Path,
         *,
         prefixes: PrefixCache | None = None,
-        validate: Callable[[PolicyNetwork], tuple[float, float]] | None = None,
+        validate: Callable[[], tuple[float, float]] | None = None,
     ) -> None:
         """Prepares a run.
 
@@ -244,7 +244,7 @@ class Trainer:
             return
         self.model.eval()
         with self.optimizer.averaged():
-            loss, error = self._validate(self.model)
+            loss, error = self._validate()
         self.model.train()
         self.state.validations.append(Validation(step, loss, error))
 

@@ -16,9 +16,9 @@ The two plans of `lora` name what openpi and LeRobot name:
 | `lerobot` | q and v of the expert's attention and the five projections, rank | nothing                     |
 |           | 16, alpha 8 (the defaults of LeRobot's PI0Policy and of PEFT)    |                             |
 
-A weight W [out, in] becomes W + (alpha / rank) B A with A [rank, in] and B [out, rank] (Hu et al., arXiv 2106.09685), one
-pair per matrix, as PEFT has it. openpi has one pair per attention head, and its vision tower learns beside the factors;
-here it is frozen. A starts as PEFT and the paper start it, B at zero, so that training starts from the network as it is.
+A weight W [out, in] becomes W + (alpha / rank) B A with A [rank, in] and B [out, rank] (Hu et al., arXiv 2106.09685),
+one pair per matrix, as PEFT has it. openpi has one pair per attention head, and its vision tower learns beside the
+factors; here it is frozen. A starts as in PEFT, B at zero, so that training starts from the network as it is.
 """
 
 from __future__ import annotations

@@ -37,6 +37,6 @@ def validation_of(model: Pi0, batches: Sequence[Batch], euler_times: torch.Tenso
         prefix = model.attend_prefix(batch.inputs)
         loss = model.loss(batch.inputs, batch.chunks, noise, times, None, prefix)
         losses.append(float(loss[..., :real].mean()))
-        made = model.sample_actions(batch.inputs, noise[:: DRAWS], euler_times)
+        made = model.sample_actions(batch.inputs, noise[::DRAWS], euler_times)
         errors.append(float((made - batch.chunks)[..., :real].abs().mean()))
     return sum(losses) / len(losses), sum(errors) / len(errors)
