@@ -43,8 +43,8 @@ class Watch:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             rest = f"the weights of {saved} are from before it" if saved else "nothing was saved yet"
             raise TrainingError(
-                f"step {step} has the loss {loss:.4g} and gradients of norm {norm:.4g}, expected finite numbers; it "
-                f"was not made, and {rest}. Start again with a smaller learning rate, or look for such values in the data"
+                f"step {step} has the loss {loss:.4g} and gradients of norm {norm:.4g}, expected finite numbers; the "
+                f"step was left out, and {rest}. Use a smaller learning rate, or look for such values in the data"
             )
         if len(earlier) < LEAST or step - self._warned < RECENT:
             return
