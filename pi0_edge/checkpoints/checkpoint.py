@@ -142,8 +142,11 @@ class Checkpoint:
         return found
 
     def source_hashes(self) -> dict[str, str]:
-        """sha256 of every weight file, by path relative to the folder."""
-        return {str(file.relative_to(self.folder)): _sha256(file) for file in self._stored.source.files()}
+        """sha256 of every weight file, by path relative to the folder; those of an adapter's base by their own path."""
+        return {
+            str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file): _sha256(file)
+            for file in self._stored.source.files()
+        }
 
     @torch.no_grad()
     def _copy(self, location: Location, parameter: nn.Parameter) -> None:

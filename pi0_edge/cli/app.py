@@ -35,6 +35,7 @@ from pi0_edge.cli.export import export
 from pi0_edge.cli.flash import flash
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.keys import keys
+from pi0_edge.cli.merge import merge
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
@@ -63,6 +64,7 @@ _COMMANDS = (
     calibrate,
     quantize,
     export,
+    merge,
     verify,
     self_test,
     record,
