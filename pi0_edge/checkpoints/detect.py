@@ -1,8 +1,9 @@
 """Detects what a path holds, and opens it as a `Checkpoint`.
 
 Looked for, in this order: a safetensors file (or a folder with one, or with a sharded index, also one level down where
-LeRobot's training puts `pretrained_model`), then a LoRA adapter of PEFT in these places, then an orbax item (a folder with `manifest.ocdbt` or zarr arrays, also as
-`params` below the given folder). Anything pickled is refused: opening it would run code from the file.
+LeRobot's training puts `pretrained_model`), then a LoRA adapter of PEFT in these places, then an orbax item (a folder
+with `manifest.ocdbt` or zarr arrays, also as `params` below the given folder). Anything pickled is refused: opening it
+would run code from the file.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def _open_adapter(path: Path, adapter: Path, base: str | Path | None) -> Checkpo
     if place is None:
         raise CheckpointError(
             f"{path} holds only adapter weights; expected a full model: merge them with "
-            f"pi0-edge merge --checkpoint {path} --base BASE --output MERGED, where BASE is the checkpoint that they were "
-            "trained on"
+            f"pi0-edge merge --checkpoint {path} --base BASE --output MERGED, where BASE is the checkpoint that they "
+            "were trained on"
         )
     weights = find_safetensors(place)
     if weights is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoint_builders import SIZES, golden_path, golden_state, write_orbax, jax_arrays
 from cli_runner import run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from pi0_edge.errors import ConfigError, ObservationError
-from pi0_edge.model import Pi0
-from pi0_edge.verification import read_inputs, verify
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 GEMMA = {"model_type": "gemma", "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 1}
