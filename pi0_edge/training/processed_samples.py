@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pi0_edge.datasets.lerobot_reader import LeRobotDataset
+from pi0_edge.datasets.lerobot_reader import Episode, LeRobotDataset
 from pi0_edge.errors import DatasetError
 from pi0_edge.model import ModelInputs
 from pi0_edge.processing import Observation, ObservationProcessor
 from pi0_edge.processing.images import resize_with_pad
+from pi0_edge.robots import Robot
 from pi0_edge.training.sources import Batch
 
 
@@ -76,14 +77,7 @@ class ProcessedSamples:
         return self._collated([self._index[i] for i in places])
 
     def _read(self, dataset: LeRobotDataset, index: int, cameras: list[str]) -> _Episode:
-        episode = dataset.episode(index)
-        robot = self._processor.robot
-        for name, values, width in (
-            ("state", episode.state, robot.state_dim),
-            ("action", episode.action, robot.action_dim),
-        ):
-            if values.shape[1] != width:
-                raise DatasetError(f"{name} of {dataset.root} has {values.shape[1]} numbers, {robot.name} has {width}")
+        episode = episode_of(dataset, index, self._processor.robot)
         wanted = list(range(0, len(episode.state), self._stride))
         images = {
             camera: [self._scaled(frame) for frame in dataset.frames(index, camera, wanted)] for camera in cameras
@@ -113,6 +107,20 @@ class ProcessedSamples:
     def _chunk(self, episode: _Episode, tick: int) -> NDArray[np.float32]:
         horizon = self._processor.config.horizon
         return episode.actions[np.minimum(np.arange(tick, tick + horizon), len(episode.actions) - 1)]
+
+
+def episode_of(dataset: LeRobotDataset, index: int, robot: Robot) -> Episode:
+    """State and action of an episode of this robot.
+
+    Raises:
+        DatasetError: If it cannot be read, or has other dimensions.
+    """
+    episode = dataset.episode(index)
+    widths = (("state", episode.state, robot.state_dim), ("action", episode.action, robot.action_dim))
+    for name, values, width in widths:
+        if values.shape[1] != width:
+            raise DatasetError(f"{name} of {dataset.root} has {values.shape[1]} numbers, {robot.name} has {width}")
+    return episode
 
 
 def _cameras(dataset: LeRobotDataset, processor: ObservationProcessor) -> list[str]:

@@ -15,6 +15,7 @@ from pi0_edge.processing.actions import delta_mask, to_delta
 from pi0_edge.processing.joint_conventions import CONVENTIONS
 from pi0_edge.processing.norm_stats import FieldStats
 from pi0_edge.robots import Robot
+from pi0_edge.training.processed_samples import episode_of
 from pi0_edge.training.samples import moments
 
 
@@ -27,6 +28,9 @@ def robot_statistics(root: Path, robot: Robot, episodes: list[int], horizon: int
         episodes: Their numbers.
         horizon: Actions of a chunk.
         stride: Ticks per chunk that is counted.
+
+    Raises:
+        DatasetError: If an episode cannot be read, or has other dimensions than the robot.
     """
     dataset, convention, delta = (
         LeRobotDataset(root),
@@ -35,7 +39,7 @@ def robot_statistics(root: Path, robot: Robot, episodes: list[int], horizon: int
     )
     states, actions = [], []
     for index in episodes:
-        episode = dataset.episode(index)
+        episode = episode_of(dataset, index, robot)
         of_pi = convention.state_to_pi(episode.state.astype(np.float64))
         commands = convention.actions_to_pi(episode.action.astype(np.float64))
         states.append(of_pi)

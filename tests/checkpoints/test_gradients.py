@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_builders import SIZES, golden_path, golden_state, jax_arrays, write_orbax
 from cli_runner import run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from pi0_edge.errors import ConfigError, ObservationError
+from pi0_edge.model import ModelInputs, Pi0, Pi0Config
+from pi0_edge.quant.scheme_files import load_scheme
+from pi0_edge.verification import verify
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 GEMMA = {"model_type": "gemma", "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 1}
@@ -83,3 +90,60 @@ def test_gradients_are_those_of_transformers(tmp_path: Path, seed: int):
     ran = run("verify", "--checkpoint", tmp_path / "checkpoint", *files, "--json")
     failed = [output for output, found in ran.result["outputs"].items() if not found["passed"]]
     assert ran.code == 1 and failed == [name]
+
+
+def expected_of(state: dict[str, Tensor], config: Pi0Config, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Gradients of our own network by our names; only their names and arrangement are under test then."""
+    model = Pi0(config)
+    model.load_state_dict(state)
+    given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    images = torch.stack([given[f"image.{slot}"] for slot in ("base_0_rgb", "left_wrist_0_rgb")], 1)
+    inputs = ModelInputs(
+        images.permute(0, 1, 4, 2, 3).contiguous(),
+        torch.ones(BATCH, 2, dtype=torch.bool),
+        given["tokens"],
+        given["token_mask"],
+        given["state"],
+    )
+    model.loss(inputs, given["actions"], given["noise"], given["time"]).mean().backward()
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("variant", ["pi0", "pi05"])
+def test_gradients_of_stacked_and_turned_arrays_are_found(tmp_path: Path, variant: str):
+    pytest.importorskip("tensorstore")
+    state, config = golden_state(variant)
+    arrays = recorded(0, config.vision.image_size, 50, config.action_dim)
+    np.savez(tmp_path / "inputs.npz", allow_pickle=False, **arrays)
+    checkpoint = write_orbax(tmp_path / "jax", jax_arrays(state, config), True)
+    gradients = jax_arrays(expected_of(state, config, arrays), config)
+    tensors = {f"grad.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in gradients.items()}
+    save_file(tensors, tmp_path / "expected.safetensors")
+    found = verify(
+        checkpoint, tmp_path / "inputs.npz", tmp_path / "expected.safetensors", None, "reference", None, None
+    )
+    assert {one.output for one in found} == tensors.keys()
+    assert all(one.passed for one in found), max(found, key=lambda one: one.largest)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "lost", "scheme", "message"),
+    [
+        ("state_proj.weight", "time", None, "the inputs file lacks actions or time"),
+        ("state_proj.wait", "", None, r"no tensor state_proj\.wait; its names are such as"),
+        ("state_proj.bias", "", None, r"grad\.state_proj\.bias has shape \[\d+, \d+\], expected that of the tensor"),
+        ("state_proj.weight", "", "bf16", "scheme bf16, which has no gradients"),
+    ],
+)
+def test_gradients_that_cannot_be_compared_are_refused(
+    tmp_path: Path, gradient: str, lost: str, scheme: str | None, message: str
+):
+    state, config = golden_state("pi0")
+    arrays = recorded(0, config.vision.image_size, 50, config.action_dim)
+    np.savez(tmp_path / "inputs.npz", allow_pickle=False, **{n: a for n, a in arrays.items() if n != lost})
+    save_file({f"grad.{gradient}": torch.zeros_like(state["state_proj.weight"])}, tmp_path / "expected.safetensors")
+    sizes = tmp_path / "sizes.json"
+    sizes.write_text(json.dumps(SIZES))
+    files = (golden_path("pi0"), tmp_path / "inputs.npz", tmp_path / "expected.safetensors", sizes)
+    with pytest.raises((ConfigError, ObservationError), match=message):
+        verify(*files, "reference", load_scheme(scheme) if scheme else None, None)
