@@ -146,4 +146,4 @@ def test_gradients_that_cannot_be_compared_are_refused(
     sizes.write_text(json.dumps(SIZES))
     files = (golden_path("pi0"), tmp_path / "inputs.npz", tmp_path / "expected.safetensors", sizes)
     with pytest.raises((ConfigError, ObservationError), match=message):
-        verify(*files, "reference", load_scheme(scheme) if scheme else None, None)
+        verify(*files, "cpu" if scheme else "reference", load_scheme(scheme) if scheme else None, None)
