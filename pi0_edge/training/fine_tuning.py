@@ -316,7 +316,7 @@ def _train_config(how: FineTuning, robots: Sequence[_Robot], weights: str) -> Tr
         warmup_steps=how.warmup_steps,
         seed=how.seed,
         save_every=how.save_every,
-        max_delay=how.max_delay or 0,
+        max_delay=robots[0].processor.config.trained_delay,
         accumulate=len(robots) if how.accumulate is None else how.accumulate,
         validate_every=how.validate_every if any(robot.held_out for robot in robots) else 0,
         tune=how.tune,

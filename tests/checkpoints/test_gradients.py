@@ -74,7 +74,7 @@ def of_transformers(folder: Path, seed: int) -> dict[str, Tensor]:
     return load_file(folder / "gradients/model.safetensors")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_gradients_are_those_of_transformers(tmp_path: Path, seed: int):
     gradients = of_transformers(tmp_path, seed)
     assert len(gradients) > 80

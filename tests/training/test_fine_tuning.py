@@ -134,6 +134,7 @@ def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, files: dict[str, A
     assert CONFIG.action_dim == 32
 
 
+@pytest.mark.slow
 def test_a_small_network_learns_two_robots_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(dataset_builders, "HEIGHT", 112)
     monkeypatch.setattr(dataset_builders, "WIDTH", 112)
