@@ -230,10 +230,10 @@ def _prepared(options: _Options) -> tuple[list[ObservationProcessor], list[list[
     if recorded:
         return [recorded], demonstrations
     tokenizer = options.output / "tokenizer.json"
-    write_prompt_tokenizer([_only_task(root) for root in options.datasets], config.vocab_size, tokenizer)
-    return [_new_processor(tokenizer, *each, config) for each in zip(demonstrations, layouts, strict=True)], (
-        demonstrations
-    )
+    prompts = [_only_task(root) for root in options.datasets]
+    write_prompt_tokenizer(prompts, config.vocab_size, tokenizer)
+    each = zip(demonstrations, layouts, prompts, strict=True)
+    return [_new_processor(tokenizer, *of_one, config) for of_one in each], demonstrations
 
 
 def _batches(
@@ -353,7 +353,7 @@ def _check_demonstrations(
 
 
 def _new_processor(
-    tokenizer: Path, demonstrations: list[Demonstration], robot: Robot, config: Pi0Config
+    tokenizer: Path, demonstrations: list[Demonstration], robot: Robot, prompt: str, config: Pi0Config
 ) -> ObservationProcessor:
     """The processing of a new policy, with the statistics of its demonstrations."""
     stats = {
@@ -364,7 +364,8 @@ def _new_processor(
     settings = ProcessingSettings.of_openpi(config.variant)
     if config.head != "flow":
         settings = dataclasses.replace(settings, euler_steps=HEADS[config.head].steps)
-    return ObservationProcessor(robot, load_tokenizer(tokenizer), normalization, config, settings)
+    told = dataclasses.replace(robot, default_prompt=prompt)  # the only prompt that it learns for this robot
+    return ObservationProcessor(told, load_tokenizer(tokenizer), normalization, config, settings)
 
 
 def _train_config(options: _Options, processors: Sequence[ObservationProcessor]) -> TrainConfig:

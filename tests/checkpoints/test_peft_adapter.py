@@ -10,9 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from checkpoint_builders import golden_state, golden_tensors, lerobot_config, write_safetensors
+from checkpoint_builders import (
+    golden_state,
+    golden_tensors,
+    jax_arrays,
+    lerobot_config,
+    write_orbax,
+    write_safetensors,
+)
 from cli_runner import run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -208,3 +216,24 @@ def test_merged_weights_are_those_of_peft_itself(tmp_path: Path, changes: dict[s
     places = {OURS: LAYER, "prefix.layers.1.mlp.down.weight": OTHER, "state_proj.weight": "state_proj"}
     for ours, name in places.items():
         torch.testing.assert_close(result[ours], theirs[f"model.{name}.weight"].data, rtol=1e-5, atol=1e-6)
+
+
+def test_a_lora_checkpoint_of_openpi_holds_its_base(tmp_path: Path):
+    pytest.importorskip("tensorstore")
+    state, config = golden_state("pi0")
+    arrays = jax_arrays(state, config)
+    key = "PaliGemma.llm.layers.mlp_1.linear"
+    layers, rows, columns = arrays[key].shape
+    rng = np.random.default_rng(0)
+    arrays[f"{key}_lora_a"] = rng.normal(size=(layers, rows, 4)).astype(np.float32)
+    arrays[f"{key}_lora_b"] = rng.normal(size=(layers, 4, columns)).astype(np.float32)
+    folder = write_orbax(tmp_path / "jax", arrays, False)
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    files = ("--checkpoint", folder, "--output", tmp_path / "merged", "--config", tmp_path / "sizes.json")
+    ran = run("merge", *files, "--weights-only", "--json")
+    assert ran.code == 0, ran.err
+    found = load_file(tmp_path / "merged/model.safetensors")
+    for layer in range(layers):
+        product = arrays[f"{key}_lora_a"][layer] @ arrays[f"{key}_lora_b"][layer]
+        name = f"expert.layers.{layer}.mlp.down.weight"
+        torch.testing.assert_close(found[name], state[name] + torch.from_numpy(product).T)
