@@ -136,7 +136,8 @@ def test_a_step_too_small_for_bf16_is_not_lost():
     weight, master = model.get_parameter(name), optimizer.masters[name]
     assert weight.dtype is torch.bfloat16 and master.dtype is torch.float32
     with torch.no_grad():
-        weight.fill_(1.0), master.fill_(1.0)
+        weight.fill_(1.0)
+        master.fill_(1.0)
     for _ in range(40):
         (weight.float().sum()).backward()
         assert weight.grad is None and master.grad is not None
@@ -326,6 +327,24 @@ def test_merged_parameters_keep_names_and_dtypes():
     wanted = {name: (p.shape, p.dtype) for name, p in model.named_parameters()}
     choose_learned(model, "lora", LORA_PLANS["lerobot"])
     assert {name: (t.shape, t.dtype) for name, t in merged_parameters(model, {})} == wanted
+
+
+@pytest.mark.parametrize("tune", ["full", "expert", "lora"])
+def test_every_way_to_tune_lowers_the_loss(tmp_path: Path, tune: str):
+    class Still(Random):
+        """The arm never moves: what there is to learn is that the velocity is the noise."""
+
+        def batch(self, size: int, rng: np.random.Generator) -> Batch:
+            batch = super().batch(size, rng)
+            batch.chunks.zero_()
+            return batch
+
+    model = apply_bf16_policy(network())
+    choose_learned(model, tune, LORA_PLANS["openpi"])
+    settings = config(steps=60, batch=8, learning_rate=5e-3, save_every=60, tune=tune, weights="bf16")
+    trainer = Trainer(model, Still(), settings, tmp_path)
+    trainer.run(ignore)
+    assert np.mean(trainer.state.losses[-10:]) < 0.7 * np.mean(trainer.state.losses[:10])
 
 
 def test_unknown_ways_to_tune_are_refused():
