@@ -41,6 +41,10 @@ class DatasetError(Pi0EdgeError):
     """A dataset is missing, truncated, of an unknown version or inconsistent."""
 
 
+class TrainingError(Pi0EdgeError):
+    """A training run cannot go on: its loss or its gradients are not finite numbers."""
+
+
 class BenchError(Pi0EdgeError):
     """A latency cannot be measured, or a result of a bench cannot be used."""
 

@@ -6,7 +6,8 @@ The files are those of the golden vectors:
   `tokens` int64 and `token_mask` bool [batch, tokens], `state` float32 [batch, dims], `noise` float32 [batch, horizon,
   dims]; for the training loss also `actions` like `noise` and `time` float32 [batch].
 * expected (`.safetensors`), any of: `actions` and `loss` [batch, horizon, dims]; `kv.<layer>.k` and `.v` [batch,
-  kv_heads, prefix, head_dim] after rotary positions; `t` [steps, batch], from which steps and schedule are taken.
+  kv_heads, prefix, head_dim] after rotary positions; `t` [steps, batch], from which steps and schedule are taken;
+  `grad.<tensor name of the checkpoint>`, the gradient of the mean loss, see `pi0_edge.gradient_verification`.
 
 Keys and values are compared where the prefix has a valid token: padding and missing cameras are never computed here.
 """
@@ -24,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pi0_edge.checkpoints import load_sizes, open_checkpoint
+from pi0_edge.checkpoints import Checkpoint, load_sizes, open_checkpoint
 from pi0_edge.engine import Engine, build_engine
 from pi0_edge.errors import ConfigError, ObservationError
+from pi0_edge.gradient_verification import GRADIENT_TOLERANCE, PREFIX, relative_differences
 from pi0_edge.heads import build_network
 from pi0_edge.model import ModelInputs, Pi0Config, PolicyNetwork
 from pi0_edge.model.flow import euler_times
@@ -48,7 +50,7 @@ FP32_TOLERANCE, BF16_TOLERANCE, QUANTIZED_TOLERANCE = 1e-4, 2e-2, 2e-1
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output is from the expected one."""
+    """How far one output is from the expected one; relative for gradients."""
 
     output: str
     largest: float
@@ -87,13 +89,17 @@ def verify(
         ObservationError: If the inputs file lacks an array or one has the wrong shape.
     """
     recording, wanted = read_inputs(inputs), _read_expected(expected)
-    model = _load_model(checkpoint, sizes, recording)
+    opened = open_checkpoint(checkpoint)
+    model = _load_model(opened, sizes, recording)
     built = build_engine(engine, model, scheme)
     limit = _default_tolerance(built.scheme) if tolerance is None else tolerance
     found = _outputs(model, built, recording, wanted)
     differences = [Difference(name, _largest(ours, theirs, name), limit) for name, ours, theirs in found]
+    differences += _gradient_differences(opened, model, built, recording, wanted, tolerance)
     if not differences:
-        raise ConfigError(f"{expected} has none of actions, loss, kv.<layer>.k|v; found {', '.join(sorted(wanted))}")
+        raise ConfigError(
+            f"{expected} has none of actions, loss, kv.<layer>.k|v, grad.<tensor>; found {', '.join(sorted(wanted))}"
+        )
     return differences
 
 
@@ -152,8 +158,7 @@ def _read_expected(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
-def _load_model(path: Path, sizes: Path | None, recording: Recording) -> PolicyNetwork:
-    checkpoint = open_checkpoint(path)
+def _load_model(checkpoint: Checkpoint, sizes: Path | None, recording: Recording) -> PolicyNetwork:
     overrides = {} if sizes is None else load_sizes(sizes)
     horizon, image_size = recording.noise.shape[1], recording.inputs.images.shape[-1]
     config = checkpoint.infer_config({"horizon": horizon, "image_size": image_size, **overrides})
@@ -192,6 +197,38 @@ def _outputs(
             yield "loss", loss, wanted["loss"]
     if "actions" in wanted:
         yield "actions", _infer(engine, recording, wanted), wanted["actions"]
+
+
+def _gradient_differences(
+    checkpoint: Checkpoint,
+    model: PolicyNetwork,
+    engine: Engine,
+    recording: Recording,
+    wanted: dict[str, Tensor],
+    tolerance: float | None,
+) -> list[Difference]:
+    """One per expected gradient.
+
+    Raises:
+        ConfigError: If gradients are expected of a network that is not fp32, or a name or shape is not the tensor's.
+        ObservationError: If the inputs file lacks what the loss is computed of.
+    """
+    names = [name for name in wanted if name.startswith(PREFIX)]
+    if not names:
+        return []
+    if engine.scheme != FP32.name:
+        raise ConfigError(
+            f"{names[0]} is expected of a network under the scheme {engine.scheme}, which has no gradients; use the "
+            "engine reference"
+        )
+    if recording.actions is None or recording.time is None:
+        raise ObservationError(
+            f"{names[0]} is expected, but the inputs file lacks actions or time, which the loss needs"
+        )
+    observed = (recording.inputs, recording.actions.float(), recording.noise, recording.time.float())
+    limit = GRADIENT_TOLERANCE if tolerance is None else tolerance
+    found = relative_differences(checkpoint, model, observed, wanted)
+    return [Difference(name, difference, limit) for name, difference in found.items()]
 
 
 @torch.inference_mode()

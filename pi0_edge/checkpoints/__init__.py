@@ -12,6 +12,8 @@
     ``openpi-jax``          an orbax folder (``params/`` with zarr arrays)         `orbax_layout`, `lora`
     ======================  =====================================================  ==============================
 
+A LoRA adapter of PEFT is opened with its base, see `peft_adapter`.
+
 A *source* reads arrays out of files, a *layout* says where each of our parameters is stored in a source, `Checkpoint`
 joins the two, checks that nothing is missing, surplus or wrongly shaped, and streams the parameters one by one. Pickled
 files are never opened. `pi0_edge.processing` reads the preprocessing (statistics, tokenizer, robot).

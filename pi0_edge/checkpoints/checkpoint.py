@@ -134,9 +134,28 @@ class Checkpoint:
         finally:
             self._stored.source.release()
 
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every stored tensor by the name that its writer gave it, needed or not."""
+        return {key: entry.shape for key, entry in self._stored.source.entries.items()}
+
+    def parameters_by_tensor(self, names: Iterable[str]) -> dict[str, list[tuple[str, Location]]]:
+        """Which of our parameters each stored tensor holds: several where it stacks layers.
+
+        Raises:
+            CheckpointError: If a name is not stored.
+        """
+        found: dict[str, list[tuple[str, Location]]] = {}
+        for name in names:
+            location = self._stored.locate(name)
+            found.setdefault(location.key, []).append((name, location))
+        return found
+
     def source_hashes(self) -> dict[str, str]:
-        """sha256 of every weight file, by path relative to the folder."""
-        return {str(file.relative_to(self.folder)): _sha256(file) for file in self._stored.source.files()}
+        """sha256 of every weight file, by path relative to the folder; those of an adapter's base by their own path."""
+        return {
+            str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file): _sha256(file)
+            for file in self._stored.source.files()
+        }
 
     @torch.no_grad()
     def _copy(self, location: Location, parameter: nn.Parameter) -> None:

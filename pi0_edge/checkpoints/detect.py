@@ -1,8 +1,9 @@
 """Detects what a path holds, and opens it as a `Checkpoint`.
 
 Looked for, in this order: a safetensors file (or a folder with one, or with a sharded index, also one level down where
-LeRobot's training puts `pretrained_model`), then an orbax item (a folder with `manifest.ocdbt` or zarr arrays, also as
-`params` below the given folder). Anything pickled is refused: opening it would run code from the file.
+LeRobot's training puts `pretrained_model`), then a LoRA adapter of PEFT in these places, then an orbax item (a folder
+with `manifest.ocdbt` or zarr arrays, also as `params` below the given folder). Anything pickled is refused: opening it
+would run code from the file.
 """
 
 from __future__ import annotations
@@ -16,29 +17,38 @@ from pi0_edge.checkpoints.lora import merged_source
 from pi0_edge.checkpoints.native import WEIGHTS, native_layout
 from pi0_edge.checkpoints.orbax_layout import OrbaxLayout
 from pi0_edge.checkpoints.orbax_source import OrbaxSource
+from pi0_edge.checkpoints.peft_adapter import WEIGHTS as ADAPTER
+from pi0_edge.checkpoints.peft_adapter import AdaptedSource, base_of, find_adapter
 from pi0_edge.checkpoints.recorded_config import RecordedConfig, read_config
 from pi0_edge.checkpoints.safetensors_source import INDEX, SafetensorsSource
-from pi0_edge.checkpoints.torch_layout import MERGE_ADAPTERS, torch_layout
+from pi0_edge.checkpoints.torch_layout import torch_layout
 from pi0_edge.errors import CheckpointError
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _EXPECTED = "a .safetensors file, a folder with model.safetensors, or a JAX checkpoint with params/"
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpoint:
     """Opens a checkpoint of any known layout; reads headers only.
 
     Args:
-        path: A .safetensors file, or a folder of openpi, LeRobot, transformers, JAX/orbax or pi0-edge.
+        path: A .safetensors file, or a folder of openpi, LeRobot, transformers, JAX/orbax or pi0-edge; or the folder of
+            a LoRA adapter of PEFT, which is merged into its base while it is read.
+        base: The checkpoint that an adapter was trained on; where None, the one it names if that is on this machine.
 
     Raises:
-        CheckpointError: If nothing is there, it is pickled, truncated, an adapter, or of no known layout.
+        CheckpointError: If nothing is there, it is pickled, truncated, an adapter without its base, or of no known
+            layout.
         MissingDependencyError: If it is a JAX checkpoint and tensorstore is not installed.
     """
     given, path = str(path), Path(path)
     if not path.exists():
         raise CheckpointError(f"{given} does not exist; {advice_on(given, _EXPECTED)}")
     _refuse_pickled(path)
+    if (adapter := find_adapter(path)) and not find_safetensors(path):
+        return _open_adapter(path, adapter, base)
+    if base is not None:
+        raise CheckpointError(f"{path} is no adapter ({ADAPTER} is missing), so it has no base; leave the base out")
     if weights := find_safetensors(path):
         # A config.json counts only beside a file with the usual name: any other file may be in any folder.
         recorded = read_config(weights.parent) if weights.name in (WEIGHTS, INDEX) else RecordedConfig()
@@ -53,6 +63,27 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds no weights; did you mean {' or '.join(map(str, below))}?")
     _refuse_pickled_files(path)
     raise CheckpointError(f"{path} holds no weights; expected {_EXPECTED}")
+
+
+def _open_adapter(path: Path, adapter: Path, base: str | Path | None) -> Checkpoint:
+    place = base_of(adapter) if base is None else Path(base)
+    if place is None:
+        raise CheckpointError(
+            f"{path} holds only adapter weights; expected a full model: merge them with "
+            f"pi0-edge merge --checkpoint {path} --base BASE --output MERGED, where BASE is the checkpoint that they "
+            "were trained on"
+        )
+    weights = find_safetensors(place)
+    if weights is None:
+        raise CheckpointError(
+            f"{place}, the base of the adapter {path}, holds no {WEIGHTS}; expected a checkpoint of LeRobot, openpi "
+            "(PyTorch) or transformers under the names that the adapter was trained with"
+        )
+    of_base = read_config(weights.parent) if weights.name in (WEIGHTS, INDEX) else RecordedConfig()
+    own = read_config(adapter)
+    plain = SafetensorsSource(weights)
+    layout = _layout(plain, place, own.writer or of_base.writer)
+    return Checkpoint(path, adapter, AdaptedSource(plain, adapter), layout, {**of_base.sizes, **own.sizes})
 
 
 def _layout(source: SafetensorsSource, path: Path, writer: str | None) -> Layout:
@@ -80,8 +111,6 @@ def _refuse_pickled(path: Path) -> None:
 
 def _explain_weights(path: Path) -> None:
     """Names the reason where a folder holds .safetensors files that are no checkpoint."""
-    if (path / "adapter_model.safetensors").is_file():
-        raise CheckpointError(f"{path} holds only adapter weights; expected a full model: {MERGE_ADAPTERS}")
     shards = sorted(path.glob("*-of-*.safetensors"))
     if shards:
         raise CheckpointError(

@@ -72,7 +72,11 @@ class Location:
 
     def rows(self, entry: Entry) -> tuple[int, int]:
         """First and last (exclusive) row of the array that hold the parameter."""
-        return (0, entry.shape[0]) if self.layer is None else (self.layer, self.layer + 1)
+        return self.rows_of(entry.shape[0])
+
+    def rows_of(self, rows: int) -> tuple[int, int]:
+        """As `rows`, of an array with so many."""
+        return (0, rows) if self.layer is None else (self.layer, self.layer + 1)
 
     def parameter(self, rows: Tensor) -> Tensor:
         """The parameter from its `rows` as they are stored."""

@@ -36,6 +36,7 @@ from pi0_edge.cli.export import export
 from pi0_edge.cli.flash import flash
 from pi0_edge.cli.infer import infer
 from pi0_edge.cli.keys import keys
+from pi0_edge.cli.merge import merge
 from pi0_edge.cli.output import write_error
 from pi0_edge.cli.quantize import quantize
 from pi0_edge.cli.record import record
@@ -65,6 +66,7 @@ _COMMANDS = (
     quantize,
     export,
     convert,
+    merge,
     verify,
     self_test,
     record,

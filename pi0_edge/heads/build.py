@@ -14,7 +14,7 @@ from pi0_edge.heads.octo import STEPS, OctoNetwork
 from pi0_edge.heads.rt2 import Rt2Network
 from pi0_edge.heads.tinyvla import TinyVlaNetwork
 from pi0_edge.model import Head, Pi0, Pi0Config, PolicyNetwork
-from pi0_edge.model.flow import EULER_STEPS, sample_training_times
+from pi0_edge.model.flow import EULER_STEPS, TimeDistribution, sample_training_times
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,15 @@ def fit_actions(model: PolicyNetwork, actions: Tensor) -> None:
         model.fit_actions(actions)
 
 
-def training_times(model: PolicyNetwork, rows: int, generator: torch.Generator | None = None) -> Tensor:
-    """The times that `loss` is asked for, float32 [rows]: π0's for flow, uniform in [0, 1) for the rest."""
+def training_times(
+    model: PolicyNetwork,
+    rows: int,
+    generator: torch.Generator | None = None,
+    distribution: TimeDistribution = "beta",
+) -> Tensor:
+    """The times that `loss` is asked for, float32 [rows]: for flow of `distribution`, else uniform in [0, 1)."""
     if isinstance(model, Pi0):
-        return sample_training_times(rows, generator)
+        return sample_training_times(rows, generator, distribution)
     return torch.rand(rows, generator=generator)
 
 

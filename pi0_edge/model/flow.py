@@ -8,12 +8,14 @@ predicts the velocity u = dx_t/dt = ε − A, so that inference starts from nois
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Schedule = Literal["accumulated", "exact"]
+TimeDistribution = Literal["beta", "uniform", "logit-normal"]
+TIME_DISTRIBUTIONS: tuple[TimeDistribution, ...] = get_args(TimeDistribution)
 
 EULER_STEPS = 10
 MIN_PERIOD = 4e-3
@@ -49,13 +51,19 @@ def time_embedding(times: Tensor, width: int) -> Tensor:
     return torch.cat((phase.sin(), phase.cos()), dim=-1).float()
 
 
-def sample_training_times(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """T = 0.999·Beta(1.5, 1) + 0.001, float32 [count]: more weight on noisy chunks, never exactly t = 0.
+def sample_training_times(
+    count: int, generator: torch.Generator | None = None, distribution: TimeDistribution = "beta"
+) -> Tensor:
+    """T = 0.999·z + 0.001, float32 [count], never exactly t = 0.
 
+    z is drawn from Beta(1.5, 1), π0's: more weight on noisy chunks; from the uniform distribution; or from the
+    logit-normal one with location 0 and scale 1, which has more weight in the middle (Esser et al., arXiv 2403.03206).
     Beta(a, 1) has the distribution function z^a, so a uniform draw to the power 1/a samples it.
     """
+    if distribution == "logit-normal":
+        return 0.999 * torch.randn(count, generator=generator).sigmoid() + 0.001
     uniform = torch.rand(count, generator=generator)
-    return 0.999 * uniform ** (1 / 1.5) + 0.001
+    return 0.999 * (uniform ** (1 / 1.5) if distribution == "beta" else uniform) + 0.001
 
 
 def noisy_chunk(actions: Tensor, noise: Tensor, times: Tensor) -> Tensor:

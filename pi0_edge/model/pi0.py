@@ -256,7 +256,13 @@ class Pi0(PolicyNetwork):
         return [table.per_action(torch.where(is_frozen, len(times), step)[None]) for step in steps]
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """Flow-matching loss per element: (ε − A − v(x_t, t))².
 
@@ -268,11 +274,12 @@ class Pi0(PolicyNetwork):
             times: float32 [draws * batch].
             frozen: int64 [draws * batch]: so many leading actions are shown without noise, at time 0
                 (arXiv 2512.05964); their loss means nothing. None freezes none.
+            prefix: `attend_prefix` of these inputs, where it is known; their images are not looked at then.
 
         Returns:
             float32 [draws * batch, horizon, action_dim].
         """
-        context = self.attend_state(self.attend_prefix(inputs), inputs.state)
+        context = self.attend_state(self.attend_prefix(inputs) if prefix is None else prefix, inputs.state)
         draws = noise.shape[0] // actions.shape[0]
         if draws > 1:
             context, actions = context.repeated(draws), actions.repeat_interleave(draws, 0)

@@ -1,1 +1,1 @@
-"""Flow-matching training of π0 on demonstrations."""
+"""Training on demonstrations: small networks from random weights (`run`), checkpoints of any size (`fine_tuning`)."""

@@ -6,7 +6,7 @@ that runs past the end of its episode repeats the last action, which is what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.errors import DatasetError
 from pi0_edge.model import ModelInputs
+from pi0_edge.training.sources import Batch
 
 STD_FLOOR = 0.05
 """Smallest standard deviation, in physical units: a joint that hardly moves must not become a source of noise."""
@@ -74,7 +75,7 @@ def load_demonstrations(root: Path, camera: str, stride: int) -> list[Demonstrat
     return demonstrations
 
 
-def moments(arrays: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
+def moments(arrays: Sequence[NDArray[np.floating]]) -> dict[str, NDArray[np.float64]]:
     """Mean, standard deviation (at least `STD_FLOOR`), 1 % and 99 % quantiles per dimension, as in norm_stats.json."""
     values = np.concatenate(arrays).astype(np.float64)
     return {
@@ -121,7 +122,17 @@ class SampleBatches:
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
-        picks = self._picks(batch, rng)
+        return self._inputs(self._picks(batch, rng), rng)
+
+    def batch(self, size: int, rng: np.random.Generator) -> Batch:
+        """As `draw`, with what the training loop needs besides."""
+        picks = self._picks(size, rng)
+        inputs, chunks = self._inputs(picks, rng)
+        keys = tuple(f"{episode}-{image}" for episode, image in picks)
+        return Batch(inputs, chunks, self._actions[0].shape[1], keys)
+
+    def _inputs(self, picks: NDArray[np.int64], rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+        batch = len(picks)
         images = np.stack([self.demonstrations[episode].images[image] for episode, image in picks])
         states = np.stack([self._states[episode][image * self.stride] for episode, image in picks])
         chunks = np.stack([self._chunk(episode, image * self.stride) for episode, image in picks])
@@ -157,3 +168,21 @@ class SampleBatches:
     @staticmethod
     def _normalized(values: NDArray[np.float32], stats: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
         return ((values - stats["mean"]) / (stats["std"] + 1e-6)).astype(np.float32)
+
+
+class AlternatingBatches:
+    """Batches of several robots, each of one of them in turn at random."""
+
+    def __init__(self, sources: Sequence[SampleBatches]) -> None:
+        self._sources = sources
+
+    @property
+    def horizon(self) -> int:
+        """Actions of a chunk, the same of all."""
+        return self._sources[0].horizon
+
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+        """As `SampleBatches.draw`."""
+        # A single source takes nothing from the generator, so that its batches stay what they were.
+        which = int(rng.integers(len(self._sources))) if len(self._sources) > 1 else 0
+        return self._sources[which].draw(batch, rng)

@@ -17,13 +17,15 @@ import torch
 from torch import nn
 
 from pi0_edge.model import PolicyNetwork
-from pi0_edge.training.samples import SampleBatches
+from pi0_edge.training.samples import AlternatingBatches, SampleBatches
 
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 100
 
 
-def warm_up_vision(model: PolicyNetwork, batches: SampleBatches, steps: int, batch: int, seed: int) -> Iterator[float]:
+def warm_up_vision(
+    model: PolicyNetwork, batches: SampleBatches | AlternatingBatches, steps: int, batch: int, seed: int
+) -> Iterator[float]:
     """Trains `model.vision` and `model.projector` in place and yields the loss of every step.
 
     Args:

@@ -56,14 +56,17 @@ ALLOWED = {
     "pi0_edge.estimation": ["pi0_edge.latency", "pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.bundle": ["pi0_edge.model", "pi0_edge.processing", "pi0_edge.quant", "pi0_edge.training_profile"],
     "pi0_edge.policy": [*POLICY_STACK, "pi0_edge.bundle", "pi0_edge.quant"],
-    "pi0_edge.verification": [*POLICY_STACK, "pi0_edge.heads", "pi0_edge.quant"],
+    "pi0_edge.gradient_verification": ["pi0_edge.checkpoints", "pi0_edge.model"],
+    "pi0_edge.verification": [*POLICY_STACK, "pi0_edge.gradient_verification", "pi0_edge.heads", "pi0_edge.quant"],
     "pi0_edge.sim": ["pi0_edge.datasets"],
     "pi0_edge.training": [
         "pi0_edge.checkpoints",
         "pi0_edge.datasets",
+        "pi0_edge.engine",  # fills a network of full size without an fp32 copy of it
         "pi0_edge.heads",
         "pi0_edge.model",
         "pi0_edge.processing",
+        "pi0_edge.quant",
     ],
     "pi0_edge.evaluation": [*ABOVE_POLICY, "pi0_edge.datasets", "pi0_edge.sim", "pi0_edge.quant"],
     "pi0_edge.ptq": [

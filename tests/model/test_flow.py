@@ -50,6 +50,19 @@ def test_training_times_follow_the_shifted_beta():
     assert (times < 0.5005).float().mean().item() == pytest.approx(0.5**1.5, abs=5e-3)
 
 
+def test_other_training_times_follow_their_distributions():
+    uniform, middle = (
+        sample_training_times(200_000, torch.Generator().manual_seed(0), kind) for kind in ("uniform", "logit-normal")
+    )
+    assert all(times.min() >= 0.001 and times.max() <= 1.0 for times in (uniform, middle))
+    for quantile in (0.1, 0.5, 0.9):
+        assert float(uniform.quantile(quantile)) == pytest.approx(0.999 * quantile + 0.001, abs=5e-3)
+    # Logit-normal (0, 1): the quantiles of the normal distribution through the logistic function.
+    for quantile, normal in ((0.1, -1.2816), (0.5, 0.0), (0.9, 1.2816)):
+        wanted = 0.999 / (1 + math.exp(-normal)) + 0.001
+        assert float(middle.quantile(quantile)) == pytest.approx(wanted, abs=5e-3)
+
+
 def test_noisy_chunk_is_noise_at_one_and_actions_at_zero():
     actions, noise = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
     assert torch.equal(noisy_chunk(actions, noise, torch.ones(2)), noise)
