@@ -28,6 +28,7 @@ from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.demo import demo
+from pi0_edge.cli.distill import distill
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
@@ -67,6 +68,7 @@ _COMMANDS = (
     self_test,
     record,
     train,
+    distill,
     serve,
     bridge,
     run,

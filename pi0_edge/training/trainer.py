@@ -95,7 +95,10 @@ class Trainer:
         self.folder = folder
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=config.weight_decay,
         )
         self.state = TrainingState()
 
@@ -150,8 +153,9 @@ class Trainer:
         tensors = {f"average.{name}": value for name, value in self.average.items()}
         for name, p in self.model.named_parameters():
             tensors[f"weight.{name}"] = p.detach()
-            moments = self.optimizer.state[p]
-            tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+            if p.requires_grad:
+                moments = self.optimizer.state[p]
+                tensors[f"moment1.{name}"], tensors[f"moment2.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
         metadata = {"config": json.dumps(asdict(self.config)), "progress": json.dumps(asdict(self.state))}
         save_file(tensors, self.folder / "state.tmp", metadata=metadata)
         replace_synced(self.folder / "state.tmp", self.folder / STATE_FILE)
@@ -173,8 +177,9 @@ class Trainer:
             for name, p in self.model.named_parameters():
                 p.copy_(tensors[f"weight.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
-                self.optimizer.state[p] = {
-                    "step": torch.tensor(float(self.state.step)),
-                    "exp_avg": tensors[f"moment1.{name}"],
-                    "exp_avg_sq": tensors[f"moment2.{name}"],
-                }
+                if p.requires_grad:
+                    self.optimizer.state[p] = {
+                        "step": torch.tensor(float(self.state.step)),
+                        "exp_avg": tensors[f"moment1.{name}"],
+                        "exp_avg_sq": tensors[f"moment2.{name}"],
+                    }
