@@ -9,8 +9,8 @@ much of it is chance. Only executed actions count, in normalized units; |a − b
                Energy statistics (J. Stat. Plan. Inference 143, 2013), over all pairs with those of a chunk with itself
     shift      |mean X − mean Y| over the teacher's spread, the root mean square distance of two of its chunks
     spread     the candidate's spread over the teacher's
-    stray      mean distance of a candidate's chunk to the nearest one of the teacher, over the same of the second set:
-               a chunk between two good ways is far from all that the teacher would do
+    stray      mean distance of a candidate's chunk to the nearest one of the teacher, less the same of the second set,
+               over the spread: a chunk between two good ways is far from all that the teacher would do
     mode share of each of two modes, the candidate's minus the teacher's, where the teacher has two
     flips      how often a gripper changes between open and closed in a chunk
 
@@ -50,7 +50,7 @@ class Likeness:
         energy: See above.
         shift: See above.
         spread: See above.
-        stray: See above; 1 for the second set of the teacher.
+        stray: See above; 0 for the second set of the teacher.
         mode_share: Mean absolute difference, over the observations with two modes; None where there is none.
         flips: Gripper flips per chunk; None where no joint is a gripper.
     """
@@ -171,14 +171,14 @@ def _compare_one(first: NDArray[np.float64], second: NDArray[np.float64], candid
     """All sets [draws, numbers]."""
     within = _distances(first, first)
     spread = max(_spread(first), 1e-12)
-    nearest = max(float(_distances(second, first).min(1).mean()), 1e-12)
+    nearest = float(_distances(second, first).min(1).mean())
 
     def figures(other: NDArray[np.float64]) -> tuple[float, ...]:
         across = _distances(other, first)
         twice = max(2 * float(across.mean()), 1e-12)
         energy = (twice - float(within.mean()) - float(_distances(other, other).mean())) / twice
         shift = float(np.linalg.norm(other.mean(0) - first.mean(0))) / spread
-        return energy, shift, _spread(other) / spread, float(across.min(1).mean()) / nearest
+        return energy, shift, _spread(other) / spread, (float(across.min(1).mean()) - nearest) / spread
 
     found = (figures(candidate), figures(second))
     border = two_modes(first, second)

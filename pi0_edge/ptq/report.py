@@ -128,7 +128,7 @@ def _distribution(gate: GateReport) -> str:
         "energy": "energy distance, 0 to 1",
         "shift": "shift of the mean chunk, in spreads",
         "spread": "spread, as a share of the teacher's",
-        "stray": "distance from the teacher's chunks",
+        "stray": "stray from the teacher's chunks, in spreads",
         "mode_share": "share of a mode, difference",
         "flips": "gripper flips per chunk",
     }

@@ -63,7 +63,7 @@ class TeacherThresholds:
         shift: Largest shift of the mean chunk, as a share of the teacher's spread.
         spread_least: Least spread, as a share of the teacher's.
         spread_most: Largest spread, as a share of the teacher's.
-        stray: Largest distance from the teacher's chunks, where the teacher's own is 1.
+        stray: Largest distance from the teacher's chunks beyond that of its own other draws, as a share of its spread.
         mode_share: Largest mean difference of the share of a mode.
         flips: Largest difference of the gripper flips per chunk.
         draws: Fewest draws per observation that a verdict may rest on.
@@ -73,7 +73,7 @@ class TeacherThresholds:
     shift: float = 0.30
     spread_least: float = 0.80
     spread_most: float = 1.25
-    stray: float = 1.30
+    stray: float = 0.10
     mode_share: float = 0.15
     flips: float = 0.10
     draws: int = LEAST_DRAWS
@@ -214,7 +214,7 @@ def judge_distribution(report: DistributionReport, thresholds: TeacherThresholds
         Finding("shift of the mean chunk, in spreads", found.shift, thresholds.shift, at_most=True),
         Finding("spread beside the teacher's", found.spread, thresholds.spread_least),
         Finding("spread beside the teacher's", found.spread, thresholds.spread_most, at_most=True),
-        Finding("distance from the teacher's chunks", found.stray, thresholds.stray, at_most=True),
+        Finding("stray from the teacher's chunks, in spreads", found.stray, thresholds.stray, at_most=True),
     ]
     if found.mode_share is not None:
         where = f"{report.two_modes} observations with two modes"
