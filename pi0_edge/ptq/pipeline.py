@@ -283,7 +283,7 @@ def quantize(
     del reference  # a full-size network must leave memory before the next one enters it
     taught, beside = None, []
     if teacher is not None:
-        master, beside = teacher.load(Path(checkpoint)), teacher.chosen(observations)
+        master, beside = teacher.load(), teacher.chosen(observations)
         taught = teacher.chunks(master, beside, on_progress)
         reference_rollouts = _roll_out(master, episodes, thresholds, on_progress)
         del master

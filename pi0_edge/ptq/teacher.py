@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pi0_edge.checkpoints import open_checkpoint
 from pi0_edge.distillation.origin import Origin
 from pi0_edge.errors import ConfigError
-from pi0_edge.policy import Policy
+from pi0_edge.policy import Policy, combined_hash
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.distribution import LEAST_DRAWS, DistributionReport, compare_distributions, grippers_of
@@ -47,21 +48,13 @@ class Teacher:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of the teacher is {getattr(self, name)}, expected at least 1")
 
-    def load(self, student: Path) -> Policy:
+    def load(self) -> Policy:
         """The teacher in fp32.
 
         Raises:
             CheckpointError: If it does not load.
-            ConfigError: If it is not the one that the student learned from.
         """
-        policy = Policy.load(self.checkpoint, "reference")
-        origin = Origin.find(student)
-        if origin is not None and origin.teacher_sha256 != policy.checkpoint_sha256:
-            raise ConfigError(
-                f"{student} learned from the checkpoint {origin.teacher_sha256[:12]}, but {self.checkpoint} is "
-                f"{policy.checkpoint_sha256[:12]}; give the one that it learned from"
-            )
-        return policy
+        return Policy.load(self.checkpoint, "reference")
 
     def chosen(self, observations: Sequence[Observation]) -> list[Observation]:
         """Those that both are compared on."""
@@ -110,10 +103,23 @@ class Teacher:
 
 
 def check_taught(student: str | Path, teacher: Teacher | None) -> None:
-    """Raises `ConfigError` where a checkpoint was distilled and its teacher is not given."""
+    """Passes where a checkpoint was not distilled, or its teacher is given; to be called before the work of the gate.
+
+    Raises:
+        CheckpointError: If its `distillation.json` is damaged, or the teacher cannot be opened.
+        ConfigError: If the teacher is missing or another one.
+    """
     origin = Origin.find(Path(student))
-    if origin is not None and teacher is None:
+    if origin is None:
+        return
+    if teacher is None:
         raise ConfigError(
             f"{student} was distilled to {origin.steps} Euler steps: whether it does what its teacher "
             f"({origin.teacher_sha256[:12]}) does shows only beside it; name the teacher's checkpoint (teacher)"
+        )
+    found = combined_hash(open_checkpoint(Path(teacher.checkpoint)).source_hashes())
+    if found != origin.teacher_sha256:
+        raise ConfigError(
+            f"{student} learned from the checkpoint {origin.teacher_sha256[:12]}, but {teacher.checkpoint} is "
+            f"{found[:12]}; give the one that it learned from"
         )

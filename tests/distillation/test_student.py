@@ -170,7 +170,7 @@ def test_the_second_step_begins_where_the_first_one_of_the_student_ends():
     teacher = random_teacher()
     student = Student(teacher, euler_times(2), TEN)
     with torch.no_grad():
-        student.action_out_proj.bias += 0.3
+        student.action_out_proj.bias.add_(0.3)
         context = teacher.attend_state(teacher.attend_prefix(inputs), inputs.state)
         table, own = teacher.condition(TEN), student.condition(euler_times(2))
         learning = student.attend_state(student.attend_prefix(inputs), inputs.state)
