@@ -15,7 +15,6 @@ running chunk: the student then learns the same, from the same lengths of frozen
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from pi0_edge.model.flow import euler_times
 from pi0_edge.processing import Mode, ObservationProcessor, load_processor
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.progress import ProgressCallback, Stage
+from pi0_edge.synced_files import save_synced
 from pi0_edge.training.run import AUGMENTATION, STRIDE, plot_loss
 from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
@@ -143,7 +143,8 @@ def distill(
     learned = ObservationProcessor(processor.robot, processor.tokenizer, processor.normalization, config, few)
     origin.save(folder)
     if (opened.folder / PROFILE).exists():
-        shutil.copyfile(opened.folder / PROFILE, folder / PROFILE)  # the student knows the teacher's data and no other
+        # The student knows the teacher's data and no other.
+        save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
     save_checkpoint(folder, average, config, learned.description())
     plot_loss(state.losses, plot)
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
