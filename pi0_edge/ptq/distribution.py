@@ -74,6 +74,7 @@ class DistributionReport:
         candidate: Against the teacher's first set.
         itself: The teacher's second set against its first.
         teacher_flips: Gripper flips per chunk of the teacher, both sets; None where no joint is a gripper.
+        flips_error: Standard error of the difference of the candidate's flips from the teacher's.
     """
 
     observations: int
@@ -82,6 +83,7 @@ class DistributionReport:
     candidate: Likeness
     itself: Likeness
     teacher_flips: float | None
+    flips_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,12 @@ def compare_distributions(
         _compare_one(*(chunks.reshape(len(chunks), -1) for chunks in (both[:draws], both[draws:], own)))
         for both, own in zip(teacher, candidate, strict=True)
     ]
-    flips = [
-        None if not grippers else float(np.mean([_flips(c, grippers) for o in chunks for c in o]))
-        for chunks in (candidate_physical, teacher_physical[:, draws:], teacher_physical)
-    ]
+    flips, flips_error = [None, None, None], None
+    if grippers:
+        both = _flips_of(teacher_physical, grippers)
+        counts = (_flips_of(candidate_physical, grippers), both[:, draws:], both)
+        flips = [float(count.mean()) for count in counts]
+        flips_error = float(np.sqrt(_squared_error(counts[0]) + _squared_error(both)))
     with_modes = [row for row in rows if row.shares is not None]
     likenesses = []
     for which in (0, 1):
@@ -156,7 +160,7 @@ def compare_distributions(
         figures = np.mean([row.figures[which] for row in rows], axis=0)
         share = float(np.mean(np.abs(shares))) if shares else None
         likenesses.append(Likeness(*map(float, figures), mode_share=share, flips=flips[which]))
-    return DistributionReport(observations, draws, len(with_modes), likenesses[0], likenesses[1], flips[2])
+    return DistributionReport(observations, draws, len(with_modes), likenesses[0], likenesses[1], flips[2], flips_error)
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,17 @@ def _spread(chunks: NDArray[np.float64]) -> float:
     """Root mean square distance of two different chunks."""
     count = len(chunks)
     return float(np.sqrt(np.square(_distances(chunks, chunks)).sum() / max(1, count * (count - 1))))
+
+
+def _flips_of(chunks: Chunks, grippers: Sequence[Gripper]) -> NDArray[np.int64]:
+    """Of every chunk, [observations, draws]."""
+    return np.array([[_flips(chunk, grippers) for chunk in draws] for draws in chunks])
+
+
+def _squared_error(counts: NDArray[np.int64]) -> float:
+    """Of their mean over fixed observations and random draws, [observations, draws]."""
+    observations, draws = counts.shape
+    return float(counts.var(1, ddof=1 if draws > 1 else 0).sum()) / (draws * observations**2)
 
 
 def _flips(chunk: NDArray[np.float64], grippers: Sequence[Gripper]) -> int:

@@ -65,7 +65,7 @@ class TeacherThresholds:
         spread_most: Largest spread, as a share of the teacher's.
         stray: Largest distance from the teacher's chunks beyond that of its own other draws, as a share of its spread.
         mode_share: Largest mean difference of the share of a mode.
-        flips: Largest difference of the gripper flips per chunk.
+        flips: Largest difference of the gripper flips per chunk, beyond two standard errors.
         draws: Fewest draws per observation that a verdict may rest on.
     """
 
@@ -221,7 +221,7 @@ def judge_distribution(report: DistributionReport, thresholds: TeacherThresholds
         findings.append(Finding("share of a mode, difference", found.mode_share, thresholds.mode_share, where, True))
     if found.flips is not None and report.teacher_flips is not None:
         where = f"{found.flips:.3g} against {report.teacher_flips:.3g}"
-        difference = abs(found.flips - report.teacher_flips)
+        difference = max(0.0, abs(found.flips - report.teacher_flips) - 2 * (report.flips_error or 0.0))
         findings.append(Finding("gripper flips per chunk, difference", difference, thresholds.flips, where, True))
     return tuple(findings)
 

@@ -131,8 +131,25 @@ def test_flips_are_counted_over_the_middle_half_and_trembling_is_none():
 def test_more_flips_than_the_teacher_fail():
     rng = np.random.default_rng(6)
     report = beside(one_way(rng, 2 * DRAWS), one_way(rng, DRAWS))
-    flipping = replace(report, teacher_flips=1.0, candidate=replace(report.candidate, flips=1.3))
+    flipping = replace(report, teacher_flips=1.0, candidate=replace(report.candidate, flips=1.3), flips_error=0.05)
     assert missed(flipping) == {"gripper flips per chunk, difference"}
+    assert missed(replace(flipping, flips_error=0.11)) == set()  # so much may be chance
+
+
+def test_the_error_of_the_flips_is_that_of_many_repetitions():
+    rng = np.random.default_rng(7)
+    gripper = [Gripper(joint=0, low=0.25, high=0.75)]
+
+    def drawn(draws: int) -> NDArray[np.float64]:
+        return rng.integers(0, 2, (2, draws, 4, 1)).astype(float)
+
+    reports = [
+        compare_distributions(teacher, candidate, teacher, candidate, gripper)
+        for teacher, candidate in ((drawn(16), drawn(8)) for _ in range(200))
+    ]
+    differences = [report.candidate.flips - report.teacher_flips for report in reports]  # pyright: ignore
+    expected = np.mean([report.flips_error for report in reports])  # pyright: ignore
+    assert np.std(differences) == pytest.approx(expected, rel=0.2)
 
 
 def test_the_grippers_of_the_simulated_robot_are_found():
