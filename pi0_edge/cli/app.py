@@ -29,6 +29,7 @@ from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
 from pi0_edge.cli.convert import convert
 from pi0_edge.cli.demo import demo
+from pi0_edge.cli.distill import distill
 from pi0_edge.cli.doctor import doctor
 from pi0_edge.cli.estimate import estimate
 from pi0_edge.cli.evaluate import evaluate
@@ -71,6 +72,7 @@ _COMMANDS = (
     self_test,
     record,
     train,
+    distill,
     serve,
     bridge,
     run,

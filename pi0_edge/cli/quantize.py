@@ -55,6 +55,9 @@ def quantize(
         Literal["part", "block", "linear"], typer.Option(help="What is quantized together in scan and search.")
     ] = "block",
     scan_frames: Annotated[int, typer.Option(min=1, help="Observations of scan and search.")] = 16,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint that this one was distilled from.")] = None,
+    teacher_observations: Annotated[int, typer.Option(min=1, help="Held-out ones to compare it on.")] = 16,
+    teacher_draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation for that.")] = 64,
     private_key: Annotated[Path | None, typer.Option(help="Sign the bundle with it (PEM).")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there already.")] = False,
     training_profile: Annotated[
@@ -75,6 +78,7 @@ def quantize(
     from pi0_edge.cli.loading import checkpoint_or_shipped, read_sizes, use_threads
     from pi0_edge.output_paths import check_output_path
     from pi0_edge.ptq import pipeline
+    from pi0_edge.ptq.teacher import Teacher
     from pi0_edge.ptq.verdict import Thresholds
     from pi0_edge.quant.scheme_files import load_scheme
 
@@ -105,6 +109,7 @@ def quantize(
             search=search,
             skip_unfit=skip_unfit,
             training_profile=training_profile,
+            teacher=None if teacher is None else Teacher(teacher, teacher_observations, teacher_draws),
             on_progress=on_progress,
         )
     if report is not None:
@@ -137,15 +142,16 @@ def _show(out: Output, quantized: QuantizedPolicy) -> None:
         rows = [(choice.group, choice.level, choice.damage) for choice in ranking[:SHOWN_GROUPS]]
         title = f"the {len(rows)} of {len(ranking)} choices that damage the actions most"
         out.table(title, ("layers", "as in", "mean squared relative error"), rows)
-    rows = [(f.name, f.found, f.limit, "met" if f.passed else "MISSED", f.where) for f in gate.verdict.findings]
-    out.table(f"{quantized.scheme.name} against fp32", ("", "found", "at least", "", "where"), rows)
+    rows = [(f.name, f.found, f.asked, "met" if f.passed else "MISSED", f.where) for f in gate.verdict.findings]
+    out.table(f"{quantized.scheme.name} against fp32", ("", "found", "asked", "", "where"), rows)
     joints = [(joint.name, joint.p50, joint.p99, joint.max) for joint in gate.joints]
     out.table("error per joint, in the robot's own units", ("joint", "median", "99 %", "largest"), joints)
     if gate.success is not None:
         low, high = gate.success.interval
+        beside = "fp32" if gate.distribution is None else "the teacher"
         out.print(
-            f"closed loop, {gate.success.seeds} seeds: success differs from fp32 by {gate.success.difference:+.1%}, "
-            f"95 % interval {low:+.1%} to {high:+.1%}"
+            f"closed loop, {gate.success.seeds} seeds: success differs from {beside} by "
+            f"{gate.success.difference:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}"
         )
 
 

@@ -8,7 +8,7 @@ show where the error arises. Thresholds and verdict are in `pi0_edge.ptq.verdict
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.json_values import to_json_values
+from pi0_edge.ptq.distribution import DistributionReport
 from pi0_edge.ptq.trace import Trace
-from pi0_edge.ptq.verdict import GateVerdict, Thresholds, judge
+from pi0_edge.ptq.verdict import (
+    DEFAULT_TEACHER_THRESHOLDS,
+    GateVerdict,
+    TeacherThresholds,
+    Thresholds,
+    judge,
+    judge_distribution,
+)
 from pi0_edge.quant.compare import compare_actions
 
 
@@ -83,6 +91,7 @@ class GateReport:
         drift: Error along the chunk.
         inner: Error inside the network; None where the engine does not run a torch model.
         success: Closed-loop success on the same seeds, the reference first; None where no episode was run.
+        distribution: The chunks beside those of the teacher; None where the policy was judged without one.
     """
 
     verdict: GateVerdict
@@ -94,11 +103,14 @@ class GateReport:
     drift: Drift
     inner: InnerError | None
     success: Pairing | None = None
+    distribution: DistributionReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has, `verdict` first; what is not a number becomes None."""
         success = None if self.success is None else self.success.to_dict()
-        return to_json_values({**vars(self), "verdict": self.verdict.to_dict(), "success": success})
+        distribution = None if self.distribution is None else asdict(self.distribution)
+        plain = {"verdict": self.verdict.to_dict(), "success": success, "distribution": distribution}
+        return to_json_values({**vars(self), **plain})
 
 
 def compare(
@@ -108,6 +120,8 @@ def compare(
     thresholds: Thresholds,
     names: Sequence[str] = (),
     success: Pairing | None = None,
+    distribution: DistributionReport | None = None,
+    teacher_thresholds: TeacherThresholds = DEFAULT_TEACHER_THRESHOLDS,
 ) -> GateReport:
     """Compares two traces over the same observations and noise, and judges.
 
@@ -118,6 +132,8 @@ def compare(
         thresholds: To judge by.
         names: Name of each observation; numbers where empty.
         success: Closed-loop success on the same seeds, the reference first.
+        distribution: The candidate's chunks beside those of its teacher, where it has one.
+        teacher_thresholds: To judge that by.
 
     Raises:
         ConfigError: If the traces are of different observations, or the reference itself gave no chunk.
@@ -135,8 +151,9 @@ def compare(
     places = [f"{label}, noise draw {draw}" for label in labels for draw in range(draws)]
     refusals = {place * draws + draw: why for (place, draw), why in candidate.refusals.items()}
     interval = None if success is None else success.interval
+    taught = () if distribution is None else judge_distribution(distribution, teacher_thresholds)
     return GateReport(
-        verdict=judge(whole, executed, thresholds, places, interval, refusals),
+        verdict=judge(whole, executed, thresholds, places, interval, refusals, taught),
         observations=observations,
         draws=draws,
         cosine_whole=tuple(whole),
@@ -145,6 +162,7 @@ def compare(
         drift=_drift(candidate.normalized - reference.normalized),
         inner=_inner_error(reference, candidate),
         success=success,
+        distribution=distribution,
     )
 
 

@@ -8,10 +8,13 @@
 `quantize` runs these steps, in this order:
 
     frames ─┬─ calibration half ─► calibrate ─► (scan, search) ─► quantize ─┐
-            └─ held-out half ──► fp32 reference ────────────────────────────┴─► gate ─► report, bundle
+            └─ held-out half ──► fp32 reference (, teacher) ────────────────┴─► gate ─► report, bundle
 
-Reference and candidate are never in memory together. A failed gate raises nothing: the policy and its bundle carry the
-verdict, and a bundle that failed is refused by whatever loads it, unless its user accepts that by name.
+A distilled policy is compared with itself in fp32 as any other, on the same noise: that is what quantizing it did. What
+distilling did is judged too, by the distribution of its chunks beside that of its teacher (`pi0_edge.ptq.teacher`).
+
+Reference, teacher and candidate are never in memory together. A failed gate raises nothing: the policy and its bundle
+carry the verdict, and a bundle that failed is refused by whatever loads it, unless its user accepts that by name.
 """
 
 from __future__ import annotations
@@ -43,9 +46,10 @@ from pi0_edge.ptq.mix_search import Choice, Mix, ranked
 from pi0_edge.ptq.report import ReportPage, facts_about, render
 from pi0_edge.ptq.scan import UNTOUCHED, LayerScan
 from pi0_edge.ptq.sources import open_frames
+from pi0_edge.ptq.teacher import Teacher, check_taught
 from pi0_edge.ptq.trace import Trace, self_test_vectors, trace
 from pi0_edge.ptq.training_episodes import training_profile_of
-from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, GateVerdict, Thresholds
+from pi0_edge.ptq.verdict import DEFAULT_TEACHER_THRESHOLDS, DEFAULT_THRESHOLDS, GateVerdict, Thresholds
 from pi0_edge.quant import QuantizationReport, Scheme
 from pi0_edge.quant.scheme_files import load_scheme, save_scheme
 from pi0_edge.synced_files import save_synced
@@ -185,6 +189,7 @@ def quantize(
     search: str | Path | None = None,
     skip_unfit: int = 0,
     training_profile: TrainingProfile | str | Path | None = None,
+    teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> QuantizedPolicy:
     """Quantizes a checkpoint and judges the result against fp32 on held-out frames.
@@ -203,7 +208,8 @@ def quantize(
         held_out: How many observations to judge on, from the other half; at least 4.
         draws: Noise draws per held-out observation.
         seed: Fixes the choice of episodes and frames, and the noise of the calibration.
-        episodes: Simulated episodes that reference and candidate run on the same seeds; 0 runs none.
+        episodes: Simulated episodes that reference (the teacher, where there is one) and candidate run on the same
+            seeds; 0 runs none.
         thresholds: To judge by; `thresholds.executed` actions of a chunk are executed in simulated episodes.
         scan: Ranks groups of layers by their damage to the actions; None does not, unless `search` is given.
         search: File (.yaml) for the cheapest mix of `scheme` and `scan.levels` that passes on the scan's frames. It is
@@ -212,6 +218,7 @@ def quantize(
             those that are stand in the report.
         training_profile: For the mismatch guard, or its file; None takes that of the calibration, of the frames where
             they are training data, or the one that lies beside the checkpoint.
+        teacher: What a distilled policy is judged beside; one with `distillation.json` is refused without.
         on_progress: Is called after every step of every stage.
 
     Returns:
@@ -220,7 +227,8 @@ def quantize(
     Raises:
         CheckpointError: If the checkpoint does not load.
         ConfigError: If the calibration is of another checkpoint, `search` cannot be written, the scan finds nothing to
-            quantize, not even fp32 passes the search; or robot, tokenizer or a size is missing.
+            quantize, not even fp32 passes the search; robot, tokenizer or a size is missing; or a distilled policy
+            has no teacher, or another one.
         DatasetError: If the frames are too few, black or identical, or more than `skip_unfit` are unfit.
         ObservationError: If a frame does not fit the policy and `skip_unfit` is 0.
         QuantizationError: If there is no such scheme, a calibration is damaged, or a weight or activation is NaN.
@@ -229,6 +237,7 @@ def quantize(
     options = ScanOptions() if scan is None and search is not None else scan
     levels = [chosen, *(load_scheme(level) for level in options.levels)] if options and search else [chosen]
     check_output_path("search", search, (".yaml",))
+    check_taught(checkpoint, teacher)
     statistics = Calibration.load(calibration) if isinstance(calibration, str | Path) else calibration
     if isinstance(training_profile, str | Path):
         training_profile = load_training_profile(training_profile)
@@ -270,8 +279,14 @@ def quantize(
 
     observations = list(inspection.fit)
     reference_trace = _trace(reference, observations, draws, on_progress)
-    reference_rollouts = _roll_out(reference, episodes, thresholds, on_progress)
+    reference_rollouts = () if teacher else _roll_out(reference, episodes, thresholds, on_progress)
     del reference  # a full-size network must leave memory before the next one enters it
+    taught, beside = None, []
+    if teacher is not None:
+        master, beside = teacher.load(), teacher.chosen(observations)
+        taught = teacher.chunks(master, beside, on_progress)
+        reference_rollouts = _roll_out(master, episodes, thresholds, on_progress)
+        del master
 
     candidate = quantize_checkpoint(
         checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes, norm_stats=norm_stats
@@ -280,13 +295,17 @@ def quantize(
     candidate_rollouts = _roll_out(candidate.policy, episodes, thresholds, on_progress)
     success = pair(reference_rollouts, candidate_rollouts) if episodes else None
     names = [str(place) for place in inspection.fit.places]
-    gate = compare(reference_trace, candidate_trace, joints, thresholds, names, success)
+    distribution, limits = None, DEFAULT_TEACHER_THRESHOLDS
+    if teacher is not None and taught is not None:
+        limits = teacher.thresholds
+        distribution = teacher.compare(taught, candidate.policy, beside, thresholds.executed, on_progress)
+    gate = compare(reference_trace, candidate_trace, joints, thresholds, names, success, distribution, limits)
     return QuantizedPolicy(
         policy=candidate.policy,
         scheme=chosen,
         gate=gate,
         quantization=candidate.report,
-        facts=facts_about(candidate, checkpoint, inspection, draws),
+        facts=facts_about(candidate, checkpoint, inspection, draws, None if teacher is None else teacher.checkpoint),
         calibration=statistics,
         ranking=ranking,
         mix=mix,

@@ -37,7 +37,7 @@ class ReportPage:
 
 
 def facts_about(
-    candidate: Candidate, checkpoint: str | Path, inspection: Inspection, draws: int
+    candidate: Candidate, checkpoint: str | Path, inspection: Inspection, draws: int, teacher: str | Path | None = None
 ) -> tuple[tuple[str, str], ...]:
     """What was judged and on what, as (name, value) in words."""
     policy, report, source = candidate.policy, candidate.report, inspection.fit.source
@@ -45,6 +45,8 @@ def facts_about(
     return (
         ("checkpoint", f"{Path(checkpoint).name}, SHA-256 {policy.checkpoint_sha256[:16]}"),
         ("network", f"{policy.engine.config.kind}, {len(report.layers)} layers quantized"),
+        ("Euler steps", str(policy.processor.settings.euler_steps)),
+        *([] if teacher is None else [("teacher", Path(teacher).name)]),
         ("robot", policy.processor.robot.name),
         ("engine", policy.engine.name),
         ("weights", f"{after:.4g} MB, {after / before:.0%} of the {before:.4g} MB before"),
@@ -64,6 +66,7 @@ def render(page: ReportPage) -> str:
         _section("What was judged", _definitions(page.facts)),
         _section("Thresholds", _thresholds(page.gate)),
         _section("How close each chunk is to fp32", _cosines(page.gate)),
+        _section("Beside the teacher", _distribution(page.gate)),
         _section("Error per joint", _joints(page.gate.joints)),
         _section("Error along the chunk", _drift(page.gate)),
         _section("Where the error enters", _inner(page.gate)),
@@ -99,8 +102,8 @@ def _thresholds(gate: GateReport) -> str:
     rows = []
     for finding in gate.verdict.findings:
         mark = '<span class="ok">met</span>' if finding.passed else '<span class="miss">missed</span>'
-        rows.append((escape(finding.name), _number(finding.found), f"{finding.limit:g}", mark, escape(finding.where)))
-    return _table(("", "found", "at least", "", "where"), rows)
+        rows.append((escape(finding.name), _number(finding.found), finding.asked, mark, escape(finding.where)))
+    return _table(("", "found", "asked", "", "where"), rows)
 
 
 def _cosines(gate: GateReport) -> str:
@@ -110,6 +113,31 @@ def _cosines(gate: GateReport) -> str:
     )
     plots = figures.cosine_histogram(gate.cosine_whole, gate.cosine_executed, gate.verdict.thresholds)
     return f"<p>{text}</p>{plots}"
+
+
+def _distribution(gate: GateReport) -> str:
+    report = gate.distribution
+    if report is None:
+        return ""
+    text = (
+        f"{report.draws} chunks per observation beside as many of the teacher, from other noise, over "
+        f"{report.observations} observations; the teacher has two modes in {report.two_modes} of them. The last column "
+        "is the teacher against itself, from two sets of seeds: what is chance."
+    )
+    names = {
+        "energy": "energy distance, 0 to 1",
+        "shift": "shift of the mean chunk, in spreads",
+        "spread": "spread, as a share of the teacher's",
+        "stray": "stray from the teacher's chunks, in spreads",
+        "mode_share": "share of a mode, difference",
+        "flips": "gripper flips per chunk",
+    }
+    rows = []
+    for name, words in names.items():
+        found, chance = getattr(report.candidate, name), getattr(report.itself, name)
+        if found is not None:
+            rows.append((escape(words), _number(found), _number(chance)))
+    return f"<p>{escape(text)}</p>" + _table(("", "candidate", "teacher"), rows)
 
 
 def _joints(joints: Sequence[JointError]) -> str:
@@ -152,14 +180,15 @@ def _success(gate: GateReport) -> str:
     if pairing is None:
         return ""
     low, high = pairing.interval
+    beside = "fp32" if gate.distribution is None else "the teacher"
     first, second = pairing.both + pairing.only_first, pairing.both + pairing.only_second
     text = (
-        f"{pairing.seeds} simulated episodes with the same seeds: fp32 succeeds in {first}, the candidate in {second}. "
-        f"That is a difference of {100 * pairing.difference:+.1f} points, "
+        f"{pairing.seeds} simulated episodes with the same seeds: {beside} succeeds in {first}, the candidate in "
+        f"{second}. That is a difference of {100 * pairing.difference:+.1f} points, "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} (paired, method 10 of Newcombe 1998)."
     )
-    cells = [("fp32 succeeds", str(pairing.both), str(pairing.only_first))]
-    cells.append(("fp32 fails", str(pairing.only_second), str(pairing.neither)))
+    cells = [(f"{beside} succeeds", str(pairing.both), str(pairing.only_first))]
+    cells.append((f"{beside} fails", str(pairing.only_second), str(pairing.neither)))
     plot = figures.success_plot(pairing.difference, pairing.interval, gate.verdict.thresholds.success_loss)
     return f"<p>{text}</p>" + _table(("", "candidate succeeds", "candidate fails"), cells) + plot
 

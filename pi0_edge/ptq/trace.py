@@ -67,6 +67,7 @@ def trace(
     draws: int = 1,
     probed: int = PROBED,
     advance: Callable[[], object] = lambda: None,
+    first_seed: int = 0,
 ) -> Trace:
     """Asks a policy for `draws` chunks per observation; the noise depends on observation and draw alone.
 
@@ -78,6 +79,7 @@ def trace(
         draws: Noise draws per observation.
         probed: For how many observations, evenly spread, keys, values and velocities are kept.
         advance: Is called after every chunk.
+        first_seed: Of the noise; traces whose seeds do not overlap have independent noise.
 
     Raises:
         ObservationError: If an observation does not fit the robot.
@@ -89,7 +91,7 @@ def trace(
         probe = _Probe(policy.engine if draw == 0 and place in chosen else None)
         try:
             with probe:
-                chunk = policy.infer(observations[place], noise_seed=_noise_seed(place, draws, draw))
+                chunk = policy.infer(observations[place], noise_seed=first_seed + _noise_seed(place, draws, draw))
         except (EngineError, QuantizationError) as reason:
             found.refusals[place, draw] = str(reason)
         else:

@@ -107,6 +107,19 @@ def test_one_graph_serves_every_frozen_prefix(variant: str):
     assert len(running._chunks) == 1
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_distilled_policy_of_few_steps_stays_near_the_reference_with_and_without_a_plan(steps: int):
+    model, inputs, noise = random_case("pi0")
+    reference, running = build_engine("reference", copy.deepcopy(model)), engine("pi0", "bf16")
+    reference.times = running.times = euler_times(steps)
+    plan = torch.randn(noise.shape, generator=torch.Generator().manual_seed(3))
+    for continuation in (None, FrozenPrefix(plan, 7)):
+        found = running.infer(inputs, noise, continuation)
+        assert compare_actions(reference.infer(inputs, noise, continuation), found).cosine > 0.9999
+    ten = engine("pi0", "bf16").infer(inputs, noise, FrozenPrefix(plan, 7))
+    assert not torch.equal(found, ten)
+
+
 @pytest.mark.gpu
 def test_a_step_adds_seven_nodes_per_layer_and_six(place: str):
     only_on_a_gpu(place)

@@ -34,13 +34,14 @@ pytestmark = [
 ]
 
 HORIZONS = {"rt2": 50, "octo": 50, "tinyvla": 16, "mse": 50}
-"""RT-2's single action and Octo's four are over before a chunk has crossed the line, and 30 of RT-2's before the next 30
-are made."""
+"""RT-2's single action and Octo's four are over before a chunk has crossed the line, and 30 actions of RT-2 before the
+next 30 are made."""
 
 
 def write_policy(folder, head):
-    """A policy whose chunks stay so close to the arms' rest that no limit is met, although neighbours know nothing of each
-    other: random weights give noise, and a hundredth of a radian from tick to tick is more than arms can do.
+    """A policy whose chunks stay so close to the arms' rest that no limit is met.
+
+    Random weights give noise, and a hundredth of a radian from tick to tick is more than arms can do.
     """
     config = dataclasses.replace(CONFIG, head=head, real_dims=DIMS, horizon=HORIZONS[head])
     torch.manual_seed(2)

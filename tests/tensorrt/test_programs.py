@@ -52,8 +52,9 @@ def test_under_a_scheme_they_are_the_cpu_engine_within_rounding(variant: str, sc
     assert to_truth.max_abs_error > 1e-5  # equal actions would mean that nothing was rounded
 
 
-def test_number_and_times_of_the_steps_are_no_part_of_a_program():
-    case, times = make_case("pi0", "fp32"), euler_times(4, "exact")
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_number_and_times_of_the_steps_are_no_part_of_a_program(steps: int):
+    case, times = make_case("pi0", "fp32"), euler_times(steps, "exact")
     inputs, noise = first_row(load_golden("pi0").recording.inputs), case.noise[None]
     with torch.inference_mode():
         truth = case.model.sample_actions(inputs, noise, times)[0]

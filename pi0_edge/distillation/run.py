@@ -1,0 +1,193 @@
+"""A whole distillation: from a trained checkpoint to one of the same network that needs one or two Euler steps.
+
+    distill("checkpoint", "demonstrations/", "runs/one-step", steps=1).checkpoint
+
+    OUTPUT/
+        checkpoint/         the student, an ordinary checkpoint: its settings say how many steps it takes
+            distillation.json   of which teacher, and how; `pi0-edge quantize` then asks for the teacher
+        state.safetensors   the state of the run; the same call goes on from it
+        loss.png            the loss over the updates
+
+Observations are those of the demonstrations. Their actions are read only where the teacher was trained to continue a
+running chunk: the student then learns the same, from the same lengths of frozen prefix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
+from pi0_edge.datasets.lerobot_reader import LeRobotDataset
+from pi0_edge.distillation.origin import Origin
+from pi0_edge.distillation.student import Student
+from pi0_edge.errors import ConfigError, DatasetError
+from pi0_edge.model import Pi0
+from pi0_edge.model.flow import euler_times
+from pi0_edge.processing import Mode, ObservationProcessor, load_processor
+from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.progress import ProgressCallback, Stage
+from pi0_edge.synced_files import save_synced
+from pi0_edge.training.run import AUGMENTATION, STRIDE, plot_loss
+from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations
+from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
+
+SMOOTHED = 50
+"""Updates that the loss in a progress note is averaged over."""
+WARM_UP = 100
+"""Updates until the learning rate is at its peak, at most a tenth of all."""
+PROFILE = "training_profile.json"
+
+
+@dataclass(frozen=True)
+class DistillationResult:
+    """The result of a run.
+
+    Attributes:
+        checkpoint: Folder of the student.
+        plot: The loss over the updates.
+        steps: Euler steps of the student.
+        updates: Optimizer steps, those of resumed runs included.
+        seconds: Time spent in them.
+        loss: Squared error of the velocities, normalized, mean of the last hundred updates.
+    """
+
+    checkpoint: Path
+    plot: Path
+    steps: int
+    updates: int
+    seconds: float
+    loss: float
+
+
+def distill(
+    checkpoint: str | Path,
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    steps: int = 1,
+    teacher_steps: int | None = None,
+    updates: int = 2000,
+    batch: int = 32,
+    draws: int = 1,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    save_every: int = 200,
+    camera: str = "top",
+    on_progress: ProgressCallback | None = None,
+) -> DistillationResult:
+    """Distils a policy, or goes on with a run that was interrupted.
+
+    Args:
+        checkpoint: The teacher: a π0 with one camera, trained by `pi0_edge.training.run.train`.
+        dataset: LeRobotDataset folder with observations of its task.
+        output: Folder of the run. A run that is there goes on; its arguments must be the same.
+        steps: Euler steps of the student.
+        teacher_steps: Euler steps that the teacher takes, a multiple of `steps`; as many as it was made for where None.
+        updates: Optimizer steps.
+        batch: Observations per update.
+        draws: Noise draws per observation.
+        learning_rate: Peak of the cosine schedule.
+        seed: Fixes batches and noise.
+        save_every: Updates between two saves.
+        camera: The camera of dataset and robot that the policy gets images of.
+        on_progress: Is called after every update; its note is the loss.
+
+    Raises:
+        CheckpointError: If the teacher does not load.
+        ConfigError: If an argument is out of range, the run in `output` had other arguments, or the teacher is not a
+            policy that such a run can train.
+        DatasetError: If the dataset cannot be read or does not fit the teacher.
+    """
+    counts = {"steps": steps, "updates": updates, "batch": batch, "draws": draws, "save_every": save_every}
+    _check_counts(counts, learning_rate)
+    opened, output = open_checkpoint(Path(checkpoint)), Path(output)
+    config = opened.infer_config()
+    processor = load_processor(opened.folder, config)
+    settings = processor.settings
+    _check_teacher(processor, checkpoint, camera)
+    taught = settings.euler_steps if teacher_steps is None else teacher_steps
+    if taught < 1 or taught % steps:
+        raise ConfigError(f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10")
+    origin = Origin.of(opened, taught, steps, updates)
+    origin.check_same(output / "checkpoint")
+    batches = _batches(Path(dataset), processor, camera)
+
+    teacher = Pi0(config)
+    opened.load_into(teacher)
+    schedule = settings.euler_times.value
+    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule))
+    train = TrainConfig(
+        steps=updates,
+        real_dims=processor.robot.action_dim,
+        batch=batch,
+        draws=draws,
+        learning_rate=learning_rate,
+        warmup_steps=min(WARM_UP, updates // 10),
+        seed=seed,
+        save_every=save_every,
+        max_delay=config.trained_delay,
+    )
+    trainer = Trainer(student, batches, train, output)
+    stage = Stage("distilling", updates, on_progress)
+
+    def report(state: TrainingState) -> None:
+        stage.set(state.step, f"loss {np.mean(state.losses[-SMOOTHED:]):.4f}")
+
+    average = trainer.run(report)
+    folder, plot, state = output / "checkpoint", output / "loss.png", trainer.state
+    few = dataclasses.replace(settings, euler_steps=steps)
+    learned = ObservationProcessor(processor.robot, processor.tokenizer, processor.normalization, config, few)
+    origin.save(folder)
+    if (opened.folder / PROFILE).exists():
+        # The student knows the teacher's data and no other.
+        save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
+    save_checkpoint(folder, average, config, learned.description())
+    plot_loss(state.losses, plot)
+    return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
+
+
+def _check_counts(counts: dict[str, int], learning_rate: float) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, expected at least 1")
+    if not learning_rate > 0:
+        raise ConfigError(f"learning_rate is {learning_rate}, expected more than 0, such as 1e-3")
+
+
+def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, camera: str) -> None:
+    robot = processor.robot
+    if processor.settings.prompt_style is not PromptStyle.TEXT:
+        raise ConfigError(f"{checkpoint} has its state in the prompt, which is not distilled yet; expected a π0")
+    if camera not in robot.cameras:
+        raise ConfigError(f"{robot.name} has no camera {camera!r}; expected one of {', '.join(robot.cameras)}")
+    for normalizer in (processor.normalization.state, processor.normalization.actions):
+        if normalizer.mode is not Mode.OPENPI_ZSCORE:
+            raise ConfigError(
+                f"{checkpoint} normalizes by {normalizer.mode.value}; expected {Mode.OPENPI_ZSCORE.value}"
+            )
+
+
+def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> SampleBatches:
+    """Samples as in training, augmented in the same way."""
+    tasks = LeRobotDataset(dataset).tasks
+    if len(tasks) != 1:
+        raise DatasetError(f"{dataset} has {len(tasks)} tasks, expected exactly one")
+    cleaned, config = processor.settings.prompt_cleaning, processor.config
+    tokens = prompt_tokens(processor.tokenizer, tasks[0], np.zeros(0), PromptStyle.TEXT, cleaned)
+    demonstrations = load_demonstrations(dataset, camera, STRIDE)
+    _check_shapes(demonstrations[0], processor, dataset)
+    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
+    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+
+
+def _check_shapes(first: Demonstration, processor: ObservationProcessor, dataset: Path) -> None:
+    size, robot = processor.config.vision.image_size, processor.robot
+    expected = {"images": (size, size, 3), "states": (robot.state_dim,), "actions": (robot.action_dim,)}
+    for name, shape in expected.items():
+        found = getattr(first, name).shape[1:]
+        if found != shape:
+            raise DatasetError(f"{name} of {dataset} have shape {list(found)}, the teacher expects {list(shape)}")

@@ -1,0 +1,117 @@
+"""The student: the teacher's network, taught to cover in one Euler step what the teacher covers in several.
+
+A student of N steps is asked at the times t_k = 1 − k/N alone, each time for a step of length 1/N. So the time tells
+the length of the step, and the network needs no second input: weights, shapes and engines stay as they are. What it
+learns at t_k is the mean velocity of the teacher over that step,
+
+    u_k = N · (x_k − Φ(x_k)),   Φ = the teacher's Euler steps from t_k to t_k − 1/N,
+
+by the squared error (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the student
+itself arrives, so that it learns from the inputs that it will have. Φ is a function and no average over data, so the
+error has its minimum where both maps of noise to actions are the same one, with all their modes.
+
+Sources: one step per interval of the teacher's path, Salimans and Ho, Progressive Distillation (arXiv 2202.00512) and,
+for one step in all, Liu et al., Rectified Flow, section 2.2 (arXiv 2209.03003); the student's own path, Chen et al.,
+π-Flow (arXiv 2510.14974). SnapFlow (arXiv 2604.05656) has Φ of two steps, taken by the network that learns, and tells
+the length of the step by a second embedding; docs/distillation.md compares.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model.pi0 import StepConditioning
+from pi0_edge.model.rtc import frozen_actions
+
+SHARED = ("vision", "projector", "token_embedding", "prefix")
+"""Parts that see the observation alone. The student has them from the teacher, and keeps them."""
+
+
+class Student(Pi0):
+    """A π0 that learns from another one; its `loss` takes the place of that of flow matching.
+
+    The action expert with its projections learns. What comes before it is the teacher's own: one pass over the prefix
+    serves both, and its quantization is not touched.
+    """
+
+    def __init__(self, teacher: Pi0, times: Tensor, teacher_times: Tensor) -> None:
+        """Begins as a copy of the teacher.
+
+        Args:
+            teacher: Is not changed, except that it asks for no gradients any more.
+            times: float32 [steps] of the student, from `flow.euler_times`.
+            teacher_times: float32 of the teacher, a multiple of `steps`.
+
+        Raises:
+            ValueError: If it is not a multiple.
+        """
+        if len(teacher_times) % len(times):
+            raise ValueError(
+                f"a teacher of {len(teacher_times)} steps cannot teach {len(times)}; expected a multiple of them"
+            )
+        super().__init__(teacher.config)
+        self.load_state_dict(teacher.state_dict())
+        self.residual_dtype = teacher.residual_dtype
+        for part in SHARED:
+            setattr(self, part, getattr(teacher, part))
+        teacher.requires_grad_(False)
+        self._teacher = (teacher,)  # a tuple, so that the teacher's weights do not count as the student's
+        self.times = times
+        self.teacher_times = teacher_times
+
+    def loss(
+        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+    ) -> Tensor:
+        """Squared error of the velocities, mean over the steps of the student.
+
+        Args:
+            inputs: The observations [batch].
+            actions: Normalized chunks, float32 [batch, horizon, action_dim]; only frozen ones are read.
+            noise: float32 [draws * batch, horizon, action_dim], see `Pi0.loss`.
+            times: Not used: a student learns at the times of its steps alone.
+            frozen: int64 [draws * batch]: so many leading actions are shown as they are, at time 0, to teacher and
+                student (arXiv 2512.05964); their loss means nothing. None freezes none.
+
+        Returns:
+            float32 [draws * batch, horizon, action_dim].
+        """
+        teacher = self._teacher[0]
+        rows, horizon = noise.shape[:2]
+        draws = rows // len(actions)
+        fixed = frozen_actions(torch.zeros(rows, dtype=torch.int64) if frozen is None else frozen, horizon)
+        with torch.no_grad():
+            prefix = self.attend_prefix(inputs)
+            taught = teacher.attend_state(prefix, inputs.state).repeated(draws)
+        learning = self.attend_state(prefix, inputs.state).repeated(draws)
+        x = torch.where(fixed[..., None], actions.repeat_interleave(draws, 0), noise)
+        stride = len(self.teacher_times) // len(self.times)
+        table, taught_table = _tabulated(self, self.times), _tabulated(teacher, self.teacher_times)
+        errors = []
+        for step in range(len(self.times)):
+            arrived = x
+            with torch.no_grad():
+                for small in range(step * stride, (step + 1) * stride):
+                    velocity = teacher.velocity(arrived, _at(taught_table, small, fixed), taught)
+                    arrived = _moved(arrived, velocity / len(self.teacher_times), fixed)
+            velocity = self.velocity(x, _at(table, step, fixed), learning)
+            errors.append(((x - arrived) * len(self.times) - velocity).square())
+            x = _moved(x, velocity.detach() / len(self.times), fixed)
+        return torch.stack(errors).mean(0)
+
+
+def _tabulated(model: Pi0, times: Tensor) -> StepConditioning:
+    """What depends on time, of every step, and last of time 0."""
+    return model.condition(F.pad(times, (0, 1)))
+
+
+def _at(table: StepConditioning, step: int, fixed: Tensor) -> StepConditioning:
+    """Of one step; the actions that are fixed, bool [rows, horizon], are at time 0."""
+    return table.per_action(torch.where(fixed, -1, step)) if fixed.any() else table.at(step)
+
+
+def _moved(x: Tensor, step: Tensor, fixed: Tensor) -> Tensor:
+    """One Euler step of what is not fixed."""
+    return torch.where(fixed[..., None], x, x - step)

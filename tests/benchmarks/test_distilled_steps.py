@@ -1,0 +1,99 @@
+"""The comparison of step counts: its figures on episodes that are known, and that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pi0_edge.errors import ConfigError, MissingDependencyError
+from pi0_edge.shipped import shipped_checkpoint
+
+try:
+    from benchmarks.distilled_steps import CONTROL_HZ, FIRST_SEED, Cell, Episode, Variant, measure, variants
+    from pi0_edge.evaluation.delayed_rollout import DelayedRollout
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+TEN, ONE = Variant("10 steps, fp32", "teacher", "fp32"), Variant("1 step, fp32", "student", "fp32")
+
+
+def episode(variant: str, seed: int, success: bool, ticks: int) -> Episode:
+    return Episode(variant, 0, seed, success, ticks, border_jerk_square=4.0 * ticks, border_jerk_count=ticks)
+
+
+def test_the_figures_of_known_episodes():
+    """Three of four succeed, on average after 4 s, and the failed one took 10 s: 3 tasks in 22 s."""
+    first = [episode("a", seed, True, 150) for seed in range(4)]
+    second = [episode("b", seed, seed < 3, (150, 200, 250, 500)[seed]) for seed in range(4)]
+    cell = Cell.of(second, first)
+    assert (cell.successes, cell.episodes) == (3, 4)
+    assert cell.seconds == pytest.approx(200 / CONTROL_HZ)
+    assert cell.tasks_per_hour == pytest.approx(3 * 3600 / 22)
+    assert cell.border_jerk == pytest.approx(2.0)
+    assert (cell.pairing.only_first, cell.pairing.only_second) == (1, 0)
+    assert cell.slower is not None
+    mean, low, high = cell.slower
+    assert mean == pytest.approx(1.0) and 0 <= low <= mean <= high <= 2
+    assert "3 of 4" in cell.row() and "-25.0" in cell.row()
+
+
+def test_a_policy_that_never_succeeds_has_no_time():
+    first = [episode("a", seed, True, 150) for seed in range(4)]
+    cell = Cell.of([episode("b", seed, False, 500) for seed in range(4)], first)
+    assert np.isnan(cell.seconds) and cell.tasks_per_hour == 0 and cell.slower is None
+    assert cell.row().count("–") == 2
+
+
+def still(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
+    """An episode of 60 ticks in which nothing moves; one step fails on every second seed."""
+    won = variant is TEN or seed % 2 == 0
+    return DelayedRollout(seed, (0.0, 0.0), won, np.zeros((61, 14)), [1, 26], 0, [delay_ms])
+
+
+def test_an_interrupted_comparison_plays_each_episode_once(tmp_path: Path):
+    asked: list[tuple[str, int, int]] = []
+
+    def play(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
+        if len(asked) == 7:
+            asked.append(("stop", 0, 0))
+            raise KeyboardInterrupt
+        asked.append((variant.name, delay_ms, seed))
+        return still(variant, delay_ms, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(play, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
+    cells = measure(play, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
+    keys = [key for key in asked if key[0] != "stop"]
+    assert len(keys) == len(set(keys)) == 16
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 16
+    assert [(cell.variant, cell.delay_ms, cell.successes) for cell in cells] == [
+        (TEN.name, 0, 4),
+        (ONE.name, 0, 2),
+        (TEN.name, 200, 4),
+        (ONE.name, 200, 2),
+    ]
+    seeds = {json.loads(line)["seed"] for line in (tmp_path / "episodes.jsonl").read_text().splitlines()}
+    assert seeds == set(range(FIRST_SEED, FIRST_SEED + 4))
+
+
+def test_the_teacher_plays_first_and_in_as_few_steps_as_the_student_too(tmp_path: Path):
+    teacher, student = shipped_checkpoint(), tmp_path / "student"
+    shutil.copytree(teacher, student)
+    config = json.loads((student / "config.json").read_text())
+    config["processing"]["settings"] = {**config["processing"].get("settings", {}), "euler_steps": 1}
+    (student / "config.json").write_text(json.dumps(config))
+    found = variants(str(teacher), [str(student)], "int8-w8a8")
+    assert [variant.name for variant in found] == [
+        "10 steps, fp32",
+        "10 steps, int8-w8a8",
+        "1 step, fp32",
+        "1 step, int8-w8a8",
+        "1 step, undistilled",
+    ]
+    assert [len(found[place].load().engine.times) for place in (0, 2, 4)] == [10, 1, 1]
+    with pytest.raises(ConfigError, match="same number of steps"):
+        variants(str(teacher), [str(student), str(student)], "int8-w8a8")

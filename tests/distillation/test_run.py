@@ -1,0 +1,208 @@
+"""A whole distillation: what it writes, how it goes on, what every engine and the gate then know of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import run
+from observation_sources import write_npz
+from policy_builders import CONFIG, DIMS, PROMPT, observation, write_checkpoint
+from safetensors.torch import load_file
+
+from pi0_edge.bundle import open_bundle
+from pi0_edge.datasets.lerobot_writer import LeRobotWriter
+from pi0_edge.distillation.origin import FILE, Origin
+from pi0_edge.distillation.run import distill
+from pi0_edge.errors import CheckpointError, ConfigError, DatasetError
+from pi0_edge.policy import Policy
+from pi0_edge.progress import Progress
+from pi0_edge.ptq.pipeline import quantize
+from pi0_edge.ptq.teacher import Teacher
+from pi0_edge.ptq.trace import trace
+from pi0_edge.ptq.verdict import Thresholds
+from pi0_edge.shipped import shipped_checkpoint
+
+torch.set_num_threads(1)
+SIZE = CONFIG.vision.image_size
+SHORT: dict[str, Any] = {"updates": 4, "batch": 2, "save_every": 1}
+LOOSE = Thresholds(chunks=4, executed=4)
+
+
+def write_demonstrations(root: Path, dims: int = DIMS, size: int = SIZE, tasks: tuple[str, ...] = (PROMPT,)) -> Path:
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(root, 50, [f"joint_{k}" for k in range(dims)], {"top": (size, size)}, "aloha") as writer:
+        for task in tasks:
+            moved = rng.normal(0, 0.3, (12, dims)).astype(np.float32)
+            images = rng.integers(0, 256, (12, size, size, 3), np.uint8)
+            writer.add_episode(moved, moved, {"top": images}, task)
+    return root
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    folder = write_checkpoint(tmp_path_factory.mktemp("teacher") / "checkpoint")
+    shutil.copyfile(shipped_checkpoint() / "training_profile.json", folder / "training_profile.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    return write_demonstrations(tmp_path_factory.mktemp("data") / "demonstrations")
+
+
+@pytest.fixture(scope="module")
+def student(teacher, dataset, tmp_path_factory) -> Path:
+    return distill(teacher, dataset, tmp_path_factory.mktemp("run"), steps=2, **SHORT).checkpoint
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    return write_npz(tmp_path_factory.mktemp("recording") / "robot.npz", 40, prompt=PROMPT)
+
+
+def velocities(policy: Policy) -> int:
+    """How often the network of the actions is asked for one chunk."""
+    return len(trace(policy, [observation()], probed=1).inside[0].velocities)
+
+
+def test_the_checkpoint_says_its_steps_and_every_engine_takes_them(teacher, student):
+    settings = json.loads((student / "config.json").read_text())["processing"]["settings"]
+    assert (settings["euler_steps"], settings["euler_times"]) == (2, "accumulated")
+    for engine, scheme in (("reference", None), ("cpu", "int8-w8a8")):
+        assert velocities(Policy.load(student, engine, scheme)) == 2
+        assert velocities(Policy.load(teacher, engine, scheme)) == 10
+
+
+def test_only_the_expert_differs_from_the_teacher(teacher, student):
+    before, after = (load_file(folder / "model.safetensors") for folder in (teacher, student))
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed and changed <= {
+        "expert",
+        "state_proj",
+        "action_in_proj",
+        "action_out_proj",
+        "action_time_mlp_in",
+        "action_time_mlp_out",
+    }
+
+
+def test_what_lies_beside_the_weights_comes_along(teacher, student):
+    found = Origin.find(student)
+    assert found == Origin(Policy.load(teacher).checkpoint_sha256, teacher_steps=10, steps=2, updates=4)
+    for name in ("norm_stats.json", "tokenizer.json", "training_profile.json"):
+        assert json.loads((student / name).read_text()) == json.loads((teacher / name).read_text())
+    assert Origin.find(teacher) is None and Origin.find(student / "model.safetensors") == found
+
+
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tmp_path):
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    unbroken = distill(teacher, dataset, tmp_path / "unbroken", **SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, dataset, tmp_path / "broken", **SHORT, on_progress=stop_after_two)
+    resumed = distill(teacher, dataset, tmp_path / "broken", **SHORT)
+    assert resumed.updates == 4 and resumed.plot.exists()
+    ours, theirs = (load_file(result.checkpoint / "model.safetensors") for result in (resumed, unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(ConfigError, match="distilled otherwise"):
+        distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
+
+
+def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_path):
+    from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
+    from pi0_edge.model import Pi0
+    from pi0_edge.processing import load_processor
+
+    plain = open_checkpoint(write_checkpoint(tmp_path / "plain"))
+    config = replace(plain.infer_config(), trained_delay=3)
+    model = Pi0(config)
+    plain.load_into(model)
+    save_checkpoint(
+        tmp_path / "teacher", model.state_dict(), config, load_processor(plain.folder, config).description()
+    )
+    result = distill(tmp_path / "teacher", dataset, tmp_path / "run", **SHORT)
+    assert open_checkpoint(result.checkpoint).infer_config().trained_delay == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 3}, "teacher_steps is 10, expected a multiple of the student's 3"),
+        ({"steps": 2, "teacher_steps": 5}, "teacher_steps is 5"),
+        ({"steps": 0}, "steps is 0"),
+        ({"updates": 0}, "updates is 0"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"camera": "selfie"}, "has no camera 'selfie'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(teacher, dataset, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        distill(teacher, dataset, tmp_path, **{**SHORT, **changes})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"dims": 6}, r"shape \[6\]"), ({"size": 32}, r"\[32, 32, 3\]"), ({"tasks": ("a", "b")}, "has 2 tasks")],
+)
+def test_data_that_is_not_the_teachers_is_refused(teacher, tmp_path, other, message):
+    data = write_demonstrations(tmp_path / "data", **other)
+    with pytest.raises(DatasetError, match=message):
+        distill(teacher, data, tmp_path / "run", **SHORT)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"steps": 1}', '{"teacher_sha256": 1, "teacher_steps": 10}'])
+def test_a_damaged_note_of_the_teacher_is_told(student, tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(CheckpointError, match="distil again"):
+        Origin.find(tmp_path)
+
+
+def test_the_command_does_what_the_function_does(teacher, dataset, student, tmp_path):
+    options = ["--checkpoint", teacher, "--dataset", dataset, "--output", tmp_path, "--steps", "2"]
+    ran = run("distill", *options, "--updates", "4", "--batch", "2", "--save-every", "1", "--json")
+    assert ran.code == 0 and ran.result["steps"] == 2
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "checkpoint", student))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+FEW: dict[str, Any] = {"held_out": 4, "draws": 1, "calibration_frames": 4}
+
+
+def test_a_student_is_judged_beside_its_teacher_or_not_at_all(teacher, student, recording, tmp_path):
+    with pytest.raises(ConfigError, match="was distilled to 2 Euler steps"):
+        quantize(student, "int8-w8a8", recording, thresholds=LOOSE, **FEW)
+    stranger = write_checkpoint(tmp_path / "stranger", seed=1)
+    with pytest.raises(ConfigError, match="give the one that it learned from"):
+        quantize(student, "int8-w8a8", recording, thresholds=LOOSE, teacher=Teacher(stranger, 2, 2), **FEW)
+    found = quantize(student, "int8-w8a8", recording, thresholds=LOOSE, teacher=Teacher(teacher, 2, 8), **FEW)
+    report = found.gate.distribution
+    assert report is not None and (report.observations, report.draws) == (2, 8)
+    names = [finding.name for finding in found.verdict.findings]
+    assert "energy distance to the teacher" in names
+    assert not found.passed and any("draws per observation" in reason for reason in found.verdict.reasons)
+    assert dict(found.facts)["Euler steps"] == "2"
+    assert "Beside the teacher" in found.report_html()
+    found.write_bundle(tmp_path / "bundle")
+    manifest = open_bundle(tmp_path / "bundle").manifest
+    assert manifest.processing.settings["euler_steps"] == 2
+    bundled = Policy.from_bundle(tmp_path / "bundle", accept_failed_gate=True)
+    assert velocities(bundled) == 2
+
+
+def test_the_grippers_of_the_teachers_robot_have_their_flips_counted(teacher, student, recording):
+    found = quantize(student, "fp32", recording, thresholds=LOOSE, teacher=Teacher(teacher, 1, 2), **FEW)
+    assert found.gate.distribution is not None and found.gate.distribution.teacher_flips is not None
+    written = found.gate.to_dict()["distribution"]
+    assert written["candidate"]["flips"] is not None
+    json.dumps(written, allow_nan=False)
