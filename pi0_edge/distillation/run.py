@@ -31,7 +31,8 @@ from pi0_edge.processing import Mode, ObservationProcessor, load_processor
 from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import save_synced
-from pi0_edge.training.run import AUGMENTATION, STRIDE, plot_loss
+from pi0_edge.training.plots import plot_run
+from pi0_edge.training.run import AUGMENTATION, STRIDE
 from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
 
@@ -108,6 +109,8 @@ def distill(
     config = opened.infer_config()
     processor = load_processor(opened.folder, config)
     settings = processor.settings
+    if config.head != "flow":
+        raise ConfigError(f"{checkpoint} has the head {config.head}, which takes no Euler steps; expected flow")
     _check_teacher(processor, checkpoint, camera)
     taught = settings.euler_steps if teacher_steps is None else teacher_steps
     if taught < 1 or taught % steps:
@@ -146,7 +149,7 @@ def distill(
         # The student knows the teacher's data and no other.
         save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
     save_checkpoint(folder, average, config, learned.description())
-    plot_loss(state.losses, plot)
+    plot_run(state, plot, "squared error of the velocities")
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pi0_edge.model import ModelInputs, Pi0
-from pi0_edge.model.pi0 import StepConditioning
+from pi0_edge.model.pi0 import Context, StepConditioning
 from pi0_edge.model.rtc import frozen_actions
 
 SHARED = ("vision", "projector", "token_embedding", "prefix")
@@ -63,7 +63,13 @@ class Student(Pi0):
         self.teacher_times = teacher_times
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """Squared error of the velocities, mean over the steps of the student.
 
@@ -74,6 +80,7 @@ class Student(Pi0):
             times: Not used: a student learns at the times of its steps alone.
             frozen: int64 [draws * batch]: so many leading actions are shown as they are, at time 0, to teacher and
                 student (arXiv 2512.05964); their loss means nothing. None freezes none.
+            prefix: `attend_prefix` of these inputs, where it is known.
 
         Returns:
             float32 [draws * batch, horizon, action_dim].
@@ -83,7 +90,7 @@ class Student(Pi0):
         draws = rows // len(actions)
         fixed = frozen_actions(torch.zeros(rows, dtype=torch.int64) if frozen is None else frozen, horizon)
         with torch.no_grad():
-            prefix = self.attend_prefix(inputs)
+            prefix = self.attend_prefix(inputs) if prefix is None else prefix
             taught = teacher.attend_state(prefix, inputs.state).repeated(draws)
         learning = self.attend_state(prefix, inputs.state).repeated(draws)
         x = torch.where(fixed[..., None], actions.repeat_interleave(draws, 0), noise)

@@ -134,7 +134,8 @@ class PolicyNetwork(nn.Module):
         if self.config.variant == "pi05":
             return context
         # Row by row: torch sums one row in another order than several, and who shares a pass shall change no chunk.
-        token = torch.stack([self.state_proj(row) for row in state.split(1)]).to(self.residual_dtype)
+        rows = state.split(1) if len(state) > 1 else (state,)
+        token = torch.cat([self.state_proj(row)[:, None] for row in rows]).to(self.residual_dtype)
         key_mask = extend_mask(context.key_mask, 1)
         own = self.expert.key_values(token, context.lengths[:, None], context.layers, key_mask)
         layers = [before.extended(state_kv) for before, state_kv in zip(context.layers, own, strict=True)]

@@ -51,7 +51,7 @@ def test_a_policy_that_never_succeeds_has_no_time():
 def still(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
     """An episode of 60 ticks in which nothing moves; one step fails on every second seed."""
     won = variant is TEN or seed % 2 == 0
-    return DelayedRollout(seed, (0.0, 0.0), won, np.zeros((61, 14)), [1, 26], 0, [delay_ms])
+    return DelayedRollout(seed, [*range(14)], (), won, np.zeros((61, 14)), [1, 26], 0, [delay_ms])
 
 
 def test_an_interrupted_comparison_plays_each_episode_once(tmp_path: Path):

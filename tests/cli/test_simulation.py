@@ -117,7 +117,7 @@ def test_train_makes_a_checkpoint_that_opens_and_goes_on_after_an_interruption(d
     options += ["--batch", "2", "--save-every", "1"]
     real = Trainer._step
 
-    def interrupted(self: Trainer, step: int) -> float:
+    def interrupted(self: Trainer, step: int) -> tuple[float, float]:
         if step == 2:
             raise KeyboardInterrupt
         return real(self, step)
