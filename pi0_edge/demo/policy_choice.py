@@ -57,7 +57,10 @@ class PolicyChoice:
         bundle = open_bundle(self.bundle)
         bundle.overrides_in_force(self.accept_failed_gate)
         if bundle.manifest.source_sha256 != combined_hash(opened.source_hashes()):
-            raise ConfigError(f"{self.bundle} was not made of {self.source}, which the demo compares it with")
+            source = "the shipped policy" if self.checkpoint is None else self.checkpoint
+            raise ConfigError(
+                f"{self.bundle} was not made of {source}, which the demo compares it with; name its own by --checkpoint"
+            )
 
     def load(self) -> Policy:
         """The policy, in this process."""
