@@ -337,7 +337,7 @@ def test_every_setting_that_is_recorded_or_given_has_its_row_in_the_docs():
 def test_no_row_is_incomplete_or_knows_a_setting_that_the_code_does_not():
     known = {*setting_names(), *(f.name for f in dataclasses.fields(Robot)), "robot", "norm_stats"}
     known |= {*parse_sizes({"horizon": 1, "variant": "pi0", "max_prompt_tokens": 1, "trained_delay": 0})}
-    known |= {"image_size", "heads", "head_dim", "action_dim"}
+    known |= {"image_size", "heads", "head_dim", "action_dim", "head", "real_dims", "decoding"}
     words = {"scale of LoRA factors", "time embedding", "token embedding", "tokenizer", "steps of a pipeline"}
     assert set(rows()) - known - words == set()
     for name, cells in rows().items():

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from firmware_bridge.emulator.servo_bus.dynamixel_packets import (
     BROADCAST,
+    LENGTH_LIMIT,
     Decoder,
     ErrorNumber,
     Instruction,
     fast_status,
+    fast_status_length,
     status,
 )
 from firmware_bridge.emulator.servo_bus.dynamixel_registers import KEPT
@@ -192,8 +194,11 @@ class DynamixelDialect:
         if len(packet.parameters) < _ADDRESS_AND_SIZE.size or packet.id != BROADCAST:
             return []
         address, size, servos = self._asked_in_turn(now, packet.parameters, baud)
+        numbers = packet.parameters[_ADDRESS_AND_SIZE.size :]
+        if fast_status_length(len(numbers), size) > LENGTH_LIMIT:
+            return []  # there is no such packet
         parts = []
-        for number in packet.parameters[4:]:  # the header counts all that were asked
+        for number in numbers:  # the header counts all that were asked
             data = servos[len(parts)].read(now, address, size) if len(parts) < len(servos) else None
             error = servos[len(parts)].error if len(parts) < len(servos) else 0
             error |= ErrorNumber.ACCESS if data is None else ErrorNumber.NONE

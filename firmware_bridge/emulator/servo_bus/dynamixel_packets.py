@@ -96,13 +96,22 @@ def status(number: int, error: int, data: bytes = b"") -> bytes:
     return packet(number, Instruction.STATUS, bytes((error,)) + data)
 
 
+LENGTH_LIMIT = 0xFFFF
+"""Largest number in the length field of a packet."""
+
+
+def fast_status_length(servos: int, size: int) -> int:
+    """What stands in the length field of the answer of so many servos with so many bytes each."""
+    return 1 + servos * (size + 4)
+
+
 def fast_status(parts: list[tuple[int, int, bytes]]) -> list[bytes]:
     """The answer to a fast sync read, in the pieces that the servos send one after the other; never stuffed.
 
     Args:
         parts: ID, error and data of each servo; data of the same size.
     """
-    length = 1 + sum(len(data) + 4 for _, _, data in parts)
+    length = fast_status_length(len(parts), len(parts[0][2]) if parts else 0)
     lead = HEADER + struct.pack("<BHB", BROADCAST, length, Instruction.STATUS)
     pieces, crc = [], 0
     for number, error, data in parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from servo_bus_host import ALL, BAUD, Host, one_servo
 
@@ -391,6 +391,10 @@ def test_torque_on_by_goal_is_a_drive_mode() -> None:
 
 @settings(max_examples=60)
 @given(st.integers(0, 0xFE), st.sampled_from(list(Instruction)), st.binary(max_size=40))
+@example(0xFE, Instruction.FAST_SYNC_READ, bytes((0, 0, 0, 0x80, 0, 0)))
+@example(0xFE, Instruction.FAST_SYNC_READ, bytes((0, 0, 0xFF, 0xFF, 1)))
+@example(0xFE, Instruction.FAST_SYNC_READ, bytes(4))
+@example(1, Instruction.READ, bytes((0, 0, 0xFF, 0xFF)))
 def test_no_instruction_breaks_the_bus(number: int, instruction: int, parameters: bytes) -> None:
     host = Host(aloha_bus("arm"))
     host.send(packet(number, instruction, parameters))
