@@ -13,11 +13,11 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import pickle
 import queue
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,66 +27,17 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "apparatus"))
+
+from absent_torchvision import allow_import
+from lerobot_stand_in import CLASSES
+
 from benchmarks.ways_in_asking import HEIGHT, PROMPT, WIDTH, answer_blocks, pictures
 
 PIECE = 2 << 20
 """Bytes of one message of LeRobot's client."""
 
 _REPLY_LIMIT_S = 30.0
-
-
-_STAND_IN = """
-import pickle
-from dataclasses import dataclass, field
-from typing import Any
-
-@dataclass
-class RemotePolicyConfig:
-    policy_type: str
-    pretrained_name_or_path: str
-    lerobot_features: dict
-    actions_per_chunk: int
-    device: str = "cpu"
-    rename_map: dict = field(default_factory=dict)
-
-@dataclass
-class TimedData:
-    timestamp: float
-    timestep: int
-
-@dataclass
-class TimedAction(TimedData):
-    action: Any
-
-@dataclass
-class TimedObservation(TimedData):
-    observation: dict
-    must_go: bool = False
-"""
-
-
-class Absent(types.ModuleType):
-    """A module in which every name is an empty class."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-class Absentees(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds `Absent` for torchvision, which LeRobot's modules import and its client does not use."""
-
-    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] != "torchvision":
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return Absent(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing."""
 
 
 class Client:
@@ -107,10 +58,9 @@ class Client:
 
         package = Path.cwd() / "stand-in" / "lerobot" / "async_inference"
         package.mkdir(parents=True)
-        (package / "helpers.py").write_text(_STAND_IN)
+        (package / "helpers.py").write_text(CLASSES)
         sys.path.insert(0, str(package.parents[1]))
-        self._helpers = helpers = importlib.import_module("lerobot.async_inference.helpers")
-        self._pickle = helpers.pickle
+        self._helpers = importlib.import_module("lerobot.async_inference.helpers")
         channel = grpc.insecure_channel(address, [("grpc.max_receive_message_length", 4 << 20)])
         prefix, write = f"/{wire.SERVICE}/", lambda message: message.SerializeToString()
         empty, actions = wire.Empty.FromString, wire.Actions.FromString
@@ -122,17 +72,15 @@ class Client:
         self._pieces: Callable[[bytes], Iterator[Any]] = lambda payload: _pieces(payload, wire)
 
     def _stock(self, address: str) -> None:
-        if importlib.util.find_spec("torchvision") is None:
-            sys.meta_path.append(Absentees())
-        sys.modules["transformers"] = None  # pyright: ignore[reportArgumentType]  # LeRobot may take another version
-        from lerobot.async_inference import helpers, robot_client  # pyright: ignore[reportMissingImports]
+        allow_import()
+        from lerobot.async_inference import helpers  # pyright: ignore[reportMissingImports]
         from lerobot.transport import services_pb2, services_pb2_grpc  # pyright: ignore[reportMissingImports]
         from lerobot.transport.utils import (  # pyright: ignore[reportMissingImports]
             grpc_channel_options,
             send_bytes_in_chunks,
         )
 
-        self._helpers, self._pickle = helpers, robot_client.pickle
+        self._helpers = helpers
         stub = services_pb2_grpc.AsyncInferenceStub(
             grpc.insecure_channel(address, grpc_channel_options(initial_backoff="0.0333s"))
         )
@@ -145,24 +93,24 @@ class Client:
         """Says what the robot is, and asks for actions from now on."""
         self._ready(self._messages.Empty())
         config = self._helpers.RemotePolicyConfig("pi0", "user/model", features, 50)
-        self._instruct(self._messages.PolicySetup(data=self._pickle.dumps(config)))
+        self._instruct(self._messages.PolicySetup(data=pickle.dumps(config)))
         threading.Thread(target=self._receive, daemon=True).start()
 
     def bytes_of(self, observation: dict[str, Any]) -> int:
         """Size of the message with an observation."""
-        return len(self._pickle.dumps(self._helpers.TimedObservation(0.0, 0, observation, True)))
+        return len(pickle.dumps(self._helpers.TimedObservation(0.0, 0, observation, True)))
 
     def infer(self, observation: dict[str, Any], timestep: int) -> list[Any]:
         """The actions that answer an observation."""
         timed = self._helpers.TimedObservation(time.time(), timestep, observation, True)
-        self._send(self._pieces(self._pickle.dumps(timed)))
+        self._send(self._pieces(pickle.dumps(timed)))
         return self.replies.get(timeout=_REPLY_LIMIT_S)
 
     def _receive(self) -> None:
         while True:
             reply = self._ask(self._messages.Empty())
             if reply.data:
-                self.replies.put(self._pickle.loads(reply.data))
+                self.replies.put(pickle.loads(reply.data))
 
 
 def _pieces(payload: bytes, wire: Any) -> Iterator[Any]:

@@ -3,14 +3,15 @@
 # protobuf 3.12.4 and gRPC 1.30.2, which Debian 11 has and Ubuntu 22.04 (JetPack 6), too. Needs root and debootstrap.
 #
 #   tools/old_cpp_toolchain.sh FOLDER        FOLDER becomes a Debian 11 (1 GB); the programs are in FOLDER/build after it
+#
+# DEBIAN_MIRROR names a mirror other than debootstrap's own.
 set -eu
 test $# -eq 1 || { echo "usage: $0 FOLDER" >&2; exit 2; }
 folder=$1
 repository=$(cd "$(dirname "$0")/.." && pwd)
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 if ! test -x "$folder/usr/bin/grpc_cpp_plugin"; then
-    debootstrap --variant=minbase bullseye "$folder" "$mirror"
+    debootstrap --variant=minbase bullseye "$folder" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
     chroot "$folder" sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
         --no-install-recommends cmake g++ make pkg-config libgrpc++-dev libprotobuf-dev protobuf-compiler \
         protobuf-compiler-grpc'

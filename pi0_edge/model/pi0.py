@@ -15,6 +15,7 @@ Sources: Black et al., π0 (arXiv 2410.24164); π0.5 (arXiv 2504.16054); openpi 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ class StepConditioning:
         return StepConditioning(bias, None if self.modulations is None else [pick(m) for m in self.modulations])
 
 
-class PolicyNetwork(nn.Module):
+class PolicyNetwork(nn.Module, ABC):
     """What networks with any action head share: vision, prefix, state token, and a transformer of the expert's size.
 
     A head is a subclass. It makes `state_proj`, gives the expert its tokens, and has `loss` and `sample_actions`.
@@ -143,6 +144,7 @@ class PolicyNetwork(nn.Module):
 
     # The two uses of a network.
 
+    @abstractmethod
     def sample_actions(
         self,
         inputs: ModelInputs,
@@ -152,13 +154,12 @@ class PolicyNetwork(nn.Module):
         on_stage: StageCallback = not_timed,
     ) -> Tensor:
         """Makes chunks, see `Pi0.sample_actions`; the same noise gives the same chunk whatever the head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(
         self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
     ) -> Tensor:
         """The training loss per element of the chunk, see `Pi0.loss`."""
-        raise NotImplementedError
 
 
 class Pi0(PolicyNetwork):

@@ -7,18 +7,15 @@ want torchvision, which the client does not use: it is replaced where it is miss
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import json
 import sys
 import threading
 import time
-import types
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from absent_torchvision import allow_import
 
 ADDRESS, SECONDS, JOINTS = sys.argv[1], float(sys.argv[2]), sys.argv[3].split(",")
 SEED = int(sys.argv[4]) if len(sys.argv) > 4 else None
@@ -26,33 +23,7 @@ FPS = 30 if SEED is None else 50
 MOST_TICKS = 700
 
 
-class Absent(types.ModuleType):
-    """A module in which every name is an empty class."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-class Absentees(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds `Absent` for torchvision and everything in it."""
-
-    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] != "torchvision":
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return Absent(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing."""
-
-
-if importlib.util.find_spec("torchvision") is None:
-    sys.meta_path.append(Absentees())
-sys.modules["transformers"] = None  # pyright: ignore[reportArgumentType]  # LeRobot takes another version than we do
+allow_import()
 
 from lerobot.async_inference import robot_client  # noqa: E402  # pyright: ignore[reportMissingImports]
 from lerobot.async_inference.configs import RobotClientConfig  # noqa: E402  # pyright: ignore[reportMissingImports]

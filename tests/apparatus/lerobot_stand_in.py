@@ -14,7 +14,7 @@ from typing import Any
 
 MODULES = ("lerobot.async_inference.helpers", "lerobot.scripts.server.helpers")
 
-_CLASSES = """
+CLASSES = """
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +118,7 @@ class LerobotStandIn:
         for module in MODULES:
             path = self._code.joinpath(*module.split(".")).with_suffix(".py")
             path.parent.mkdir(parents=True)
-            path.write_text(_CLASSES)
+            path.write_text(CLASSES)
         command = [sys.executable, "-c", _WRITE, str(self.folder), json.dumps(joints), *MODULES]
         done = subprocess.run(command, cwd=self._code, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
