@@ -13,7 +13,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import pickle
 import queue
 import sys
 import threading
@@ -61,6 +60,8 @@ class Client:
         (package / "helpers.py").write_text(CLASSES)
         sys.path.insert(0, str(package.parents[1]))
         self._helpers = importlib.import_module("lerobot.async_inference.helpers")
+        # The stock client unpickles what its server sends: here that is the server that this benchmark started.
+        self._pickle = importlib.import_module("pickle")
         channel = grpc.insecure_channel(address, [("grpc.max_receive_message_length", 4 << 20)])
         prefix, write = f"/{wire.SERVICE}/", lambda message: message.SerializeToString()
         empty, actions = wire.Empty.FromString, wire.Actions.FromString
@@ -73,14 +74,14 @@ class Client:
 
     def _stock(self, address: str) -> None:
         allow_import()
-        from lerobot.async_inference import helpers  # pyright: ignore[reportMissingImports]
+        from lerobot.async_inference import helpers, robot_client  # pyright: ignore[reportMissingImports]
         from lerobot.transport import services_pb2, services_pb2_grpc  # pyright: ignore[reportMissingImports]
         from lerobot.transport.utils import (  # pyright: ignore[reportMissingImports]
             grpc_channel_options,
             send_bytes_in_chunks,
         )
 
-        self._helpers = helpers
+        self._helpers, self._pickle = helpers, robot_client.pickle
         stub = services_pb2_grpc.AsyncInferenceStub(
             grpc.insecure_channel(address, grpc_channel_options(initial_backoff="0.0333s"))
         )
@@ -93,24 +94,24 @@ class Client:
         """Says what the robot is, and asks for actions from now on."""
         self._ready(self._messages.Empty())
         config = self._helpers.RemotePolicyConfig("pi0", "user/model", features, 50)
-        self._instruct(self._messages.PolicySetup(data=pickle.dumps(config)))
+        self._instruct(self._messages.PolicySetup(data=self._pickle.dumps(config)))
         threading.Thread(target=self._receive, daemon=True).start()
 
     def bytes_of(self, observation: dict[str, Any]) -> int:
         """Size of the message with an observation."""
-        return len(pickle.dumps(self._helpers.TimedObservation(0.0, 0, observation, True)))
+        return len(self._pickle.dumps(self._helpers.TimedObservation(0.0, 0, observation, True)))
 
     def infer(self, observation: dict[str, Any], timestep: int) -> list[Any]:
         """The actions that answer an observation."""
         timed = self._helpers.TimedObservation(time.time(), timestep, observation, True)
-        self._send(self._pieces(pickle.dumps(timed)))
+        self._send(self._pieces(self._pickle.dumps(timed)))
         return self.replies.get(timeout=_REPLY_LIMIT_S)
 
     def _receive(self) -> None:
         while True:
             reply = self._ask(self._messages.Empty())
             if reply.data:
-                self.replies.put(pickle.loads(reply.data))
+                self.replies.put(self._pickle.loads(reply.data))
 
 
 def _pieces(payload: bytes, wire: Any) -> Iterator[Any]:
