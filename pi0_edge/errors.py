@@ -42,7 +42,7 @@ class DatasetError(Pi0EdgeError):
 
 
 class TrainingError(Pi0EdgeError):
-    """A training run cannot go on: its loss or its gradients are not finite numbers."""
+    """A training run cannot go on: its loss or gradients are not finite numbers, or a process of it was killed."""
 
 
 class BenchError(Pi0EdgeError):

@@ -27,6 +27,7 @@ from pi0_edge.cli.bundle import bundle
 from pi0_edge.cli.calibrate import calibrate
 from pi0_edge.cli.cameras import cameras
 from pi0_edge.cli.certificates import certificates
+from pi0_edge.cli.compare_heads import compare_heads
 from pi0_edge.cli.convert import convert
 from pi0_edge.cli.demo import demo
 from pi0_edge.cli.distill import distill
@@ -73,6 +74,7 @@ _COMMANDS = (
     record,
     train,
     distill,
+    compare_heads,
     serve,
     bridge,
     run,

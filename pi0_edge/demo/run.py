@@ -44,20 +44,49 @@ def run_demo(
         BridgeError: If emulator, firmware or link fail.
         EngineError: If a process does not start or dies.
     """
-    choice.check()
-    output.mkdir(parents=True, exist_ok=True)
-    say("starting firmware (QEMU), bridge and policy server")
-    with running_system(output / "logs", choice) as system:
-        say(f"policy server on {system.policy}, bridge on {system.bridge}")
-        robot = start_robot(system, first_seed, episodes, splice or choice.splice, output / "record.npz")
-        _follow(robot, system, episodes, say)
-    record = RunRecord.load(output / "record.npz")
+    record = record_run(output, episodes, first_seed, choice, splice, say=say)
     say("comparing it with fp32 on what it saw")
     summary = summarize(record, scheme_accuracy(choice, record, ARM), CONTROL_HZ, ARM, REPLAN_TICKS)
     plot_film(record, output / "episode.png")
     plot_joints(record, output / "joints.png")
     (output / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
     return summary
+
+
+def record_run(
+    output: Path,
+    episodes: int,
+    first_seed: int,
+    choice: PolicyChoice,
+    splice: str | None = None,
+    replan_ticks: int = REPLAN_TICKS,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunRecord:
+    """Plays episodes as `run_demo` does, and writes no more than logs and record.
+
+    Args:
+        output: Folder of this run.
+        episodes: How many episodes.
+        first_seed: Seed of the first one; the following ones count up.
+        choice: What the policy server loads.
+        splice: How a chunk enters; what fits the policy where None.
+        replan_ticks: Ticks between two observations, where the plan does not end before.
+        say: Told what happens, one line at a time.
+
+    Raises:
+        BundleError: If a bundle is refused.
+        BridgeError: If emulator, firmware or link fail.
+        EngineError: If a process does not start or dies.
+    """
+    choice.check()
+    output.mkdir(parents=True, exist_ok=True)
+    say("starting firmware (QEMU), bridge and policy server")
+    with running_system(output / "logs", choice) as system:
+        say(f"policy server on {system.policy}, bridge on {system.bridge}")
+        record = output / "record.npz"
+        robot = start_robot(system, first_seed, episodes, splice or choice.splice, record, replan_ticks)
+        _follow(robot, system, episodes, say)
+    return RunRecord.load(record)
 
 
 def _follow(robot: subprocess.Popen[bytes], system: System, episodes: int, say: Callable[[str], None]) -> None:

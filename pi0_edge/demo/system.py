@@ -55,9 +55,11 @@ def running_system(log: Path, choice: PolicyChoice) -> Iterator[System]:
         yield System(bridge, policy.wait_for(r"policy ready on (\S+)"), log)
 
 
-def start_robot(system: System, first_seed: int, episodes: int, splice: str, record: Path) -> subprocess.Popen[bytes]:
+def start_robot(
+    system: System, first_seed: int, episodes: int, splice: str, record: Path, replan_ticks: int = REPLAN_TICKS
+) -> subprocess.Popen[bytes]:
     """Starts the simulated robot; its standard output has one line of JSON per episode."""
     argv = [sys.executable, "-m", "pi0_edge.demo.simulated_robot", "--bridge", system.bridge]
     argv += ["--policy", system.policy, "--first-seed", str(first_seed), "--episodes", str(episodes)]
-    argv += ["--splice", splice, "--execute", str(REPLAN_TICKS), "--output", str(record)]
+    argv += ["--splice", splice, "--execute", str(replan_ticks), "--output", str(record)]
     return start_child(argv, log=system.log / "robot.log", stdout=subprocess.PIPE)

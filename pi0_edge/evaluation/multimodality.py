@@ -246,7 +246,7 @@ def draw_paths(
             while (ticks := sum(map(len, played))) < PATH_TICKS:
                 chunk = _asked(sample, observe(env, prompt, image_size), first + ticks)
                 played.append(_played(env, chunk[: min(executed, PATH_TICKS - ticks)]))
-            known[key] = np.concatenate(played), _outcome(env)
+            known[key] = np.concatenate(played), outcome_of(env)
         path, outcome = known[key]
         paths.append(path)
         outcomes.append(outcome)
@@ -336,7 +336,8 @@ def _played(env: AlohaTwoWays, setpoints: NDArray[np.float64]) -> NDArray[np.flo
     return setpoints
 
 
-def _outcome(env: AlohaTwoWays) -> Outcome:
+def outcome_of(env: AlohaTwoWays) -> Outcome:
+    """How a path that was played in `env` has ended."""
     if env.failed:
         return "touched"
     way = env.way

@@ -12,6 +12,7 @@ from pi0_edge.heads.network import ReadoutNetwork, refuse_continuation
 from pi0_edge.heads.octo import MAX_ACTION
 from pi0_edge.latency.stages import Stage, StageCallback, euler_step, not_timed
 from pi0_edge.model import Continuation, ModelInputs, Pi0Config
+from pi0_edge.model.pi0 import Context
 
 
 class MseNetwork(ReadoutNetwork):
@@ -27,10 +28,16 @@ class MseNetwork(ReadoutNetwork):
         return chunk.unflatten(-1, (self.config.horizon, self.config.head_dims))
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """Squared error per element [batch, horizon, action_dim]; noise and times have no part in it."""
-        return self.padded((self.given(actions) - self.predict(self.read(self.attend(inputs)))).square())
+        return self.padded((self.given(actions) - self.predict(self.read(self.attend(inputs, prefix)))).square())
 
     def sample_actions(
         self,

@@ -34,9 +34,9 @@ class HeadNetwork(PolicyNetwork):
             actions: Normalized actions of all demonstrations, float32 [actions, at least head_dims].
         """
 
-    def attend(self, inputs: ModelInputs) -> Context:
-        """Keys and values of images, prompt and state."""
-        return self.attend_state(self.attend_prefix(inputs), inputs.state)
+    def attend(self, inputs: ModelInputs, prefix: Context | None = None) -> Context:
+        """Keys and values of images, prompt and state; `prefix` is `attend_prefix` of these inputs, if it is known."""
+        return self.attend_state(self.attend_prefix(inputs) if prefix is None else prefix, inputs.state)
 
     def given(self, actions: Tensor) -> Tensor:
         """The dimensions of a chunk that the head gives, [batch, horizon, head_dims]."""

@@ -22,6 +22,7 @@ from pi0_edge.heads.network import ReadoutNetwork, draw_normal, refuse_continuat
 from pi0_edge.heads.schedules import add_noise, ddpm_step, kept_shares, spaced_steps
 from pi0_edge.latency.stages import Stage, StageCallback, euler_step, not_timed
 from pi0_edge.model import Continuation, ModelInputs, Pi0Config
+from pi0_edge.model.pi0 import Context
 
 STEPS = 20
 MAX_ACTION = 5.0
@@ -77,10 +78,16 @@ class OctoNetwork(ReadoutNetwork):
         self.score = ScoreNetwork(config.expert.width, config.horizon * config.head_dims)
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """(ε − ε̂)² per element, as `Pi0.loss`; times are uniform in [0, 1) and choose the step, nothing is frozen."""
-        observed, actions = self.read(self.attend(inputs)), self.given(actions)
+        observed, actions = self.read(self.attend(inputs, prefix)), self.given(actions)
         draws = len(noise) // len(actions)
         observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))
         noise, step = self.given(noise), (times * STEPS).long()

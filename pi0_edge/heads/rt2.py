@@ -76,11 +76,17 @@ class Rt2Network(HeadNetwork):
         self.range.set(low, high)
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """Cross-entropy per number [batch, horizon, action_dim], in nats; noise and times have no part in it."""
         tokens = to_bins(self.range.shrink(self.given(actions)))
-        logits = self.logits(self.attend(inputs), tokens.flatten(1))
+        logits = self.logits(self.attend(inputs, prefix), tokens.flatten(1))
         entropy = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
         return self.padded(entropy.view(tokens.shape))
 

@@ -22,6 +22,7 @@ from pi0_edge.heads.schedules import add_noise, ddim_step, kept_shares, spaced_s
 from pi0_edge.heads.unet import ConditionalUnet1D
 from pi0_edge.latency.stages import Stage, StageCallback, euler_step, not_timed
 from pi0_edge.model import Continuation, ModelInputs, Pi0Config
+from pi0_edge.model.pi0 import Context
 
 LEVELS = 100
 CLIP = 1.0
@@ -46,10 +47,16 @@ class TinyVlaNetwork(ReadoutNetwork):
         self.range.set(known.amin(0), known.amax(0))
 
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """(ε − ε̂)² per element, as `Pi0.loss`; times are uniform in [0, 1) and choose the level, nothing is frozen."""
-        observed = self._combined(self.read(self.attend(inputs)), inputs.state)
+        observed = self._combined(self.read(self.attend(inputs, prefix)), inputs.state)
         actions = self.range.shrink(self.given(actions))
         draws = len(noise) // len(actions)
         observed, actions = (x.repeat_interleave(draws, 0) for x in (observed, actions))

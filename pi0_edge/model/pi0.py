@@ -157,7 +157,13 @@ class PolicyNetwork(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, inputs: ModelInputs, actions: Tensor, noise: Tensor, times: Tensor, frozen: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
     ) -> Tensor:
         """The training loss per element of the chunk, see `Pi0.loss`."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pi0_edge.pages import html
 from pi0_edge.ptq import figures
 from pi0_edge.ptq.candidate import Candidate
 from pi0_edge.ptq.frame_checks import Inspection
@@ -63,25 +63,20 @@ def render(page: ReportPage) -> str:
     name = str(page.scheme["name"])
     sections = [
         _banner(page.gate, name),
-        _section("What was judged", _definitions(page.facts)),
-        _section("Thresholds", _thresholds(page.gate)),
-        _section("How close each chunk is to fp32", _cosines(page.gate)),
-        _section("Beside the teacher", _distribution(page.gate)),
-        _section("Error per joint", _joints(page.gate.joints)),
-        _section("Error along the chunk", _drift(page.gate)),
-        _section("Where the error enters", _inner(page.gate)),
-        _section("Closed loop", _success(page.gate)),
-        _section("Sensitivity", _ranking(page.ranking)),
-        _section("Calibration", _definitions(page.calibration)),
-        _section("Scheme", _scheme(page.scheme)),
+        html.section("What was judged", html.definitions(page.facts)),
+        html.section("Thresholds", _thresholds(page.gate)),
+        html.section("How close each chunk is to fp32", _cosines(page.gate)),
+        html.section("Beside the teacher", _distribution(page.gate)),
+        html.section("Error per joint", _joints(page.gate.joints)),
+        html.section("Error along the chunk", _drift(page.gate)),
+        html.section("Where the error enters", _inner(page.gate)),
+        html.section("Closed loop", _success(page.gate)),
+        html.section("Sensitivity", _ranking(page.ranking)),
+        html.section("Calibration", html.definitions(page.calibration)),
+        html.section("Scheme", _scheme(page.scheme)),
     ]
-    style = (resources.files("pi0_edge.ptq") / "report.css").read_text()
     passed = "passed" if page.gate.verdict.passed else "failed"
-    head = f'<meta charset="utf-8"><title>{escape(name)}: {passed}</title>'
-    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    body = "\n".join(section for section in sections if section)
-    page_head = f"<head>{head}{viewport}\n<style>\n{style}</style></head>"
-    return f'<!doctype html>\n<html lang="en">\n{page_head}\n<body>\n{body}\n</body>\n</html>\n'
+    return html.page(f"{name}: {passed}", "\n".join(section for section in sections if section))
 
 
 def _banner(gate: GateReport, scheme: str) -> str:
@@ -103,7 +98,7 @@ def _thresholds(gate: GateReport) -> str:
     for finding in gate.verdict.findings:
         mark = '<span class="ok">met</span>' if finding.passed else '<span class="miss">missed</span>'
         rows.append((escape(finding.name), _number(finding.found), finding.asked, mark, escape(finding.where)))
-    return _table(("", "found", "asked", "", "where"), rows)
+    return html.table(("", "found", "asked", "", "where"), rows)
 
 
 def _cosines(gate: GateReport) -> str:
@@ -137,7 +132,7 @@ def _distribution(gate: GateReport) -> str:
         found, chance = getattr(report.candidate, name), getattr(report.itself, name)
         if found is not None:
             rows.append((escape(words), _number(found), _number(chance)))
-    return f"<p>{escape(text)}</p>" + _table(("", "candidate", "teacher"), rows)
+    return f"<p>{escape(text)}</p>" + html.table(("", "candidate", "teacher"), rows)
 
 
 def _joints(joints: Sequence[JointError]) -> str:
@@ -154,7 +149,7 @@ def _joints(joints: Sequence[JointError]) -> str:
         for j in joints
     ]
     text = "Absolute difference to fp32 over all actions of all chunks, in the robot's own units."
-    return f"<p>{text}</p>" + _table(("joint", "median", "99th percentile", "largest", ""), rows, wide=4)
+    return f"<p>{text}</p>" + html.table(("joint", "median", "99th percentile", "largest", ""), rows, wide=4)
 
 
 def _drift(gate: GateReport) -> str:
@@ -190,7 +185,7 @@ def _success(gate: GateReport) -> str:
     cells = [(f"{beside} succeeds", str(pairing.both), str(pairing.only_first))]
     cells.append((f"{beside} fails", str(pairing.only_second), str(pairing.neither)))
     plot = figures.success_plot(pairing.difference, pairing.interval, gate.verdict.thresholds.success_loss)
-    return f"<p>{text}</p>" + _table(("", "candidate succeeds", "candidate fails"), cells) + plot
+    return f"<p>{text}</p>" + html.table(("", "candidate succeeds", "candidate fails"), cells) + plot
 
 
 def _ranking(ranking: Sequence[tuple[str, float]]) -> str:
@@ -206,24 +201,6 @@ def _ranking(ranking: Sequence[tuple[str, float]]) -> str:
 def _scheme(scheme: Mapping[str, Any]) -> str:
     text = yaml.safe_dump(dict(scheme), sort_keys=False, allow_unicode=True, width=100)
     return f"<p>As data; <code>pi0-edge quantize --scheme FILE.yaml</code> takes it.</p><pre>{escape(text)}</pre>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
-    return f"<dl>{rows}</dl>" if rows else ""
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], wide: int | None = None) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    cells = (
-        "".join(f'<td class="{"wide" if k == wide else "cell"}">{cell}</td>' for k, cell in enumerate(row))
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody></table>"
 
 
 def _number(value: float) -> str:

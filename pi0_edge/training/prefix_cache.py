@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model import ModelInputs, PolicyNetwork
 from pi0_edge.model.gemma import KeyValues
 from pi0_edge.model.pi0 import Context
 from pi0_edge.training.sources import Batch
@@ -48,7 +48,7 @@ class PrefixCache:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.TemporaryDirectory(prefix="prefixes-", dir=folder)
 
-    def context(self, model: Pi0, batch: Batch) -> Context:
+    def context(self, model: PolicyNetwork, batch: Batch) -> Context:
         """What `model.attend_prefix(batch.inputs)` gives, without gradients."""
         rows = [self._row(model, batch, row) for row in range(batch.inputs.batch)]
         lengths = torch.tensor([row.shape[2] for row in rows])
@@ -60,7 +60,7 @@ class PrefixCache:
         layers = [KeyValues(stacked[:, layer, 0], stacked[:, layer, 1]) for layer in range(stacked.shape[1])]
         return Context(layers, lengths, torch.arange(longest) < lengths[:, None] if ragged else None)
 
-    def _row(self, model: Pi0, batch: Batch, row: int) -> Tensor:
+    def _row(self, model: PolicyNetwork, batch: Batch, row: int) -> Tensor:
         """Keys and values of one observation [layers, 2, tokens, kv_heads, head_dim]."""
         key = (batch.source, batch.keys[row])
         if key in self._memory:

@@ -182,7 +182,7 @@ def train(
     prompts = [_only_task(root) for root in options.datasets]
 
     def batches_of(horizon: int) -> list[SampleBatches]:
-        return [_batches(*each, horizon) for each in zip(processors, demonstrations, prompts, strict=True)]
+        return [sample_batches(*each, horizon) for each in zip(processors, demonstrations, prompts, strict=True)]
 
     batches = batches_of(config.horizon)
     log.info("training on %d episodes, %d images", sum(map(len, demonstrations)), sum(map(len, batches)))
@@ -233,12 +233,13 @@ def _prepared(options: _Options) -> tuple[list[ObservationProcessor], list[list[
     prompts = [_only_task(root) for root in options.datasets]
     write_prompt_tokenizer(prompts, config.vocab_size, tokenizer)
     each = zip(demonstrations, layouts, prompts, strict=True)
-    return [_new_processor(tokenizer, *of_one, config) for of_one in each], demonstrations
+    return [new_processor(tokenizer, *of_one, config) for of_one in each], demonstrations
 
 
-def _batches(
+def sample_batches(
     processor: ObservationProcessor, demonstrations: list[Demonstration], prompt: str, horizon: int
 ) -> SampleBatches:
+    """Samples of the demonstrations of one robot, in the units and with the prompt of its processor."""
     cleaned = processor.settings.prompt_cleaning
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
@@ -352,7 +353,7 @@ def _check_demonstrations(
             )
 
 
-def _new_processor(
+def new_processor(
     tokenizer: Path, demonstrations: list[Demonstration], robot: Robot, prompt: str, config: Pi0Config
 ) -> ObservationProcessor:
     """The processing of a new policy, with the statistics of its demonstrations."""

@@ -116,22 +116,33 @@ class SampleBatches:
         return len(self._index)
 
     @property
+    def index(self) -> NDArray[np.int64]:
+        """Every observation, int64 [observations, 2]: episode and image."""
+        return self._index
+
+    @property
     def actions(self) -> Tensor:
         """Normalized actions of all demonstrations, float32 [actions, action_dim]."""
         return self._padded(np.concatenate(self._actions))
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
         """A batch of inputs and of normalized chunks, float32 [batch, horizon, action_dim]."""
-        return self._inputs(self._picks(batch, rng), rng)
+        return self.observed(self.picks(batch, rng), rng)
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """As `draw`, with what the training loop needs besides."""
-        picks = self._picks(size, rng)
-        inputs, chunks = self._inputs(picks, rng)
+        picks = self.picks(size, rng)
+        inputs, chunks = self.observed(picks, rng)
         keys = tuple(f"{episode}-{image}" for episode, image in picks)
         return Batch(inputs, chunks, self._actions[0].shape[1], keys)
 
-    def _inputs(self, picks: NDArray[np.int64], rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+    def observed(self, picks: NDArray[np.int64], rng: np.random.Generator) -> tuple[ModelInputs, Tensor]:
+        """Inputs and chunks of chosen observations, the states with noise of `rng`.
+
+        Args:
+            picks: int64 [batch, 2], episode and image of each.
+            rng: For the noise on the states.
+        """
         batch = len(picks)
         images = np.stack([self.demonstrations[episode].images[image] for episode, image in picks])
         states = np.stack([self._states[episode][image * self.stride] for episode, image in picks])
@@ -146,7 +157,7 @@ class SampleBatches:
         )
         return inputs, self._padded(chunks)
 
-    def _picks(self, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def picks(self, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Rows of (episode, image): the openings' share first, the rest from anywhere."""
         opening = round(batch * self.augmentation.opening_share)
         return np.concatenate(

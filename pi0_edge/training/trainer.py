@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.heads import training_times
-from pi0_edge.model import Pi0, PolicyNetwork
+from pi0_edge.model import PolicyNetwork
 from pi0_edge.model.flow import TimeDistribution
 from pi0_edge.model.rtc import frozen_actions
 from pi0_edge.synced_files import replace_synced
@@ -230,11 +230,8 @@ class Trainer:
         noise = torch.randn(rows, *chunks.shape[1:], generator=generator)
         times = training_times(self.model, rows, generator, config.times)
         frozen = torch.randint(config.max_delay + 1, (rows,), generator=generator) if config.max_delay else None
-        if self.prefixes is not None and isinstance(self.model, Pi0):
-            prefix = self.prefixes.context(self.model, batch)
-            loss = self.model.loss(batch.inputs, chunks, noise, times, frozen, prefix)
-        else:
-            loss = self.model.loss(batch.inputs, chunks, noise, times, frozen)
+        prefix = None if self.prefixes is None else self.prefixes.context(self.model, batch)
+        loss = self.model.loss(batch.inputs, chunks, noise, times, frozen, prefix)
         loss = loss[..., : min(config.real_dims, batch.real_dims)].mean(-1)
         return loss.mean() if frozen is None else loss[~frozen_actions(frozen, loss.shape[1])].mean()
 

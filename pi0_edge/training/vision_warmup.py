@@ -14,13 +14,32 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pi0_edge.model import PolicyNetwork
+from pi0_edge.model import ModelInputs, PolicyNetwork
 from pi0_edge.training.samples import AlternatingBatches, SampleBatches
 
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 100
+
+
+class VisionReadout(nn.Module):
+    """Vision tower and projector of a network under a linear readout of the mean image token."""
+
+    def __init__(self, model: PolicyNetwork, seed: int) -> None:
+        """The parts of `model` themselves, and a readout with the weights of `seed`."""
+        super().__init__()
+        self.vision, self.projector = model.vision, model.projector
+        self.readout = nn.Linear(model.config.prefix.width, 2 * model.config.action_dim)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.readout.weight, std=model.config.prefix.width**-0.5, generator=generator)
+
+    def loss(self, inputs: ModelInputs, chunks: Tensor) -> Tensor:
+        """Mean squared error of the actions in the middle and at the end of `chunks` [batch, horizon, action_dim]."""
+        horizon = chunks.shape[1]
+        target = chunks[:, [horizon // 2 - 1, horizon - 1]].flatten(1)
+        tokens = self.projector(self.vision(inputs.images[inputs.image_mask])).unflatten(0, inputs.image_mask.shape)
+        return (self.readout(tokens.mean((1, 2))) - target).square().mean()
 
 
 def warm_up_vision(
@@ -36,17 +55,11 @@ def warm_up_vision(
         batch: Images per step.
         seed: Fixes the batches and the readout.
     """
-    horizon, dims = batches.horizon, model.config.action_dim
-    generator = torch.Generator().manual_seed(seed)
-    readout = nn.Linear(model.config.prefix.width, 2 * dims)
-    nn.init.normal_(readout.weight, std=model.config.prefix.width**-0.5, generator=generator)
-    parameters = [*model.vision.parameters(), *model.projector.parameters(), *readout.parameters()]
+    readout = VisionReadout(model, seed)
+    parameters = list(readout.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=1e-4)
     for step in range(steps):
-        inputs, chunks = batches.draw(batch, np.random.default_rng((seed, step, 1)))
-        target = chunks[:, [horizon // 2 - 1, horizon - 1]].flatten(1)
-        tokens = model.projector(model.vision(inputs.images[inputs.image_mask])).unflatten(0, inputs.image_mask.shape)
-        loss = (readout(tokens.mean((1, 2))) - target).square().mean()
+        loss = readout.loss(*batches.draw(batch, np.random.default_rng((seed, step, 1))))
         for group in optimizer.param_groups:
             ramp = min(1.0, (step + 1) / WARMUP_STEPS)
             group["lr"] = LEARNING_RATE * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from pi0_edge.errors import EngineError, ObservationError, QuantizationError, RecordingError
 from pi0_edge.json_values import to_json_values
+from pi0_edge.pages import html
 from pi0_edge.policy import Policy
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq import figures
@@ -135,7 +135,6 @@ def comparison_page(report: OtherPolicyReport, recorded: str, other: str) -> str
         other: The other policy, in words.
     """
     gate = report.gate
-    style = (resources.files("pi0_edge.ptq") / "report.css").read_text()
     worst = report.worst()
     rows = "".join(
         f"<tr><td>{escape(joint.name)}</td><td>{joint.p50:.4g}</td><td>{joint.p99:.4g}</td><td>{joint.max:.4g}</td></tr>"
@@ -155,8 +154,4 @@ def comparison_page(report: OtherPolicyReport, recorded: str, other: str) -> str
         "<h2>Difference along the chunk</h2>",
         drift,
     ]
-    title = f'<meta charset="utf-8"><title>{escape(other)}</title>'
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>{title}<style>\n{style}</style></head>\n<body>{body}</body></html>\n'
-    )
+    return html.page(other, "\n".join(part for part in parts if part))

@@ -62,10 +62,10 @@ def log_axis(title: str, low: float, high: float) -> Axis:
 class Plot:
     """A figure of fixed size that scales with its column."""
 
-    def __init__(self, label: str, x: Axis, y: Axis, width: int = 960, height: int = 260) -> None:
-        """An empty plot; `label` is what a screen reader says."""
+    def __init__(self, label: str, x: Axis, y: Axis, width: int = 960, height: int = 260, left: int = LEFT) -> None:
+        """An empty plot; `label` is what a screen reader says, and `left` the room for labels of the y axis."""
         self.label, self.x, self.y = label, x, y
-        self.width, self.height = width, height
+        self.width, self.height, self.left = width, height, left
         self._marks: list[str] = []
 
     def bar(self, left: float, right: float, top: float, css: str, hint: str = "") -> None:
@@ -109,11 +109,13 @@ class Plot:
 
     def _grid(self) -> list[str]:
         bottom, right = self.height - BOTTOM, self.width - RIGHT
-        lines = [f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>']
+        lines = [f'<line class="axis" x1="{self.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>']
         for value, label in self.y.ticks:
             y = self._y(value)
-            lines.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            lines.append(f'<text class="tick" text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{escape(label)}</text>')
+            lines.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            lines.append(
+                f'<text class="tick" text-anchor="end" x="{self.left - 8}" y="{y + 4:.1f}">{escape(label)}</text>'
+            )
         for value, label in self.x.ticks:
             x = self._x(value)
             lines.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
@@ -124,7 +126,7 @@ class Plot:
 
     def _titles(self) -> list[str]:
         middle = (TOP + self.height - BOTTOM) / 2
-        across = f'x="{(LEFT + self.width - RIGHT) / 2:.1f}" y="{self.height - 8}"'
+        across = f'x="{(self.left + self.width - RIGHT) / 2:.1f}" y="{self.height - 8}"'
         along = f'transform="translate(14 {middle:.1f}) rotate(-90)"'
         return [
             f'<text class="title" text-anchor="middle" {across}>{escape(self.x.title)}</text>',
@@ -132,7 +134,7 @@ class Plot:
         ]
 
     def _x(self, value: float) -> float:
-        return LEFT + self.x.fraction(value) * (self.width - LEFT - RIGHT)
+        return self.left + self.x.fraction(value) * (self.width - self.left - RIGHT)
 
     def _y(self, value: float) -> float:
         return self.height - BOTTOM - self.y.fraction(value) * (self.height - TOP - BOTTOM)

@@ -1,0 +1,99 @@
+"""Are 50 setpoints a second held? Each head plays the cube transfer through bridge and firmware of the emulated board.
+
+Everything is real but the arms: the policy server, the bridge, the serial line, the firmware and its timer interrupt,
+which takes a setpoint from the ring every 20 ms or has none (`STARVED`). A chunk crosses the line, and the firmware
+takes no chunk for the next two ticks; so a chunk of few actions is over before it can be executed, however fast its head
+is. The count is of ticks behind the first executed setpoint of an episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firmware_bridge.bridge.schedule import wire_ticks
+from firmware_bridge.splice import GUARD_TICKS
+from pi0_edge.comparison.plan import Variant
+from pi0_edge.demo.policy_choice import PolicyChoice
+from pi0_edge.demo.run import record_run
+from pi0_edge.demo.run_record import RunRecord
+from pi0_edge.latency.certificate import longest_delay, longest_latency_ms
+from pi0_edge.protos.bridge_pb2 import ChunkReport
+from pi0_edge.protos.serial_link import Fault, TickFlag
+from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES
+from pi0_edge.synced_files import save_synced
+
+BAUD = 921_600
+"""Of the serial line of the emulated board."""
+SPLICE = "hold-swap"
+"""The only one that every head has."""
+
+
+def slowest_allowed_ms(variant: Variant) -> float:
+    """The longest latency of a chunk with which the firmware never waits for a setpoint, see `latency.certificate`.
+
+    Returns:
+        Milliseconds from observation to chunk; 0 or less where no latency is short enough.
+    """
+    link = 1 + wire_ticks(variant.horizon, len(JOINT_NAMES), BAUD, 1 / CONTROL_HZ) + GUARD_TICKS
+    return longest_latency_ms(longest_delay(variant.horizon, variant.executed), CONTROL_HZ, link)
+
+
+def play_through_firmware(
+    variant: Variant, checkpoint: Path, episodes: int, folder: Path, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Plays episodes in real time and writes `clock.json` to `folder`.
+
+    Args:
+        variant: Head, chunk, and how much of it is executed.
+        checkpoint: A policy for the cube transfer.
+        episodes: How many.
+        folder: For logs, record and result.
+        say: Told what happens, one line at a time.
+    """
+    choice = PolicyChoice(scheme="fp32", checkpoint=checkpoint)
+    record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
+    found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
+    save_synced(folder / "clock.json", json.dumps(found, indent=2).encode())
+    return found
+
+
+def figures_of_record(record: RunRecord) -> dict[str, Any]:
+    """Counts of a run.
+
+    Returns:
+        ticks: Of all episodes, behind the first setpoint of each.
+        starved: Of those, without a setpoint.
+        never_executed: Episodes in which no setpoint of the policy was executed at all.
+        chunks, accepted, late: Chunks that were made, that the firmware took, and that came too late.
+        chunk_ms: Median time from observation to chunk.
+        successes, episodes, faults: Of the episodes.
+    """
+    ticks = starved = never = 0
+    for episode in range(len(record.seed)):
+        during = record.tick_episode == episode
+        executed = np.flatnonzero(record.executed_chunk(episode) >= 0)
+        if not len(executed):
+            never += 1
+            continue
+        behind = record.tick_flags[during][executed[0] :]
+        ticks += len(behind)
+        starved += int((behind & TickFlag.STARVED.value != 0).sum())
+    faults = record.tick_faults[record.tick_episode >= 0]
+    took = (record.chunk_received_ns - record.chunk_begin_ns) * 1e-6
+    return {
+        "episodes": len(record.seed),
+        "successes": int(record.success.sum()),
+        "ticks": ticks,
+        "starved": starved,
+        "never_executed": never,
+        "chunks": len(record.chunk_tick),
+        "accepted": int((record.chunk_outcome == ChunkReport.ACCEPTED).sum()),
+        "late": int((record.chunk_outcome == ChunkReport.LATE).sum()),
+        "chunk_ms": float(np.median(took)) if len(took) else None,
+        "faults": [fault.name for fault in Fault if (faults & fault.value).any()],
+    }
