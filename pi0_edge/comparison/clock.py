@@ -1,9 +1,9 @@
 """Are 50 setpoints a second held? Each head plays the cube transfer through bridge and firmware of the emulated board.
 
-Everything is real but the arms: the policy server, the bridge, the serial line, the firmware and its timer interrupt,
-which takes a setpoint from the ring every 20 ms or has none (`STARVED`). A chunk crosses the line, and the firmware
-takes no chunk for the next two ticks; so a chunk of few actions is over before it can be executed, however fast its head
-is. The count is of ticks behind the first executed setpoint of an episode.
+Everything is real but the arms: policy server, bridge, serial line, and the firmware whose timer interrupt takes a
+setpoint from the ring every 20 ms or has none (`STARVED`). A chunk has to cross the line, and enters no sooner than two
+ticks after that; so a chunk of few actions is over before it can be executed, however fast its head is. The count is of
+ticks behind the first executed setpoint of an episode.
 """
 
 from __future__ import annotations

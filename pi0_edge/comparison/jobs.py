@@ -5,6 +5,7 @@ A job runs in a process of its own with one thread, and writes its result whole 
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -125,5 +126,6 @@ def _one_thread() -> Iterator[None]:
 def _start_worker() -> None:
     import torch
 
+    logging.getLogger("pi0_edge").setLevel(logging.ERROR)  # bad heads bring arms where no demonstration was
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then stops its workers
     torch.set_num_threads(1)

@@ -65,11 +65,8 @@ def play_cell(
     }
     if task.drawn:
         prompt = prompt_of(policy, simulated)
-        scenes = [
-            draw_paths_together(answer, scene, plan.draws, variant.executed, size, prompt)
-            for scene in range(task.drawn)
-        ]
-        found["ways"] = figures_of(scenes).to_dict()
+        drawn = draw_paths_together(answer, range(task.drawn), plan.draws, variant.executed, size, prompt)
+        found["ways"] = figures_of(drawn).to_dict()
     result.parent.mkdir(parents=True, exist_ok=True)
     save_synced(result, json.dumps(found, indent=2).encode())
     return found

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pi0_edge.board.processor import processor_name
+from pi0_edge.board.identity import model as machine_name
 from pi0_edge.comparison import plots
 from pi0_edge.comparison.figures import Row, row_of
 from pi0_edge.comparison.places import Places
@@ -71,7 +71,7 @@ def read_found(plan: Plan, places: Places) -> Found:
     clocks = [places.clock(variant) / "clock.json" for variant in plan.variants]
     return Found(
         plan,
-        processor_name(),
+        machine_name(Path("/")),
         tuple(rows),
         tuple(_read(places.cell(*cell) / "cell.json") for cell in plan.cells()),
         tuple(json.loads(places.latency.read_text())),
@@ -151,7 +151,8 @@ def facts(found: Found) -> list[tuple[str, str]]:
             (
                 task.name,
                 f"{task.episodes} demonstrations; backbone: vision alone {task.vision_s:g} s, then all heads in turn "
-                f"{task.backbone_s:g} s, then frozen; cells: {task.cell_s:g} s of one thread each; {task.scenes} scenes",
+                f"{task.backbone_s:g} s, then frozen; cells: {task.cell_s:g} s of one thread each; "
+                f"{task.scenes} scenes",
             )
         )
     return facts

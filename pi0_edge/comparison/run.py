@@ -1,4 +1,4 @@
-"""The whole comparison, from an empty folder to its report; the same call goes on where it was stopped: see `places`."""
+"""The whole comparison, from an empty folder to its report; the same call goes on where it was stopped."""
 
 from __future__ import annotations
 

@@ -107,9 +107,9 @@ def cost_table(latency: Sequence[dict[str, Any]]) -> Table:
     return Table(
         "What a chunk costs",
         "One observation, one thread, fp32, nothing beside it. Prefix: vision tower and prefix, the same network for "
-        "all. Head: state token, expert and what stands behind it. Calls wait for each other. p99 by the early-stopping "
-        f"rule, which needs {fewest_samples(0.99)} samples. Actions a second: executed actions of a chunk by the median "
-        "latency of one chunk.",
+        "all. Head: state token, expert and what stands behind it. Calls wait for each other. p99 by the "
+        f"early-stopping rule, which needs {fewest_samples(0.99)} samples. Actions a second: executed actions of a "
+        "chunk by the median latency of one chunk.",
         (
             "head, chunk, decoding",
             "parameters of the head",
@@ -199,8 +199,8 @@ def training_table(cells: Sequence[dict[str, Any]]) -> Table:
     return Table(
         "Training",
         "Every cell gets the same processor time of one thread, on the same frozen features; a head whose step is "
-        "cheaper takes more steps. The learning rate is the best of those tried, by the loss on held-out episodes, which "
-        "is another quantity in every head.",
+        "cheaper takes more steps. The learning rate is the best of those tried, by the loss on held-out episodes, "
+        "which is another quantity in every head.",
         ("task", "head, chunk", "learning rate", "steps of each seed", "processor s", "held-out loss"),
         tuple(rows),
     )

@@ -150,44 +150,46 @@ def path_error(path: NDArray[np.floating], ways: Sequence[NDArray[np.floating]])
 
 def draw_paths_together(
     answer: Answers,
-    seed: int,
+    seeds: Sequence[int],
     draws: int,
     executed: int,
     image_size: int,
     prompt: str = TWO_WAYS.prompt,
     at_once: int = AT_ONCE,
-) -> DrawnPaths:
-    """Plays `draws` paths from the start of one scene of two ways, as `multimodality.draw_paths` does.
+) -> list[DrawnPaths]:
+    """Plays `draws` paths from the start of each scene of two ways, as `multimodality.draw_paths` does.
 
     Args:
         answer: The policy.
-        seed: Of the scene.
-        draws: Paths, each with noise of its own.
+        seeds: Of the scenes.
+        draws: Paths in each, each with noise of its own.
         executed: Actions of a chunk that are executed before the next one is asked for.
         image_size: Of the policy's camera, pixels.
         prompt: What the policy is told.
         at_once: Paths that are played together.
     """
-    expert = TwoWaysExpert()
     environments = [AlohaTwoWays() for _ in range(min(at_once, draws))]
-    paths: list[NDArray[np.float64]] = []
-    outcomes: list[Outcome] = []
+    expert, scenes = TwoWaysExpert(), []
     try:
-        for first in range(0, draws, at_once):
-            chosen = range(first, min(first + at_once, draws))
-            begun = _BegunPaths(environments[: len(chosen)], seed)
-            while (ticks := begun.ticks) < PATH_TICKS:
-                observations = begun.observations(prompt, image_size)
-                chunks = answer(observations, [(seed * draws + draw) * PATH_TICKS + ticks for draw in chosen])
-                begun.play([chunk[: min(executed, PATH_TICKS - ticks)] for chunk in chunks])
-            paths += begun.paths()
-            outcomes += begun.outcomes()
-        environments[0].reset(seed)
-        ways = np.stack([way[:PATH_TICKS] for way in expert.ways(environments[0])]).astype(np.float64)
+        for seed in seeds:
+            paths: list[NDArray[np.float64]] = []
+            outcomes: list[Outcome] = []
+            for first in range(0, draws, len(environments)):
+                chosen = range(first, min(first + len(environments), draws))
+                begun = _BegunPaths(environments[: len(chosen)], seed)
+                while (ticks := begun.ticks) < PATH_TICKS:
+                    observations = begun.observations(prompt, image_size)
+                    chunks = answer(observations, [(seed * draws + draw) * PATH_TICKS + ticks for draw in chosen])
+                    begun.play([chunk[: min(executed, PATH_TICKS - ticks)] for chunk in chunks])
+                paths += begun.paths()
+                outcomes += begun.outcomes()
+            environments[0].reset(seed)
+            ways = np.stack([way[:PATH_TICKS] for way in expert.ways(environments[0])]).astype(np.float64)
+            scenes.append(DrawnPaths(seed, np.stack(paths), tuple(outcomes), ways))
     finally:
         for env in environments:
             env.close()
-    return DrawnPaths(seed, np.stack(paths), tuple(outcomes), ways)
+    return scenes
 
 
 class _BegunPaths:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from pi0_edge.ptq.gate import Drift, InnerError
 from pi0_edge.pages.svg import Axis, Plot, legend, linear_axis, log_axis
+from pi0_edge.ptq.gate import Drift, InnerError
 from pi0_edge.ptq.verdict import Thresholds
 
 FINEST = 1e-7

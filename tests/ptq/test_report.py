@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_edge.evaluation.statistics import Pairing
+from pi0_edge.pages.svg import linear_axis, log_axis
 from pi0_edge.ptq.gate import GateReport, InnerError, compare
 from pi0_edge.ptq.report import ReportPage, render
-from pi0_edge.pages.svg import linear_axis, log_axis
 from pi0_edge.ptq.trace import Trace
 from pi0_edge.ptq.verdict import Thresholds
 
