@@ -97,4 +97,4 @@ def test_what_a_policy_refuses_is_raised(policy):
 def test_the_distance_to_a_way_does_not_ask_when():
     way = np.linspace(0, 1, 50)[:, None] * np.ones(3)
     assert path_error(way[::2], [way, way + 5]) == 0
-    assert path_error(way + [0, 0, 0.3], [way + 5, way]) <= 0.3 / np.sqrt(3) + 1e-12
+    assert path_error(way + np.array([0, 0, 0.3]), [way + 5, way]) <= 0.3 / np.sqrt(3) + 1e-12
