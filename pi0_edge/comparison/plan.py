@@ -21,9 +21,9 @@ RECORDED_EPISODE_S = {TWO_WAYS.name: 0.5, TRANSFER_CUBE.name: 1.7}
 """Processor seconds to record one demonstration: simulation, 2.7 ms an image, and the encoding of the video."""
 DRAWN_PATH_S = 0.04
 """Processor seconds of a path of two ways, in the same way."""
-PLAYED_FACTOR = {1: 8.0, 4: 2.5, 8: 1.6, 25: 1.0}
+PLAYED_FACTOR = {1: 8.0, 4: 2.2, 8: 2.0, 25: 1.0}
 """Rough cost of an episode by the actions that are executed of each chunk, relative to 25: images and chunks."""
-PLAYED_EPISODE_S = {TWO_WAYS.name: 0.15, TRANSFER_CUBE.name: 0.35}
+PLAYED_EPISODE_S = {TWO_WAYS.name: 0.06, TRANSFER_CUBE.name: 0.35}
 """Processor seconds of an episode with 25 executed actions of each chunk."""
 
 
@@ -76,8 +76,8 @@ TOKENS = (Decoding("greedy"), Decoding("sampled", sampled=True))
 VARIANTS = (
     Variant("flow-50", "flow", 50, 25, _steps(10, 5, 2, 1)),
     Variant("rt2-1", "rt2", 1, 1, TOKENS),
-    Variant("octo-4", "octo", 4, 4, _steps(20, 5, 1)),
-    Variant("octo-50", "octo", 50, 25, _steps(20, 5, 1), published=False),
+    Variant("octo-4", "octo", 4, 4, _steps(20, 5)),
+    Variant("octo-50", "octo", 50, 25, _steps(20, 5), published=False),
     Variant("tinyvla-16", "tinyvla", 16, 8, _steps(10, 5, 1)),
     Variant("mse-50", "mse", 50, 25, (Decoding("one pass"),)),
 )
@@ -184,8 +184,8 @@ def played_s(plan: Plan, task: TaskBudget, variant: Variant) -> float:
 FULL = Plan(
     PRESETS["pi0-cube"],
     (
-        TaskBudget(TWO_WAYS.name, 300, 20, 100, 300, 15, 90, scenes=50, drawn=4),
-        TaskBudget(TRANSFER_CUBE.name, 200, 12, 120, 420, 20, 120, scenes=50, drawn=0),
+        TaskBudget(TWO_WAYS.name, 300, 20, 60, 360, 12, 60, scenes=50, drawn=3),
+        TaskBudget(TRANSFER_CUBE.name, 200, 12, 120, 420, 16, 120, scenes=40, drawn=0, precise=4),
     ),
 )
 """The table: about 75 minutes on two cores."""

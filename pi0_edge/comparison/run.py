@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from pi0_edge.comparison.report import write_report
 from pi0_edge.errors import ConfigError
 from pi0_edge.json_files import read_json_object
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.record import record
-from pi0_edge.sim.tasks import TRANSFER_CUBE
+from pi0_edge.sim.demonstration import Demonstration, demonstrate
+from pi0_edge.sim.record import FIRST_TRAINING_SEED, record, write_demonstrations
+from pi0_edge.sim.tasks import TRANSFER_CUBE, SimulatedTask, simulated_task
 from pi0_edge.synced_files import save_synced
 
 
@@ -89,8 +91,22 @@ def _record(places: Places, task: TaskBudget, workers: int) -> None:
     partial = folder.with_name("demonstrations.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    record(partial, task.episodes, task=task.name, workers=max(1, workers))
+    if workers:
+        record(partial, task.episodes, task=task.name, workers=workers)
+    else:
+        simulated = simulated_task(task.name)
+        write_demonstrations(partial, _demonstrations(simulated), simulated, task.episodes)
     partial.rename(folder)
+
+
+def _demonstrations(task: SimulatedTask) -> Iterator[Demonstration]:
+    """As `record` makes them, in this process."""
+    env, expert = task.environment(), task.expert()
+    try:
+        for seed in itertools.count(FIRST_TRAINING_SEED):
+            yield demonstrate(env, expert, seed)
+    finally:
+        env.close()
 
 
 def _run(pool: Workers, jobs: list[Job], done: Callable[[str, float], None]) -> None:

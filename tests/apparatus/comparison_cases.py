@@ -27,6 +27,7 @@ PLAN = Plan(
     rates=(1e-3, 1e-2),
     seeds=(0, 1),
     batch=4,
+    draws=4,
     latency_s=0.05,
     latency_samples=5,
     clock_episodes=0,

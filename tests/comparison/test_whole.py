@@ -37,7 +37,7 @@ def test_every_cell_is_in_the_report(finished):
     assert [(row["variant"], row["episodes"]) for row in content["rows"]] == [("flow-50", 4), ("mse-50", 4)]
     assert len(content["cells"]) == 4 and len(content["latency"]) == 2
     flow, mse = content["rows"]
-    assert flow["ways"]["paths"] == mse["ways"]["paths"] == 128
+    assert flow["ways"]["paths"] == mse["ways"]["paths"] == 8
     page, text = ((places.root / name).read_text() for name in ("report.html", "report.md"))
     for told in (page, text):
         assert "flow-50, 2 steps" in told and "mse-50, one pass" in told and "re-implemented" in told
