@@ -2,7 +2,7 @@
 
 OUTPUT/
     plan.json                       what is computed; another plan needs another folder
-    TASK/demonstrations/            LeRobotDataset
+    TASK/demonstrations/            LeRobotDataset; complete where TASK/demonstrations.json is
     TASK/backbone/                  vision tower and prefix, with keys and values of every observation
     TASK/rates/VARIANT-RATE.json    held-out loss of a learning rate
     TASK/VARIANT-SEED/              a cell: checkpoint/ and cell.json, and a played-DECODING.json for each decoding
@@ -32,6 +32,10 @@ class Places:
     def demonstrations(self, task: TaskBudget) -> Path:
         """Of a task."""
         return self.root / task.name / "demonstrations"
+
+    def recorded(self, task: TaskBudget) -> Path:
+        """File that is there once all demonstrations are."""
+        return self.root / task.name / "demonstrations.json"
 
     def backbone(self, task: TaskBudget) -> Path:
         """Of a task."""

@@ -206,6 +206,7 @@ SHORT = Plan(
     ),
     rates=(1e-3,),
     seeds=(0,),
+    draws=8,
     latency_s=0.5,
     latency_samples=50,
     clock_episodes=0,

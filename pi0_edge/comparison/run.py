@@ -85,18 +85,17 @@ def _keep_plan(plan: Plan, root: Path) -> None:
 
 
 def _record(places: Places, task: TaskBudget, workers: int) -> None:
-    folder = places.demonstrations(task)
-    if folder.exists():
+    folder, written = places.demonstrations(task), places.recorded(task)
+    if written.exists():
         return
-    partial = folder.with_name("demonstrations.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
     if workers:
-        record(partial, task.episodes, task=task.name, workers=workers)
+        report = record(folder, task.episodes, task=task.name, workers=workers)
     else:
         simulated = simulated_task(task.name)
-        write_demonstrations(partial, _demonstrations(simulated), simulated, task.episodes)
-    partial.rename(folder)
+        report = write_demonstrations(folder, _demonstrations(simulated), simulated, task.episodes)
+    save_synced(written, json.dumps({"kept": report.kept, "tried": report.tried}).encode())
 
 
 def _demonstrations(task: SimulatedTask) -> Iterator[Demonstration]:
