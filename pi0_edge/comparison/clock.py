@@ -17,6 +17,7 @@ import numpy as np
 
 from firmware_bridge.bridge.schedule import wire_ticks
 from firmware_bridge.splice import GUARD_TICKS
+from pi0_edge.comparison.jobs import one_thread
 from pi0_edge.comparison.plan import Variant
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run import record_run
@@ -56,7 +57,8 @@ def play_through_firmware(
         say: Told what happens, one line at a time.
     """
     choice = PolicyChoice(scheme="fp32", checkpoint=checkpoint)
-    record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
+    with one_thread():  # a network this small only waits for a second thread
+        record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
     found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
     save_synced(folder / "clock.json", json.dumps(found, indent=2).encode())
     return found

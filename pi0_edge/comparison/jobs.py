@@ -85,7 +85,7 @@ class Workers:
         ahead, running = iter(waiting), dict[Future[object], Job]()
         while True:
             while len(running) < self._count and (job := next(ahead, None)) is not None:
-                with _one_thread():  # a process is started by the first job that it gets
+                with one_thread():  # a process is started by the first job that it gets
                     running[self._pool().submit(job.work, *job.arguments)] = job
             if not running:
                 return
@@ -109,7 +109,7 @@ def _one_after_the_other(waiting: Sequence[Job]) -> Iterator[Job]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Processes that start meanwhile get one thread each."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))

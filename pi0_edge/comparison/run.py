@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,9 +151,9 @@ def _plays(plan: Plan, places: Places) -> Iterator[Job]:
 
 
 def best_rate(plan: Plan, places: Places, task: TaskBudget, variant: Variant) -> float:
-    """The learning rate with the lowest loss on held-out episodes."""
+    """The learning rate with the lowest loss on held-out episodes; one whose loss is no number is the worst."""
     tried = [read_json_object(places.rate(task, variant, rate), ConfigError) for rate in plan.rates]
-    return float(min(tried, key=lambda one: one["held_out"])["rate"])
+    return float(min(tried, key=lambda one: (not math.isfinite(one["held_out"]), one["held_out"]))["rate"])
 
 
 def _through_firmware(plan: Plan, places: Places, variant: Variant) -> None:

@@ -45,8 +45,7 @@ def test_the_short_comparison_plays_every_head_on_both_tasks(compared):
 
 @pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed")
 @pytest.mark.parametrize("name", ["octo-50", "tinyvla-16", "rt2-50", "rt2-1"])
-def test_a_trained_head_drives_the_arms(compared, tmp_path, aloha_image, name, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_trained_head_drives_the_arms(compared, tmp_path, aloha_image, name):
     root, _ = compared
     variant = next(one for one in (*VARIANTS, RT2_LONG) if one.name == name)
     checkpoint = Places(root).cell(CUBE, variant, 0) / "checkpoint"
