@@ -140,8 +140,8 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     batch: int = 64
     draws: int = 64
-    latency_s: float = 15.0
-    latency_samples: int = 1000
+    latency_s: float = 25.0
+    latency_samples: int = 600
     clock_episodes: int = 1
 
     def cells(self) -> Iterator[tuple[TaskBudget, Variant, int]]:
@@ -165,7 +165,7 @@ def expected_s(plan: Plan) -> dict[str, float]:
         "learning rates": sum(task.tuning_s * len(plan.variants) * len(plan.rates) for task in tasks),
         "training": sum(task.cell_s for task, _, _ in plan.cells()),
         "playing": sum(played_s(plan, task, variant) for task, variant, _ in plan.cells() for _ in variant.decodings),
-        "latency": plan.latency_s * sum(len(variant.decodings) for variant in (*plan.variants, *plan.timed)) / 2,
+        "latency": plan.latency_s * sum(len(one.decodings) for one in (*plan.variants, *plan.timed)) / 2.5,
         "clock": 30.0 * plan.clock_episodes * len(plan.variants),
     }
 
