@@ -30,6 +30,9 @@ from pi0_edge.synced_files import save_synced
 
 BAUD = 921_600
 """Of the serial line of the emulated board."""
+ATTEMPTS = 3
+"""A run in which the emulated board itself does not keep its time, because the machine is busy, says nothing."""
+BOARD_FAULTS = {"HEARTBEAT", "BUS_SILENT"}
 SPLICE = "hold-swap"
 """The only one that every head has."""
 
@@ -57,11 +60,22 @@ def play_through_firmware(
         say: Told what happens, one line at a time.
     """
     choice = PolicyChoice(scheme="fp32", checkpoint=checkpoint)
-    with one_thread():  # a network this small only waits for a second thread
-        record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
-    found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
+    found: dict[str, Any] = {}
+    for attempt in range(ATTEMPTS):
+        with one_thread():  # a network this small only waits for a second thread
+            record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
+        found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
+        found["attempts"] = attempt + 1
+        if is_valid(found):
+            break
+        say(f"{', '.join(found['faults'])}: the emulated board did not keep its time")
     save_synced(folder / "clock.json", json.dumps(found, indent=2).encode())
     return found
+
+
+def is_valid(found: dict[str, Any]) -> bool:
+    """Whether the emulated board and its servos kept their time, which no head has an influence on."""
+    return not BOARD_FAULTS.intersection(found["faults"])
 
 
 def figures_of_record(record: RunRecord) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_edge.comparison.clock import slowest_allowed_ms
+from pi0_edge.comparison.clock import is_valid, slowest_allowed_ms
 from pi0_edge.comparison.figures import Row
 from pi0_edge.comparison.plan import Plan, expected_s
 from pi0_edge.latency.percentiles import fewest_samples
@@ -175,7 +175,7 @@ def _clock_row(variant: Any, one: dict[str, Any]) -> tuple[str, ...]:
         "–" if one["chunk_ms"] is None else f"{one['chunk_ms']:.1f} ms",
         f"{one['accepted']} of {one['chunks']}",
         starved,
-        "yes" if held else "no",
+        ("yes" if held else "no") if is_valid(one) else "void: the board did not keep its time",
         ", ".join(one["faults"]) or "none",
     )
 

@@ -9,7 +9,7 @@ from pi0_edge.errors import MissingDependencyError
 
 try:
     from pi0_edge.comparison.clock import figures_of_record, slowest_allowed_ms
-    from pi0_edge.comparison.plan import RT2_LONG, VARIANTS
+    from pi0_edge.comparison.plan import FULL, RT2_LONG, VARIANTS
     from pi0_edge.comparison.tables import clock_table
     from pi0_edge.demo.run_record import RecordBuilder
     from pi0_edge.protos.bridge_pb2 import ChunkReport
@@ -54,9 +54,13 @@ def test_chunks_of_few_actions_cannot_be_fast_enough():
 
 
 def test_the_table_says_held_only_where_every_tick_had_a_setpoint():
-    from pi0_edge.comparison.plan import FULL
-
     cases = {"flow-50": record(), "octo-50": record(starved=(20,)), "octo-4": record(first_tick=0)}
     clocks = [{"variant": name, "executed": 1, **figures_of_record(case)} for name, case in cases.items()]
     told = {row[0]: row[6] for row in clock_table(FULL, clocks).rows}
     assert told == {"flow-50": "yes", "octo-50": "no", "octo-4": "no"}
+
+
+def test_a_board_that_did_not_keep_its_time_says_nothing_of_a_head():
+    found = {"variant": "flow-50", "executed": 25, **figures_of_record(record())}
+    ((*_, held, faults),) = clock_table(FULL, [{**found, "faults": ["BUS_SILENT"]}]).rows
+    assert held.startswith("void") and faults == "BUS_SILENT"
