@@ -2,7 +2,8 @@
 
 Nothing else changes: scenes, noise and what is executed are those of `pi0_edge.evaluation.rollout.evaluate` and of
 `multimodality.draw_paths`, which ask for one chunk at a time. A simulation runs as long as its own chunk lasts, so that
-no scene waits for another one's clock.
+no scene waits for another one's clock. An episode in which the physics breaks down under setpoints that are noise has
+failed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pi0_edge.evaluation.rollout import observe, prompt_of
 from pi0_edge.evaluation.statistics import Rollout
 from pi0_edge.policy import Asked, Policy
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha import CONTROL_HZ, HOME, SimulatedAloha
+from pi0_edge.sim.aloha import CONTROL_HZ, HOME, PhysicsError, SimulatedAloha
 from pi0_edge.sim.aloha_two_ways import AlohaTwoWays
 from pi0_edge.sim.tasks import TWO_WAYS, SimulatedTask
 from pi0_edge.sim.two_ways_expert import TwoWaysExpert
@@ -113,15 +114,18 @@ class _Episode:
         self._limit = task.max_ticks
         self._best = 0.0
         self._chunks = 0
+        self._broken = False
         self._setpoints = [HOME[env.joints].astype(np.float64)] * 3
 
     def over_after(self, setpoints: NDArray[np.float64]) -> bool:
         """Executes setpoints until the episode is over; whether it is."""
         self._chunks += 1
         for setpoint in setpoints[: self._limit - self.tick]:
-            self.env.step(setpoint)
             self._setpoints.append(setpoint)
             self.tick += 1
+            self._broken = not _can_step(self.env, setpoint)
+            if self._broken:
+                return True
             self._best = max(self._best, self.env.reward)
             if self.env.success or self.env.failed:
                 return True
@@ -132,7 +136,8 @@ class _Episode:
         arm = [index for index, name in enumerate(self.env.joint_names()) if not name.endswith("gripper")]
         path = np.array(self._setpoints)[:, arm]
         jerk = np.diff(path, n=3, axis=0) * CONTROL_HZ**3
-        success, failed = self.env.success, self.env.failed
+        success = self.env.success and not self._broken
+        failed = self.env.failed or self._broken
         return PlayedEpisode(
             rollout=Rollout(self.seed, success, self.tick if success else self._limit, self._best),
             failed=failed,
@@ -199,6 +204,7 @@ class _BegunPaths:
         self._environments, self._seed = environments, seed
         self._so_far = [np.zeros((0, 14)) for _ in environments]
         self._leads = [0] * len(environments)
+        self._ended: set[int] = set()
         environments[0].reset(seed)
 
     @property
@@ -220,9 +226,10 @@ class _BegunPaths:
             env = self._environments[lead]
             if before[lead] != lead:  # it followed another one, whose simulation goes on its own way
                 env.reset(self._seed)
-                _step(env, self._so_far[lead])
+                self._ended.discard(lead)
+                self._step(lead, self._so_far[lead])
             else:
-                _step(env, chunks[lead])
+                self._step(lead, chunks[lead])
 
     def paths(self) -> list[NDArray[np.float64]]:
         """All of them."""
@@ -232,9 +239,20 @@ class _BegunPaths:
         """How each of them ended."""
         return [outcome_of(self._environments[lead]) for lead in self._leads]
 
+    def _step(self, lead: int, setpoints: NDArray[np.float64]) -> None:
+        """Executes setpoints until the post is touched or the physics breaks down."""
+        env = self._environments[lead]
+        for setpoint in setpoints:
+            if env.failed or lead in self._ended:
+                return
+            if not _can_step(env, setpoint):
+                self._ended.add(lead)
 
-def _step(env: AlohaTwoWays, setpoints: NDArray[np.float64]) -> None:
-    for setpoint in setpoints:
-        if env.failed:
-            return
+
+def _can_step(env: SimulatedAloha, setpoint: NDArray[np.float64]) -> bool:
+    """Executes a setpoint; False where the physics breaks down under it."""
+    try:
         env.step(setpoint)
+    except PhysicsError:
+        return False
+    return True

@@ -41,6 +41,9 @@ except ModuleNotFoundError as error:
         f"the simulated ALOHA needs gym-aloha, dm_control and mujoco ({error}): pip install 'pi0-edge[sim]'"
     ) from error
 
+PhysicsError = control.PhysicsError
+"""What `SimulatedAloha.step` raises where the simulation breaks down, as it can under setpoints that are noise."""
+
 SCENE = ASSETS_DIR / "bimanual_viperx_transfer_cube.xml"
 """gym-aloha's scene: table, both arms and a cube."""
 
@@ -175,6 +178,7 @@ class SimulatedAloha(ABC):
 
         Raises:
             ObservationError: Wrong shape or a value that is not finite.
+            PhysicsError: The simulation broke down; only `reset` helps.
         """
         setpoint = np.asarray(setpoint, dtype=np.float64)
         count = len(self.joint_names())

@@ -12,6 +12,8 @@ from pi0_edge.errors import MissingDependencyError, ObservationError
 from pi0_edge.policy import Policy
 
 try:
+    import mujoco
+
     from pi0_edge.evaluation.multimodality import draw_paths
     from pi0_edge.evaluation.rollout import evaluate
     from pi0_edge.evaluation.side_by_side import draw_paths_together, path_error, play_together
@@ -84,6 +86,22 @@ def test_a_path_that_leaves_another_ends_as_its_own():
 
     (drawn,) = draw_paths_together(answer, [SEED], 3, 20, 8)
     assert drawn.outcomes == ("near", "neither", "near")
+
+
+def test_an_episode_in_which_the_physics_breaks_down_has_failed(policy, monkeypatch):
+    """What noise does to the simulation now and then: it says so after a step, and a reset is the only way on."""
+    step = AlohaTwoWays.step
+
+    def break_down(self, setpoint):
+        step(self, setpoint)
+        with self._physics.check_invalid_state():
+            self._physics.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number += 1
+
+    monkeypatch.setattr(AlohaTwoWays, "step", break_down)
+    (episode,) = play_together(policy, TWO_WAYS, [1], executed=25)
+    assert (episode.rollout.success, episode.failed, episode.chunks) == (False, True, 1)
+    (drawn,) = draw_paths_together(expert_answers(lambda seed: 0), [SEED], 2, 10, 8)
+    assert drawn.outcomes == ("neither", "neither") and drawn.paths.shape == (2, 50, 14)
 
 
 def test_what_a_policy_refuses_is_raised(policy):
