@@ -22,6 +22,7 @@ from pi0_edge.comparison.plan import Variant
 from pi0_edge.demo.policy_choice import PolicyChoice
 from pi0_edge.demo.run import record_run
 from pi0_edge.demo.run_record import RunRecord
+from pi0_edge.errors import EngineError
 from pi0_edge.latency.certificate import longest_delay, longest_latency_ms
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, TickFlag
@@ -58,12 +59,20 @@ def play_through_firmware(
         episodes: How many.
         folder: For logs, record and result.
         say: Told what happens, one line at a time.
+
+    Raises:
+        EngineError: If no attempt gives a record.
     """
     choice = PolicyChoice(scheme="fp32", checkpoint=checkpoint)
     found: dict[str, Any] = {}
     for attempt in range(ATTEMPTS):
-        with one_thread():  # a network this small only waits for a second thread
-            record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
+        try:
+            with one_thread():  # a network this small only waits for a second thread
+                record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
+        except EngineError:  # such as an arm that became safe before the episode began
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
         found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
         found["attempts"] = attempt + 1
         if is_valid(found):
