@@ -8,7 +8,7 @@ from typing import Any
 from pi0_edge.comparison.figures import Row
 from pi0_edge.pages.svg import Axis, Plot, legend, linear_axis, log_axis
 
-CSS = ("first", "second", "third")
+CSS = ("first", "second", "third", "fourth")
 
 
 def success_plot(tasks: Sequence[str], rows: Sequence[Row]) -> str:

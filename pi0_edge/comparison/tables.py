@@ -95,7 +95,7 @@ def ways_table(rows: Sequence[Row]) -> Table:
                 f"{ways.distance:.4f}",
                 f"{ways.floor:.4f}",
                 f"{ways.mode_error:.4f}",
-                f"{ways.jerk / ways.expert_jerk:.2f}",
+                f"{ways.jerk / ways.expert_jerk:.3g}",
             )
             for row, ways in found
         ),
