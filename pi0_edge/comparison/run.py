@@ -52,9 +52,12 @@ def compare_heads(
     _keep_plan(plan, places.root)
     seconds = expected_s(plan)
     stage = Stage("comparison", round(sum(seconds.values())), on_progress)
+    passed = 0.0
 
     def done(name: str, expected: float) -> None:
-        stage.set(round(min(stage.done + expected, sum(seconds.values()))), name)
+        nonlocal passed
+        passed += expected
+        stage.set(round(passed), name)
 
     for task in plan.tasks:
         _record(places, task, workers)
