@@ -1,9 +1,12 @@
 """The backbone that all heads share: trained by all of them in turn, then frozen.
 
-First the vision tower alone, see `pi0_edge.training.vision_warmup`; then vision tower, prefix and token table under
-five experts with their heads, of which each step trains another, so that the features are made for none of them alone.
-Experts and heads are thrown away: every cell starts with new ones. Keys and values of every observation are computed
-once and kept in half precision, so that a step of a cell costs its expert and its head alone.
+Vision tower and prefix start from the shipped policy, as π0 starts from a vision-language model: ten minutes are too
+short to learn from nothing where a cube is. Then, where the scene is new, the vision tower learns alone, see
+`pi0_edge.training.vision_warmup`. Then five experts with their heads, of which each step trains another, learn on the
+frozen features for a while, and after that all together with vision tower, prefix and token table, so that the features
+are made for none of the heads alone. Experts and heads are thrown away: every cell starts with new ones. Keys and
+values of every observation are computed once and kept in half precision, so that a step of a cell costs its expert and
+its head alone.
 """
 
 from __future__ import annotations
@@ -19,15 +22,16 @@ from torch import Tensor, nn
 
 from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
 from pi0_edge.comparison.plan import Plan, TaskBudget, Variant
-from pi0_edge.comparison.training import generator_of, train_for
+from pi0_edge.comparison.training import Trained, generator_of, train_for
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.engine import parameter_shapes
 from pi0_edge.heads import build_network, fit_actions, training_times
 from pi0_edge.heads.counting import BACKBONE
-from pi0_edge.model import ModelInputs, Pi0Config, PolicyNetwork
+from pi0_edge.model import PRESETS, ModelInputs, Pi0Config, PolicyNetwork
 from pi0_edge.model.gemma import KeyValues
 from pi0_edge.model.pi0 import Context
 from pi0_edge.processing import ObservationProcessor, load_processor, load_robot
+from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.tasks import simulated_task
 from pi0_edge.synced_files import replace_synced
 from pi0_edge.training.run import STRIDE, WARM_UP_HORIZON, new_processor, sample_batches, write_prompt_tokenizer
@@ -36,6 +40,8 @@ from pi0_edge.training.vision_warmup import VisionReadout
 
 ROBOT = "aloha_sim"
 RATE = 1e-3
+EXPERTS_ALONE = 0.35
+"""Share of the time of the backbone in which experts and heads learn and it does not: random ones would spoil it."""
 AT_ONCE = 64
 """Observations of which keys and values are computed in one pass."""
 
@@ -113,14 +119,17 @@ def train_backbone(
     torch.manual_seed(0)
     networks = shared_networks(plan.network, _one_of_each_head(plan.variants), robot.action_dim)
     looking_ahead = sample_batches(processor, learned, prompt, WARM_UP_HORIZON)
-    readout = VisionReadout(networks[0], seed=0)
-    train_for(
-        readout,
-        lambda step: readout.loss(*looking_ahead.draw(plan.batch, generator_of(step, 1)[0])),
-        task.vision_s,
-        RATE,
-        lambda *at: on_share("vision", *at),
-    )
+    if plan.from_shipped:
+        _start_from_shipped(networks[0])
+    if task.vision_s:
+        readout = VisionReadout(networks[0], seed=0)
+        train_for(
+            readout,
+            lambda step: readout.loss(*looking_ahead.draw(plan.batch, generator_of(step, 1)[0])),
+            task.vision_s,
+            RATE,
+            lambda *at: on_share("vision", *at),
+        )
     batches = [sample_batches(processor, learned, prompt, network.config.horizon) for network in networks]
     for network, of_one in zip(networks, batches, strict=True):
         fit_actions(network, of_one.actions)
@@ -132,11 +141,11 @@ def train_backbone(
         return head_loss(networks[which], inputs, chunks, None, robot.action_dim, generator)
 
     together = nn.ModuleList(networks)
-    trained = train_for(together, loss_of_step, task.backbone_s, RATE, lambda *at: on_share("backbone", *at))
-    with torch.no_grad():
-        for name, parameter in together.named_parameters():
-            if name in trained.weights:
-                parameter.copy_(trained.weights[name])
+    for learns, share, rate in ((False, EXPERTS_ALONE, RATE), (True, 1 - EXPERTS_ALONE, task.backbone_rate)):
+        for part in BACKBONE:
+            networks[0].get_submodule(part).requires_grad_(learns)
+        seconds = share * task.backbone_s
+        take(together, train_for(together, loss_of_step, seconds, rate, lambda *at: on_share("backbone", *at)))
     _write_prefixes(networks[0], sample_batches(processor, shown, prompt, 1), folder / "prefixes.npy", on_share)
     flow = build_network(plan.network)
     backbone = {name: value for name, value in networks[0].state_dict().items() if name.split(".")[0] in BACKBONE}
@@ -164,6 +173,20 @@ def head_loss(
     noise = torch.randn(chunks.shape, generator=generator)
     times = training_times(network, len(chunks), generator)
     return network.loss(inputs, chunks, noise, times, None, prefix)[..., :dims].mean()
+
+
+def take(model: nn.Module, trained: Trained) -> None:
+    """Puts the averaged parameters of a training into the network."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in trained.weights:
+                parameter.copy_(trained.weights[name])
+
+
+def _start_from_shipped(network: PolicyNetwork) -> None:
+    names = [name for name in parameter_shapes(PRESETS["pi0-cube"]) if name.split(".")[0] in BACKBONE]
+    known = {name: value.clone() for name, value in open_checkpoint(shipped_checkpoint()).tensors(names)}
+    network.load_state_dict(known, strict=False)
 
 
 def load_frozen(folder: Path, demonstrations: Path, base: Pi0Config) -> Frozen:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pi0_edge.checkpoints import save_checkpoint
-from pi0_edge.comparison.backbone import Frozen, FrozenSamples, head_loss
+from pi0_edge.comparison.backbone import Frozen, FrozenSamples, head_loss, take
 from pi0_edge.comparison.plan import Plan, TaskBudget, Variant
 from pi0_edge.comparison.training import Trained, generator_of, train_for
 from pi0_edge.heads import build_network, fit_actions, parameter_counts
@@ -103,10 +103,7 @@ def _train(
         return head_loss(network, inputs, chunks, prefix, dims, generator)
 
     trained = train_for(network, loss_of_step, seconds, rate, on_share)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name in trained.weights:
-                parameter.copy_(trained.weights[name])
+    take(network, trained)
     return network, trained
 
 

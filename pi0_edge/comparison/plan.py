@@ -93,8 +93,9 @@ class TaskBudget:
         name: Of the task in `pi0_edge.sim.tasks`.
         episodes: Demonstrations; the last `held_out` of them are for the held-out loss alone.
         held_out: See above.
-        vision_s: Processor seconds of the vision warm-up.
+        vision_s: Processor seconds of the vision warm-up; 0 leaves it out.
         backbone_s: Processor seconds in which all heads in turn train vision tower and prefix.
+        backbone_rate: Learning rate of vision tower and prefix in that time.
         tuning_s: Processor seconds for each learning rate that is tried.
         cell_s: Processor seconds of training of each cell.
         scenes: Episodes that each cell plays.
@@ -107,6 +108,7 @@ class TaskBudget:
     held_out: int
     vision_s: float
     backbone_s: float
+    backbone_rate: float
     tuning_s: float
     cell_s: float
     scenes: int
@@ -120,6 +122,8 @@ class Plan:
 
     Attributes:
         network: Sizes of vision, prefix and expert.
+        from_shipped: Whether vision tower and prefix start from those of the shipped policy, whose sizes `network` has
+            then, and not from random weights.
         tasks: With their budgets.
         variants: What is trained.
         timed: What is timed without being trained.
@@ -143,6 +147,7 @@ class Plan:
     latency_s: float = 25.0
     latency_samples: int = 600
     clock_episodes: int = 1
+    from_shipped: bool = False
 
     def cells(self) -> Iterator[tuple[TaskBudget, Variant, int]]:
         """Every cell of the table: what is trained once."""
@@ -184,9 +189,10 @@ def played_s(plan: Plan, task: TaskBudget, variant: Variant) -> float:
 FULL = Plan(
     PRESETS["pi0-cube"],
     (
-        TaskBudget(TWO_WAYS.name, 300, 20, 60, 360, 12, 90, scenes=50, drawn=3),
-        TaskBudget(TRANSFER_CUBE.name, 200, 12, 120, 420, 16, 120, scenes=40, drawn=0, precise=4),
+        TaskBudget(TWO_WAYS.name, 300, 20, 60, 480, 1e-3, 12, 90, scenes=50, drawn=3),
+        TaskBudget(TRANSFER_CUBE.name, 200, 12, 0, 540, 2e-4, 16, 120, scenes=40, drawn=0, precise=4),
     ),
+    from_shipped=True,
 )
 """The table: about 80 minutes on two cores."""
 
@@ -201,8 +207,8 @@ SHORT = Plan(
         max_prompt_tokens=16,
     ),
     (
-        TaskBudget(TWO_WAYS.name, 16, 2, 4, 4, 1, 3, scenes=2, drawn=1, precise=1),
-        TaskBudget(TRANSFER_CUBE.name, 4, 1, 4, 4, 1, 2, scenes=1, drawn=0, precise=1),
+        TaskBudget(TWO_WAYS.name, 16, 2, 4, 4, 1e-3, 1, 3, scenes=2, drawn=1, precise=1),
+        TaskBudget(TRANSFER_CUBE.name, 4, 1, 0, 4, 1e-3, 1, 2, scenes=1, drawn=0, precise=1),
     ),
     rates=(1e-3,),
     seeds=(0,),

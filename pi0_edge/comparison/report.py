@@ -150,8 +150,8 @@ def facts(found: Found) -> list[tuple[str, str]]:
         facts.append(
             (
                 task.name,
-                f"{task.episodes} demonstrations; backbone: vision alone {task.vision_s:g} s, then all heads in turn "
-                f"{task.backbone_s:g} s, then frozen; cells: {task.cell_s:g} s of one thread each; "
+                f"{task.episodes} demonstrations; backbone: {'from the shipped policy, ' if plan.from_shipped else ''}"
+                f"vision alone {task.vision_s:g} s, then all heads in turn {task.backbone_s:g} s, then frozen; cells: {task.cell_s:g} s of one thread each; "
                 f"{task.scenes} scenes",
             )
         )
