@@ -146,15 +146,11 @@ def facts(found: Found) -> list[tuple[str, str]]:
         ("batch", f"{plan.batch} observations, one noise draw each"),
         ("learning rates tried", ", ".join(f"{rate:g}" for rate in plan.rates)),
     ]
+    start = "from the shipped policy, " if plan.from_shipped else ""
     for task in plan.tasks:
-        facts.append(
-            (
-                task.name,
-                f"{task.episodes} demonstrations; backbone: {'from the shipped policy, ' if plan.from_shipped else ''}"
-                f"vision alone {task.vision_s:g} s, then all heads in turn {task.backbone_s:g} s, then frozen; cells: {task.cell_s:g} s of one thread each; "
-                f"{task.scenes} scenes",
-            )
-        )
+        backbone = f"{start}vision alone {task.vision_s:g} s, then all heads in turn {task.backbone_s:g} s, then frozen"
+        cells = f"{task.cell_s:g} s of one thread each; {task.scenes} scenes"
+        facts.append((task.name, f"{task.episodes} demonstrations; backbone: {backbone}; cells: {cells}"))
     return facts
 
 
