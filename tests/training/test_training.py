@@ -144,9 +144,9 @@ def test_a_random_prefix_of_each_chunk_is_frozen_and_left_out_of_the_loss(tmp_pa
     drawn = []
     real = Pi0.loss
 
-    def poisoned(self, inputs, actions, noise, times, frozen):
+    def poisoned(self, inputs, actions, noise, times, frozen, prefix):
         drawn.extend(frozen.tolist())
-        loss = real(self, inputs, actions, noise, times, frozen)
+        loss = real(self, inputs, actions, noise, times, frozen, prefix)
         return torch.where(frozen_actions(frozen, CONFIG.horizon)[..., None], torch.nan, loss)
 
     monkeypatch.setattr(Pi0, "loss", poisoned)
