@@ -29,7 +29,7 @@ NAME = "libpi0_kernels.so"
 BUILD = Path(__file__).parent / "build"
 
 _ERROR_HINTS = {
-    35: "no CUDA device",  # insufficient driver: also what a machine without any driver answers
+    35: "no CUDA driver, or one that is too old",
     100: "no CUDA device",
     209: "this GPU is older than Ampere (compute capability 8.0), for which the kernels are compiled",
     801: "this GPU, or the code compiled for it, has no FP8 tensor cores; use FP8 weights with 16-bit activations",
