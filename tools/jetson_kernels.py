@@ -156,7 +156,7 @@ def fetched(toolkit: Toolkit, compilers: Path = COMPILERS) -> Path:
     _run([*argv, "--dest", str(wheels), *toolkit.packages])
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)  # noqa: S202 - pip has downloaded and verified it
+            archive.extractall(folder)
     if not (folder / toolkit.library).is_file():
         raise KernelBuildError(f"{', '.join(toolkit.packages)} have no {toolkit.library}, which is expected in them")
     return folder
@@ -201,7 +201,7 @@ def device_code(
     Raises:
         KernelBuildError: If the compiler refuses the source, or gives a kernel another name.
     """
-    headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
+    headers = b"".join(path.read_bytes() for path in (*sorted(CUDA.glob("*.cuh")), CUDA / "pi0_kernels.h"))
     made_of = source.read_bytes() + headers + repr((toolkit, architecture, sorted(kernels), _CUDA_RUNTIME)).encode()
     target = cache / f"{source.stem}_{toolkit.name}_{architecture}_{hashlib.sha256(made_of).hexdigest()[:16]}.cubin"
     if target.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -39,6 +40,7 @@ def builder() -> ModuleType:
     spec = spec_from_file_location("jetson_kernels", ROOT / "tools" / "jetson_kernels.py")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module
 

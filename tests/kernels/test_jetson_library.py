@@ -1,7 +1,7 @@
 """The Jetson's kernel library, built here for aarch64 by the compilers of CUDA 12.6 and 13, loaded and called by qemu.
 
-Everything but the driver and the GPU is real: the file that a robot gets, its device code of both CUDA versions, libc of
-aarch64. A stand-in for the driver takes the device code and writes down what would be launched.
+Everything but the driver and the GPU is real: the file that a robot gets, its device code of both CUDA versions, the C
+library of aarch64. A stand-in for the driver takes the device code and writes down what would be launched.
 """
 
 from __future__ import annotations

@@ -93,58 +93,42 @@ struct alignas(4) char4 { signed char x, y, z, w; };
 using std::max;
 using std::min;
 
-namespace pi0::driver {
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-// Converts to whatever a device function returns; nothing comes back from it.
-struct Nothing {
-  template <class T> [[noreturn]] operator T() const { __builtin_trap(); }
-};
-struct Index {
-  unsigned x, y, z;
-};
-
-}  // namespace pi0::driver
-
-inline pi0::driver::Index threadIdx, blockIdx, blockDim, gridDim;
-
-#define PI0_DEVICE_FUNCTION(name) \
-  template <class... Arguments> [[noreturn]] inline pi0::driver::Nothing name(Arguments &&...) { __builtin_trap(); }
-PI0_DEVICE_FUNCTION(__syncthreads)
-PI0_DEVICE_FUNCTION(__syncwarp)
-PI0_DEVICE_FUNCTION(__threadfence)
-#define PI0_DEVICE_FUNCTION_OF_VALUE(name) \
-  template <class T, class... Arguments> [[noreturn]] inline T name(T, Arguments...) { __builtin_trap(); }
-PI0_DEVICE_FUNCTION_OF_VALUE(rsqrtf)
-PI0_DEVICE_FUNCTION_OF_VALUE(__expf)
-PI0_DEVICE_FUNCTION_OF_VALUE(__fdividef)
-[[noreturn]] inline float __bfloat162float(__nv_bfloat16) { __builtin_trap(); }
-[[noreturn]] inline float __half2float(__half) { __builtin_trap(); }
-[[noreturn]] inline __nv_bfloat16 __float2bfloat16_rn(float) { __builtin_trap(); }
-[[noreturn]] inline __half __float2half_rn(float) { __builtin_trap(); }
-[[noreturn]] inline int __float2int_rn(float) { __builtin_trap(); }
-[[noreturn]] inline float __int2float_rn(int) { __builtin_trap(); }
-[[noreturn]] inline float __uint_as_float(unsigned) { __builtin_trap(); }
-[[noreturn]] inline unsigned __float_as_uint(float) { __builtin_trap(); }
-template <class T> [[noreturn]] inline T __ldg(const T *) { __builtin_trap(); }
-template <class T> [[noreturn]] inline T __shfl_xor_sync(unsigned, T, int) { __builtin_trap(); }
-template <class T> [[noreturn]] inline T __shfl_sync(unsigned, T, int) { __builtin_trap(); }
-template <class T> [[noreturn]] inline T atomicAdd(T *, T) { __builtin_trap(); }
+inline void __syncthreads() { __builtin_trap(); }
+inline void __syncwarp() { __builtin_trap(); }
+inline void __threadfence() { __builtin_trap(); }
+inline float rsqrtf(float) { __builtin_trap(); }
+inline float __expf(float) { __builtin_trap(); }
+inline float __fdividef(float, float) { __builtin_trap(); }
+inline float __bfloat162float(__nv_bfloat16) { __builtin_trap(); }
+inline float __half2float(__half) { __builtin_trap(); }
+inline __nv_bfloat16 __float2bfloat16_rn(float) { __builtin_trap(); }
+inline __half __float2half_rn(float) { __builtin_trap(); }
+inline int __float2int_rn(float) { __builtin_trap(); }
+inline float __int2float_rn(int) { __builtin_trap(); }
+inline float __uint_as_float(unsigned) { __builtin_trap(); }
+inline unsigned __float_as_uint(float) { __builtin_trap(); }
+template <class T> inline T __ldg(const T *) { __builtin_trap(); }
+template <class T> inline T __shfl_xor_sync(unsigned, T, int) { __builtin_trap(); }
+template <class T> inline T __shfl_sync(unsigned, T, int) { __builtin_trap(); }
+template <class T> inline T atomicAdd(T *, T) { __builtin_trap(); }
 
 namespace pi0 {
 
-[[noreturn]] inline float max_or_nan(float, float) { __builtin_trap(); }
-template <class T> [[noreturn]] inline T &shared_memory() { __builtin_trap(); }
-[[noreturn]] inline void copy_async(void *, const void *, bool = true) { __builtin_trap(); }
-[[noreturn]] inline void commit_copies() { __builtin_trap(); }
-template <int pending> [[noreturn]] inline void wait_for_copies() { __builtin_trap(); }
-[[noreturn]] inline void load_matrices(unsigned (&)[4], const void *) { __builtin_trap(); }
-[[noreturn]] inline void load_matrices_transposed(unsigned (&)[4], const void *) { __builtin_trap(); }
-template <class T> [[noreturn]] inline void multiply_add(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {
+inline float max_or_nan(float, float) { __builtin_trap(); }
+template <class T> inline T &shared_memory() { __builtin_trap(); }
+inline void copy_async(void *, const void *, bool = true) { __builtin_trap(); }
+inline void commit_copies() { __builtin_trap(); }
+template <int pending> inline void wait_for_copies() { __builtin_trap(); }
+inline void load_matrices(unsigned (&)[4], const void *) { __builtin_trap(); }
+inline void load_matrices_transposed(unsigned (&)[4], const void *) { __builtin_trap(); }
+template <class T> inline void multiply_add(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {
   __builtin_trap();
 }
-[[noreturn]] inline void multiply_add(int (&)[4], const unsigned (&)[4], unsigned, unsigned) { __builtin_trap(); }
+inline void multiply_add(int (&)[4], const unsigned (&)[4], unsigned, unsigned) { __builtin_trap(); }
 template <class T, class Wide>
-[[noreturn]] inline void multiply_add_emulated(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {
+inline void multiply_add_emulated(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {
   __builtin_trap();
 }
 
