@@ -262,8 +262,13 @@ def _cross_compiler(processor: str) -> str:
 
 
 def _host_code(cross: str, source: Path, work: Path) -> Path:
-    target = work / f"{source.stem}.o"
-    _run([cross, *_HOST_FLAGS, "-x", "c++", "-c", str(source), "-o", str(target)])
+    headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
+    made_of = hashlib.sha256(source.read_bytes() + headers + repr(_HOST_FLAGS).encode()).hexdigest()[:16]
+    target = work / f"{source.stem}_{made_of}.o"
+    if not target.is_file():
+        temporary = target.with_suffix(".new")
+        _run([cross, *_HOST_FLAGS, "-x", "c++", "-c", str(source), "-o", str(temporary)])
+        temporary.replace(target)
     return target
 
 

@@ -53,7 +53,7 @@ ALLOWED = {
     "pi0_edge.processing": ["pi0_edge.model"],
     "pi0_edge.tensorrt": ["pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.engine": ["pi0_edge.heads", "pi0_edge.kernels", "pi0_edge.model", "pi0_edge.tensorrt", "pi0_edge.quant"],
-    "pi0_edge.estimation": ["pi0_edge.latency", "pi0_edge.model", "pi0_edge.quant"],
+    "pi0_edge.estimation": ["pi0_edge.kernels", "pi0_edge.latency", "pi0_edge.model", "pi0_edge.quant"],
     "pi0_edge.bundle": ["pi0_edge.model", "pi0_edge.processing", "pi0_edge.quant", "pi0_edge.training_profile"],
     "pi0_edge.policy": [*POLICY_STACK, "pi0_edge.bundle", "pi0_edge.quant"],
     "pi0_edge.gradient_verification": ["pi0_edge.checkpoints", "pi0_edge.model"],
@@ -113,7 +113,7 @@ ALLOWED = {
         "firmware_bridge",
     ],
     "pi0_edge.deploy": ["pi0_edge.board", "pi0_edge.bundle", "pi0_edge.latency", "pi0_edge.protos", "firmware_bridge"],
-    "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.shipped"],
+    "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.kernels", "pi0_edge.shipped"],
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
     "pi0_edge": ANYTHING,  # the public names
