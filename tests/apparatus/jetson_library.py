@@ -166,4 +166,4 @@ def word_of(name: str, kind: Kind, argument: Argument) -> str:
     if isinstance(argument, Tensor):
         return f"i{argument.data_ptr()}"
     assert argument is None or isinstance(argument, int)
-    return f"i{argument or 0}"
+    return f"i{int(argument or 0)}"
