@@ -80,8 +80,8 @@ def make_sdk_folder(
     on_reason(f"{len(packages)} packages fit together")
     if target.cuda and not has_kernels(wheel, target):
         on_reason(
-            f"{wheel.name} has no CUDA kernels, so that {target.name} can only run the CPU engine: make kernels-jetson, "
-            "then make release, then this command again"
+            f"{wheel.name} has no CUDA kernels, so that {target.name} can only run the CPU engine: make "
+            "kernels-jetson, then make release, then this command again"
         )
     output.mkdir(parents=True, exist_ok=True)
     with _alone(output):

@@ -189,7 +189,7 @@ def test_a_wheel_without_kernels_is_told_of_where_there_is_a_gpu(index: Index, o
 
 def test_what_is_no_wheel_has_no_kernels(tmp_path: Path) -> None:
     (tmp_path / "pi0_edge-0.1.0-py3-none-any.whl").write_bytes(b"PK")
-    with pytest.raises(DeployError, match="is no wheel: .*make release builds one"):
+    with pytest.raises(DeployError, match=r"is no wheel: .*make release builds one"):
         has_kernels(tmp_path / "pi0_edge-0.1.0-py3-none-any.whl", TARGETS["jetpack7"])
 
 
