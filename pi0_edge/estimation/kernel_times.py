@@ -6,6 +6,8 @@ costs, then the gap to the next one. Instructions come from one of two sources:
 * `kernel_cycles.csv`, an issue-slot model of the machine code for Orin: cycles of one multiprocessor per step of the
   hot loop and per block. The tile and the number of blocks are those that the engine takes (`gemm_plan`); they say
   how many rounds the multiprocessors need.
+  Attention and the ends of a step take as many cycles on other GPUs, too: few blocks there leave most multiprocessors
+  idle, which a rate does not show, and `mma.sync` multiplies about as much per cycle.
 * for torch's products, and where the table has no row or the device is no Orin: operations, padded to whole tiles, at
   the rate that `devices.yaml` says kernels reach.
 
@@ -32,6 +34,7 @@ _ARCHITECTURE = 87
 
 CUBLAS_TILE, PRODUCT_TILES, SMALL_TILE = 128, (128, 144, 160, 192, 256), 64
 """Rows of the tiles of torch's products, and of ours; all have one of 64 for less."""
+PRODUCTS = ("product", "weight-only product")
 STEP_DEPTH, STEP_WEIGHTS, STEP_KEYS = 64, 16384, 32
 FEW_ROWS = 1024
 """Up to so many rows of queries, a block of attention takes 32 of them instead of 64."""
@@ -112,9 +115,9 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
 
 
 def _instructions_ms(kernel: Kernel, device: Device) -> tuple[float, Basis]:
-    cycles = _cycles(kernel, device) if device.architecture == _ARCHITECTURE else None
-    if cycles is not None:
-        return cycles / (device.clock_ghz * 1e6), "issue slots"
+    cycles, of_orin = _cycles(kernel, device), device.architecture == _ARCHITECTURE
+    if cycles is not None and (of_orin or (device.runs_kernels and kernel.code not in PRODUCTS)):
+        return cycles / (device.clock_ghz * 1e6), "issue slots" if of_orin else "rate modelled"
     rate = device.reached[kernel.unit]
     bases: dict[str, Basis] = {"measured": "rate measured", "scaled": "rate scaled", "modelled": "rate modelled"}
     return kernel.operations * _padding(kernel) / (rate.value * 1e9), bases[rate.basis]
