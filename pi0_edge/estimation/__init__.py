@@ -2,8 +2,8 @@
 
 `work` lists the kernels of one chunk with their operations and bytes, computed from the sizes of a network and a
 scheme. `devices` knows what a device can do and where each figure comes from (`devices.yaml`). `kernel_times` finds the
-time of one kernel, of ours on Orin from their machine code (`kernel_cycles.csv`). `chunk` adds them up, with a low and a
-high, and `calibration` holds the sum to a measurement. `published.csv` holds what others measured; the tests
+time of one kernel, of ours on Orin from their machine code (`kernel_cycles.csv`). `chunk` adds them up, with a low and
+a high, and `calibration` holds the sum to a measurement. `published.csv` holds what others measured; the tests
 hold floors and expectations to it.
 """
 

@@ -243,11 +243,10 @@ def test_int4_arithmetic_is_refused_where_no_tensor_core_has_it():
         estimate("h200", scheme=scheme)
 
 
-@pytest.mark.parametrize("device", ["thor", "h200"])
-def test_hopper_and_thor_are_bound_by_launches_in_the_loop(device: str):
-    found = estimate(device, cameras=3)
-    loop = next(stage for stage in found.stages if stage.name == Stage.EULER)
-    assert (loop.bound == "launches") == (device == "h200")
+def test_few_blocks_leave_a_large_gpu_idle():
+    """A loop of small kernels: an H200 has 25 times the memory bandwidth of an AGX Orin, and is not 8 times as fast."""
+    orin, h200 = (estimate(device).stages_ms[Stage.EULER] for device in ("orin-agx-64", "h200"))
+    assert 3 < orin / h200 < 8
 
 
 @pytest.mark.parametrize("device", devices())
