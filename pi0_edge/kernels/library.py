@@ -31,7 +31,7 @@ BUILD = Path(__file__).parent / "build"
 _ERROR_HINTS = {
     35: "no CUDA driver, or one that is too old",
     100: "no CUDA device",
-    209: "this GPU is older than Ampere (compute capability 8.0), for which the kernels are compiled",
+    209: "the library has no code for this GPU; none is compiled for GPUs before Ampere (compute capability 8.0)",
     801: "this GPU, or the code compiled for it, has no FP8 tensor cores; use FP8 weights with 16-bit activations",
     222: "the driver is too old to compile the kernels for this GPU; update it",
 }

@@ -39,7 +39,8 @@ struct Functions {
 
 struct Kernel {
   const void *host;
-  void *device;
+  void *code;
+  size_t shared;  // dynamic shared memory that it may take
 };
 
 std::mutex lock;
@@ -161,17 +162,16 @@ int ready_on(int &device) {
 }
 
 // The device code of a kernel, found once by its name.
-int find_kernel(const void *host, void *&device_code) {
-  for (int i = 0; i < kernel_count; i++)
-    if (kernels[i].host == host) return device_code = kernels[i].device, cudaSuccess;
+int find_kernel(const void *host, Kernel *&kernel) {
+  for (kernel = kernels; kernel < kernels + kernel_count; kernel++)
+    if (kernel->host == host) return cudaSuccess;
   Dl_info symbol;
   if (!dladdr(host, &symbol) || symbol.dli_sname == nullptr || kernel_count == most_kernels)
     return explain(cudaErrorSymbolNotFound, "a kernel of this library has no name: build it again");
+  *kernel = {host, nullptr, shared_without_asking};
   for (int i = 0; i < library_count; i++)
-    if (cuda.cuLibraryGetKernel(&device_code, libraries[i], symbol.dli_sname) == cudaSuccess) {
-      kernels[kernel_count++] = {host, device_code};
-      return cudaSuccess;
-    }
+    if (cuda.cuLibraryGetKernel(&kernel->code, libraries[i], symbol.dli_sname) == cudaSuccess)
+      return kernel_count++, cudaSuccess;
   return explain(cudaErrorSymbolNotFound, "this library has no device code of %s: build it again", symbol.dli_sname);
 }
 
@@ -201,24 +201,28 @@ int attribute_of_device(int *value, int attribute) {
 int attribute_of_kernel(int *value, int attribute, const void *kernel) {
   const std::lock_guard<std::mutex> guard(lock);
   int device;
-  void *found;
+  Kernel *found;
   int error = ready_on(device);
   if (error == cudaSuccess) error = find_kernel(kernel, found);
-  return error == cudaSuccess ? cuda.cuKernelGetAttribute(value, attribute, found, device) : error;
+  return error == cudaSuccess ? cuda.cuKernelGetAttribute(value, attribute, found->code, device) : error;
 }
 
 int launch(const void *kernel, dim3 grid, dim3 block, size_t shared, int64_t stream, void **arguments) {
-  void *found;
+  void *code;
   {
     const std::lock_guard<std::mutex> guard(lock);
     int device;
+    Kernel *found;
     int error = ready_on(device);
     if (error == cudaSuccess) error = find_kernel(kernel, found);
-    if (error == cudaSuccess && shared > shared_without_asking)
-      error = cuda.cuKernelSetAttribute(max_dynamic_shared_bytes, static_cast<int>(shared), found, device);
+    if (error == cudaSuccess && shared > found->shared) {
+      error = cuda.cuKernelSetAttribute(max_dynamic_shared_bytes, static_cast<int>(shared), found->code, device);
+      if (error == cudaSuccess) found->shared = shared;
+    }
     if (error != cudaSuccess) return error;
+    code = found->code;
   }
-  return cuda.cuLaunchKernel(found, grid.x, grid.y, grid.z, block.x, block.y, block.z, static_cast<unsigned>(shared),
+  return cuda.cuLaunchKernel(code, grid.x, grid.y, grid.z, block.x, block.y, block.z, static_cast<unsigned>(shared),
                              reinterpret_cast<void *>(stream), arguments, nullptr);
 }
 
