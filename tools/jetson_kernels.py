@@ -130,15 +130,31 @@ def build(processor: str, output: Path, compilers: Path = COMPILERS, toolkits: S
         wanted = {source: names for source, host in zip(sources, hosts, strict=False) if (names := kernels_of(host))}
         jobs = [(t, a, s) for t in toolkits for a in t.architectures for s in wanted]
         folders = {toolkit: fetched(toolkit, compilers) for toolkit in toolkits}
-        codes = pool.map(lambda job: device_code(*job, wanted[job[2]], folders[job[0]], compilers / "code"), jobs)
-        table = _table(work, [(job[0].version, job[1], code) for job, code in zip(jobs, codes, strict=True)])
+        made = [
+            pool.submit(device_code, t, a, source, wanted[source], folders[t], compilers / "code")
+            for t, a, source in jobs
+        ]
+        table = _table(work, [(job[0].version, job[1], code.result()) for job, code in zip(jobs, made, strict=True)])
     exports = work / "exports.map"
     exports.write_text(_EXPORTS)
     new = output.with_name(f".{output.name}.new")
     output.parent.mkdir(parents=True, exist_ok=True)
     link = ["-shared", "-s", f"-Wl,-soname,{NAME}", f"-Wl,--version-script,{exports}", "-Wl,-Bsymbolic", "-Wl,-z,now"]
-    link += ["-Wl,--no-undefined", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-static-libstdc++", "-static-libgcc"]
-    _run([cross, *link, *map(str, hosts), str(table), "-Wl,--as-needed", "-ldl", "-o", str(new)])
+    link += ["-Wl,--no-undefined", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-static-libgcc"]
+    # Linked as C: the C++ library is not used, and would need a newer libc.
+    _run(
+        [
+            cross.removesuffix("g++") + "gcc",
+            *link,
+            *map(str, hosts),
+            str(table),
+            "-Wl,--as-needed",
+            "-ldl",
+            "-lm",
+            "-o",
+            str(new),
+        ]
+    )
     new.replace(output)
 
 

@@ -7,7 +7,7 @@ each of them rests on. None of it was measured on this software.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -115,9 +115,10 @@ class ChunkEstimate:
     @property
     def rests_on(self) -> dict[Basis, float]:
         """What the chunk's time rests on -> milliseconds of it."""
-        total = Counter[Basis]()
+        total: defaultdict[Basis, float] = defaultdict(float)
         for stage in self.stages:
-            total.update(stage.rests_on)
+            for basis, milliseconds in stage.rests_on.items():
+                total[basis] += milliseconds
         return dict(total)
 
     @property
@@ -237,7 +238,8 @@ def _stale_prefix_ms(chunk: Chunk, device: Device, stages: list[StageEstimate], 
 def _stage(device: Device, name: str, work: list[Kernel]) -> StageEstimate:
     arithmetic = sum(kernel.launches * kernel.operations / (device.sheet[kernel.unit] * 1e9) for kernel in work)
     memory = sum(kernel.launches * kernel.weight_bytes for kernel in work) / (device.sheet["gb_s"] * 1e6)
-    rests_on, bounds = Counter[Basis](), Counter[str]()
+    rests_on: defaultdict[Basis, float] = defaultdict(float)
+    bounds: defaultdict[str, float] = defaultdict(float)
     for kernel in work:
         time = kernel_time(kernel, device)
         for basis, milliseconds in time.parts:

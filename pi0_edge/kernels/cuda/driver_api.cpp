@@ -7,9 +7,8 @@
 #include "driver_api.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
-
-#include <mutex>
 
 namespace pi0::driver {
 namespace {
@@ -43,7 +42,13 @@ struct Kernel {
   size_t shared;  // dynamic shared memory that it may take
 };
 
-std::mutex lock;
+// Not std::mutex, which would bring the C++ library, and with it a newer libc than some robots have.
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+struct Locked {
+  Locked() { pthread_mutex_lock(&lock); }
+  ~Locked() { pthread_mutex_unlock(&lock); }
+};
+
 Functions cuda;
 bool initialized = false, loaded = false;
 void *libraries[most_images];
@@ -178,7 +183,7 @@ int find_kernel(const void *host, Kernel *&kernel) {
 }  // namespace
 
 int ready() {
-  const std::lock_guard<std::mutex> guard(lock);
+  const Locked guard;
   int device;
   return ready_on(device);
 }
@@ -192,14 +197,14 @@ const char *text(int error) {
 }
 
 int attribute_of_device(int *value, int attribute) {
-  const std::lock_guard<std::mutex> guard(lock);
+  const Locked guard;
   int device;
   const int error = ready_on(device);
   return error == cudaSuccess ? cuda.cuDeviceGetAttribute(value, attribute, device) : error;
 }
 
 int attribute_of_kernel(int *value, int attribute, const void *kernel) {
-  const std::lock_guard<std::mutex> guard(lock);
+  const Locked guard;
   int device;
   Kernel *found;
   int error = ready_on(device);
@@ -210,7 +215,7 @@ int attribute_of_kernel(int *value, int attribute, const void *kernel) {
 int launch(const void *kernel, dim3 grid, dim3 block, size_t shared, int64_t stream, void **arguments) {
   void *code;
   {
-    const std::lock_guard<std::mutex> guard(lock);
+    const Locked guard;
     int device;
     Kernel *found;
     int error = ready_on(device);
