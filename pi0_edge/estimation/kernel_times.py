@@ -4,8 +4,9 @@ A kernel takes the longest of what its instructions, its memory and its caches n
 costs, then the gap to the next one. Instructions come from one of two sources:
 
 * `kernel_cycles.csv`, an issue-slot model of the machine code for Orin: cycles of one multiprocessor per step of the
-  hot loop and per block. The tile and the number of blocks are those that the engine takes (`gemm_plan`); they say
-  how many rounds the multiprocessors need.
+  hot loop and per block. Where `kernels/resources.csv` has cycles of the loop, as this version's kernels compile, they
+  take the place of those per step. The tile and the number of blocks are those that the engine takes (`gemm_plan`);
+  they say how many rounds the multiprocessors need.
   Attention and the ends of a step take as many cycles on other GPUs, too: few blocks there leave most multiprocessors
   idle, which a rate does not show, and `mma.sync` multiplies about as much per cycle.
 * for torch's products, and where the table has no row or the device is no Orin: operations, padded to whole tiles, at
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,8 +31,19 @@ from pi0_edge.estimation.work import Kernel
 from pi0_edge.kernels.gemm_plan import TILES, plan_bytes
 
 _FILE = Path(__file__).parent / "kernel_cycles.csv"
-_ARCHITECTURE = 87
-"""Of the machine code in the table."""
+RESOURCES = Path(__file__).parents[1] / "kernels" / "resources.csv"
+_IN_RESOURCES = (
+    (re.compile(r"gemm::bytes_kernel<gemm::Int8, gemm::Tile<(\d+), (\d+),.*"), r"int8 \1x\2"),
+    (re.compile(r"gemm::weight_only_kernel<gemm::Int8Weights, bf16>"), "weight-only"),
+    (re.compile(r"attention_kernel<bf16, 256, 4, 2, false>"), "attention 256 of 64 rows"),
+    (re.compile(r"attention_kernel<bf16, 256, 2, 4, true>"), "attention 256 of 32 rows"),
+    (re.compile(r"attention_kernel<bf16, 72, 4, 1, false>"), "attention 72"),
+)
+"""What kernels are called in `resources.csv`, and in our table."""
+_SHARING = ("attention 72",)
+"""Kernels whose cycles are counted for each block, since more or fewer of them share a multiprocessor."""
+_ARCHITECTURE, _ORIN_MULTIPROCESSORS = 87, 16
+"""Of the machine code in the table, and of the AGX Orin whose launches stand in `resources.csv`."""
 
 CUBLAS_TILE, PRODUCT_TILES, SMALL_TILE = 128, (128, 144, 160, 192, 256), 64
 """Rows of the tiles of torch's products, and of ours; all have one of 64 for less."""
@@ -91,12 +104,36 @@ class KernelTime:
 
 @cache
 def kernel_cycles() -> dict[str, Cycles]:
-    """The table by kernel."""
-    lines = [line for line in _FILE.read_text().splitlines() if not line.startswith("#")]
+    """The table by kernel, with the cycles per step of `resources.csv` where the compiler's output was read into it."""
+    steps = compiled_steps()
     return {
-        row["kernel"]: Cycles(int(row["blocks_per_sm"]), float(row["cycles_per_step"]), float(row["cycles_per_block"]))
-        for row in csv.DictReader(lines)
+        row["kernel"]: Cycles(
+            int(row["blocks_per_sm"]),
+            steps.get((row["kernel"], int(row["blocks_per_sm"])), float(row["cycles_per_step"])),
+            float(row["cycles_per_block"]),
+        )
+        for row in _rows(_FILE)
     }
+
+
+def compiled_steps() -> dict[tuple[str, int], float]:
+    """Cycles per step as `resources.csv` has them, by kernel and blocks that share a multiprocessor."""
+    found = {}
+    for row in _rows(RESOURCES) if RESOURCES.is_file() else []:
+        name = next(
+            (pattern.sub(ours, row["kernel"]) for pattern, ours in _IN_RESOURCES if pattern.fullmatch(row["kernel"])),
+            "",
+        )
+        if not name or not row.get("loop_cycles"):
+            continue
+        sharing = min(int(row["orin_blocks_per_sm"]), math.ceil(int(row["blocks"]) / _ORIN_MULTIPROCESSORS))
+        cycles = float(row["loop_cycles"])
+        found[(name, 1) if name in _SHARING else (name, sharing)] = cycles / sharing if name in _SHARING else cycles
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in path.read_text().splitlines() if not line.startswith("#")))
 
 
 def kernel_time(kernel: Kernel, device: Device) -> KernelTime:

@@ -16,7 +16,7 @@ import pi0_edge.estimation
 from pi0_edge.engine.cuda.graphs import LoopStage, PrefixStage
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.errors import ConfigError, KernelError
-from pi0_edge.estimation import ChunkEstimate, devices, estimate, estimate_chunk, find_device
+from pi0_edge.estimation import ChunkEstimate, devices, estimate, estimate_chunk, find_device, kernel_times
 from pi0_edge.estimation.kernel_times import SPREADS, kernel_cycles, kernel_time
 from pi0_edge.estimation.work import Chunk, Kernel, kernels, network_bytes
 from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES
@@ -162,10 +162,20 @@ def test_a_device_that_the_kernels_cannot_run_on_says_so():
     assert (ran.code, ran.err.count("\n")) == (2, 1) and "99 KB" in ran.err
 
 
+@pytest.fixture
+def of_the_audit(monkeypatch, tmp_path: Path):
+    """The table alone, without what this version's kernels compile to."""
+    monkeypatch.setattr(kernel_times, "RESOURCES", tmp_path / "none.csv")
+    kernel_times.kernel_cycles.cache_clear()
+    yield
+    kernel_times.kernel_cycles.cache_clear()
+
+
 AUDIT_MS = {Stage.VISION: 18.8, Stage.PREFIX: 50.9, Stage.STATE: 2.5, Stage.EULER: 30.2}
 """By stage, what the audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens."""
 
 
+@pytest.mark.usefixtures("of_the_audit")
 def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
     found = estimate("orin-agx-64")
     assert {stage.name: stage.expected_ms for stage in found.stages} == pytest.approx(AUDIT_MS, rel=0.12)
@@ -173,6 +183,7 @@ def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
     assert (found.low_ms, found.high_ms) == pytest.approx((90, 120), rel=0.05)
 
 
+@pytest.mark.usefixtures("of_the_audit")
 def test_shares_of_the_tensor_peak_are_those_of_the_audit():
     audit = {"64x128": 47, "128x128": 73, "144x128": 65, "160x128": 89, "192x128": 62, "256x128": 68}
     shares = {}
@@ -184,6 +195,7 @@ def test_shares_of_the_tensor_peak_are_those_of_the_audit():
     assert shares == pytest.approx(audit, abs=1)
 
 
+@pytest.mark.usefixtures("of_the_audit")
 @pytest.mark.parametrize(
     ("shape", "audit_us"), [((560, 32768, 2048), 1482), ((560, 2048, 16384), 704), ((816, 32768, 2048), 2222)]
 )
@@ -191,6 +203,30 @@ def test_products_take_what_the_audit_expects_of_the_planned_tile(shape: tuple[i
     m, n, k = shape
     one = Kernel(Stage.PREFIX, "gate", m, "product", shape, 2.0 * m * n * k, "int8", n * k, (m * k, m * n * 2))
     assert 1e3 * kernel_time(one, find_device("orin-agx-64")).body_ms == pytest.approx(audit_us, rel=0.05)
+
+
+@pytest.mark.usefixtures("of_the_audit")
+def test_what_the_compiler_made_takes_the_place_of_the_table(monkeypatch, tmp_path: Path):
+    before = kernel_cycles()
+    resources = tmp_path / "resources.csv"
+    resources.write_text(
+        "# a compiler\nuse,kernel,blocks,orin_blocks_per_sm,loop_cycles\n"
+        'a,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<144, 128, 48, 4> >",1024,2,1000\n'
+        'b,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<64, 128, 32, 5> >",16,2,7\n'  # one block on a multiprocessor
+        'c,"attention_kernel<bf16, 72, 4, 1, false>",128,5,4000\nd,rope_kernel<bf16>,9,8,\n'
+    )
+    monkeypatch.setattr(kernel_times, "RESOURCES", resources)
+    kernel_times.kernel_cycles.cache_clear()
+    after = kernel_cycles()
+    changed = {name: row.cycles_per_step for name, row in after.items() if row != before[name]}
+    assert changed == {"int8 144x128": 1000, "attention 72": 800}
+
+
+def test_names_in_resources_are_those_of_kernels_that_are_there():
+    with kernel_times.RESOURCES.open() as file:
+        there = [row["kernel"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+    for pattern, _ in kernel_times._IN_RESOURCES:
+        assert any(pattern.fullmatch(name) for name in there), pattern.pattern
 
 
 @pytest.mark.parametrize("device", [key for key, device in devices().items() if device.runs_kernels])
@@ -224,6 +260,7 @@ def with_expert(weights: Rule) -> Scheme:
     return Scheme("w4", "expert in INT4", (weights, *ORIN.rules), ORIN.rest)
 
 
+@pytest.mark.usefixtures("of_the_audit")
 def test_four_bits_halve_the_weights_and_are_bound_by_arithmetic():
     """Of a weight-only product like that for INT8, which unpacks as many weights a cycle, whatever memory gives."""
     eight, four = (
