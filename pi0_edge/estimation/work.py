@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import torch
@@ -127,15 +128,24 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
 
 def network_bytes(config: Pi0Config, scheme: Scheme) -> int:
     """Weights and scales on the device."""
-    with torch.device("meta"):
-        model = Pi0(config)
-    total = sum(parameter.numel() * HALF for parameter in model.parameters())
-    for path, layer in model.named_modules():
+    values, weights = _weights(config)
+    total = values * HALF
+    for path, rows, columns in weights:
         rule = scheme.rule_for(path)
-        if rule is not None and isinstance(layer, nn.Linear | nn.Embedding):
-            rows, columns = layer.weight.shape
+        if rule is not None:
             total += round(rows * columns * (_weight_bytes(rule) - HALF)) + rows * SINGLE
     return total
+
+
+@cache
+def _weights(config: Pi0Config) -> tuple[int, tuple[tuple[str, int, int], ...]]:
+    """How many values a network has, and path, rows and columns of what a scheme may cover."""
+    with torch.device("meta"):
+        model = Pi0(config)
+    layers = [(path, one) for path, one in model.named_modules() if isinstance(one, nn.Linear | nn.Embedding)]
+    return sum(parameter.numel() for parameter in model.parameters()), tuple(
+        (path, *layer.weight.shape) for path, layer in layers
+    )
 
 
 def cache_bytes(chunk: Chunk) -> int:

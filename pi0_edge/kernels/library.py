@@ -1,7 +1,8 @@
 """The compiled kernels: finding the library, calling its C functions, and its error messages.
 
-The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels` writes
-it there, and a wheel may ship it there. It loads on a machine without a GPU, where every call raises a `KernelError`.
+The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels`, or
+`make kernels-jetson` for a Jetson, writes it there, and a wheel may ship it there. It loads on a machine without a GPU,
+where every call raises a `KernelError`.
 """
 
 from __future__ import annotations
