@@ -142,10 +142,12 @@ def _weights(config: Pi0Config) -> tuple[int, tuple[tuple[str, int, int], ...]]:
     """How many values a network has, and path, rows and columns of what a scheme may cover."""
     with torch.device("meta"):
         model = Pi0(config)
-    layers = [(path, one) for path, one in model.named_modules() if isinstance(one, nn.Linear | nn.Embedding)]
-    return sum(parameter.numel() for parameter in model.parameters()), tuple(
-        (path, *layer.weight.shape) for path, layer in layers
-    )
+    layers = [
+        (path, int(one.weight.shape[0]), int(one.weight.shape[1]))
+        for path, one in model.named_modules()
+        if isinstance(one, nn.Linear | nn.Embedding)
+    ]
+    return sum(parameter.numel() for parameter in model.parameters()), tuple(layers)
 
 
 def cache_bytes(chunk: Chunk) -> int:
