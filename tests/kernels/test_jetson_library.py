@@ -181,3 +181,17 @@ def test_device_code_of_one_gpu_does_not_pass_for_another(
     assert table in code
     wrong.write_bytes(code.replace(table, (12060).to_bytes(8, "little") + (110).to_bytes(8, "little")))
     assert ready(call_on_jetson(wrong, script[:1], Driver(12060, 110), folder))[0] == 209
+
+
+@pytest.mark.slow
+def test_a_kernel_without_device_code_is_named(library: Path, folder: Path, script: list[str], tmp_path: Path):
+    """The other kernels of the same library go on."""
+    rope = next(launch.kernel for _, launch in recorded_launches(emulated_library()) if "rope_kernel" in launch.kernel)
+    damaged = tmp_path / TOOL.NAME
+    name = f".text.{rope}".encode()
+    assert name in library.read_bytes()
+    damaged.write_bytes(library.read_bytes().replace(name, name[:-1] + b"?"))
+    called = call_on_jetson(damaged, script, JETPACK_6, folder)
+    wrong = [said for error, said in called.answers if error == 500]
+    assert wrong and all(said == f"this library has no device code of {rope}: build it again" for said in wrong)
+    assert called.launches and all(launch.kernel != rope for launch in called.launches)
