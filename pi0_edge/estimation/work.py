@@ -319,4 +319,4 @@ def _weight_bytes(rule: Rule) -> float:
     """Of memory on the device, without scales of rows; two INT4 values are one byte there, however torch holds them."""
     if rule.library is not None:
         raise ConfigError("a library's layers have no kernels here; expected a scheme such as orin or bf16")
-    return min(rule.bytes_per_weight, INT4_BYTES) if rule.weights.kind == "int4" else rule.bytes_per_weight
+    return INT4_BYTES if rule.weights.kind == "int4" else rule.bytes_per_weight
