@@ -5,13 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := pi0_edge/kernels
-PROCESSOR ?= $(shell uname -m)
-TOOLCHAIN := $(if $(filter-out $(shell uname -m),$(PROCESSOR)),-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/$(KERNELS)/cuda/$(PROCESSOR).cmake)
+PROCESSOR := $(shell uname -m)
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PROCESSORS ?= aarch64 x86_64
 
-.PHONY: help demo test test-all fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels protos \
+.PHONY: help demo test test-all fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels kernels-jetson protos \
 	generated release setup system clean
 
 help:
@@ -23,6 +22,7 @@ help:
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
+	@echo "make kernels-jetson  the same for a Jetson with JetPack 6 or 7, on any machine (needs g++-aarch64-linux-gnu)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
 	@echo "make generated all generated files: interfaces, joint tables, the table of states, the command reference"
 	@echo "make release   the wheels that robots install, for each processor, into dist (PROCESSORS=aarch64: only that)"
@@ -77,14 +77,17 @@ firmware: system
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory -s -C firmware_bridge/firmware rp2040js || \
 		echo "the emulator of the Raspberry Pi Pico could not be installed: its tests will be skipped"
 
-# CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only; PROCESSOR=aarch64 compiles
-# for a Jetson on another machine, see pi0_edge/kernels/cuda/aarch64.cmake.
+# CMAKE_OPTIONS reaches CMake, for example -DPI0_ARCHITECTURES=87-real for a Jetson Orin only.
 kernels:
 	@command -v nvcc >/dev/null && command -v cmake >/dev/null || { \
 		echo "make kernels needs the CUDA toolkit (nvcc) and cmake; neither is needed to run what it builds." >&2; exit 1; }
-	@cmake -S $(KERNELS)/cuda -B $(KERNELS)/build/$(PROCESSOR) -DCMAKE_BUILD_TYPE=Release $(TOOLCHAIN) $(CMAKE_OPTIONS) \
+	@cmake -S $(KERNELS)/cuda -B $(KERNELS)/build/$(PROCESSOR) -DCMAKE_BUILD_TYPE=Release $(CMAKE_OPTIONS) \
 		>/dev/null
 	@cmake --build $(KERNELS)/build/$(PROCESSOR) --parallel
+
+# For JetPack 6 and 7 at once: NVIDIA's compilers of both CUDA versions come from the Python package index.
+kernels-jetson: setup
+	@$(BIN)/python tools/jetson_kernels.py
 
 protos: setup
 	@$(BIN)/python -m pi0_edge.protos.codegen.generate
@@ -94,7 +97,7 @@ generated: protos
 	@$(BIN)/python -m firmware_bridge.lockstep.safety_table
 	@$(BIN)/python tools/command_reference.py
 
-# `make kernels PROCESSOR=aarch64` before it puts the CUDA kernels into the wheel for aarch64.
+# `make kernels-jetson` before it puts the CUDA kernels into the wheel for aarch64.
 release: setup
 	@$(BIN)/python tools/release_wheels.py $(PROCESSORS:%=--processor %) --output dist
 

@@ -4,8 +4,8 @@
 
 `pip wheel .` compiles for the machine and the interpreter that it runs on. Here the C library of `pi0_edge.quant` is
 compiled for the robot's processor; it is loaded with ctypes and belongs to no interpreter, and the tag says so:
-py3-none-manylinux_2_28_aarch64. The CUDA kernels go along where `make kernels PROCESSOR=aarch64` has built them. The
-same sources give the same bytes, and thereby the same lock and the same environment on a robot.
+py3-none-manylinux_2_28_aarch64. The CUDA kernels go along where `make kernels-jetson` has built them, for JetPack 6 and
+7 in one file. The same sources give the same bytes, and thereby the same lock and the same environment on a robot.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def main() -> int:
     for path in built:
         with zipfile.ZipFile(path) as archive:
             kernels = any(name.endswith("libpi0_kernels.so") for name in archive.namelist())
-        said = "with the CUDA kernels" if kernels else "without CUDA kernels (make kernels builds them)"
+        said = "with the CUDA kernels" if kernels else "without CUDA kernels (make kernels-jetson builds a Jetson's)"
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {said}")
     return 0
 

@@ -5,7 +5,7 @@ set -eu
 
 packages="qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc g++ libc6-dev make cppcheck libcmocka-dev
           libegl1 libgl1 libgl1-mesa-dri openssh-client rsync systemd-container mmdebstrap e2fsprogs qemu-system-common
-          gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+          gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross"
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3 python3-venv"
 
 if ! command -v dpkg-query >/dev/null; then

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +12,10 @@ from pi0_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from pi0_edge.bench.calibrated import EstimateFrom
-    from pi0_edge.estimation import ChunkEstimate, Device
+    from pi0_edge.estimation import ChunkEstimate, Device, StageEstimate
 
 _DEFAULT = "orin-agx-64"
-_DEVICES = f"{_DEFAULT}, orin-agx-32, orin-nx-16, orin-nano-super, thor, rtx-4090 or h200; else the first."
+_DEVICES = f"{_DEFAULT}, orin-agx-32, orin-nx-16, orin-nano-super, thor or h200; else the first."
 
 
 def estimate(
@@ -33,7 +33,8 @@ def estimate(
 ) -> None:
     """Say what a chunk would cost on a device, in time and memory, without the device."""
     from pi0_edge.errors import ConfigError
-    from pi0_edge.estimation import estimate_chunk, find_device
+    from pi0_edge.estimation.chunk import check_runs, estimate_chunk
+    from pi0_edge.estimation.devices import find_device
     from pi0_edge.model import PRESETS
     from pi0_edge.quant.scheme_files import load_scheme
 
@@ -46,6 +47,7 @@ def estimate(
         _estimate_from(out, measured, model, scheme, cameras, tokens, steps)
         return
     chosen = find_device(device or _DEFAULT)
+    check_runs(chosen)
     found = estimate_chunk(chosen, PRESETS[model], load_scheme(scheme), cameras, tokens, steps)
     _show(out, found, f"{model}, {found.scheme}, {cameras} cameras, {tokens} tokens, {steps} steps")
     memory = {"weights": found.weight_bytes, "cache": found.cache_bytes, "total": found.total_bytes}
@@ -53,12 +55,17 @@ def estimate(
         {
             "device": found.device.key,
             "scheme": found.scheme,
-            "stages": found.stages,
+            "stages": [_plain(stage) for stage in found.stages],
             "floor_ms": found.floor_ms,
+            "low_ms": found.low_ms,
             "expected_ms": found.expected_ms,
+            "high_ms": found.high_ms,
+            "rests_on_ms": found.rests_on,
+            "launches": found.launches,
+            "stale_prefix_ms": found.stale_prefix_ms,
+            "unbuilt": found.unbuilt,
             "memory_bytes": memory,
             "fits": found.fits,
-            "runs_kernels": found.device.runs_kernels,
             "rates": found.device.reached,
             "measured": False,
         }
@@ -106,30 +113,70 @@ def _show_calibrated(out: Output, found: EstimateFrom, what: str) -> None:
         out.print(sentence)
 
 
-def _show(out: Output, found: ChunkEstimate, what: str) -> None:
-    from pi0_edge.estimation.devices import KERNELS_SHARED_KB
+def _plain(stage: StageEstimate) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "floor_ms": stage.floor_ms,
+        "low_ms": stage.low_ms,
+        "expected_ms": stage.expected_ms,
+        "high_ms": stage.high_ms,
+        "rests_on_ms": stage.rests_on,
+        "bound": stage.bound,
+        "launches": stage.launches,
+    }
 
+
+def _show(out: Output, found: ChunkEstimate, what: str) -> None:
     device = found.device
-    rows = [(s.name, s.floor_ms, s.expected_ms, s.bound, s.launches) for s in found.stages]
-    rows.append(("chunk", found.floor_ms, found.expected_ms, "", found.stages[-1].launches))
-    columns = ("stage", "floor, ms", "expected, ms", "bound by", "launches")
+    rows = [(s.name, s.floor_ms, s.low_ms, s.expected_ms, s.high_ms, s.bound, s.launches) for s in found.stages]
+    rows.append(("chunk", found.floor_ms, found.low_ms, found.expected_ms, found.high_ms, "", found.launches))
+    columns = ("stage", "floor, ms", "low", "expected", "high", "bound by", "launches")
     out.table(f"{device.name}: {what}", columns, rows)
+    if found.unbuilt:
+        out.print(found.unbuilt)
+    if found.stale_prefix_ms is not None:
+        out.print(
+            f"with serve --stale-prefix, a chunk comes after {found.stale_prefix_ms:.3g} ms, from images that are "
+            f"older by what the prefix takes; {found.expected_ms:.3g} ms of work remain for each"
+        )
     out.print(
         f"memory: weights {found.weight_bytes / 1e9:.2f} GB, keys and values {found.cache_bytes / 1e6:.1f} MB, with "
         f"activations and a CUDA context {found.total_bytes / 1e9:.2f} of {device.memory_gb:g} GB: "
         f"{'fits' if found.fits else 'does not fit'}"
     )
-    if not device.runs_kernels:
-        out.print(
-            f"the CUDA engine does not run on this device: its kernels need {KERNELS_SHARED_KB} KB of shared memory "
-            f"per block, and it has {device.shared_kb} KB; the figures are of such kernels made smaller"
-        )
+    _show_bases(out, found)
     _show_rates(out, device)
-    out.print("floor: nothing can be faster. expected: modelled, at these rates; this software was not timed there.")
+    out.print(
+        "floor: nothing can be faster. low to high: if all that a time rests on errs to one side. Everything is "
+        "modelled: this software was not timed there."
+    )
+
+
+def _show_bases(out: Output, found: ChunkEstimate) -> None:
+    from pi0_edge.estimation.kernel_times import SPREADS
+
+    words = {
+        "issue slots": "machine code of our kernels, its issue slots modelled (kernel_cycles.csv)",
+        "rate measured": "a rate below that was measured on this device",
+        "rate scaled": "a rate below that was measured on AGX Orin",
+        "rate modelled": "a rate below that is assumed",
+        "memory": "bandwidth of memory and cache",
+        "launches": "starts of kernels and gaps between them, assumed",
+    }
+    rows = [
+        (words[basis], value, f"{SPREADS[basis][0]:g} to {SPREADS[basis][1]:g}")
+        for basis, value in sorted(found.rests_on.items(), key=lambda each: -each[1])
+    ]
+    out.table("what the expected time rests on", ("rests on", "ms", "may be times"), rows)
 
 
 def _show_rates(out: Output, device: Device) -> None:
-    units = {"gb_s": "memory, GB/s", "launch_us": "launch in a graph, µs"}
+    units = {
+        "gb_s": "memory, GB/s",
+        "l2_gb_s": "cache, GB/s",
+        "launch_us": "gap between kernels, µs",
+        "ramp_us": "start of a kernel, µs",
+    }
     rows = [
         (units.get(name, f"{name}, 10¹² operations/s"), device.sheet.get(name, ""), rate.value, rate.basis, rate.source)
         for name, rate in device.reached.items()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pi0_edge.doctor.board import boot_slots, jetson, services
 from pi0_edge.doctor.check import Check, Status, apt, pip
-from pi0_edge.doctor.gpu import cuda, nvcc, torch_build
+from pi0_edge.doctor.gpu import cuda, kernels, nvcc, torch_build
 from pi0_edge.doctor.machine import disk, memory, packages, processor, python
 from pi0_edge.doctor.policy import checkpoint, rendering
 from pi0_edge.doctor.programs import cross_compiler, emulator, host_compiler, static_analysis, unit_test_library
@@ -33,6 +33,7 @@ __all__ = [
     "examine",
     "host_compiler",
     "jetson",
+    "kernels",
     "locked_memory",
     "memory",
     "nvcc",
@@ -93,6 +94,7 @@ _CHECKS: tuple[Callable[[], Check], ...] = (
     disk,
     torch_build,
     cuda,
+    kernels,
     nvcc,
     emulator,
     cross_compiler,

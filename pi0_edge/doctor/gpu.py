@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from pathlib import Path
 
+from pi0_edge.board.identity import l4t_release
+from pi0_edge.board.jetpack import find_jetpack
 from pi0_edge.doctor.check import Check, apt, pip
 from pi0_edge.installed_packages import numpy_advice
+
+KEEPS_GRAPHS = (2, 8)
+"""The first torch that can count the nodes of what it captured; the CUDA engine runs with older ones, too."""
+
+_ROOT = Path("/")
 
 
 def torch_build() -> Check:
@@ -25,16 +33,51 @@ def torch_build() -> Check:
 
 
 def cuda() -> Check:
-    """Whether torch finds a GPU."""
+    """Whether torch finds a GPU and has code for it; on a Jetson, which torch its JetPack needs."""
     if importlib.util.find_spec("torch") is None:
         return Check("CUDA", "warn", "unknown without torch", pip("policy"))
     import torch
 
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        return Check("CUDA", "pass", f"{torch.cuda.get_device_name()}, sm_{major}{minor}, CUDA {torch.version.cuda}")
+    jetpack = find_jetpack(l4t_release(_ROOT))
     build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
-    return Check("CUDA", "warn", f"no CUDA device (torch is {build}); the CPU engine is used", "nvidia-smi")
+    if not torch.cuda.is_available():
+        found = f"no CUDA device (torch {torch.__version__} is {build}); the CPU engine is used"
+        if jetpack is None:
+            return Check("CUDA", "warn", found, "nvidia-smi")
+        return Check("CUDA", "warn", f"{found}; {jetpack.name} takes torch {jetpack.torch}", jetpack.install)
+    major, minor = torch.cuda.get_device_capability()
+    found = f"{torch.cuda.get_device_name()}, sm_{major}{minor}, torch {torch.__version__} {build}"
+    codes = torch.cuda.get_arch_list()
+    if jetpack is not None and f"sm_{major}{minor}" not in codes and f"compute_{major}{minor}" not in codes:
+        lacking = f"{found}, which has no code for this GPU ({', '.join(codes)})"
+        return Check("CUDA", "warn", f"{lacking}; {jetpack.name} takes torch {jetpack.torch}", jetpack.install)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < KEEPS_GRAPHS:
+        found += "; its graphs run, and their nodes cannot be counted before torch 2.8"
+    return Check("CUDA", "pass", found)
+
+
+def kernels() -> Check:
+    """Whether the CUDA kernels are here and say that they run; only a machine with a GPU or a Jetson needs them."""
+    if importlib.util.find_spec("torch") is None:
+        return Check("CUDA kernels", "warn", "unknown without torch", pip("policy"))
+    import torch
+
+    from pi0_edge.errors import KernelError
+    from pi0_edge.kernels.library import kernel_library
+
+    jetson = bool(l4t_release(_ROOT))
+    if not jetson and not torch.cuda.is_available():
+        return Check("CUDA kernels", "pass", "not needed without a GPU")
+    try:
+        kernel_library().require_device()
+    except KernelError as error:
+        fix = (
+            "install a wheel of pi0-edge with the kernels, which make kernels-jetson builds"
+            if jetson
+            else "make kernels"
+        )
+        return Check("CUDA kernels", "warn", str(error), fix)
+    return Check("CUDA kernels", "pass", "loaded, and the driver takes them")
 
 
 def nvcc() -> Check:

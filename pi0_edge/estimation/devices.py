@@ -40,10 +40,14 @@ class Device:
         name: For people.
         memory_gb: That it has, shared with the CPU on a Jetson.
         l2_mb: Of cache.
+        multiprocessors: That it has.
+        clock_ghz: At which they run.
+        architecture: Compute capability without the dot.
         shared_kb: Of shared memory, in KiB, that a block may take.
-        sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8), and gb_s.
+        sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8, int4), and gb_s.
         sheet_source: Where they stand.
-        reached: The same rates as real kernels reach them, and launch_us, of one kernel inside a graph.
+        reached: The same rates as real kernels reach them; l2_gb_s, of the cache; launch_us, the gap between two
+            kernels of a graph; and ramp_us, of starting and draining a kernel.
         boards: How the device tree of a computer with it begins to call itself; empty for a card in a PC.
     """
 
@@ -51,6 +55,9 @@ class Device:
     name: str
     memory_gb: float
     l2_mb: float
+    multiprocessors: int
+    clock_ghz: float
+    architecture: int
     shared_kb: int
     sheet: Mapping[str, float]
     sheet_source: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import torch
@@ -20,11 +21,16 @@ from pi0_edge.latency.stages import Stage
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Rule, Scheme
 
-Unit = Literal["bf16", "int8", "fp8"]
+Unit = Literal["bf16", "int8", "fp8", "int4"]
+Code = Literal["torch product", "product", "weight-only product", "attention", "rope attention", "step end", "element"]
+"""Who computes it, and how its time is found (`kernel_times`): torch's product in 16 bits, our kernels by name, and
+everything that touches each value a few times."""
 
 E4M3_LAUNCHES = 4
 """To float32, over the scale, into the range, to 8 bits."""
 HALF, SINGLE = 2, 4
+INT4_BYTES = 0.5 + HALF / 64
+"""Of a weight, with a scale of 16 bits for each 64: what groups of that size take."""
 """Bytes of a 16-bit and of a float32 value."""
 
 
@@ -36,6 +42,9 @@ class Kernel:
         stage: Of the chunk.
         name: What it computes.
         rows: Tokens that enter.
+        code: Who computes it.
+        shape: Of a product, m, n and k; of an attention, how many of them there are, rows of queries of each (those of
+            all heads that share keys), keys, and the head dimension.
         operations: On tensor cores.
         unit: That does them.
         weight_bytes: Read from memory whatever the cache holds: weights, keys and values.
@@ -47,6 +56,8 @@ class Kernel:
     stage: Stage
     name: str
     rows: int
+    code: Code = "element"
+    shape: tuple[int, ...] = ()
     operations: float = 0.0
     unit: Unit = "bf16"
     weight_bytes: float = 0.0
@@ -117,15 +128,26 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
 
 def network_bytes(config: Pi0Config, scheme: Scheme) -> int:
     """Weights and scales on the device."""
-    with torch.device("meta"):
-        model = Pi0(config)
-    total = sum(parameter.numel() * HALF for parameter in model.parameters())
-    for path, layer in model.named_modules():
+    values, weights = _weights(config)
+    total = values * HALF
+    for path, rows, columns in weights:
         rule = scheme.rule_for(path)
-        if rule is not None and isinstance(layer, nn.Linear | nn.Embedding):
-            rows, columns = layer.weight.shape
+        if rule is not None:
             total += round(rows * columns * (_weight_bytes(rule) - HALF)) + rows * SINGLE
     return total
+
+
+@cache
+def _weights(config: Pi0Config) -> tuple[int, tuple[tuple[str, int, int], ...]]:
+    """How many values a network has, and path, rows and columns of what a scheme may cover."""
+    with torch.device("meta"):
+        model = Pi0(config)
+    layers = [
+        (path, int(one.weight.shape[0]), int(one.weight.shape[1]))
+        for path, one in model.named_modules()
+        if isinstance(one, nn.Linear | nn.Embedding)
+    ]
+    return sum(parameter.numel() for parameter in model.parameters()), tuple(layers)
 
 
 def cache_bytes(chunk: Chunk) -> int:
@@ -138,7 +160,16 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     vision = chunk.config.vision
     rows, width = chunk.cameras * vision.tokens, vision.width
     patch = 3 * vision.patch_size**2
-    yield Kernel(Stage.VISION, "patch embedding", rows, 2 * rows * patch * width, "bf16", patch * width * SINGLE)
+    yield Kernel(
+        Stage.VISION,
+        "patch embedding",
+        rows,
+        "torch product",
+        (rows, width, patch),
+        2 * rows * patch * width,
+        "bf16",
+        patch * width * SINGLE,
+    )
     yield _torch(Stage.VISION, "positions, 16 bits", rows, width, 2)
     for layer in range(vision.depth):
         path = f"vision.layers.{layer}"
@@ -147,7 +178,8 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
         yield _product(chunk, Stage.VISION, f"{path}.attention.q", rows, 3 * width, width)
         operations = 4.0 * rows * vision.tokens * width
         touched = (3 * rows * width * HALF, rows * width * HALF)
-        yield Kernel(Stage.VISION, "attention", rows, operations, activation_bytes=touched)
+        shape = (chunk.cameras * vision.heads, vision.tokens, vision.tokens, width // vision.heads)
+        yield Kernel(Stage.VISION, "attention", rows, "attention", shape, operations, activation_bytes=touched)
         yield from _quantize(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.attention.out", rows, width, width)
         yield from _residual(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
@@ -178,6 +210,8 @@ def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows
         stage,
         "attention",
         rows,
+        "rope attention" if stage == Stage.EULER else "attention",
+        (sizes.kv_heads, rows * sizes.heads // sizes.kv_heads, cached + rows, sizes.head_dim),
         operations,
         "bf16",
         cached * keys * HALF,
@@ -202,10 +236,11 @@ def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
     width = config.expert.width
     out = width * width * HALF if config.variant == "pi0" else 0
     folded = config.action_dim * width
-    yield Kernel(Stage.EULER, "embed actions", rows, rows * (2.0 * folded + out), "bf16", folded * SINGLE + out)
+    embedding, weights = rows * (2.0 * folded + out), folded * SINGLE + out
+    yield Kernel(Stage.EULER, "embed actions", rows, "step end", (), embedding, "bf16", weights)
     for layer in range(config.expert.depth):
         yield from _gemma_layer(chunk, Stage.EULER, f"expert.layers.{layer}", config.expert, rows, chunk.cached)
-    yield Kernel(Stage.EULER, "Euler update", rows, 2.0 * rows * folded, "bf16", folded * SINGLE)
+    yield Kernel(Stage.EULER, "Euler update", rows, "step end", (), 2.0 * rows * folded, "bf16", folded * SINGLE)
     yield _torch(Stage.EULER, "steering", rows, config.action_dim, 4)
 
 
@@ -214,15 +249,27 @@ def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, dep
     rule = chunk.scheme.rule_for(path)
     weights = columns * depth * (HALF if rule is None else _weight_bytes(rule))
     unit = _unit(rule)
-    touched = (rows * depth * (HALF if unit == "bf16" else 1.0), rows * columns * HALF)
-    return Kernel(stage, path.rpartition(".")[2], rows, 2.0 * rows * columns * depth, unit, weights, touched)
+    entering = {"bf16": HALF, "int4": 0.5}.get(unit, 1.0)
+    code: Code = "torch product" if rule is None else "weight-only product" if unit == "bf16" else "product"
+    return Kernel(
+        stage,
+        path.rpartition(".")[2],
+        rows,
+        code,
+        (rows, columns, depth),
+        2.0 * rows * columns * depth,
+        unit,
+        weights,
+        (rows * depth * entering, rows * columns * HALF),
+    )
 
 
 def _quantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
     """The pass before a product whose input comes from no norm."""
     unit = _unit(chunk.scheme.rule_for(path))
-    if unit == "int8":
-        yield Kernel(stage, "quantize", rows, activation_bytes=(rows * width * HALF, rows * width * 1.0))
+    if unit in ("int8", "int4"):
+        written = rows * width * (1.0 if unit == "int8" else 0.5)
+        yield Kernel(stage, "quantize", rows, activation_bytes=(rows * width * HALF, written))
     elif unit == "fp8":
         yield _torch(stage, "quantize", rows, width, E4M3_LAUNCHES)
 
@@ -264,10 +311,12 @@ def _rope(stage: Stage, rows: int, columns: int) -> Kernel:
 def _unit(rule: Rule | None) -> Unit:
     if rule is None or rule.activations is None or not rule.activations.scaled:
         return "bf16"
-    return "fp8" if rule.activations.kind == "e4m3" else "int8"
+    kinds = {rule.weights.kind, rule.activations.kind}
+    return "fp8" if "e4m3" in kinds else "int4" if kinds == {"int4"} else "int8"
 
 
 def _weight_bytes(rule: Rule) -> float:
-    if rule.library is not None or rule.weights.kind == "int4":
-        raise ConfigError("a library's layers and int4 have no kernels here; expected a scheme such as orin or bf16")
-    return rule.bytes_per_weight
+    """Of memory on the device, without scales of rows; two INT4 values are one byte there, however torch holds them."""
+    if rule.library is not None:
+        raise ConfigError("a library's layers have no kernels here; expected a scheme such as orin or bf16")
+    return INT4_BYTES if rule.weights.kind == "int4" else rule.bytes_per_weight

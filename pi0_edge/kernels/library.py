@@ -1,7 +1,8 @@
 """The compiled kernels: finding the library, calling its C functions, and its error messages.
 
-The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels` writes
-it there, and a wheel may ship it there. It loads on a machine without a GPU, where every call raises a `KernelError`.
+The library is one file per processor, `build/<processor>/libpi0_kernels.so` beside this module: `make kernels`, or
+`make kernels-jetson` for a Jetson, writes it there, and a wheel may ship it there. It loads on a machine without a GPU,
+where every call raises a `KernelError`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ NAME = "libpi0_kernels.so"
 BUILD = Path(__file__).parent / "build"
 
 _ERROR_HINTS = {
-    35: "no CUDA device",  # insufficient driver: also what a machine without any driver answers
+    35: "no CUDA driver, or one that is too old",
     100: "no CUDA device",
-    209: "this GPU is older than Ampere (compute capability 8.0), for which the kernels are compiled",
+    209: "the library has no code for this GPU; none is compiled for GPUs before Ampere (compute capability 8.0)",
     801: "this GPU, or the code compiled for it, has no FP8 tensor cores; use FP8 weights with 16-bit activations",
     222: "the driver is too old to compile the kernels for this GPU; update it",
 }

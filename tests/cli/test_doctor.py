@@ -6,10 +6,13 @@ import os
 import shutil
 
 import pytest
+import torch
 from cli_runner import run
 
 from pi0_edge import doctor
-from pi0_edge.doctor import Check, machine
+from pi0_edge.board.jetpack import find_jetpack
+from pi0_edge.doctor import Check, gpu, machine
+from pi0_edge.kernels import library
 
 
 def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
@@ -67,3 +70,63 @@ def test_asking_for_real_time_leaves_this_process_as_it_was():
     before = os.sched_getscheduler(0)
     assert doctor.scheduling().status in ("pass", "warn")
     assert os.sched_getscheduler(0) == before
+
+
+JETPACK_6 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ("35.4.1", "JetPack 5"),
+        ("36.3.0", "JetPack 6.0"),
+        ("36.4.3", "JetPack 6.1 or 6.2"),
+        ("36.5", "JetPack 6.1 or 6.2"),
+        ("38.2.0", "JetPack 7.0 or 7.1"),
+        ("39.2.1", "JetPack 7.2"),
+        ("32.7.1", None),
+        ("", None),
+    ],
+)
+def test_the_jetpack_of_a_release(release: str, name: str | None):
+    found = find_jetpack(release)
+    assert (None if found is None else found.name) == name
+
+
+def on_jetson(monkeypatch, tmp_path, text: str = JETPACK_6) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "nv_tegra_release").write_text(text + "\n")
+    monkeypatch.setattr(gpu, "_ROOT", tmp_path)
+
+
+def test_a_jetson_whose_torch_is_for_the_cpu_is_told_which_one_it_takes(monkeypatch, tmp_path):
+    on_jetson(monkeypatch, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = gpu.cuda()
+    assert found.status == "warn" and "JetPack 6.1 or 6.2 takes torch 2.8 to 2.10" in found.found
+    assert "cu126" in found.fix
+
+
+def test_a_torch_without_code_for_the_gpu_is_found(monkeypatch, tmp_path):
+    on_jetson(monkeypatch, tmp_path, "# R39 (release), REVISION: 2.1")
+    cuda = {"is_available": True, "get_device_capability": (8, 7), "get_device_name": "Orin"}
+    for name, value in {**cuda, "get_arch_list": ["sm_80", "sm_90"]}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    found = gpu.cuda()
+    assert found.status == "warn" and "no code for this GPU (sm_80, sm_90); JetPack 7.2" in found.found
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_87"])
+    monkeypatch.setattr(torch, "__version__", "2.5.0a0+872d972e41.nv24.08")
+    found = gpu.cuda()
+    assert found.status == "pass" and "cannot be counted before torch 2.8" in found.found
+
+
+def test_a_jetson_is_told_what_its_kernels_say(monkeypatch, tmp_path):
+    assert gpu.kernels().status == "pass"
+    on_jetson(monkeypatch, tmp_path)
+    monkeypatch.setattr(library, "BUILD", tmp_path)
+    library.kernel_library.cache_clear()
+    try:
+        found = gpu.kernels()
+    finally:
+        library.kernel_library.cache_clear()
+    assert found.status == "warn" and "not built" in found.found and "make kernels-jetson" in found.fix

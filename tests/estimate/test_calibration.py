@@ -42,7 +42,7 @@ def of_orin(**changes: Any) -> Any:
 
 def test_estimate_and_measurement_call_the_stages_the_same():
     found = estimate_chunk(AGX, PRESETS["pi0"], find_scheme("orin"), 2, 20)
-    assert [stage.name for stage in found.stages] == [*NETWORK, "launches"]
+    assert [stage.name for stage in found.stages] == list(NETWORK)
     assert {kernel.stage for kernel in kernels(Chunk(PRESETS["pi05"], find_scheme("orin"), 1, 20, 2))} <= set(NETWORK)
     assert list(EXPECTED) == list(NETWORK)
 
@@ -50,7 +50,7 @@ def test_estimate_and_measurement_call_the_stages_the_same():
 def test_the_stages_hold_what_their_launches_cost():
     found = estimate_chunk(AGX, PRESETS["pi0"], find_scheme("orin"), 2, 20)
     assert sum(found.stages_ms.values()) == pytest.approx(found.expected_ms)
-    assert all(found.stages_ms[stage.name] > stage.expected_ms for stage in found.stages[:-1])
+    assert all(stage.rests_on["launches"] > 0 for stage in found.stages)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,16 @@ import pi0_edge.estimation
 from pi0_edge.engine.cuda.graphs import LoopStage, PrefixStage
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.errors import ConfigError, KernelError
-from pi0_edge.estimation import ChunkEstimate, devices, estimate_chunk, find_device
-from pi0_edge.estimation.work import Chunk, kernels, network_bytes
+from pi0_edge.estimation import ChunkEstimate, devices, estimate, estimate_chunk, find_device, kernel_times
+from pi0_edge.estimation.kernel_times import SPREADS, kernel_cycles, kernel_time
+from pi0_edge.estimation.work import Chunk, Kernel, kernels, network_bytes
+from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES
+from pi0_edge.latency.stages import NETWORK, Stage
 from pi0_edge.model import PRESETS, Pi0
 from pi0_edge.model.flow import euler_times
 from pi0_edge.quant import ORIN, SCHEMES, find_scheme
-from pi0_edge.quant.schemes import BF16_POLICY
+from pi0_edge.quant.formats import BF16, INT4_TENSOR
+from pi0_edge.quant.schemes import BF16_POLICY, Rule, Scheme
 
 with (Path(pi0_edge.estimation.__file__).parent / "published.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
@@ -152,16 +156,140 @@ def test_a_device_that_the_kernels_cannot_run_on_says_so():
             assert device.runs_kernels is not refused, device.key
     finally:
         library.shared_memory()
-    ran = run("estimate", "--device", "rtx-4090", "--json")
-    assert ran.code == 0 and ran.result["runs_kernels"] is False
-    assert "the CUDA engine does not run on this device" in ran.err and "99 KB" in ran.err
-    assert run("estimate", "--json").result["runs_kernels"] is True
+    with pytest.raises(ConfigError, match=r"does not run on GeForce RTX 4090: .* 156 KB .* gives it 99 KB"):
+        estimate("rtx-4090")
+    ran = run("estimate", "--device", "rtx-4090")
+    assert (ran.code, ran.err.count("\n")) == (2, 1) and "99 KB" in ran.err
+
+
+@pytest.fixture
+def of_the_audit(monkeypatch, tmp_path: Path):
+    """The table alone, without what this version's kernels compile to."""
+    monkeypatch.setattr(kernel_times, "RESOURCES", tmp_path / "none.csv")
+    kernel_times.kernel_cycles.cache_clear()
+    yield
+    kernel_times.kernel_cycles.cache_clear()
+
+
+AUDIT_MS = {Stage.VISION: 18.8, Stage.PREFIX: 50.9, Stage.STATE: 2.5, Stage.EULER: 30.2}
+"""By stage, what the audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens."""
+
+
+@pytest.mark.usefixtures("of_the_audit")
+def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
+    found = estimate("orin-agx-64")
+    assert {stage.name: stage.expected_ms for stage in found.stages} == pytest.approx(AUDIT_MS, rel=0.12)
+    assert found.expected_ms == pytest.approx(102, rel=0.05)
+    assert (found.low_ms, found.high_ms) == pytest.approx((90, 120), rel=0.05)
+
+
+@pytest.mark.usefixtures("of_the_audit")
+def test_shares_of_the_tensor_peak_are_those_of_the_audit():
+    audit = {"64x128": 47, "128x128": 73, "144x128": 65, "160x128": 89, "192x128": 62, "256x128": 68}
+    shares = {}
+    for tile in TILES:
+        row = kernel_cycles()[f"int8 {tile.rows}x{tile.columns}"]
+        assert row.blocks_per_sm == tile.per_multiprocessor
+        peak = row.blocks_per_sm * tile.rows * tile.columns * 64 / MACS_PER_CYCLE
+        shares[f"{tile.rows}x{tile.columns}"] = round(100 * peak / row.cycles_per_step)
+    assert shares == pytest.approx(audit, abs=1)
+
+
+@pytest.mark.usefixtures("of_the_audit")
+@pytest.mark.parametrize(
+    ("shape", "audit_us"), [((560, 32768, 2048), 1482), ((560, 2048, 16384), 704), ((816, 32768, 2048), 2222)]
+)
+def test_products_take_what_the_audit_expects_of_the_planned_tile(shape: tuple[int, int, int], audit_us: float):
+    m, n, k = shape
+    one = Kernel(Stage.PREFIX, "gate", m, "product", shape, 2.0 * m * n * k, "int8", n * k, (m * k, m * n * 2))
+    assert 1e3 * kernel_time(one, find_device("orin-agx-64")).body_ms == pytest.approx(audit_us, rel=0.05)
+
+
+@pytest.mark.usefixtures("of_the_audit")
+def test_what_the_compiler_made_takes_the_place_of_the_table(monkeypatch, tmp_path: Path):
+    before = kernel_cycles()
+    resources = tmp_path / "resources.csv"
+    resources.write_text(
+        "# a compiler\nuse,kernel,blocks,orin_blocks_per_sm,loop_cycles\n"
+        'a,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<144, 128, 48, 4> >",1024,2,1000\n'
+        'b,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<64, 128, 32, 5> >",16,2,7\n'  # one block on a multiprocessor
+        'c,"attention_kernel<bf16, 72, 4, 1, false>",128,5,4000\nd,rope_kernel<bf16>,9,8,\n'
+    )
+    monkeypatch.setattr(kernel_times, "RESOURCES", resources)
+    kernel_times.kernel_cycles.cache_clear()
+    after = kernel_cycles()
+    changed = {name: row.cycles_per_step for name, row in after.items() if row != before[name]}
+    assert changed == {"int8 144x128": 1000, "attention 72": 800}
+
+
+def test_names_in_resources_are_those_of_kernels_that_are_there():
+    with kernel_times.RESOURCES.open() as file:
+        there = [row["kernel"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+    for pattern, _ in kernel_times._IN_RESOURCES:
+        assert any(pattern.fullmatch(name) for name in there), pattern.pattern
+
+
+@pytest.mark.parametrize("device", [key for key, device in devices().items() if device.runs_kernels])
+@pytest.mark.parametrize("scheme", ["orin", "bf16"])
+def test_low_expected_and_high_stand_in_order_and_add_up(device: str, scheme: str):
+    found = estimate(device, scheme=scheme)
+    assert found.floor_ms <= found.low_ms < found.expected_ms < found.high_ms
+    for stage in found.stages:
+        assert stage.low_ms < stage.expected_ms < stage.high_ms and stage.floor_ms < stage.expected_ms
+        assert set(stage.rests_on) <= set(SPREADS)
+    assert sum(found.rests_on.values()) == pytest.approx(found.expected_ms)
+    assert ("issue slots" in found.rests_on) == (find_device(device).architecture == 87)
+
+
+def test_time_of_the_loop_goes_with_the_steps():
+    one, ten = (estimate("orin-agx-64", steps=steps) for steps in (1, 10))
+    by_stage = one.stages_ms, ten.stages_ms
+    assert by_stage[1][Stage.EULER] == pytest.approx(10 * by_stage[0][Stage.EULER], rel=0.01)
+    assert all(by_stage[0][stage] == by_stage[1][stage] for stage in NETWORK if stage != Stage.EULER)
+
+
+def test_a_stale_prefix_leaves_state_and_loop():
+    found = estimate("orin-agx-64")
+    assert found.stale_prefix_ms is not None
+    rest = found.stages_ms[Stage.STATE] + found.stages_ms[Stage.EULER]
+    assert rest < found.stale_prefix_ms < rest + 0.2
+    assert estimate("orin-agx-64", "pi05").stale_prefix_ms is None
+
+
+def with_expert(weights: Rule) -> Scheme:
+    return Scheme("w4", "expert in INT4", (weights, *ORIN.rules), ORIN.rest)
+
+
+@pytest.mark.usefixtures("of_the_audit")
+def test_four_bits_halve_the_weights_and_are_bound_by_arithmetic():
+    """Of a weight-only product like that for INT8, which unpacks as many weights a cycle, whatever memory gives."""
+    eight, four = (
+        estimate("orin-agx-64", scheme=with_expert(Rule(("expert.layers.*",), weights, BF16)))
+        for weights in (Rule(("*",)).weights, INT4_TENSOR)
+    )
+    assert four.weight_bytes < eight.weight_bytes - 0.4 * 311e6
+    assert four.stages_ms[Stage.EULER] < eight.stages_ms[Stage.EULER] - 3
+    assert four.rests_on["issue slots"] > eight.rests_on["issue slots"] + 8
+    assert "INT4" in four.unbuilt and not eight.unbuilt
+
+
+def test_int4_arithmetic_is_refused_where_no_tensor_core_has_it():
+    scheme = with_expert(Rule(("prefix.layers.*",), INT4_TENSOR, INT4_TENSOR))
+    assert estimate("orin-agx-64", scheme=scheme).expected_ms < estimate("orin-agx-64").expected_ms
+    with pytest.raises(ConfigError, match="no INT4 tensor cores for w4"):
+        estimate("h200", scheme=scheme)
+
+
+def test_few_blocks_leave_a_large_gpu_idle():
+    """A loop of small kernels: an H200 has 25 times the memory bandwidth of an AGX Orin, and is not 8 times as fast."""
+    orin, h200 = (estimate(device).stages_ms[Stage.EULER] for device in ("orin-agx-64", "h200"))
+    assert 3 < orin / h200 < 8
 
 
 @pytest.mark.parametrize("device", devices())
 def test_every_device_has_all_rates_with_their_sources(device: str):
     found = find_device(device)
-    assert set(found.reached) == {*found.sheet, "launch_us"}
+    assert set(found.reached) == {*found.sheet, "launch_us", "ramp_us", "l2_gb_s"}
     for rate, figure in found.reached.items():
         assert figure.basis in ("measured", "scaled", "modelled") and figure.source
         assert figure.value <= found.sheet.get(rate, figure.value)
@@ -169,7 +297,7 @@ def test_every_device_has_all_rates_with_their_sources(device: str):
 
 def test_the_help_names_every_device():
     out = " ".join(run("estimate", "--help").out.replace("│", " ").split())
-    assert all(device in out for device in devices())
+    assert all((key in out) is device.runs_kernels for key, device in devices().items())
 
 
 @pytest.mark.parametrize("scheme", [name for name in SCHEMES if name.startswith(("bf16", "orin", "int8", "fp8-w8a16"))])
@@ -191,9 +319,10 @@ def test_memory_decides_whether_it_fits(device: str, fits: bool):
 def test_the_command_says_what_is_measured_and_what_is_modelled():
     ran = run("estimate", "--device", "orin-agx-64", "--cameras", 2, "--json")
     assert ran.code == 0
-    assert ran.result["floor_ms"] < ran.result["expected_ms"]
-    assert [stage["name"] for stage in ran.result["stages"]] == ["vision", "prefix", "state", "Euler loop", "launches"]
-    assert "modelled" in ran.err and "measured" in ran.err
+    assert ran.result["floor_ms"] < ran.result["low_ms"] < ran.result["expected_ms"] < ran.result["high_ms"]
+    assert [stage["name"] for stage in ran.result["stages"]] == ["vision", "prefix", "state", "Euler loop"]
+    assert sum(ran.result["rests_on_ms"].values()) == pytest.approx(ran.result["expected_ms"])
+    assert all(words in ran.err for words in ("modelled", "measured", "--stale-prefix", "issue slots"))
 
 
 def test_an_unknown_device_is_one_line():

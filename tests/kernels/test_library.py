@@ -153,7 +153,9 @@ def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
     if torch.cuda.is_available():
         return there.require_device()
     for attempt in (there.require_device, lambda: there.call("norm", *norm_arguments())):
-        with pytest.raises(KernelError, match="no CUDA device: CUDA driver version is insufficient"):
+        with pytest.raises(
+            KernelError, match="no CUDA driver, or one that is too old: CUDA driver version is insufficient"
+        ):
             attempt()
 
 
@@ -185,38 +187,3 @@ def test_the_shared_memory_that_is_asked_for_is_that_of_the_largest_kernel():
 def norm_arguments() -> tuple:
     x = torch.zeros(1, 8, dtype=torch.bfloat16)
     return x, None, None, None, x.clone(), None, 1, 8, 0, 1, 1e-6, x.dtype, x.dtype
-
-
-SPEAK = """
-#include <dlfcn.h>
-#include <stdio.h>
-int main(int count, char **arguments) {
-  void *library = dlopen(arguments[count - 1], RTLD_NOW);
-  if (!library) return puts(dlerror()), 1;
-  int (*version)(void) = (int (*)(void))dlsym(library, "pi0_library_version");
-  int (*ready)(long *, long *) = (int (*)(long *, long *))dlsym(library, "pi0_device_ready");
-  long needed, found;
-  const char *(*said)(int) = (const char *(*)(int))dlsym(library, "pi0_error_string");
-  printf("version %d: %s\\n", version(), said(ready(&needed, &found)));
-  return 0;
-}
-"""
-
-
-@pytest.mark.slow
-def test_the_library_for_jetson_loads_under_emulation(tmp_path: Path):
-    """Cross-compiled for aarch64, loaded by qemu: everything but the GPU is real."""
-    needs("nvcc", "cmake", "aarch64-linux-gnu-g++", "qemu-aarch64")
-    options = [f"-DCMAKE_TOOLCHAIN_FILE={CUDA / 'aarch64.cmake'}", "-DPI0_ARCHITECTURES=87-real"]
-    configure = ["cmake", "-S", str(CUDA), "-B", str(tmp_path), *options]
-    ran = subprocess.run(configure, capture_output=True, text=True, check=False)
-    if "CUDA runtime for aarch64 is missing" in ran.stderr:
-        pytest.skip("the CUDA runtime for aarch64 is missing; see pi0_edge/kernels/cuda/aarch64.cmake")
-    assert ran.returncode == 0, ran.stderr
-    subprocess.run(["cmake", "--build", str(tmp_path)], check=True, capture_output=True)
-    (tmp_path / "speak.c").write_text(SPEAK)
-    compile_it = ["aarch64-linux-gnu-gcc", str(tmp_path / "speak.c"), "-o", str(tmp_path / "speak"), "-ldl"]
-    subprocess.run(compile_it, check=True)
-    run_it = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(tmp_path / "speak"), str(tmp_path / library.NAME)]
-    said = subprocess.run(run_it, capture_output=True, text=True, check=True).stdout
-    assert said == f"version {library.VERSION}: CUDA driver version is insufficient for CUDA runtime version\n"

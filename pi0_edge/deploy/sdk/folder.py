@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import replace_synced, write_synced
 
 _PARTIAL = ".partial"
+_KERNELS = "pi0_edge/kernels/build/{processor}/libpi0_kernels.so"
 _NAMED_GLIBC = {"manylinux1_": (2, 5), "manylinux2010_": (2, 12), "manylinux2014_": (2, 17)}
 
 
@@ -76,6 +78,11 @@ def make_sdk_folder(
     )
     packages = resolve(target, python, wheel, kept)
     on_reason(f"{len(packages)} packages fit together")
+    if target.cuda and not has_kernels(wheel, target):
+        on_reason(
+            f"{wheel.name} has no CUDA kernels, so that {target.name} can only run the CPU engine: make "
+            "kernels-jetson, then make release, then this command again"
+        )
     output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         sizes, fetched, lock = _fill(target, python, output, wheel, packages, on_reason, on_progress)
@@ -111,6 +118,19 @@ def _fill(
         on_reason(f"{path.name} is no longer in the list: removed")
         path.unlink()
     return sizes, fetched, lock
+
+
+def has_kernels(wheel: Path, target: Target) -> bool:
+    """Whether a wheel of pi0-edge holds the CUDA kernels for a target's processor.
+
+    Raises:
+        DeployError: If it is no wheel.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return _KERNELS.format(processor=target.processor) in archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DeployError(f"{wheel} is no wheel: {error}; make release builds one") from error
 
 
 @contextmanager

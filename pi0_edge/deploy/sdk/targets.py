@@ -62,7 +62,7 @@ TARGETS = {
     for target in (
         Target(
             name="jetpack6-orin",
-            is_for="Jetson Orin with JetPack 6",
+            is_for="Jetson Orin with JetPack 6.1 or 6.2",
             processor="aarch64",
             pythons=("3.10",),
             glibc=(2, 35),

@@ -1,14 +1,18 @@
 // The vocabulary that the kernels are written in: number types, warp reductions, asynchronous copies, tensor cores.
 //
 // Everything below that is not plain C++ exists twice: here for the GPU, and in tests/emulated_gpu/emulation.h for the CPU, where the
-// tests run the same sources. A kernel therefore uses no inline assembly of its own, takes shared memory only through
+// tests run the same sources. driver_api.h has it without a body, for the host code of a Jetson's library. A kernel therefore uses no inline assembly of its own, takes shared memory only through
 // `shared_memory`, and lets whole warps take part in every warp-wide function.
 #pragma once
 
 #include "pi0_kernels.h"
 
-#ifdef PI0_EMULATION
+#if defined PI0_EMULATION
+#define PI0_PLAIN_CPP
 #include "emulation.h"
+#elif defined PI0_DRIVER_API
+#define PI0_PLAIN_CPP
+#include "driver_api.h"
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -63,7 +67,7 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-#ifndef PI0_EMULATION
+#ifndef PI0_PLAIN_CPP
 
 // The larger one, or NaN if either is NaN: a damaged value must not vanish in a maximum.
 __device__ __forceinline__ float max_or_nan(float a, float b) {

@@ -8,7 +8,7 @@ namespace pi0::gemm {
 
 __device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x & 1023u); }
 
-#ifndef PI0_EMULATION
+#ifndef PI0_PLAIN_CPP
 
 __device__ __forceinline__ float times(float x, float y) { return __fmul_rn(x, y); }
 __device__ __forceinline__ float plus(float x, float y) { return __fadd_rn(x, y); }

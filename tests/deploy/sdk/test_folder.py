@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sdk_folders import THIS_PROCESSOR, own_wheel, write_wheel
 
 from pi0_edge.deploy.installer.environments import install_environment
 from pi0_edge.deploy.launcher.layout import Layout
-from pi0_edge.deploy.sdk.folder import SdkFolder, make_sdk_folder, needed_glibc
+from pi0_edge.deploy.sdk.folder import SdkFolder, has_kernels, make_sdk_folder, needed_glibc
 from pi0_edge.deploy.sdk.lock import REQUIREMENTS, find_wheels, read_lock
 from pi0_edge.deploy.sdk.resolution import resolve
 from pi0_edge.deploy.sdk.targets import TARGETS, find_target
@@ -170,6 +171,26 @@ def test_the_list_names_every_wheel_by_its_hash(index: Index, own, tmp_path: Pat
     assert set(found.values()) == set((tmp_path / "sdk").glob("*.whl"))
     assert made.sizes == {name: path.stat().st_size for name, path in found.items()}
     assert sorted(path.name for path in (tmp_path / "sdk").iterdir() if path.suffix != ".whl") == [REQUIREMENTS]
+
+
+@pytest.mark.parametrize("name", ["jetpack6-orin", "jetpack7", "linux-aarch64-cpu"])
+def test_a_wheel_without_kernels_is_told_of_where_there_is_a_gpu(index: Index, own, tmp_path: Path, name: str) -> None:
+    target = dataclasses.replace(TARGETS[name], torch=None)
+    wheel = own()
+    said: list[str] = []
+    make(index, wheel, tmp_path / "without", target=target, on_reason=said.append)
+    assert any("no CUDA kernels" in line and "make kernels-jetson" in line for line in said) is target.cuda
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("pi0_edge/kernels/build/aarch64/libpi0_kernels.so", b"")
+    said.clear()
+    make(index, wheel, tmp_path / "with", target=target, on_reason=said.append)
+    assert not any("CUDA kernels" in line for line in said)
+
+
+def test_what_is_no_wheel_has_no_kernels(tmp_path: Path) -> None:
+    (tmp_path / "pi0_edge-0.1.0-py3-none-any.whl").write_bytes(b"PK")
+    with pytest.raises(DeployError, match=r"is no wheel: .*make release builds one"):
+        has_kernels(tmp_path / "pi0_edge-0.1.0-py3-none-any.whl", TARGETS["jetpack7"])
 
 
 def test_an_interrupted_folder_goes_on(index: Index, own, tmp_path: Path) -> None:
