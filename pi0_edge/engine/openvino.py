@@ -22,6 +22,7 @@ from pi0_edge.model import Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.openvino.compiled_program import CompiledProgram
 from pi0_edge.openvino.installed import find_device, load_openvino
+from pi0_edge.openvino.integer_probe import check_integer_products
 from pi0_edge.openvino.program_cache import ProgramCache, ProgramKey, default_folder
 from pi0_edge.openvino.schemes import check_openvino_scheme, rest_precision
 from pi0_edge.quant.schemes import BF16_POLICY, Scheme
@@ -88,12 +89,17 @@ class OpenVinoEngine(ProgramsEngine):
         """As `Engine`.
 
         Raises:
-            EngineError: If OpenVINO has no such device, or does not run this scheme on it.
+            EngineError: If OpenVINO has no such device, or does not run this scheme on it as written.
             MissingDependencyError: If a package is not installed.
         """
         check_openvino_scheme(scheme)
-        rest_precision(scheme, find_device(load_openvino().Core(), cls.device_name))
+        openvino = load_openvino()
         require_onnx()
+        core = openvino.Core()
+        device = find_device(core, cls.device_name)
+        rest_precision(scheme, device)
+        if any(rule.static for rule in scheme.rules):
+            check_integer_products(openvino, core, device)
 
     def programs(self, shape: Shape) -> tuple[CompiledProgram, CompiledProgram]:
         """`attend` and `velocity` for a shape, compiled already or now."""
@@ -108,8 +114,7 @@ class OpenVinoEngine(ProgramsEngine):
 
     def _written(self, name: str, shape: Shape) -> Path:
         """The program in OpenVINO's own format: from the cache, or written into it now."""
-        version = f"{self._openvino.__version__}"
-        key = ProgramKey(self._digest, version, f"{name}-{shape.cameras}-cameras-{shape.tokens}-tokens")
+        key = ProgramKey(self._digest, self._openvino.__version__, f"{name}-{shape.cameras}-cameras-{shape.tokens}-tokens")
         found = self._cache.find(key)
         if found is not None:
             return found
