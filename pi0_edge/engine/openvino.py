@@ -114,7 +114,8 @@ class OpenVinoEngine(ProgramsEngine):
 
     def _written(self, name: str, shape: Shape) -> Path:
         """The program in OpenVINO's own format: from the cache, or written into it now."""
-        key = ProgramKey(self._digest, self._openvino.__version__, f"{name}-{shape.cameras}-cameras-{shape.tokens}-tokens")
+        of_shape = f"{name}-{shape.cameras}-cameras-{shape.tokens}-tokens"
+        key = ProgramKey(self._digest, self._openvino.__version__, of_shape)
         found = self._cache.find(key)
         if found is not None:
             return found

@@ -59,7 +59,7 @@ def test_a_name_of_a_device_belongs_to_openvino_alone():
     assert find_engine("openvino:GPU.1") is find_engine("openvino:GPU.1")
     assert find_engine("openvino").name == "openvino"
     for name in ("cpu:GPU", "openvino:", "vino"):
-        with pytest.raises(EngineError, match="is not known; expected one of reference, .*openvino"):
+        with pytest.raises(EngineError, match=r"is not known; expected one of reference, .*openvino"):
             find_engine(name)
 
 
