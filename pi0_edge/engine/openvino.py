@@ -20,7 +20,7 @@ from pi0_edge.engine.programs import ProgramsEngine
 from pi0_edge.errors import EngineError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
-from pi0_edge.openvino.compiled_program import CompiledProgram
+from pi0_edge.openvino.compiled_program import CompiledProgram, exact_settings
 from pi0_edge.openvino.installed import find_device, load_openvino
 from pi0_edge.openvino.integer_probe import check_integer_products
 from pi0_edge.openvino.program_cache import ProgramCache, ProgramKey, default_folder
@@ -109,8 +109,9 @@ class OpenVinoEngine(ProgramsEngine):
 
     def _program(self, name: str, shape: Shape) -> CompiledProgram:
         path = self._written(name, shape)
-        inputs, threads = input_names(self.config)[name], torch.get_num_threads()
-        return CompiledProgram(path, inputs, self._openvino, self._core, self.device, self.precision, threads)
+        settings = exact_settings(self.device, self.precision, torch.get_num_threads())
+        inputs = input_names(self.config)[name]
+        return CompiledProgram(path, inputs, self._openvino, self._core, self.device.name, settings)
 
     def _written(self, name: str, shape: Shape) -> Path:
         """The program in OpenVINO's own format: from the cache, or written into it now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +23,8 @@ class CompiledProgram:
         inputs: tuple[str, ...],
         openvino: ModuleType,
         core: Any,
-        device: Device,
-        precision: str,
-        threads: int,
+        device: str,
+        settings: Mapping[str, Any],
     ) -> None:
         """Reads a program and compiles it.
 
@@ -33,9 +33,8 @@ class CompiledProgram:
             inputs: Names of the inputs in the order of a call.
             openvino: The module.
             core: An `openvino.Core`.
-            device: To compile for.
-            precision: Of what is not quantized: `f32`, `bf16` or `f16`, see `schemes.rest_precision`.
-            threads: That the CPU may use; without meaning on another device.
+            device: To compile for, as OpenVINO calls it.
+            settings: Of the compilation, see `exact_settings`.
 
         Raises:
             EngineError: If OpenVINO does not take the program, or its inputs are others.
@@ -47,10 +46,10 @@ class CompiledProgram:
         }
         self._dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
         try:
-            compiled = core.compile_model(str(path), device.name, _settings(device, precision, threads))
+            compiled = core.compile_model(str(path), device, dict(settings))
         except RuntimeError as error:
             raise EngineError(
-                f"OpenVINO {openvino.__version__} does not compile {path.name} for {device.name}: {_last_line(error)}"
+                f"OpenVINO {openvino.__version__} does not compile {path.name} for {device}: {_last_line(error)}"
             ) from error
         found = {port.get_any_name() for port in compiled.inputs}
         if found != set(inputs):
@@ -93,8 +92,14 @@ class CompiledProgram:
         return content.view(tuple(found.shape))
 
 
-def _settings(device: Device, precision: str, threads: int) -> dict[str, Any]:
-    """The settings of a compilation: numbers as they are written, and one chunk as soon as can be."""
+def exact_settings(device: Device, precision: str, threads: int) -> dict[str, Any]:
+    """The settings of a compilation that computes what the program says, each chunk as soon as can be.
+
+    Args:
+        device: To compile for.
+        precision: Of what is not quantized: `f32`, `bf16` or `f16`, see `schemes.rest_precision`.
+        threads: That the CPU may use; without meaning on another device.
+    """
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if device.name == "CPU":
         settings |= {

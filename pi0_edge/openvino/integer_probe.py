@@ -42,7 +42,7 @@ def check_integer_products(openvino: ModuleType, core: Any, device: Device) -> N
     if not wrong < 1:
         raise EngineError(
             f"{device.name} ({device.description}) does not add 8-bit products exactly: a sum of {_K} is off by "
-            f"{wrong:.0f}; use the scheme fp32 or bf16 here, or engine=\"cpu\""
+            f'{wrong:.0f}; use the scheme fp32 or bf16 here, or engine="cpu"'
         )
 
 

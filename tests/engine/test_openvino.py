@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ FP32, STATIC = find_scheme("fp32"), find_scheme("int8-w8a8-static")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory) -> "Callable[[], Path]":
+def cache(tmp_path_factory) -> Iterator[Path]:
     """The folder that programs are kept in, its own for these tests."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
