@@ -14,10 +14,10 @@
 | `vla.cpp` | `--vla-cpp vla-bench --vla-model pi0.gguf`: its own inputs, so its actions are not compared |
 
 Ours is the CPU engine on a bundle under `--scheme`. All have the same random weights, observation and noise. Static
-scales are calibrated on that observation: the best case for them. Each runs in a process of its own; the peer and ours
-take turns, so that a machine whose speed drifts disturbs both alike, and ratios are medians over pairs of turns. Actions
-are compared with our reference in fp32, which runs first and alone. A random network amplifies rounding more than a trained
-one: what its cosines are good for is to be compared with one another.
+scales are calibrated on that observation: the best case for them. Each runs in a process of its own; the peer and
+ours take turns, so that a machine whose speed drifts disturbs both alike, and ratios are medians over pairs of turns.
+Actions are compared with our reference in fp32, which runs first and alone. A random network amplifies rounding more
+than a trained one: what its cosines are good for is to be compared with one another.
 
 `--preset pi0-cube` takes the small network, to try the benchmark itself. `--keep FOLDER` keeps what was prepared, and
 takes it from there the next time. The last line of the output is one JSON object. Linux only.
