@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 
 import pytest
 from cli_runner import run
@@ -67,3 +69,27 @@ def test_asking_for_real_time_leaves_this_process_as_it_was():
     before = os.sched_getscheduler(0)
     assert doctor.scheduling().status in ("pass", "warn")
     assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.parametrize(("vendor", "status"), [("GenuineIntel", "warn"), ("AuthenticAMD", "pass")])
+def test_openvino_is_missed_on_intel_s_processors_only(vendor, status, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
+    monkeypatch.setattr("pi0_edge.doctor.intel._CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = doctor.openvino()
+    assert (found.status, found.fix) == (status, "pip install 'pi0-edge[openvino]'" if status == "warn" else "")
+
+
+def test_an_openvino_that_does_not_load_is_no_openvino(monkeypatch, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    found = doctor.openvino()
+    assert found.status == "warn" and "libtbb.so.12" in found.found
+
+
+def test_openvino_names_its_devices():
+    module = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'pi0-edge[openvino]'")
+    found = doctor.openvino()
+    assert found.status == "pass" and found.found.startswith(module.__version__) and "CPU: " in found.found
