@@ -136,16 +136,26 @@ def test_a_camera_that_is_not_a_number_ends_in_an_error(engine):
         engine.infer(inputs, noise)
 
 
-def test_a_program_is_written_once_and_a_damaged_one_again(engine, cache: Path, caplog):
+def test_a_program_is_written_once(engine, caplog):
     inputs, noise = observation()
     expected = engine.infer(inputs, noise)
     caplog.set_level(logging.WARNING, "pi0_edge.engine.openvino")
     assert torch.equal(build_engine("openvino", small_model(), FP32).infer(inputs, noise), expected)
     assert not caplog.records
+
+
+@pytest.mark.slow
+def test_a_damaged_program_is_written_again(engine, cache: Path, caplog):
+    inputs, noise = observation()
+    expected = engine.infer(inputs, noise)
+    caplog.set_level(logging.WARNING, "pi0_edge.engine.openvino")
     weights = next(path for path in cache.rglob("program.bin") if path.parent.name.startswith("velocity"))
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.unlink()  # the engine above has the file in its memory
+    weights.write_bytes(content)
     assert torch.equal(build_engine("openvino", small_model(), FP32).infer(inputs, noise), expected)
-    assert [record.args[0] for record in caplog.records] == ["velocity"]
+    assert [record.args[0] for record in caplog.records if record.args] == ["velocity"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path: Path):
