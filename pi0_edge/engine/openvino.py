@@ -64,7 +64,7 @@ class OpenVinoEngine(ProgramsEngine):
         self.device = find_device(self._core, self.device_name)
         self.precision = rest_precision(scheme, self.device)
         self._model = write_out_quantization(model.eval(), wide=True)
-        self._digest = network_digest(model, scheme)
+        self._digest = network_digest(model, scheme, Path(__file__))
         self._cache = ProgramCache(default_folder())
         self._device = torch.device("cpu")
         self._compiled: dict[Shape, tuple[CompiledProgram, CompiledProgram]] = {}
