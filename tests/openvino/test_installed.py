@@ -89,9 +89,9 @@ def test_a_device_that_is_not_there_and_a_scheme_that_cannot_be_are_one_line_eac
 @pytest.mark.parametrize(("instructions", "exact"), [("DEFAULT", True), ("AVX2", False)])
 def test_a_processor_without_exact_products_is_refused_int8(instructions: str, exact: bool):
     """oneDNN without VNNI adds pairs of products in 16 bits: the same processor, told to do without."""
-    capabilities = load_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"), Path("/proc/cpuinfo").read_text()
-    if "vnni" not in capabilities[1]:
-        pytest.skip(f"{capabilities[0]} has no VNNI to do without")
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or "vnni" not in cpuinfo.read_text():
+        pytest.skip("this processor has no VNNI to do without")
     ran = subprocess.run(
         [sys.executable, "-c", PROBE],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions},
