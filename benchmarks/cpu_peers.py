@@ -8,7 +8,7 @@
 | `openvino-static` | OpenVINO, W8A8 with calibrated scales, everything else as OpenVINO chooses (bf16 where there is) |
 | `openvino-engine` | the same file by `--engine openvino`, which computes everything else in fp32 |
 | `openvino-weights` | OpenVINO, INT8 weights, everything else as OpenVINO chooses |
-| `openvino-nncf` | OpenVINO, W8A8 by NNCF from the network in fp32, as its guide says (13 GB of disk and memory more) |
+| `openvino-nncf` | OpenVINO, W8A8 by NNCF from fp32, attention included (13 GB of disk and memory more) |
 | `onnxruntime-dynamic` | ONNX Runtime, W8A8 with a scale per call, its optimizer on |
 | `transformers` | transformers' PI0 in fp32 |
 | `vla.cpp` | `--vla-cpp vla-bench --vla-model pi0.gguf`: its own inputs, so its actions are not compared |

@@ -108,6 +108,7 @@ def test_a_peer_at_a_small_size(peer: str, tmp_path: Path):
     assert ran.returncode == 0, ran.stderr
     print(ran.stdout)
     found = json.loads(ran.stdout.splitlines()[-1])["peers"][peer]
-    assert found["cosine"] > 0.99 and found["ours"]["cosine"] > 0.99
+    # NNCF quantizes the products of attention too, and was calibrated on one observation: 0.980 where this was written.
+    assert found["cosine"] > (0.95 if peer == "openvino-nncf" else 0.99) and found["ours"]["cosine"] > 0.99
     assert found["peer_s"] > 0 and found["our_s"] > 0 and found["peak_resident_gb"] > 0
     assert found["cosine"] < 1  # equal actions would mean that nothing was rounded
