@@ -42,9 +42,9 @@ PADDED = (3, 48)
 class Worker:
     """One network in a process of its own, which answers one setting at a time."""
 
-    def __init__(self, kind: str, *arguments: str) -> None:
+    def __init__(self, kind: str, *arguments: str, module: str = "benchmarks.full_size_worker") -> None:
         self.kind = kind
-        argv = [sys.executable, "-m", "benchmarks.full_size_worker", kind, *arguments]
+        argv = [sys.executable, "-m", module, kind, *arguments]
         self._process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.actions: dict[str, np.ndarray] = {}
         self.loaded = self._answer()

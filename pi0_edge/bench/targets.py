@@ -16,8 +16,8 @@ from pi0_edge.bench.random_weights import random_observation, random_parameters
 from pi0_edge.bench.result import PolicyUnderTest
 from pi0_edge.bench.served_clients import ServedClient
 from pi0_edge.bundle import Bundle
-from pi0_edge.engine import Engine, assemble_engine
-from pi0_edge.errors import BenchError, ConfigError, ServingError
+from pi0_edge.engine import Engine, assemble_engine, find_engine
+from pi0_edge.errors import BenchError, ConfigError, EngineError, ServingError
 from pi0_edge.latency.stages import NETWORK, ON_DEVICE, WHOLE_NETWORK, Boundary, Stage
 from pi0_edge.model import PRESETS, ModelInputs, Pi0Config
 from pi0_edge.policy import Policy
@@ -308,8 +308,11 @@ def _policy_under_test(policy: Policy, name: str, inputs: ModelInputs) -> Policy
 
 
 def _usable_delay(engine: str, trained_delay: int) -> int:
-    """The longest frozen prefix that an engine can use: TensorRT's plans take guidance alone."""
-    return 0 if engine == "tensorrt" else trained_delay
+    """The longest frozen prefix that an engine can use: compiled programs take guidance alone."""
+    try:
+        return trained_delay if find_engine(engine).has_frozen_prefix else 0
+    except EngineError:  # a server of another version has an engine that is not known here
+        return trained_delay
 
 
 def _bundle_under_test(bundle: Bundle, processor: ObservationProcessor, inputs: ModelInputs) -> PolicyUnderTest:

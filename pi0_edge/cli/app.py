@@ -91,6 +91,7 @@ _EXTRAS = {
     "signing": ("cryptography",),
     "deploy": ("tuf", "securesystemslib"),
     "tensorrt": ("onnx", "onnxscript"),
+    "openvino": ("openvino",),
     "openpi": ("websockets", "msgpack"),
 }
 # typer brings its own copy of click in some versions and uses the installed one in others.

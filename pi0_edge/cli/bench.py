@@ -39,7 +39,9 @@ def measure(
         Literal["engine", "policy", "served", "path"],
         typer.Option(help="What is timed: the engine, the policy, a policy server, or from camera to servo command."),
     ] = "policy",
-    engine: Annotated[str, typer.Option(help="What runs the network: cpu, cuda, tensorrt, or reference.")] = "cpu",
+    engine: Annotated[
+        str, typer.Option(help="What runs the network: cpu, cuda, tensorrt, openvino, or reference.")
+    ] = "cpu",
     mode: Annotated[
         Literal["closed", "paced", "both"],
         typer.Option(help="closed: one chunk after the other; paced: at due times, as a robot asks."),

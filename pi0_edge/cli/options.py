@@ -13,10 +13,12 @@ JsonOption = Annotated[bool, typer.Option(JSON_FLAG, help="Print the result as J
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Checkpoint file or folder of any known layout; the shipped policy if not given.")
 ]
-EngineOption = Annotated[str, typer.Option(help="What runs the network: cpu, cuda, tensorrt, or reference (fp32).")]
+EngineOption = Annotated[
+    str, typer.Option(help="What runs the network: cpu, cuda, tensorrt, openvino, or reference (fp32).")
+]
 SchemeOption = Annotated[
     str | None,
-    typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin, tensorrt: bf16)."),
+    typer.Option(help="How it is quantized: name of a scheme or a .yaml; else int8-w8a8 (cuda: orin, others: bf16)."),
 ]
 FramesOption = Annotated[
     Path | None, typer.Option(help="LeRobotDataset, recording of `serve --record`, or .npz; else the simulation.")

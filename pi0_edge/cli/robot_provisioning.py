@@ -29,7 +29,9 @@ def provision_robot(
     sdk_folder: Annotated[
         Path | None, typer.Option(help="Wheels from `release sdk`, which become its environment, without a network.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="What runs the network there: cpu, cuda, tensorrt.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the network there: cpu, cuda, tensorrt, openvino.")
+    ] = None,
     budget_ms: Annotated[float | None, typer.Option(min=0.001, help="Longest time that a chunk may take.")] = None,
     bridge: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where its bridge answers; it is then a service.")

@@ -14,7 +14,8 @@ from pi0_edge.cli.output import Output
 def self_test(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     engine: Annotated[
-        str | None, typer.Option(help="What runs the network: cpu (if not given), cuda, tensorrt, or reference.")
+        str | None,
+        typer.Option(help="What runs the network: cpu (if not given), cuda, tensorrt, openvino, or reference."),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="host:port of a policy server with this bundle; it is asked instead.")

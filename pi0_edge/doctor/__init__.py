@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pi0_edge.doctor.board import boot_slots, jetson, services
 from pi0_edge.doctor.check import Check, Status, apt, pip
 from pi0_edge.doctor.gpu import cuda, kernels, nvcc, torch_build
+from pi0_edge.doctor.intel import openvino
 from pi0_edge.doctor.machine import disk, memory, packages, processor, python
 from pi0_edge.doctor.policy import checkpoint, rendering
 from pi0_edge.doctor.programs import cross_compiler, emulator, host_compiler, static_analysis, unit_test_library
@@ -37,6 +38,7 @@ __all__ = [
     "locked_memory",
     "memory",
     "nvcc",
+    "openvino",
     "packages",
     "pip",
     "processor",
@@ -95,6 +97,7 @@ _CHECKS: tuple[Callable[[], Check], ...] = (
     torch_build,
     cuda,
     kernels,
+    openvino,
     nvcc,
     emulator,
     cross_compiler,

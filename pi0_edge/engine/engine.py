@@ -31,6 +31,7 @@ class Engine(ABC):
         takes_frames: Whether it scales camera images itself, see `ModelInputs.images`; it takes scaled ones as well.
         max_batch: How many observations it takes in one pass; an engine of 1 runs the rows of a batch one after the
             other, which saves nothing.
+        has_frozen_prefix: Whether it continues a chunk by frozen actions (`FrozenPrefix`), and not by guidance alone.
         has_stale_prefix: Whether the class implements `allow_stale_prefix`.
         prefix_age_s: By how many seconds the images that the last chunk was planned from were older than its inputs;
             0 unless `allow_stale_prefix` was called.
@@ -49,6 +50,7 @@ class Engine(ABC):
     runs_every_head: bool = False
     takes_frames: bool = False
     max_batch: int = 1
+    has_frozen_prefix: bool = True
     has_stale_prefix: bool = False
     prefix_age_s: float = 0.0
     tells_stages: bool = False

@@ -10,6 +10,7 @@ from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.engine.cuda.engine import CudaEngine
 from pi0_edge.engine.engine import Engine
 from pi0_edge.engine.loading import blank_model, fill_model, restore_model
+from pi0_edge.engine.openvino import OpenVinoEngine
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.engine.tensorrt import TensorRtEngine
 from pi0_edge.errors import EngineError
@@ -19,16 +20,22 @@ from pi0_edge.quant.quantize import quantize_model
 from pi0_edge.quant.schemes import Scheme
 
 ENGINES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine, TensorRtEngine)
+    engine.name: engine for engine in (ReferenceEngine, CpuEngine, CudaEngine, TensorRtEngine, OpenVinoEngine)
 }
 
 
 def find_engine(name: str) -> type[Engine]:
     """The class of the engine called `name`.
 
+    Args:
+        name: The key in `ENGINES`; behind `openvino:` a device as OpenVINO calls it, such as `openvino:GPU`.
+
     Raises:
         EngineError: If there is no such engine.
     """
+    kind, _, device = name.partition(":")
+    if kind == OpenVinoEngine.name and device:
+        return OpenVinoEngine.on(device)
     if name not in ENGINES:
         raise EngineError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
     return ENGINES[name]

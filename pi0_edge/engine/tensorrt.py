@@ -13,25 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pi0_edge.engine.engine import Engine
+from pi0_edge.engine.programs import ProgramsEngine
 from pi0_edge.errors import EngineError
-from pi0_edge.model import ModelInputs, Pi0
+from pi0_edge.model import Continuation, ModelInputs, Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
-from pi0_edge.model.rtc import Continuation, Guidance
 from pi0_edge.quant.schemes import BF16_POLICY, Scheme
 from pi0_edge.tensorrt.onnx_plans import build_from_onnx
 from pi0_edge.tensorrt.onnx_programs import require_onnx, write_onnx
 from pi0_edge.tensorrt.plan import Plan
 from pi0_edge.tensorrt.plan_cache import PlanCache, PlanKey, default_folder, network_digest
-from pi0_edge.tensorrt.programs import (
-    Program,
-    Shape,
-    conditioning_table,
-    embed_words,
-    export_program,
-    input_names,
-    sample_actions,
-)
+from pi0_edge.tensorrt.programs import Program, Shape, export_program, input_names
 from pi0_edge.tensorrt.qdq import check_tensorrt_scheme, write_out_quantization
 from pi0_edge.tensorrt.releases import advice, installed_tensorrt
 from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
@@ -39,10 +30,11 @@ from pi0_edge.tensorrt.torch_tensorrt_plans import build_with_torch_tensorrt
 logger = logging.getLogger(__name__)
 
 
-class TensorRtEngine(Engine):
+class TensorRtEngine(ProgramsEngine):
     """The network as plans of TensorRT, under the formats of its scheme."""
 
     name = "tensorrt"
+    maker = "TensorRT"
     default_scheme = BF16_POLICY
 
     def __init__(self, model: Pi0, scheme: Scheme = BF16_POLICY) -> None:
@@ -87,25 +79,12 @@ class TensorRtEngine(Engine):
         if builder == "ONNX":
             require_onnx()
 
-    @torch.inference_mode()
     def infer(self, inputs: ModelInputs, noise: Tensor, continuation: Continuation | None = None) -> Tensor:
-        """As `Engine`. Rows of a batch are run one after the other: a robot has one.
-
-        Raises:
-            EngineError: If an action is NaN or infinite, or the continuation is not guidance.
-        """
-        if continuation is not None and not isinstance(continuation, Guidance):
-            raise EngineError(
-                'the TensorRT engine continues a chunk by guidance (splice rtc) only; use that, or engine="cpu"'
-            )
+        """As `ProgramsEngine`, on the engine's own CUDA stream."""
         with torch.cuda.stream(self._stream):
-            rows = [self._infer_row(inputs, row, noise[row], continuation) for row in range(inputs.batch)]
-            actions = torch.stack(rows).cpu()
-        if not torch.isfinite(actions).all():
-            raise EngineError("the network's actions contain NaN or infinity; check the observation, then the weights")
-        return actions
+            return super().infer(inputs, noise, continuation)
 
-    def plans(self, shape: Shape) -> tuple[Plan, Plan]:
+    def programs(self, shape: Shape) -> tuple[Plan, Plan]:
         """The plans of `attend` and `velocity` for a shape: loaded already, from the cache, or built now."""
         if shape not in self._loaded:
             self._loaded[shape] = (self._plan("attend", shape), self._plan("velocity", shape))
@@ -129,21 +108,3 @@ class TensorRtEngine(Engine):
             path = Path(folder) / f"{program.name}.onnx"
             write_onnx(program, path)
             return build_from_onnx(path, self._trt)
-
-    def _conditioning(self) -> Tensor:
-        times = tuple(self.times.tolist())
-        if times not in self._tables:
-            self._tables[times] = conditioning_table(self._model, self.times).to(self._device)
-        return self._tables[times]
-
-    def _infer_row(self, inputs: ModelInputs, row: int, noise: Tensor, guidance: Guidance | None) -> Tensor:
-        images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
-        observation = (images, embed_words(self._model, tokens))
-        if self.config.variant == "pi0":
-            observation = (*observation, inputs.state[row])
-        if guidance is not None:
-            previous = guidance.previous.squeeze(0).to(self._device)
-            guidance = Guidance(previous, guidance.weights.to(self._device), guidance.max_weight)
-        attend, velocity = self.plans(Shape(len(images), len(tokens)))
-        x = noise.to(self._device)
-        return sample_actions(attend, velocity, observation, x, self._conditioning(), self.times, guidance)

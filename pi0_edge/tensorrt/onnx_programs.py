@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,17 @@ def tables(model: Pi0, times: Tensor) -> dict[str, Tensor]:
     return {"conditioning": conditioning_table(model, times), **embedding}
 
 
-def write_onnx(program: Program, path: Path) -> None:
-    """One program as ONNX, its weights beside it in `<name>.onnx.data`: 8-bit ones stay 8-bit."""
+def write_onnx(program: Program, path: Path, more: Mapping[Any, Callable[..., Any]] | None = None) -> None:
+    """One program as ONNX, its weights beside it in `<name>.onnx.data`: 8-bit ones stay 8-bit.
+
+    Args:
+        program: To write.
+        path: Of the file.
+        more: What further operators of torch are in ONNX, as `torch.onnx.export` takes it.
+
+    Raises:
+        EngineError: If the exporter gives nothing.
+    """
     with _quiet():
         exported = torch.onnx.export(
             program.exported,
@@ -95,7 +104,7 @@ def write_onnx(program: Program, path: Path) -> None:
             output_names=program.outputs,
             opset_version=OPSET,
             dynamo=True,
-            custom_translation_table=_translations(),
+            custom_translation_table={**_translations(), **(more or {})},
             verbose=False,
         )
     if exported is None:

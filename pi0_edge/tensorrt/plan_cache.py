@@ -91,15 +91,20 @@ def default_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pi0-edge" / "tensorrt"
 
 
-def network_digest(network: nn.Module, scheme: Scheme) -> str:
+def network_digest(network: nn.Module, scheme: Scheme, *more: Path) -> str:
     """SHA-256 in hexadecimal of all that makes a network's programs: its tensors, its scheme, and our code.
 
     Not that of the bundle: two bundles that differ in their gate or robot share their plans, and a checkpoint has none.
+
+    Args:
+        network: With its quantization written out.
+        scheme: Of its layers.
+        more: Further files of our code that decide what a program is.
     """
     digest = hashlib.sha256(repr(scheme).encode())
-    for package in (pi0_edge.model, pi0_edge.tensorrt):
-        for source in sorted(Path(package.__path__[0]).glob("*.py")):
-            digest.update(source.read_bytes())
+    packages = [Path(package.__path__[0]) for package in (pi0_edge.model, pi0_edge.tensorrt)]
+    for source in (*(path for folder in packages for path in sorted(folder.glob("*.py"))), *more):
+        digest.update(source.read_bytes())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())

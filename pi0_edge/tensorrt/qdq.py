@@ -77,11 +77,17 @@ class ExplicitLinear(nn.Module):
     bias: Tensor | None
     input_scale: Tensor | None
 
-    def __init__(self, layer: QuantizedLinear) -> None:
-        """Takes the buffers of `layer`, which must not be packed."""
+    def __init__(self, layer: QuantizedLinear, wide: bool = False) -> None:
+        """Takes the buffers of `layer`, which must not be packed.
+
+        Args:
+            layer: To write out.
+            wide: Whether 16-bit activations are multiplied in float32, with weights that are not rounded to 16 bits.
+        """
         super().__init__()
+        self.wide = wide
         if layer.values is None:
-            raise EngineError("the weights were packed for the CPU; TensorRT needs them as the bundle holds them")
+            raise EngineError("the weights were packed for the CPU; a program needs them as the bundle holds them")
         self.activations, self.rotation = layer.rule.activations, layer.rotation
         self.register_buffer("values", layer.values)
         self.register_buffer("scale", layer.scale)
@@ -95,14 +101,20 @@ class ExplicitLinear(nn.Module):
         if self.input_scale is not None and self.activations is not None:
             integers = quantize_linear(tokens.float(), self.input_scale, self.activations.dtype)
             tokens = dequantize_linear(integers, self.input_scale)
+        elif self.activations is not None and self.wide:
+            tokens = tokens.to(self.activations.dtype)
         elif self.activations is not None:
             dtype = self.activations.dtype
             tokens, weight, bias = tokens.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         return F.linear(tokens.to(weight.dtype), weight, bias).to(x.dtype)
 
 
-def write_out_quantization(model: Pi0) -> Pi0:
+def write_out_quantization(model: Pi0, wide: bool = False) -> Pi0:
     """Replaces every quantized linear of `model`, in place, and returns it.
+
+    Args:
+        model: Whose layers were not packed.
+        wide: See `ExplicitLinear`.
 
     Raises:
         EngineError: If a layer was packed for the CPU.
@@ -110,7 +122,7 @@ def write_out_quantization(model: Pi0) -> Pi0:
     for path, layer in list(model.named_modules()):
         if isinstance(layer, QuantizedLinear):
             parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, ExplicitLinear(layer))
+            setattr(model.get_submodule(parent), name, ExplicitLinear(layer, wide))
     return model
 
 

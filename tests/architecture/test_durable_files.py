@@ -24,6 +24,7 @@ NOT_FOR_LATER = {
     "pi0_edge/deploy/transfer/rsync.py": "a list of names for rsync, gone with it",
     "pi0_edge/deploy/trust/verification.py": "copies for python-tuf, gone after the check",
     "pi0_edge/tensorrt/plan_cache.py": "a plan with its own checksum, built again when it is damaged",
+    "pi0_edge/openvino/program_cache.py": "a program with its own checksum, written again when it is damaged",
     "protos/codegen/generate.py": "sources, made from a checkout",
 }
 """Files that may write in another way, and why."""

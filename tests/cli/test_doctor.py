@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -130,3 +132,27 @@ def test_a_jetson_is_told_what_its_kernels_say(monkeypatch, tmp_path):
     finally:
         library.kernel_library.cache_clear()
     assert found.status == "warn" and "not built" in found.found and "make kernels-jetson" in found.fix
+
+
+@pytest.mark.parametrize(("vendor", "status"), [("GenuineIntel", "warn"), ("AuthenticAMD", "pass")])
+def test_openvino_is_missed_on_intel_s_processors_only(vendor, status, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
+    monkeypatch.setattr("pi0_edge.doctor.intel._CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = doctor.openvino()
+    assert (found.status, found.fix) == (status, "pip install 'pi0-edge[openvino]'" if status == "warn" else "")
+
+
+def test_an_openvino_that_does_not_load_is_no_openvino(monkeypatch, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    found = doctor.openvino()
+    assert found.status == "warn" and "libtbb.so.12" in found.found
+
+
+def test_openvino_names_its_devices():
+    module = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'pi0-edge[openvino]'")
+    found = doctor.openvino()
+    assert found.status == "pass" and found.found.startswith(module.__version__) and "CPU: " in found.found

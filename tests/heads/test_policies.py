@@ -119,8 +119,8 @@ def test_real_time_chunking_is_refused_by_policy_and_by_the_robots_side(tmp_path
         client_splice("rtc", 0, refuses_continuation=True)
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
-def test_engines_of_a_gpu_refuse_other_heads_before_weights_are_read(name):
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "openvino"])
+def test_engines_of_flow_matching_refuse_other_heads_before_weights_are_read(name):
     config = dataclasses.replace(SMALL, head="octo")
     with pytest.raises(EngineError, match=f'engine="{name}" has only π0\'s flow matching, and .* the head octo'):
         find_engine(name).check_network(config, ORIN)

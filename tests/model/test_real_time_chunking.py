@@ -171,7 +171,7 @@ def policy(tmp_path_factory) -> Policy:
     return Policy.load(write_checkpoint(tmp_path_factory.mktemp("policy") / "checkpoint"), "reference")
 
 
-@pytest.fixture(scope="module", params=[name for name in ENGINES if name not in ("cuda", "tensorrt")])
+@pytest.fixture(scope="module", params=[name for name in ENGINES if name not in ("cuda", "tensorrt", "openvino")])
 def policy_of_every_engine(request, tmp_path_factory) -> Policy:
     return Policy.load(write_checkpoint(tmp_path_factory.mktemp("engine") / "checkpoint"), request.param)
 

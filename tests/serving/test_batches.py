@@ -211,6 +211,7 @@ def test_engines_say_how_many_they_take():
         "cpu": 16,
         "cuda": 1,
         "tensorrt": 1,
+        "openvino": 1,
     }
     for most in (0, 17):
         with pytest.raises(ConfigError, match=f'a batch of {most} was asked for, expected 1 to 16 with engine="cpu"'):
