@@ -95,7 +95,7 @@ def test_an_episode_in_which_the_physics_breaks_down_has_failed(policy, monkeypa
     def break_down(self, setpoint):
         step(self, setpoint)
         with self._physics.check_invalid_state():
-            self._physics.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number += 1
+            self._physics.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number += 1  # pyright: ignore[reportAttributeAccessIssue]
 
     monkeypatch.setattr(AlohaTwoWays, "step", break_down)
     (episode,) = play_together(policy, TWO_WAYS, [1], executed=25)
