@@ -56,6 +56,7 @@ REFERENCE: TimeDistribution = "beta"
 BATCH = 32
 LEARNING_RATE = 1e-3
 PREFIX_BYTES = 4 * 10**9
+CAMERA = "top"
 CELLS = "cells.jsonl"
 HEADER = (
     "| noise times | Euler steps | success | interval | of each seed | time | success − beta, points, p |\n"
@@ -123,16 +124,18 @@ def samples_of(dataset: Path, processor: ObservationProcessor) -> SampleBatches:
         processor: Of the checkpoint.
 
     Raises:
-        ConfigError: If the checkpoint has no prompt or several cameras.
+        ConfigError: If the checkpoint has no prompt.
         DatasetError: If the dataset cannot be read.
     """
     robot, config = processor.robot, processor.config
-    if robot.default_prompt is None or len(robot.cameras) != 1:
-        raise ConfigError(f"{robot.name} has the cameras {', '.join(robot.cameras)}, expected one, and a prompt")
+    if robot.default_prompt is None:
+        raise ConfigError(
+            f"the checkpoint's robot {robot.name} has no prompt, expected one that `pi0-edge train` wrote"
+        )
     cleaned = processor.settings.prompt_cleaning
     tokens = prompt_tokens(processor.tokenizer, robot.default_prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    demonstrations = load_demonstrations(dataset, next(iter(robot.cameras)), STRIDE)
+    demonstrations = load_demonstrations(dataset, CAMERA, STRIDE)
     return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
 
 
