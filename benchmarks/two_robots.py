@@ -10,8 +10,9 @@ scenes of its own. One run trains on both from random weights, as
     pi0-edge train --dataset FOLDER/demos-two-ways --robot aloha_sim
         --dataset FOLDER/demos-two-ways-one-arm --robot aloha_sim_right --output FOLDER/together
 
-does with the same numbers. A step has as many observations of one robot as of the other. `--alone` also trains a network
-for each robot, in as many steps with as many observations of this robot per step: the other robot is all that differs.
+does with the same numbers. A step has as many observations of one robot as of the other. `--alone` also trains a
+network for each robot, in as many steps with as many observations of this robot per step: the other robot is all that
+differs.
 
 What is in FOLDER already, demonstrations, runs and episodes, is not made again: the same command goes on after an
 interruption.
