@@ -1,7 +1,7 @@
 """One network for two simulated robots of 14 and 7 dimensions: success of each, beside networks of one robot alone.
 
-    python -m benchmarks.two_robots --folder runs/two_robots [--steps 3000] [--episodes 100] [--alone]
-        [--table two_robots.md]
+    python -m benchmarks.two_robots --folder runs/two_robots [--start RUN/checkpoint] [--steps 3000] [--episodes 100]
+        [--alone] [--table two_robots.md]
 
 Both robots reach the target behind the post (`docs/simulated-tasks.md`): `aloha_sim` with 14 joints, and
 `aloha_sim_right`, the right arm alone with 7. Demonstrations are recorded as `pi0-edge record` does, each robot's from
@@ -10,9 +10,11 @@ scenes of its own. One run trains on both from random weights, as
     pi0-edge train --dataset FOLDER/demos-two-ways --robot aloha_sim
         --dataset FOLDER/demos-two-ways-one-arm --robot aloha_sim_right --output FOLDER/together
 
-does with the same numbers. A step has as many observations of one robot as of the other. `--alone` also trains a
-network for each robot, in as many steps with as many observations of this robot per step: the other robot is all that
-differs.
+does with the same numbers. With `--start` the run fine-tunes all weights of a policy of `aloha_sim` instead (`--start
+RUN/checkpoint --tune full`), which has met neither the other robot nor its prompt; such networks are kept apart.
+
+A step has as many observations of one robot as of the other. `--alone` also trains a network for each robot, in as many
+steps with as many observations of this robot per step: the other robot is all that differs.
 
 What is in FOLDER already, demonstrations, runs and episodes, is not made again: the same command goes on after an
 interruption.
@@ -25,6 +27,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,12 +39,15 @@ from pi0_edge.progress import Progress
 from pi0_edge.sim.aloha import CONTROL_HZ
 from pi0_edge.sim.record import record
 from pi0_edge.sim.tasks import TWO_WAYS, TWO_WAYS_ONE_ARM, SimulatedTask
+from pi0_edge.training.fine_tuning import FineTuning, fine_tune
 from pi0_edge.training.run import train
 
 BATCH = 32
 VISION_STEPS = 600
 SAVE_EVERY = 100
+FINE_TUNING_RATE = 3e-4
 TOGETHER = "together"
+FROM_START = "-from-start"
 RESULTS = "episodes.jsonl"
 HEADER = "| network | robot | dimensions | success | interval | time |\n|---|---|---|---|---|---|"
 
@@ -105,11 +111,28 @@ class Network:
     batch: int
 
 
-def networks(alone: bool) -> list[Network]:
+@dataclass(frozen=True)
+class Budget:
+    """What each network gets.
+
+    Attributes:
+        demonstrations: Episodes of each robot to learn from.
+        steps: Optimizer steps.
+        episodes: To play with each robot; scenes that no demonstration had.
+        start: Checkpoint that is fine-tuned; None for random weights.
+    """
+
+    demonstrations: int
+    steps: int
+    episodes: int
+    start: Path | None = None
+
+
+def networks(alone: bool, start: Path | None = None) -> list[Network]:
     """The network of both robots; with `alone`, also one of each with its share of the observations."""
-    share = BATCH // len(ROBOTS)
-    single = [Network(f"alone-{robot.name}", (robot,), share) for robot in ROBOTS]
-    return [Network(TOGETHER, ROBOTS, BATCH), *(single if alone else [])]
+    share, ending = BATCH // len(ROBOTS), FROM_START if start else ""
+    single = [Network(f"alone-{robot.name}{ending}", (robot,), share) for robot in ROBOTS]
+    return [Network(f"{TOGETHER}{ending}", ROBOTS, BATCH), *(single if alone else [])]
 
 
 def demonstrations_of(robot: SimulatedRobot, folder: Path, count: int) -> Path:
@@ -120,34 +143,30 @@ def demonstrations_of(robot: SimulatedRobot, folder: Path, count: int) -> Path:
     return dataset
 
 
-def trained(network: Network, folder: Path, demonstrations: int, steps: int) -> dict[str, Path]:
+def trained(network: Network, budget: Budget, folder: Path) -> dict[str, Path]:
     """Checkpoints of a network by robot; it is trained unless they are there."""
     run = folder / network.name
     names = [robot.name for robot in network.robots]
     found = {name: run / ("checkpoint" if len(names) == 1 else f"checkpoint-{name}") for name in names}
-    if not all(checkpoint.exists() for checkpoint in found.values()):
-        train(
-            [demonstrations_of(robot, folder, demonstrations) for robot in network.robots],
-            run,
-            robot=names,
-            steps=steps,
-            vision_steps=VISION_STEPS,
-            batch=network.batch,
-            save_every=SAVE_EVERY,
-            on_progress=_report,
-        )
+    if all(checkpoint.exists() for checkpoint in found.values()):
+        return found
+    datasets = [demonstrations_of(robot, folder, budget.demonstrations) for robot in network.robots]
+    common: dict[str, Any] = {"steps": budget.steps, "batch": network.batch, "save_every": SAVE_EVERY}
+    if budget.start is None:
+        train(datasets, run, robot=names, vision_steps=VISION_STEPS, on_progress=_report, **common)
+    else:
+        how = FineTuning(tune="full", learning_rate=FINE_TUNING_RATE, recompute=False, **common)
+        fine_tune(datasets, run, budget.start, how, robots=names, on_progress=_report)
     return found
 
 
-def measure(chosen: Sequence[Network], folder: Path, demonstrations: int, steps: int, episodes: int) -> list[Played]:
+def measure(chosen: Sequence[Network], budget: Budget, folder: Path) -> list[Played]:
     """Records, trains and plays what the folder does not hold yet.
 
     Args:
         chosen: The networks.
+        budget: Of each.
         folder: Of demonstrations, runs and episodes.
-        demonstrations: Episodes of each robot to learn from.
-        steps: Optimizer steps of each network.
-        episodes: To play with each robot of each network; scenes that no demonstration had.
     """
     output = folder / RESULTS
     lines = output.read_text().splitlines() if output.exists() else []
@@ -155,11 +174,11 @@ def measure(chosen: Sequence[Network], folder: Path, demonstrations: int, steps:
     found = []
     for network in chosen:
         for robot in network.robots:
-            played = known.get((network.name, robot.name, episodes))
+            played = known.get((network.name, robot.name, budget.episodes))
             if played is None:
-                checkpoint = trained(network, folder, demonstrations, steps)[robot.name]
+                checkpoint = trained(network, budget, folder)[robot.name]
                 policy = Policy.load(checkpoint, "cpu", "fp32")
-                played = Played(network.name, robot.name, evaluate(policy, range(episodes)).rollouts)
+                played = Played(network.name, robot.name, evaluate(policy, range(budget.episodes)).rollouts)
                 with output.open("a") as file:
                     file.write(json.dumps(asdict(played)) + "\n")
             found.append(played)
@@ -190,6 +209,7 @@ def main() -> None:
     """Measures, prints the table and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/two_robots"))
+    parser.add_argument("--start", type=Path, help="policy of aloha_sim to fine-tune instead of random weights")
     parser.add_argument("--demonstrations", type=int, default=300, help="episodes of each robot to learn from")
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of each network")
     parser.add_argument("--episodes", type=int, default=100, help="to play with each robot of each network")
@@ -198,7 +218,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
-    played = measure(networks(options.alone), options.folder, options.demonstrations, options.steps, options.episodes)
+    budget = Budget(options.demonstrations, options.steps, options.episodes, options.start)
+    played = measure(networks(options.alone, options.start), budget, options.folder)
     shown = table(played)
     print(shown)
     if options.table is not None:
