@@ -32,7 +32,9 @@ def rollouts(scenes: Sequence[int], won: int) -> tuple[Rollout, ...]:
 
 
 def test_the_table_pools_the_seeds_and_compares_in_pairs():
-    cells = [Cell("uniform", seed, 1, rollouts(range(10 * seed, 10 * seed + 10), won)) for seed, won in ((0, 2), (1, 4))]
+    cells = [
+        Cell("uniform", seed, 1, rollouts(range(10 * seed, 10 * seed + 10), won)) for seed, won in ((0, 2), (1, 4))
+    ]
     cells += [Cell("beta", seed, 1, rollouts(range(10 * seed, 10 * seed + 10), 10)) for seed in (1, 0)]
     uniform, beta = table(cells).splitlines()[2:]
     # Wilson's interval of 6 of 20 is 14.5 to 51.9 %, that of 20 of 20 83.9 to 100 %.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,10 @@ def test_each_checkpoint_answers_in_its_own_dimensions_and_units(policies: dict[
 
 
 class Counted:
-    """Stands before `Pi0.loss`: one in the dimensions of the batch's robot, NaN in its padding."""
+    """Stands before `Pi0.loss`: 0 to 2 over the dimensions of the batch's robot, NaN in its padding.
+
+    Only the mean over all the robot's dimensions, and over no other, is 1.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prompts: dict[int, set[tuple[int, ...]]] = {}
@@ -95,8 +99,9 @@ class Counted:
             assert int(torch.nonzero(inputs.state.abs().sum(0))[-1]) + 1 == dims
             for tokens, mask in zip(inputs.tokens, inputs.token_mask, strict=True):
                 self.prompts.setdefault(dims, set()).add(tuple(tokens[mask].tolist()))
-            loss = real(model, inputs, actions, *rest) * 0 + 1
-            return torch.where(torch.arange(loss.shape[-1]) < dims, loss, torch.nan)
+            loss = real(model, inputs, actions, *rest) * 0
+            each = torch.arange(loss.shape[-1])
+            return torch.where(each < dims, loss + 2 * each / (dims - 1), torch.nan)
 
         monkeypatch.setattr(Pi0, "loss", poisoned)
 
@@ -106,7 +111,7 @@ def test_the_loss_counts_the_dimensions_of_each_robot_and_no_padding(
 ):
     counted = Counted(monkeypatch)
     result = train(files["datasets"], tmp_path, robot=files["robots"], **FAST)
-    assert result.loss == 1.0
+    assert result.loss == pytest.approx(1)
     assert sorted(counted.prompts) == [7, 14, 18]
     assert all(len(prompts) == 1 for prompts in counted.prompts.values())
     assert len(set.union(*counted.prompts.values())) == 3  # each robot is told its own task
@@ -118,14 +123,14 @@ def test_fine_tuning_counts_the_same_dimensions(
     counted = Counted(monkeypatch)
     how = FineTuning(tune="full", steps=2, batch=3, save_every=2, warmup_steps=1)
     result = fine_tune(files["datasets"], tmp_path, policies["two_arms"], how, robots=files["robots"])
-    assert result.loss == 1.0 and sorted(counted.prompts) == [7, 14, 18]
+    assert result.loss == pytest.approx(1) and sorted(counted.prompts) == [7, 14, 18]
 
 
 def test_a_policy_of_one_robot_learns_others_whose_prompts_are_longer_for_it(
     tmp_path: Path, files: dict[str, list[Any]]
 ):
     """A small policy spells the prompt of its own robot in few tokens, and takes no more than its preset says."""
-    PRESETS["toy"] = narrow = _narrow()
+    PRESETS["toy"] = narrow = replace(TOY, max_prompt_tokens=6)
     first = train(files["datasets"][:1], tmp_path / "first", robot=files["robots"][:1], **FAST)
     how = FineTuning(tune="full", steps=1, batch=3, save_every=1, warmup_steps=1)
     fine_tune(files["datasets"], tmp_path / "all", first.checkpoint, how, robots=files["robots"])
@@ -134,12 +139,6 @@ def test_a_policy_of_one_robot_learns_others_whose_prompts_are_longer_for_it(
         assert policy.engine.config.max_prompt_tokens > narrow.max_prompt_tokens
         assert policy.processor.robot.default_prompt == robot.prompt
         assert policy.infer(seen_by(robot, np.zeros(2)), noise_seed=0).actions.shape == (TOY.horizon, robot.dims)
-
-
-def _narrow() -> Any:
-    from dataclasses import replace
-
-    return replace(TOY, max_prompt_tokens=6)
 
 
 def test_a_base_that_does_not_fit_is_refused(tmp_path: Path, files: dict[str, list[Any]]):
