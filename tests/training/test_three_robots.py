@@ -163,7 +163,6 @@ def test_all_three_motions_are_learned(tmp_path: Path):
         deviation = policy.processor.normalization.actions.stats["std"]
         error = np.abs((made - wanted) / deviation).mean((0, 1))
         blind = np.abs((wanted.mean(0) - wanted) / deviation).mean((0, 1))
-        print(robot.name, error.mean(), blind.mean())
         assert error.mean() < 0.4 * blind.mean(), robot.name
         if robot.base:
             assert error[-robot.base :].mean() < 0.4 * blind[-robot.base :].mean()
