@@ -32,7 +32,7 @@ TOY = Pi0Config(
     horizon=8,
     max_prompt_tokens=32,
 )
-"""Sizes that learn such a motion in less than a minute; action_dim is 32, as in π0."""
+"""A few ten thousand numbers; action_dim is 32, as in π0."""
 
 
 @dataclass(frozen=True)

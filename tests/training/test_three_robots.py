@@ -146,23 +146,3 @@ def test_a_base_that_does_not_fit_is_refused(tmp_path: Path, files: dict[str, li
         train(files["datasets"][0], tmp_path, robot=MOBILE.layout(tmp_path), **FAST)
     with pytest.raises(ConfigError, match="parts that are a multiple of the 3 dataset"):
         train(files["datasets"], tmp_path / "odd", robot=files["robots"], **{**FAST, "batch": 4, "accumulate": 4})
-
-
-@pytest.mark.slow
-def test_all_three_motions_are_learned(tmp_path: Path):
-    """On dots that no demonstration had, against the best answer that ignores the picture."""
-    datasets = [robot.record(tmp_path / robot.name, episodes=60) for robot in TOY_ROBOTS]
-    layouts = [robot.layout(tmp_path) for robot in TOY_ROBOTS]
-    train(datasets, tmp_path / "run", robot=layouts, **{**FAST, "steps": 1200, "vision_steps": 300, "batch": 48})
-    rng = np.random.default_rng(99)
-    dots = rng.uniform(-1, 1, (12, 2))
-    for robot in TOY_ROBOTS:
-        policy = Policy.load(tmp_path / f"run/checkpoint-{robot.name}", "reference")
-        wanted = np.stack([robot.motion(dot)[: TOY.horizon] for dot in dots])
-        made = np.stack([policy.infer(seen_by(robot, dot), noise_seed=7).actions for dot in dots])
-        deviation = policy.processor.normalization.actions.stats["std"]
-        error = np.abs((made - wanted) / deviation).mean((0, 1))
-        blind = np.abs((wanted.mean(0) - wanted) / deviation).mean((0, 1))
-        assert error.mean() < 0.4 * blind.mean(), robot.name
-        if robot.base:
-            assert error[-robot.base :].mean() < 0.4 * blind[-robot.base :].mean()
