@@ -32,10 +32,11 @@ from pi0_edge.model import Pi0, Pi0Config
 from pi0_edge.model.flow import TIME_DISTRIBUTIONS, TimeDistribution, euler_times
 from pi0_edge.processing import Normalization, ObservationProcessor, load_processor
 from pi0_edge.processing.loading import load_settings
+from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.processing.tokenizer import find_tokenizer, load_tokenizer
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.quant.schemes import BF16_POLICY, FP32
-from pi0_edge.robots import load_robot
+from pi0_edge.robots import Robot, load_robot
 from pi0_edge.training.plots import plot_run
 from pi0_edge.training.prefix_cache import PrefixCache
 from pi0_edge.training.processed_samples import ProcessedSamples
@@ -167,7 +168,7 @@ def fine_tune(
     """
     _check_robots(datasets, robots, norm_stats)
     opened = open_checkpoint(start)
-    config = _config(opened, how)
+    config = _with_room_for_prompts(opened, _config(opened, how), datasets, tokenizer)
     processors = _processors(opened, config, datasets, robots, tokenizer, norm_stats, how.held_out)
     prepared = [_robot(root, processor, how) for root, processor in zip(datasets, processors, strict=True)]
     weights = how.weights or ("bf16" if _size(config) > LARGE else "fp32")
@@ -247,6 +248,26 @@ def _config(opened: Checkpoint, how: FineTuning) -> Pi0Config:
         raise ConfigError(f"max_delay is {how.max_delay}: {error}") from error
 
 
+def _with_room_for_prompts(
+    opened: Checkpoint, config: Pi0Config, datasets: Sequence[Path], tokenizer: Path | None
+) -> Pi0Config:
+    """Sizes that take every prompt of the demonstrations: positions are rotated, so that no weight depends on them."""
+    settings, found = load_settings(opened.folder, config), tokenizer or find_tokenizer(opened.folder)
+    if found is None or settings.prompt_style is not PromptStyle.TEXT or settings.truncate_prompts:
+        return config
+    spelling, nothing = load_tokenizer(found), np.zeros(0)
+    prompts = {task for root in datasets for task in LeRobotDataset(root).tasks}
+    longest = max(
+        len(prompt_tokens(spelling, prompt, nothing, PromptStyle.TEXT, settings.prompt_cleaning)) for prompt in prompts
+    )
+    if longest <= config.max_prompt_tokens:
+        return config
+    log.info(
+        "prompts have up to %d tokens: the checkpoint takes %d, the new one as many", longest, config.max_prompt_tokens
+    )
+    return replace(config, max_prompt_tokens=longest)
+
+
 def _processors(
     opened: Checkpoint,
     config: Pi0Config,
@@ -277,7 +298,7 @@ def _of_new_robot(
     """The processing of a robot that is named: the checkpoint's, but with statistics of the demonstrations."""
     if norm_stats is not None:
         return load_processor(opened.folder, config, name, tokenizer, norm_stats)
-    robot, settings = load_robot(name), load_settings(opened.folder, config)
+    robot, settings = _told(load_robot(name), root), load_settings(opened.folder, config)
     learned, _ = _split(root, held_out)
     stats = robot_statistics(root, robot, learned, config.horizon, STRIDE)
     found = tokenizer or find_tokenizer(opened.folder)
@@ -285,6 +306,12 @@ def _of_new_robot(
         raise ConfigError(f"{opened.folder} has no tokenizer; give the one that the policy was made with")
     normalization = Normalization.of_openpi(stats, config.variant)
     return ObservationProcessor(robot, load_tokenizer(found), normalization, config, settings)
+
+
+def _told(robot: Robot, root: Path) -> Robot:
+    """The robot with the prompt of its demonstrations as default, where it has none and they have one."""
+    tasks = LeRobotDataset(root).tasks
+    return replace(robot, default_prompt=tasks[0]) if robot.default_prompt is None and len(tasks) == 1 else robot
 
 
 def _robot(root: Path, processor: ObservationProcessor, how: FineTuning) -> _Robot:
