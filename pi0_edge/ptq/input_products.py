@@ -5,8 +5,8 @@
 
 A product is K² numbers: 1 GB for the widest linear of the full-size network. So the network runs over the frames
 several times, for as many layers at once as fit into `MOST_BYTES`, and each finished product goes to a file in a
-temporary folder, from which one at a time is read. The network runs as in `pi0_edge.ptq.calibration`, on the same frames
-and noise; the same inputs give the same bytes.
+temporary folder, from which one at a time is read. The network runs as in `pi0_edge.ptq.calibration`, on the same
+frames and noise; the same inputs give the same bytes.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_the_prefix_computes_so_only_integer_units_help():
 def test_bytes_follow_the_weights():
     numbers = 4096 * 1024
     stored = [weight_bytes(EXPERT, rule) / numbers for rule in (None, W8A16, W8A8, FP8, INT4, BNB)]
-    assert stored == [2, 1, 1, 1, 1, 1]
+    assert stored == [2, 1, 1, 1, 0.5, 1]
 
 
 def test_an_embedding_costs_memory_and_no_time():
