@@ -124,7 +124,7 @@ def test_a_layer_gains_from_it_also_when_rotated(rule: Rule, columns: int):
     for rounding in ("gptq", "nearest"):
         own = replace(rule, activations=None, rounding=rounding)
         layer = QuantizedLinear.of(plain, own, input_product=tokens.t() @ tokens)
-        errors.append(float((layer(tokens) - exact).norm()))
+        errors.append(float((layer(tokens) - exact).detach().norm()))
     assert errors[0] < 0.8 * errors[1]
 
 
@@ -136,15 +136,18 @@ def test_a_layer_without_calibration_is_refused_in_words():
 
 
 class Smoothed(nn.Module):
-    """A producer and its consumers, under the names that smoothing knows."""
+    """A producer and its consumer, under names that smoothing knows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm2 = nn.LayerNorm(64)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(64, 32)})
+        self.layer = nn.ModuleDict({"norm2": nn.LayerNorm(64), "mlp": nn.ModuleDict({"fc1": nn.Linear(64, 32)})})
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """What enters the consumer."""
+        return self.layer["norm2"](x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp["fc1"](self.norm2(x))
+        return self.get_submodule("layer.mlp.fc1")(self.tokens(x))
 
 
 def test_smoothing_changes_what_it_goes_by():
@@ -154,15 +157,18 @@ def test_smoothing_changes_what_it_goes_by():
     rule = Rule(("*fc1",), weights=INT4_CHANNEL, smoothing=0.5, rounding="gptq")
     scheme = Scheme("smoothed", "", (rule,))
     with torch.no_grad():
-        model.norm2.weight.mul_(torch.logspace(-1, 1.5, 64))
-        tokens, exact, twin = model.norm2(x), model(x), copy.deepcopy(model)
-        amax, products = {"mlp.fc1": tokens.abs().amax(0)}, {"mlp.fc1": tokens.t() @ tokens}
+        model.get_parameter("layer.norm2.weight").mul_(torch.logspace(-1, 1.5, 64))
+        tokens, exact, twin, path = model.tokens(x), model(x), copy.deepcopy(model), "layer.mlp.fc1"
+        amax, products = {path: tokens.abs().amax(0)}, {path: tokens.t() @ tokens}
         quantize_model(model, scheme, amax, products)
         smooth(twin, scheme, amax)
-        after = twin.norm2(x)
-        twin.mlp["fc1"] = QuantizedLinear.of(twin.mlp["fc1"], rule, input_product=after.t() @ after)  # pyright: ignore
+        after = twin.tokens(x)
+        smoothed = twin.get_submodule(path)
+        assert isinstance(smoothed, nn.Linear)
+        quantized = QuantizedLinear.of(smoothed, rule, input_product=after.t() @ after)
+        twin.get_submodule("layer.mlp").add_module("fc1", quantized)
+        assert not torch.allclose(after, tokens, rtol=0.1)
         errors = [float((network(x) - exact).norm() / exact.norm()) for network in (model, twin)]
-    assert not torch.allclose(after, tokens, rtol=0.1)
     assert errors[0] == pytest.approx(errors[1], rel=0.03)
 
 
