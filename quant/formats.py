@@ -89,7 +89,7 @@ class Format:
         return _BITS[self.kind]
 
     @property
-    def packed(self) -> bool:
+    def half_bytes(self) -> bool:
         """Whether stored weights hold two values in a byte, see `pi0_edge.quant.packed_int4`."""
         return self.bits == 4
 

@@ -105,7 +105,7 @@ class QuantizedLinear(nn.Module):
             values, made.scale = round_by_gptq(weight, made.rotated_product(input_product), rule.weights)
         else:
             values, made.scale = quantize_weight(weight, rule.weights)
-        made.values = pack_int4(values) if rule.weights.packed else values
+        made.values = pack_int4(values) if rule.weights.half_bytes else values
         made.bias = None if linear.bias is None else linear.bias.detach().float().clone()
         if rule.activations is not None and rule.activations.static:
             if input_amax is None:
@@ -192,7 +192,7 @@ class QuantizedLinear(nn.Module):
         rows, format = max(1, DEQUANTIZED // self.in_features), self.rule.weights
         blocks = zip(out.split(rows, dim=1), self._stored().split(rows), self.scale.split(rows), strict=True)
         for columns, stored, scale in blocks:
-            values = unpack_int4(stored, self.in_features) if format.packed else stored
+            values = unpack_int4(stored, self.in_features) if format.half_bytes else stored
             block = dequantize_weight(values, scale, format) if format.group else values.float()
             for run, weights in zip(inputs.split(RUN, dim=1), block.split(RUN, dim=1), strict=True):
                 columns.addmm_(run, weights.t())
@@ -204,7 +204,7 @@ class QuantizedLinear(nn.Module):
 
     def _unpacked(self) -> Tensor:
         """The values, [N, K]."""
-        return unpack_int4(self._stored(), self.in_features) if self.rule.weights.packed else self._stored()
+        return unpack_int4(self._stored(), self.in_features) if self.rule.weights.half_bytes else self._stored()
 
     def _stored(self) -> Tensor:
         if self.values is None:
@@ -246,13 +246,13 @@ class QuantizedEmbedding(nn.Module):
         with torch.device("meta"):
             made = cls(rule, embedding.num_embeddings, embedding.embedding_dim)
         values, made.scale = quantize_weight(embedding.weight.detach(), rule.weights)
-        made.values = pack_int4(values) if rule.weights.packed else values
+        made.values = pack_int4(values) if rule.weights.half_bytes else values
         return made
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [...] -> float32 [..., width]."""
         flat, format = tokens.flatten(), self.rule.weights
-        values = unpack_int4(self.values[flat], self.width) if format.packed else self.values[flat]
+        values = unpack_int4(self.values[flat], self.width) if format.half_bytes else self.values[flat]
         return dequantize_weight(values, self.scale[flat], format).view(*tokens.shape, self.width)
 
     @property
@@ -266,7 +266,7 @@ class QuantizedEmbedding(nn.Module):
 
 
 def _blank_values(format: Format, rows: int, columns: int) -> Tensor:
-    if format.packed:
+    if format.half_bytes:
         return torch.empty(rows, packed_columns(columns), dtype=torch.uint8)
     return torch.empty(rows, columns, dtype=format.dtype)
 
