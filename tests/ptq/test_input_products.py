@@ -129,7 +129,12 @@ def test_a_checkpoint_is_refused_without_them(checkpoint: Path):
 
 def test_quantize_collects_rounds_judges_and_bundles_them(checkpoint: Path, recording: Path, tmp_path: Path):
     """The whole way, twice to the same bytes; the bundle holds packed weights and gives the same chunk."""
-    few = {"calibration_frames": 16, "held_out": 8, "thresholds": Thresholds(executed=4, cosine_mean=0, cosine_worst=0)}
+    few = {
+        "calibration_frames": 16,
+        "held_out": 4,
+        "draws": 1,
+        "thresholds": Thresholds(executed=4, cosine_mean=0, cosine_worst=0),
+    }
     made = [quantize(checkpoint, "orin-prefix4", recording, **few) for _ in range(2)]  # pyright: ignore
     assert made[0].state.keys() == made[1].state.keys()
     assert all(torch.equal(tensor, made[1].state[name]) for name, tensor in made[0].state.items())
@@ -152,7 +157,8 @@ def test_a_search_may_take_layers_from_a_scheme_that_rounds_so(checkpoint: Path,
         "orin-int8",
         recording,
         calibration_frames=16,
-        held_out=8,
+        held_out=4,
+        draws=1,
         thresholds=Thresholds(executed=4, cosine_mean=-1, cosine_worst=-1),
         scan=ScanOptions("part", 2, ["orin-prefix4"]),
         search=tmp_path / "mix.yaml",
