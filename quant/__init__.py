@@ -2,8 +2,9 @@
 
 `formats` says how numbers are stored and `schemes` which layers store theirs how. `quantized_linear` is the layer,
 `integer_matmul` the exact integer products under it, `packed_int4` two values in a byte; `hadamard` and `smoothing`
-tame outliers, `gptq` rounds by what enters a layer; `quantize` puts the layers into a model, and `compare` measures what
-that changed on the actions. Calibration and the accuracy gate, which need observations and a policy, are `pi0_edge.ptq`.
+tame outliers, `gptq` rounds by what enters a layer; `quantize` puts the layers into a model, and `compare` measures
+what that changed on the actions. Calibration and the accuracy gate, which need observations and a policy, are
+`pi0_edge.ptq`.
 """
 
 from pi0_edge.errors import QuantizationError

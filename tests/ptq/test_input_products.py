@@ -133,7 +133,7 @@ def test_quantize_collects_rounds_judges_and_bundles_them(checkpoint: Path, reco
         "calibration_frames": 16,
         "held_out": 4,
         "draws": 1,
-        "thresholds": Thresholds(executed=4, cosine_mean=0, cosine_worst=0),
+        "thresholds": Thresholds(-1, -1, executed=4, chunks=4),
     }
     made = [quantize(checkpoint, "orin-prefix4", recording, **few) for _ in range(2)]  # pyright: ignore
     assert made[0].state.keys() == made[1].state.keys()
