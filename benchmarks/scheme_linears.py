@@ -41,6 +41,10 @@ ON_ORIN = {
     "fp32, prepacked": "slow",
     "bf16": "tensor cores, 16-bit",
     "orin": "INT8 tensor cores (prefix MLP); weights INT8, 16-bit arithmetic (expert)",
+    "orin-vision8": "as orin",
+    "orin-int8": "as orin",
+    "orin-expert4": "INT8 tensor cores (prefix); weights INT4, 16-bit arithmetic (expert): no kernel yet",
+    "orin-prefix4": "INT4 tensor cores (prefix gate), INT8 (prefix down): no kernel yet",
     "int8-w8a8": "INT8 tensor cores",
     "int8-w8a8-static": "INT8 tensor cores",
     "int8-w8a16": "weights INT8, 16-bit arithmetic",
@@ -70,7 +74,8 @@ def candidates(path: str, linear: nn.Linear, x: Tensor) -> Iterator[tuple[str, C
         if rule is None:
             continue
         if rule.library is None:
-            layer = QuantizedLinear.of(linear, rule, float(x.abs().max()))
+            product = x.t() @ x if rule.rounding == "gptq" else None
+            layer = QuantizedLinear.of(linear, rule, float(x.abs().max()), product)
             bits = 8.0 * layer.bytes / weights
             layer.pack()
         elif importlib.util.find_spec("bitsandbytes"):

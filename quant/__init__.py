@@ -1,9 +1,10 @@
 """Quantization of tensors and layers: schemes as data, and the layers that carry them out.
 
 `formats` says how numbers are stored and `schemes` which layers store theirs how. `quantized_linear` is the layer,
-`integer_matmul` the exact integer products under it, `hadamard` and `smoothing` tame outliers, `quantize` puts the
-layers into a model, and `compare` measures what that changed on the actions. Calibration and the accuracy gate, which
-need observations and a policy, are `pi0_edge.ptq`.
+`integer_matmul` the exact integer products under it, `packed_int4` two values in a byte; `hadamard` and `smoothing`
+tame outliers, `gptq` rounds by what enters a layer; `quantize` puts the layers into a model, and `compare` measures
+what that changed on the actions. Calibration and the accuracy gate, which need observations and a policy, are
+`pi0_edge.ptq`.
 """
 
 from pi0_edge.errors import QuantizationError

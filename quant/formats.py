@@ -3,19 +3,21 @@
 | kind | values              | scale            | used for                                              |
 |------|---------------------|------------------|-------------------------------------------------------|
 | int8 | -127..127           | largest → 127    | weights per output channel, activations per token     |
-| int4 | -7..7               | largest → 7      | only to show what the gate refuses                    |
+| int4 | -7..7               | largest → 7      | weights per output channel or group of columns,       |
+|      |                     |                  | two to a byte; activations per token, in int8         |
 | e4m3 | float8, up to ±448  | largest → 448    | weights per output channel, activations per tensor    |
 | bf16 | bfloat16            | none             | activations that stay 16-bit                          |
 
 All formats are symmetric. A static scale was fixed by calibration, and larger values saturate; a dynamic one is taken
-from the values themselves.
+from the values themselves. Scales are float32; those of groups, of which there are many, are bfloat16, whose products
+with 4-bit integers float32 holds exactly.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,12 +25,16 @@ from torch import Tensor
 from pi0_edge.errors import QuantizationError
 
 Kind = Literal["int8", "int4", "e4m3", "bf16"]
-Granularity = Literal["channel", "token", "tensor"]
+Granularity = Literal["channel", "group", "token", "tensor"]
+KINDS, GRANULARITIES = get_args(Kind), get_args(Granularity)
 
 SMALLEST_SCALE = 1e-30
 """Zeros get this scale instead of 0; it is far below anything that matters and far above underflow."""
 BLOCK = 2**18
 """Elements rounded at once: temporaries of this size stay in the cache, larger ones cost more than the rounding."""
+
+GROUPS = (32, 64, 128)
+"""Sizes of a group of columns: multiples of what a tensor core multiplies at once."""
 
 NOT_FINITE = (
     "values to be quantized contain NaN or infinity; expected finite values: "
@@ -37,6 +43,7 @@ NOT_FINITE = (
 
 INT8_MAX, E4M3_MAX = 127.0, 448.0
 _LARGEST = {"int8": INT8_MAX, "int4": 7.0, "e4m3": E4M3_MAX}
+_BITS = {"int8": 8, "int4": 4, "e4m3": 8, "bf16": 16}
 _DTYPES = {"int8": torch.int8, "int4": torch.int8, "e4m3": torch.float8_e4m3fn, "bf16": torch.bfloat16}
 
 
@@ -46,14 +53,25 @@ class Format:
 
     Attributes:
         kind: See the table above.
-        granularity: Which values share a scale: an output channel of the weights, a token of the activations, or all
-            of them. `bf16` has no scale and takes "tensor".
+        granularity: Which values share a scale: an output channel of the weights, a group of neighbouring columns of
+            it, a token of the activations, or all of them. `bf16` has no scale and takes "tensor".
         static: Whether the scale of activations is fixed by calibration.
+        group: How many columns share a scale; the last group of a row is smaller where they do not divide its width.
+            0 where the granularity is another.
     """
 
     kind: Kind
     granularity: Granularity = "tensor"
     static: bool = False
+    group: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = GROUPS if self.granularity == "group" else (0,)
+        if self.group not in allowed:
+            expected = " or ".join(map(str, allowed))
+            raise QuantizationError(
+                f"{self.kind} per {self.granularity} has a group of {self.group} columns; expected {expected}"
+            )
 
     @property
     def largest(self) -> float:
@@ -62,13 +80,36 @@ class Format:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the values are held; int4 is held in int8."""
+        """In which the values are computed with; int4 in int8."""
         return _DTYPES[self.kind]
 
     @property
-    def bytes_per_value(self) -> int:
-        """Of memory, as the values are held."""
-        return self.dtype.itemsize
+    def bits(self) -> int:
+        """Of one stored value, without its share of a scale."""
+        return _BITS[self.kind]
+
+    @property
+    def half_bytes(self) -> bool:
+        """Whether stored weights hold two values in a byte, see `pi0_edge.quant.packed_int4`."""
+        return self.bits == 4
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Of one stored value, without its share of a scale."""
+        return self.bits / 8
+
+    def scale_bytes(self, rows: int, columns: int) -> int:
+        """Of all scales of a weight [rows, columns]."""
+        if not self.scaled:
+            return 0
+        shape, dtype = self.scale_form(rows, columns)
+        return math.prod(shape) * dtype.itemsize
+
+    def scale_form(self, rows: int, columns: int) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of the scales of a stored weight [rows, columns]."""
+        if self.granularity == "group":
+            return (rows, -(-columns // self.group)), torch.bfloat16
+        return (rows,), torch.float32
 
     @property
     def is_integer(self) -> bool:
@@ -83,13 +124,17 @@ class Format:
     def __str__(self) -> str:
         if not self.scaled:
             return self.kind
-        return f"{self.kind} per {self.granularity}" + (", static" if self.static else "")
+        which = f"group of {self.group}" if self.group else self.granularity
+        return f"{self.kind} per {which}" + (", static" if self.static else "")
 
 
 INT8_CHANNEL = Format("int8", "channel")
 INT8_TOKEN = Format("int8", "token")
 INT8_STATIC = Format("int8", "tensor", static=True)
 INT4_TENSOR = Format("int4", "tensor")
+INT4_CHANNEL = Format("int4", "channel")
+INT4_TOKEN = Format("int4", "token")
+INT4_GROUP_32, INT4_GROUP_64, INT4_GROUP_128 = (Format("int4", "group", group=size) for size in GROUPS)
 E4M3_CHANNEL = Format("e4m3", "channel")
 E4M3_STATIC = Format("e4m3", "tensor", static=True)
 BF16 = Format("bf16")
@@ -129,15 +174,43 @@ def quantize(x: Tensor, format: Format, scale: Tensor | None = None) -> tuple[Te
 
 
 def quantize_weight(weight: Tensor, format: Format) -> tuple[Tensor, Tensor]:
-    """Values [N, K] in `format`, and one scale per output channel, float32 [N].
+    """Values [N, K] in `format.dtype`, and scales as `Format.scale_form` says: float32 [N] or bfloat16 [N, groups].
 
     Raises:
         QuantizationError: If the weight contains NaN or infinity, or the format has no scale.
     """
+    if format.granularity == "group":
+        scale = group_scales(weight, format)
+        scaled = weight / column_scales(scale, format, weight.shape[1])
+        return scaled.round_().clamp_(-format.largest, format.largest).to(format.dtype), scale
     values, scale = quantize(weight, format)
     if scale is None:
         raise QuantizationError(f"weights cannot be {format}; expected a format with a scale")
     return values, scale.flatten().expand(len(weight)).contiguous()
+
+
+def group_scales(weight: Tensor, format: Format) -> Tensor:
+    """The scale of every group of columns that brings its largest value to `format.largest`, bfloat16 [N, groups].
+
+    Raises:
+        QuantizationError: If the weight contains NaN or infinity.
+    """
+    missing = -weight.shape[1] % format.group
+    groups = torch.nn.functional.pad(weight, (0, missing)).reshape(-1, format.group)
+    scale = (_finite_amax(groups) / format.largest).clamp_min_(SMALLEST_SCALE)
+    return scale.view(len(weight), -1).bfloat16()
+
+
+def column_scales(scale: Tensor, format: Format, columns: int) -> Tensor:
+    """Scales of a stored weight as factors of its values [N, columns]: float32 [N, 1], or [N, columns] from groups."""
+    if format.granularity == "group":
+        return scale.float().repeat_interleave(format.group, 1)[:, :columns]
+    return scale[:, None]
+
+
+def dequantize_weight(values: Tensor, scale: Tensor, format: Format) -> Tensor:
+    """What stored weights stand for, float32 [N, K]: values [N, K] · scale, as `quantize_weight` gives them."""
+    return values.float() * column_scales(scale, format, values.shape[1])
 
 
 def static_scale(amax: float, format: Format) -> Tensor:

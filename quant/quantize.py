@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from pi0_edge.errors import QuantizationError
@@ -61,7 +62,10 @@ class QuantizationReport:
 
 
 def quantize_model(
-    model: nn.Module, scheme: Scheme, channel_amax: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    scheme: Scheme,
+    channel_amax: Mapping[str, Tensor] | None = None,
+    input_products: Mapping[str, Tensor] | None = None,
 ) -> QuantizationReport:
     """Quantizes every layer that the scheme covers, in place.
 
@@ -70,6 +74,8 @@ def quantize_model(
         scheme: From `pi0_edge.quant.schemes`.
         channel_amax: From calibration, where the scheme needs it: largest magnitude of every channel that enters a
             linear, float32 [K], by module path.
+        input_products: Where the scheme rounds by GPTQ: XᵀX of what enters a linear of this model as it is now, float32
+            [K, K], by module path. One layer is asked for at a time.
 
     Raises:
         QuantizationError: If a weight is NaN or infinite, naming the layer, or calibration is missing. Layers before it
@@ -79,14 +85,29 @@ def quantize_model(
         raise QuantizationError(
             f"the scheme {scheme.name} needs calibration; calibrate first, or choose another scheme"
         )
-    amax = smooth(model, scheme, channel_amax) if scheme.smooths and channel_amax else dict(channel_amax or {})
-    layers = [quantize_layer(model, path, scheme, amax.get(path)) for path, _ in list(model.named_modules())]
+    if scheme.needs_input_products and input_products is None:
+        raise QuantizationError(
+            f"the scheme {scheme.name} rounds by GPTQ, which needs observations; make a bundle by `pi0-edge quantize`"
+        )
+    measured = dict(channel_amax or {})
+    amax = smooth(model, scheme, measured) if scheme.smooths and measured else measured
+    layers = []
+    for path, _ in list(model.named_modules()):
+        product = _product_of(path, scheme, input_products)
+        if product is not None and amax.get(path) is not measured.get(path):
+            factor = _ratio(amax[path], measured[path])
+            product = product * factor * factor[:, None]
+        layers.append(quantize_layer(model, path, scheme, amax.get(path), product))
     untouched = sum(parameter.nbytes for parameter in model.parameters() if not _held(model, parameter))
     return QuantizationReport(scheme.name, tuple(layer for layer in layers if layer is not None), untouched)
 
 
 def quantize_layer(
-    model: nn.Module, path: str, scheme: Scheme, channel_amax: Tensor | None = None
+    model: nn.Module,
+    path: str,
+    scheme: Scheme,
+    channel_amax: Tensor | None = None,
+    input_product: Tensor | None = None,
 ) -> QuantizedLayer | None:
     """Quantizes the layer at `path`, in place; its weight is freed before this returns.
 
@@ -97,6 +118,7 @@ def quantize_layer(
         path: Of one module in it.
         scheme: From `pi0_edge.quant.schemes`.
         channel_amax: float32 [K], where the scheme has a static scale for this layer.
+        input_product: XᵀX of what enters it, float32 [K, K], where the scheme rounds this layer by GPTQ.
 
     Returns:
         What was done; None where `path` is not a linear or embedding, or the scheme does not cover it.
@@ -114,7 +136,7 @@ def quantize_layer(
             quantized = BitsAndBytesLinear(layer, rule)
         else:
             amax = None if channel_amax is None else float(channel_amax.amax())
-            quantized = QuantizedLinear.of(layer, rule, amax)
+            quantized = QuantizedLinear.of(layer, rule, amax, input_product)
     except QuantizationError as reason:
         raise QuantizationError(f"cannot quantize {path}: {reason}") from reason
     _replace(model, path, quantized)
@@ -141,6 +163,19 @@ def blank_quantized(model: nn.Module, scheme: Scheme) -> None:
         else:
             blank = QuantizedLinear(rule, layer.in_features, layer.out_features, layer.bias is not None)
         _replace(model, path, blank.to("meta"))
+
+
+def _product_of(path: str, scheme: Scheme, input_products: Mapping[str, Tensor] | None) -> Tensor | None:
+    """What was measured for a layer that is rounded by GPTQ; None where it is not, or nothing was measured."""
+    rule = scheme.rule_for(path)
+    if input_products is None or rule is None or rule.rounding != "gptq" or path not in input_products:
+        return None
+    return input_products[path]
+
+
+def _ratio(now: Tensor, before: Tensor) -> Tensor:
+    """By how much every channel was multiplied, float32 [K]; 1 where nothing ever entered."""
+    return torch.where(before > 0, now / before.clamp_min(1e-38), torch.ones_like(before)).float()
 
 
 def _of_library(model: nn.Module, path: str) -> bool:

@@ -4,9 +4,10 @@
                                                ├─► product · channel scale · token scale (+ bias) ─► [M, N]
     values [N, K] in the weights' format ──────┘
 
-Two integer operands are multiplied in exact integer arithmetic (`pi0_edge.quant.integer_matmul`). Everything else is
-converted to float32 block by block, which is exact for every format, and summed there: that is what a GPU does that
-converts in its registers. The buffers of these modules are what a bundle stores.
+Two integer operands are multiplied in exact integer arithmetic (`pi0_edge.quant.integer_matmul`), unless the weights
+have a scale per group. Everything else is converted to float32 block by block, which is exact for every format, and
+summed there: that is what a GPU does that converts in its registers. The buffers of these modules are what a bundle
+stores.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from pi0_edge.errors import QuantizationError
-from pi0_edge.quant.formats import INT8_TOKEN, quantize, quantize_weight, static_scale
+from pi0_edge.quant.formats import (
+    INT8_TOKEN,
+    Format,
+    column_scales,
+    dequantize_weight,
+    quantize,
+    quantize_weight,
+    static_scale,
+)
 from pi0_edge.quant.fused_activation import quantize_tokens
+from pi0_edge.quant.gptq import round_by_gptq
 from pi0_edge.quant.hadamard import block_size, rotate
 from pi0_edge.quant.integer_matmul import IntegerMatmul, choose_matmul
+from pi0_edge.quant.packed_int4 import pack_int4, packed_columns, unpack_int4
 from pi0_edge.quant.schemes import Rule
 
 SMALLEST_INPUT, LARGEST_INPUT = 2, 2**16
@@ -35,8 +46,8 @@ class QuantizedLinear(nn.Module):
     """A drop-in for `nn.Linear` at inference, without gradient.
 
     Buffers:
-        values: [N, K] in the weights' format.
-        scale: float32 [N], one per output channel.
+        values: [N, K] in the weights' format; of 4 bits two in a byte, uint8 [N, (K + 1) // 2].
+        scale: float32 [N], one per output channel, or bfloat16 [N, groups].
         bias: float32 [N], or None.
         input_scale: float32 [], of static activations, or None.
     """
@@ -60,30 +71,41 @@ class QuantizedLinear(nn.Module):
                 f"a linear with {in_features} in-features cannot use integer arithmetic; "
                 f"expected {SMALLEST_INPUT} to {LARGEST_INPUT}: leave this layer out of the scheme"
             )
-        self.register_buffer("values", torch.empty(out_features, in_features, dtype=rule.weights.dtype))
-        self.register_buffer("scale", torch.empty(out_features))
+        self.register_buffer("values", _blank_values(rule.weights, out_features, in_features))
+        self.register_buffer("scale", _blank_scale(rule.weights, out_features, in_features))
         self.register_buffer("bias", torch.empty(out_features) if bias else None)
         self.register_buffer("input_scale", torch.empty(()) if rule.static else None)
         self._product: IntegerMatmul | None = None
 
     @classmethod
-    def of(cls, linear: nn.Linear, rule: Rule, input_amax: float | None = None) -> QuantizedLinear:
+    def of(
+        cls, linear: nn.Linear, rule: Rule, input_amax: float | None = None, input_product: Tensor | None = None
+    ) -> QuantizedLinear:
         """Quantizes a linear.
 
         Args:
             linear: With finite weights.
             rule: How.
             input_amax: The largest magnitude that enters the layer, where its scale is static.
+            input_product: XᵀX of the tokens that enter the layer, float32 [K, K], where it is rounded by GPTQ.
 
         Raises:
-            QuantizationError: If a weight is NaN or infinite, or a static scale was not calibrated.
+            QuantizationError: If a weight is NaN or infinite, or a static scale or GPTQ lacks its calibration.
         """
         with torch.device("meta"):
             made = cls(rule, linear.in_features, linear.out_features, linear.bias is not None)
         weight = linear.weight.detach()
-        made.values, made.scale = quantize_weight(
-            rotate(weight, made.rotation) if made.rotation else weight, rule.weights
-        )
+        if made.rotation:
+            weight = rotate(weight, made.rotation)
+        if rule.rounding == "gptq":
+            if input_product is None:
+                raise QuantizationError(
+                    "GPTQ rounds by what enters the layer; make a bundle by `pi0-edge quantize`, which collects that"
+                )
+            values, made.scale = round_by_gptq(weight, made.rotated_product(input_product), rule.weights)
+        else:
+            values, made.scale = quantize_weight(weight, rule.weights)
+        made.values = pack_int4(values) if rule.weights.half_bytes else values
         made.bias = None if linear.bias is None else linear.bias.detach().float().clone()
         if rule.activations is not None and rule.activations.static:
             if input_amax is None:
@@ -93,8 +115,13 @@ class QuantizedLinear(nn.Module):
 
     @property
     def integer(self) -> bool:
-        """Whether both operands are integers."""
-        return self.rule.weights.is_integer and self.rule.activations is not None and self.rule.activations.is_integer
+        """Whether the sums are exact integers: both operands are, and a whole row of weights has one scale."""
+        weights, activations = self.rule.weights, self.rule.activations
+        return weights.is_integer and not weights.group and activations is not None and activations.is_integer
+
+    def rotated_product(self, product: Tensor) -> Tensor:
+        """XᵀX of the tokens as they are multiplied, from that of the tokens as they enter; both [K, K]."""
+        return rotate(rotate(product, self.rotation).t(), self.rotation) if self.rotation else product
 
     def pack(self) -> None:
         """Hands the weights to the fastest product of this machine and frees `values`: nothing can be saved then."""
@@ -140,7 +167,7 @@ class QuantizedLinear(nn.Module):
     @property
     def bytes(self) -> int:
         """Weights, scales and bias."""
-        values = self.out_features * self.in_features
+        values = self.out_features * -(-self.in_features * self.rule.weights.bits // 8)
         return values + sum(buffer.nbytes for buffer in (self.scale, self.bias, self.input_scale) if buffer is not None)
 
     @property
@@ -149,7 +176,7 @@ class QuantizedLinear(nn.Module):
         if not self.integer:
             return "float32"
         product = self._product
-        return choose_matmul(self._stored()).__name__ if product is None else type(product).__name__
+        return choose_matmul(self._unpacked()).__name__ if product is None else type(product).__name__
 
     def extra_repr(self) -> str:
         """Sizes and formats."""
@@ -162,15 +189,22 @@ class QuantizedLinear(nn.Module):
                 self._product = self._integer_product()
             return self._product(tokens)
         out, inputs = tokens.new_zeros(len(tokens), self.out_features, dtype=torch.float32), tokens.float()
-        rows = max(1, DEQUANTIZED // self.in_features)
-        for columns, block in zip(out.split(rows, dim=1), self._stored().split(rows), strict=True):
-            for run, weights in zip(inputs.split(RUN, dim=1), block.float().split(RUN, dim=1), strict=True):
+        rows, format = max(1, DEQUANTIZED // self.in_features), self.rule.weights
+        blocks = zip(out.split(rows, dim=1), self._stored().split(rows), self.scale.split(rows), strict=True)
+        for columns, stored, scale in blocks:
+            values = unpack_int4(stored, self.in_features) if format.half_bytes else stored
+            block = dequantize_weight(values, scale, format) if format.group else values.float()
+            for run, weights in zip(inputs.split(RUN, dim=1), block.split(RUN, dim=1), strict=True):
                 columns.addmm_(run, weights.t())
-        return out.mul_(self.scale)
+        return out if format.group else out.mul_(self.scale)
 
     def _integer_product(self) -> IntegerMatmul:
-        values = self._stored()
+        values = self._unpacked().contiguous()
         return choose_matmul(values)(values, self.scale)
+
+    def _unpacked(self) -> Tensor:
+        """The values, [N, K]."""
+        return unpack_int4(self._stored(), self.in_features) if self.rule.weights.half_bytes else self._stored()
 
     def _stored(self) -> Tensor:
         if self.values is None:
@@ -182,19 +216,25 @@ class QuantizedEmbedding(nn.Module):
     """A drop-in for `nn.Embedding` at inference: one scale per row.
 
     Buffers:
-        values: [rows, width] in the weights' format.
-        scale: float32 [rows].
+        values: [rows, width] in the weights' format, as in `QuantizedLinear`.
+        scale: float32 [rows], or bfloat16 [rows, groups].
     """
 
     values: Tensor
     scale: Tensor
 
     def __init__(self, rule: Rule, rows: int, width: int) -> None:
-        """Empty buffers on the current default device."""
+        """Empty buffers on the current default device.
+
+        Raises:
+            QuantizationError: If the rule rounds by GPTQ.
+        """
         super().__init__()
-        self.rule = rule
-        self.register_buffer("values", torch.empty(rows, width, dtype=rule.weights.dtype))
-        self.register_buffer("scale", torch.empty(rows))
+        if rule.rounding != "nearest":
+            raise QuantizationError("an embedding multiplies nothing that GPTQ could go by; round it to nearest")
+        self.rule, self.width = rule, width
+        self.register_buffer("values", _blank_values(rule.weights, rows, width))
+        self.register_buffer("scale", _blank_scale(rule.weights, rows, width))
 
     @classmethod
     def of(cls, embedding: nn.Embedding, rule: Rule) -> QuantizedEmbedding:
@@ -205,12 +245,15 @@ class QuantizedEmbedding(nn.Module):
         """
         with torch.device("meta"):
             made = cls(rule, embedding.num_embeddings, embedding.embedding_dim)
-        made.values, made.scale = quantize_weight(embedding.weight.detach(), rule.weights)
+        values, made.scale = quantize_weight(embedding.weight.detach(), rule.weights)
+        made.values = pack_int4(values) if rule.weights.half_bytes else values
         return made
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [...] -> float32 [..., width]."""
-        return self.values[tokens].float() * self.scale[tokens][..., None]
+        flat, format = tokens.flatten(), self.rule.weights
+        values = unpack_int4(self.values[flat], self.width) if format.half_bytes else self.values[flat]
+        return dequantize_weight(values, self.scale[flat], format).view(*tokens.shape, self.width)
 
     @property
     def bytes(self) -> int:
@@ -219,11 +262,24 @@ class QuantizedEmbedding(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes and format."""
-        return f"{self.values.shape[0]}, {self.values.shape[1]}, {self.rule.weights}"
+        return f"{self.values.shape[0]}, {self.width}, {self.rule.weights}"
+
+
+def _blank_values(format: Format, rows: int, columns: int) -> Tensor:
+    if format.half_bytes:
+        return torch.empty(rows, packed_columns(columns), dtype=torch.uint8)
+    return torch.empty(rows, columns, dtype=format.dtype)
+
+
+def _blank_scale(format: Format, rows: int, columns: int) -> Tensor:
+    shape, dtype = format.scale_form(rows, columns)
+    return torch.empty(shape, dtype=dtype)
 
 
 def reference_linear(layer: QuantizedLinear, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `layer` computes for the weight it was made of: quantize, dequantize and multiply, in float64.
+
+    The weight is rounded to nearest, as is that of a layer without GPTQ.
 
     Args:
         layer: A layer made of `weight` and `bias`.
@@ -240,8 +296,8 @@ def reference_linear(layer: QuantizedLinear, x: Tensor, weight: Tensor, bias: Te
     rule, tokens = layer.rule, x.flatten(0, -2)
     if layer.rotation:
         tokens, weight = rotate(tokens, layer.rotation), rotate(weight, layer.rotation)
-    channels, scale = quantize_weight(weight, rule.weights)
-    weights = channels.double() * scale[:, None]
+    values, scale = quantize_weight(weight, rule.weights)
+    weights = values.double() * column_scales(scale, rule.weights, weight.shape[1])
     if rule.activations is not None:
         values, token_scale = quantize(tokens, rule.activations, layer.input_scale)
         tokens = values.double() if token_scale is None else values.double() * token_scale

@@ -21,14 +21,20 @@ from pi0_edge.quant.formats import (
     BF16,
     E4M3_CHANNEL,
     E4M3_STATIC,
+    GRANULARITIES,
+    INT4_CHANNEL,
+    INT4_GROUP_64,
     INT4_TENSOR,
+    INT4_TOKEN,
     INT8_CHANNEL,
     INT8_STATIC,
     INT8_TOKEN,
+    KINDS,
     Format,
 )
 
 Library = Literal["bnb-int8", "bnb-nf4"]
+Rounding = Literal["nearest", "gptq"]
 _LIBRARY_BYTES: dict[Library, float] = {"bnb-int8": 1.0, "bnb-nf4": 0.5}
 
 
@@ -43,6 +49,8 @@ class Rule:
         hadamard: Largest block of the Hadamard rotation before the activations are quantized; 0 is none. The block in
             use is the largest power of two that divides the width.
         smoothing: Exponent of SmoothQuant, which moves outliers of the activations into the weights; 0 is none.
+        rounding: Of the weights: each to the nearest value, or by GPTQ together with what enters the layer, which takes
+            observations; see `pi0_edge.quant.gptq`.
         library: Leaves weights and arithmetic to a library; all other fields but `layers` are then ignored.
     """
 
@@ -51,6 +59,7 @@ class Rule:
     activations: Format | None = None
     hadamard: int = 0
     smoothing: float = 0.0
+    rounding: Rounding = "nearest"
     library: Library | None = None
 
     def __post_init__(self) -> None:
@@ -58,9 +67,21 @@ class Rule:
         if static and self.hadamard:
             raise QuantizationError("a static activation scale is measured before rotation; use one of the two")
         if self.weights.static or self.weights.granularity == "token" or not self.weights.scaled:
-            raise QuantizationError(f"weights cannot be {self.weights}; expected a scale per channel or tensor")
-        if self.activations is not None and self.activations.granularity == "channel":
-            raise QuantizationError(f"activations cannot be {self.activations}; a scale per channel leaves the sum")
+            raise QuantizationError(f"weights cannot be {self.weights}; expected a scale per channel, group or tensor")
+        if self.weights.granularity == "group" and self.weights.kind != "int4":
+            raise QuantizationError(
+                f"weights cannot be {self.weights}; groups are for int4, others have a scale per channel"
+            )
+        if self.activations is not None and self.activations.granularity in ("channel", "group"):
+            raise QuantizationError(
+                f"activations cannot be {self.activations}; a scale per {self.activations.granularity} leaves the sum"
+            )
+        if self.rounding not in ("nearest", "gptq"):
+            raise QuantizationError(f"weights are rounded to nearest or by gptq, found {self.rounding!r}")
+        if self.rounding == "gptq" and not (
+            self.weights.is_integer and self.weights.granularity in ("channel", "group")
+        ):
+            raise QuantizationError(f"gptq cannot round to {self.weights}; expected integers per channel or group")
         if self.hadamard & (self.hadamard - 1) or self.hadamard < 0:
             raise QuantizationError(f"a Hadamard block of {self.hadamard} does not exist; expected a power of two")
         if not 0 <= self.smoothing <= 1:
@@ -74,6 +95,12 @@ class Rule:
     def bytes_per_weight(self) -> float:
         """Of memory, without scales."""
         return self.weights.bytes_per_value if self.library is None else _LIBRARY_BYTES[self.library]
+
+    def stored_bytes(self, rows: int, columns: int) -> float:
+        """Of a weight [rows, columns] and its scales; those of a library, which keeps its own, are left out."""
+        if self.library is not None:
+            return rows * columns * _LIBRARY_BYTES[self.library]
+        return rows * -(-columns * self.weights.bits // 8) + self.weights.scale_bytes(rows, columns)
 
     @property
     def static(self) -> bool:
@@ -111,15 +138,18 @@ class Scheme:
         return any(rule.static or rule.smoothing for rule in self.rules)
 
     @property
+    def needs_input_products(self) -> bool:
+        """Whether any rule rounds by GPTQ, which takes the products of what enters the layers (`pi0_edge.ptq`)."""
+        return any(rule.rounding == "gptq" for rule in self.rules)
+
+    @property
     def smooths(self) -> bool:
         """Whether any rule moves outliers between layers, which takes the whole network at once."""
         return any(rule.smoothing for rule in self.rules)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON and YAML."""
-        plain = asdict(self)
-        plain["rules"] = [{**rule, "layers": list(rule["layers"])} for rule in plain["rules"]]
-        return plain
+        """As plain values, for JSON and YAML; without fields of newer releases where they say nothing."""
+        return {**asdict(self), "rules": [_plain(rule) for rule in self.rules]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Scheme:
@@ -138,6 +168,16 @@ class Scheme:
         return scheme
 
 
+def _plain(rule: Rule) -> dict[str, Any]:
+    plain = {**asdict(rule), "layers": list(rule.layers)}
+    if rule.rounding == "nearest":
+        del plain["rounding"]
+    for format in (plain["weights"], plain["activations"]):
+        if format is not None and not format["group"]:
+            del format["group"]
+    return plain
+
+
 def _rule(plain: Mapping[str, Any]) -> Rule:
     formats = {name: _format(plain[name]) for name in ("weights", "activations") if plain.get(name) is not None}
     return Rule(**{**plain, **formats, "layers": tuple(plain["layers"])})
@@ -145,7 +185,7 @@ def _rule(plain: Mapping[str, Any]) -> Rule:
 
 def _format(plain: Mapping[str, Any]) -> Format:
     format = Format(**plain)
-    if format.kind not in ("int8", "int4", "e4m3", "bf16") or format.granularity not in ("channel", "token", "tensor"):
+    if format.kind not in KINDS or format.granularity not in GRANULARITIES:
         raise QuantizationError(f"unknown number format {dict(plain)}")
     return format
 
@@ -189,6 +229,7 @@ FP8_W8A8 = Scheme(
     (_EMBEDDING, Rule(_TRANSFORMERS, weights=E4M3_CHANNEL, activations=E4M3_STATIC)),
     rest="bf16",
 )
+_PREFIX_NARROW = ("prefix.layers.*.attention.o", "prefix.layers.*.mlp.down")
 ORIN = Scheme(
     "orin",
     "the recommended mix for Jetson Orin: integer units where they buy time, 16 bits where they buy accuracy",
@@ -196,6 +237,39 @@ ORIN = Scheme(
         _EMBEDDING,
         Rule(_PREFIX_MLP, activations=INT8_TOKEN, hadamard=128),
         Rule(_EXPERT, activations=BF16),
+    ),
+    rest="bf16",
+)
+_VISION_INT8 = Rule(_VISION, activations=INT8_TOKEN, hadamard=128)
+_PREFIX_INT8 = Rule(_PREFIX, activations=INT8_TOKEN, hadamard=128)
+_EXPERT_INT4 = Rule(_EXPERT, weights=INT4_GROUP_64, activations=BF16, rounding="gptq")
+ORIN_VISION8 = Scheme(
+    "orin-vision8",
+    "orin, with the vision tower in INT8",
+    (_EMBEDDING, _VISION_INT8, *ORIN.rules[1:]),
+    rest="bf16",
+)
+ORIN_INT8 = Scheme(
+    "orin-int8",
+    "orin-vision8, with the attention of the prefix in INT8",
+    (_EMBEDDING, _VISION_INT8, _PREFIX_INT8, Rule(_EXPERT, activations=BF16)),
+    rest="bf16",
+)
+ORIN_EXPERT4 = Scheme(
+    "orin-expert4",
+    "orin-int8, with the weights of the expert in 4 bits: half of what the Euler loop streams",
+    (_EMBEDDING, _VISION_INT8, _PREFIX_INT8, _EXPERT_INT4),
+    rest="bf16",
+)
+ORIN_PREFIX4 = Scheme(
+    "orin-prefix4",
+    "orin-expert4, with the prefix in 4-bit arithmetic, all but o and down",
+    (
+        _EMBEDDING,
+        _VISION_INT8,
+        Rule(_PREFIX_NARROW, activations=INT8_TOKEN, hadamard=128),
+        Rule(_PREFIX, weights=INT4_CHANNEL, activations=INT4_TOKEN, hadamard=128, rounding="gptq"),
+        _EXPERT_INT4,
     ),
     rest="bf16",
 )
@@ -213,6 +287,10 @@ SCHEMES: dict[str, Scheme] = {
         FP32,
         BF16_POLICY,
         ORIN,
+        ORIN_VISION8,
+        ORIN_INT8,
+        ORIN_EXPERT4,
+        ORIN_PREFIX4,
         INT8_W8A8,
         INT8_W8A8_STATIC,
         INT8_W8A16,

@@ -41,6 +41,7 @@ def fill_model(
     tensors: Iterable[tuple[str, Tensor]],
     scheme: Scheme = FP32,
     channel_amax: Mapping[str, Tensor] | None = None,
+    input_products: Mapping[str, Tensor] | None = None,
 ) -> QuantizationReport:
     """Gives memory to a blank model and quantizes it on the way.
 
@@ -52,6 +53,7 @@ def fill_model(
             of one layer should come close together: a layer is quantized when its last parameter has arrived.
         scheme: What to quantize.
         channel_amax: From calibration, where the scheme needs it; see `quantize_model`.
+        input_products: From calibration, where the scheme rounds by GPTQ; see `quantize_model`.
 
     Raises:
         EngineError: If a parameter is unknown, wrongly shaped or missing.
@@ -63,12 +65,13 @@ def fill_model(
         path, _, attribute = name.rpartition(".")
         module = _place(model, path, attribute, tensor)
         if not at_once and not any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-            layer = quantize_layer(model, path, scheme)
+            product = None if input_products is None else input_products.get(path)
+            layer = quantize_layer(model, path, scheme, None, product)
             layers += [] if layer is None else [layer]
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise EngineError(f"{len(missing)} parameters are missing, such as {missing[0]}; expected every parameter")
-    untouched = quantize_model(model, scheme, channel_amax)
+    untouched = quantize_model(model, scheme, channel_amax, input_products)
     return QuantizationReport(scheme.name, (*layers, *untouched.layers), untouched.bytes_untouched)
 
 

@@ -47,6 +47,7 @@ def quantize_checkpoint(
     scheme: Scheme,
     calibration: Calibration | None = None,
     *,
+    input_products: Mapping[str, Tensor] | None = None,
     robot: str | Path | None = None,
     tokenizer: str | Path | None = None,
     sizes: Mapping[str, object] | None = None,
@@ -58,6 +59,7 @@ def quantize_checkpoint(
         checkpoint: File or folder, see `pi0_edge.checkpoints`.
         scheme: How to quantize it.
         calibration: Of this checkpoint; needed where the scheme needs one.
+        input_products: Of this checkpoint, from `pi0_edge.ptq.input_products`; needed where the scheme rounds by GPTQ.
         robot: Robot layout, where the checkpoint names none.
         tokenizer: Where the checkpoint holds none.
         sizes: Sizes and settings that the checkpoint does not tell.
@@ -76,7 +78,7 @@ def quantize_checkpoint(
     sha256 = combined_hash(opened.source_hashes())
     check_calibration(calibration, checkpoint, sha256)
     model = blank_model(config, scheme)
-    report = fill_model(model, opened.tensors(shapes), scheme, channel_amax(calibration))
+    report = fill_model(model, opened.tensors(shapes), scheme, channel_amax(calibration), input_products)
     state = dict(model.state_dict())
     return Candidate(Policy(CpuEngine(model, scheme), processor, sha256), scheme, report, state)
 

@@ -41,6 +41,7 @@ from pi0_edge.ptq.candidate import channel_amax, check_calibration, quantize_che
 from pi0_edge.ptq.frame_checks import UnfitFrames, fit_frames, inspect_frames
 from pi0_edge.ptq.frames import ObservationSource, split_frames
 from pi0_edge.ptq.gate import GateReport, compare
+from pi0_edge.ptq.input_products import collect_input_products, paths_to_round, torch_model
 from pi0_edge.ptq.layer_groups import Granularity
 from pi0_edge.ptq.mix_search import Choice, Mix, ranked
 from pi0_edge.ptq.report import ReportPage, facts_about, render
@@ -264,11 +265,16 @@ def quantize(
     if statistics is None and any(level.needs_calibration for level in levels):
         statistics = calibrate_policy(reference, split.calibration, seed, on_progress=on_progress, unfit=unfit)
 
+    to_round = paths_to_round(torch_model(reference), levels)
+    products = None
+    if to_round:
+        products = collect_input_products(reference, split.calibration, seed, to_round, on_progress, unfit)
+
     ranking, mix = (), None
     if options is not None:
         to_scan = split_frames(source, options.frames, 0, seed).calibration
         scanned = [observation for _, observation in fit_frames(to_scan, reference.processor, unfit)]
-        layers = LayerScan(reference, levels, scanned, options.by, channel_amax(statistics))
+        layers = LayerScan(reference, levels, scanned, options.by, channel_amax(statistics), products)
         choices = layers.choices(Stage("scanning", layers.measurements, on_progress).advance)
         ranking = tuple(choice for choice in ranked(choices) if choice.level != UNTOUCHED)
         if search is not None:
@@ -289,8 +295,16 @@ def quantize(
         del master
 
     candidate = quantize_checkpoint(
-        checkpoint, chosen, statistics, robot=robot, tokenizer=tokenizer, sizes=sizes, norm_stats=norm_stats
+        checkpoint,
+        chosen,
+        statistics,
+        input_products=products,
+        robot=robot,
+        tokenizer=tokenizer,
+        sizes=sizes,
+        norm_stats=norm_stats,
     )
+    products = None  # its files are no longer needed
     candidate_trace = _trace(candidate.policy, observations, draws, on_progress)
     candidate_rollouts = _roll_out(candidate.policy, episodes, thresholds, on_progress)
     success = pair(reference_rollouts, candidate_rollouts) if episodes else None

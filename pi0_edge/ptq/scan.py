@@ -51,6 +51,7 @@ class LayerScan:
         observations: Sequence[Observation],
         by: Granularity = "block",
         channel_amax: Mapping[str, Tensor] | None = None,
+        input_products: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Prepares a scan.
 
@@ -60,6 +61,7 @@ class LayerScan:
             observations: To compare the actions on; not those that the gate will judge on.
             by: Which layers share a choice.
             channel_amax: From calibration, where a level needs it.
+            input_products: From `pi0_edge.ptq.input_products`, where a level rounds by GPTQ.
 
         Raises:
             ConfigError: If the engine has no torch model, or no level covers any layer.
@@ -72,7 +74,7 @@ class LayerScan:
             raise ConfigError(f"{', '.join(level.name for level in levels)} quantize nothing here: no layer to scan")
         self._policy, self._model, self._observations = policy, model, observations
         self._levels = {level.name: level for level in levels}
-        self._channel_amax = channel_amax
+        self._channel_amax, self._input_products = channel_amax, input_products
 
     @property
     def measurements(self) -> int:
@@ -176,7 +178,7 @@ class LayerScan:
             if scheme.smooths and any(name.startswith(f"{block}.") for block in blocks if block)
         }
         try:
-            quantize_model(self._model, scheme, self._channel_amax)
+            quantize_model(self._model, scheme, self._channel_amax, self._input_products)
             yield
         finally:
             for path, module in originals.items():

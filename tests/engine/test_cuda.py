@@ -97,7 +97,7 @@ def test_in_fp32_the_sequence_is_the_reference(case: str):
     assert error < 1e-4 and not torch.equal(found, noise)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, "orin-int8"])
 @pytest.mark.parametrize(
     "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
@@ -254,12 +254,14 @@ def test_fp8_arithmetic_is_refused_on_orin_with_the_alternative():
     check_cuda_scheme(find_scheme("fp8-w8a8"), (9, 0))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, "orin-vision8", "orin-int8"])
 def test_orin_runs_every_other_scheme(scheme: str):
     check_cuda_scheme(find_scheme(scheme), (8, 7))
 
 
-@pytest.mark.parametrize("scheme", ["fp32", "int8-w8a8-static", "bnb-int8", "int4-per-tensor"])
+@pytest.mark.parametrize(
+    "scheme", ["fp32", "int8-w8a8-static", "bnb-int8", "int4-per-tensor", "orin-expert4", "orin-prefix4"]
+)
 def test_schemes_without_kernels_are_refused(scheme: str):
     with pytest.raises(EngineError, match="use"):
         check_cuda_scheme(find_scheme(scheme), (9, 0))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_edge.ptq.cost import LayerWork, milliseconds, weight_bytes
-from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, INT4_TENSOR, INT8_TOKEN
+from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, INT4_CHANNEL, INT4_GROUP_64, INT4_TENSOR, INT4_TOKEN, INT8_TOKEN
 from pi0_edge.quant.schemes import Rule
 
 ANY = ("*",)
@@ -15,6 +15,8 @@ W8A16 = Rule(ANY, activations=BF16)
 W8A8 = Rule(ANY, activations=INT8_TOKEN)
 FP8 = Rule(ANY, weights=E4M3_CHANNEL, activations=BF16)
 INT4 = Rule(ANY, weights=INT4_TENSOR, activations=INT8_TOKEN)
+W4A4 = Rule(ANY, weights=INT4_CHANNEL, activations=INT4_TOKEN)
+W4A16 = Rule(ANY, weights=INT4_GROUP_64, activations=BF16)
 BNB = Rule(ANY, library="bnb-int8")
 
 EXPERT = LayerWork((4096, 1024), (50,) * 10)  # an MLP matrix, once per Euler step
@@ -26,6 +28,7 @@ def test_the_euler_loop_streams_weights_so_eight_bits_are_enough():
     assert untouched == pytest.approx(10 * 2 * 4096 * 1024 / 173e6)
     assert milliseconds(EXPERT, W8A16) == pytest.approx(untouched / 2)
     assert milliseconds(EXPERT, W8A8) == milliseconds(EXPERT, W8A16) == milliseconds(EXPERT, FP8)
+    assert milliseconds(EXPERT, W4A16) == pytest.approx(untouched / 4)
 
 
 def test_the_prefix_computes_so_only_integer_units_help():
@@ -33,12 +36,14 @@ def test_the_prefix_computes_so_only_integer_units_help():
     assert untouched == pytest.approx(2 * 816 * 16384 * 2048 / 42.6e9)
     assert milliseconds(PREFIX, W8A16) == milliseconds(PREFIX, FP8) == milliseconds(PREFIX, BNB) == untouched
     assert milliseconds(PREFIX, W8A8) == pytest.approx(untouched / 2)
+    assert milliseconds(PREFIX, INT4) == milliseconds(PREFIX, W8A8)  # its activations have 8 bits
+    assert milliseconds(PREFIX, W4A4) == pytest.approx(untouched / 4)
 
 
 def test_bytes_follow_the_weights():
     numbers = 4096 * 1024
     stored = [weight_bytes(EXPERT, rule) / numbers for rule in (None, W8A16, W8A8, FP8, INT4, BNB)]
-    assert stored == [2, 1, 1, 1, 1, 1]
+    assert stored == [2, 1, 1, 1, 0.5, 1]
 
 
 def test_an_embedding_costs_memory_and_no_time():
@@ -50,6 +55,6 @@ def test_an_embedding_costs_memory_and_no_time():
 @given(st.integers(1, 5000), st.integers(1, 5000), st.lists(st.integers(1, 900), max_size=12))
 def test_quantizing_never_costs_more(outputs: int, inputs: int, rows: list[int]):
     work = LayerWork((outputs, inputs), tuple(rows))
-    for rule in (W8A16, W8A8, FP8, INT4, BNB):
+    for rule in (W8A16, W8A8, FP8, INT4, W4A4, W4A16, BNB):
         assert weight_bytes(work, rule) <= weight_bytes(work, None)
         assert milliseconds(work, rule) <= milliseconds(work, None)

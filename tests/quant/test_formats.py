@@ -12,10 +12,17 @@ from pi0_edge.quant.formats import (
     BLOCK,
     E4M3_CHANNEL,
     E4M3_STATIC,
+    INT4_GROUP_32,
+    INT4_GROUP_64,
+    INT4_GROUP_128,
     INT4_TENSOR,
     INT8_STATIC,
     INT8_TOKEN,
+    Format,
+    column_scales,
+    dequantize_weight,
     quantize,
+    quantize_weight,
 )
 from pi0_edge.quant.formats import static_scale as scale_of
 
@@ -40,6 +47,38 @@ def test_e4m3_is_at_most_a_sixteenth_away(data: st.DataObject):
     assert scale is not None
     error = (values.double() * scale - x.double()).abs()
     assert (error <= 1.001 * torch.maximum(x.abs().double() / 16, scale.double() * 2**-10)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([INT4_GROUP_32, INT4_GROUP_64, INT4_GROUP_128]))
+def test_int4_is_at_most_half_a_scale_of_its_own_group_away(data: st.DataObject, format: Format):
+    """Beside that, the scale itself is rounded to bfloat16: the largest value may end 2^-9 of itself further away."""
+    x = data.draw(matrices(data.draw(st.integers(1, 300))))
+    values, scale = quantize_weight(x, format)
+    assert values.dtype == torch.int8
+    assert int(values.abs().max()) <= 7
+    assert scale.shape == (len(x), -(-x.shape[1] // format.group))
+    own = column_scales(scale, format, x.shape[1])
+    largest = torch.nn.functional.pad(x.abs(), (0, -x.shape[1] % format.group)).view(len(x), -1, format.group).amax(-1)
+    assert ((scale.double() - largest.double() / 7).abs() <= largest.double() / 7 * 2**-8 + 1.01e-30).all()
+    error = (dequantize_weight(values, scale, format).double() - x.double()).abs()
+    assert (error <= 0.5001 * own.double() + x.abs().double() * 2**-8).all()
+
+
+def test_products_with_a_scale_of_a_group_are_exact_in_float32():
+    """So that float32 arithmetic on such weights only rounds where it adds."""
+    weight = torch.randn(16, 96, generator=torch.Generator().manual_seed(0))
+    values, scale = quantize_weight(weight, INT4_GROUP_32)
+    exact = values.double() * column_scales(scale, INT4_GROUP_32, 96).double()
+    assert torch.equal(dequantize_weight(values, scale, INT4_GROUP_32).double(), exact)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+def test_a_group_that_is_not_finite_is_refused(poison: float):
+    weight = torch.ones(3, 70)
+    weight[2, 69] = poison
+    with pytest.raises(QuantizationError, match="NaN or infinity"):
+        quantize_weight(weight, INT4_GROUP_64)
 
 
 @pytest.mark.parametrize("format", [INT8_STATIC, E4M3_STATIC])

@@ -1,5 +1,7 @@
 """Quantized linears: each scheme equals quantize-dequantize in float64, whatever the shape and the values."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,18 @@ from quant_cases import matrices
 from torch import Tensor, nn
 
 from pi0_edge.quant import SCHEMES, QuantizationError, QuantizedEmbedding, QuantizedLinear, Rule, reference_linear
-from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, INT8_CHANNEL, INT8_TOKEN, Format
+from pi0_edge.quant.formats import (
+    BF16,
+    E4M3_CHANNEL,
+    INT4_CHANNEL,
+    INT4_GROUP_32,
+    INT4_GROUP_64,
+    INT4_GROUP_128,
+    INT4_TOKEN,
+    INT8_CHANNEL,
+    INT8_TOKEN,
+    Format,
+)
 from pi0_edge.quant.integer_matmul import FloatMatmul, OneDnnMatmul, TorchIntMatmul, is_exact
 from pi0_edge.quant.quantized_linear import LARGEST_INPUT
 from pi0_edge.quant.smoothing import smoothing_factor
@@ -17,11 +30,21 @@ MATMULS = [
     pytest.param(matmul, marks=pytest.mark.skipif(not is_exact(matmul), reason=f"{matmul.__name__} is not exact here"))
     for matmul in (OneDnnMatmul, TorchIntMatmul, FloatMatmul)
 ]
+# Rounded to nearest, as their reference is; what GPTQ makes of them is in test_gptq.py.
 RULES = {
-    f"{scheme.name}: {rule.weights} × {rule.activations}": rule
+    f"{scheme.name}: {rule.weights} × {rule.activations}": replace(rule, rounding="nearest")
     for scheme in SCHEMES.values()
     for rule in scheme.rules
     if rule.library is None and rule.fits("prefix.layers.0.mlp.up")
+}
+RULES |= {
+    f"{weights} × {activations}": Rule(("*",), weights, activations, hadamard)
+    for weights, activations, hadamard in (
+        (INT4_GROUP_32, BF16, 0),
+        (INT4_GROUP_64, INT8_TOKEN, 0),
+        (INT4_GROUP_128, INT4_TOKEN, 64),
+        (INT4_CHANNEL, INT8_TOKEN, 128),
+    )
 }
 INT8 = Rule(("*",), activations=INT8_TOKEN)
 ROTATED = Rule(("*",), activations=INT8_TOKEN, hadamard=128)
@@ -86,7 +109,8 @@ def test_every_scheme_stays_near_fp32(rule: Rule, seed: int, columns: int):
         factor = smoothing_factor(x.abs().amax(0), weight.abs().amax(0), rule.smoothing)
         x, weight = x / factor, weight * factor
     error = float((layer_of(rule, x, weight)(x) - exact).norm() / exact.norm())
-    assert 1e-6 < error < (0.3 if rule.weights.kind == "int4" else 0.08)
+    four = [rule.weights.kind, rule.activations and rule.activations.kind].count("int4")
+    assert 1e-6 < error < (0.08, 0.3, 0.7)[four]
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -185,6 +209,25 @@ def test_the_buffers_are_all_that_is_needed_to_restore_a_layer():
     assert torch.equal(blank(x), made(x))
 
 
+@pytest.mark.parametrize("format", [INT4_GROUP_32, INT4_CHANNEL])
+@pytest.mark.parametrize("columns", [2, 31, 32, 33, 100, 129])
+def test_four_bits_are_stored_in_half_a_byte(format: Format, columns: int):
+    layer = layer_of(Rule(("*",), weights=format, activations=BF16), torch.ones(1), torch.randn(8, columns))
+    assert layer.values is not None
+    assert layer.values.shape == (8, (columns + 1) // 2)
+    assert layer.bytes == layer.values.nbytes + layer.scale.nbytes == layer.rule.stored_bytes(8, columns)
+    assert layer.scale.dtype == (torch.bfloat16 if format.group else torch.float32)
+
+
+def test_groups_keep_an_outlier_to_themselves():
+    x, weight = torch.randn(50, 256), torch.randn(64, 256)
+    weight[:, 17] *= 30
+    exact = x.double() @ weight.double().t()
+    rules = (Rule(("*",), weights=format, activations=BF16) for format in (INT4_GROUP_32, INT4_GROUP_128, INT4_CHANNEL))
+    small, large, whole = (float((layer_of(rule, x, weight)(x) - exact).norm()) for rule in rules)
+    assert 1.2 * small < large < 0.9 * whole
+
+
 @pytest.mark.parametrize("weights", [INT8_CHANNEL, E4M3_CHANNEL])
 def test_an_embedding_has_a_scale_per_row(weights: Format):
     plain = nn.Embedding(30, 16)
@@ -195,6 +238,17 @@ def test_an_embedding_has_a_scale_per_row(weights: Format):
     error = (embedded(tokens) - plain(tokens)).norm(dim=-1) / plain(tokens).norm(dim=-1)
     assert embedded(tokens).shape == (2, 2, 16)
     assert float(error.detach().max()) < 0.05
+
+
+@pytest.mark.parametrize("width", [16, 33, 100])
+def test_an_embedding_of_four_bits_finds_its_rows(width: int):
+    plain = nn.Embedding(30, width)
+    embedded = QuantizedEmbedding.of(plain, Rule(("*",), weights=INT4_GROUP_32))
+    tokens = torch.tensor([[0, 3, 3], [29, 3, 0]])
+    found, exact = embedded(tokens), plain(tokens).detach()
+    assert found.shape == (2, 3, width)
+    assert ((found - exact).abs() <= 0.501 * exact.abs().amax(-1, keepdim=True) / 7).all()
+    assert torch.equal(found[0, 1], found[1, 1])
 
 
 def test_weights_and_activations_in_16_bit_are_exact_products():

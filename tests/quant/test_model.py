@@ -142,6 +142,17 @@ def test_streams_that_do_not_fit_are_refused(model: Pi0, name: str, tensor: torc
         fill_model(blank_model(TINY["pi05"]), tensors.items())
 
 
+def input_products(model: nn.Module) -> dict[str, torch.Tensor]:
+    """XᵀX of random tokens with correlated channels, for every linear."""
+    generator = torch.Generator().manual_seed(0)
+    linears = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    tokens = {
+        path: torch.randn(3 * m.in_features, m.in_features, generator=generator).cumsum(1)
+        for path, m in linears.items()
+    }
+    return {path: own.t() @ own for path, own in tokens.items()}
+
+
 STORED = [scheme for scheme in SCHEMES.values() if not any(rule.library for rule in scheme.rules)]
 
 
@@ -153,7 +164,7 @@ def test_a_restored_network_gives_the_same_actions(variant: str, scheme):
     if scheme.rest == "bf16":
         apply_bf16_policy(model)
     amax = {path: torch.full((m.in_features,), 3.0) for path, m in model.named_modules() if isinstance(m, nn.Linear)}
-    quantize_model(model, scheme, amax)
+    quantize_model(model, scheme, amax, input_products(model))
     restored = blank_model(TINY[variant], scheme)
     restore_model(restored, model.state_dict().items(), scheme)
     inputs, noise = random_inputs(model.config)

@@ -1,5 +1,7 @@
 """Schemes: which linears they cover, by name, in every preset."""
 
+from itertools import pairwise
+
 import pytest
 import yaml
 from torch import nn
@@ -56,6 +58,54 @@ def test_the_recommended_mix_quantizes_activations_in_the_prefix_mlp_only():
         assert (rule is None) == (not path.startswith(("expert.layers", "token_embedding")) and not integer), path
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_each_scheme_for_orin_takes_one_step_beyond_the_one_before(preset: str):
+    """What changes from one to the next, by name: everything else is as it was."""
+    names = ("orin", "orin-vision8", "orin-int8", "orin-expert4", "orin-prefix4")
+    steps = []
+    for before, after in pairwise(find_scheme(name) for name in names):
+        rules = [(path, *(_form(scheme.rule_for(path)) for scheme in (before, after))) for path in linears(preset)]
+        steps.append({path for path, old, new in rules if old != new})
+    paths = linears(preset)
+    assert steps[0] == {path for path in paths if path.startswith("vision.layers.")}
+    assert steps[1] == {path for path in paths if path.startswith("prefix.layers.") and ".attention." in path}
+    assert steps[2] == {path for path in paths if path.startswith("expert.layers.") and "norm" not in path}
+    narrow = ("attention.o", "mlp.down")
+    assert steps[3] == {path for path in paths if path.startswith("prefix.layers.") and not path.endswith(narrow)}
+
+
+def test_the_formats_of_the_four_bit_schemes():
+    scheme = find_scheme("orin-prefix4")
+    found = {path: _form(scheme.rule_for(path)) for path in linears("pi0")}
+    assert found["expert.layers.3.mlp.down"] == ("int4 per group of 64", "bf16", 0, "gptq")
+    assert found["prefix.layers.3.mlp.gate"] == ("int4 per channel", "int4 per token", 128, "gptq")
+    assert found["prefix.layers.17.attention.v"] == ("int4 per channel", "int4 per token", 128, "gptq")
+    assert found["prefix.layers.3.mlp.down"] == ("int8 per channel", "int8 per token", 128, "nearest")
+    assert found["vision.layers.3.mlp.fc2"] == ("int8 per channel", "int8 per token", 128, "nearest")
+
+
+def _form(rule: Rule | None) -> tuple[str, str, int, str] | None:
+    return None if rule is None else (str(rule.weights), str(rule.activations), rule.hadamard, rule.rounding)
+
+
+def test_fields_of_this_release_stand_in_a_scheme_only_where_they_say_something():
+    """So that a bundle of an older scheme keeps its bytes, and an older release reads it."""
+    plain = [rule for rule in ORIN.to_dict()["rules"]]
+    assert not [rule for rule in plain if "rounding" in rule or "group" in rule["weights"]]
+    rule = find_scheme("orin-expert4").to_dict()["rules"][-1]
+    assert (rule["rounding"], rule["weights"]) == (
+        "gptq",
+        {"kind": "int4", "granularity": "group", "static": False, "group": 64},
+    )
+
+
+def test_the_bytes_of_a_weight_follow_its_bits():
+    rows, columns = 1024, 4096
+    rules = {name: find_scheme(name).rule_for("expert.layers.0.mlp.down") for name in ("orin", "orin-expert4")}
+    stored = {name: rule.stored_bytes(rows, columns) / (rows * columns) for name, rule in rules.items() if rule}
+    assert stored == {"orin": 1 + 4 / columns, "orin-expert4": 0.5 + 2 / 64}
+
+
 INT3 = {"layers": ["*"], "weights": {"kind": "int3"}}
 
 
@@ -67,6 +117,12 @@ INT3 = {"layers": ["*"], "weights": {"kind": "int3"}}
         (lambda: Rule(("*",), activations=E4M3_CHANNEL), "a scale per channel leaves the sum"),
         (lambda: Rule(("*",), hadamard=48), "power of two"),
         (lambda: Rule(("*",), smoothing=2), "between 0 and 1"),
+        (lambda: Rule(("*",), weights=Format("int8", "group", group=64)), "groups are for int4"),
+        (lambda: Rule(("*",), activations=Format("int4", "group", group=64)), "a scale per group leaves the sum"),
+        (lambda: Format("int4", "group", group=48), "a group of 48 columns; expected 32 or 64 or 128"),
+        (lambda: Format("int4", "group"), "a group of 0 columns"),
+        (lambda: Format("int4", "channel", group=32), "a group of 32 columns; expected 0"),
+        (lambda: Rule(("*",), rounding="down"), "to nearest or by gptq, found 'down'"),  # pyright: ignore
         (lambda: Scheme.from_dict({"name": "x"}), "no quantization scheme"),
         (lambda: Scheme.from_dict({**ORIN.to_dict(), "speed": "high"}), "no quantization scheme"),
         (lambda: Scheme.from_dict({**ORIN.to_dict(), "rest": "fp8"}), "rest fp32 or bf16"),

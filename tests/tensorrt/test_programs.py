@@ -148,7 +148,7 @@ def test_packed_weights_are_refused():
         ExplicitLinear(quantized)
 
 
-@pytest.mark.parametrize("scheme", ["orin", "int8-w8a8", "int4-per-tensor", "bnb-int8", "bnb-nf4"])
+@pytest.mark.parametrize("scheme", ["orin", "orin-expert4", "int8-w8a8", "int4-per-tensor", "bnb-int8", "bnb-nf4"])
 def test_what_explicit_quantization_cannot_say_is_refused_with_the_scheme_to_choose(scheme: str):
     with pytest.raises(EngineError, match=f"^{scheme} .*use int8-w8a8-static"):
         check_tensorrt_scheme(find_scheme(scheme), (11, 0))
