@@ -147,7 +147,7 @@ void pi0_attend(const struct pi0_cache *cache, const struct pi0_queries *block, 
     const int64_t head_dim = cache->head_dim, groups = rounded_up(head_dim, unit) / unit;
     const float scale = 1.0f / sqrtf((float)head_dim);
     float *scores = scratch, sums[ROWS][TILE], inverse[BLOCK];
-    uint16_t *rounded = (uint16_t *)(scores + BLOCK * width);
+    uint16_t *rounded = (void *)(scores + BLOCK * width);
     const int64_t key_panels = (keys + PANEL - 1) / PANEL;
     for (int64_t tile = 0; tile < (key_panels + 1) / 2; tile++)
         for (int64_t row = 0; row < block->rows; row += ROWS) {

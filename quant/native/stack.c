@@ -107,7 +107,7 @@ static const float *modulation_of(const struct pi0_stack *s, const float *modula
 
 static void norm_and_quantize(const struct pi0_stack *s, struct workspace *w, const float *weight, const float *bias,
                               const float *modulation) {
-    float *normed = (float *)(w->scratch + thread_number() * w->scratch_bytes);
+    float *normed = (void *)(w->scratch + thread_number() * w->scratch_bytes);
 #pragma omp for
     for (int64_t row = 0; row < rows_of(s); row++) {
         const float *x = s->x + row * s->width;

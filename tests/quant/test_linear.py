@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from pi0_edge.quant import SCHEMES, QuantizationError, QuantizedEmbedding, QuantizedLinear, Rule, reference_linear
 from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, INT8_CHANNEL, INT8_TOKEN, Format
-from pi0_edge.quant.integer_matmul import FloatMatmul, OneDnnMatmul, TorchIntMatmul, is_exact
+from pi0_edge.quant.integer_matmul import FloatMatmul, NativeMatmul, OneDnnMatmul, TorchIntMatmul, is_exact
 from pi0_edge.quant.quantized_linear import LARGEST_INPUT
 from pi0_edge.quant.smoothing import smoothing_factor
 
 MATMULS = [
     pytest.param(matmul, marks=pytest.mark.skipif(not is_exact(matmul), reason=f"{matmul.__name__} is not exact here"))
-    for matmul in (OneDnnMatmul, TorchIntMatmul, FloatMatmul)
+    for matmul in (NativeMatmul, OneDnnMatmul, TorchIntMatmul, FloatMatmul)
 ]
 RULES = {
     f"{scheme.name}: {rule.weights} × {rule.activations}": rule
