@@ -66,11 +66,9 @@ class NativeMatmul:
         if len(self._ones) < rows:
             self._ones = torch.ones(rows)
         out = torch.empty(rows, self.packed.struct.width)
-        library = native.library()
-        assert library is not None, "the library that packed the weights is there"
-        arguments = (shifted.contiguous(), self._ones, out)
-        shifted_at, ones_at, out_at = map(native.pointer, arguments)
-        library.pi0_linear_rows(self.packed.struct, shifted_at, ones_at, rows, out_at)
+        shifted = shifted.contiguous()
+        shifted_at, ones_at, out_at = map(native.pointer, (shifted, self._ones, out))
+        native.loaded_library().pi0_linear_rows(self.packed.struct, shifted_at, ones_at, rows, out_at)
         return out
 
 

@@ -117,6 +117,18 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def loaded_library() -> ctypes.CDLL:
+    """The compiled form, for what exists only where it is there.
+
+    Raises:
+        RuntimeError: If it is not.
+    """
+    found = library()
+    if found is None:
+        raise RuntimeError("the C library of pi0_edge.quant is not compiled; reinstall with a C compiler")
+    return found
+
+
 def is_compiled() -> bool:
     """Whether the compiled form is in use."""
     return library() is not None
@@ -150,9 +162,7 @@ class PackedLinear:
         Raises:
             RuntimeError: If the library is not there.
         """
-        loaded = library()
-        if loaded is None:
-            raise RuntimeError("the C library is not compiled; reinstall with a C compiler")
+        loaded = loaded_library()
         width, depth = weight.shape
         panels = -(-width // PANEL)
         self._panels = torch.empty(panels * PANEL * row_bytes(depth), dtype=torch.int8)

@@ -208,7 +208,7 @@ bf16_avx512(const uint16_t *left, int64_t stride, int rows, const uint16_t *firs
 #if defined(__aarch64__)
 /* 16 columns at a time: 6 x 4 of the 32 registers. `sdot` wants signed tokens: the top bit is flipped back, and the
    shift that the caller subtracts is added again by a dot product with -128. */
-__attribute__((target("+dotprod"))) INLINED void dot_sixteen(const int rows, const uint8_t *tokens, int64_t stride,
+__attribute__((target("arch=armv8.2-a+dotprod"))) INLINED void dot_sixteen(const int rows, const uint8_t *tokens, int64_t stride,
                                                              const int8_t *weights, int64_t groups, int32_t *sums) {
     int32x4_t sum[ROWS][4], shift[4];
     const int8x16_t lowest = vdupq_n_s8(-128);
@@ -239,7 +239,7 @@ __attribute__((target("+dotprod"))) INLINED void dot_sixteen(const int rows, con
             vst1q_s32(sums + row * TILE + c * 4, vsubq_s32(sum[row][c], shift[c]));
 }
 
-__attribute__((target("+dotprod"))) static void dot_neon(const uint8_t *tokens, int64_t stride, int rows,
+__attribute__((target("arch=armv8.2-a+dotprod"))) static void dot_neon(const uint8_t *tokens, int64_t stride, int rows,
                                                          const int8_t *first, const int8_t *second, int64_t groups,
                                                          int32_t (*sums)[TILE]) {
     for (int column = 0; column < (second ? TILE : PANEL); column += 16) {

@@ -1,7 +1,7 @@
 """The CPU engine: the model with quantized layers, in integer arithmetic where the scheme has it.
 
-Where every linear of a part (vision, prefix, expert) has INT8 weights and INT8 tokens, the part is run as one stack by
-the C library (`pi0_edge.engine.cpu.stacks`). Elsewhere an MLP of such linears is fused (`fused_mlp`), and everything the
+Where every linear of a part (vision, prefix, expert) has INT8 weights and INT8 tokens, the C library runs the part as
+one stack (`pi0_edge.engine.cpu.stacks`). Elsewhere an MLP of such linears is fused (`fused_mlp`), and everything the
 scheme leaves alone stays as the model has it.
 """
 

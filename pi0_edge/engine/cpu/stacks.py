@@ -27,7 +27,7 @@ from pi0_edge.engine.cpu.fused_mlp import quantizes_tokens
 from pi0_edge.errors import EngineError
 from pi0_edge.model import PolicyNetwork
 from pi0_edge.model.config import GemmaConfig, VisionConfig
-from pi0_edge.model.gemma import AdaRMSNorm, KeyValues, RMSNorm, Rotary
+from pi0_edge.model.gemma import KeyValues, RMSNorm, Rotary
 from pi0_edge.quant import QuantizationError, native
 from pi0_edge.quant.formats import NOT_FINITE
 from pi0_edge.quant.native import Layer, Stack, pointer
@@ -213,13 +213,17 @@ class _Cache:
         """Stores float32 [batch, tokens, kv_heads, head_dim], token t of row b at `places` [b, t] unless negative."""
         keys, values = source.keys.contiguous(), source.values.contiguous()
         addresses = map(pointer, (keys, values, places))
-        _library().pi0_fill_caches(*addresses, *keys.shape, self.capacity, pointer(self.keys), pointer(self.values))
+        native.loaded_library().pi0_fill_caches(
+            *addresses, *keys.shape, self.capacity, pointer(self.keys), pointer(self.values)
+        )
 
 
 class _Stack:
     """Layers in the form that the library reads, with everything that their addresses point to."""
 
-    def __init__(self, layers: Sequence[nn.Module], linears: dict[str, str], norms: dict[str, str], sizes: _Sizes):
+    def __init__(
+        self, layers: Sequence[nn.Module], linears: dict[str, str], norms: dict[str, str], sizes: _Sizes
+    ) -> None:
         self.sizes, self.count = sizes, len(layers)
         self._kept: list[object] = []
         self._layers = (Layer * len(layers))()
@@ -282,7 +286,7 @@ class _Stack:
             rows, columns = modulations[0].shape[:2]
             stack.modulation_batch_stride = 0 if rows == 1 else columns * 3 * width
             stack.modulation_token_stride = 0 if columns == 1 else 3 * width
-        finished = _library().pi0_run_stack(ctypes.byref(stack))
+        finished = native.loaded_library().pi0_run_stack(ctypes.byref(stack))
         if finished < 0:
             raise EngineError("the CPU engine got no memory for one block of tokens; free some, or use smaller batches")
         if not finished:
@@ -291,7 +295,7 @@ class _Stack:
 
     def blank_cache(self, batch: int, capacity: int) -> _Cache:
         """An empty cache of one layer."""
-        size = batch * self.sizes.kv_heads * _library().pi0_cache_bytes(capacity, self.sizes.head_dim)
+        size = batch * self.sizes.kv_heads * native.loaded_library().pi0_cache_bytes(capacity, self.sizes.head_dim)
         return _Cache(torch.empty(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8), capacity)
 
     def shared_caches(self, batch: int, capacity: int) -> list[_Cache]:
@@ -344,9 +348,3 @@ def _packed(layer: nn.Module, path: str) -> native.PackedLinear | None:
     if not (quantizes_tokens(linear) and isinstance(linear, QuantizedLinear)) or linear.rotation:
         return None
     return linear.packed
-
-
-def _library() -> ctypes.CDLL:
-    found = native.library()
-    assert found is not None, "stacks are built where the library is"
-    return found
