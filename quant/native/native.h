@@ -26,6 +26,7 @@ enum {
     TILE = 64,  /* columns that one tile computes: two panels */
     ROWS = 6,   /* rows of a tile: 6 x 4 registers of 16 sums, and 8 registers are left */
     GROUP = 4,  /* bytes along K that one instruction multiplies and adds */
+    LINE = 64,  /* bytes of a cache line */
     LANES = 32, /* partial sums of a row: the same on every processor, so that sums are */
 };
 
@@ -47,9 +48,10 @@ struct pi0_linear {
 enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, NEON_DOT };
 int pi0_level(void);
 
-/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. */
+/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Meanwhile `groups` cache lines from
+   `ahead` on are asked for, which the next tiles will read; NULL asks for nothing. */
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, int32_t (*sums)[TILE]);
+                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]);
 /* The same for pairs of bfloat16 (`groups` pairs) ... */
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
                    int64_t groups, float (*sums)[TILE]);

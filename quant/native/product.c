@@ -9,7 +9,7 @@
 #endif
 
 enum {
-    DEPTH = 2048,  /* bytes along K in one go: two panels of them are 128 KB and stay in the second cache */
+    DEPTH = 4096, /* bytes along K in one go: two panels of them are 256 KB and stay in the second cache */
     CHUNK = 960,   /* rows whose sums are kept when K is deeper than that */
 };
 
@@ -114,9 +114,23 @@ static void finish_row(const struct pi0_product *p, int64_t row, const struct pl
         finish_panel(p, row, place + i, values[i]);
 }
 
-/* Rows `from` to `to` of one tile, with the weights of DEPTH bytes at a time. */
-static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t from, int64_t to, int64_t panels,
-                          int32_t (*kept)[TILE]) {
+static const int8_t *weights_of(const struct place *place, int64_t groups) {
+    return place->linear->panels + place->channel / PANEL * groups * PANEL * GROUP;
+}
+
+/* What the block of rows number `block` asks for ahead: a panel of one group is two cache lines, so that the first four
+   blocks ask for the two panels of `next`. The expert has few rows, and waits for memory at each tile otherwise. */
+static const int8_t *ahead_of(const struct pi0_product *p, int64_t next, int64_t panels, int64_t groups, int64_t block) {
+    const int64_t panel = 2 * next + block / 2;
+    if (block >= 4 || panel >= panels)
+        return NULL;
+    const struct place place = place_of(p, panel);
+    return weights_of(&place, groups) + block % 2 * groups * LINE;
+}
+
+/* Rows `from` to `to` of one tile, with the weights of DEPTH bytes at a time; `next` is the tile after it. */
+static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t next, int64_t from, int64_t to,
+                          int64_t panels, int32_t (*kept)[TILE]) {
     const int count = panels - 2 * tile > 1 ? 2 : 1;
     struct place place[2] = {place_of(p, 2 * tile), {NULL, 0, 0, 0}};
     if (count == 2)
@@ -124,7 +138,7 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t fro
     const int64_t stride = row_bytes(p->linears[0]->depth), groups = stride / GROUP;
     const int8_t *weights[2] = {NULL, NULL};
     for (int i = 0; i < count; i++)
-        weights[i] = place[i].linear->panels + place[i].channel / PANEL * groups * PANEL * GROUP;
+        weights[i] = weights_of(place + i, groups);
     const int64_t blocks = (to - from + ROWS - 1) / ROWS;
     for (int64_t begin = 0; begin < groups; begin += DEPTH / GROUP) {
         const int64_t here = groups - begin < DEPTH / GROUP ? groups - begin : DEPTH / GROUP;
@@ -134,8 +148,9 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t fro
             const int rows = (int)(from + (to - from) * (block + 1) / blocks - row);
             int32_t sums[ROWS][TILE];
             const int64_t offset = begin * PANEL * GROUP;
+            const int8_t *ahead = here == groups ? ahead_of(p, next, panels, groups, block) : NULL;
             pi0_dot_tile(p->tokens + row * stride + begin * GROUP, stride, rows, weights[0] + offset,
-                         weights[1] ? weights[1] + offset : NULL, here, sums);
+                         weights[1] ? weights[1] + offset : NULL, here, ahead, sums);
             for (int r = 0; r < rows; r++) {
                 int32_t *before = kept[row - from + r];
                 if (begin)
@@ -165,7 +180,8 @@ void pi0_multiply(const struct pi0_product *p) {
 #pragma omp for schedule(dynamic)
     for (int64_t piece = 0; piece < tiles * chunks; piece++) {
         const int64_t chunk = piece % chunks;
-        multiply_tile(p, piece / chunks, p->rows * chunk / chunks, p->rows * (chunk + 1) / chunks, panels, kept);
+        multiply_tile(p, piece / chunks, piece / chunks + threads, p->rows * chunk / chunks,
+                      p->rows * (chunk + 1) / chunks, panels, kept);
     }
 }
 

@@ -24,7 +24,6 @@
 #endif
 #endif
 
-typedef void dot_tile(const uint8_t *, int64_t, int, const int8_t *, const int8_t *, int64_t, int32_t (*)[TILE]);
 typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
 
 /* Calls `form` with the number of rows as a constant, so that the sums stay in registers. */
@@ -63,7 +62,7 @@ INLINED int32_t four_bytes(const uint8_t *tokens) {
 /* `count` registers of 16 columns each: 4 of two panels, or 2 of one. */
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) INLINED void
 dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, const int8_t *first,
-        const int8_t *second, int64_t groups, int32_t (*sums)[TILE]) {
+        const int8_t *second, int64_t groups, const int8_t *ahead, int64_t step, int32_t (*sums)[TILE]) {
     __m512i sum[ROWS][4];
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++)
@@ -72,6 +71,7 @@ dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, 
             sum[row][c] = _mm512_setzero_si512();
     for (int64_t group = 0; group < groups; group++) {
         __m512i weights[4];
+        __builtin_prefetch(ahead + group * step, 0, 2);
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
             weights[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * GROUP + (c & 1) * 64);
@@ -92,11 +92,13 @@ dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, 
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void
 dot_avx512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second, int64_t groups,
-           int32_t (*sums)[TILE]) {
+           const int8_t *ahead, int32_t (*sums)[TILE]) {
+    const int64_t step = ahead ? LINE : 0;
+    ahead = ahead ? ahead : first;
     if (second)
-        FOR_ROWS(dot_512, rows, 4, tokens, stride, first, second, groups, sums)
+        FOR_ROWS(dot_512, rows, 4, tokens, stride, first, second, groups, ahead, step, sums)
     else
-        FOR_ROWS(dot_512, rows, 2, tokens, stride, first, second, groups, sums)
+        FOR_ROWS(dot_512, rows, 2, tokens, stride, first, second, groups, ahead, step, sums)
 }
 
 /* 16 columns at a time: 6 x 2 of the 16 registers. */
@@ -304,15 +306,25 @@ int pi0_level(void) {
 void pi0_use_level(int level) { chosen = level; }
 
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, int32_t (*sums)[TILE]) {
-    dot_tile *form = dot_portable;
-#if X86
+                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]) {
     const int level = pi0_level();
-    form = level >= AVX512_VNNI ? dot_avx512 : level == AVX_VNNI ? dot_avx_vnni : level == AVX2 ? dot_avx2 : form;
+#if X86
+    if (level >= AVX512_VNNI) {
+        dot_avx512(tokens, stride, rows, first, second, groups, ahead, sums);
+        return;
+    }
+    if (level >= AVX2) {
+        (level == AVX2 ? dot_avx2 : dot_avx_vnni)(tokens, stride, rows, first, second, groups, sums);
+        return;
+    }
 #elif defined(__aarch64__)
-    form = pi0_level() == NEON_DOT ? dot_neon : form;
+    if (level == NEON_DOT) {
+        dot_neon(tokens, stride, rows, first, second, groups, sums);
+        return;
+    }
 #endif
-    form(tokens, stride, rows, first, second, groups, sums);
+    (void)level, (void)ahead;
+    dot_portable(tokens, stride, rows, first, second, groups, sums);
 }
 
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,

@@ -33,6 +33,7 @@ from pi0_edge.quant.formats import NOT_FINITE
 from pi0_edge.quant.native import Layer, Stack, pointer
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 
+_Layers = Sequence[nn.Module] | nn.ModuleList
 _LINEARS = {
     "q": "attention.q",
     "k": "attention.k",
@@ -221,9 +222,7 @@ class _Cache:
 class _Stack:
     """Layers in the form that the library reads, with everything that their addresses point to."""
 
-    def __init__(
-        self, layers: Sequence[nn.Module], linears: dict[str, str], norms: dict[str, str], sizes: _Sizes
-    ) -> None:
+    def __init__(self, layers: _Layers, linears: dict[str, str], norms: dict[str, str], sizes: _Sizes) -> None:
         self.sizes, self.count = sizes, len(layers)
         self._kept: list[object] = []
         self._layers = (Layer * len(layers))()
@@ -334,7 +333,7 @@ def _sizes_of(config: GemmaConfig) -> _Sizes:
     return _Sizes(config.width, config.heads, config.kv_heads, config.head_dim)
 
 
-def _fits(layers: Sequence[nn.Module], linears: dict[str, str]) -> bool:
+def _fits(layers: _Layers, linears: dict[str, str]) -> bool:
     """Whether the library can run all of these layers."""
     return all(_packed(layer, path) is not None for layer in layers for path in linears.values())
 
