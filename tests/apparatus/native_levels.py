@@ -17,7 +17,8 @@ _ARM = [Level.PORTABLE, Level.NEON_DOT]
 compiled = pytest.mark.skipif(not native.is_compiled(), reason="the package was installed without a C compiler")
 
 
-def _has(level: Level) -> bool:
+def has(level: Level) -> bool:
+    """Whether this processor has the instructions of `level`."""
     flags = _processor_flags()
     needed = {
         Level.AVX2: {"avx2"},
@@ -42,7 +43,7 @@ LEVELS = [
     pytest.param(
         level,
         id=level.name,
-        marks=[compiled, pytest.mark.skipif(not _has(level), reason=f"this processor lacks {level.name}")],
+        marks=[compiled, pytest.mark.skipif(not has(level), reason=f"this processor lacks {level.name}")],
     )
     for level in (_X86 if platform.machine() == "x86_64" else _ARM)
 ]

@@ -108,7 +108,8 @@ def test_actions_are_those_of_the_layers_one_by_one(kind: str, level: Level):
 
 
 @pytest.mark.parametrize("kind", ["pi0", "pi05", "mse"])
-def test_rows_of_a_ragged_batch_are_bit_for_bit_what_they_are_alone(kind: str):
+def test_rows_of_a_ragged_batch_are_what_they_are_alone(kind: str):
+    """Up to torch's own linears around the stacks, which sum several rows in another order than one."""
     inputs, noise = ragged(kind)
     together = with_stacks(kind).infer(inputs, noise)
     for row in range(3):
@@ -129,8 +130,8 @@ def test_frozen_actions_have_a_time_of_their_own(kind: str):
     assert torch.equal(found[:, :3], continuation.previous[:, :3])
 
 
-def test_the_number_of_threads_changes_no_bit():
-    """The network is large enough that the library uses a team."""
+def test_the_number_of_threads_changes_next_to_nothing():
+    """The network is large enough that the library uses a team; only torch's own linears sum otherwise."""
     large = replace(
         SIZES,
         vision=VisionConfig(width=256, depth=1, mlp_dim=1024, heads=4, patch_size=14, image_size=224),
@@ -149,7 +150,7 @@ def test_the_number_of_threads_changes_no_bit():
             found.append(built.infer(inputs, noise))
     finally:
         torch.set_num_threads(threads)
-    assert compare_actions(found[0], found[1]).relative_error < 1e-3  # torch's own linears sum otherwise
+    assert compare_actions(found[0], found[1]).relative_error < 1e-3
     assert compare_actions(found[0], found[2]).relative_error < 1e-3
 
 
