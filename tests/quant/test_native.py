@@ -36,7 +36,7 @@ def exact(tokens: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> to
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(products())
 def test_products_are_exact(level: Level, case: tuple[torch.Tensor, torch.Tensor]):
     tokens, weight = case
