@@ -130,7 +130,8 @@ def test_rows_of_a_ragged_batch_are_bit_for_bit_what_they_are_alone(kind: str):
     tokens = torch.randn(3, 7, SIZES.expert.width, generator=generator)
     mask = torch.arange(9) < lengths[:, None]
     seen, positions = model.prefix(prefix, mask), lengths[:, None] + torch.arange(7)
-    modulations = model.condition(torch.tensor([0.5])).modulations  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(model, Pi0)
+    modulations = model.condition(torch.tensor([0.5])).modulations
     out = model.expert(tokens, positions, seen, torch.nn.functional.pad(mask, (0, 7), value=True), modulations)
     for row, length in enumerate(lengths.tolist()):
         own = slice(row, row + 1)
