@@ -4,9 +4,9 @@
 
 Writes a bundle of random weights (seeded, one tensor at a time, so that the build needs no memory for the network), and
 loads it in processes of their own: once with the files dropped from the page cache, once with them in it. Verifying,
-mapping and packing for oneDNN are timed apart, because only the last depends on the engine. `ready` is all of them; the
-server then answers one picture of its own before it opens its port (`first_chunk`). CPU seconds stand beside wall-clock
-seconds, for machines that are shared. The last line of the output is one JSON object. Linux only (reads
+mapping and packing for this processor are timed apart, because only the last depends on the engine. `ready` is all of
+them; the server then answers one picture of its own before it opens its port (`first_chunk`). CPU seconds stand beside
+wall-clock seconds, for machines that are shared. The last line of the output is one JSON object. Linux only (reads
 /proc/self/status).
 """
 

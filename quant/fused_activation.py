@@ -1,23 +1,20 @@
 """What stands between two INT8 linears, in one pass: token scale and bias, GELU or GeGLU, quantization per token.
 
-`fused_activation.c` does it row by row in the cache, where torch needs ten passes over the hidden values. It is
-compiled when the package is installed; where it is not there, such as without a C compiler, torch computes the same.
+`native/rows.c` does it row by row in the cache, where torch needs ten passes over the hidden values. Where the C
+library is not there, torch computes the same.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pi0_edge.errors import QuantizationError
 from pi0_edge.quant.formats import INT8_TOKEN, NOT_FINITE, quantize
-
-log = logging.getLogger(__name__)
+from pi0_edge.quant.native import library as _library
+from pi0_edge.quant.native import pointer as _pointer
 
 
 def quantize_tokens(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,11 +70,6 @@ def gelu_and_quantize_tokens(
     return values, own
 
 
-def is_compiled() -> bool:
-    """Whether the compiled form is in use."""
-    return _library() is not None
-
-
 def _fused(
     library: ctypes.CDLL,
     x: Tensor,
@@ -91,31 +83,3 @@ def _fused(
     return library.pi0_gelu_rows(
         _pointer(x), _pointer(up), _pointer(scale), _pointer(bias), rows, columns, _pointer(values), _pointer(own)
     )
-
-
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled form, on the threads that torch's OpenMP has started: a second pool would fight the first.
-
-    It is not linked to an OpenMP library. It takes the one that torch brings, or else the system's, which is what a
-    torch without one of its own has loaded, such as JetPack's.
-    """
-    built = next(iter(sorted(Path(__file__).parent.glob("_fused_activation*.so"))), None)
-    if built is None:
-        log.info("the fused activations are not compiled; torch computes them: reinstall with a C compiler")
-        return None
-    try:
-        for openmp in list((Path(torch.__file__).parent / "lib").glob("libgomp*")) or ["libgomp.so.1"]:
-            ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(str(built))
-    except OSError as reason:
-        log.info("the fused activations cannot be loaded; torch computes them: %s", reason)
-        return None
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.pi0_quantize_rows.argtypes = [pointer, size, size, pointer, pointer]
-    library.pi0_gelu_rows.argtypes = [pointer, pointer, pointer, pointer, size, size, pointer, pointer]
-    return library

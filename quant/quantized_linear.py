@@ -28,7 +28,8 @@ from pi0_edge.quant.formats import (
 from pi0_edge.quant.fused_activation import quantize_tokens
 from pi0_edge.quant.gptq import round_by_gptq
 from pi0_edge.quant.hadamard import block_size, rotate
-from pi0_edge.quant.integer_matmul import IntegerMatmul, choose_matmul
+from pi0_edge.quant.integer_matmul import IntegerMatmul, NativeMatmul, choose_matmul
+from pi0_edge.quant.native import PackedLinear
 from pi0_edge.quant.packed_int4 import pack_int4, packed_columns, unpack_int4
 from pi0_edge.quant.schemes import Rule
 
@@ -163,6 +164,11 @@ class QuantizedLinear(nn.Module):
         if scale is not None:
             return out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
         return out if self.bias is None else out.add_(self.bias)
+
+    @property
+    def packed(self) -> PackedLinear | None:
+        """The weights as the C library reads them, once `pack` has handed them to it."""
+        return self._product.packed if isinstance(self._product, NativeMatmul) else None
 
     @property
     def bytes(self) -> int:

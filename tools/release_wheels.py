@@ -30,8 +30,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pi0_edge", "quant", "protos", "firmware_bridge")
-LIBRARY_SOURCE = "quant/fused_activation.c"
-LIBRARY = "pi0_edge/quant/_fused_activation.so"
+LIBRARY_SOURCES = "quant/native"
+LIBRARY = "pi0_edge/quant/_native.so"
 KERNELS = "pi0_edge/kernels/build/{processor}/libpi0_kernels.so"
 
 PROCESSORS = {"aarch64": "AArch64", "x86_64": "Advanced Micro Devices X86-64"}
@@ -128,15 +128,15 @@ def compile_library(root: Path, compiler: str, work: Path) -> Path:
     """The C library of `pi0_edge.quant`, compiled with the options of pyproject.toml.
 
     It is not linked to an OpenMP library: robots may have none, torch brings its own, and the names are found in the
-    one that torch has loaded (`pi0_edge.quant.fused_activation`). A second one would start threads of its own.
+    one that torch has loaded (`pi0_edge.quant.native`). A second one would start threads of its own.
     """
-    work.mkdir()
-    shutil.copy(root / LIBRARY_SOURCE, work)
-    name = Path(LIBRARY_SOURCE).name
-    _run([compiler, *listed(root, "extra-compile-args"), "-fPIC", "-c", name, "-o", "library.o"], work)
+    shutil.copytree(root / LIBRARY_SOURCES, work)
+    names = [Path(source).name for source in listed(root, "sources")]
+    _run([compiler, *listed(root, "extra-compile-args"), "-fPIC", "-c", *names], work)
     library = work / Path(LIBRARY).name
     link = ["-shared", "-Wl,--as-needed", "-Wl,-z,noexecstack", "-s", f"-Wl,-soname,{library.name}"]
-    _run([compiler, *link, "library.o", "-lm", "-o", library.name], work)
+    objects = [str(Path(name).with_suffix(".o")) for name in names]
+    _run([compiler, *link, *objects, "-lm", "-o", library.name], work)
     return library
 
 

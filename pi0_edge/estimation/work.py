@@ -29,8 +29,6 @@ everything that touches each value a few times."""
 E4M3_LAUNCHES = 4
 """To float32, over the scale, into the range, to 8 bits."""
 HALF, SINGLE = 2, 4
-INT4_BYTES = 0.5 + HALF / 64
-"""Of a weight, with a scale of 16 bits for each 64: what groups of that size take."""
 """Bytes of a 16-bit and of a float32 value."""
 
 
@@ -133,7 +131,7 @@ def network_bytes(config: Pi0Config, scheme: Scheme) -> int:
     for path, rows, columns in weights:
         rule = scheme.rule_for(path)
         if rule is not None:
-            total += round(rows * columns * (_weight_bytes(rule) - HALF)) + rows * SINGLE
+            total += round(_weight_bytes(rule, rows, columns)) - rows * columns * HALF
     return total
 
 
@@ -247,7 +245,7 @@ def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
 def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:
     """A linear [columns, depth]; linears that read the same tokens are one product, under the rule of the first."""
     rule = chunk.scheme.rule_for(path)
-    weights = columns * depth * (HALF if rule is None else _weight_bytes(rule))
+    weights = columns * depth * HALF if rule is None else _weight_bytes(rule, columns, depth)
     unit = _unit(rule)
     entering = {"bf16": HALF, "int4": 0.5}.get(unit, 1.0)
     code: Code = "torch product" if rule is None else "weight-only product" if unit == "bf16" else "product"
@@ -315,8 +313,8 @@ def _unit(rule: Rule | None) -> Unit:
     return "fp8" if "e4m3" in kinds else "int4" if kinds == {"int4"} else "int8"
 
 
-def _weight_bytes(rule: Rule) -> float:
-    """Of memory on the device, without scales of rows; two INT4 values are one byte there, however torch holds them."""
+def _weight_bytes(rule: Rule, rows: int, columns: int) -> float:
+    """Of a weight [rows, columns] and its scales in memory of the device."""
     if rule.library is not None:
         raise ConfigError("a library's layers have no kernels here; expected a scheme such as orin or bf16")
-    return INT4_BYTES if rule.weights.kind == "int4" else rule.bytes_per_weight
+    return rule.stored_bytes(rows, columns)

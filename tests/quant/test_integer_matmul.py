@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pi0_edge.quant import integer_matmul, native
 from pi0_edge.quant.integer_matmul import (
     EXACT_DEPTH,
     SMALL_WEIGHT,
     FloatMatmul,
+    NativeMatmul,
     OneDnnMatmul,
     TorchIntMatmul,
     choose_matmul,
@@ -24,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBE = """
 import torch
 from torch import nn
+from pi0_edge.quant import native
+native.library = lambda: None  # as where the package was installed without a C compiler
 from pi0_edge.quant import INT8_W8A8, QuantizedLinear, reference_linear
 linear, x = nn.Linear(256, 16, bias=False), torch.full((4, 256), 3.0)
 nn.init.constant_(linear.weight, 0.5)
@@ -44,9 +48,29 @@ def test_product_in_fp32_is_exact_at_every_depth(depth: int):
 
 
 @pytest.mark.skipif(not (is_exact(OneDnnMatmul) and is_exact(TorchIntMatmul)), reason="no exact fast product here")
-def test_product_is_chosen_by_size():
+def test_product_of_torch_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(native, "library", lambda: None)
     assert choose_matmul(torch.zeros(SMALL_WEIGHT, 1, dtype=torch.int8)) is TorchIntMatmul
     assert choose_matmul(torch.zeros(SMALL_WEIGHT + 1, 1, dtype=torch.int8)) is OneDnnMatmul
+
+
+@pytest.mark.parametrize(
+    ("level", "amx", "expected"),
+    [
+        (native.Level.AVX2, False, NativeMatmul),
+        (native.Level.AVX512_BF16, False, NativeMatmul),
+        (native.Level.NEON_DOT, False, NativeMatmul),
+        (native.Level.AVX512_BF16, True, OneDnnMatmul),
+        (native.Level.PORTABLE, False, OneDnnMatmul),
+    ],
+)
+def test_our_own_product_is_chosen_unless_the_processor_has_tiles_or_nothing(
+    monkeypatch: pytest.MonkeyPatch, level: native.Level, amx: bool, expected: type
+):
+    monkeypatch.setattr(native, "level", lambda: level)
+    monkeypatch.setattr(integer_matmul, "_has_amx", lambda: amx)
+    monkeypatch.setattr(integer_matmul, "is_exact", lambda _: True)
+    assert choose_matmul(torch.zeros(SMALL_WEIGHT + 1, 1, dtype=torch.int8)) is expected
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs oneDNN's x86 instruction sets")

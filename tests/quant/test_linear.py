@@ -22,13 +22,13 @@ from pi0_edge.quant.formats import (
     INT8_TOKEN,
     Format,
 )
-from pi0_edge.quant.integer_matmul import FloatMatmul, OneDnnMatmul, TorchIntMatmul, is_exact
+from pi0_edge.quant.integer_matmul import FloatMatmul, NativeMatmul, OneDnnMatmul, TorchIntMatmul, is_exact
 from pi0_edge.quant.quantized_linear import LARGEST_INPUT
 from pi0_edge.quant.smoothing import smoothing_factor
 
 MATMULS = [
     pytest.param(matmul, marks=pytest.mark.skipif(not is_exact(matmul), reason=f"{matmul.__name__} is not exact here"))
-    for matmul in (OneDnnMatmul, TorchIntMatmul, FloatMatmul)
+    for matmul in (NativeMatmul, OneDnnMatmul, TorchIntMatmul, FloatMatmul)
 ]
 # Rounded to nearest, as their reference is; what GPTQ makes of them is in test_gptq.py.
 RULES = {

@@ -322,9 +322,7 @@ def test_the_real_packages_install_and_run_a_chunk(tmp_path: Path) -> None:
     made = make_sdk_folder(target, tmp_path / "sdk", next((tmp_path / "dist").glob("*.whl")))
     assert made.lock.glibc <= target.glibc  # what wheels of today ask for, the board has
     environment = install_environment(Layout(tmp_path / "robot"), tmp_path / "sdk")
-    code = (
-        "import tuf, mcap, av, serial, grpc; from pi0_edge.quant.fused_activation import is_compiled as c; print(c())"
-    )
+    code = "import tuf, mcap, av, serial, grpc; from pi0_edge.quant.native import is_compiled as c; print(c())"
     argv = [environment / "bin/python", "-c", code]
     assert subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "True\n"
     argv = [environment / "bin/pi0-edge", "doctor", "--json"]

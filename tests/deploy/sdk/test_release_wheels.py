@@ -20,7 +20,7 @@ from source_tree import ROOT
 
 MACHINES = {"aarch64": 183, "x86_64": 62}
 """What an ELF file says about its processor."""
-LIBRARY = "pi0_edge/quant/_fused_activation.so"
+LIBRARY = "pi0_edge/quant/_native.so"
 USES_OPENMP = "#include <omp.h>\nint threads(void) { return omp_get_max_threads(); }\n"
 
 
@@ -135,8 +135,8 @@ def test_the_library_is_found_and_computes_as_torch_does(wheels: dict[str, Path]
     folder = unpacked(wheel_for(wheels, THIS_PROCESSOR), tmp_path)
     code = """
 import torch
-from pi0_edge.quant import fused_activation as fused, formats
-assert fused.is_compiled(), "not loaded"
+from pi0_edge.quant import fused_activation as fused, formats, native
+assert native.is_compiled(), "not loaded"
 tokens = torch.randn(300, 512)
 values, scale = fused.quantize_tokens(tokens)
 expected, expected_scale = formats.quantize(tokens, formats.INT8_TOKEN)
@@ -223,8 +223,9 @@ def checkout(folder: Path) -> Path:
     for name in ("quant", "protos"):
         (folder / "pi0_edge" / name).symlink_to(f"../{name}")
     (folder / "pi0_edge/__init__.py").write_text('__version__ = "0.1.0"\n')
-    for name in ("pyproject.toml", "README.md", "LICENSE", "quant/fused_activation.c"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "quant/native", folder / "quant/native")
     return folder
 
 

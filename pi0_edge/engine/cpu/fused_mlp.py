@@ -1,49 +1,18 @@
-"""The CPU engine: the model with quantized layers, in integer arithmetic where the scheme has it.
+"""An MLP of quantized linears in fewer passes over memory, for layers that are not run as a stack.
 
-An MLP whose linears quantize their activations to INT8 per token is replaced by one that computes the same function in
-fewer passes over memory. Gate and up share the tokens that they quantize, and everything between two products is one
-pass (`pi0_edge.quant.fused_activation`), where torch needs ten over hidden values of 53 MB.
+Gate and up share the tokens that they quantize, and everything between two products is one pass
+(`pi0_edge.quant.fused_activation`), where torch needs ten over hidden values of 53 MB.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pi0_edge.engine.reference import ReferenceEngine
-from pi0_edge.model import PolicyNetwork
 from pi0_edge.model.gemma import MLP
 from pi0_edge.model.siglip import VisionMLP
 from pi0_edge.quant.formats import INT8_TOKEN
 from pi0_edge.quant.fused_activation import gelu_and_quantize_tokens, gelu_tokens
 from pi0_edge.quant.quantized_linear import QuantizedLinear
-from pi0_edge.quant.schemes import INT8_W8A8, Rule, Scheme
-
-
-class CpuEngine(ReferenceEngine):
-    """Plain torch around quantized layers; everything the scheme leaves alone stays as the model has it."""
-
-    name = "cpu"
-    default_scheme = INT8_W8A8
-    packs_weights = True
-
-    def __init__(self, model: PolicyNetwork, scheme: Scheme = INT8_W8A8) -> None:
-        """Packs the weights of `model` for this machine, in place.
-
-        Args:
-            model: Quantized under `scheme`.
-            scheme: The scheme of its layers.
-        """
-        super().__init__(model, scheme)
-        if any(_shares_a_scale(rule) for rule in scheme.rules):
-            self.max_batch = 1
-        for module in model.modules():
-            if isinstance(module, QuantizedLinear):
-                module.pack()
-        use_fused_layers(model)
-
-    @classmethod
-    def check(cls, scheme: Scheme) -> None:
-        """As `Engine`; the CPU runs every scheme."""
 
 
 class FusedGeGLU(nn.Module):
@@ -96,18 +65,13 @@ def _activate_and_multiply(
 
 def _fused(module: nn.Module) -> nn.Module | None:
     linears = list(module.children())
-    if not linears or not all(_quantizes_tokens(linear) for linear in linears):
+    if not linears or not all(quantizes_tokens(linear) for linear in linears):
         return None
     if isinstance(module, MLP) and module.gate.rule == module.up.rule:
         return FusedGeGLU(module.gate, module.up, module.down)  # pyright: ignore[reportArgumentType]
     return FusedMLP(module.fc1, module.fc2) if isinstance(module, VisionMLP) else None  # pyright: ignore[reportArgumentType]
 
 
-def _shares_a_scale(rule: Rule) -> bool:
-    """Whether what one observation brings changes how another one of the same pass is rounded."""
-    format = rule.activations
-    return format is not None and format.granularity != "token" and not format.static and format.kind != "bf16"
-
-
-def _quantizes_tokens(linear: nn.Module) -> bool:
+def quantizes_tokens(linear: nn.Module) -> bool:
+    """Whether a layer is a linear with INT8 weights and INT8 tokens, each with a scale of its own."""
     return isinstance(linear, QuantizedLinear) and linear.integer and linear.rule.activations == INT8_TOKEN

@@ -1,0 +1,337 @@
+/* The innermost products, one form for each set of instructions: 6 rows times 64 columns, summed in registers.
+
+   | level       | INT8                                  | attention                        |
+   |-------------|---------------------------------------|----------------------------------|
+   | PORTABLE    | plain C                               | float32, vectors of the compiler |
+   | AVX2        | pairs of 16-bit products, exact       | float32                          |
+   | AVX_VNNI    | vpdpbusd on 256 bits                  | float32                          |
+   | AVX512_VNNI | vpdpbusd on 512 bits                  | float32                          |
+   | AVX512_BF16 | the same                              | bfloat16, vdpbf16ps              |
+   | NEON_DOT    | sdot                                  | float32                          |
+
+   All INT8 forms give the same sums. x86's older instruction for pairs of bytes (vpmaddubsw) saturates and is not used. */
+
+#include "native.h"
+
+#if X86
+#include <immintrin.h>
+#endif
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#include <sys/auxv.h>
+#ifndef HWCAP_ASIMDDP
+#define HWCAP_ASIMDDP (1 << 20)
+#endif
+#endif
+
+typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* Calls `form` with the number of rows as a constant, so that the sums stay in registers. */
+#define FOR_ROWS(form, rows, ...)                                                                                      \
+    switch (rows) {                                                                                                    \
+    case 1: form(1, __VA_ARGS__); break;                                                                               \
+    case 2: form(2, __VA_ARGS__); break;                                                                               \
+    case 3: form(3, __VA_ARGS__); break;                                                                               \
+    case 4: form(4, __VA_ARGS__); break;                                                                               \
+    case 5: form(5, __VA_ARGS__); break;                                                                               \
+    default: form(6, __VA_ARGS__);                                                                                     \
+    }
+
+static void dot_portable(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                         int64_t groups, int32_t (*sums)[TILE]) {
+    for (int row = 0; row < rows; row++)
+        for (int half = 0; half < (second ? 2 : 1); half++) {
+            const int8_t *weights = half ? second : first;
+            int32_t *own = sums[row] + half * PANEL;
+            memset(own, 0, PANEL * sizeof *own);
+            for (int64_t group = 0; group < groups; group++)
+                for (int column = 0; column < PANEL; column++)
+                    for (int k = 0; k < GROUP; k++)
+                        own[column] += tokens[row * stride + group * GROUP + k] *
+                                       weights[(group * PANEL + column) * GROUP + k];
+        }
+}
+
+#if X86
+INLINED int32_t four_bytes(const uint8_t *tokens) {
+    int32_t four;
+    memcpy(&four, tokens, sizeof four);
+    return four;
+}
+
+/* `count` registers of 16 columns each: 4 of two panels, or 2 of one. */
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) INLINED void
+dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, const int8_t *first,
+        const int8_t *second, int64_t groups, const int8_t *ahead, int64_t step, int32_t (*sums)[TILE]) {
+    __m512i sum[ROWS][4];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            sum[row][c] = _mm512_setzero_si512();
+    for (int64_t group = 0; group < groups; group++) {
+        __m512i weights[4];
+        __builtin_prefetch(ahead + group * step, 0, 2);
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            weights[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * GROUP + (c & 1) * 64);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            const __m512i four = _mm512_set1_epi32(four_bytes(tokens + row * stride + group * GROUP));
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                sum[row][c] = _mm512_dpbusd_epi32(sum[row][c], four, weights[c]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            _mm512_storeu_si512(sums[row] + c * 16, sum[row][c]);
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void
+dot_avx512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second, int64_t groups,
+           const int8_t *ahead, int32_t (*sums)[TILE]) {
+    const int64_t step = ahead ? LINE : 0;
+    ahead = ahead ? ahead : first;
+    if (second)
+        FOR_ROWS(dot_512, rows, 4, tokens, stride, first, second, groups, ahead, step, sums)
+    else
+        FOR_ROWS(dot_512, rows, 2, tokens, stride, first, second, groups, ahead, step, sums)
+}
+
+/* 16 columns at a time: 6 x 2 of the 16 registers. */
+__attribute__((target("avx2,avxvnni"))) INLINED void dot_256(const int rows, const uint8_t *tokens, int64_t stride,
+                                                             const int8_t *weights, int64_t groups, int32_t *sums) {
+    __m256i sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+        sum[row][0] = sum[row][1] = _mm256_setzero_si256();
+    for (int64_t group = 0; group < groups; group++) {
+        const __m256i left = _mm256_loadu_si256((const __m256i *)(weights + group * PANEL * GROUP));
+        const __m256i right = _mm256_loadu_si256((const __m256i *)(weights + group * PANEL * GROUP + 32));
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            const __m256i four = _mm256_set1_epi32(four_bytes(tokens + row * stride + group * GROUP));
+            sum[row][0] = _mm256_dpbusd_avx_epi32(sum[row][0], four, left);
+            sum[row][1] = _mm256_dpbusd_avx_epi32(sum[row][1], four, right);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+        _mm256_storeu_si256((__m256i *)(sums + row * TILE), sum[row][0]);
+        _mm256_storeu_si256((__m256i *)(sums + row * TILE + 8), sum[row][1]);
+    }
+}
+
+__attribute__((target("avx2,avxvnni"))) static void dot_avx_vnni(const uint8_t *tokens, int64_t stride, int rows,
+                                                                 const int8_t *first, const int8_t *second,
+                                                                 int64_t groups, int32_t (*sums)[TILE]) {
+    for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
+        const int8_t *weights = (column < PANEL ? first : second) + column % PANEL * GROUP;
+        FOR_ROWS(dot_256, rows, tokens, stride, weights, groups, sums[0] + column)
+    }
+}
+
+/* 8 columns at a time. A register holds two sums for each of 4 columns, which are added at the end. */
+__attribute__((target("avx2"))) INLINED void dot_pairs(const int rows, const uint8_t *tokens, int64_t stride,
+                                                       const int8_t *weights, int64_t groups, int32_t *sums) {
+    __m256i sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+        sum[row][0] = sum[row][1] = _mm256_setzero_si256();
+    for (int64_t group = 0; group < groups; group++) {
+        const __m128i *source = (const __m128i *)(weights + group * PANEL * GROUP);
+        const __m256i left = _mm256_cvtepi8_epi16(_mm_loadu_si128(source));
+        const __m256i right = _mm256_cvtepi8_epi16(_mm_loadu_si128(source + 1));
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            const __m256i four = _mm256_cvtepu8_epi16(_mm_set1_epi32(four_bytes(tokens + row * stride + group * GROUP)));
+            sum[row][0] = _mm256_add_epi32(sum[row][0], _mm256_madd_epi16(four, left));
+            sum[row][1] = _mm256_add_epi32(sum[row][1], _mm256_madd_epi16(four, right));
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+        const __m256i added = _mm256_hadd_epi32(sum[row][0], sum[row][1]); /* columns 0 1 4 5 2 3 6 7 */
+        _mm256_storeu_si256((__m256i *)(sums + row * TILE), _mm256_permute4x64_epi64(added, 0xd8));
+    }
+}
+
+__attribute__((target("avx2"))) static void dot_avx2(const uint8_t *tokens, int64_t stride, int rows,
+                                                     const int8_t *first, const int8_t *second, int64_t groups,
+                                                     int32_t (*sums)[TILE]) {
+    for (int column = 0; column < (second ? TILE : PANEL); column += 8) {
+        const int8_t *weights = (column < PANEL ? first : second) + column % PANEL * GROUP;
+        FOR_ROWS(dot_pairs, rows, tokens, stride, weights, groups, sums[0] + column)
+    }
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) INLINED void
+bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, const uint16_t *first,
+         const uint16_t *second, int64_t groups, float (*sums)[TILE]) {
+    __m512 sum[ROWS][4];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            sum[row][c] = _mm512_setzero_ps();
+    for (int64_t group = 0; group < groups; group++) {
+        __m512i right[4];
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            right[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * 2 + (c & 1) * 32);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            const __m512i pair = _mm512_set1_epi32(four_bytes((const uint8_t *)(left + row * stride + group * 2)));
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                sum[row][c] = _mm512_dpbf16_ps(sum[row][c], (__m512bh)pair, (__m512bh)right[c]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            _mm512_storeu_ps(sums[row] + c * 16, sum[row][c]);
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
+bf16_avx512(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
+            int64_t groups, float (*sums)[TILE]) {
+    if (second)
+        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums)
+    else
+        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums)
+}
+#endif
+
+#if defined(__aarch64__)
+/* 16 columns at a time: 6 x 4 of the 32 registers. `sdot` wants signed tokens: the top bit is flipped back, and the
+   shift that the caller subtracts is added again by a dot product with -128. */
+__attribute__((target("arch=armv8.2-a+dotprod"))) INLINED void dot_sixteen(const int rows, const uint8_t *tokens, int64_t stride,
+                                                             const int8_t *weights, int64_t groups, int32_t *sums) {
+    int32x4_t sum[ROWS][4], shift[4];
+    const int8x16_t lowest = vdupq_n_s8(-128);
+    for (int c = 0; c < 4; c++) {
+        shift[c] = vdupq_n_s32(0);
+        for (int row = 0; row < rows; row++)
+            sum[row][c] = vdupq_n_s32(0);
+    }
+    for (int64_t group = 0; group < groups; group++) {
+        int8x16_t four[4];
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++) {
+            four[c] = vld1q_s8(weights + group * PANEL * GROUP + c * 16);
+            shift[c] = vdotq_s32(shift[c], four[c], lowest);
+        }
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            uint32_t bytes;
+            memcpy(&bytes, tokens + row * stride + group * GROUP, sizeof bytes);
+            const int8x16_t token = vreinterpretq_s8_u32(vdupq_n_u32(bytes ^ 0x80808080u));
+#pragma GCC unroll 4
+            for (int c = 0; c < 4; c++)
+                sum[row][c] = vdotq_s32(sum[row][c], four[c], token);
+        }
+    }
+    for (int row = 0; row < rows; row++)
+        for (int c = 0; c < 4; c++)
+            vst1q_s32(sums + row * TILE + c * 4, vsubq_s32(sum[row][c], shift[c]));
+}
+
+__attribute__((target("arch=armv8.2-a+dotprod"))) static void dot_neon(const uint8_t *tokens, int64_t stride, int rows,
+                                                         const int8_t *first, const int8_t *second, int64_t groups,
+                                                         int32_t (*sums)[TILE]) {
+    for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
+        const int8_t *weights = (column < PANEL ? first : second) + column % PANEL * GROUP;
+        FOR_ROWS(dot_sixteen, rows, tokens, stride, weights, groups, sums[0] + column)
+    }
+}
+#endif
+
+/* 16 columns at a time. */
+INLINED void float_sixteen(const int rows, const float *left, int64_t stride, const float *right, int64_t groups,
+                           float *sums) {
+    vector sum[ROWS];
+    for (int row = 0; row < rows; row++)
+        sum[row] = (vector){0};
+    for (int64_t group = 0; group < groups; group++) {
+        const vector own = *(const vector *)(right + group * PANEL);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++)
+            sum[row] += left[row * stride + group] * own;
+    }
+    for (int row = 0; row < rows; row++)
+        *(vector *)(sums + row * TILE) = sum[row];
+}
+
+EACH_PROCESSOR
+void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
+                    int64_t groups, float (*sums)[TILE]) {
+    for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
+        const float *right = (column < PANEL ? first : second) + column % PANEL;
+        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums[0] + column)
+    }
+}
+
+static int chosen = -1;
+
+/* The fastest level of this processor. */
+int pi0_best_level(void) {
+#if X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni"))
+        return __builtin_cpu_supports("avx512bf16") ? AVX512_BF16 : AVX512_VNNI;
+    if (__builtin_cpu_supports("avx2"))
+        return __builtin_cpu_supports("avxvnni") ? AVX_VNNI : AVX2;
+#elif defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
+        return NEON_DOT;
+#endif
+    return PORTABLE;
+}
+
+/* The level in use. */
+int pi0_level(void) {
+    if (chosen < 0)
+        chosen = pi0_best_level();
+    return chosen;
+}
+
+/* Uses another level from now on, which this processor must have: for tests and comparisons. What was packed for
+   attention at another level is not readable afterwards. */
+void pi0_use_level(int level) { chosen = level; }
+
+void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]) {
+    const int level = pi0_level();
+#if X86
+    if (level >= AVX512_VNNI) {
+        dot_avx512(tokens, stride, rows, first, second, groups, ahead, sums);
+        return;
+    }
+    if (level >= AVX2) {
+        (level == AVX2 ? dot_avx2 : dot_avx_vnni)(tokens, stride, rows, first, second, groups, sums);
+        return;
+    }
+#elif defined(__aarch64__)
+    if (level == NEON_DOT) {
+        dot_neon(tokens, stride, rows, first, second, groups, sums);
+        return;
+    }
+#endif
+    (void)level, (void)ahead;
+    dot_portable(tokens, stride, rows, first, second, groups, sums);
+}
+
+void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
+                   int64_t groups, float (*sums)[TILE]) {
+#if X86
+    bf16_avx512(left, stride, rows, first, second, groups, sums);
+#else
+    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums;
+#endif
+}
