@@ -35,7 +35,7 @@ from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
 from pi0_edge.model import Pi0
-from pi0_edge.model.gemma import GemmaLayer, KeyValueLayer, RMSNorm
+from pi0_edge.model.gemma import ActionExpert, GemmaLayer, KeyValueLayer, Prefix, RMSNorm
 from pi0_edge.model.siglip import VisionLayer
 from pi0_edge.quant.quantized_linear import QuantizedEmbedding
 
@@ -163,8 +163,9 @@ class CudaNetwork:
             dtype: Of activations; float32 on a CPU only, to compare the sequence itself.
 
         Raises:
-            EngineError: If a layer is quantized in a way that there are no kernels for.
+            EngineError: If a layer is quantized in a way that there are no kernels for, or packed for the CPU.
         """
+        _check_layers(model)
         self.config, self.dtype, self.device = model.config, dtype, torch.device(device)
         self.state = _on(self.device, model.state_proj) if model.config.variant == "pi0" else None
         self.action_out = _on(self.device, model.action_out_proj)
@@ -379,3 +380,14 @@ def _on(device: torch.device, linear: nn.Module) -> tuple[Tensor, Tensor]:
     return linear.get_parameter("weight").detach().float().to(device), linear.get_parameter("bias").detach().float().to(
         device
     )
+
+
+def _check_layers(model: Pi0) -> None:
+    """The CPU engine puts stacks of packed layers in the place of these."""
+    kinds = [
+        (model.prefix, Prefix),
+        (model.expert, ActionExpert),
+        *((layer, VisionLayer) for layer in model.vision.layers),
+    ]
+    if any(not isinstance(part, kind) for part, kind in kinds):
+        raise EngineError("the weights were packed for the CPU; the CUDA engine needs them as the bundle holds them")
