@@ -53,7 +53,7 @@ class DistillationResult:
         steps: Euler steps of the student.
         updates: Optimizer steps, those of resumed runs included.
         seconds: Time spent in them.
-        loss: Squared error of the velocities, normalized, mean of the last hundred updates.
+        loss: Root mean square error of the velocities, normalized, mean of the last hundred updates.
     """
 
     checkpoint: Path
@@ -122,10 +122,11 @@ def distill(
     teacher = Pi0(config)
     opened.load_into(teacher)
     schedule = settings.euler_times.value
-    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule))
+    dims = processor.robot.action_dim
+    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims)
     train = TrainConfig(
         steps=updates,
-        real_dims=processor.robot.action_dim,
+        real_dims=dims,
         batch=batch,
         draws=draws,
         learning_rate=learning_rate,
@@ -149,7 +150,7 @@ def distill(
         # The student knows the teacher's data and no other.
         save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
     save_checkpoint(folder, average, config, learned.description())
-    plot_run(state, plot, "squared error of the velocities")
+    plot_run(state, plot, "root mean square error of the velocities")
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 
