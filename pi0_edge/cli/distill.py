@@ -20,7 +20,7 @@ def distill(
     updates: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Observations per update.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 2e-4,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1.5e-4,
     seed: Annotated[int, typer.Option(help="Fixes batches and noise.")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between two saves.")] = 200,
     camera: Annotated[str, typer.Option(help="The camera that the policy gets images of.")] = "top",

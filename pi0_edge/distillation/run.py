@@ -74,7 +74,7 @@ def distill(
     updates: int = 2000,
     batch: int = 32,
     draws: int = 1,
-    learning_rate: float = 2e-4,
+    learning_rate: float = 1.5e-4,
     seed: int = 0,
     save_every: int = 200,
     camera: str = "top",
