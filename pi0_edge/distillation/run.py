@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
+from pi0_edge.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.distillation.origin import Origin
-from pi0_edge.distillation.student import Student
+from pi0_edge.distillation.student import FLOOR, Student
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import euler_times
@@ -41,6 +41,9 @@ SMOOTHED = 50
 WARM_UP = 100
 """Updates until the learning rate is at its peak, at most a tenth of all."""
 PROFILE = "training_profile.json"
+FREE_SHARE = 0.5
+"""Share of the draws that freeze nothing. A chunk that begins a motion freezes nothing and decides most, and a uniform
+number of 0 to 24 frozen actions would make one draw of 25 such a chunk."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def distill(
     batch: int = 32,
     draws: int = 1,
     learning_rate: float = 1.5e-4,
+    floor: float = FLOOR,
+    start: str | Path | None = None,
     seed: int = 0,
     save_every: int = 200,
     camera: str = "top",
@@ -92,6 +97,9 @@ def distill(
         batch: Observations per update.
         draws: Noise draws per observation.
         learning_rate: Peak of the cosine schedule.
+        floor: Error of a chunk, root mean square of its normalized velocities, up to which errors count by their
+            square; larger ones count by their size, see `Student`. Large where the teacher has several ways.
+        start: A student of the same teacher and steps to begin from; the teacher itself where None.
         seed: Fixes batches and noise.
         save_every: Updates between two saves.
         camera: The camera of dataset and robot that the policy gets images of.
@@ -104,7 +112,7 @@ def distill(
         DatasetError: If the dataset cannot be read or does not fit the teacher.
     """
     counts = {"steps": steps, "updates": updates, "batch": batch, "draws": draws, "save_every": save_every}
-    _check_counts(counts, learning_rate)
+    _check_counts(counts, {"learning_rate": learning_rate, "floor": floor})
     opened, output = open_checkpoint(Path(checkpoint)), Path(output)
     config = opened.infer_config()
     processor = load_processor(opened.folder, config)
@@ -123,7 +131,9 @@ def distill(
     opened.load_into(teacher)
     schedule = settings.euler_times.value
     dims = processor.robot.action_dim
-    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims)
+    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims, floor)
+    if start is not None:
+        _opened_student(Path(start), origin).load_into(student)
     train = TrainConfig(
         steps=updates,
         real_dims=dims,
@@ -134,6 +144,7 @@ def distill(
         seed=seed,
         save_every=save_every,
         max_delay=config.trained_delay,
+        free_share=FREE_SHARE,
     )
     trainer = Trainer(student, batches, train, output)
     stage = Stage("distilling", updates, on_progress)
@@ -154,12 +165,24 @@ def distill(
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 
-def _check_counts(counts: dict[str, int], learning_rate: float) -> None:
+def _opened_student(start: Path, origin: Origin) -> Checkpoint:
+    """A checkpoint to begin from, which must be a student as this run makes one."""
+    found = Origin.find(start)
+    if found is None or (found.teacher_sha256, found.steps) != (origin.teacher_sha256, origin.steps):
+        was = "was not distilled" if found is None else f"has {found.steps} step(s) of {found.teacher_sha256[:12]}"
+        raise ConfigError(
+            f"{start} {was}; expected a student of {origin.steps} step(s) of this teacher, {origin.teacher_sha256[:12]}"
+        )
+    return open_checkpoint(start)
+
+
+def _check_counts(counts: dict[str, int], sizes: dict[str, float]) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}, expected at least 1")
-    if not learning_rate > 0:
-        raise ConfigError(f"learning_rate is {learning_rate}, expected more than 0, such as 1e-3")
+    for name, value in sizes.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}, expected more than 0, such as 1e-3")
 
 
 def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, camera: str) -> None:

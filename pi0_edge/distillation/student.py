@@ -13,7 +13,9 @@ so the error has its minimum where both maps of noise to actions are the same on
 The error of each chunk is divided by its own root mean square, so that an observation for which the teacher's chunks
 differ little counts about as much as one for which they differ much: what a chunk may be off by is a share of that
 spread (`pi0_edge.ptq.distribution`), and in the plain mean the widest observations would be nearly all of the loss. The
-gradient is that of √(e² + c²), the pseudo-Huber loss of Song and Dhariwal (arXiv 2310.14189), for each chunk.
+gradient is that of √(e² + c²), the pseudo-Huber loss of Song and Dhariwal (arXiv 2310.14189), for each chunk. Far below
+c that is the squared error, which chunks with large errors dominate: where the teacher has two ways, those are the
+chunks whose noise lies between both, and they must be learned. So c is an option.
 
 Sources: one step per interval of the teacher's path, Salimans and Ho, Progressive Distillation (arXiv 2202.00512) and,
 for one step in all, Liu et al., Rectified Flow, section 2.2 (arXiv 2209.03003); the student's own path, Chen et al.,
@@ -32,7 +34,7 @@ from pi0_edge.model.pi0 import Context, StepConditioning
 from pi0_edge.model.rtc import frozen_actions
 
 FLOOR = 0.01
-"""Root mean square error of a chunk's velocities, normalized, below which a chunk counts less and less (c above)."""
+"""c above, where no other is given: root mean square error of a chunk's velocities, normalized."""
 SHARED = ("vision", "projector", "token_embedding", "prefix")
 """Parts that see the observation alone. The student has them from the teacher, and keeps them."""
 
@@ -44,7 +46,14 @@ class Student(Pi0):
     serves both, and its quantization is not touched.
     """
 
-    def __init__(self, teacher: Pi0, times: Tensor, teacher_times: Tensor, real_dims: int | None = None) -> None:
+    def __init__(
+        self,
+        teacher: Pi0,
+        times: Tensor,
+        teacher_times: Tensor,
+        real_dims: int | None = None,
+        floor: float = FLOOR,
+    ) -> None:
         """Begins as a copy of the teacher.
 
         Args:
@@ -52,6 +61,7 @@ class Student(Pi0):
             times: float32 [steps] of the student, from `flow.euler_times`.
             teacher_times: float32 of the teacher, a multiple of `steps`.
             real_dims: Leading action dimensions that carry meaning; all where None. The others weigh nothing.
+            floor: c above.
 
         Raises:
             ValueError: If it is not a multiple.
@@ -70,6 +80,7 @@ class Student(Pi0):
         self.times = times
         self.teacher_times = teacher_times
         self.real_dims = real_dims
+        self.floor = floor
 
     def loss(
         self,
@@ -97,7 +108,7 @@ class Student(Pi0):
         real = squared.detach()[..., : self.real_dims].mean(-1)
         counted = torch.ones_like(real) if frozen is None else (~frozen_actions(frozen, real.shape[1])).float()
         of_chunk = (real * counted).sum(1) / counted.sum(1).clamp(min=1)
-        return squared / (of_chunk + FLOOR**2).sqrt()[:, None, None]
+        return squared / (of_chunk + self.floor**2).sqrt()[:, None, None]
 
     def squared_errors(
         self,

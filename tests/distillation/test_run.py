@@ -118,6 +118,28 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tm
         distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
 
 
+def test_a_run_may_begin_from_a_student_of_the_same_teacher_and_steps(teacher, dataset, student, tmp_path):
+    tiny = {**SHORT, "updates": 1, "learning_rate": 1e-12}
+    further = distill(teacher, dataset, tmp_path / "further", steps=2, start=student, **tiny).checkpoint
+    ours, theirs, first = (load_file(folder / "model.safetensors") for folder in (further, student, teacher))
+    changed = [name for name in theirs if not torch.equal(theirs[name], first[name])]
+    assert changed
+    for name in changed:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "message"), [("teacher", 2, "was not distilled"), ("student", 1, r"has 2 step\(s\)")]
+)
+def test_a_run_begins_from_no_other_checkpoint(teacher, dataset, student, tmp_path, start, steps, message):
+    folder = {"teacher": teacher, "student": student}[start]
+    with pytest.raises(ConfigError, match=message):
+        distill(teacher, dataset, tmp_path / "run", steps=steps, start=folder, **SHORT)
+    stranger = write_checkpoint(tmp_path / "stranger", seed=1)
+    with pytest.raises(ConfigError, match="of this teacher"):
+        distill(stranger, dataset, tmp_path / "run", steps=2, start=student, **SHORT)
+
+
 def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_path):
     from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
     from pi0_edge.model import Pi0
@@ -142,6 +164,7 @@ def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_pa
         ({"steps": 0}, "steps is 0"),
         ({"updates": 0}, "updates is 0"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"floor": 0.0}, "floor is 0.0"),
         ({"camera": "selfie"}, "has no camera 'selfie'"),
     ],
 )

@@ -186,16 +186,17 @@ def test_the_second_step_begins_where_the_first_one_of_the_student_ends():
     torch.testing.assert_close(found, (errors[0] + errors[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("floor", [FLOOR, 10.0])
 @pytest.mark.parametrize("frozen", [0, 4])
-def test_every_chunk_counts_by_the_root_of_its_error_in_the_actions_that_mean_something(frozen):
-    """The gradient is that of √(e² + c²) per chunk: ten times the error does not count a hundred times."""
+def test_every_chunk_counts_by_the_root_of_its_error_in_the_actions_that_mean_something(frozen, floor):
+    """The gradient is that of √(e² + c²) per chunk: above c, ten times the error does not count a hundred times."""
     inputs, actions, noise = random_batch()
     counts = torch.full((len(noise),), frozen)
     real = CONFIG.action_dim // 2
-    student = Student(random_teacher(), euler_times(1), TEN, real)
+    student = Student(random_teacher(), euler_times(1), TEN, real, floor)
     loss = student.loss(inputs, actions, noise, torch.ones(len(noise)), counts)[:, frozen:, :real].mean((1, 2))
     errors = student.squared_errors(inputs, actions, noise, counts)[:, frozen:, :real].mean((1, 2))
-    huber = (errors + FLOOR**2).sqrt()
+    huber = (errors + floor**2).sqrt()
     torch.testing.assert_close(loss, errors / huber)
     parameters = [p for p in student.parameters() if p.requires_grad]
     ours = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
