@@ -32,8 +32,8 @@ from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import save_synced
 from pi0_edge.training.plots import plot_run
-from pi0_edge.training.run import AUGMENTATION, STRIDE
-from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations
+from pi0_edge.training.run import STRIDE
+from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
 
 SMOOTHED = 50
@@ -41,6 +41,9 @@ SMOOTHED = 50
 WARM_UP = 100
 """Updates until the learning rate is at its peak, at most a tenth of all."""
 PROFILE = "training_profile.json"
+AUGMENTATION = Augmentation(opening_share=0.25, opening_ticks=1, state_noise=0.05)
+"""A quarter of the observations is the first of an episode: every episode asks for it once, a demonstration has it once
+in hundreds of ticks, and of two ways one is chosen there."""
 FREE_SHARE = 0.5
 """Share of the draws that freeze nothing. A chunk that begins a motion freezes nothing and decides most, and a uniform
 number of 0 to 24 frozen actions would make one draw of 25 such a chunk."""
@@ -199,7 +202,7 @@ def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, came
 
 
 def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> SampleBatches:
-    """Samples as in training, augmented in the same way."""
+    """Samples as in training, but for the share of the openings."""
     tasks = LeRobotDataset(dataset).tasks
     if len(tasks) != 1:
         raise DatasetError(f"{dataset} has {len(tasks)} tasks, expected exactly one")

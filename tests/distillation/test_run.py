@@ -28,6 +28,8 @@ from pi0_edge.ptq.teacher import Teacher
 from pi0_edge.ptq.trace import trace
 from pi0_edge.ptq.verdict import Thresholds
 from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.training.samples import SampleBatches
+from pi0_edge.training.sources import Batch
 
 torch.set_num_threads(1)
 SIZE = CONFIG.vision.image_size
@@ -116,6 +118,22 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tm
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(ConfigError, match="distilled otherwise"):
         distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
+
+
+def test_a_quarter_of_the_observations_are_those_that_an_episode_begins_with(teacher, dataset, tmp_path, monkeypatch):
+    drawn: list[str] = []
+    real = SampleBatches.batch
+
+    def recorded(self: SampleBatches, size: int, rng: np.random.Generator) -> Batch:
+        batch = real(self, size, rng)
+        drawn.extend(batch.keys)
+        return batch
+
+    monkeypatch.setattr(SampleBatches, "batch", recorded)
+    distill(teacher, dataset, tmp_path, updates=1, batch=48)
+    images = 6  # of the only episode, every second of its 12 ticks
+    assert len(drawn) == 48
+    assert drawn.count("0-0") >= 12 and set(drawn) == {f"0-{image}" for image in range(images)}
 
 
 def test_a_run_may_begin_from_a_student_of_the_same_teacher_and_steps(teacher, dataset, student, tmp_path):
