@@ -41,9 +41,9 @@ SMOOTHED = 50
 WARM_UP = 100
 """Updates until the learning rate is at its peak, at most a tenth of all."""
 PROFILE = "training_profile.json"
-AUGMENTATION = Augmentation(opening_share=0.25, opening_ticks=1, state_noise=0.05)
-"""A quarter of the observations is the first of an episode: every episode asks for it once, a demonstration has it once
-in hundreds of ticks, and of two ways one is chosen there."""
+OPENING_SHARE = 0.25
+STATE_NOISE = 0.05
+"""Standard deviation of noise on the state, as in training."""
 FREE_SHARE = 0.5
 """Share of the draws that freeze nothing. A chunk that begins a motion freezes nothing and decides most, and a uniform
 number of 0 to 24 frozen actions would make one draw of 25 such a chunk."""
@@ -82,6 +82,7 @@ def distill(
     draws: int = 1,
     learning_rate: float = 1.5e-4,
     floor: float = FLOOR,
+    opening_share: float = OPENING_SHARE,
     start: str | Path | None = None,
     seed: int = 0,
     save_every: int = 200,
@@ -102,6 +103,8 @@ def distill(
         learning_rate: Peak of the cosine schedule.
         floor: Error of a chunk, root mean square of its normalized velocities, up to which errors count by their
             square; larger ones count by their size, see `Student`. Large where the teacher has several ways.
+        opening_share: Share of the observations that are the first of an episode, besides those that are by chance:
+            every episode asks for one, a demonstration has one in all its ticks, and of several ways one is chosen there.
         start: A student of the same teacher and steps to begin from; the teacher itself where None.
         seed: Fixes batches and noise.
         save_every: Updates between two saves.
@@ -116,6 +119,8 @@ def distill(
     """
     counts = {"steps": steps, "updates": updates, "batch": batch, "draws": draws, "save_every": save_every}
     _check_counts(counts, {"learning_rate": learning_rate, "floor": floor})
+    if not 0 <= opening_share <= 1:
+        raise ConfigError(f"opening_share is {opening_share}, expected 0 to 1, such as {OPENING_SHARE}")
     opened, output = open_checkpoint(Path(checkpoint)), Path(output)
     config = opened.infer_config()
     processor = load_processor(opened.folder, config)
@@ -128,7 +133,8 @@ def distill(
         raise ConfigError(f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10")
     origin = Origin.of(opened, taught, steps, updates)
     origin.check_same(output / "checkpoint")
-    batches = _batches(Path(dataset), processor, camera)
+    augmentation = Augmentation(opening_share, opening_ticks=1, state_noise=STATE_NOISE)
+    batches = _batches(Path(dataset), processor, camera, augmentation)
 
     teacher = Pi0(config)
     opened.load_into(teacher)
@@ -201,7 +207,7 @@ def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, came
             )
 
 
-def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> SampleBatches:
+def _batches(dataset: Path, processor: ObservationProcessor, camera: str, augmentation: Augmentation) -> SampleBatches:
     """Samples as in training, but for the share of the openings."""
     tasks = LeRobotDataset(dataset).tasks
     if len(tasks) != 1:
@@ -211,7 +217,7 @@ def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> Sam
     demonstrations = load_demonstrations(dataset, camera, STRIDE)
     _check_shapes(demonstrations[0], processor, dataset)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, augmentation)
 
 
 def _check_shapes(first: Demonstration, processor: ObservationProcessor, dataset: Path) -> None:

@@ -120,7 +120,10 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tm
         distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
 
 
-def test_a_quarter_of_the_observations_are_those_that_an_episode_begins_with(teacher, dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_observations_are_those_that_an_episode_begins_with(
+    teacher, dataset, tmp_path, monkeypatch, share
+):
     drawn: list[str] = []
     real = SampleBatches.batch
 
@@ -130,10 +133,11 @@ def test_a_quarter_of_the_observations_are_those_that_an_episode_begins_with(tea
         return batch
 
     monkeypatch.setattr(SampleBatches, "batch", recorded)
-    distill(teacher, dataset, tmp_path, updates=1, batch=48)
+    distill(teacher, dataset, tmp_path, updates=1, batch=48, opening_share=share)
     images = 6  # of the only episode, every second of its 12 ticks
     assert len(drawn) == 48
-    assert drawn.count("0-0") >= 12 and set(drawn) == {f"0-{image}" for image in range(images)}
+    assert drawn.count("0-0") >= 48 * share
+    assert set(drawn) == {f"0-{image}" for image in range(images if share < 1 else 1)}
 
 
 def test_a_run_may_begin_from_a_student_of_the_same_teacher_and_steps(teacher, dataset, student, tmp_path):
@@ -183,6 +187,7 @@ def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_pa
         ({"updates": 0}, "updates is 0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"floor": 0.0}, "floor is 0.0"),
+        ({"opening_share": 1.5}, "opening_share is 1.5, expected 0 to 1"),
         ({"camera": "selfie"}, "has no camera 'selfie'"),
     ],
 )
