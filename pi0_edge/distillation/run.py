@@ -104,7 +104,8 @@ def distill(
         floor: Error of a chunk, root mean square of its normalized velocities, up to which errors count by their
             square; larger ones count by their size, see `Student`. Large where the teacher has several ways.
         opening_share: Share of the observations that are the first of an episode, besides those that are by chance:
-            every episode asks for one, a demonstration has one in all its ticks, and of several ways one is chosen there.
+            every episode asks for one, a demonstration has one in all its ticks, and of several ways one is chosen
+            there.
         start: A student of the same teacher and steps to begin from; the teacher itself where None.
         seed: Fixes batches and noise.
         save_every: Updates between two saves.
