@@ -1,14 +1,15 @@
-"""Splice policies against injected inference delay, in closed loop on the simulated cube transfer.
+"""Splice policies against injected inference delay, in closed loop on a task of the simulation.
 
     python -m benchmarks.chunk_splicing [--episodes 30] [--delay 0 --delay 200] [--splice rtc] [--checkpoint FOLDER]
+        [--task transfer-cube]
 
 Time is counted in ticks of 20 ms, so the figures do not depend on the machine or its load. Every chunk takes the given
 delay and a uniform random 0 to 10 % of it on top; a new observation is taken every 25 ticks. All policies play the same
-cube poses (seeds from 500 on; training never saw those below 1000) with the same noise. Setpoints are judged as they
+scenes (seeds from 500 on; training never saw those below 1000) with the same noise. Setpoints are judged as they
 are commanded, before the limits of the firmware.
 
-Every episode is one line of `--output`; a run that was interrupted goes on there. The table replaces the one in
-docs/real-time-chunking.md, the plot is docs/images/chunk_splicing.png.
+Every episode is one line of `--output`; a run that was interrupted goes on there. The table of the cube transfer
+replaces the one in docs/real-time-chunking.md, the plot is docs/images/chunk_splicing.png.
 
 Columns: `success` of the episodes; `time` until success; `jerk` of the arm joints' setpoints across chunk borders, root
 mean square and largest third difference, in rad/s³ (`inside`: the same away from the borders, root mean square);
@@ -40,6 +41,7 @@ from firmware_bridge.splice import (
     TrainedRealTimeChunking,
 )
 from pi0_edge.evaluation.delayed_rollout import DelayedRollout, injected_delay, roll_out_delayed
+from pi0_edge.evaluation.rollout import prompt_of
 from pi0_edge.evaluation.statistics import wilson_interval
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
@@ -47,13 +49,11 @@ from pi0_edge.protos.policy_pb2 import Continuation
 from pi0_edge.serving.messages import read_plan
 from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.aloha import CONTROL_HZ
-from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
-from pi0_edge.sim.tasks import TRANSFER_CUBE
+from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, SimulatedTask, simulated_task
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "real-time-chunking.md"
 PLOT = ROOT / "docs" / "images" / "chunk_splicing.png"
-PROMPT = "Transfer cube"
 FIRST_SEED = 500
 REPLAN_TICKS = 25
 EXTRA_SHARE = 0.1
@@ -81,7 +81,10 @@ def splices(policy: Policy) -> dict[str, Callable[[], Splice]]:
 
 @dataclass(frozen=True)
 class Episode:
-    """What is kept of one rollout; jerks as sums of squares, so that episodes can be pooled."""
+    """What is kept of one rollout; jerks as sums of squares, so that episodes can be pooled.
+
+    An output that was written before there were other tasks does not name one: it is of the cube transfer.
+    """
 
     splice: str
     delay_ms: int
@@ -95,9 +98,10 @@ class Episode:
     inner_jerk_count: int
     path_error: float
     starved: int
+    task: str = TRANSFER_CUBE.name
 
     @classmethod
-    def of(cls, splice: str, delay_ms: int, rollout: DelayedRollout) -> Episode:
+    def of(cls, splice: str, delay_ms: int, rollout: DelayedRollout, task: str = TRANSFER_CUBE.name) -> Episode:
         """The figures of a rollout."""
         border, inner = rollout.jerk()
         return cls(
@@ -113,6 +117,7 @@ class Episode:
             inner_jerk_count=inner.size,
             path_error=rollout.path_error(),
             starved=rollout.starved,
+            task=task,
         )
 
 
@@ -158,12 +163,14 @@ def _rms(episodes: list[Episode], where: str) -> float:
 
 
 class Player:
-    """Plays single episodes."""
+    """Plays single episodes of one task."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, task: SimulatedTask = TRANSFER_CUBE) -> None:
         self.policy = policy
+        self.task = task
         self.splices = splices(policy)
-        self._env = AlohaTransferCube()
+        self._env = task.environment()
+        self._prompt = prompt_of(policy, task)
 
     def play(self, splice: str, delay_ms: int, seed: int) -> DelayedRollout:
         """One episode; a function of its arguments alone."""
@@ -176,11 +183,11 @@ class Player:
 
         return roll_out_delayed(
             env=self._env,
-            task=TRANSFER_CUBE,
+            task=self.task,
             answer=answer,
             scheduler=ChunkScheduler(self.splices[splice](), REPLAN_TICKS),
             delay=lambda: injected_delay(delay_ms, EXTRA_SHARE, rng),
-            prompt=PROMPT,
+            prompt=self._prompt,
             image_size=self.policy.engine.config.vision.image_size,
             seed=seed,
         )
@@ -189,14 +196,15 @@ class Player:
 def measure(player: Player, chosen: list[str], delays: list[int], episodes: int, output: Path) -> list[Cell]:
     """Plays what `output` does not hold yet, and pools it."""
     known = [Episode(**json.loads(line)) for line in output.read_text().splitlines()] if output.exists() else []
-    found = {(episode.splice, episode.delay_ms, episode.seed): episode for episode in known}
+    task = player.task.name
+    found = {(episode.splice, episode.delay_ms, episode.seed): episode for episode in known if episode.task == task}
     cells = []
     for delay_ms in delays:
         for splice in chosen:
             for seed in range(FIRST_SEED, FIRST_SEED + episodes):
                 key = splice, delay_ms, seed
                 if key not in found:
-                    found[key] = Episode.of(splice, delay_ms, player.play(*key))
+                    found[key] = Episode.of(splice, delay_ms, player.play(*key), task)
                     with output.open("a") as file:
                         file.write(json.dumps(asdict(found[key])) + "\n")
             cells.append(Cell.of([found[splice, delay_ms, FIRST_SEED + k] for k in range(episodes)]))
@@ -232,6 +240,7 @@ def main() -> None:
     """Measures, prints the table, and writes document and plot where all policies and delays were measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped policy")
+    parser.add_argument("--task", choices=sorted(TASKS), default=TRANSFER_CUBE.name)
     parser.add_argument("--engine", default="reference")
     parser.add_argument("--episodes", type=int, default=30)
     parser.add_argument("--delay", type=int, action="append", help="ms; repeat it; default 0, 100, 200, 300, 400")
@@ -239,12 +248,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/chunk_splicing.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    player = Player(Policy.load(options.checkpoint or shipped_checkpoint(), options.engine))
+    task = simulated_task(options.task)
+    player = Player(Policy.load(options.checkpoint or shipped_checkpoint(), options.engine), task)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     print(HEADER)
     chosen, delays = options.splice or list(player.splices), options.delay or [0, 100, 200, 300, 400]
     cells = measure(player, chosen, delays, options.episodes, options.output)
-    if options.splice is None and options.delay is None:
+    if options.splice is None and options.delay is None and task is TRANSFER_CUBE:
         write_table(cells, DOCUMENT)
         traces = {name: player.play(name, SHOWN_DELAY_MS, FIRST_SEED) for name in ("hold-swap", "rtc")}
         plot_splicing([asdict(cell) for cell in cells], traces, SHOWN_DELAY_MS, PLOT)

@@ -1,9 +1,10 @@
 """Ten, two and one Euler steps, fp32 and INT8, in pairs on the same scenes: success, time, tasks per hour, jerk.
 
     python -m benchmarks.distilled_steps --student RUN2/checkpoint --student RUN1/checkpoint
-        [--teacher FOLDER] [--episodes 200] [--delay 0 --delay 200 --delay 400] [--scheme int8-w8a8]
+        [--task transfer-cube] [--teacher FOLDER] [--episodes 200] [--delay 0 --delay 200 --delay 400]
+        [--scheme int8-w8a8]
 
-Every policy plays the same cube poses (seeds from 700 on; training never saw those below 1000) with the same noise. A
+Every policy plays the same scenes (seeds from 700 on; training never saw those below 1000) with the same noise. A
 chunk arrives after the given delay and a uniform random 0 to 10 % of it on top, whatever the policy: so the columns
 show what fewer steps do to the motion, and not how much sooner a chunk is there. A policy that was trained to continue
 a plan does so with a frozen prefix (`trained-rtc`), another one by guidance (`rtc`). Besides the teacher and its
@@ -35,6 +36,7 @@ from pi0_edge.evaluation.delayed_rollout import DelayedRollout
 from pi0_edge.evaluation.statistics import Pairing, Rollout, pair, wilson_interval
 from pi0_edge.policy import Policy
 from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, SimulatedTask, simulated_task
 
 FIRST_SEED = 700
 RESAMPLES = 4000
@@ -68,8 +70,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Episode:
-    """What is kept of one episode; the jerk as a sum of squares, so that episodes can be pooled."""
+    """What is kept of one episode; the jerk as a sum of squares, so that episodes can be pooled.
 
+    An episode that failed has all ticks of its task, however early the failure was final.
+    """
+
+    task: str
     variant: str
     delay_ms: int
     seed: int
@@ -79,11 +85,19 @@ class Episode:
     border_jerk_count: int
 
     @classmethod
-    def of(cls, variant: str, delay_ms: int, rollout: DelayedRollout) -> Episode:
+    def of(cls, task: SimulatedTask, variant: str, delay_ms: int, rollout: DelayedRollout) -> Episode:
         """The figures of a rollout."""
         border, _ = rollout.jerk()
-        ticks = len(rollout.executed) - 1
-        return cls(variant, delay_ms, rollout.seed, rollout.success, ticks, float(np.square(border).sum()), border.size)
+        return cls(
+            task=task.name,
+            variant=variant,
+            delay_ms=delay_ms,
+            seed=rollout.seed,
+            success=rollout.success,
+            ticks=len(rollout.executed) - 1 if rollout.success else task.max_ticks,
+            border_jerk_square=float(np.square(border).sum()),
+            border_jerk_count=border.size,
+        )
 
 
 @dataclass(frozen=True)
@@ -193,39 +207,44 @@ Play = Callable[[Variant, int, int], DelayedRollout]
 
 
 class Players:
-    """Plays single episodes, with one policy in memory at a time."""
+    """Plays single episodes of a task, with one policy in memory at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: SimulatedTask) -> None:
+        self._task = task
         self._variant: Variant | None = None
         self._player: Player | None = None
 
     def __call__(self, variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
         """One episode; a function of its arguments alone."""
         if self._player is None or self._variant != variant:
-            self._player, self._variant = Player(variant.load()), variant
+            self._player, self._variant = Player(variant.load(), self._task), variant
         splice = "trained-rtc" if "trained-rtc" in self._player.splices else "rtc"
         return self._player.play(splice, delay_ms, seed)
 
 
-def measure(play: Play, chosen: Sequence[Variant], delays: Sequence[int], episodes: int, output: Path) -> list[Cell]:
+def measure(
+    play: Play, task: SimulatedTask, chosen: Sequence[Variant], delays: Sequence[int], episodes: int, output: Path
+) -> list[Cell]:
     """Plays what `output` does not hold yet, one policy after the other, and pools it.
 
     Args:
         play: Plays one episode.
+        task: Which one it plays.
         chosen: The policies; the others are compared with the first.
         delays: Of the chunks, ms.
         episodes: Seeds of each.
         output: One episode a line (.jsonl).
     """
     known = [Episode(**json.loads(line)) for line in output.read_text().splitlines()] if output.exists() else []
-    found = {(episode.variant, episode.delay_ms, episode.seed): episode for episode in known}
+    own = [episode for episode in known if episode.task == task.name]
+    found = {(episode.variant, episode.delay_ms, episode.seed): episode for episode in own}
     seeds = range(FIRST_SEED, FIRST_SEED + episodes)
     for variant in chosen:
         for delay_ms in delays:
             for seed in seeds:
                 key = variant.name, delay_ms, seed
                 if key not in found:
-                    found[key] = Episode.of(variant.name, delay_ms, play(variant, delay_ms, seed))
+                    found[key] = Episode.of(task, variant.name, delay_ms, play(variant, delay_ms, seed))
                     with output.open("a") as file:
                         file.write(json.dumps(asdict(found[key])) + "\n")
             won = sum(found[variant.name, delay_ms, seed].success for seed in seeds)
@@ -240,6 +259,7 @@ def measure(play: Play, chosen: Sequence[Variant], delays: Sequence[int], episod
 def main() -> None:
     """Measures, prints the table, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=sorted(TASKS), default=TRANSFER_CUBE.name)
     parser.add_argument("--teacher", default=None, help="default: the shipped policy")
     parser.add_argument("--student", action="append", required=True, help="checkpoint of `pi0-edge distill`; repeat it")
     parser.add_argument("--scheme", default="int8-w8a8")
@@ -251,7 +271,8 @@ def main() -> None:
     torch.set_num_threads(1)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     chosen = variants(str(options.teacher or shipped_checkpoint()), options.student, options.scheme)
-    cells = measure(Players(), chosen, options.delay or DELAYS, options.episodes, options.output)
+    task = simulated_task(options.task)
+    cells = measure(Players(task), task, chosen, options.delay or DELAYS, options.episodes, options.output)
     table = "\n".join([HEADER, *(cell.row() for cell in cells)])
     print(table)
     if options.table is not None:

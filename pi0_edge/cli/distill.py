@@ -20,7 +20,12 @@ def distill(
     updates: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Observations per update.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 2e-4,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1.5e-4,
+    floor: Annotated[float, typer.Option(help="Error of a chunk up to which errors count by their square.")] = 0.01,
+    opening_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the observations that are the first of an episode.")
+    ] = 0.25,
+    start: Annotated[Path | None, typer.Option(help="Student of the same teacher and steps to begin from.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes batches and noise.")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between two saves.")] = 200,
     camera: Annotated[str, typer.Option(help="The camera that the policy gets images of.")] = "top",
@@ -47,6 +52,9 @@ def distill(
             batch=batch,
             draws=draws,
             learning_rate=learning_rate,
+            floor=floor,
+            opening_share=opening_share,
+            start=start,
             seed=seed,
             save_every=save_every,
             camera=camera,

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
+from pi0_edge.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.distillation.origin import Origin
-from pi0_edge.distillation.student import Student
+from pi0_edge.distillation.student import FLOOR, Student
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import euler_times
@@ -32,8 +32,8 @@ from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import save_synced
 from pi0_edge.training.plots import plot_run
-from pi0_edge.training.run import AUGMENTATION, STRIDE
-from pi0_edge.training.samples import Demonstration, SampleBatches, load_demonstrations
+from pi0_edge.training.run import STRIDE
+from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
 
 SMOOTHED = 50
@@ -41,6 +41,12 @@ SMOOTHED = 50
 WARM_UP = 100
 """Updates until the learning rate is at its peak, at most a tenth of all."""
 PROFILE = "training_profile.json"
+OPENING_SHARE = 0.25
+STATE_NOISE = 0.05
+"""Standard deviation of noise on the state, as in training."""
+FREE_SHARE = 0.5
+"""Share of the draws that freeze nothing. A chunk that begins a motion freezes nothing and decides most, and a uniform
+number of 0 to 24 frozen actions would make one draw of 25 such a chunk."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class DistillationResult:
         steps: Euler steps of the student.
         updates: Optimizer steps, those of resumed runs included.
         seconds: Time spent in them.
-        loss: Squared error of the velocities, normalized, mean of the last hundred updates.
+        loss: Root mean square error of the velocities, normalized, mean of the last hundred updates.
     """
 
     checkpoint: Path
@@ -74,7 +80,10 @@ def distill(
     updates: int = 2000,
     batch: int = 32,
     draws: int = 1,
-    learning_rate: float = 2e-4,
+    learning_rate: float = 1.5e-4,
+    floor: float = FLOOR,
+    opening_share: float = OPENING_SHARE,
+    start: str | Path | None = None,
     seed: int = 0,
     save_every: int = 200,
     camera: str = "top",
@@ -92,6 +101,12 @@ def distill(
         batch: Observations per update.
         draws: Noise draws per observation.
         learning_rate: Peak of the cosine schedule.
+        floor: Error of a chunk, root mean square of its normalized velocities, up to which errors count by their
+            square; larger ones count by their size, see `Student`. Large where the teacher has several ways.
+        opening_share: Share of the observations that are the first of an episode, besides those that are by chance:
+            every episode asks for one, a demonstration has one in all its ticks, and of several ways one is chosen
+            there.
+        start: A student of the same teacher and steps to begin from; the teacher itself where None.
         seed: Fixes batches and noise.
         save_every: Updates between two saves.
         camera: The camera of dataset and robot that the policy gets images of.
@@ -104,7 +119,9 @@ def distill(
         DatasetError: If the dataset cannot be read or does not fit the teacher.
     """
     counts = {"steps": steps, "updates": updates, "batch": batch, "draws": draws, "save_every": save_every}
-    _check_counts(counts, learning_rate)
+    _check_counts(counts, {"learning_rate": learning_rate, "floor": floor})
+    if not 0 <= opening_share <= 1:
+        raise ConfigError(f"opening_share is {opening_share}, expected 0 to 1, such as {OPENING_SHARE}")
     opened, output = open_checkpoint(Path(checkpoint)), Path(output)
     config = opened.infer_config()
     processor = load_processor(opened.folder, config)
@@ -117,15 +134,19 @@ def distill(
         raise ConfigError(f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10")
     origin = Origin.of(opened, taught, steps, updates)
     origin.check_same(output / "checkpoint")
-    batches = _batches(Path(dataset), processor, camera)
+    augmentation = Augmentation(opening_share, opening_ticks=1, state_noise=STATE_NOISE)
+    batches = _batches(Path(dataset), processor, camera, augmentation)
 
     teacher = Pi0(config)
     opened.load_into(teacher)
     schedule = settings.euler_times.value
-    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule))
+    dims = processor.robot.action_dim
+    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims, floor)
+    if start is not None:
+        _opened_student(Path(start), origin).load_into(student)
     train = TrainConfig(
         steps=updates,
-        real_dims=processor.robot.action_dim,
+        real_dims=dims,
         batch=batch,
         draws=draws,
         learning_rate=learning_rate,
@@ -133,6 +154,7 @@ def distill(
         seed=seed,
         save_every=save_every,
         max_delay=config.trained_delay,
+        free_share=FREE_SHARE,
     )
     trainer = Trainer(student, batches, train, output)
     stage = Stage("distilling", updates, on_progress)
@@ -149,16 +171,28 @@ def distill(
         # The student knows the teacher's data and no other.
         save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
     save_checkpoint(folder, average, config, learned.description())
-    plot_run(state, plot, "squared error of the velocities")
+    plot_run(state, plot, "root mean square error of the velocities")
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 
-def _check_counts(counts: dict[str, int], learning_rate: float) -> None:
+def _opened_student(start: Path, origin: Origin) -> Checkpoint:
+    """A checkpoint to begin from, which must be a student as this run makes one."""
+    found = Origin.find(start)
+    if found is None or (found.teacher_sha256, found.steps) != (origin.teacher_sha256, origin.steps):
+        was = "was not distilled" if found is None else f"has {found.steps} step(s) of {found.teacher_sha256[:12]}"
+        raise ConfigError(
+            f"{start} {was}; expected a student of {origin.steps} step(s) of this teacher, {origin.teacher_sha256[:12]}"
+        )
+    return open_checkpoint(start)
+
+
+def _check_counts(counts: dict[str, int], sizes: dict[str, float]) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}, expected at least 1")
-    if not learning_rate > 0:
-        raise ConfigError(f"learning_rate is {learning_rate}, expected more than 0, such as 1e-3")
+    for name, value in sizes.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}, expected more than 0, such as 1e-3")
 
 
 def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, camera: str) -> None:
@@ -174,8 +208,8 @@ def _check_teacher(processor: ObservationProcessor, checkpoint: str | Path, came
             )
 
 
-def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> SampleBatches:
-    """Samples as in training, augmented in the same way."""
+def _batches(dataset: Path, processor: ObservationProcessor, camera: str, augmentation: Augmentation) -> SampleBatches:
+    """Samples as in training, but for the share of the openings."""
     tasks = LeRobotDataset(dataset).tasks
     if len(tasks) != 1:
         raise DatasetError(f"{dataset} has {len(tasks)} tasks, expected exactly one")
@@ -184,7 +218,7 @@ def _batches(dataset: Path, processor: ObservationProcessor, camera: str) -> Sam
     demonstrations = load_demonstrations(dataset, camera, STRIDE)
     _check_shapes(demonstrations[0], processor, dataset)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, augmentation)
 
 
 def _check_shapes(first: Demonstration, processor: ObservationProcessor, dataset: Path) -> None:

@@ -6,9 +6,16 @@ learns at t_k is the mean velocity of the teacher over that step,
 
     u_k = N · (x_k − Φ(x_k)),   Φ = the teacher's Euler steps from t_k to t_k − 1/N,
 
-by the squared error (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the student
-itself arrives, so that it learns from the inputs that it will have. Φ is a function and no average over data, so the
-error has its minimum where both maps of noise to actions are the same one, with all their modes.
+by the squared error e² = (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the
+student itself arrives, so that it learns from the inputs that it will have. Φ is a function and no average over data,
+so the error has its minimum where both maps of noise to actions are the same one, with all their modes.
+
+The error of each chunk is divided by its own root mean square, so that an observation for which the teacher's chunks
+differ little counts about as much as one for which they differ much: what a chunk may be off by is a share of that
+spread (`pi0_edge.ptq.distribution`), and in the plain mean the widest observations would be nearly all of the loss. The
+gradient is that of √(e² + c²), the pseudo-Huber loss of Song and Dhariwal (arXiv 2310.14189), for each chunk. Far below
+c that is the squared error, which chunks with large errors dominate: where the teacher has two ways, those are the
+chunks whose noise lies between both, and they must be learned. So c is an option.
 
 Sources: one step per interval of the teacher's path, Salimans and Ho, Progressive Distillation (arXiv 2202.00512) and,
 for one step in all, Liu et al., Rectified Flow, section 2.2 (arXiv 2209.03003); the student's own path, Chen et al.,
@@ -26,6 +33,8 @@ from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.pi0 import Context, StepConditioning
 from pi0_edge.model.rtc import frozen_actions
 
+FLOOR = 0.01
+"""c above, where no other is given: root mean square error of a chunk's velocities, normalized."""
 SHARED = ("vision", "projector", "token_embedding", "prefix")
 """Parts that see the observation alone. The student has them from the teacher, and keeps them."""
 
@@ -37,13 +46,22 @@ class Student(Pi0):
     serves both, and its quantization is not touched.
     """
 
-    def __init__(self, teacher: Pi0, times: Tensor, teacher_times: Tensor) -> None:
+    def __init__(
+        self,
+        teacher: Pi0,
+        times: Tensor,
+        teacher_times: Tensor,
+        real_dims: int | None = None,
+        floor: float = FLOOR,
+    ) -> None:
         """Begins as a copy of the teacher.
 
         Args:
             teacher: Is not changed, except that it asks for no gradients any more.
             times: float32 [steps] of the student, from `flow.euler_times`.
             teacher_times: float32 of the teacher, a multiple of `steps`.
+            real_dims: Leading action dimensions that carry meaning; all where None. The others weigh nothing.
+            floor: c above.
 
         Raises:
             ValueError: If it is not a multiple.
@@ -61,6 +79,8 @@ class Student(Pi0):
         self._teacher = (teacher,)  # a tuple, so that the teacher's weights do not count as the student's
         self.times = times
         self.teacher_times = teacher_times
+        self.real_dims = real_dims
+        self.floor = floor
 
     def loss(
         self,
@@ -71,13 +91,39 @@ class Student(Pi0):
         frozen: Tensor | None = None,
         prefix: Context | None = None,
     ) -> Tensor:
+        """The squared errors of each chunk over their root mean square; the mean is about that of the latter.
+
+        Args:
+            inputs: See `squared_errors`, as for all others.
+            actions: See there.
+            noise: See there.
+            times: Not used: a student learns at the times of its steps alone.
+            frozen: See there.
+            prefix: See there.
+
+        Returns:
+            float32 [draws * batch, horizon, action_dim].
+        """
+        squared = self.squared_errors(inputs, actions, noise, frozen, prefix)
+        real = squared.detach()[..., : self.real_dims].mean(-1)
+        counted = torch.ones_like(real) if frozen is None else (~frozen_actions(frozen, real.shape[1])).float()
+        of_chunk = (real * counted).sum(1) / counted.sum(1).clamp(min=1)
+        return squared / (of_chunk + self.floor**2).sqrt()[:, None, None]
+
+    def squared_errors(
+        self,
+        inputs: ModelInputs,
+        actions: Tensor,
+        noise: Tensor,
+        frozen: Tensor | None = None,
+        prefix: Context | None = None,
+    ) -> Tensor:
         """Squared error of the velocities, mean over the steps of the student.
 
         Args:
             inputs: The observations [batch].
             actions: Normalized chunks, float32 [batch, horizon, action_dim]; only frozen ones are read.
             noise: float32 [draws * batch, horizon, action_dim], see `Pi0.loss`.
-            times: Not used: a student learns at the times of its steps alone.
             frozen: int64 [draws * batch]: so many leading actions are shown as they are, at time 0, to teacher and
                 student (arXiv 2512.05964); their loss means nothing. None freezes none.
             prefix: `attend_prefix` of these inputs, where it is known.

@@ -48,6 +48,7 @@ class TrainConfig:
         draws: Noise draws per observation that share one pass over the prefix.
         max_delay: Training-time RTC (arXiv 2512.05964): of each chunk, 0 to this many leading actions, drawn uniformly,
             are given without noise and left out of the loss; 0 trains whole chunks.
+        free_share: Share of the draws, besides those that draw 0, that freeze nothing whatever `max_delay` is.
         accumulate: Parts that a batch is computed in, one after the other; a multiple of the number of sources.
         validate_every: Optimizer steps between two validations; 0 for none.
         tune: What learns, see `pi0_edge.training.tuning`.
@@ -74,6 +75,7 @@ class TrainConfig:
     lora: str | None = None
     weights: str = "fp32"
     times: TimeDistribution = "beta"
+    free_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,8 @@ class Trainer:
         noise = torch.randn(rows, *chunks.shape[1:], generator=generator)
         times = training_times(self.model, rows, generator, config.times)
         frozen = torch.randint(config.max_delay + 1, (rows,), generator=generator) if config.max_delay else None
+        if frozen is not None and config.free_share:
+            frozen[torch.rand(rows, generator=generator) < config.free_share] = 0
         prefix = None if self.prefixes is None else self.prefixes.context(self.model, batch)
         loss = self.model.loss(batch.inputs, chunks, noise, times, frozen, prefix)
         loss = loss[..., : min(config.real_dims, batch.real_dims)].mean(-1)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from policy_builders import CONFIG, write_checkpoint
 
-from pi0_edge.errors import ConfigError, MissingDependencyError
+from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
 from pi0_edge.shipped import shipped_checkpoint
 
 try:
-    from benchmarks.distilled_steps import CONTROL_HZ, FIRST_SEED, Cell, Episode, Variant, measure, variants
+    from benchmarks.distilled_steps import CONTROL_HZ, FIRST_SEED, Cell, Episode, Players, Variant, measure, variants
     from pi0_edge.evaluation.delayed_rollout import DelayedRollout
+    from pi0_edge.sim.tasks import TRANSFER_CUBE, TWO_WAYS
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -22,7 +25,9 @@ TEN, ONE = Variant("10 steps, fp32", "teacher", "fp32"), Variant("1 step, fp32",
 
 
 def episode(variant: str, seed: int, success: bool, ticks: int) -> Episode:
-    return Episode(variant, 0, seed, success, ticks, border_jerk_square=4.0 * ticks, border_jerk_count=ticks)
+    return Episode(
+        TRANSFER_CUBE.name, variant, 0, seed, success, ticks, border_jerk_square=4.0 * ticks, border_jerk_count=ticks
+    )
 
 
 def test_the_figures_of_known_episodes():
@@ -54,6 +59,38 @@ def still(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
     return DelayedRollout(seed, [*range(14)], (), won, np.zeros((61, 14)), [1, 26], 0, [delay_ms])
 
 
+def test_a_failure_that_is_final_early_counts_as_a_whole_episode():
+    """The two ways end at a touch; a policy shall not win tasks per hour by failing soon."""
+    lost, won = still(ONE, 0, 701), still(ONE, 0, 700)
+    assert [Episode.of(TWO_WAYS, ONE.name, 0, rollout).ticks for rollout in (lost, won)] == [TWO_WAYS.max_ticks, 60]
+    assert Episode.of(TRANSFER_CUBE, ONE.name, 0, lost).ticks == TRANSFER_CUBE.max_ticks
+
+
+def test_one_file_holds_the_episodes_of_several_tasks(tmp_path: Path):
+    output, asked = tmp_path / "episodes.jsonl", []
+
+    def play(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
+        asked.append(seed)
+        return still(variant, delay_ms, seed)
+
+    for task in (TRANSFER_CUBE, TWO_WAYS, TRANSFER_CUBE):
+        measure(play, task, [TEN], [0], 2, output)
+    tasks = [json.loads(line)["task"] for line in output.read_text().splitlines()]
+    assert tasks == [TRANSFER_CUBE.name] * 2 + [TWO_WAYS.name] * 2
+    assert len(asked) == 4
+
+
+def test_an_episode_of_two_ways_has_its_own_scene_time_limit_and_prompt(tmp_path: Path):
+    longer = replace(CONFIG, max_prompt_tokens=48)
+    random = Variant("random", str(write_checkpoint(tmp_path / "random", config=longer)), "fp32")
+    rollout = Players(TWO_WAYS)(random, 0, FIRST_SEED)
+    assert not rollout.success
+    assert len(rollout.executed) <= TWO_WAYS.max_ticks + 1
+    assert len(rollout.ways) == 2
+    with pytest.raises(ObservationError, match=TWO_WAYS.prompt):  # longer than what the shipped policy was made for
+        Players(TWO_WAYS)(Variant("shipped", str(shipped_checkpoint()), "fp32"), 0, FIRST_SEED)
+
+
 def test_an_interrupted_comparison_plays_each_episode_once(tmp_path: Path):
     asked: list[tuple[str, int, int]] = []
 
@@ -65,8 +102,8 @@ def test_an_interrupted_comparison_plays_each_episode_once(tmp_path: Path):
         return still(variant, delay_ms, seed)
 
     with pytest.raises(KeyboardInterrupt):
-        measure(play, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
-    cells = measure(play, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
+        measure(play, TRANSFER_CUBE, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
+    cells = measure(play, TRANSFER_CUBE, [TEN, ONE], [0, 200], 4, tmp_path / "episodes.jsonl")
     keys = [key for key in asked if key[0] != "stop"]
     assert len(keys) == len(set(keys)) == 16
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 16

@@ -28,6 +28,8 @@ from pi0_edge.ptq.teacher import Teacher
 from pi0_edge.ptq.trace import trace
 from pi0_edge.ptq.verdict import Thresholds
 from pi0_edge.shipped import shipped_checkpoint
+from pi0_edge.training.samples import SampleBatches
+from pi0_edge.training.sources import Batch
 
 torch.set_num_threads(1)
 SIZE = CONFIG.vision.image_size
@@ -118,6 +120,48 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tm
         distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_observations_are_those_that_an_episode_begins_with(
+    teacher, dataset, tmp_path, monkeypatch, share
+):
+    drawn: list[str] = []
+    real = SampleBatches.batch
+
+    def recorded(self: SampleBatches, size: int, rng: np.random.Generator) -> Batch:
+        batch = real(self, size, rng)
+        drawn.extend(batch.keys)
+        return batch
+
+    monkeypatch.setattr(SampleBatches, "batch", recorded)
+    distill(teacher, dataset, tmp_path, updates=1, batch=48, opening_share=share)
+    images = 6  # of the only episode, every second of its 12 ticks
+    assert len(drawn) == 48
+    assert drawn.count("0-0") >= 48 * share
+    assert set(drawn) == {f"0-{image}" for image in range(images if share < 1 else 1)}
+
+
+def test_a_run_may_begin_from_a_student_of_the_same_teacher_and_steps(teacher, dataset, student, tmp_path):
+    tiny = {**SHORT, "updates": 1, "learning_rate": 1e-12}
+    further = distill(teacher, dataset, tmp_path / "further", steps=2, start=student, **tiny).checkpoint
+    ours, theirs, first = (load_file(folder / "model.safetensors") for folder in (further, student, teacher))
+    changed = [name for name in theirs if not torch.equal(theirs[name], first[name])]
+    assert changed
+    for name in changed:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "message"), [("teacher", 2, "was not distilled"), ("student", 1, r"has 2 step\(s\)")]
+)
+def test_a_run_begins_from_no_other_checkpoint(teacher, dataset, student, tmp_path, start, steps, message):
+    folder = {"teacher": teacher, "student": student}[start]
+    with pytest.raises(ConfigError, match=message):
+        distill(teacher, dataset, tmp_path / "run", steps=steps, start=folder, **SHORT)
+    stranger = write_checkpoint(tmp_path / "stranger", seed=1)
+    with pytest.raises(ConfigError, match="of this teacher"):
+        distill(stranger, dataset, tmp_path / "run", steps=2, start=student, **SHORT)
+
+
 def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_path):
     from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
     from pi0_edge.model import Pi0
@@ -142,6 +186,8 @@ def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_pa
         ({"steps": 0}, "steps is 0"),
         ({"updates": 0}, "updates is 0"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"floor": 0.0}, "floor is 0.0"),
+        ({"opening_share": 1.5}, "opening_share is 1.5, expected 0 to 1"),
         ({"camera": "selfie"}, "has no camera 'selfie'"),
     ],
 )

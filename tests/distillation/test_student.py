@@ -10,7 +10,7 @@ import torch
 from policy_builders import CONFIG
 from torch import Tensor
 
-from pi0_edge.distillation.student import SHARED, Student
+from pi0_edge.distillation.student import FLOOR, SHARED, Student
 from pi0_edge.model import GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.pi0 import Context, StepConditioning
@@ -145,9 +145,9 @@ def test_a_student_that_takes_the_teachers_steps_has_nothing_to_learn(steps, fro
     inputs, actions, noise = random_batch()
     times = euler_times(steps)
     counts = torch.full((len(noise),), frozen)
-    loss = Student(random_teacher(), times, times).loss(inputs, actions, noise, torch.ones(len(noise)), counts)
-    assert loss.shape == noise.shape
-    assert loss[:, frozen:].max() < 1e-8
+    errors = Student(random_teacher(), times, times).squared_errors(inputs, actions, noise, counts)
+    assert errors.shape == noise.shape
+    assert errors[:, frozen:].max() < 1e-8
 
 
 @pytest.mark.parametrize("frozen", [0, 4])
@@ -159,9 +159,9 @@ def test_one_step_learns_where_the_teachers_ten_arrive_with_the_same_frozen_pref
         arrived = teacher.sample_actions(inputs, noise, TEN, how)
         one = teacher.sample_actions(inputs, noise, euler_times(1), how)
         counts = torch.full((len(noise),), frozen)
-        loss = Student(teacher, euler_times(1), TEN).loss(inputs, actions, noise, torch.ones(len(noise)), counts)
-    torch.testing.assert_close(loss[:, frozen:], (one - arrived).square()[:, frozen:], rtol=1e-3, atol=1e-7)
-    assert loss[:, frozen:].max() > 1e-6
+        errors = Student(teacher, euler_times(1), TEN).squared_errors(inputs, actions, noise, counts)
+    torch.testing.assert_close(errors[:, frozen:], (one - arrived).square()[:, frozen:], rtol=1e-3, atol=1e-7)
+    assert errors[:, frozen:].max() > 1e-6
 
 
 def test_the_second_step_begins_where_the_first_one_of_the_student_ends():
@@ -182,8 +182,36 @@ def test_the_second_step_begins_where_the_first_one_of_the_student_ends():
             velocity = student.velocity(x, own.at(half), learning)
             errors.append(((x - arrived) * 2 - velocity).square())
             x = x - velocity / 2
-        loss = student.loss(inputs, actions, noise, torch.ones(len(noise)))
-    torch.testing.assert_close(loss, (errors[0] + errors[1]) / 2, rtol=1e-4, atol=1e-6)
+        found = student.squared_errors(inputs, actions, noise)
+    torch.testing.assert_close(found, (errors[0] + errors[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("floor", [FLOOR, 10.0])
+@pytest.mark.parametrize("frozen", [0, 4])
+def test_every_chunk_counts_by_the_root_of_its_error_in_the_actions_that_mean_something(frozen, floor):
+    """The gradient is that of √(e² + c²) per chunk: above c, ten times the error does not count a hundred times."""
+    inputs, actions, noise = random_batch()
+    counts = torch.full((len(noise),), frozen)
+    real = CONFIG.action_dim // 2
+    student = Student(random_teacher(), euler_times(1), TEN, real, floor)
+    loss = student.loss(inputs, actions, noise, torch.ones(len(noise)), counts)[:, frozen:, :real].mean((1, 2))
+    errors = student.squared_errors(inputs, actions, noise, counts)[:, frozen:, :real].mean((1, 2))
+    huber = (errors + floor**2).sqrt()
+    torch.testing.assert_close(loss, errors / huber)
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+    theirs = torch.autograd.grad(2 * huber.mean(), parameters, allow_unused=True)
+    for mine, expected in zip(ours, theirs, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_an_exact_student_has_a_loss_of_zero_and_gradients_that_are_numbers():
+    inputs, actions, noise = random_batch()
+    student = Student(random_teacher(), TEN, TEN)
+    loss = student.loss(inputs, actions, noise, torch.ones(len(noise)), torch.full((len(noise),), CONFIG.horizon))
+    loss.mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
 
 
 def test_the_expert_learns_and_what_sees_the_observation_stays_the_teachers():

@@ -92,9 +92,10 @@ def test_learning_rate_warms_up_and_ends_at_a_hundredth():
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
-def trainer(folder: Path, steps: int = 6, max_delay: int = 0) -> Trainer:
+def trainer(folder: Path, steps: int = 6, max_delay: int = 0, free_share: float = 0.0) -> Trainer:
     torch.manual_seed(0)
-    config = TrainConfig(steps=steps, real_dims=3, batch=8, warmup_steps=2, save_every=3, max_delay=max_delay)
+    delays = {"max_delay": max_delay, "free_share": free_share}
+    config = TrainConfig(steps=steps, real_dims=3, batch=8, warmup_steps=2, save_every=3, **delays)
     return Trainer(Pi0(CONFIG), batches(), config, folder)
 
 
@@ -153,6 +154,21 @@ def test_a_random_prefix_of_each_chunk_is_frozen_and_left_out_of_the_loss(tmp_pa
     run.run(lambda _: None)
     assert np.isfinite(run.state.losses).all()
     assert set(drawn) == {0, 1, 2, 3, 4}
+
+
+def test_a_share_of_the_chunks_has_nothing_frozen_where_that_is_asked_for(tmp_path, monkeypatch):
+    run = trainer(tmp_path, steps=40, max_delay=4, free_share=0.5)
+    drawn = []
+    real = Pi0.loss
+
+    def recorded(self, inputs, actions, noise, times, frozen):
+        drawn.extend(frozen.tolist())
+        return real(self, inputs, actions, noise, times, frozen)
+
+    monkeypatch.setattr(Pi0, "loss", recorded)
+    run.run(lambda _: None)
+    assert set(drawn) == {0, 1, 2, 3, 4}
+    assert drawn.count(0) / len(drawn) == pytest.approx(0.5 + 0.5 / 5, abs=4 * (0.24 / len(drawn)) ** 0.5)
 
 
 def test_prompt_tokenizer_has_gemmas_special_tokens_and_spells_anything(tmp_path):
