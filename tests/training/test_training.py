@@ -161,9 +161,9 @@ def test_a_share_of_the_chunks_has_nothing_frozen_where_that_is_asked_for(tmp_pa
     drawn = []
     real = Pi0.loss
 
-    def recorded(self, inputs, actions, noise, times, frozen):
+    def recorded(self, inputs, actions, noise, times, frozen, prefix):
         drawn.extend(frozen.tolist())
-        return real(self, inputs, actions, noise, times, frozen)
+        return real(self, inputs, actions, noise, times, frozen, prefix)
 
     monkeypatch.setattr(Pi0, "loss", recorded)
     run.run(lambda _: None)
