@@ -57,6 +57,7 @@ class Machine {
   void run_block(unsigned number, size_t shared_bytes, std::minstd_rand *chance) {
     now.block = number;
     shared_.begin_block(shared_bytes);
+    stores_.begin_block(static_cast<unsigned>(warps_.size()) * lanes);
     for (Warp &warp : warps_) begin(warp, number);
     std::vector<unsigned> order(warps_.size());
     std::iota(order.begin(), order.end(), 0u);
@@ -73,7 +74,7 @@ class Machine {
  private:
   void prepare(Warp &warp, unsigned number) {
     const Kernel &kernel = *launch_.kernel;
-    warp.launch = &launch_, warp.shared = &shared_, warp.number = number;
+    warp.launch = &launch_, warp.shared = &shared_, warp.stores = &stores_, warp.number = number;
     warp.registers.resize((kernel.slots + 1) * lanes);
     for (const Constant &constant : kernel.constants)
       for (unsigned lane = 0; lane < lanes; lane++) {
@@ -210,6 +211,7 @@ class Machine {
 
   const Launch launch_;
   SharedMemory shared_;
+  Stores stores_;
   std::vector<Warp> warps_;
   uint64_t instructions_ = 0;
 };

@@ -10,7 +10,8 @@ struct Global {
   static void load(Warp &, unsigned, uint64_t address, unsigned bytes, void *to) {
     if (global_memory().check(address, bytes)) memcpy(to, reinterpret_cast<const void *>(address), bytes);
   }
-  static void store(Warp &, unsigned, uint64_t address, unsigned bytes, const void *from) {
+  static void store(Warp &warp, unsigned lane, uint64_t address, unsigned bytes, const void *from) {
+    warp.stores->store(warp.thread(lane), warp.shared->interval());
     if (global_memory().check(address, bytes)) memcpy(reinterpret_cast<void *>(address), from, bytes);
   }
   using Address = uint64_t;
@@ -93,6 +94,7 @@ void increment(Warp &warp, const Instruction &i) {
   each_lane(warp, [&](unsigned lane) {
     const uint64_t address = address_of<Global>(warp, i, 1, lane);
     if (!global_memory().check(address, 4)) return;
+    warp.stores->atomic(warp.thread(lane), warp.shared->interval());
     auto *counter = reinterpret_cast<uint32_t *>(address);
     const uint32_t before = *counter, last = warp.row<uint32_t>(i.operand[2])[lane];
     *counter = before >= last ? 0 : before + 1;
@@ -134,7 +136,9 @@ void wait_for_group(Warp &warp, const Instruction &i) {
   }
 }
 
-void fence(Warp &, const Instruction &) {}  // blocks run one after the other
+void fence(Warp &warp, const Instruction &) {
+  each_lane(warp, [&](unsigned lane) { warp.stores->fence(warp.thread(lane)); });
+}
 
 }  // namespace
 

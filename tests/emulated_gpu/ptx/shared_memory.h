@@ -24,6 +24,7 @@ class SharedMemory {
     first_interval_ = ++interval_;
   }
   void cross_barrier() { interval_++; }
+  uint32_t interval() const { return interval_; }
 
   // The bytes at an address that `thread` reads, or writes.
   const uint8_t *read(uint64_t address, unsigned bytes, unsigned thread) {

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstring>
-#include <functional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
 #include "program.h"
 #include "shared_memory.h"
+#include "stores.h"
 
 namespace pi0_ptx {
 
@@ -25,6 +28,7 @@ struct Copy {
 struct Warp {
   const Launch *launch = nullptr;
   SharedMemory *shared = nullptr;
+  Stores *stores = nullptr;
   unsigned number = 0;                    // in its block
   unsigned active = all_lanes;            // the lanes that the current instruction is for
   std::vector<uint32_t> registers;        // [slots, 32]; 64 bits: [slots / 2, 32]

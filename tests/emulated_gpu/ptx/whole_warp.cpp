@@ -1,6 +1,7 @@
 // Instructions that a warp does as a whole: shuffle, ldmatrix, mma (PTX ISA, chapters 9.7.8 and 9.7.14).
 //
 // The machine calls them when all 32 lanes have come to the same one.
+#include "device.cuh"
 #include "numbers.h"
 #include "operations.h"
 #include "warp.h"
@@ -26,6 +27,11 @@ void shuffle(Warp &warp, const Instruction &i) {
 template <bool transposed> void load_matrices(Warp &warp, const Instruction &i) {
   uint16_t matrix[4][8][8];
   const auto *address = warp.row<uint32_t>(i.operand[4]);
+  for (unsigned m = 0; m < 4; m++) {
+    unsigned banks = 0;  // groups of banks, 16 bytes each; two rows in one of them take turns
+    for (unsigned r = 0; r < 8; r++) banks |= 1u << (address[8 * m + r] + i.offset) / 16 % 8;
+    pi0_emulation::bank_conflicts += 8 - __builtin_popcount(banks);
+  }
   for (unsigned lane = 0; lane < lanes; lane++)
     memcpy(matrix[lane / 8][lane % 8],
            warp.shared->read(static_cast<uint32_t>(address[lane] + i.offset), 16, warp.thread(lane)), 16);
