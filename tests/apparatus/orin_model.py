@@ -3,8 +3,8 @@
 Each of four schedulers issues one instruction per cycle, from one of its warps, in order. An instruction waits for the
 registers that it reads and writes, and for its pipe. The numbers are those that others measured on GPUs of the Ampere
 generation (Abdelkhalik et al., "Demystifying the Nvidia Ampere architecture", 2022; NVIDIA's tuning guide for the rates
-of pipes). Loads from global memory are taken as hidden: that is what the ring of stages is for. Nobody has compared this
-with a board: it ranks kernels, and its figures are good for about one part in five.
+of pipes). Loads from global memory are taken as hidden: that is what the ring of stages is for. Nobody has compared
+this with a board: it ranks kernels, and its figures are good for about one part in five.
 """
 
 from __future__ import annotations

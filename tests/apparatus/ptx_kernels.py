@@ -130,7 +130,8 @@ def operands_of_a_product(name: str, gemm: GemmArguments) -> dict[str, int]:
 
 def machine() -> PtxLibrary:
     """The emulated GPU with the machine that runs PTX, and no kernels yet."""
-    headers = sorted([*CUDA.glob("*.*h"), *EMULATED_GPU.glob("*.h"), *MACHINE.glob("*.h")])
+    vocabulary = [CUDA / "device.cuh", CUDA / "pi0_kernels.h"]
+    headers = [*vocabulary, *sorted(EMULATED_GPU.glob("*.h")), *sorted(MACHINE.glob("*.h"))]
     jobs = [Job(source, MACHINE_FLAGS, contents(headers)) for source in sorted(MACHINE.glob("*.cpp"))]
     return PtxLibrary(built("ptx", [*jobs_of_the_kernels(), *jobs]))
 
