@@ -1,4 +1,4 @@
-"""The CUDA engine's whole sequence with the kernels themselves, from their sources and from PTX, on the emulated GPU."""
+"""The CUDA engine's whole sequence with the kernels themselves, from their sources or from PTX, on the emulated GPU."""
 
 import copy
 from dataclasses import replace
