@@ -61,7 +61,7 @@ LEAST_SHARES = {
 
 
 def test_no_hot_loop_is_predicted_slower_than_it_was():
-    """What the model sees at all fails the comparison below, where nvcc is; a kernel that loses a lot fails here too."""
+    """What the model sees at all fails the comparison below, where nvcc is; a large loss fails here as well."""
     rows = table()[1]
     for kernel, least in LEAST_SHARES.items():
         shares = {row["use"]: float(row["loop_share"]) for row in rows if row["kernel"].startswith(kernel)}
