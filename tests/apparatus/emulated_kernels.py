@@ -36,6 +36,10 @@ FLAGS = [
 ]
 
 
+SYMBOLS = EMULATED_GPU / "symbols.map"
+LINKED = ("-shared", f"-Wl,--version-script={SYMBOLS}")
+
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel launch: mangled name, blocks, threads per block, bytes of dynamic shared memory."""
@@ -122,10 +126,12 @@ def linked(name: str, jobs: Iterable[Job], folder: Path) -> tuple[Path | None, s
         objects, said = zip(*pool.map(lambda job: compiled(job, folder), jobs), strict=True)
     if any(said):
         return None, "".join(said)[-4000:]
-    key = hashlib.sha256("".join(path.name for path in objects).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        "".join([SYMBOLS.read_text(), *LINKED, *(path.name for path in objects)]).encode()
+    ).hexdigest()[:16]
     library = folder / f"lib{name}_{key}.so"
     if not library.is_file():
-        error = run(["g++", "-shared", "-o", str(library.with_suffix(".tmp")), *map(str, objects), "-ldl"])
+        error = run(["g++", *LINKED, "-o", str(library.with_suffix(".tmp")), *map(str, objects), "-ldl"])
         if error:
             return None, error
         library.with_suffix(".tmp").rename(library)

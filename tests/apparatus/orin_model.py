@@ -203,7 +203,12 @@ def pipe_of(name: str) -> str:
 
 def cycles_per_step(loop: list[str], warps: int, blocks: int) -> float:
     """Cycles in which every block of a multiprocessor goes through a loop once."""
-    fewer, more = (Multiprocessor(loop, warps, blocks).cycles(steps) for steps in MODELLED_STEPS)
+    return _cycles_per_step(tuple(loop), warps, blocks)
+
+
+@cache
+def _cycles_per_step(loop: tuple[str, ...], warps: int, blocks: int) -> float:
+    fewer, more = (Multiprocessor(list(loop), warps, blocks).cycles(steps) for steps in MODELLED_STEPS)
     return (more - fewer) / (MODELLED_STEPS[1] - MODELLED_STEPS[0])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated_kernels import CUDA, contents
+from emulated_kernels import CUDA, contents, emulated_library
 from ptx_kernels import PtxLibrary, compiled_to_ptx, machine, ptx_library, ptx_of_all_kernels
 
 from pi0_edge.errors import KernelError
@@ -353,6 +353,19 @@ def test_an_address_that_is_moved_is_found(pattern: str, replacement: str):
     """One at least: the others may be in a part that this call does not come to, another type of the output."""
     changes = each_change(kernel_of("INT8 product"), pattern, replacement)
     assert any(is_found("INT8 product", changed) for changed in changes)
+
+
+def test_the_emulated_gpu_of_the_sources_in_the_same_process_is_another_one():
+    """It knows nothing of PTX, of what launches may touch, and of the order of the other."""
+    changed = next(each_change(kernel_of("quantize"), r"bar\.sync\s+0;", ""))
+    with loaded(changed, kernel_of("quantize")) as library:
+        with pytest.raises(KernelError):
+            quantized_rows(library)
+        sources = emulated_library()
+        sources.launches(), library.launches()
+        out, scale = torch.empty(3, 2048, dtype=torch.int8), torch.empty(3, 1)
+        quantize_into(sources, out, scale, torch.rand(3, 2048).bfloat16(), 2048)
+        assert len(sources.launches()) == 1 and library.launches() == []
 
 
 def test_a_real_kernel_without_a_change_is_right():
