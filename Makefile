@@ -10,19 +10,21 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PROCESSORS ?= aarch64 x86_64
 
-.PHONY: help demo test test-all fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels kernels-jetson protos \
-	generated release setup system clean
+.PHONY: help demo test test-all test-ptx fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels \
+	kernels-jetson kernel-resources protos generated release setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests, on two processors (WORKERS=8 uses eight; OPTIONS='-k pattern' chooses)"
 	@echo "make test-all  also those that take minutes or gigabytes, with ten times the examples"
+	@echo "make test-ptx  the kernels as nvcc compiled them, on the CPU (needs nvcc; make test-all has them as well)"
 	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
 	@echo "make lint      style, types, the firmware by cppcheck, generated files, the documentation"
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
 	@echo "make kernels-jetson  the same for a Jetson with JetPack 6 or 7, on any machine (needs g++-aarch64-linux-gnu)"
+	@echo "make kernel-resources  pi0_edge/kernels/resources.csv: registers, hot loops, predicted speed (needs nvcc)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
 	@echo "make generated all generated files: interfaces, joint tables, the table of states, the command reference"
 	@echo "make release   the wheels that robots install, for each processor, into dist (PROCESSORS=aarch64: only that)"
@@ -36,6 +38,9 @@ test: setup firmware
 
 test-all: setup firmware
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu" --hypothesis-profile thorough $(OPTIONS)
+
+test-ptx: setup
+	@$(BIN)/python -m pytest -n $(WORKERS) -m ptx $(OPTIONS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/run.py $(OPTIONS)
@@ -88,6 +93,9 @@ kernels:
 # For JetPack 6 and 7 at once: NVIDIA's compilers of both CUDA versions come from the Python package index.
 kernels-jetson: setup
 	@$(BIN)/python tools/jetson_kernels.py
+
+kernel-resources: setup
+	@$(BIN)/python tests/apparatus/kernel_resources.py
 
 protos: setup
 	@$(BIN)/python -m pi0_edge.protos.codegen.generate

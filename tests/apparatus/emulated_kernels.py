@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,10 @@ FLAGS = [
     "-Wno-sign-compare",
     "-Wno-unknown-pragmas",
 ]
+
+
+SYMBOLS = EMULATED_GPU / "symbols.map"
+LINKED = ("-shared", f"-Wl,--version-script={SYMBOLS}")
 
 
 @dataclass(frozen=True)
@@ -76,48 +81,73 @@ class EmulatedLibrary(KernelLibrary):
         return found
 
 
+@dataclass(frozen=True)
+class Job:
+    """One source to compile: with which flags, and the content of all headers that it may include."""
+
+    source: Path
+    flags: tuple[str, ...]
+    headers: bytes
+
+
 @cache
 def emulated_library() -> EmulatedLibrary:
     """Compiles what changed since last time, and loads it; skips the test where there is no C++ compiler."""
+    return EmulatedLibrary(built("emulated", jobs_of_the_kernels()))
+
+
+def jobs_of_the_kernels() -> list[Job]:
+    """The sources of the kernels and of the emulated GPU."""
+    headers = contents(sorted([*CUDA.glob("*.*h"), *EMULATED_GPU.glob("*.h")]))
+    sources = [*sorted(CUDA.glob("*.cu")), EMULATED_GPU / "emulation.cpp"]
+    return [Job(source, tuple(FLAGS), headers) for source in sources]
+
+
+def contents(files: Iterable[Path]) -> bytes:
+    return b"".join(path.read_bytes() for path in files)
+
+
+def built(name: str, jobs: Iterable[Job]) -> Path:
+    """The library of some sources; what is there already is not compiled again."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the kernels cannot be run on the CPU")
-    (BUILD / "emulation").mkdir(parents=True, exist_ok=True)
-    with (BUILD / "emulation" / ".lock").open("w") as lock:  # another worker may compile the same
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        library, said = built()
-    assert library is not None, said
-    return EmulatedLibrary(library)
-
-
-@cache
-def built() -> tuple[Path | None, str]:
-    """The library file, or none and what the compiler said."""
     folder = BUILD / "emulation"
-    headers = b"".join(path.read_bytes() for path in sorted([*CUDA.glob("*.*h"), *EMULATED_GPU.glob("*.h")]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # another worker may compile the same
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        library, said = linked(name, jobs, folder)
+    assert library is not None, said
+    return library
+
+
+def linked(name: str, jobs: Iterable[Job], folder: Path) -> tuple[Path | None, str]:
+    """The library file, or none and what the compiler said."""
     with ThreadPoolExecutor(2) as pool:
-        sources = [*sorted(CUDA.glob("*.cu")), EMULATED_GPU / "emulation.cpp"]
-        objects, said = zip(*pool.map(lambda source: compiled(source, headers, folder), sources), strict=True)
+        objects, said = zip(*pool.map(lambda job: compiled(job, folder), jobs), strict=True)
     if any(said):
         return None, "".join(said)[-4000:]
-    name = hashlib.sha256("".join(path.name for path in objects).encode()).hexdigest()[:16]
-    library = folder / f"libemulated_{name}.so"
+    key = hashlib.sha256(
+        "".join([SYMBOLS.read_text(), *LINKED, *(path.name for path in objects)]).encode()
+    ).hexdigest()[:16]
+    library = folder / f"lib{name}_{key}.so"
     if not library.is_file():
-        said = run(["g++", "-shared", "-o", str(library.with_suffix(".tmp")), *map(str, objects), "-ldl"])
-        if said:
-            return None, said
+        error = run(["g++", *LINKED, "-o", str(library.with_suffix(".tmp")), *map(str, objects), "-ldl"])
+        if error:
+            return None, error
         library.with_suffix(".tmp").rename(library)
     return library, ""
 
 
-def compiled(source: Path, headers: bytes, folder: Path) -> tuple[Path, str]:
+def compiled(job: Job, folder: Path) -> tuple[Path, str]:
     """The object file of one source, made once per content, and what the compiler said if it failed."""
-    key = hashlib.sha256(source.read_bytes() + headers + " ".join(FLAGS).encode()).hexdigest()[:16]
+    source = job.source
+    key = hashlib.sha256(source.read_bytes() + job.headers + " ".join(job.flags).encode()).hexdigest()[:16]
     target = folder / f"{source.stem}_{key}.o"
     if target.is_file():
         return target, ""
     for outdated in folder.glob(f"{source.stem}_????????????????.o"):
         outdated.unlink(missing_ok=True)
-    said = run(["g++", *FLAGS, "-x", "c++", "-c", str(source), "-o", str(target.with_suffix(".tmp"))])
+    said = run(["g++", *job.flags, "-x", "c++", "-c", str(source), "-o", str(target.with_suffix(".tmp"))])
     if not said:
         target.with_suffix(".tmp").rename(target)
     return target, said

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from emulated_kernels import EmulatedLibrary, emulated_library
+from ptx_kernels import ptx_library
 
 from pi0_edge.engine.cuda import linears as cuda_products
 from pi0_edge.engine.cuda import network as cuda_network
@@ -23,7 +24,17 @@ OPERATORS = {
 @pytest.fixture
 def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedLibrary:
     """The operators enqueue their kernels as on a GPU, and the emulated one runs them."""
-    library = emulated_library()
+    return take_over(monkeypatch, emulated_library())
+
+
+@pytest.fixture
+def ptx_gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedLibrary:
+    """As `emulated_gpu`, with the kernels as nvcc compiled them."""
+    return take_over(monkeypatch, ptx_library())
+
+
+def take_over(monkeypatch: pytest.MonkeyPatch, library: EmulatedLibrary) -> EmulatedLibrary:
+    """Lets the operators of the engine use a library of the tests."""
     for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
         monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
     monkeypatch.setattr(gemm, "_gpu", lambda _: ORIN)

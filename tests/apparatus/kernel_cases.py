@@ -9,6 +9,7 @@ import torch
 from emulated_kernels import emulated_library
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from ptx_kernels import ptx_library
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
@@ -57,14 +58,22 @@ class Runner:
                 assert (guard.view(torch.uint8) == PATTERN).all(), "written outside the output"
 
 
-@pytest.fixture(params=["emulated", "emulated-shuffled", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    params=[
+        "emulated",
+        "emulated-shuffled",
+        pytest.param("ptx", marks=pytest.mark.ptx),
+        pytest.param("ptx-shuffled", marks=pytest.mark.ptx),
+        pytest.param("gpu", marks=pytest.mark.gpu),
+    ]
+)
 def runner(request: pytest.FixtureRequest):
-    """Every place in turn; the second runs the threads of a block in random order."""
+    """Every place in turn; the shuffled ones run blocks, and what is inside a block, in random order."""
     if request.param == "gpu":
         yield (found := Runner(kernel_library(), "cuda"))
     else:
-        library = emulated_library()
-        library.order(0 if request.param == "emulated" else 1)
+        library = ptx_library() if request.param.startswith("ptx") else emulated_library()
+        library.order(1 if request.param.endswith("-shuffled") else 0)
         yield (found := Runner(library, "cpu"))
         library.order(0)
     found.check_guards()

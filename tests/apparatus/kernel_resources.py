@@ -1,7 +1,6 @@
-"""What the compiler made of each kernel: registers, spills, shared memory, tensor-core instructions, occupancy.
+"""What the compiler made of each kernel: registers, spills, shared memory, occupancy, and how its hot loop would run.
 
-`python tests/apparatus/kernel_resources.py` writes `pi0_edge/kernels/resources.csv`, which a test compares with a
-compilation.
+`make kernel-resources` writes `pi0_edge/kernels/resources.csv`, which a test compares with a compilation.
 """
 
 from __future__ import annotations
@@ -21,23 +20,60 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulated_kernels import CUDA, EmulatedLibrary, Launch, emulated_library
-from pi0_kernel_calls import calls
+from orin_model import cycles_per_step, tensor_cycles
+from pi0_kernel_calls import calls, product_of
+from sass_loops import functions, hot_loop, kinds
 
 from pi0_edge.kernels.library import BUILD
 
 TABLE = CUDA.parent / "resources.csv"
-ARCHITECTURES = (87, 90, 110)
+ORIN = 87
+ARCHITECTURES = (ORIN, 90, 110)
 TENSOR_CORE = re.compile(r"\b([HIQ]MMA)\b|\b(HGMMA|IGMMA|QGMMA)\b")
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one architecture; tensor_core is its instruction (HMMA, IMMA), "" for none, None if unknown."""
+    """One kernel for one architecture.
+
+    Attributes:
+        registers: Of a thread.
+        stack: Bytes.
+        spilled: Bytes of stores and loads.
+        tensor_core: Its commonest tensor-core instruction (HMMA, IMMA), "" for none, None without a disassembler.
+        loop: The instructions of its hot loop, on Orin alone.
+    """
 
     registers: int
     stack: int
     spilled: int
     tensor_core: str | None
+    loop: list[str]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How the hot loop of a kernel would run on one multiprocessor of Orin; `orin_model.py` says what that rests on.
+
+    Attributes:
+        loop_instructions: Of one warp and step.
+        loop_tensor: Tensor-core instructions among them; the next are loads from shared memory, asynchronous copies,
+            and arithmetic with floats and with integers.
+        loop_cycles: In which every block that is there does a step.
+        loop_share: Of the peak of the tensor cores, while in the loop.
+        shape_share: Of that peak over the whole product, with what tiles and rounds of blocks leave unused, filling the
+            ring and the epilogue; None for kernels that are no product.
+    """
+
+    loop_instructions: int
+    loop_tensor: int
+    loop_shared: int
+    loop_copies: int
+    loop_float: int
+    loop_integer: int
+    loop_cycles: int
+    loop_share: float
+    shape_share: float | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +94,15 @@ class Row:
     orin_blocks_per_sm: int
     orin_warps_per_sm: int
     orin_waves: float
+    loop_instructions: int | None = None
+    loop_tensor: int | None = None
+    loop_shared: int | None = None
+    loop_copies: int | None = None
+    loop_float: int | None = None
+    loop_integer: int | None = None
+    loop_cycles: int | None = None
+    loop_share: float | None = None
+    shape_share: float | None = None
 
 
 class Orin:
@@ -70,6 +115,11 @@ class Orin:
     SHARED = 164 * 1024
     SHARED_PER_BLOCK = 163 * 1024
     RESERVED_PER_BLOCK = 1024
+    CLOCK = 1.3e9
+    MEMORY = 173e9
+    """Bytes per second that a copy reaches, of 204.8e9."""
+    TILE_CYCLES, ALONE_CYCLES = 3500, 2500
+    """Of filling the ring before a round of blocks and of the epilogue after it; with one block on a multiprocessor."""
 
     @classmethod
     def blocks_per_sm(cls, threads: int, registers: int, shared: int) -> int:
@@ -95,7 +145,8 @@ def compiler() -> str:
 def compiled_kernels(architecture: int) -> dict[str, tuple[str, Compiled]]:
     """Mangled name -> source and what became of it, for every source; compiled once per content."""
     headers = b"".join(path.read_bytes() for path in sorted(CUDA.glob("*.*h")))
-    made_by = headers + f"{compiler()}{nvdisasm()}".encode()
+    reader = Path(__file__).with_name("sass_loops.py").read_bytes()
+    made_by = headers + f"{compiler()}{nvdisasm()}".encode() + reader
     sources = sorted(CUDA.glob("*.cu"))
     with ThreadPoolExecutor(os.cpu_count()) as compilers:
         reports = compilers.map(lambda source: report_of(source, architecture, made_by), sources)
@@ -123,7 +174,7 @@ def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, di
     command = ["nvcc", "-std=c++17", "-O3", "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
     ran = subprocess.run([*command, str(source), "-o", str(cubin)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    tensor_core = disassembled(cubin)
+    machine_code = disassembled(cubin)
     cubin.unlink()
     found = {}
     for entry in ran.stderr.split("Compiling entry function '")[1:]:
@@ -132,26 +183,25 @@ def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, di
             int, re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", entry)[0]
         )
         registers = int(re.findall(r"Used (\d+) registers", entry)[0])
-        known = None if tensor_core is None else tensor_core.get(name, "")
-        found[name] = {"registers": registers, "stack": stack, "spilled": stores + loads, "tensor_core": known}
+        lines = [] if machine_code is None else machine_code[name]
+        counts = Counter(one[1] or one[2] for line in lines if (one := TENSOR_CORE.search(line)))
+        found[name] = {
+            "registers": registers,
+            "stack": stack,
+            "spilled": stores + loads,
+            "tensor_core": None if machine_code is None else counts.most_common(1)[0][0] if counts else "",
+            "loop": hot_loop(lines) if architecture == ORIN else [],
+        }
     return found
 
 
-def disassembled(cubin: Path) -> dict[str, str] | None:
-    """Mangled name -> its commonest tensor-core instruction; None without a disassembler."""
+def disassembled(cubin: Path) -> dict[str, list[str]] | None:
+    """Mangled name -> the lines of its machine code; None without a disassembler."""
     program = nvdisasm()
     if program is None:
         return None
     listing = subprocess.run([program, "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
-    counts: dict[str, Counter] = {}
-    name = ""
-    for line in listing.splitlines():
-        section = re.match(r"\s*\.section\s+\.text\.([^,\s]+)", line)
-        name = section[1] if section else name
-        instruction = TENSOR_CORE.search(line)
-        if instruction:
-            counts.setdefault(name, Counter())[instruction[1] or instruction[2]] += 1
-    return {name: counter.most_common(1)[0][0] for name, counter in counts.items()}
+    return dict(functions(listing))
 
 
 def recorded_launches(library: EmulatedLibrary) -> list[tuple[str, Launch]]:
@@ -182,6 +232,36 @@ def readable(mangled: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def modelled(loop: list[str], use: str, launch: Launch, per_sm: int) -> Loop | None:
+    """How a launch would run on Orin; None for a kernel that does not use the tensor cores.
+
+    Args:
+        loop: The hot loop of its kernel.
+        use: Its name in `pi0_kernel_calls`.
+        launch: Blocks and threads.
+        per_sm: Blocks on one multiprocessor.
+    """
+    if not loop:
+        return None
+    blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
+    here = max(1, min(per_sm, -(-blocks // Orin.SMS)))
+    cycles, counted = cycles_per_step(loop, threads // 32, here), kinds(loop)
+    share = None
+    if product := product_of(use):
+        rounds = -(-blocks // (here * Orin.SMS))
+        steps = -(-product.steps // blocks)
+        arithmetic = rounds * (steps * cycles + (Orin.TILE_CYCLES if here > 1 else Orin.ALONE_CYCLES)) / Orin.CLOCK
+        peak = product.multiplications / (product.per_cycle * Orin.SMS * Orin.CLOCK)
+        share = round(peak / max(arithmetic, product.weight_bytes / Orin.MEMORY), 3)
+    return Loop(
+        len(loop),
+        *(counted[kind] for kind in ("tensor", "shared", "copies", "float", "integer")),
+        loop_cycles=round(cycles),
+        loop_share=round(tensor_cycles(loop, threads // 32, here) / cycles, 3),
+        shape_share=share,
+    )
+
+
 def measure() -> list[Row]:
     """The table."""
     kernels = {architecture: compiled_kernels(architecture) for architecture in ARCHITECTURES}
@@ -189,10 +269,11 @@ def measure() -> list[Row]:
     names = readable(launch.kernel for _, launch in launches)
     rows = []
     for use, launch in launches:
-        source, orin = kernels[87][launch.kernel]
+        source, orin = kernels[ORIN][launch.kernel]
         blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
         per_sm = Orin.blocks_per_sm(threads, orin.registers, launch.shared)
         compiled = [kernels[architecture][launch.kernel][1] for architecture in ARCHITECTURES]
+        loop = modelled(orin.loop, use, launch, per_sm)
         rows.append(
             Row(
                 use,
@@ -207,6 +288,7 @@ def measure() -> list[Row]:
                 orin_blocks_per_sm=per_sm,
                 orin_warps_per_sm=per_sm * threads // 32,
                 orin_waves=round(blocks / max(1, per_sm * Orin.SMS), 2),
+                **({} if loop is None else vars(loop)),
             )
         )
     return rows

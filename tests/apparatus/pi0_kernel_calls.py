@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
 from pi0_edge.kernels.geglu import geglu_into
 from pi0_edge.kernels.gemm import gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
-from pi0_edge.kernels.gemm_plan import Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES, Plan, plan_bytes, plan_weight_only
 from pi0_edge.kernels.library import KernelLibrary
 from pi0_edge.kernels.norm import norm_into
 from pi0_edge.kernels.patches import patches_into, resize_plan
@@ -44,6 +45,37 @@ EXPERT_LINEARS = {
 }
 
 Call = Callable[[KernelLibrary], None]
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a matrix product asks of a GPU.
+
+    Attributes:
+        multiplications: m · n · k.
+        weight_bytes: That are read at least once.
+        steps: Of 64 along k, over all tiles of its plan.
+        per_cycle: Multiplications of one multiprocessor of Orin.
+    """
+
+    multiplications: int
+    weight_bytes: int
+    steps: int
+    per_cycle: int
+
+
+def product_of(use: str) -> Product | None:
+    """The product that a use is, or None."""
+    name, _, kind = use.rpartition(", ")
+    if name in EXPERT_LINEARS:
+        m, n, k, _ = EXPERT_LINEARS[name]
+        return Product(m * n * k, n * k, -(-m // 64) * -(-n // 128) * -(-k // 64), MACS_PER_CYCLE // 2)
+    if name not in LINEARS:
+        return None
+    m, n, k, _ = LINEARS[name]
+    tile = TILES[plan_bytes(m, n, k, ORIN, kind == "FP8").tile]
+    steps = -(-m // tile.rows) * -(-n // tile.columns) * -(-k // 64)
+    return Product(m * n * k, n * k, steps, MACS_PER_CYCLE)
 
 
 def half(*shape: int) -> Tensor:

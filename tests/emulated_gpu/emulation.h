@@ -12,6 +12,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -142,6 +143,9 @@ inline unsigned order_seed = 0;         // of the order of blocks and threads; 0
 inline std::minstd_rand chance;
 inline int64_t bank_conflicts = 0;      // of load_matrices, rows that had to wait for another of the same eight
 inline bool only_record = false;        // launches are recorded and not run
+// Runs a kernel, given by its mangled name, as a compiler made it; null: the source is run. See ptx/machine.cpp.
+inline cudaError_t (*instead_of_source)(const std::string &kernel, dim3 grid, dim3 block, size_t shared,
+                                        const void *const *parameters) = nullptr;
 inline std::vector<Launch> launches;
 
 inline void fail(const char *why) {
@@ -365,6 +369,10 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, 
     return cudaErrorInvalidValue;
   if (gpu::only_record) return cudaSuccess;
   const auto parameters = std::make_tuple(static_cast<Parameters>(arguments)...);
+  if (gpu::instead_of_source) {
+    const auto addresses = std::apply([](const auto &...each) { return std::array<const void *, sizeof...(each)>{&each...}; }, parameters);
+    return gpu::instead_of_source(gpu::launches.back().kernel, grid, block, shared, addresses.data());
+  }
   gpu::block.body = [&] { std::apply(kernel, parameters); };
   gpu::block.failed = false;
   gridDim = grid, blockDim = block;

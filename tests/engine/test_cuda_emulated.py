@@ -1,22 +1,23 @@
-"""The CUDA engine's whole sequence with the kernels themselves, from their CUDA sources, on the emulated GPU."""
+"""The CUDA engine's whole sequence with the kernels themselves, from their sources or from PTX, on the emulated GPU."""
 
 import copy
 from dataclasses import replace
 
 import pytest
 import torch
-from emulated_operators import emulated_gpu
+from emulated_operators import emulated_gpu, ptx_gpu
 from engine_cases import CPU, attended, quantized, random_case
 
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.model.flow import euler_times
 from pi0_edge.quant import compare_actions, find_scheme
 
-assert emulated_gpu
+assert emulated_gpu and ptx_gpu
 
 STEPS = 2
 
 
+@pytest.mark.parametrize("gpu", ["emulated_gpu", pytest.param("ptx_gpu", marks=pytest.mark.ptx)])
 @pytest.mark.parametrize(
     ("variant", "scheme", "frozen"),
     [
@@ -28,7 +29,9 @@ STEPS = 2
         ("pi0-cube", "orin", 0),
     ],
 )
-def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: str, scheme: str, frozen: int, request):
+def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(
+    variant: str, scheme: str, frozen: int, gpu: str, request: pytest.FixtureRequest
+):
     model, inputs, noise = random_case(variant)
     frames = torch.randint(0, 256, (1, 2, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     inputs = replace(inputs, images=frames)
@@ -42,7 +45,7 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(variant: st
         return x
 
     expected = actions()
-    library = request.getfixturevalue("emulated_gpu")
+    library = request.getfixturevalue(gpu)
     library.launches()
     found = compare_actions(expected[None], actions()[None])
     launches = library.launches()

@@ -52,6 +52,34 @@ def test_every_launch_fits_orin():
         assert int(row["orin_warps_per_sm"]) >= 8, f"{row['use']}: two warps per scheduler hide no latency"
 
 
+LEAST_SHARES = {
+    "gemm::bytes_kernel<gemm::Int8": 0.6,
+    "gemm::weight_only_kernel": 0.5,
+    "attention_kernel<bf16, 256": 0.5,
+}
+"""Of the peak of Orin's tensor cores, in the hot loop, by the model of `orin_model.py`."""
+
+
+def test_no_hot_loop_is_predicted_slower_than_it_was():
+    """What the model sees at all fails the comparison below, where nvcc is; a large loss fails here as well."""
+    rows = table()[1]
+    for kernel, least in LEAST_SHARES.items():
+        shares = {row["use"]: float(row["loop_share"]) for row in rows if row["kernel"].startswith(kernel)}
+        assert shares
+        assert {use: share for use, share in shares.items() if not least <= share <= 1} == {}
+
+
+def test_shares_belong_to_each_other():
+    """Over a whole product the tensor cores cannot do better than in its loop; kernels without them have no loop."""
+    for row in table()[1]:
+        assert bool(row["loop_share"]) == bool(row["tensor_core"]), row["use"]
+        if row["shape_share"]:
+            assert 0 < float(row["shape_share"]) <= float(row["loop_share"]), row["use"]
+        if row["loop_instructions"]:
+            parts = ("tensor", "shared", "copies", "float", "integer")
+            assert sum(int(row[f"loop_{part}"]) for part in parts) <= int(row["loop_instructions"])
+
+
 @needs_nvcc
 @pytest.mark.slow
 def test_no_kernel_spills_on_orin():
@@ -76,5 +104,6 @@ def test_the_table_is_what_this_compiler_makes():
     made_by, rows = table()
     if made_by != compiler():
         pytest.skip(f"the table is of {made_by}, this is {compiler()}")
-    assert [{key: str(value) for key, value in vars(row).items()} for row in measure()] == rows
+    found = [{key: "" if value is None else str(value) for key, value in vars(row).items()} for row in measure()]
+    assert found == rows
     assert list(rows[0]) == list(Row.__annotations__)

@@ -236,6 +236,12 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
       total += merge.sum[i][row + 8 * half] * exp2f(merge.maximum[i][row + 8 * half] - largest);
     weight[half] = exp2f(maximum[half] - largest) / total;
   }
+  T *to[2];
+  #pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int query = first_row + row + 8 * half;
+    to[half] = query < queries ? out + query_offset(query, sizes.out_stride) + column : nullptr;
+  }
   for (int adding = key_groups - 1; adding >= 0; adding--) {
     if (group == adding)
       #pragma unroll
@@ -245,12 +251,10 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
           auto &partial = *reinterpret_cast<Vector<float, 2> *>(&merge.output[row + 8 * half][i * 8 + column]);
           float low = output[i][2 * half] * weight[half], high = output[i][2 * half + 1] * weight[half];
           if (adding < key_groups - 1) low += partial.at[0], high += partial.at[1];
-          const int query = first_row + row + 8 * half;
           if (adding > 0) {
             partial = {low, high};
-          } else if (query < queries && i * 8 < head_dim) {
-            *reinterpret_cast<unsigned *>(out + query_offset(query, sizes.out_stride) + i * 8 + column) =
-                pack<T>(low, high);
+          } else if (to[half] && i * 8 < head_dim) {
+            *reinterpret_cast<unsigned *>(to[half] + i * 8) = pack<T>(low, high);
           }
         }
     if (adding > 0) __syncthreads();

@@ -9,6 +9,7 @@ struct Int8 {
   using Sum = int;
   static constexpr bool compiled = true;
   static constexpr int most_warp_rows = 80;
+  static constexpr bool keeps_addresses = true;  // of copies, in registers: a step does not begin with computing them
   static __device__ __forceinline__ void multiply(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     multiply_add(sums, a, b0, b1);
   }
@@ -18,6 +19,7 @@ struct Fp8 {
   using Sum = float;
   static constexpr bool compiled = PI0_HAS_FP8;
   static constexpr int most_warp_rows = 48;  // mma.sync unpacks E4M3 to fp16, for which it needs registers
+  static constexpr bool keeps_addresses = false;
   static __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     multiply_add_e4m3(sums, a, b0, b1);
   }
@@ -67,7 +69,7 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
   __device__ __forceinline__ void load_rows(uint8_t *shared, const uint8_t *matrix, int first_row, int total_rows,
                                             int step) const {
     constexpr int chunks = depth / chunk_bytes, rows_at_once = threads / chunks;
-    const int thread = thread_index_again(), chunk = thread % chunks;
+    const int thread = Element::keeps_addresses ? thread_index() : thread_index_again(), chunk = thread % chunks;
     const int at_k = step * depth + chunk * chunk_bytes;
     const uint8_t *from = matrix + static_cast<int64_t>(first_row + thread / chunks) * k + at_k;
     const int inside = at_k < k ? total_rows - first_row : 0;
