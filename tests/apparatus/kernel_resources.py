@@ -255,7 +255,7 @@ def modelled(loop: list[str], use: str, launch: Launch, per_sm: int) -> Loop | N
         share = round(peak / max(arithmetic, product.weight_bytes / Orin.MEMORY), 3)
     return Loop(
         len(loop),
-        *(counted[kind] for kind in ("tensor", "shared", "copies", "float", "integer")),
+        *(counted[kind] for kind in ("tensor", "shared memory", "copies", "float", "integer")),
         loop_cycles=round(cycles),
         loop_share=round(tensor_cycles(loop, threads // 32, here) / cycles, 3),
         shape_share=share,

@@ -194,7 +194,7 @@ def pipe_of(name: str) -> str:
     if name in TENSOR_CORE:
         return "tensor"
     if name in SHARED_PIPE:
-        return "shared"
+        return "shared memory"
     if name in FUSED_PIPE:
         return "fused"
     uniform = name.startswith("U") or name in ("R2UR", *STORES)

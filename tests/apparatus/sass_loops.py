@@ -17,7 +17,7 @@ TENSOR_CORE = ("IMMA", "HMMA", "QMMA")
 
 KINDS = {
     "tensor": TENSOR_CORE,
-    "shared": ("LDSM", "LDS", "STS"),
+    "shared memory": ("LDSM", "LDS", "STS"),
     "copies": ("LDGSTS",),
     "float": ("FADD", "FMUL", "FFMA", "FMNMX", "FSETP", "FSEL", "FSET", "HADD2", "HMUL2", "HFMA2", "F2FP", "MUFU"),
     "control": ("BRA", "BSSY", "BSYNC", "EXIT", "WARPSYNC", "CALL", "RET", "NOP", "BAR", "DEPBAR", "LDGDEPBAR"),

@@ -43,7 +43,7 @@ def test_the_hot_loop_is_the_one_with_the_products_without_the_loops_inside_that
         "IADD3",
         "@!P0",
     ]
-    assert kinds(loop) == {"control": 2, "shared": 1, "copies": 1, "tensor": 1, "integer": 1}
+    assert kinds(loop) == {"control": 2, "shared memory": 1, "copies": 1, "tensor": 1, "integer": 1}
     assert hot_loop(second[1]) == []
 
 
