@@ -12,6 +12,8 @@ much of it is chance. Only executed actions count, in normalized units; |a − b
     stray      mean distance of a candidate's chunk to the nearest one of the teacher, less the same of the second set,
                over the spread: a chunk between two good ways is far from all that the teacher would do
     mode share of each of two modes, the candidate's minus the teacher's, where the teacher has two
+    between    share of the candidate's chunks in the middle half of the way from one mode to the other, less
+               that of the teacher: the figures above are means, in which a few chunks that take neither way are lost
     flips      how often a gripper changes between open and closed in a chunk
 
 There are two modes where two means (Lloyd, from the farthest pair of the first set) part the second set into shares
@@ -52,6 +54,7 @@ class Likeness:
         spread: See above.
         stray: See above; 0 for the second set of the teacher.
         mode_share: Mean absolute difference, over the observations with two modes; None where there is none.
+        between: Mean difference, over the observations with two modes; None where there is none.
         flips: Gripper flips per chunk; None where no joint is a gripper.
     """
 
@@ -60,6 +63,7 @@ class Likeness:
     spread: float
     stray: float
     mode_share: float | None
+    between: float | None
     flips: float | None
 
 
@@ -153,22 +157,29 @@ def compare_distributions(
         counts = (_flips_of(candidate_physical, grippers), both[:, draws:], both)
         flips = [float(count.mean()) for count in counts]
         flips_error = float(np.sqrt(_squared_error(counts[0]) + _squared_error(both)))
-    with_modes = [row for row in rows if row.shares is not None]
+    with_modes = [row.modes for row in rows if row.modes is not None]
     likenesses = []
     for which in (0, 1):
-        shares = [row.shares[which] for row in with_modes if row.shares is not None]
         figures = np.mean([row.figures[which] for row in rows], axis=0)
-        share = float(np.mean(np.abs(shares))) if shares else None
-        likenesses.append(Likeness(*map(float, figures), mode_share=share, flips=flips[which]))
+        share, between = None, None
+        if with_modes:
+            differences = np.array([modes[which] for modes in with_modes])
+            share, between = float(np.abs(differences[:, 0]).mean()), float(differences[:, 1].mean())
+        likenesses.append(Likeness(*map(float, figures), mode_share=share, between=between, flips=flips[which]))
     return DistributionReport(observations, draws, len(with_modes), likenesses[0], likenesses[1], flips[2], flips_error)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One observation; first of the candidate, then of the teacher's second set."""
+    """One observation; first of the candidate, then of the teacher's second set.
+
+    Attributes:
+        figures: Energy, shift, spread and stray.
+        modes: Differences of the share of a mode and of the share between both; None where there are not two.
+    """
 
     figures: tuple[tuple[float, ...], tuple[float, ...]]
-    shares: tuple[float, float] | None
+    modes: tuple[tuple[float, float], tuple[float, float]] | None
 
 
 def _compare_one(first: NDArray[np.float64], second: NDArray[np.float64], candidate: NDArray[np.float64]) -> _Row:
@@ -185,20 +196,36 @@ def _compare_one(first: NDArray[np.float64], second: NDArray[np.float64], candid
         return energy, shift, _spread(other) / spread, (float(across.min(1).mean()) - nearest) / spread
 
     found = (figures(candidate), figures(second))
-    border = two_modes(first, second)
-    if border is None:
+    modes = two_modes(first, second)
+    if modes is None:
         return _Row(found, None)
-    direction, middle = border
-    shares = [float((chunks @ direction > middle).mean()) for chunks in (first, second, candidate)]
-    return _Row(found, (shares[2] - (shares[0] + shares[1]) / 2, shares[1] - shares[0]))
+    shares = np.array([modes.shares(chunks) for chunks in (first, second, candidate)])
+    of_candidate, of_second = shares[2] - (shares[0] + shares[1]) / 2, shares[1] - shares[0]
+    return _Row(found, ((of_candidate[0], of_candidate[1]), (of_second[0], of_second[1])))
 
 
-def two_modes(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[np.float64], float] | None:
-    """Where two sets of draws of one distribution, [draws, numbers], have two modes.
+@dataclass(frozen=True)
+class Modes:
+    """Two modes of a distribution of chunks.
 
-    Returns:
-        The direction through both modes and where on it they part; None where there are not two.
+    Attributes:
+        direction: Of length 1, from the one mode to the other.
+        middle: Where on it they part.
+        apart: Their distance.
     """
+
+    direction: NDArray[np.float64]
+    middle: float
+    apart: float
+
+    def shares(self, chunks: NDArray[np.float64]) -> tuple[float, float]:
+        """Shares of chunks [draws, numbers] beyond the middle, and in the middle half between the modes."""
+        beyond = chunks @ self.direction - self.middle
+        return float((beyond > 0).mean()), float((np.abs(beyond) < self.apart / 4).mean())
+
+
+def two_modes(first: NDArray[np.float64], second: NDArray[np.float64]) -> Modes | None:
+    """The modes of a distribution, of which there are two sets of draws [draws, numbers]; None where it has not two."""
     distances = _distances(first, first)
     ends = np.unravel_index(int(distances.argmax()), distances.shape)
     means = first[list(ends)]
@@ -218,7 +245,7 @@ def two_modes(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[
         return None
     if np.sqrt(2) * (above.mean() - below.mean()) < SEPARATED * np.hypot(above.std(), below.std()):
         return None
-    return direction, middle
+    return Modes(direction, middle, apart)
 
 
 def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -125,6 +125,7 @@ def _distribution(gate: GateReport) -> str:
         "spread": "spread, as a share of the teacher's",
         "stray": "stray from the teacher's chunks, in spreads",
         "mode_share": "share of a mode, difference",
+        "between": "chunks between two modes, difference",
         "flips": "gripper flips per chunk",
     }
     rows = []

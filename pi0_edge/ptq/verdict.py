@@ -65,6 +65,7 @@ class TeacherThresholds:
         spread_most: Largest spread, as a share of the teacher's.
         stray: Largest distance from the teacher's chunks beyond that of its own other draws, as a share of its spread.
         mode_share: Largest mean difference of the share of a mode.
+        between: Largest share of chunks between two modes, beyond that of the teacher.
         flips: Largest difference of the gripper flips per chunk, beyond two standard errors.
         draws: Fewest draws per observation that a verdict may rest on.
     """
@@ -75,6 +76,7 @@ class TeacherThresholds:
     spread_most: float = 1.25
     stray: float = 0.10
     mode_share: float = 0.15
+    between: float = 0.05
     flips: float = 0.10
     draws: int = LEAST_DRAWS
 
@@ -216,9 +218,12 @@ def judge_distribution(report: DistributionReport, thresholds: TeacherThresholds
         Finding("spread beside the teacher's", found.spread, thresholds.spread_most, at_most=True),
         Finding("stray from the teacher's chunks, in spreads", found.stray, thresholds.stray, at_most=True),
     ]
-    if found.mode_share is not None:
+    if found.mode_share is not None and found.between is not None:
         where = f"{report.two_modes} observations with two modes"
-        findings.append(Finding("share of a mode, difference", found.mode_share, thresholds.mode_share, where, True))
+        findings += [
+            Finding("share of a mode, difference", found.mode_share, thresholds.mode_share, where, True),
+            Finding("chunks between two modes, difference", found.between, thresholds.between, where, True),
+        ]
     if found.flips is not None and report.teacher_flips is not None:
         where = f"{found.flips:.3g} against {report.teacher_flips:.3g}"
         difference = max(0.0, abs(found.flips - report.teacher_flips) - 2 * (report.flips_error or 0.0))

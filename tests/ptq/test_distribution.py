@@ -76,6 +76,16 @@ def test_one_way_of_two_fails_by_its_share():
     assert "share of a mode, difference" in missed(report)
 
 
+def test_one_chunk_in_ten_between_the_ways_fails_where_the_means_of_all_chunks_pass():
+    """As a student that has not learned where its teacher's two ways part."""
+    rng = np.random.default_rng(6)
+    candidate = two_ways(rng, DRAWS)
+    candidate[:, : DRAWS // 10] -= np.sign(candidate[:, : DRAWS // 10].mean((2, 3), keepdims=True))
+    report = beside(two_ways(rng, 2 * DRAWS), candidate)
+    assert report.candidate.between == pytest.approx((DRAWS // 10) / DRAWS, abs=0.02)
+    assert missed(report) == {"chunks between two modes, difference"}
+
+
 def test_the_energy_coefficient_is_that_of_the_definition():
     """By hand: one teacher's chunk at 0 and one at 2, the candidate's both at 1."""
     teacher = np.array([0.0, 2.0, 0.0, 2.0]).reshape(1, 4, 1, 1)
@@ -88,7 +98,7 @@ def test_figures_do_not_change_with_the_unit_of_the_actions():
     rng = np.random.default_rng(3)
     teacher, candidate = two_ways(rng, 2 * DRAWS), two_ways(rng, DRAWS, upper=0.7)
     small, large = beside(teacher, candidate).candidate, beside(1e3 * teacher + 5, 1e3 * candidate + 5).candidate
-    for name in ("energy", "shift", "spread", "stray", "mode_share"):
+    for name in ("energy", "shift", "spread", "stray", "mode_share", "between"):
         assert getattr(small, name) == pytest.approx(getattr(large, name), rel=1e-6, abs=1e-9)
 
 

@@ -22,6 +22,15 @@ OLD, SLOW = "XM430-W350", 57_600
 NO_ANSWER, DAMAGED = dynamixel_sdk.COMM_RX_TIMEOUT, dynamixel_sdk.COMM_RX_CORRUPT
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """The drivers expect an answer 34 ms after its bytes; here the bus has to wait for the processor as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        for driver in (dynamixel_sdk, scservo_sdk):
+            patch.setattr(driver.port_handler, "LATENCY_TIMER", 150)
+        yield
+
+
 @pytest.fixture(scope="module")
 def buses() -> Iterator[ServoBusProcess]:
     odd = BusSettings("odd", (ServoSettings(1, OLD, firmware=44), ServoSettings(2, OLD, baud=SLOW)))
