@@ -1,5 +1,6 @@
 """A gRPC server with authentication, limits, health and reflection: what policy server and bridge have in common."""
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -125,15 +126,27 @@ class GuardedServer:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, while inside. Call it from the main thread."""
-    asked = threading.Event()
+    """An event that SIGINT and SIGTERM set, while inside. Call it from the main thread.
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        asked.set()
+    A handler runs in the main thread, between any two of its instructions: one that set the event would wait for ever for
+    the event's lock, where the main thread has just taken it to wait. `SimpleQueue.put` may be called there.
+    """
+    asked, heard = threading.Event(), queue.SimpleQueue[bool]()
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def hear(_signal: int, _frame: FrameType | None) -> None:
+        heard.put(True)
+
+    def pass_on() -> None:
+        while heard.get():
+            asked.set()
+
+    listener = threading.Thread(target=pass_on, name="stop-signals", daemon=True)
+    listener.start()
+    previous = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        heard.put(False)
+        listener.join()

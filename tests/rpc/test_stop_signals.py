@@ -1,0 +1,43 @@
+"""A process that is asked to stop stops, at whatever moment the signal arrives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+STOPPED_AT_EVERY_LINE = """
+import signal, sys
+from pi0_edge.protos.rpc.server import stop_signals
+
+def stopped_at(line):
+    lines = 0
+    def trace(frame, event, argument):
+        nonlocal lines
+        if event == "line" and frame.f_code.co_name == "wait" and frame.f_code.co_filename.endswith("threading.py"):
+            lines += 1
+            if lines == line:
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+    with stop_signals() as asked:
+        sys.settrace(trace)
+        stopped = asked.wait(0.5)
+        sys.settrace(None)
+    return stopped
+
+line = 1
+while stopped_at(line):
+    print(line, flush=True)
+    line += 1
+"""
+
+
+def test_a_signal_ends_the_wait_for_it_at_every_line_of_that_wait():
+    """`Event.set` in the handler hung the bridge for ever where the wait had just taken the lock of its event."""
+    command = [sys.executable, "-c", STOPPED_AT_EVERY_LINE]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except subprocess.TimeoutExpired as hung:
+        pytest.fail(f"it hangs where the signal comes after line {hung.stdout} of the wait")
+    assert len(ran.stdout.split()) >= 5
