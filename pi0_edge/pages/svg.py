@@ -23,7 +23,7 @@ class Axis:
         title: What it shows, with its unit.
         low: Value at its start.
         high: Value at its end.
-        ticks: (value, label) of each tick.
+        ticks: (value, label) of each tick, in rising order.
         log: Whether equal ratios take equal space.
     """
 
@@ -34,11 +34,12 @@ class Axis:
     log: bool = False
 
     def fraction(self, value: float) -> float:
-        """Where a value lies, 0 at `low` and 1 at `high`; held inside."""
-        low, high, at = (self.low, self.high, value)
+        """Where a value lies: 0 at `low`, 1 at `high`; what is outside is put at the end, what is no number at 0."""
+        low, high, at = self.low, self.high, value
         if self.log:
-            low, high, at = math.log(low), math.log(high), math.log(max(value, low))
-        return min(1.0, max(0.0, (at - low) / (high - low)))
+            low, high, at = math.log(low), math.log(high), math.log(max(value, self.low))
+        share = (at - low) / (high - low)
+        return min(1.0, max(0.0, share)) if share == share else 0.0
 
 
 def linear_axis(title: str, low: float, high: float, count: int = 5) -> Axis:

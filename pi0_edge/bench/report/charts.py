@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
+
+from pi0_edge.pages.svg import Axis
 
 ROW = 15
 """Height of a row of words, in pixels."""
@@ -26,33 +27,6 @@ _SHORT = 8
 """Letters of a word to the right of a chart that needs little room."""
 _INNER = 1000
 """Width of the inner drawing, in its own units."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis.
-
-    Attributes:
-        title: What it shows, with its unit.
-        low: Value at its start.
-        high: Value at its end.
-        ticks: (value, label) of each tick, in rising order.
-        log: Whether equal ratios take equal space.
-    """
-
-    title: str
-    low: float
-    high: float
-    ticks: tuple[tuple[float, str], ...]
-    log: bool = False
-
-    def fraction(self, value: float) -> float:
-        """Where a value lies: 0 at `low`, 1 at `high`; what is outside is put at the end, what is no number at 0."""
-        low, high, at = self.low, self.high, value
-        if self.log:
-            low, high, at = math.log(low), math.log(high), math.log(max(value, self.low))
-        share = (at - low) / (high - low)
-        return min(1.0, max(0.0, share)) if share == share else 0.0
 
 
 def nice_step(span: float, count: int) -> float:
