@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.link.framing import ENCODED_OVERHEAD
 from firmware_bridge.robot import RobotJoints
+from firmware_bridge.splice import GUARD_TICKS
 from pi0_edge.protos.serial_link import MAX_HORIZON, RING_DEPTH, Fragment
 
 _BITS_PER_BYTE = 10
@@ -80,6 +81,18 @@ def wire_ticks(horizon: int, joints: int, baud: int, tick_period_s: float) -> fl
     fragments = fragment_count(horizon, joints)
     size = horizon * joints * 2 + fragments * (_FRAGMENT_HEADER + ENCODED_OVERHEAD)
     return size * _BITS_PER_BYTE / baud / tick_period_s
+
+
+def link_ticks(horizon: int, joints: int, baud: int, rate: float) -> float:
+    """Ticks from the end of `served` to the first one that a chunk can change: the l of `pi0_edge.latency.certificate`.
+
+    Args:
+        horizon: Actions of the chunk.
+        joints: Numbers of an action.
+        baud: Bits per second of the serial line.
+        rate: Ticks per second.
+    """
+    return 1 + wire_ticks(horizon, joints, baud, 1 / rate) + GUARD_TICKS
 
 
 def fragment_count(horizon: int, joints: int) -> int:

@@ -145,8 +145,8 @@ class EmulatedBoard:
         Raises:
             EmulatorError: QEMU or the image is missing, or QEMU ends at once.
         """
-        program = _require_qemu()
-        _require_image(self.image)
+        program = require_qemu()
+        require_image(self.image)
         self._directory = Path(tempfile.mkdtemp(prefix="emulated-board-"))
         try:
             self._start_qemu(program)
@@ -285,7 +285,12 @@ def _uart(name: str, path: Path) -> list[str]:
     return ["-chardev", f"socket,id={name},path={path},server=on,wait=off", "-serial", f"chardev:{name}"]
 
 
-def _require_qemu() -> str:
+def require_qemu() -> str:
+    """The path of QEMU.
+
+    Raises:
+        EmulatorError: If it is not installed.
+    """
     program = shutil.which(QEMU)
     if program is None:
         raise EmulatorError(
@@ -294,7 +299,8 @@ def _require_qemu() -> str:
     return program
 
 
-def _require_image(image: Path) -> None:
+def require_image(image: Path) -> None:
+    """Raises `EmulatorError` where a firmware image was not made."""
     if not image.is_file():
         raise EmulatorError(f"firmware image {image} does not exist; run `make firmware`")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from firmware_bridge.bridge.schedule import wire_ticks
-from firmware_bridge.splice import GUARD_TICKS
+from firmware_bridge.bridge.schedule import link_ticks
 from pi0_edge.bench.result import BenchResult, PolicyUnderTest, Run
 from pi0_edge.errors import BenchError
 from pi0_edge.latency.certificate import (
@@ -48,8 +47,8 @@ def certify(result: BenchResult, robot: Robot, *, splice: str | None = None, bau
     if latency.p99_ms is None:
         found = percentile_text(None, 0.99, latency.count)
         raise BenchError(f"the 99th percentile of {result.id} is {found}; run `pi0-edge bench` for longer")
-    link_ticks = 1 + wire_ticks(policy.horizon, len(robot.joints) or robot.action_dim, baud, 1 / rate) + GUARD_TICKS
-    outside_ticks = 0.0 if result.boundary == Boundary.PATH else link_ticks
+    on_link = link_ticks(policy.horizon, len(robot.joints) or robot.action_dim, baud, rate)
+    outside_ticks = 0.0 if result.boundary == Boundary.PATH else on_link
     delay = delay_of(latency.max_ms, rate, outside_ticks)
     wanted = REPLAN_TICKS if robot.latency is None or robot.latency.replan_ticks is None else robot.latency.replan_ticks
     interval = replan_interval(policy.horizon, delay, wanted)
@@ -77,7 +76,7 @@ def certify(result: BenchResult, robot: Robot, *, splice: str | None = None, bau
         p50_ms=latency.p50_ms,
         p99_ms=latency.p99_ms,
         longest_ms=latency.max_ms,
-        link_ticks=link_ticks,
+        link_ticks=on_link,
         replan_ticks=interval,
         splice=_splice(policy, delay, splice),
     )

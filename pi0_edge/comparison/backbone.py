@@ -1,8 +1,7 @@
 """The backbone that all heads share: trained by all of them in turn, then frozen.
 
-Vision tower and prefix start from the shipped policy, as π0 starts from a vision-language model: ten minutes are too
-short to learn from nothing where a cube is. Then, where the scene is new, the vision tower learns alone, see
-`pi0_edge.training.vision_warmup`. Then five experts with their heads, of which each step trains another, learn on the
+Vision tower and prefix start from the shipped policy, as π0 starts from a vision-language model. Then, where the scene
+is new, the vision tower learns alone, see `pi0_edge.training.vision_warmup`. Then five experts with their heads, of which each step trains another, learn on the
 frozen features for a while, and after that all together with vision tower, prefix and token table, so that the features
 are made for none of the heads alone. Experts and heads are thrown away: every cell starts with new ones. Keys and
 values of every observation are computed once and kept in half precision, so that a step of a cell costs its expert and
@@ -12,7 +11,7 @@ its head alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
-from pi0_edge.comparison.plan import Plan, TaskBudget, Variant
+from pi0_edge.comparison.plan import EXPERTS_ALONE, Plan, TaskBudget, Variant
 from pi0_edge.comparison.training import Trained, generator_of, train_for
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.engine import parameter_shapes
+from pi0_edge.errors import ConfigError
 from pi0_edge.heads import build_network, fit_actions, training_times
 from pi0_edge.heads.counting import BACKBONE
 from pi0_edge.model import PRESETS, ModelInputs, Pi0Config, PolicyNetwork
@@ -40,8 +40,6 @@ from pi0_edge.training.vision_warmup import VisionReadout
 
 ROBOT = "aloha_sim"
 RATE = 1e-3
-EXPERTS_ALONE = 0.35
-"""Share of the time of the backbone in which experts and heads learn and it does not: random ones would spoil it."""
 AT_ONCE = 64
 """Observations of which keys and values are computed in one pass."""
 
@@ -63,11 +61,20 @@ class Frozen:
     weights: dict[str, Tensor]
 
     def samples(self, horizon: int, episodes: slice) -> FrozenSamples:
-        """Observations of some episodes with chunks of `horizon` actions."""
+        """Observations of some episodes with chunks of `horizon` actions.
+
+        Raises:
+            ConfigError: If the prompt is missing.
+        """
         chosen = self.demonstrations[episodes]
         counts = [len(one.images) for one in self.demonstrations]
         first = sum(counts[: range(len(counts))[episodes].start])
-        batches = sample_batches(self.processor, chosen, prompt_of_robot(self.processor), horizon)
+        prompt = self.processor.robot.default_prompt
+        if prompt is None:
+            raise ConfigError(
+                "the backbone was written without its prompt; delete its folder and run the command again"
+            )
+        batches = sample_batches(self.processor, chosen, prompt, horizon)
         return FrozenSamples(batches, self.prefixes[first : first + len(batches)])
 
 
@@ -91,14 +98,7 @@ class FrozenSamples:
         return inputs, chunks, Context(layers, lengths, None)
 
 
-def prompt_of_robot(processor: ObservationProcessor) -> str:
-    """What the policy of one task is told."""
-    return processor.robot.default_prompt or ""
-
-
-def train_backbone(
-    plan: Plan, task: TaskBudget, demonstrations: Path, folder: Path, on_share: Callable[[str, float, float], object]
-) -> None:
+def train_backbone(plan: Plan, task: TaskBudget, demonstrations: Path, folder: Path) -> None:
     """Trains the backbone of a task and writes it with keys and values of all observations.
 
     Args:
@@ -106,7 +106,6 @@ def train_backbone(
         task: Its budget.
         demonstrations: LeRobotDataset folder.
         folder: Gets an ordinary checkpoint (with a flow head that means nothing) and `prefixes.npy`.
-        on_share: Hears of the stage, of the share of its time and of the loss.
     """
     prompt = simulated_task(task.name).prompt
     shown = load_demonstrations(demonstrations, "top", STRIDE)[: task.episodes]
@@ -128,7 +127,6 @@ def train_backbone(
             lambda step: readout.loss(*looking_ahead.draw(plan.batch, generator_of(step, 1)[0])),
             task.vision_s,
             RATE,
-            lambda *at: on_share("vision", *at),
         )
     batches = [sample_batches(processor, learned, prompt, network.config.horizon) for network in networks]
     for network, of_one in zip(networks, batches, strict=True):
@@ -144,9 +142,8 @@ def train_backbone(
     for learns, share, rate in ((False, EXPERTS_ALONE, RATE), (True, 1 - EXPERTS_ALONE, task.backbone_rate)):
         for part in BACKBONE:
             networks[0].get_submodule(part).requires_grad_(learns)
-        seconds = share * task.backbone_s
-        take(together, train_for(together, loss_of_step, seconds, rate, lambda *at: on_share("backbone", *at)))
-    _write_prefixes(networks[0], sample_batches(processor, shown, prompt, 1), folder / "prefixes.npy", on_share)
+        take(together, train_for(together, loss_of_step, share * task.backbone_s, rate))
+    _write_prefixes(networks[0], sample_batches(processor, shown, prompt, 1), folder / "prefixes.npy")
     flow = build_network(plan.network)
     backbone = {name: value for name, value in networks[0].state_dict().items() if name.split(".")[0] in BACKBONE}
     save_checkpoint(folder, {**flow.state_dict(), **backbone}, plan.network, processor.description())
@@ -208,22 +205,21 @@ def _one_of_each_head(variants: Sequence[Variant]) -> list[Variant]:
 
 
 @torch.inference_mode()
-def _write_prefixes(
-    network: PolicyNetwork, batches: SampleBatches, path: Path, on_share: Callable[[str, float, float], object]
-) -> None:
-    partial, kept = path.with_suffix(".tmp"), None
+def _write_prefixes(network: PolicyNetwork, batches: SampleBatches, path: Path) -> None:
     rng = np.random.default_rng(0)
-    for first in range(0, len(batches), AT_ONCE):
+
+    def rows(first: int) -> NDArray[np.float16]:
         inputs, _ = batches.observed(batches.index[first : first + AT_ONCE], rng)
-        context = network.attend_prefix(inputs)
-        rows = torch.stack([torch.stack((layer.keys, layer.values), 1) for layer in context.layers], 1)
-        if kept is None:
-            shape = (len(batches), *rows.shape[1:])
-            kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-        kept[first : first + len(rows)] = rows.half().numpy()
-        on_share("prefixes", first / len(batches), 0.0)
-    if kept is not None:
-        kept.flush()
+        layers = network.attend_prefix(inputs).layers
+        return torch.stack([torch.stack((layer.keys, layer.values), 1) for layer in layers], 1).half().numpy()
+
+    partial, begin = path.with_suffix(".tmp"), rows(0)
+    shape = (len(batches), *begin.shape[1:])
+    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+    kept[: len(begin)] = begin
+    for first in range(AT_ONCE, len(batches), AT_ONCE):
+        kept[first : first + AT_ONCE] = rows(first)
+    kept.flush()
     replace_synced(partial, path)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pi0_edge.checkpoints import save_checkpoint
 from pi0_edge.comparison.backbone import Frozen, FrozenSamples, head_loss, take
 from pi0_edge.comparison.plan import Plan, TaskBudget, Variant
 from pi0_edge.comparison.training import Trained, generator_of, train_for
+from pi0_edge.errors import TrainingError
 from pi0_edge.heads import build_network, fit_actions, parameter_counts
 from pi0_edge.heads.counting import BACKBONE
 from pi0_edge.model import PolicyNetwork
@@ -27,14 +28,10 @@ HELD_OUT_BATCHES = 8
 TUNING_SEED = 1000
 """Of initial weights and batches while rates are tried: another than those of the cells."""
 
-OnShare = Callable[[float, float], object]
 
-
-def try_rate(
-    frozen: Frozen, plan: Plan, task: TaskBudget, variant: Variant, rate: float, on_share: OnShare
-) -> dict[str, Any]:
-    """Trains a head for a short time with one learning rate and gives its held-out loss."""
-    network, trained = _train(frozen, plan, task, variant, TUNING_SEED, task.tuning_s, rate, on_share)
+def try_rate(frozen: Frozen, plan: Plan, task: TaskBudget, variant: Variant, rate: float) -> dict[str, Any]:
+    """Trains a head for a short time with one learning rate and gives its held-out loss; not finite if it diverged."""
+    network, trained = _train(frozen, plan, task, variant, TUNING_SEED, task.tuning_s, rate)
     return {
         "rate": rate,
         "steps": trained.steps,
@@ -51,14 +48,22 @@ def train_cell(
     seed: int,
     rate: float,
     folder: Path,
-    on_share: OnShare,
 ) -> dict[str, Any]:
     """Trains one cell and writes its policy as an ordinary checkpoint, then `cell.json` beside it.
 
     Returns:
         What `cell.json` holds: steps, processor seconds, losses and parameters.
+
+    Raises:
+        TrainingError: If the training diverged; nothing is written then.
     """
-    network, trained = _train(frozen, plan, task, variant, seed, task.cell_s, rate, on_share)
+    network, trained = _train(frozen, plan, task, variant, seed, task.cell_s, rate)
+    held_out = _held_out(frozen, plan, task, network)
+    if not (math.isfinite(trained.loss) and math.isfinite(held_out)):
+        raise TrainingError(
+            f"{task.name}: {variant.name}, seed {seed}, diverged at a learning rate of {rate:g} (loss "
+            f"{trained.loss:g}, held out {held_out:g}, after {trained.steps} steps); the same command trains it again"
+        )
     description = frozen.processor.description()
     settings = {**description.settings, "euler_steps": variant.decodings[0].steps}
     described = dataclasses.replace(description, settings=settings)
@@ -71,8 +76,8 @@ def train_cell(
         "steps": trained.steps,
         "cpu_seconds": trained.seconds,
         "loss": trained.loss,
-        "held_out": _held_out(frozen, plan, task, network),
-        "parameters": {**_counts_of_unfrozen(network)},
+        "held_out": held_out,
+        "parameters": _counts_of_unfrozen(network),
     }
     save_synced(folder / "cell.json", json.dumps(result, indent=2).encode())
     return result
@@ -86,7 +91,6 @@ def _train(
     seed: int,
     seconds: float,
     rate: float,
-    on_share: OnShare,
 ) -> tuple[PolicyNetwork, Trained]:
     samples = frozen.samples(variant.horizon, slice(0, len(frozen.demonstrations) - task.held_out))
     dims = frozen.processor.robot.action_dim
@@ -102,7 +106,7 @@ def _train(
         inputs, chunks, prefix = samples.draw(plan.batch, rng)
         return head_loss(network, inputs, chunks, prefix, dims, generator)
 
-    trained = train_for(network, loss_of_step, seconds, rate, on_share)
+    trained = train_for(network, loss_of_step, seconds, rate)
     take(network, trained)
     return network, trained
 

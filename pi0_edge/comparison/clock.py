@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from firmware_bridge.bridge.schedule import wire_ticks
-from firmware_bridge.splice import GUARD_TICKS
+from firmware_bridge.bridge.schedule import link_ticks
+from pi0_edge.bench.certifying import BAUD
 from pi0_edge.comparison.jobs import one_thread
 from pi0_edge.comparison.plan import Variant
 from pi0_edge.demo.policy_choice import PolicyChoice
@@ -29,11 +29,10 @@ from pi0_edge.protos.serial_link import Fault, TickFlag
 from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES
 from pi0_edge.synced_files import save_synced
 
-BAUD = 921_600
-"""Of the serial line of the emulated board."""
 ATTEMPTS = 3
-"""A run in which the emulated board itself does not keep its time, because the machine is busy, says nothing."""
-BOARD_FAULTS = {"HEARTBEAT", "BUS_SILENT"}
+"""A run in which bridge or emulated board do not keep their time, because the machine is busy, says nothing."""
+TIME_FAULTS = {"HEARTBEAT", "BUS_SILENT"}
+"""The first: the bridge was late with its heartbeat. The second: the board or its servos were."""
 SPLICE = "hold-swap"
 """The only one that every head has."""
 
@@ -44,7 +43,7 @@ def slowest_allowed_ms(variant: Variant) -> float:
     Returns:
         Milliseconds from observation to chunk; 0 or less where no latency is short enough.
     """
-    link = 1 + wire_ticks(variant.horizon, len(JOINT_NAMES), BAUD, 1 / CONTROL_HZ) + GUARD_TICKS
+    link = link_ticks(variant.horizon, len(JOINT_NAMES), BAUD, CONTROL_HZ)
     return longest_latency_ms(longest_delay(variant.horizon, variant.executed), CONTROL_HZ, link)
 
 
@@ -61,7 +60,7 @@ def play_through_firmware(
         say: Told what happens, one line at a time.
 
     Raises:
-        EngineError: If no attempt gives a record.
+        EngineError: If no attempt gives a record; a void one is a record.
     """
     choice = PolicyChoice(scheme="fp32", checkpoint=checkpoint)
     found: dict[str, Any] = {}
@@ -69,22 +68,28 @@ def play_through_firmware(
         try:
             with one_thread():  # a network this small only waits for a second thread
                 record = record_run(folder, episodes, 0, choice, SPLICE, variant.executed, say)
-        except EngineError:  # such as an arm that became safe before the episode began
-            if attempt == ATTEMPTS - 1:
+        except EngineError as error:  # such as an arm that became safe before the episode began
+            if attempt == ATTEMPTS - 1 and not found:
                 raise
+            say(str(error))
             continue
         found = {"variant": variant.name, "executed": variant.executed, **figures_of_record(record)}
         found["attempts"] = attempt + 1
         if is_valid(found):
             break
-        say(f"{', '.join(found['faults'])}: the emulated board did not keep its time")
+        say(f"{late_parts(found)}: bridge or board did not keep its time")
     save_synced(folder / "clock.json", json.dumps(found, indent=2).encode())
     return found
 
 
 def is_valid(found: dict[str, Any]) -> bool:
-    """Whether the emulated board and its servos kept their time, which no head has an influence on."""
-    return not BOARD_FAULTS.intersection(found["faults"])
+    """Whether the bridge, the emulated board and its servos kept their time."""
+    return not late_parts(found)
+
+
+def late_parts(found: dict[str, Any]) -> str:
+    """The faults that say that one of them did not; empty where all did."""
+    return ", ".join(fault for fault in found["faults"] if fault in TIME_FAULTS)
 
 
 def figures_of_record(record: RunRecord) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,20 @@ class Workers:
         """How many processes; each takes about 2 GB while it trains."""
         self._count = count
         self._executor: ProcessPoolExecutor | None = None
+        self._processes: set[BaseProcess] = set()
 
     def __enter__(self) -> Workers:
         """Nothing is started yet."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Ends the processes; jobs that have not begun are left out."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the processes, after an error or Ctrl-C in the middle of their jobs: results are written whole."""
+        if self._executor is None:
+            return
+        if kind is not None:
+            for process in self._processes:
+                process.terminate()
+        self._executor.shutdown(cancel_futures=True)
 
     def run(self, jobs: Sequence[Job], on_done: Callable[[Job], object]) -> None:
         """Runs the jobs that are not done, the longest first, and calls `on_done` for each as soon as it is.
@@ -75,9 +81,9 @@ class Workers:
             for job in self._finished(waiting) if self._count else _one_after_the_other(waiting):
                 on_done(job)
         except BrokenProcessPool as error:
+            less = "with fewer --workers in less memory" if self._count > 1 else "once there is more memory"
             raise TrainingError(
-                "a process of the comparison was killed (out of memory?); the same command goes on, with --workers 1 "
-                "in half of the memory"
+                f"a process of the comparison was killed (out of memory?); the same command goes on, {less}"
             ) from error
 
     def _finished(self, waiting: Sequence[Job]) -> Iterator[Job]:
@@ -85,8 +91,7 @@ class Workers:
         ahead, running = iter(waiting), dict[Future[object], Job]()
         while True:
             while len(running) < self._count and (job := next(ahead, None)) is not None:
-                with one_thread():  # a process is started by the first job that it gets
-                    running[self._pool().submit(job.work, *job.arguments)] = job
+                running[self._submit(job)] = job
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -94,6 +99,13 @@ class Workers:
                 job = running.pop(future)
                 future.result()
                 yield job
+
+    def _submit(self, job: Job) -> Future[object]:
+        before = set(multiprocessing.active_children())
+        with one_thread():  # a process is started by the first job that it gets
+            future = self._pool().submit(job.work, *job.arguments)
+        self._processes |= set(multiprocessing.active_children()) - before
+        return future
 
     def _pool(self) -> ProcessPoolExecutor:
         if self._executor is None:

@@ -6,7 +6,7 @@ OUTPUT/
     TASK/backbone/                  vision tower and prefix, with keys and values of every observation
     TASK/rates/VARIANT-RATE.json    held-out loss of a learning rate
     TASK/VARIANT-SEED/              a cell: checkpoint/ and cell.json, and a played-DECODING.json for each decoding
-    latency.json                    chunks of every head, timed with nothing beside
+    latency.json                    chunks of every head, timed with nothing of this command beside
     clock/VARIANT/clock.json        through bridge and emulated firmware, in real time
     report.html, report.md          for people; report.json for programs
 """

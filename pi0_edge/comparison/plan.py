@@ -1,6 +1,6 @@
 """What the comparison consists of: heads, chunk lengths, ways of decoding, seeds, and how long each part may take.
 
-Training is limited by the processor time of one thread and not by steps: a step of one head costs ten times that of
+Training is limited by the processor time of one thread and not by steps: a step of one head costs more than that of
 another. A machine that does other work meanwhile only takes longer.
 
 The chunk of a head is as it was published, and 50 actions besides where that can be trained. Half of a chunk is
@@ -23,6 +23,8 @@ DRAWN_PATH_S = 0.04
 """Processor seconds of a path of two ways, in the same way."""
 PLAYED_FACTOR = {1: 8.0, 4: 2.2, 8: 2.0, 25: 1.0}
 """Rough cost of an episode by the actions that are executed of each chunk, relative to 25: images and chunks."""
+EXPERTS_ALONE = 0.35
+"""Share of the time of the backbone in which experts and heads learn and it does not: random ones would spoil it."""
 PLAYED_EPISODE_S = {TWO_WAYS.name: 0.06, TRANSFER_CUBE.name: 0.35}
 """Processor seconds of an episode with 25 executed actions of each chunk."""
 
@@ -94,9 +96,11 @@ class TaskBudget:
         episodes: Demonstrations; the last `held_out` of them are for the held-out loss alone.
         held_out: See above.
         vision_s: Processor seconds of the vision warm-up; 0 leaves it out.
-        backbone_s: Processor seconds in which all heads in turn train vision tower and prefix.
-        backbone_rate: Learning rate of vision tower and prefix in that time.
-        tuning_s: Processor seconds for each learning rate that is tried.
+        backbone_s: Processor seconds in which all heads train in turn: for the first `EXPERTS_ALONE` of them experts
+            and heads alone, then together with vision tower and prefix.
+        backbone_rate: Learning rate of the second part, of experts and heads as well as of vision tower and prefix.
+        tuning_s: Processor seconds for each learning rate that is tried, in each of which the rate falls to its end:
+            the best one of so short a training need not be the best one of `cell_s`.
         cell_s: Processor seconds of training of each cell.
         scenes: Episodes that each cell plays.
         drawn: Scenes in which `draws` paths are drawn; 0 where the task has one way.
@@ -218,3 +222,9 @@ SHORT = Plan(
     clock_episodes=0,
 )
 """Everything once on a network that learns nothing: whether it runs, in two minutes."""
+
+
+def command_of(plan: Plan) -> str:
+    """What computes a plan."""
+    command = "pi0-edge compare-heads"
+    return {FULL: command, SHORT: f"{command} --short"}.get(plan, "compare_heads with a plan of its own")

@@ -40,9 +40,7 @@ def play_cell(
     simulated, policy = simulated_task(task.name), policy_of(checkpoint, decoding)
     size = policy.engine.config.vision.image_size
     episodes = play_together(policy, simulated, range(task.scenes), variant.executed)
-    names = simulated.environment.joint_names()
-    arm = [index for index, name in enumerate(names) if not name.endswith("gripper")]
-    answer = answers_of(policy)
+    answer, arm = answers_of(policy), simulated.environment.arm_joints()
     precision = precision_of(answer, seen_by_expert(simulated, range(task.precise), size), variant.executed, arm)
     found: dict[str, Any] = {
         "task": task.name,

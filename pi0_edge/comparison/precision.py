@@ -77,11 +77,10 @@ def precision_of(answer: Answers, seen: Sequence[Seen], executed: int, arm: Sequ
         executed: Actions of a chunk that are executed.
         arm: The joints in radians.
     """
-    asked = [(one, draw) for one in seen for draw in range(DRAWS)]
-    observations = [one.observation for one, _ in asked]
-    chunks = answer(observations, [place * DRAWS + draw for place, (_, draw) in enumerate(asked)])
+    asked = [one for one in seen for _ in range(DRAWS)]
+    chunks = answer([one.observation for one in asked], range(len(asked)))
     first, whole = [], []
-    for (one, _), chunk in zip(asked, chunks, strict=True):
+    for one, chunk in zip(asked, chunks, strict=True):
         compared = min(executed, one.ways.shape[1], len(chunk))
         squared = (chunk[None, :compared, arm] - one.ways[:, :compared, arm]) ** 2
         nearest = int(squared.mean((1, 2)).argmin())

@@ -13,11 +13,12 @@ from pi0_edge.board.identity import model as machine_name
 from pi0_edge.comparison import plots
 from pi0_edge.comparison.figures import Row, row_of
 from pi0_edge.comparison.places import Places
-from pi0_edge.comparison.plan import Plan
+from pi0_edge.comparison.plan import EXPERTS_ALONE, Plan, command_of
 from pi0_edge.comparison.tables import (
     Table,
     clock_table,
     cost_table,
+    percent,
     success_table,
     training_table,
     ways_table,
@@ -28,6 +29,8 @@ from pi0_edge.pages import html
 from pi0_edge.synced_files import save_synced
 
 TITLE = "Action heads, compared"
+AGAIN = "delete it and run the command again"
+"""What helps against a damaged result."""
 CAVEAT = (
     "These are heads, re-implemented on one small shared backbone and trained for minutes. They are not RT-2, Octo or "
     "TinyVLA, and their figures say nothing of those models' success: they say what a head of that form costs and does "
@@ -140,17 +143,28 @@ def facts(found: Found) -> list[tuple[str, str]]:
     """What was done, as (name, value) in words."""
     plan = found.plan
     facts = [
-        ("command", "pi0-edge compare-heads"),
+        ("command", command_of(plan)),
         ("machine", found.machine),
         ("seeds of training", ", ".join(map(str, plan.seeds))),
         ("batch", f"{plan.batch} observations, one noise draw each"),
-        ("learning rates tried", ", ".join(f"{rate:g}" for rate in plan.rates)),
+        (
+            "learning rates tried",
+            f"{', '.join(f'{rate:g}' for rate in plan.rates)}, in trainings shorter than a cell's",
+        ),
+        (
+            "chunk not as published",
+            ", ".join(one.name for one in (*plan.variants, *plan.timed) if not one.published) or "none",
+        ),
     ]
-    start = "from the shipped policy, " if plan.from_shipped else ""
     for task in plan.tasks:
-        backbone = f"{start}vision alone {task.vision_s:g} s, then all heads in turn {task.backbone_s:g} s, then frozen"
-        cells = f"{task.cell_s:g} s of one thread each; {task.scenes} scenes"
-        facts.append((task.name, f"{task.episodes} demonstrations; backbone: {backbone}; cells: {cells}"))
+        start = ["from the shipped policy"] if plan.from_shipped else []
+        vision = [f"vision alone {task.vision_s:g} s"] if task.vision_s else []
+        alone = f"experts and heads alone for the first {percent(EXPERTS_ALONE)} of it"
+        heads = f"all heads in turn {task.backbone_s:g} s ({alone})"
+        backbone = ", then ".join((*start, *vision, heads, "frozen"))
+        cells = f"{task.tuning_s:g} s for each learning rate, {task.cell_s:g} s for each cell, of one thread"
+        told = f"{task.episodes} demonstrations; backbone: {backbone}; training: {cells}; {task.scenes} scenes"
+        facts.append((task.name, told))
     return facts
 
 
@@ -166,4 +180,4 @@ def _section(table: Table, plot: str = "") -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json_object(path, ConfigError)
+    return read_json_object(path, ConfigError, AGAIN)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_edge.comparison.clock import is_valid, slowest_allowed_ms
+from pi0_edge.comparison.clock import is_valid, late_parts, slowest_allowed_ms
 from pi0_edge.comparison.figures import Row
 from pi0_edge.comparison.plan import Plan, expected_s
 from pi0_edge.latency.percentiles import fewest_samples
@@ -73,7 +73,8 @@ def ways_table(rows: Sequence[Row]) -> Table:
         "Two equally good ways",
         "Paths of one second from the start of a scene, each with noise of its own, replanned as in the episodes. Half "
         "of the demonstrations go either way. Read the columns together: noise does not touch the post either, and "
-        "shows in jerk and distance. The floor is the distance of as many paths of the expert itself.",
+        "shows in jerk and distance. A path under which the physics broke down has taken neither way. The floor is the "
+        "distance of as many paths of the expert itself.",
         (
             "head, chunk, decoding",
             "paths",
@@ -106,9 +107,9 @@ def cost_table(latency: Sequence[dict[str, Any]]) -> Table:
     """Parameters, calls and latency."""
     return Table(
         "What a chunk costs",
-        "One observation, one thread, fp32, nothing beside it. Prefix: vision tower and prefix, the same network for "
-        "all. Head: state token, expert and what stands behind it. Calls wait for each other. p99 by the "
-        f"early-stopping rule, which needs {fewest_samples(0.99)} samples. Actions a second: executed actions of a "
+        "One observation, one thread, fp32, nothing of this command beside it. Prefix: vision tower and prefix, the "
+        "same network for all. Head: state token, expert and what stands behind it. Calls wait for each other. p99 by "
+        f"the early-stopping rule, which needs {fewest_samples(0.99)} samples. Actions a second: executed actions of a "
         "chunk by the median latency of one chunk.",
         (
             "head, chunk, decoding",
@@ -175,7 +176,9 @@ def _clock_row(variant: Any, one: dict[str, Any]) -> tuple[str, ...]:
         "–" if one["chunk_ms"] is None else f"{one['chunk_ms']:.1f} ms",
         f"{one['accepted']} of {one['chunks']}",
         starved,
-        ("yes" if held else "no") if is_valid(one) else "void: the board did not keep its time",
+        ("yes" if held else "no")
+        if is_valid(one)
+        else f"void: bridge or board did not keep its time ({late_parts(one)})",
         ", ".join(one["faults"]) or "none",
     )
 
@@ -199,8 +202,8 @@ def training_table(cells: Sequence[dict[str, Any]]) -> Table:
     return Table(
         "Training",
         "Every cell gets the same processor time of one thread, on the same frozen features; a head whose step is "
-        "cheaper takes more steps. The learning rate is the best of those tried, by the loss on held-out episodes, "
-        "which is another quantity in every head.",
+        "cheaper takes more steps. The learning rate is the best of those tried for a shorter time (above), by the "
+        "loss on held-out episodes, which is another quantity in every head.",
         ("task", "head, chunk", "learning rate", "steps of each seed", "processor s", "held-out loss"),
         tuple(rows),
     )

@@ -16,9 +16,9 @@ from pi0_edge.demo.scheme_accuracy import scheme_accuracy
 from pi0_edge.demo.summary import DemoSummary, summarize
 from pi0_edge.demo.system import REPLAN_TICKS, System, running_system, start_robot
 from pi0_edge.errors import EngineError
-from pi0_edge.sim.aloha import CONTROL_HZ, JOINT_NAMES
+from pi0_edge.sim.aloha import CONTROL_HZ, SimulatedAloha
 
-ARM = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith("gripper")]
+ARM = SimulatedAloha.arm_joints()
 
 
 def run_demo(

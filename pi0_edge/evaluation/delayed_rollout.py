@@ -109,7 +109,7 @@ def roll_out_delayed(
     """
     env.reset(seed)
     ways = task.expert().ways(env)
-    arm = [index for index, name in enumerate(env.joint_names()) if not name.endswith("gripper")]
+    arm = env.arm_joints()
     executed: list[NDArray[np.float64]] = [HOME[env.joints].astype(np.float64)]
     entries, delays, starved = [], [], 0
     arriving: tuple[int, NDArray[np.float64]] | None = None

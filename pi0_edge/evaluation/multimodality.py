@@ -274,8 +274,8 @@ def figures_of(scenes: Sequence[DrawnPaths]) -> WaysFigures:
         neither=counts["neither"],
         near=counts["near"],
         far=counts["far"],
-        jerk=rms_jerk(np.concatenate([scene.paths for scene in scenes])[:, :, MOVING]),
-        expert_jerk=rms_jerk(np.concatenate([scene.ways for scene in scenes])[:, :, MOVING]),
+        jerk=rms_jerk(np.concatenate([scene.paths for scene in scenes])[:, :, MOVING], MOVING),
+        expert_jerk=rms_jerk(np.concatenate([scene.ways for scene in scenes])[:, :, MOVING], MOVING),
         mode_error=float(np.sqrt(np.mean(errors))),
         distance=float(np.mean(distances)),
         floor=float(np.mean(floors)),
@@ -311,9 +311,14 @@ def sliced_wasserstein(
     return float(np.sqrt(((ours - theirs) ** 2).mean()))
 
 
-def rms_jerk(paths: NDArray[np.floating]) -> float:
-    """Root mean square third difference of paths [paths, ticks, joints], per second³; the start from home counts."""
-    home = np.broadcast_to(HOME[MOVING].astype(np.float64), (len(paths), 3, len(MOVING)))
+def rms_jerk(paths: NDArray[np.floating], joints: Sequence[int]) -> float:
+    """Root mean square third difference of paths, per second³; the start from home counts.
+
+    Args:
+        paths: [paths, ticks, joints].
+        joints: Which of `JOINT_NAMES` they are of.
+    """
+    home = np.broadcast_to(HOME[list(joints)].astype(np.float64), (len(paths), 3, len(joints)))
     jerk = np.diff(np.concatenate([home, paths], axis=1), n=3, axis=1) * CONTROL_HZ**3
     return float(np.sqrt((jerk**2).mean()))
 

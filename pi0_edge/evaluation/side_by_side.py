@@ -3,7 +3,7 @@
 Nothing else changes: scenes, noise and what is executed are those of `pi0_edge.evaluation.rollout.evaluate` and of
 `multimodality.draw_paths`, which ask for one chunk at a time. A simulation runs as long as its own chunk lasts, so that
 no scene waits for another one's clock. An episode in which the physics breaks down under setpoints that are noise has
-failed.
+failed, and a path under which it does has taken neither way.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.evaluation.multimodality import PATH_TICKS, DrawnPaths, Outcome, outcome_of
+from pi0_edge.evaluation.multimodality import PATH_TICKS, DrawnPaths, Outcome, outcome_of, rms_jerk
 from pi0_edge.evaluation.rollout import observe, prompt_of
 from pi0_edge.evaluation.statistics import Rollout
 from pi0_edge.policy import Asked, Policy
 from pi0_edge.processing import Observation
-from pi0_edge.sim.aloha import CONTROL_HZ, HOME, PhysicsError, SimulatedAloha
+from pi0_edge.sim.aloha import JOINT_NAMES, PhysicsError, SimulatedAloha
 from pi0_edge.sim.aloha_two_ways import AlohaTwoWays
 from pi0_edge.sim.tasks import TWO_WAYS, SimulatedTask
 from pi0_edge.sim.two_ways_expert import TwoWaysExpert
@@ -115,7 +115,7 @@ class _Episode:
         self._best = 0.0
         self._chunks = 0
         self._broken = False
-        self._setpoints = [HOME[env.joints].astype(np.float64)] * 3
+        self._setpoints: list[NDArray[np.float64]] = []
 
     def over_after(self, setpoints: NDArray[np.float64]) -> bool:
         """Executes setpoints until the episode is over; whether it is."""
@@ -133,16 +133,15 @@ class _Episode:
 
     def result(self) -> PlayedEpisode:
         """What came of it."""
-        arm = [index for index, name in enumerate(self.env.joint_names()) if not name.endswith("gripper")]
+        arm = self.env.arm_joints()
         path = np.array(self._setpoints)[:, arm]
-        jerk = np.diff(path, n=3, axis=0) * CONTROL_HZ**3
         success = self.env.success and not self._broken
         failed = self.env.failed or self._broken
         return PlayedEpisode(
             rollout=Rollout(self.seed, success, self.tick if success else self._limit, self._best),
             failed=failed,
-            jerk=float(np.sqrt((jerk**2).mean())),
-            path_error=path_error(path[3:], [way[:, arm] for way in self._ways]),
+            jerk=rms_jerk(path[None], np.arange(len(JOINT_NAMES))[self.env.joints][arm].tolist()),
+            path_error=path_error(path, [way[:, arm] for way in self._ways]),
             chunks=self._chunks,
         )
 
@@ -202,7 +201,7 @@ class _BegunPaths:
 
     def __init__(self, environments: Sequence[AlohaTwoWays], seed: int) -> None:
         self._environments, self._seed = environments, seed
-        self._so_far = [np.zeros((0, 14)) for _ in environments]
+        self._so_far = [np.zeros((0, len(JOINT_NAMES))) for _ in environments]
         self._leads = [0] * len(environments)
         self._ended: set[int] = set()
         environments[0].reset(seed)
@@ -237,7 +236,10 @@ class _BegunPaths:
 
     def outcomes(self) -> list[Outcome]:
         """How each of them ended."""
-        return [outcome_of(self._environments[lead]) for lead in self._leads]
+        return [
+            "neither" if lead in self._ended else outcome_of(self._environments[lead])  # it broke down behind the post
+            for lead in self._leads
+        ]
 
     def _step(self, lead: int, setpoints: NDArray[np.float64]) -> None:
         """Executes setpoints until the post is touched or the physics breaks down."""

@@ -154,6 +154,11 @@ class SimulatedAloha(ABC):
         """Order of its states and setpoints."""
         return JOINT_NAMES[cls.joints]
 
+    @classmethod
+    def arm_joints(cls) -> list[int]:
+        """Which of `joint_names` are in radians: all but the grippers."""
+        return [index for index, name in enumerate(cls.joint_names()) if not name.endswith("gripper")]
+
     @abstractmethod
     def reset(self, seed: int) -> None:
         """Put the arms home and the scene where ``seed`` says."""

@@ -16,7 +16,6 @@ TINY = Pi0Config(
     max_prompt_tokens=16,
 )
 FLOW = Variant("flow-50", "flow", 50, 25, (Decoding("2 steps", 2),))
-RT2 = Variant("rt2-1", "rt2", 1, 1, (Decoding("greedy"),))
 MSE = Variant("mse-50", "mse", 50, 25, (Decoding("one pass"),))
 TASK = TaskBudget(TWO_WAYS.name, 3, 1, 0.1, 0.1, 1e-3, 0.05, 0.1, scenes=2, drawn=1, precise=1)
 PLAN = Plan(

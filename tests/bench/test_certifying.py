@@ -10,7 +10,7 @@ import pytest
 from bench_commands import run_bench_command
 from measured_results import BUNDLE, ORIN, measured
 
-from firmware_bridge.bridge.schedule import wire_ticks
+from firmware_bridge.bridge.schedule import link_ticks, wire_ticks
 from firmware_bridge.splice import CHUNK_SPLICES, GUARD_TICKS, client_splice
 from pi0_edge.bench.certifying import certify
 from pi0_edge.bench.result import Verdict
@@ -32,7 +32,7 @@ def test_a_certificate_says_what_it_is_of_and_what_the_robot_can_run_with():
     assert (found.samples, found.p50_ms, found.longest_ms) == (501, 90.0, pytest.approx(130.0))
     assert (found.replan_ticks, found.splice, found.result) == (25, "rtc", "0123456789abcdef")
     on_the_wire = wire_ticks(50, 14, 921600, 0.02)
-    assert found.link_ticks == 1 + on_the_wire + GUARD_TICKS
+    assert found.link_ticks == link_ticks(50, 14, 921600, 50) == 1 + on_the_wire + GUARD_TICKS
     assert found.longest_delay_ticks == 10 and found.worst_age_ms == 700
 
 

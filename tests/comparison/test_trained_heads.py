@@ -51,7 +51,7 @@ def test_a_trained_head_drives_the_arms(compared, tmp_path, aloha_image, name):
     checkpoint = Places(root).cell(CUBE, variant, 0) / "checkpoint"
     if not checkpoint.exists():  # the comparison times it and does not train it
         frozen = load_frozen(Places(root).backbone(CUBE), Places(root).demonstrations(CUBE), SHORT.network)
-        train_cell(frozen, SHORT, CUBE, variant, 0, 1e-3, checkpoint.parent, lambda share, loss: None)
+        train_cell(frozen, SHORT, CUBE, variant, 0, 1e-3, checkpoint.parent)
     found = play_through_firmware(variant, checkpoint, 1, tmp_path)
     assert found["variant"] == name and json.loads((tmp_path / "clock.json").read_text()) == found
     if name == "rt2-1":  # its only action is over before the chunk has crossed the line
