@@ -1,11 +1,11 @@
 """The backbone that all heads share: trained by all of them in turn, then frozen.
 
 Vision tower and prefix start from the shipped policy, as π0 starts from a vision-language model. Then, where the scene
-is new, the vision tower learns alone, see `pi0_edge.training.vision_warmup`. Then five experts with their heads, of which each step trains another, learn on the
-frozen features for a while, and after that all together with vision tower, prefix and token table, so that the features
-are made for none of the heads alone. Experts and heads are thrown away: every cell starts with new ones. Keys and
-values of every observation are computed once and kept in half precision, so that a step of a cell costs its expert and
-its head alone.
+is new, the vision tower learns alone, see `pi0_edge.training.vision_warmup`. Then five experts with their heads, of
+which each step trains another, learn on the frozen features for a while, and after that all together with vision tower,
+prefix and token table, so that the features are made for none of the heads alone. Experts and heads are thrown away:
+every cell starts with new ones. Keys and values of every observation are computed once and kept in half precision, so
+that a step of a cell costs its expert and its head alone.
 """
 
 from __future__ import annotations

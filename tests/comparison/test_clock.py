@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pi0_edge.errors import MissingDependencyError
+from pi0_edge.errors import EngineError, MissingDependencyError
 
 try:
-    from pi0_edge.comparison.clock import figures_of_record, slowest_allowed_ms
+    from pi0_edge.comparison import clock
+    from pi0_edge.comparison.clock import figures_of_record, play_through_firmware, slowest_allowed_ms
     from pi0_edge.comparison.plan import FULL, RT2_LONG, VARIANTS
     from pi0_edge.comparison.tables import clock_table
     from pi0_edge.demo.run_record import RecordBuilder
     from pi0_edge.protos.bridge_pb2 import ChunkReport
-    from pi0_edge.protos.serial_link import TickFlag
+    from pi0_edge.protos.serial_link import Fault, TickFlag
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -60,7 +65,45 @@ def test_the_table_says_held_only_where_every_tick_had_a_setpoint():
     assert told == {"flow-50": "yes", "octo-50": "no", "octo-4": "no"}
 
 
-def test_a_board_that_did_not_keep_its_time_says_nothing_of_a_head():
+@pytest.mark.parametrize("fault", ["BUS_SILENT", "HEARTBEAT"])
+def test_a_bridge_or_board_that_did_not_keep_its_time_says_nothing_of_a_head(fault):
     found = {"variant": "flow-50", "executed": 25, **figures_of_record(record())}
-    ((*_, held, faults),) = clock_table(FULL, [{**found, "faults": ["BUS_SILENT"]}]).rows
-    assert held.startswith("void") and faults == "BUS_SILENT"
+    ((*_, held, faults),) = clock_table(FULL, [{**found, "faults": ["GUARD", fault]}]).rows
+    assert held == f"void: bridge or board did not keep its time ({fault})" and faults == f"GUARD, {fault}"
+
+
+def void():
+    one = record()
+    return dataclasses.replace(one, tick_faults=np.full_like(one.tick_faults, Fault.HEARTBEAT.value))
+
+
+def played(monkeypatch, folder, *outcomes):
+    """What is played where the attempts give these records or errors, and what is said."""
+    left, said = list(outcomes), []
+
+    def attempt(*_):
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(clock, "record_run", attempt)
+    return play_through_firmware(BY_NAME["flow-50"], Path("checkpoint"), 1, folder, said.append), said
+
+
+def test_a_void_record_is_one_if_nothing_better_comes(monkeypatch, tmp_path):
+    found, said = played(monkeypatch, tmp_path, void(), EngineError("first"), EngineError("second"))
+    assert found["faults"] == ["HEARTBEAT"] and found["attempts"] == 1
+    assert json.loads((tmp_path / "clock.json").read_text()) == found
+    assert said[0].startswith("HEARTBEAT: bridge or board") and said[1:] == ["first", "second"]
+
+
+def test_a_valid_record_ends_the_attempts(monkeypatch, tmp_path):
+    found, said = played(monkeypatch, tmp_path, EngineError("first"), record())
+    assert (found["faults"], found["attempts"], said) == ([], 2, ["first"])
+
+
+def test_without_any_record_the_last_error_is_raised(monkeypatch, tmp_path):
+    with pytest.raises(EngineError, match="third"):
+        played(monkeypatch, tmp_path, *map(EngineError, ("first", "second", "third")))
+    assert not (tmp_path / "clock.json").exists()

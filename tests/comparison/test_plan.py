@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.comparison.plan import FULL, RT2_LONG, SHORT, TOKENS, VARIANTS, expected_s
+from pi0_edge.comparison.plan import FULL, RT2_LONG, SHORT, TOKENS, VARIANTS, command_of, expected_s
+from pi0_edge.comparison.report import Found, facts
 from pi0_edge.comparison.tables import plan_lines
 from pi0_edge.heads import HEADS, build_network
 from pi0_edge.sim.tasks import TASKS
@@ -39,6 +41,22 @@ def test_the_full_table_has_three_seeds_and_fits_into_three_hours_of_two_cores()
     alone = seconds["latency"] + seconds["clock"]
     assert len(FULL.seeds) == 3 and FULL.timed == (RT2_LONG,)
     assert (sum(seconds.values()) - alone) / 2 + alone < 3 * 3600
+
+
+def test_the_command_is_that_of_the_plan():
+    assert command_of(FULL) == "pi0-edge compare-heads" and command_of(SHORT) == "pi0-edge compare-heads --short"
+    assert "a plan of its own" in command_of(dataclasses.replace(FULL, batch=8))
+
+
+def test_the_facts_tell_what_trains_for_how_long():
+    told = dict(facts(Found(FULL, "", (), (), (), ())))
+    two_ways, cube = (told[task.name] for task in FULL.tasks)
+    assert "shipped policy, then vision alone 100 s, then all heads in turn 720 s" in two_ways
+    assert "shipped policy, then all heads in turn 600 s" in cube and "vision" not in cube
+    for one in (two_ways, cube):
+        assert "experts and heads alone for the first 35 % of it" in one
+        assert "15 s for each learning rate, 120 s for each cell" in one
+    assert told["chunk not as published"] == "octo-50, rt2-50"
 
 
 @given(st.integers(1, 64))

@@ -8,7 +8,7 @@ import pytest
 from pi0_edge.errors import MissingDependencyError
 
 try:
-    from pi0_edge.comparison.precision import EVERY_TICKS, precision_of, seen_by_expert
+    from pi0_edge.comparison.precision import DRAWS, EVERY_TICKS, precision_of, seen_by_expert
     from pi0_edge.sim.aloha import JOINT_NAMES
     from pi0_edge.sim.tasks import TWO_WAYS, way_of
     from pi0_edge.sim.two_ways_expert import EPISODE_TICKS
@@ -55,3 +55,14 @@ def test_only_what_is_executed_counts(seen):
 
     assert precision_of(answer, seen, 4, ARM).executed == 0
     assert precision_of(answer, seen, 8, ARM).executed > 0.5
+
+
+def test_every_chunk_has_noise_of_its_own(seen):
+    given = []
+
+    def answer(observations, seeds):
+        given.extend(seeds)
+        return following(seen, 0)(observations, seeds)
+
+    precision_of(answer, seen, 4, ARM)
+    assert given == list(range(len(seen) * DRAWS))

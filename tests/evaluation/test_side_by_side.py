@@ -15,9 +15,9 @@ try:
     import mujoco
 
     from pi0_edge.evaluation.multimodality import draw_paths
-    from pi0_edge.evaluation.rollout import evaluate
-    from pi0_edge.evaluation.side_by_side import draw_paths_together, path_error, play_together
-    from pi0_edge.sim.aloha import HOME
+    from pi0_edge.evaluation.rollout import evaluate, observe, prompt_of
+    from pi0_edge.evaluation.side_by_side import answers_of, draw_paths_together, path_error, play_together
+    from pi0_edge.sim.aloha import CONTROL_HZ, HOME, PhysicsError
     from pi0_edge.sim.aloha_two_ways import AlohaTwoWays
     from pi0_edge.sim.tasks import TWO_WAYS
     from pi0_edge.sim.two_ways_expert import TwoWaysExpert
@@ -104,8 +104,39 @@ def test_an_episode_in_which_the_physics_breaks_down_has_failed(policy, monkeypa
     assert drawn.outcomes == ("neither", "neither") and drawn.paths.shape == (2, 50, 14)
 
 
+def test_a_path_under_which_the_physics_breaks_down_behind_the_post_took_neither_way(monkeypatch):
+    (passed,) = draw_paths_together(expert_answers(lambda seed: 0), [SEED], 2, 10, 8)
+    assert passed.outcomes == ("near", "near")
+    step, ticks = AlohaTwoWays.step, []
+
+    def break_down_at_last(self, setpoint):
+        ticks.append(setpoint)
+        step(self, setpoint)
+        if len(ticks) == 50:
+            raise PhysicsError("broke down")
+
+    monkeypatch.setattr(AlohaTwoWays, "step", break_down_at_last)
+    (drawn,) = draw_paths_together(expert_answers(lambda seed: 0), [SEED], 2, 10, 8)
+    assert drawn.outcomes == ("neither", "neither") and len(ticks) == 50
+
+
+def test_jerk_is_that_of_the_arm_joints_from_home(policy):
+    (episode,) = play_together(policy, TWO_WAYS, [1], executed=50)
+    answer, env = answers_of(policy), AlohaTwoWays()
+    assert env.arm_joints() == [*range(6), *range(7, 13)]
+    env.reset(1)
+    setpoints = [HOME.astype(np.float64)] * 3
+    while len(setpoints) < 3 + TWO_WAYS.max_ticks and not env.failed:
+        observation = observe(env, prompt_of(policy, TWO_WAYS), policy.engine.config.vision.image_size)
+        for setpoint in answer([observation], [10_000 + len(setpoints) - 3])[0][:50]:
+            env.step(setpoint)
+            setpoints.append(setpoint)
+    env.close()
+    third = np.diff(np.array(setpoints)[:, [*range(6), *range(7, 13)]], n=3, axis=0) * CONTROL_HZ**3
+    assert episode.jerk == pytest.approx(np.sqrt((third**2).mean()))
+
+
 def test_what_a_policy_refuses_is_raised(policy):
-    from pi0_edge.evaluation.side_by_side import answers_of
     from pi0_edge.processing import Observation
 
     with pytest.raises(ObservationError):
