@@ -67,7 +67,7 @@ def compare_heads(
 
     def recorded(progress: Progress) -> None:
         share = progress.done / (progress.total or 1) * seconds["recording"] / len(plan.tasks)
-        stage.set(round(passed + share), f"{progress.done} demonstrations ({progress.note})")
+        stage.set(round(passed + share), f"{progress.done} demonstrations")
 
     for task in plan.tasks:
         _record(places, task, workers, recorded)

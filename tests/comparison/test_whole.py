@@ -57,8 +57,8 @@ def test_every_cell_is_in_the_report(finished):
 def test_progress_reaches_its_end(finished):
     _, _, notes = finished
     assert notes[-1].done == notes[-1].total
-    recorded = [note.note.split()[0] for note in notes if "demonstrations (" in note.note]
-    assert list(dict.fromkeys(recorded)) == ["0", "1", "2", "3"]
+    recorded = dict.fromkeys(note.note for note in notes if note.note.endswith(" demonstrations"))
+    assert list(recorded) == [*(f"{count} demonstrations" for count in range(4)), "two-ways: demonstrations"]
     assert [note.done for note in notes] == sorted(note.done for note in notes)
 
 
