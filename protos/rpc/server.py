@@ -128,7 +128,7 @@ class GuardedServer:
 def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, while inside. Call it from the main thread.
 
-    A handler runs in the main thread, between any two of its instructions: one that set the event would wait for ever for
+    A handler runs in the main thread, between any two instructions: one that set the event would wait for ever for
     the event's lock, where the main thread has just taken it to wait. `SimpleQueue.put` may be called there.
     """
     asked, heard = threading.Event(), queue.SimpleQueue[bool]()
