@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pi0_edge.board.identity import l4t_release
-from pi0_edge.board.jetpack import find_jetpack
 from pi0_edge.doctor.check import Check, apt, pip
+from pi0_edge.doctor.jetpack import find_jetpack
 from pi0_edge.installed_packages import numpy_advice
 
 KEEPS_GRAPHS = (2, 8)
@@ -48,12 +50,32 @@ def cuda() -> Check:
     major, minor = torch.cuda.get_device_capability()
     found = f"{torch.cuda.get_device_name()}, sm_{major}{minor}, torch {torch.__version__} {build}"
     codes = torch.cuda.get_arch_list()
-    if jetpack is not None and f"sm_{major}{minor}" not in codes and f"compute_{major}{minor}" not in codes:
+    if codes and not _runs(codes, (major, minor), tegra=jetpack is not None):
         lacking = f"{found}, which has no code for this GPU ({', '.join(codes)})"
+        if jetpack is None:
+            fix = f"install a torch that was built for sm_{major}{minor}, or use the CPU engine"
+            return Check("CUDA", "warn", lacking, fix)
         return Check("CUDA", "warn", f"{lacking}; {jetpack.name} takes torch {jetpack.torch}", jetpack.install)
     if tuple(map(int, torch.__version__.split(".")[:2])) < KEEPS_GRAPHS:
         found += "; its graphs run, and their nodes cannot be counted before torch 2.8"
     return Check("CUDA", "pass", found)
+
+
+def _runs(codes: Sequence[str], capability: tuple[int, int], tegra: bool) -> bool:
+    """Whether a GPU of this compute capability runs one of these codes.
+
+    Machine code (`sm_`) runs on its own GPU, and on a later one of the same major number where none of the two is a
+    Jetson's; an intermediate one (`compute_`) is compiled for every later GPU. Both with a letter are for their own.
+    """
+    for code in codes:
+        named = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", code)
+        if named is None:
+            continue
+        own = (int(named[2]), int(named[3]))
+        later = capability >= own if named[1] == "compute" else own[0] == capability[0] and own <= capability
+        if own == capability or (later and not named[4] and (named[1] == "compute" or not tegra)):
+            return True
+    return False
 
 
 def kernels() -> Check:
@@ -69,13 +91,16 @@ def kernels() -> Check:
     if not jetson and not torch.cuda.is_available():
         return Check("CUDA kernels", "pass", "not needed without a GPU")
     try:
-        kernel_library().require_device()
+        library = kernel_library()
     except KernelError as error:
-        fix = (
-            "install a wheel of pi0-edge with the kernels, which make kernels-jetson builds"
-            if jetson
-            else "make kernels"
+        fix = "install a wheel of pi0-edge that has the kernels; in a checkout " + (
+            "make kernels-jetson builds it" if jetson else "make kernels builds them"
         )
+        return Check("CUDA kernels", "warn", str(error), fix)
+    try:
+        library.require_device()
+    except KernelError as error:
+        fix = "a newer driver, or a GPU that docs/kernels.md names; until then the CPU engine"
         return Check("CUDA kernels", "warn", str(error), fix)
     return Check("CUDA kernels", "pass", "loaded, and the driver takes them")
 

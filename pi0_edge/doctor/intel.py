@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 
 from pi0_edge.doctor.check import Check, pip
+from pi0_edge.errors import EngineError, MissingDependencyError
+from pi0_edge.openvino.installed import find_devices, load_openvino, open_core
 
-_CPUINFO = Path("/proc/cpuinfo")
+_ROOT = Path("/")
+_INTEL = "0x8086"
+_NODES = (("dev/dri", "renderD*", "sys/class/drm"), ("dev/accel", "accel*", "sys/class/accel"))
+"""Where GPUs and NPUs are: their nodes, and what the kernel says of them."""
 
 
 def openvino() -> Check:
-    """Whether OpenVINO is installed, and what it finds; missed on Intel's processors only."""
-    found = importlib.util.find_spec("openvino")
-    if found is None or found.origin is None:  # a folder of this name on the path is no package
-        if _is_intel():
-            return Check(
-                "OpenVINO",
-                "warn",
-                "not installed; Intel's GPUs and NPUs run the network with it alone",
-                pip("openvino"),
-            )
-        return Check("OpenVINO", "pass", "not installed, and no Intel processor here")
+    """Whether OpenVINO is installed, and what it finds; missed only where there is an Intel GPU or NPU."""
     try:
-        module = importlib.import_module("openvino")
-        core = module.Core()
-        devices = [f"{name}: {core.get_property(name, 'FULL_DEVICE_NAME')}" for name in core.available_devices]
-    except Exception as error:  # missing libraries and drivers come as every kind of error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Check("OpenVINO", "warn", f"it does not load: {reason}", "pip install --force-reinstall openvino")
+        module = load_openvino()
+    except MissingDependencyError:
+        if parts := _intel_parts():
+            found = f"not installed; it alone runs the network on what is here of Intel's: {', '.join(parts)}"
+            return Check("OpenVINO", "warn", found, pip("openvino"))
+        return Check("OpenVINO", "pass", "not installed, and no GPU or NPU of Intel's here")
+    except EngineError as error:
+        return Check("OpenVINO", "warn", str(error), "pip install --force-reinstall openvino")
+    try:
+        devices = [f"{device.name}: {device.description}" for device in find_devices(open_core(module))]
+    except EngineError as error:
+        return Check("OpenVINO", "warn", str(error), "install the device's driver anew, see docs/openvino.md")
     return Check("OpenVINO", "pass", f"{module.__version__}; {', '.join(devices)}")
 
 
-def _is_intel() -> bool:
-    try:
-        return "GenuineIntel" in _CPUINFO.read_text()
-    except OSError:
-        return False
+def _intel_parts() -> list[str]:
+    """Nodes of the GPUs and NPUs that Intel made; those of others have nodes of the same names."""
+    found = []
+    for folder, pattern, kernel in _NODES:
+        for node in sorted((_ROOT / folder).glob(pattern)):
+            try:
+                vendor = (_ROOT / kernel / node.name / "device" / "vendor").read_text().strip()
+            except OSError:
+                continue
+            if vendor == _INTEL:
+                found.append(f"/{folder}/{node.name}")
+    return found

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from pi0_edge.errors import EngineError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import EULER_STEPS, euler_times
 from pi0_edge.openvino.compiled_program import CompiledProgram, exact_settings
-from pi0_edge.openvino.installed import find_device, load_openvino
+from pi0_edge.openvino.installed import find_device, last_line, load_openvino, open_core
 from pi0_edge.openvino.integer_probe import check_integer_products
 from pi0_edge.openvino.program_cache import ProgramCache, ProgramKey, default_folder
 from pi0_edge.openvino.schemes import check_openvino_scheme, rest_precision
@@ -32,6 +34,9 @@ from pi0_edge.tensorrt.programs import Shape, export_program, input_names
 from pi0_edge.tensorrt.qdq import write_out_quantization
 
 logger = logging.getLogger(__name__)
+
+KEPT_SHAPES = 4
+"""So many shapes stay compiled, each with a copy of the weights; of more, the one unused for longest is dropped."""
 
 
 class OpenVinoEngine(ProgramsEngine):
@@ -60,7 +65,7 @@ class OpenVinoEngine(ProgramsEngine):
         """
         self.check(scheme)
         self._openvino = load_openvino()
-        self._core = self._openvino.Core()
+        self._core = open_core(self._openvino)
         self.device = find_device(self._core, self.device_name)
         self.precision = rest_precision(scheme, self.device)
         self._model = write_out_quantization(model.eval(), wide=True)
@@ -95,7 +100,7 @@ class OpenVinoEngine(ProgramsEngine):
         check_openvino_scheme(scheme)
         openvino = load_openvino()
         require_onnx()
-        core = openvino.Core()
+        core = open_core(openvino)
         device = find_device(core, cls.device_name)
         rest_precision(scheme, device)
         if any(rule.static for rule in scheme.rules):
@@ -103,9 +108,13 @@ class OpenVinoEngine(ProgramsEngine):
 
     def programs(self, shape: Shape) -> tuple[CompiledProgram, CompiledProgram]:
         """`attend` and `velocity` for a shape, compiled already or now."""
-        if shape not in self._compiled:
-            self._compiled[shape] = (self._program("attend", shape), self._program("velocity", shape))
-        return self._compiled[shape]
+        pair = self._compiled.pop(shape, None)
+        if pair is None:
+            while len(self._compiled) >= KEPT_SHAPES:  # before the next one takes its memory
+                del self._compiled[next(iter(self._compiled))]
+            pair = (self._program("attend", shape), self._program("velocity", shape))
+        self._compiled[shape] = pair  # the last one is the one that was used last
+        return pair
 
     def _program(self, name: str, shape: Shape) -> CompiledProgram:
         path = self._written(name, shape)
@@ -116,7 +125,7 @@ class OpenVinoEngine(ProgramsEngine):
     def _written(self, name: str, shape: Shape) -> Path:
         """The program in OpenVINO's own format: from the cache, or written into it now."""
         of_shape = f"{name}-{shape.cameras}-cameras-{shape.tokens}-tokens"
-        key = ProgramKey(self._digest, self._openvino.__version__, of_shape)
+        key = ProgramKey(self._digest, _versions(self._openvino), of_shape)
         found = self._cache.find(key)
         if found is not None:
             return found
@@ -134,5 +143,18 @@ class OpenVinoEngine(ProgramsEngine):
         with tempfile.TemporaryDirectory(dir=path.parent.parent) as folder, torch.inference_mode(False):
             onnx = Path(folder) / f"{name}.onnx"  # beside its place: it is as large as the network
             write_onnx(export_program(self._model, name, shape), onnx)
-            model: Any = self._core.read_model(str(onnx))
-            self._openvino.save_model(model, str(path), compress_to_fp16=False)
+            try:
+                model: Any = self._core.read_model(str(onnx))
+            except RuntimeError as error:
+                reason = f"OpenVINO {self._openvino.__version__} does not read {name}: {last_line(error)}"
+                raise EngineError(reason) from error
+            try:
+                self._openvino.save_model(model, str(path), compress_to_fp16=False)
+            except RuntimeError as error:  # so it calls a full disk, too
+                raise OSError(last_line(error)) from error
+
+
+def _versions(openvino: ModuleType) -> str:
+    """Of all packages that make a program: torch exports it, onnx and onnxscript write it, OpenVINO reads that."""
+    others = (f"{name} {metadata.version(name)}" for name in ("onnx", "onnxscript"))
+    return " ".join((openvino.__version__, f"torch {torch.__version__}", *others))

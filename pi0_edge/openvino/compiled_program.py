@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from pi0_edge.errors import EngineError
-from pi0_edge.openvino.installed import Device
+from pi0_edge.openvino.installed import Device, last_line
+
+_DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 
 
 class CompiledProgram:
@@ -49,7 +51,7 @@ class CompiledProgram:
             compiled = core.compile_model(str(path), device, dict(settings))
         except RuntimeError as error:
             raise EngineError(
-                f"OpenVINO {openvino.__version__} does not compile {path.name} for {device}: {_last_line(error)}"
+                f"OpenVINO {openvino.__version__} does not compile {path.name} for {device}: {last_line(error)}"
             ) from error
         found = {port.get_any_name() for port in compiled.inputs}
         if found != set(inputs):
@@ -75,7 +77,7 @@ class CompiledProgram:
                 self._request.set_tensor(name, self._shared(tensor))
             self._request.infer()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO did not run a program: {_last_line(error)}") from error
+            raise EngineError(f"OpenVINO did not run a program: {last_line(error)}") from error
         first, *others = (self._copied(port) for port in self.compiled.outputs)
         return (first, *others) if others else first
 
@@ -106,13 +108,9 @@ def exact_settings(device: Device, precision: str, threads: int) -> dict[str, An
             "INFERENCE_NUM_THREADS": threads,
             # Where the threads may run is said by whoever starts the process, for the bridge's sake.
             "ENABLE_CPU_PINNING": False,
-            # Else activations that a scheme leaves in 16 bits would be brought to 8 where the weights have 8.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
+    if _DYNAMIC_QUANTIZATION in device.properties:
+        # Else activations that a scheme leaves in 16 bits would be brought to 8 where the weights have 8: by the CPU,
+        # and by GPUs with matrix engines (XMX).
+        settings[_DYNAMIC_QUANTIZATION] = 0
     return settings
-
-
-def _last_line(error: Exception) -> str:
-    """What OpenVINO says last is the reason; before it come its own file names."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pi0_edge.errors import EngineError
-from pi0_edge.openvino.installed import Device
+from pi0_edge.openvino.installed import Device, last_line
 
 _K, _N, _M = 256, 32, 8
 _SCALE = 1.0 / 64  # a power of two: nothing but the integers can be inexact
@@ -28,7 +28,7 @@ def check_integer_products(openvino: ModuleType, core: Any, device: Device) -> N
         device: To ask.
 
     Raises:
-        EngineError: If they are not.
+        EngineError: If they are not, or the device does not compute the product.
     """
     random = np.random.default_rng(0)
     tokens = random.integers(-128, 128, (_M, _K)).astype(np.float32)
@@ -36,8 +36,13 @@ def check_integer_products(openvino: ModuleType, core: Any, device: Device) -> N
     tokens[:4] = np.array([127, -128, 127, -128], np.float32)[:, None]  # as large as can be, in all four signs
     weights[:2] = np.array([127, -127], np.int8)[:, None]
     exact = tokens.astype(np.int64) @ weights.astype(np.int64).T
-    compiled = core.compile_model(_product(openvino, weights), device.name, {"INFERENCE_PRECISION_HINT": "f32"})
-    found = compiled(tokens * np.float32(_SCALE))[0] / np.float32(_SCALE)
+    try:
+        compiled = core.compile_model(_product(openvino, weights), device.name, {"INFERENCE_PRECISION_HINT": "f32"})
+        found = compiled(tokens * np.float32(_SCALE))[0] / np.float32(_SCALE)
+    except RuntimeError as error:
+        raise EngineError(
+            f"{device.name} ({device.description}) does not compute a product of 8-bit integers: {last_line(error)}"
+        ) from error
     wrong = np.abs(found.astype(np.float64) - exact).max()
     if not wrong < 1:
         raise EngineError(

@@ -50,6 +50,10 @@ def _check_rule(scheme: str, rule: Rule) -> None:
             f"{scheme} takes scales of activations from the tokens themselves ({rule.activations}), and OpenVINO "
             "promises no arithmetic for that; use int8-w8a8-static, whose scales are calibrated"
         )
+    if rule.weights.half_bytes:
+        raise EngineError(
+            f"{scheme} holds 4-bit weights, two in a byte, which no program of ours reads; use int8-w8a8-static"
+        )
     kinds = {rule.weights.kind} | ({rule.activations.kind} if rule.activations is not None else set())
     if "e4m3" in kinds:
         raise EngineError(

@@ -151,3 +151,7 @@ def _check_tensorrt_rule(scheme: str, rule: Rule) -> None:
             f"{scheme} takes scales of activations from the tokens themselves ({rule.activations}), which TensorRT has "
             "no operator for; use int8-w8a8-static, whose scales are calibrated"
         )
+    if rule.weights.half_bytes:
+        raise EngineError(
+            f"{scheme} holds 4-bit weights, two in a byte, which no program of ours reads; use int8-w8a8-static"
+        )

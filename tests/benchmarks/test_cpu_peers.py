@@ -65,6 +65,10 @@ def test_layer_by_layer_it_is_the_network_that_is_quantized_whole(reference: Ref
 def test_every_peer_has_files_and_the_usual_ones_fit_into_memory():
     assert {files_of(name) for name in PEERS} == SCHEMES.keys() | {"transformers"}
     assert "openvino-nncf" not in USUAL and read_options([]).peers == list(USUAL)
+    assert read_options(["--preset", "pi0-cube"]).peers == [name for name in USUAL if name != "transformers"]
+    assert "transformers" in USUAL and "openvino-static" in USUAL
+    with pytest.raises(SystemExit):  # before anything is prepared
+        read_options(["--preset", "pi0-cube", "--peers", "transformers"])
     with pytest.raises(SystemExit):
         read_options(["--vla-cpp", "vla-bench"])
     with pytest.raises(SystemExit):
@@ -87,6 +91,29 @@ def test_vla_cpp_is_asked_for_the_setting_and_its_median_is_read(tmp_path: Path)
         with pytest.raises(SystemExit, match="printed no p50"):
             VlaCpp(script(program, wrong), Path("pi0.gguf"), 2, 20).chunk("chunk")
     assert "cosine" in accuracy(None, torch.zeros(1).numpy())
+
+
+PEAKS = """
+import resource, subprocess, sys
+from pathlib import Path
+from benchmarks.cpu_peers import VlaCpp
+subprocess.run([sys.executable, "-c", "bytearray(b'1') * 600_000_000"], check=True)
+for program in sys.argv[1:]:
+    peer = VlaCpp(Path(program), Path("pi0.gguf"), 2, 20)
+    peer.chunk("chunk")
+    print(peer.end()["peak_resident_gb"])
+"""
+
+
+def test_the_memory_of_vla_cpp_is_its_own_and_not_that_of_what_ran_before(tmp_path: Path):
+    programs = []
+    for size in (700_000_000, 0):
+        grown = f"import sys; bytearray(b'1') * {size}; print('p50 1.0 ms')"
+        programs.append(script(tmp_path / f"vla-bench-{size}", f'exec {sys.executable} -c "{grown}"'))
+    ran = subprocess.run([sys.executable, "-c", PEAKS, *programs], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    large, small = map(float, ran.stdout.split())
+    assert 0.7 <= large < 0.8 and small < 0.6, (large, small)
 
 
 @pytest.mark.slow

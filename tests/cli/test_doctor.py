@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 
@@ -12,8 +13,9 @@ import torch
 from cli_runner import run
 
 from pi0_edge import doctor
-from pi0_edge.board.jetpack import find_jetpack
 from pi0_edge.doctor import Check, gpu, machine
+from pi0_edge.doctor.jetpack import JETPACKS, find_jetpack
+from pi0_edge.errors import KernelError
 from pi0_edge.kernels import library
 
 
@@ -86,6 +88,10 @@ JETPACK_6 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"
         ("36.5", "JetPack 6.1 or 6.2"),
         ("38.2.0", "JetPack 7.0 or 7.1"),
         ("39.2.1", "JetPack 7.2"),
+        ("36", "JetPack 6.0"),
+        ("37.0", None),
+        ("40.0", None),
+        ("45.0", None),
         ("32.7.1", None),
         ("", None),
     ],
@@ -93,6 +99,16 @@ JETPACK_6 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"
 def test_the_jetpack_of_a_release(release: str, name: str | None):
     found = find_jetpack(release)
     assert (None if found is None else found.name) == name
+
+
+def test_no_advice_is_half_a_command():
+    """What starts like a command can be typed as it is; everything else is a sentence."""
+    for jetpack in JETPACKS:
+        assert jetpack.install.startswith(("flash ", "install ", "on Thor: ")) or shlex.split(jetpack.install) == [
+            "pip",
+            "install",
+            "torch>=2.11",
+        ]
 
 
 def on_jetson(monkeypatch, tmp_path, text: str = JETPACK_6) -> None:
@@ -134,13 +150,97 @@ def test_a_jetson_is_told_what_its_kernels_say(monkeypatch, tmp_path):
     assert found.status == "warn" and "not built" in found.found and "make kernels-jetson" in found.fix
 
 
-@pytest.mark.parametrize(("vendor", "status"), [("GenuineIntel", "warn"), ("AuthenticAMD", "pass")])
-def test_openvino_is_missed_on_intel_s_processors_only(vendor, status, monkeypatch, tmp_path):
-    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
-    monkeypatch.setattr("pi0_edge.doctor.intel._CPUINFO", tmp_path / "cpuinfo")
+@pytest.mark.parametrize(
+    ("codes", "capability", "desktop", "jetson"),
+    [
+        (["sm_80", "sm_90"], (8, 6), True, False),
+        (["sm_80", "sm_90"], (8, 0), True, True),
+        (["sm_86"], (8, 0), False, False),
+        (["sm_75", "compute_75"], (8, 7), True, True),
+        (["compute_90"], (8, 9), False, False),
+        (["sm_70", "sm_90"], (8, 6), False, False),
+        (["sm_90a"], (9, 0), True, True),
+        (["sm_100a", "sm_100f", "compute_100a"], (10, 3), False, False),
+        (["sm_100", "compute_120"], (12, 0), True, True),
+        (["gfx90a"], (9, 0), False, False),
+    ],
+)
+def test_code_that_a_gpu_runs(codes, capability, desktop, jetson):
+    assert gpu._runs(codes, capability, tegra=False) is desktop
+    assert gpu._runs(codes, capability, tegra=True) is jetson
+
+
+def test_a_desktop_whose_torch_has_no_code_for_its_gpu_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "_ROOT", tmp_path)
+    cuda = {"is_available": True, "get_device_capability": (6, 1), "get_device_name": "GeForce GTX 1080"}
+    for name, value in {**cuda, "get_arch_list": ["sm_75", "sm_120"]}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    found = gpu.cuda()
+    assert found.status == "warn" and found.found.endswith("which has no code for this GPU (sm_75, sm_120)")
+    assert "sm_61" in found.fix and "make" not in found.fix
+
+
+class LoadedLibrary:
+    """Kernels that load and that this machine does not run."""
+
+    def require_device(self) -> None:
+        raise KernelError("the kernels cannot run: GeForce RTX 30, 40 and 50 do not")
+
+
+def test_building_is_advised_only_where_it_helps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(library, "kernel_library", LoadedLibrary)
+    found = gpu.kernels()
+    assert found.status == "warn" and "do not" in found.found and "driver" in found.fix and "make" not in found.fix
+
+    def older() -> None:
+        raise KernelError("libpi0_kernels.so has version 3, expected 4")
+
+    monkeypatch.setattr(library, "kernel_library", older)
+    assert "make kernels builds" in gpu.kernels().fix
+
+
+@pytest.mark.parametrize(
+    ("nodes", "status"),
+    [
+        ({}, "pass"),
+        ({"dri/renderD128": "0x8086"}, "warn"),
+        ({"accel/accel0": "0x8086"}, "warn"),
+        ({"dri/renderD128": "0x10de", "accel/accel0": "0x1022"}, "pass"),
+        ({"dri/renderD128": "0x10de", "dri/renderD129": "0x8086"}, "warn"),
+        ({"dri/renderD128": None}, "pass"),
+    ],
+)
+def test_openvino_is_missed_only_beside_an_intel_gpu_or_npu(nodes, status, monkeypatch, tmp_path):
+    """A processor of Intel's without one is better off with the CPU engine, and others have nodes of the same names."""
+    for node, vendor in nodes.items():
+        kind, name = node.split("/")
+        (tmp_path / "dev" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dev" / kind / name).touch()
+        if vendor is not None:
+            about = tmp_path / "sys/class" / {"dri": "drm"}.get(kind, kind) / name / "device"
+            about.mkdir(parents=True)
+            (about / "vendor").write_text(f"{vendor}\n")
+    monkeypatch.setattr("pi0_edge.doctor.intel._ROOT", tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     found = doctor.openvino()
     assert (found.status, found.fix) == (status, "pip install 'pi0-edge[openvino]'" if status == "warn" else "")
+
+
+def test_a_device_of_openvino_that_fails_is_named_with_its_driver(monkeypatch, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(
+        "__version__ = '2026.4'\n"
+        "class Core:\n"
+        "    available_devices = ['GPU']\n"
+        "    def get_property(self, name, what):\n"
+        "        raise RuntimeError('Exception from src/inference/src/cpp/core.cpp:268:\\nno OpenCL here\\n')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    found = doctor.openvino()
+    assert found.status == "warn" and "GPU does not say what it is: no OpenCL here" in found.found
+    assert "driver" in found.fix and "reinstall" not in found.fix
 
 
 def test_an_openvino_that_does_not_load_is_no_openvino(monkeypatch, tmp_path):
@@ -149,7 +249,7 @@ def test_an_openvino_that_does_not_load_is_no_openvino(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
     found = doctor.openvino()
-    assert found.status == "warn" and "libtbb.so.12" in found.found
+    assert found.status == "warn" and "libtbb.so.12" in found.found and "--force-reinstall openvino" in found.fix
 
 
 def test_openvino_names_its_devices():

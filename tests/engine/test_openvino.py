@@ -2,8 +2,11 @@
 
 import copy
 import logging
+import re
+import resource
 from collections import Counter
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from policy_builders import CONFIG
 from tensorrt_cases import first_row, largest_inputs
 
 from pi0_edge.engine import build_engine, find_engine
+from pi0_edge.engine import openvino as openvino_engine
 from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.engine.openvino import OpenVinoEngine
 from pi0_edge.errors import EngineError
@@ -20,8 +24,10 @@ from pi0_edge.model import ModelInputs, Pi0
 from pi0_edge.model.flow import euler_times
 from pi0_edge.model.precision import apply_bf16_policy
 from pi0_edge.model.rtc import FrozenPrefix, Guidance
+from pi0_edge.openvino.program_cache import ProgramCache
 from pi0_edge.quant import compare_actions, find_scheme, quantize_model
 from pi0_edge.quant.quantized_linear import QuantizedLinear
+from pi0_edge.tensorrt.programs import Shape
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'pi0-edge[openvino]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pi0-edge[openvino]'")
@@ -140,6 +146,7 @@ def test_a_program_is_written_once(engine, caplog):
     inputs, noise = observation()
     expected = engine.infer(inputs, noise)
     caplog.set_level(logging.WARNING, "pi0_edge.engine.openvino")
+    caplog.clear()  # what the engine wrote for this test, where no other came before
     assert torch.equal(build_engine("openvino", small_model(), FP32).infer(inputs, noise), expected)
     assert not caplog.records
 
@@ -149,6 +156,7 @@ def test_a_damaged_program_is_written_again(engine, cache: Path, caplog):
     inputs, noise = observation()
     expected = engine.infer(inputs, noise)
     caplog.set_level(logging.WARNING, "pi0_edge.engine.openvino")
+    caplog.clear()  # what the engine wrote for this test, where no other came before
     weights = next(path for path in cache.rglob("program.bin") if path.parent.name.startswith("velocity"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -163,6 +171,49 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(EngineError, match=r"cannot be written .* set XDG_CACHE_HOME"):
         build_engine("openvino", small_model(), FP32).infer(*observation())
+
+
+def test_a_disk_that_is_full_while_openvino_writes_is_one_line(engine, monkeypatch, tmp_path: Path):
+    """OpenVINO calls it `RuntimeError: basic_ios::clear: iostream error`."""
+    save, before = engine._openvino.save_model, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_on_a_full_disk(*arguments, **options) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            save(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(engine._openvino, "save_model", save_on_a_full_disk)
+    monkeypatch.setattr(engine, "_cache", ProgramCache(tmp_path))
+    with pytest.raises(EngineError, match=r"cannot be written \(.+\); free space there") as it:
+        engine._written("velocity", next(iter(engine._compiled)))
+    assert "\n" not in str(it.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_program_that_openvino_does_not_read_is_named(engine, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(openvino_engine, "write_onnx", lambda program, path: path.write_bytes(b"no ONNX"))
+    monkeypatch.setattr(engine, "_cache", ProgramCache(tmp_path))
+    with pytest.raises(EngineError, match=r"^OpenVINO .* does not read velocity: "):
+        engine._written("velocity", next(iter(engine._compiled)))
+
+
+def test_a_program_belongs_to_every_version_that_makes_it(engine, cache: Path):
+    engine.programs(Shape(2, 5))
+    found = {path.name for path in cache.glob("*/*")}
+    for name in ("torch", "onnx", "onnxscript"):
+        assert all(f"-{name}-{re.sub('[^A-Za-z0-9.]+', '-', metadata.version(name))}" in folder for folder in found)
+
+
+def test_only_the_shapes_that_were_used_last_stay_compiled(engine, monkeypatch):
+    made = []
+    monkeypatch.setattr(engine, "_compiled", {})
+    monkeypatch.setattr(engine, "_program", lambda name, shape: made.append((name, shape.tokens)))
+    for tokens in (1, 2, 3, 4, 1, 5):
+        engine.programs(Shape(2, tokens))
+    assert [shape.tokens for shape in engine._compiled] == [3, 4, 1, 5]
+    assert made == [(name, tokens) for tokens in (1, 2, 3, 4, 5) for name in ("attend", "velocity")]
 
 
 def test_weights_of_8_bits_do_not_bring_activations_to_8(engine):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from cli_runner import run
@@ -13,7 +14,9 @@ from PIL import Image
 
 from pi0_edge.engine import find_engine
 from pi0_edge.errors import EngineError, MissingDependencyError
-from pi0_edge.openvino.installed import find_device, load_openvino
+from pi0_edge.openvino.compiled_program import exact_settings
+from pi0_edge.openvino.installed import Device, find_device, find_devices, load_openvino, open_core
+from pi0_edge.openvino.integer_probe import check_integer_products
 from pi0_edge.quant import find_scheme
 
 here = pytest.mark.skipif(
@@ -71,6 +74,61 @@ def test_a_gpu_is_the_first_of_several():
     assert [find_device(core, name).name for name in ("CPU", "GPU", "GPU.1")] == ["CPU", "GPU.0", "GPU.1"]
     with pytest.raises(EngineError, match=r"no device NPU in this machine, only CPU \(the CPU\), GPU\.0"):
         find_device(core, "NPU")
+
+
+class BrokenGpu:
+    """A `Core` whose GPU has a driver that fails."""
+
+    available_devices = ("CPU", "GPU")
+
+    def get_property(self, name: str, what: str) -> object:
+        if name != "CPU":
+            raise RuntimeError("Exception from src/inference/src/cpp/core.cpp:268:\n[GPU] no driver\n\n")
+        return "a processor" if what == "FULL_DEVICE_NAME" else ["FP32"]
+
+
+def test_a_device_that_fails_does_not_disturb_another():
+    core = BrokenGpu()
+    assert find_device(core, "CPU").description == "a processor"
+    with pytest.raises(
+        EngineError, match=r"^OpenVINO's device GPU does not say what it is: \[GPU\] no driver; look at"
+    ):
+        find_device(core, "GPU")
+    with pytest.raises(EngineError, match=r"no device NPU in this machine, only CPU \(a processor\), GPU \(does not"):
+        find_device(core, "NPU")
+    with pytest.raises(EngineError, match="device GPU"):
+        find_devices(core)
+
+
+def failing(*_: object) -> None:
+    raise RuntimeError("Exception from src/plugin.cpp:7:\nno driver\n")
+
+
+def test_an_openvino_that_does_not_start_or_compile_is_one_line():
+    with pytest.raises(EngineError, match=r"^OpenVINO 2026\.4 does not start: no driver$"):
+        open_core(SimpleNamespace(__version__="2026.4", Core=failing))  # pyright: ignore[reportArgumentType]
+    core = SimpleNamespace(compile_model=failing)
+    with pytest.raises(
+        EngineError, match=r"^NPU \(a device\) does not compute a product of 8-bit integers: no driver$"
+    ):
+        check_integer_products(MagicMock(), core, Device("NPU", "a device", frozenset({"FP32"})))
+
+
+@pytest.mark.parametrize("name", ["CPU", "GPU", "GPU.1", "NPU"])
+def test_activations_are_not_brought_to_8_bits_where_a_device_would(name: str):
+    wanted = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+    there = Device(name, "", frozenset({"FP32"}), frozenset({wanted}))
+    assert exact_settings(there, "f32", 2)[wanted] == 0
+    without = Device(name, "", frozenset({"FP32"}))
+    assert wanted not in exact_settings(without, "f32", 2)
+    assert exact_settings(there, "f16", 2)["INFERENCE_PRECISION_HINT"] == "f16"
+
+
+@here
+def test_this_processor_says_that_it_can_quantize_activations():
+    import openvino
+
+    assert "DYNAMIC_QUANTIZATION_GROUP_SIZE" in find_device(openvino.Core(), "CPU").properties
 
 
 @here

@@ -1,7 +1,11 @@
 """Programs on the disk: found again whole, or written again; the package is not needed."""
 
 import os
+import shutil
 import stat
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +87,94 @@ def test_what_fails_while_it_is_written_leaves_nothing(tmp_path: Path):
         cache.add(KEY, half)
     assert cache.find(KEY) is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def damage(path: Path) -> None:
+    path.with_suffix(".bin").write_bytes(WEIGHTS[1:])
+
+
+def test_a_slow_look_does_not_take_the_program_of_another_process(tmp_path: Path, monkeypatch):
+    """A finds a program damaged; before it acts, B has put a whole one there and is about to read it."""
+    slow, fast = ProgramCache(tmp_path), ProgramCache(tmp_path)
+    place = slow.add(KEY, write).parent
+    damage(place / "program.xml")
+    looks: list[bool] = []
+
+    def find_late(key: ProgramKey) -> None:
+        looks.append(True)
+        fast.add(key, write)
+
+    removed = shutil.rmtree
+
+    def watched(path: Path, ignore_errors: bool) -> None:
+        assert fast.find(KEY) is not None or path != place
+        removed(path, ignore_errors=ignore_errors)
+        if looks:
+            assert fast.find(KEY) is not None, f"there is no program after {path} was removed"
+
+    monkeypatch.setattr(slow, "find", find_late)
+    monkeypatch.setattr("pi0_edge.openvino.program_cache.shutil.rmtree", watched)
+    assert slow.add(KEY, write) == fast.find(KEY)
+    assert looks and not list(tmp_path.rglob("tmp*"))
+
+
+def test_where_folders_cannot_be_exchanged_a_damaged_program_is_replaced_in_two_steps(tmp_path: Path, monkeypatch):
+    cache = ProgramCache(tmp_path)
+    damage(cache.add(KEY, write))
+    monkeypatch.setattr("pi0_edge.openvino.program_cache.exchange_synced", lambda first, second: False)
+    assert cache.add(KEY, write) == cache.find(KEY) is not None
+    assert not list(tmp_path.rglob("tmp*"))
+
+
+ADDING = """
+import sys
+from pathlib import Path
+from pi0_edge.openvino.program_cache import ProgramCache, ProgramKey
+cache = ProgramCache(Path(sys.argv[1]))
+def write(path):
+    path.write_bytes(b"<net/>")
+    path.with_suffix(".bin").write_bytes(b"w" * 999)
+print("ready", flush=True)
+sys.stdin.readline()
+for shape in range(40):
+    key = ProgramKey("5" * 64, "2026", f"attend-{shape}")
+    path = cache.add(key, write)
+    assert path.read_bytes() == b"<net/>" and cache.find(key) == path
+"""
+
+
+def test_processes_that_find_the_same_damaged_programs_at_once_all_get_whole_ones(tmp_path: Path):
+    cache = ProgramCache(tmp_path)
+    for shape in range(0, 40, 2):  # the others are missing
+        damage(cache.add(ProgramKey("5" * 64, "2026", f"attend-{shape}"), write))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", ADDING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert len(list(tmp_path.rglob("program.xml"))) == 40 and not list(tmp_path.rglob("tmp*"))
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path):
+    cache = ProgramCache(tmp_path)
+    beside = cache.add(replace(KEY, version="older"), write).parents[1]
+    fresh, stale = beside / "tmpfresh", beside / "tmpstale"
+    for folder in (fresh, stale):
+        folder.mkdir()
+        (folder / "program.bin").write_bytes(WEIGHTS)
+    for old in (stale, *beside.glob("attend*")):
+        os.utime(old, (0, time.time() - 25 * 3600))
+    cache.add(KEY, write)
+    assert not stale.exists() and fresh.exists()
+    assert cache.find(replace(KEY, version="older")) is not None
 
 
 def test_another_process_that_was_faster_keeps_its_program(tmp_path: Path):
