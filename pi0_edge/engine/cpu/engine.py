@@ -16,7 +16,7 @@ from pi0_edge.quant.schemes import INT8_W8A8, Rule, Scheme
 
 
 class CpuEngine(ReferenceEngine):
-    """Plain torch around quantized layers; everything the scheme leaves alone stays as the model has it."""
+    """Quantized layers, as stacks of the C library where a part of the network fits it; plain torch around them."""
 
     name = "cpu"
     default_scheme = INT8_W8A8
