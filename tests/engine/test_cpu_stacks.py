@@ -98,6 +98,13 @@ def test_other_schemes_keep_their_layers():
 
 
 @pytest.mark.parametrize("level", LEVELS)
+def test_the_engine_says_on_which_instructions_its_stacks_run(level: Level):
+    with used(level):
+        assert with_stacks("pi0").instructions == level.name
+        assert without_stacks("pi0").instructions == "none"
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])
 def test_actions_are_those_of_the_layers_one_by_one(kind: str, level: Level):
     """INT8 sums are equal; a float that is rounded the other way moves one value of INT8 by one step."""
