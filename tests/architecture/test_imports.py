@@ -122,7 +122,13 @@ ALLOWED = {
         "firmware_bridge",
     ],
     "pi0_edge.deploy": ["pi0_edge.board", "pi0_edge.bundle", "pi0_edge.latency", "pi0_edge.protos", "firmware_bridge"],
-    "pi0_edge.doctor": ["pi0_edge.board", "pi0_edge.cameras", "pi0_edge.kernels", "pi0_edge.shipped"],
+    "pi0_edge.doctor": [
+        "pi0_edge.board",
+        "pi0_edge.cameras",
+        "pi0_edge.kernels",
+        "pi0_edge.quant",  # which instructions run INT8 layers here
+        "pi0_edge.shipped",
+    ],
     "pi0_edge.comparison": ANYTHING,
     "pi0_edge.demo": ANYTHING,
     "pi0_edge.cli": ANYTHING,
