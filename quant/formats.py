@@ -67,10 +67,10 @@ class Format:
 
     def __post_init__(self) -> None:
         allowed = GROUPS if self.granularity == "group" else (0,)
-        if self.group not in allowed:
+        if type(self.group) is not int or self.group not in allowed:
             expected = " or ".join(map(str, allowed))
             raise QuantizationError(
-                f"{self.kind} per {self.granularity} has a group of {self.group} columns; expected {expected}"
+                f"{self.kind} per {self.granularity} has a group of {self.group!r} columns; expected {expected}"
             )
 
     @property
@@ -92,11 +92,6 @@ class Format:
     def half_bytes(self) -> bool:
         """Whether stored weights hold two values in a byte, see `pi0_edge.quant.packed_int4`."""
         return self.bits == 4
-
-    @property
-    def bytes_per_value(self) -> float:
-        """Of one stored value, without its share of a scale."""
-        return self.bits / 8
 
     def scale_bytes(self, rows: int, columns: int) -> int:
         """Of all scales of a weight [rows, columns]."""

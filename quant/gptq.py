@@ -51,11 +51,14 @@ def round_by_gptq(weight: Tensor, product: Tensor, format: Format) -> tuple[Tens
     if not bool(product.any()):
         return nearest_values, nearest_scale  # nothing ever entered: nothing can be gained
     product = product / product.diagonal().mean()
+    factor = _inverse_factor(product)
+    if factor is None:
+        return nearest_values, nearest_scale
     exact = weight.float()
-    values, scale = _round_columns(exact.clone(), product, format)
+    values, scale = _round_columns(exact.clone(), product, factor, format)
     found = row_errors(exact - dequantize_weight(values, scale, format), product)
     nearest = row_errors(exact - dequantize_weight(nearest_values, nearest_scale, format), product)
-    better = found < nearest  # False where the factor went wrong and left NaN
+    better = found < nearest
     values = torch.where(better[:, None], values, nearest_values)
     return values, torch.where(better[:, None] if scale.ndim == 2 else better, scale, nearest_scale)
 
@@ -65,10 +68,9 @@ def row_errors(difference: Tensor, product: Tensor) -> Tensor:
     return ((difference @ product) * difference).sum(1)
 
 
-def _round_columns(weight: Tensor, product: Tensor, format: Format) -> tuple[Tensor, Tensor]:
+def _round_columns(weight: Tensor, product: Tensor, factor: Tensor, format: Format) -> tuple[Tensor, Tensor]:
     """Rounds the columns of `weight`, which is used up, one after the other."""
     rows, columns = weight.shape
-    factor = _inverse_factor(product)
     importance = product.diagonal()
     shape, dtype = format.scale_form(rows, columns)
     scales = torch.empty(shape, dtype=dtype)
@@ -97,11 +99,18 @@ def _round_columns(weight: Tensor, product: Tensor, format: Format) -> tuple[Ten
     return values, scales
 
 
-def _inverse_factor(product: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse of the damped product."""
+def _inverse_factor(product: Tensor) -> Tensor | None:
+    """The upper Cholesky factor of the inverse of the damped product; None where there is none.
+
+    An XᵀX that was summed with large rounding errors can have negative eigenvalues beyond the damping.
+    """
     damped = product.clone()
     damped.diagonal().add_(DAMPING)  # the mean of the diagonal is 1
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    lower, failed = torch.linalg.cholesky_ex(damped)
+    if failed.item():
+        return None
+    factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    return None if failed.item() else factor
 
 
 def _searched_scale(weights: Tensor, importance: Tensor, format: Format, dtype: torch.dtype) -> Tensor:

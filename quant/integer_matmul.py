@@ -4,8 +4,8 @@
 |-------------------|----------------------------|---------------------------------------------------------|
 | `NativeMatmul`    | our C library              | all linears, with layers in one call around them        |
 | `OneDnnMatmul`    | oneDNN, prepacked weights  | processors with AMX; else where our library is missing  |
-| `TorchIntMatmul`  | `torch._int_mm`            | small weights, where the call itself is most of the time |
-| `FloatMatmul`     | fp32 matmul, exact blocks  | processors without VNNI; exact and as fast as fp32      |
+| `TorchIntMatmul`  | `torch._int_mm`            | beside oneDNN: small weights, where the call costs most |
+| `FloatMatmul`     | fp32 matmul, exact blocks  | where none of these is exact; as fast as fp32           |
 
 `benchmarks/scheme_linears.py` measures the linears of full size. On x86 without VNNI, oneDNN and `torch._int_mm` add
 two int8 products in 16 bits and saturate without a word. So no list of CPU features is trusted: each way is tried once
@@ -180,4 +180,5 @@ def _has_amx() -> bool:
 
 @functools.cache
 def _log_slow() -> None:
-    log.info("this CPU has no exact fast int8 product (VNNI or similar): INT8 layers will not be faster than fp32")
+    reason = "this processor has no fast instructions for it" if native.is_compiled() else "reinstall with a C compiler"
+    log.info("no fast int8 product is exact here, so INT8 layers will not be faster than fp32: %s", reason)

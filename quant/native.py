@@ -86,7 +86,7 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
     "pi0_cache_bytes": (_SIZE, _SIZE),
     "pi0_use_level": (ctypes.c_int,),
 }
-_LARGE_RESULTS = ("pi0_cache_bytes", "pi0_layer_bytes")
+_LARGE_RESULTS = ("pi0_cache_bytes", "pi0_linear_bytes", "pi0_layer_bytes", "pi0_stack_bytes")
 
 
 @functools.cache
@@ -107,14 +107,23 @@ def library() -> ctypes.CDLL | None:
     except OSError as reason:
         log.info("the C library cannot be loaded; torch computes instead: %s", reason)
         return None
-    for name, arguments in _ARGUMENTS.items():
-        getattr(loaded, name).argtypes = arguments
-    for name in _LARGE_RESULTS:
-        getattr(loaded, name).restype = _SIZE
-    if loaded.pi0_layer_bytes() != ctypes.sizeof(Layer):
+    if not _bind(loaded):
         log.info("the C library %s is of another version; torch computes instead: reinstall", built.name)
         return None
     return loaded
+
+
+def _bind(loaded: ctypes.CDLL) -> bool:
+    """Tells ctypes the arguments; False where a function is missing or a structure has another size."""
+    try:
+        for name, arguments in _ARGUMENTS.items():
+            getattr(loaded, name).argtypes = arguments
+        for name in _LARGE_RESULTS:
+            getattr(loaded, name).restype = _SIZE
+        sizes = loaded.pi0_linear_bytes(), loaded.pi0_layer_bytes(), loaded.pi0_stack_bytes()
+    except AttributeError:
+        return False
+    return sizes == tuple(map(ctypes.sizeof, (Linear, Layer, Stack)))
 
 
 def loaded_library() -> ctypes.CDLL:

@@ -168,7 +168,7 @@ def blank_quantized(model: nn.Module, scheme: Scheme) -> None:
 def _product_of(path: str, scheme: Scheme, input_products: Mapping[str, Tensor] | None) -> Tensor | None:
     """What was measured for a layer that is rounded by GPTQ; None where it is not, or nothing was measured."""
     rule = scheme.rule_for(path)
-    if input_products is None or rule is None or rule.rounding != "gptq" or path not in input_products:
+    if input_products is None or rule is None or not rule.by_gptq or path not in input_products:
         return None
     return input_products[path]
 

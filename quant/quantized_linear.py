@@ -236,7 +236,7 @@ class QuantizedEmbedding(nn.Module):
             QuantizationError: If the rule rounds by GPTQ.
         """
         super().__init__()
-        if rule.rounding != "nearest":
+        if rule.by_gptq:
             raise QuantizationError("an embedding multiplies nothing that GPTQ could go by; round it to nearest")
         self.rule, self.width = rule, width
         self.register_buffer("values", _blank_values(rule.weights, rows, width))

@@ -74,7 +74,8 @@ class Rule:
             )
         if self.activations is not None and self.activations.granularity in ("channel", "group"):
             raise QuantizationError(
-                f"activations cannot be {self.activations}; a scale per {self.activations.granularity} leaves the sum"
+                f"activations cannot be {self.activations}; they take a scale per token or tensor: "
+                f"one per {self.activations.granularity} cannot be taken out of the sum"
             )
         if self.rounding not in ("nearest", "gptq"):
             raise QuantizationError(f"weights are rounded to nearest or by gptq, found {self.rounding!r}")
@@ -91,16 +92,16 @@ class Rule:
         """Whether the layer at `path` falls under this rule."""
         return any(fnmatchcase(path, pattern) for pattern in self.layers)
 
-    @property
-    def bytes_per_weight(self) -> float:
-        """Of memory, without scales."""
-        return self.weights.bytes_per_value if self.library is None else _LIBRARY_BYTES[self.library]
-
     def stored_bytes(self, rows: int, columns: int) -> float:
         """Of a weight [rows, columns] and its scales; those of a library, which keeps its own, are left out."""
         if self.library is not None:
             return rows * columns * _LIBRARY_BYTES[self.library]
         return rows * -(-columns * self.weights.bits // 8) + self.weights.scale_bytes(rows, columns)
+
+    @property
+    def by_gptq(self) -> bool:
+        """Whether the weights are rounded by GPTQ: a library rounds its own."""
+        return self.library is None and self.rounding == "gptq"
 
     @property
     def static(self) -> bool:
@@ -140,7 +141,7 @@ class Scheme:
     @property
     def needs_input_products(self) -> bool:
         """Whether any rule rounds by GPTQ, which takes the products of what enters the layers (`pi0_edge.ptq`)."""
-        return any(rule.rounding == "gptq" for rule in self.rules)
+        return any(rule.by_gptq for rule in self.rules)
 
     @property
     def smooths(self) -> bool:

@@ -46,10 +46,11 @@ def packages() -> Check:
 
 
 def processor() -> Check:
-    """Whether the CPU has an integer dot product, without which INT8 is not faster."""
+    """Whether the CPU has an integer dot product, without which INT8 is not faster; and what runs INT8 layers."""
     flags = _cpu_flags()
     units = [name for flag, name in _INTEGER_UNITS.items() if flag in flags]
     found = f"{os.cpu_count()} cores, {platform.machine()}, {', '.join(units) or 'no integer dot product'}"
+    found += f"; C library: {_library_instructions()}"
     if not units:
         fix = "use --scheme fp32: INT8 works here but is not faster"
         return Check("processor", "warn", found, fix)
@@ -84,6 +85,19 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
+
+
+def _library_instructions() -> str:
+    """As `pi0_edge.engine.cpu.CpuEngine.instructions` of a network whose layers are all INT8."""
+    try:
+        import torch
+
+        from pi0_edge.quant import native
+        from pi0_edge.quant.integer_matmul import NativeMatmul, choose_matmul
+    except (ImportError, OSError, RuntimeError):  # `torch_build` says so
+        return "none"
+    chosen = choose_matmul(torch.empty(1, 1, dtype=torch.int8))
+    return native.level().name if chosen is NativeMatmul else "none"
 
 
 def _available_memory() -> int:

@@ -32,9 +32,8 @@ class LayerWork:
 
 
 def weight_bytes(work: LayerWork, rule: Rule | None) -> float:
-    """Bytes of the stored weight."""
-    per_weight = BYTES_UNTOUCHED if rule is None else rule.bytes_per_weight
-    return work.shape[0] * work.shape[1] * per_weight
+    """Bytes of the stored weight and its scales."""
+    return work.shape[0] * work.shape[1] * BYTES_UNTOUCHED if rule is None else rule.stored_bytes(*work.shape)
 
 
 def milliseconds(work: LayerWork, rule: Rule | None) -> float:

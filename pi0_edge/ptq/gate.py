@@ -92,6 +92,7 @@ class GateReport:
         inner: Error inside the network; None where the engine does not run a torch model.
         success: Closed-loop success on the same seeds, the reference first; None where no episode was run.
         distribution: The chunks beside those of the teacher; None where the policy was judged without one.
+        instructions: On which the candidate ran, see `CpuEngine.instructions`; None where another engine ran it.
     """
 
     verdict: GateVerdict
@@ -104,6 +105,7 @@ class GateReport:
     inner: InnerError | None
     success: Pairing | None = None
     distribution: DistributionReport | None = None
+    instructions: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """In types that JSON has, `verdict` first; what is not a number becomes None."""

@@ -110,7 +110,7 @@ def paths_to_round(model: nn.Module, schemes: Sequence[Scheme]) -> list[str]:
     """Paths of the linears that any of the schemes rounds by GPTQ, in the order of the model."""
     linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     rules = ((path, scheme.rule_for(path)) for path in linears for scheme in schemes)
-    return list(dict.fromkeys(path for path, rule in rules if rule is not None and rule.rounding == "gptq"))
+    return list(dict.fromkeys(path for path, rule in rules if rule is not None and rule.by_gptq))
 
 
 def torch_model(policy: Policy) -> PolicyNetwork:

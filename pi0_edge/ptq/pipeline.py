@@ -22,6 +22,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as with_fields
 from pathlib import Path
 
 from torch import Tensor
@@ -29,6 +30,7 @@ from torch import Tensor
 from pi0_edge.bundle import write_bundle
 from pi0_edge.bundle.self_test_vectors import SelfTestVectors
 from pi0_edge.bundle.writing import check_free
+from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.statistics import Rollout, pair
 from pi0_edge.output_paths import check_output_path
@@ -314,6 +316,8 @@ def quantize(
         limits = teacher.thresholds
         distribution = teacher.compare(taught, candidate.policy, beside, thresholds.executed, on_progress)
     gate = compare(reference_trace, candidate_trace, joints, thresholds, names, success, distribution, limits)
+    if isinstance(candidate.policy.engine, CpuEngine):
+        gate = with_fields(gate, instructions=candidate.policy.engine.instructions)
     return QuantizedPolicy(
         policy=candidate.policy,
         scheme=chosen,

@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.pages import html
 from pi0_edge.ptq import figures
 from pi0_edge.ptq.candidate import Candidate
 from pi0_edge.ptq.frame_checks import Inspection
 from pi0_edge.ptq.gate import GateReport, JointError
+from pi0_edge.quant.native import Level
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def facts_about(
         *([] if teacher is None else [("teacher", Path(teacher).name)]),
         ("robot", policy.processor.robot.name),
         ("engine", policy.engine.name),
+        *([("instructions", _instructions(policy.engine))] if isinstance(policy.engine, CpuEngine) else []),
         ("weights", f"{after:.4g} MB, {after / before:.0%} of the {before:.4g} MB before"),
         ("held-out frames", f"{inspection.frames} of {f'{source.kind} {source.path}'.strip()}"),
         ("their SHA-256", inspection.sha256[:16]),
@@ -56,6 +59,14 @@ def facts_about(
         ("cameras", ", ".join(inspection.cameras)),
         ("noise", f"{draws} draws per frame, the same for fp32"),
     )
+
+
+def _instructions(engine: CpuEngine) -> str:
+    """What the CPU engine computed attention in depends on the processor, so that the page says it."""
+    if engine.instructions == "none":
+        return "none: layers run one by one, attention is torch's"
+    attention = "bfloat16" if engine.instructions == Level.AVX512_BF16.name else "float32"
+    return f"{engine.instructions}, attention in {attention}"
 
 
 def render(page: ReportPage) -> str:

@@ -33,6 +33,12 @@ def recorded_thresholds(bundle: Bundle) -> Thresholds | None:
         raise BundleError(f"the gate of {bundle.folder} records unusable thresholds: {error}") from error
 
 
+def recorded_instructions(bundle: Bundle) -> str | None:
+    """The instructions that the gate of a bundle ran on; None where it records none, such as before this release."""
+    found = None if bundle.manifest.gate is None else bundle.manifest.gate.report.get("instructions")
+    return found if isinstance(found, str) else None
+
+
 @dataclass(frozen=True)
 class JudgedVectors:
     """What became of a bundle's vectors.

@@ -13,7 +13,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        name: What: bundle, vectors, accuracy, latency or memory.
+        name: What: bundle, vectors, instructions, accuracy, latency or memory.
         passed: Whether it is as it must be.
         text: What was found, in a sentence.
     """

@@ -12,13 +12,14 @@ import numpy as np
 
 from pi0_edge.bundle import open_bundle
 from pi0_edge.bundle.self_test_vectors import SelfTestVectors
+from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.errors import ConfigError, Pi0EdgeError
 from pi0_edge.latency.percentiles import Latency, fewest_samples
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation, ObservationProcessor
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.ptq.verdict import DEFAULT_THRESHOLDS, Thresholds
-from pi0_edge.self_test.accuracy import judge_vectors, recorded_thresholds
+from pi0_edge.self_test.accuracy import judge_vectors, recorded_instructions, recorded_thresholds
 from pi0_edge.self_test.answers import Answers, EngineAnswers, server_answers
 from pi0_edge.self_test.report import Finding, SelfTestReport
 
@@ -68,9 +69,12 @@ def run_self_test(
     begin = time.perf_counter()
     bundle = open_bundle(Path(folder), public_key=None if public_key is None else Path(public_key))
     overrides = bundle.overrides_in_force(accept_failed_gate)
+    here = None
     with ExitStack() as stack:
         if server is None:
-            answers: Answers = EngineAnswers(Policy.from_bundle(bundle, engine, None, accept_failed_gate))
+            policy = Policy.from_bundle(bundle, engine, None, accept_failed_gate)
+            answers: Answers = EngineAnswers(policy)
+            here = policy.engine.instructions if isinstance(policy.engine, CpuEngine) else None
         else:
             answers = stack.enter_context(server_answers(server, None if tls is None else Path(tls), bundle))
         load_s = time.perf_counter() - begin
@@ -78,6 +82,7 @@ def run_self_test(
         if vectors is None and accept_missing_self_test:
             overrides = (*overrides, ACCEPT_MISSING_SELF_TEST)
         look = _Look(answers, on_progress)
+        look.at_instructions(recorded_instructions(bundle), here)
         look.at_accuracy(vectors, recorded_thresholds(bundle), accept_missing_self_test)
         if budget_ms is not None:
             look.at_latency(budget_ms, chunks)
@@ -132,6 +137,11 @@ class _Look:
         self._answers = answers
         self._on_progress = on_progress
         self._observations = (_black(answers.processor),)
+
+    def at_instructions(self, recorded: str | None, here: str | None) -> None:
+        """Says where the gate judged on other instructions; the vectors then say whether that matters."""
+        if recorded is not None and here is not None and recorded != here:
+            self._found("instructions", True, f"{here} here, {recorded} where the gate judged the bundle")
 
     def at_accuracy(self, vectors: SelfTestVectors | None, recorded: Thresholds | None, accept_missing: bool) -> None:
         """Judges the vectors, where there are any."""

@@ -124,7 +124,7 @@ INLINED float exponential(float x) {
 INLINED float gelu(float x) {
     float z = -1.5957691216f * (x + 0.044715f * x * x * x);
     z = z < -87.0f ? -87.0f : z;
-    const float kept = z > 87.0f ? 0.0f : x; /* the logistic function is 0 there, in float and for what follows */
+    const float kept = z > 87.0f ? 0.0f * x : x; /* the logistic function is 0 there; 0 times -infinity is NaN, as in torch */
     z = z > 87.0f ? 87.0f : z;
     return kept / (1.0f + exponential(z));
 }

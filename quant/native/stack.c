@@ -288,4 +288,6 @@ void pi0_fill_caches(const float *keys, const float *values, const int64_t *plac
     }
 }
 
+int64_t pi0_linear_bytes(void) { return (int64_t)sizeof(struct pi0_linear); }
 int64_t pi0_layer_bytes(void) { return (int64_t)sizeof(struct pi0_layer); }
+int64_t pi0_stack_bytes(void) { return (int64_t)sizeof(struct pi0_stack); }

@@ -127,6 +127,7 @@ ALLOWED = {
         "pi0_edge.cameras",
         "pi0_edge.kernels",
         "pi0_edge.openvino",
+        "pi0_edge.quant",  # which instructions run INT8 layers here
         "pi0_edge.shipped",
     ],
     "pi0_edge.comparison": ANYTHING,

@@ -17,6 +17,7 @@ from pi0_edge.doctor import Check, gpu, machine
 from pi0_edge.doctor.jetpack import JETPACKS, find_jetpack
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels import library
+from pi0_edge.quant import integer_matmul, native
 
 
 def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
@@ -29,6 +30,23 @@ def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
         assert check["status"] == "pass" or check["fix"], check
     names = {check["name"] for check in result["checks"]}
     assert {"Python", "torch", "qemu-system-arm", "EGL rendering", "shipped policy"} <= names
+
+
+@pytest.mark.parametrize(
+    ("level", "amx", "named"),
+    [
+        (native.Level.AVX512_BF16, False, "AVX512_BF16"),
+        (native.Level.AVX2, False, "AVX2"),
+        (native.Level.AVX512_BF16, True, "none"),
+        (native.Level.PORTABLE, False, "none"),
+    ],
+)
+def test_the_processor_s_line_names_what_runs_int8_layers(monkeypatch, level, amx, named):
+    """With AMX, oneDNN multiplies, and no stack runs."""
+    monkeypatch.setattr(native, "level", lambda: level)
+    monkeypatch.setattr(integer_matmul, "_has_amx", lambda: amx)
+    monkeypatch.setattr(integer_matmul, "is_exact", lambda _: True)
+    assert machine.processor().found.endswith(f"; C library: {named}")
 
 
 @pytest.mark.parametrize(("status", "code"), [("pass", 0), ("warn", 0), ("fail", 1)])

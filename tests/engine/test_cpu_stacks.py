@@ -1,6 +1,7 @@
 """Stacks of the C library against the modules whose place they take, with every set of instructions."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -97,6 +98,13 @@ def test_other_schemes_keep_their_layers():
 
 
 @pytest.mark.parametrize("level", LEVELS)
+def test_the_engine_says_on_which_instructions_its_stacks_run(level: Level):
+    with used(level):
+        assert with_stacks("pi0").instructions == level.name
+        assert without_stacks("pi0").instructions == "none"
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])
 def test_actions_are_those_of_the_layers_one_by_one(kind: str, level: Level):
     """INT8 sums are equal; a float that is rounded the other way moves one value of INT8 by one step."""
@@ -153,28 +161,58 @@ def test_frozen_actions_have_a_time_of_their_own(kind: str):
     assert torch.equal(found[:, :3], continuation.previous[:, :3])
 
 
-def test_the_number_of_threads_changes_next_to_nothing():
-    """The network is large enough that the library uses a team; only torch's own linears sum otherwise."""
-    large = replace(
-        SIZES,
-        vision=VisionConfig(width=256, depth=1, mlp_dim=1024, heads=4, patch_size=14, image_size=224),
-        prefix=GemmaConfig(width=256, depth=2, mlp_dim=1024, heads=4, kv_heads=1, head_dim=64),
-        expert=GemmaConfig(width=1024, depth=2, mlp_dim=1024, heads=4, kv_heads=1, head_dim=64),
-        horizon=50,
-    )
-    built = assemble_engine("cpu", large, random_parameters(large))
-    built.times = built.times[:2]
-    inputs, noise = random_observation(large, 2, 9)
-    threads = torch.get_num_threads()
-    found = []
+LARGE = replace(  # a layer has more than 2**25 multiplications, so that the library uses a team of threads
+    SIZES,
+    vision=VisionConfig(width=256, depth=1, mlp_dim=1024, heads=4, patch_size=14, image_size=224),
+    prefix=GemmaConfig(width=256, depth=2, mlp_dim=1024, heads=4, kv_heads=1, head_dim=64),
+    expert=GemmaConfig(width=1024, depth=2, mlp_dim=1024, heads=4, kv_heads=1, head_dim=64),
+    horizon=50,
+)
+
+
+def with_threads(compute: Callable[[], list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """The same with 1, 2 and 3 threads."""
+    threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(built.infer(inputs, noise))
+            found.append(compute())
     finally:
         torch.set_num_threads(threads)
+    return found
+
+
+def test_the_number_of_threads_changes_next_to_nothing():
+    """Only torch's own linears sum otherwise."""
+    built = assemble_engine("cpu", LARGE, random_parameters(LARGE))
+    built.times = built.times[:2]
+    inputs, noise = random_observation(LARGE, 2, 9)
+    found = [chunk for (chunk,) in with_threads(lambda: [built.infer(inputs, noise)])]
     assert compare_actions(found[0], found[1]).relative_error < 1e-3
     assert compare_actions(found[0], found[2]).relative_error < 1e-3
+
+
+@torch.inference_mode()
+def test_the_number_of_threads_changes_no_bit_of_a_stack():
+    """No sum is divided among threads, whatever their number."""
+    built = assemble_engine("cpu", LARGE, random_parameters(LARGE))
+    assert isinstance(built, CpuEngine) and isinstance(built.model, Pi0)
+    model, generator = built.model, torch.Generator().manual_seed(2)
+    images = torch.randn(2, 256, LARGE.vision.width, generator=generator)
+    prefix = torch.randn(1, 521, LARGE.prefix.width, generator=generator)
+    tokens = torch.randn(1, 51, LARGE.expert.width, generator=generator)
+    positions = 521 + torch.arange(51)[None]
+
+    def compute() -> list[torch.Tensor]:
+        seen = model.prefix(prefix, None)
+        caches = [part for layer in seen for part in (layer.keys, layer.values)]
+        return [model.vision.layers[0](images), *caches, model.expert(tokens, positions, seen, None, None)]
+
+    first, *others = with_threads(compute)
+    assert len(first) == 2 + 2 * LARGE.prefix.depth and all(bool(part.any()) for part in first)
+    for other in others:
+        for one, part in zip(first, other, strict=True):
+            assert torch.equal(one, part)
 
 
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])

@@ -47,6 +47,9 @@ def test_the_policy_is_ready_and_its_bundle_gives_the_same_chunk(quantized, tmp_
     assert quantized.passed and quantized.verdict is quantized.gate.verdict
     assert quantized.scheme == INT8_W8A8 and quantized.calibration is None and quantized.ranking == ()
     assert dict(quantized.facts)["robot"] == "aloha_sim"
+    instructions = quantized.policy.engine.instructions
+    assert quantized.gate.to_dict()["instructions"] == quantized.gate.instructions == instructions
+    assert dict(quantized.facts)["instructions"].startswith(instructions)
     quantized.write_bundle(str(tmp_path / "bundle"))
     quantized.write_report(str(tmp_path / "gate.html"))
     assert (tmp_path / "gate.html").read_text() == (tmp_path / "bundle" / "gate_report.html").read_text()

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pi0_edge.engine.cpu import CpuEngine
 from pi0_edge.evaluation.statistics import Pairing
 from pi0_edge.pages.svg import linear_axis, log_axis
 from pi0_edge.ptq.gate import GateReport, InnerError, compare
-from pi0_edge.ptq.report import ReportPage, render
+from pi0_edge.ptq.report import ReportPage, _instructions, render
 from pi0_edge.ptq.trace import Trace
 from pi0_edge.ptq.verdict import Thresholds
 
@@ -65,6 +66,19 @@ def page(gate: GateReport) -> ReportPage:
     scheme = {"name": "mix", "purpose": "a test", "rules": [{"layers": ["*.mlp.*"], "weights": "int8"}]}
     ranking = [("vision.layers.0.mlp", 1e-4), ("prefix.layers.3.qkv", 2e-6)]
     return ReportPage(gate, scheme, [("checkpoint", "cube")], [("frames", "32")], ranking)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "words"),
+    [
+        ("AVX512_BF16", "AVX512_BF16, attention in bfloat16"),
+        ("AVX512_VNNI", "AVX512_VNNI, attention in float32"),
+        ("none", "none: layers run one by one, attention is torch's"),
+    ],
+)
+def test_the_page_says_in_what_attention_was_judged(instructions: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(CpuEngine, "instructions", instructions)
+    assert _instructions(CpuEngine.__new__(CpuEngine)) == words
 
 
 def test_the_page_holds_every_section_and_figure():

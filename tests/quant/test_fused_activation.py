@@ -50,6 +50,15 @@ def test_gelu_is_that_of_float64(form, rows: int, with_up: bool, with_bias: bool
     assert ((values.double() * own - exact).abs() <= 0.501 * own).all()
 
 
+@pytest.mark.parametrize("bias", [None, torch.zeros(5)], ids=["without bias", "with bias"])
+def test_what_the_scale_makes_infinite_is_refused(form, bias: torch.Tensor | None):
+    """0 times minus infinity is NaN, and no 0 that would be quantized as if nothing had happened."""
+    x, scale = torch.full((2, 5), -3e38), torch.full((2, 1), 10.0)
+    assert gelu_tokens(x.clone(), scale, bias).isnan().all()
+    with pytest.raises(QuantizationError, match="NaN or infinity"):
+        gelu_and_quantize_tokens(x, scale, bias)
+
+
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-40, 30.0, -30.0, 3e38, -3e38])
 def test_gelu_of_extremes_is_finite_and_right(form, value: float):
     found = gelu_tokens(torch.full((1, 5), value), torch.ones(1, 1), None)

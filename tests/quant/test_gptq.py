@@ -98,6 +98,15 @@ def test_where_nothing_entered_it_rounds_to_nearest():
         assert torch.equal(part, nearest)
 
 
+@pytest.mark.parametrize("format", [INT4_GROUP_32, INT4_CHANNEL], ids=str)
+def test_a_product_that_is_not_positive_definite_rounds_to_nearest(format: Format):
+    """Its diagonal is that of tokens; one eigenvalue is -38, far beyond the damping."""
+    weight, product = weight_of(1, 6, 40), 2 * torch.eye(40) - 1
+    found = round_by_gptq(weight, product, format)
+    for part, nearest in zip(found, quantize_weight(weight, format), strict=True):
+        assert torch.equal(part, nearest)
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_not_finite_values_are_refused(poison: float):
     weight, product = weight_of(1, 6, 40), torch.eye(40)

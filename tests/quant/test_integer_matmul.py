@@ -73,6 +73,21 @@ def test_our_own_product_is_chosen_unless_the_processor_has_tiles_or_nothing(
     assert choose_matmul(torch.zeros(SMALL_WEIGHT + 1, 1, dtype=torch.int8)) is expected
 
 
+@pytest.mark.parametrize(
+    ("compiled", "reason"), [(True, "this processor has no fast instructions"), (False, "reinstall with a C compiler")]
+)
+def test_without_a_fast_product_the_log_says_what_is_missing(
+    compiled: bool, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(integer_matmul, "is_exact", lambda _: False)
+    monkeypatch.setattr(native, "is_compiled", lambda: compiled)
+    integer_matmul._log_slow.cache_clear()
+    with caplog.at_level("INFO"):
+        assert choose_matmul(torch.zeros(8, 8, dtype=torch.int8)) is FloatMatmul
+    integer_matmul._log_slow.cache_clear()
+    assert reason in caplog.text
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs oneDNN's x86 instruction sets")
 @pytest.mark.parametrize(
     "isa",

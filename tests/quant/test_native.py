@@ -78,13 +78,30 @@ def test_without_the_library_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
 
 
 @compiled
-def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("name", ["Linear", "Layer", "Stack"])
+def test_a_library_of_another_version_is_not_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     """Its structures would be read at wrong places."""
 
     class Longer(ctypes.Structure):
-        _fields_ = (*native.Layer._fields_, ("added", ctypes.c_void_p))
+        _fields_ = (*getattr(native, name)._fields_, ("added", ctypes.c_void_p))
 
-    monkeypatch.setattr(native, "Layer", Longer)
+    monkeypatch.setattr(native, name, Longer)
+    with caplog.at_level("INFO"):
+        assert native.library.__wrapped__() is None
+    assert "is of another version" in caplog.text
+
+
+@compiled
+@pytest.mark.parametrize("table", ["_ARGUMENTS", "_LARGE_RESULTS"])
+def test_a_library_without_a_function_is_not_used(
+    table: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """An older one lacks what this version calls."""
+    added = {"pi0_of_tomorrow": ()}
+    wanted = {"_ARGUMENTS": {**native._ARGUMENTS, **added}, "_LARGE_RESULTS": (*native._LARGE_RESULTS, *added)}[table]
+    monkeypatch.setattr(native, table, wanted)
     with caplog.at_level("INFO"):
         assert native.library.__wrapped__() is None
     assert "is of another version" in caplog.text

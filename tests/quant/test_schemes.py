@@ -1,15 +1,19 @@
 """Schemes: which linears they cover, by name, in every preset."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
 from pi0_edge.engine.loading import blank_model
 from pi0_edge.model import PRESETS
+from pi0_edge.ptq.input_products import paths_to_round
 from pi0_edge.quant import FP32, INT8_W8A8, ORIN, SCHEMES, QuantizationError, Rule, Scheme, find_scheme
 from pi0_edge.quant.formats import E4M3_CHANNEL, INT8_CHANNEL, INT8_STATIC, INT8_TOKEN, Format
+from pi0_edge.quant.quantize import _product_of
 
 
 def linears(preset: str) -> list[str]:
@@ -99,6 +103,17 @@ def test_fields_of_this_release_stand_in_a_scheme_only_where_they_say_something(
     )
 
 
+def test_a_library_rounds_its_own_weights():
+    """All other fields of its rule are ignored: no products are collected for it, and none asked for."""
+    rule = Rule(("*",), library="bnb-int8", rounding="gptq")
+    scheme = Scheme("library", "", (rule,))
+    assert not rule.by_gptq and not scheme.needs_input_products
+    assert paths_to_round(nn.Sequential(nn.Linear(4, 4)), [scheme]) == []
+    assert _product_of("0", scheme, {"0": torch.eye(4)}) is None
+    ours = replace(rule, library=None)
+    assert ours.by_gptq and Scheme("ours", "", (ours,)).needs_input_products
+
+
 def test_the_bytes_of_a_weight_follow_its_bits():
     rows, columns = 1024, 4096
     rules = {name: find_scheme(name).rule_for("expert.layers.0.mlp.down") for name in ("orin", "orin-expert4")}
@@ -114,14 +129,23 @@ INT3 = {"layers": ["*"], "weights": {"kind": "int3"}}
     [
         (lambda: Rule(("*",), activations=INT8_STATIC, hadamard=64), "measured before rotation"),
         (lambda: Rule(("*",), weights=INT8_TOKEN), "weights cannot be int8 per token"),
-        (lambda: Rule(("*",), activations=E4M3_CHANNEL), "a scale per channel leaves the sum"),
+        (
+            lambda: Rule(("*",), activations=E4M3_CHANNEL),
+            "per token or tensor: one per channel cannot be taken out of the sum",
+        ),
         (lambda: Rule(("*",), hadamard=48), "power of two"),
         (lambda: Rule(("*",), smoothing=2), "between 0 and 1"),
         (lambda: Rule(("*",), weights=Format("int8", "group", group=64)), "groups are for int4"),
-        (lambda: Rule(("*",), activations=Format("int4", "group", group=64)), "a scale per group leaves the sum"),
+        (
+            lambda: Rule(("*",), activations=Format("int4", "group", group=64)),
+            "per token or tensor: one per group cannot be taken out of the sum",
+        ),
         (lambda: Format("int4", "group", group=48), "a group of 48 columns; expected 32 or 64 or 128"),
         (lambda: Format("int4", "group"), "a group of 0 columns"),
         (lambda: Format("int4", "channel", group=32), "a group of 32 columns; expected 0"),
+        (lambda: Format("int4", "group", group=64.0), r"a group of 64\.0 columns; expected 32 or 64 or 128"),  # pyright: ignore
+        (lambda: Format("int4", "group", group="64"), "a group of '64' columns; expected 32 or 64 or 128"),  # pyright: ignore
+        (lambda: Format("int8", "channel", group=False), "a group of False columns; expected 0"),
         (lambda: Rule(("*",), rounding="down"), "to nearest or by gptq, found 'down'"),  # pyright: ignore
         (lambda: Scheme.from_dict({"name": "x"}), "no quantization scheme"),
         (lambda: Scheme.from_dict({**ORIN.to_dict(), "speed": "high"}), "no quantization scheme"),

@@ -151,6 +151,20 @@ def test_the_thresholds_are_those_of_the_gate_of_this_bundle(folder: Path, tmp_p
         run_self_test(broken)
 
 
+def test_a_gate_on_other_instructions_is_named(folder: Path, tmp_path: Path) -> None:
+    """The vectors judge the arithmetic of this processor; nothing more is known, so that it is no failure by itself."""
+    gate = open_bundle(folder).manifest.gate
+    assert gate is not None
+    here = gate.report["instructions"]
+    assert "instructions" not in [finding.name for finding in run_self_test(folder).findings]
+    other = again(folder, tmp_path / "other", gate={**gate.report, "instructions": "ANOTHER"})
+    found = [str(finding) for finding in run_self_test(other).findings if finding.name == "instructions"]
+    assert found == [f"instructions: {here} here, ANOTHER where the gate judged the bundle"]
+    older = {name: value for name, value in gate.report.items() if name != "instructions"}
+    report = run_self_test(again(folder, tmp_path / "older", gate=older))
+    assert report.passed and "instructions" not in [finding.name for finding in report.findings]
+
+
 def test_too_few_vectors_fail_as_they_would_at_the_gate(folder: Path, tmp_path: Path) -> None:
     vectors = vectors_of(folder)
     few = SelfTestVectors(vectors.observations[:2], vectors.names[:2], vectors.noise_seeds[:2], vectors.chunks[:2])

@@ -8,15 +8,16 @@ scheme leaves alone stays as the model has it.
 from __future__ import annotations
 
 from pi0_edge.engine.cpu.fused_mlp import use_fused_layers
-from pi0_edge.engine.cpu.stacks import use_stacks
+from pi0_edge.engine.cpu.stacks import ExpertStack, PrefixStack, VisionStack, use_stacks
 from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.model import PolicyNetwork
+from pi0_edge.quant import native
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import INT8_W8A8, Rule, Scheme
 
 
 class CpuEngine(ReferenceEngine):
-    """Plain torch around quantized layers; everything the scheme leaves alone stays as the model has it."""
+    """Quantized layers, as stacks of the C library where a part of the network fits it; plain torch around them."""
 
     name = "cpu"
     default_scheme = INT8_W8A8
@@ -37,6 +38,15 @@ class CpuEngine(ReferenceEngine):
                 module.pack()
         use_stacks(model)
         use_fused_layers(model)
+
+    @property
+    def instructions(self) -> str:
+        """Name of the `Level` whose instructions run stacks of this network; "none" where layers run one by one.
+
+        It decides whether the attention of stacks is in bfloat16 (`AVX512_BF16`) or float32 (all others).
+        """
+        stacks = any(isinstance(module, VisionStack | PrefixStack | ExpertStack) for module in self.model.modules())
+        return native.level().name if stacks else "none"
 
     @classmethod
     def check(cls, scheme: Scheme) -> None:
