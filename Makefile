@@ -114,7 +114,7 @@ setup: system $(INSTALLED)
 system:
 	@PYTHON=$(PYTHON) sh tools/system_packages.sh
 
-$(INSTALLED): pyproject.toml tools/python_environment.sh | system
+$(INSTALLED): pyproject.toml tools/python_environment.sh $(wildcard quant/native/*) | system
 	@PYTHON=$(PYTHON) VENV=$(VENV) sh tools/python_environment.sh
 	@touch $@
 
