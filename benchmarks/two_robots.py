@@ -178,7 +178,9 @@ def measure(chosen: Sequence[Network], budget: Budget, folder: Path) -> list[Pla
             if played is None:
                 checkpoint = trained(network, budget, folder)[robot.name]
                 policy = Policy.load(checkpoint, "cpu", "fp32")
-                played = Played(network.name, robot.name, evaluate(policy, range(budget.episodes)).rollouts)
+                # By name: the task must not hang on what the policy is told by default.
+                rollouts = evaluate(policy, range(budget.episodes), task=robot.task.name).rollouts
+                played = Played(network.name, robot.name, rollouts)
                 with output.open("a") as file:
                     file.write(json.dumps(asdict(played)) + "\n")
             found.append(played)
