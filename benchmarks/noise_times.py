@@ -42,11 +42,10 @@ from pi0_edge.model import Pi0, Pi0Config
 from pi0_edge.model.flow import TIME_DISTRIBUTIONS, TimeDistribution
 from pi0_edge.policy import Policy
 from pi0_edge.processing import ObservationProcessor, load_processor
-from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.sim.aloha import CONTROL_HZ
 from pi0_edge.sim.tasks import TWO_WAYS
 from pi0_edge.training.prefix_cache import PrefixCache
-from pi0_edge.training.run import AUGMENTATION, STRIDE
+from pi0_edge.training.run import STRIDE, sample_batches
 from pi0_edge.training.samples import SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
 from pi0_edge.training.tuning import choose_learned, prefix_is_frozen
@@ -127,16 +126,13 @@ def samples_of(dataset: Path, processor: ObservationProcessor) -> SampleBatches:
         ConfigError: If the checkpoint has no prompt.
         DatasetError: If the dataset cannot be read.
     """
-    robot, config = processor.robot, processor.config
+    robot = processor.robot
     if robot.default_prompt is None:
         raise ConfigError(
             f"the checkpoint's robot {robot.name} has no prompt, expected one that `pi0-edge train` wrote"
         )
-    cleaned = processor.settings.prompt_cleaning
-    tokens = prompt_tokens(processor.tokenizer, robot.default_prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
-    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
     demonstrations = load_demonstrations(dataset, CAMERA, STRIDE)
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+    return sample_batches(processor, demonstrations, robot.default_prompt, processor.config.horizon)
 
 
 class Networks:
