@@ -186,7 +186,8 @@ def _check_student(start: Checkpoint, origin: Origin) -> None:
     if found is None or (found.teacher_sha256, found.steps) != (origin.teacher_sha256, origin.steps):
         was = "was not distilled" if found is None else f"has {found.steps} step(s) of {found.teacher_sha256[:12]}"
         raise ConfigError(
-            f"{start.path} {was}; expected a student of {origin.steps} step(s) of this teacher, {origin.teacher_sha256[:12]}"
+            f"{start.path} {was}; expected a student of {origin.steps} step(s) of this teacher, "
+            f"{origin.teacher_sha256[:12]}"
         )
 
 
