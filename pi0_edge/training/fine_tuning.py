@@ -287,7 +287,7 @@ def _processors(
 ) -> list[ObservationProcessor]:
     if not robots:
         recorded = load_processor(opened.folder, config, tokenizer=tokenizer, norm_stats=norm_stats)
-        return [recorded] * len(datasets)
+        return [_with_prompt_of(datasets, recorded)] * len(datasets)
     return [
         _of_new_robot(opened, config, root, robot, tokenizer, norm_stats, held_out)
         for root, robot in zip(datasets, robots, strict=True)
@@ -306,10 +306,8 @@ def _of_new_robot(
     """The processing of a robot that is named: the checkpoint's, but with statistics of the demonstrations."""
     if norm_stats is not None:
         given = load_processor(opened.folder, config, name, tokenizer, norm_stats)
-        return ObservationProcessor(
-            _told(given.robot, root), given.tokenizer, given.normalization, config, given.settings
-        )
-    robot, settings = _told(load_robot(name), root), load_settings(opened.folder, config)
+        return _with_prompt_of([root], given)
+    robot, settings = _told(load_robot(name), [root]), load_settings(opened.folder, config)
     learned, _ = _split(root, held_out)
     stats = robot_statistics(root, robot, learned, config.horizon, STRIDE)
     found = tokenizer or find_tokenizer(opened.folder)
@@ -319,10 +317,15 @@ def _of_new_robot(
     return ObservationProcessor(robot, load_tokenizer(found), normalization, config, settings)
 
 
-def _told(robot: Robot, root: Path) -> Robot:
-    """The robot with the prompt of its demonstrations as default, where they have one: its layout's is another task."""
-    tasks = LeRobotDataset(root).tasks
-    return replace(robot, default_prompt=tasks[0]) if len(tasks) == 1 else robot
+def _told(robot: Robot, roots: Sequence[Path]) -> Robot:
+    """The robot with the prompt of its demonstrations as default, where they have one: its own is of another task."""
+    tasks = {task for root in roots for task in LeRobotDataset(root).tasks}
+    return replace(robot, default_prompt=tasks.pop()) if len(tasks) == 1 else robot
+
+
+def _with_prompt_of(roots: Sequence[Path], given: ObservationProcessor) -> ObservationProcessor:
+    robot = _told(given.robot, roots)
+    return ObservationProcessor(robot, given.tokenizer, given.normalization, given.config, given.settings)
 
 
 def _robot(root: Path, processor: ObservationProcessor, how: FineTuning) -> _Robot:
