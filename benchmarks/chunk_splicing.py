@@ -19,7 +19,6 @@ mean square and largest third difference, in rad/s³ (`inside`: the same away fr
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.chunk_splicing_plot import plot_splicing
+from benchmarks.kept import KeptLines
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.splice import (
     HoldSwap,
@@ -83,9 +83,11 @@ def splices(policy: Policy) -> dict[str, Callable[[], Splice]]:
 class Episode:
     """What is kept of one rollout; jerks as sums of squares, so that episodes can be pooled.
 
-    An output that was written before there were other tasks does not name one: it is of the cube transfer.
+    `checkpoint` is the hash of the weights.
     """
 
+    task: str
+    checkpoint: str
     splice: str
     delay_ms: int
     seed: int
@@ -98,13 +100,14 @@ class Episode:
     inner_jerk_count: int
     path_error: float
     starved: int
-    task: str = TRANSFER_CUBE.name
 
     @classmethod
-    def of(cls, splice: str, delay_ms: int, rollout: DelayedRollout, task: str = TRANSFER_CUBE.name) -> Episode:
+    def of(cls, player: Player, splice: str, delay_ms: int, rollout: DelayedRollout) -> Episode:
         """The figures of a rollout."""
         border, inner = rollout.jerk()
         return cls(
+            task=player.task.name,
+            checkpoint=player.policy.checkpoint_sha256,
             splice=splice,
             delay_ms=delay_ms,
             seed=rollout.seed,
@@ -117,7 +120,6 @@ class Episode:
             inner_jerk_count=inner.size,
             path_error=rollout.path_error(),
             starved=rollout.starved,
-            task=task,
         )
 
 
@@ -194,19 +196,22 @@ class Player:
 
 
 def measure(player: Player, chosen: list[str], delays: list[int], episodes: int, output: Path) -> list[Cell]:
-    """Plays what `output` does not hold yet, and pools it."""
-    known = [Episode(**json.loads(line)) for line in output.read_text().splitlines()] if output.exists() else []
-    task = player.task.name
-    found = {(episode.splice, episode.delay_ms, episode.seed): episode for episode in known if episode.task == task}
+    """Plays what `output` does not hold yet of this task and checkpoint, and pools it.
+
+    Raises:
+        ConfigError: If `output` was written by a version that did not tell the checkpoint of an episode.
+    """
+    kept, played = KeptLines(output), (player.task.name, player.policy.checkpoint_sha256)
+    own = [episode for episode in kept.read(Episode) if (episode.task, episode.checkpoint) == played]
+    found = {(episode.splice, episode.delay_ms, episode.seed): episode for episode in own}
     cells = []
     for delay_ms in delays:
         for splice in chosen:
             for seed in range(FIRST_SEED, FIRST_SEED + episodes):
                 key = splice, delay_ms, seed
                 if key not in found:
-                    found[key] = Episode.of(splice, delay_ms, player.play(*key), task)
-                    with output.open("a") as file:
-                        file.write(json.dumps(asdict(found[key])) + "\n")
+                    found[key] = Episode.of(player, splice, delay_ms, player.play(*key))
+                    kept.add(asdict(found[key]))
             cells.append(Cell.of([found[splice, delay_ms, FIRST_SEED + k] for k in range(episodes)]))
             print(_row(cells[-1]), flush=True)
     return cells

@@ -10,7 +10,7 @@ show what fewer steps do to the motion, and not how much sooner a chunk is there
 a plan does so with a frozen prefix (`trained-rtc`), another one by guidance (`rtc`). Besides the teacher and its
 students plays what must fail: the teacher in as few steps as each student, `undistilled`.
 
-Every episode is one line of `--output`; a run that was interrupted goes on there.
+Every episode is one line of `--output`, with the hash of its checkpoint; a run that was interrupted goes on there.
 
 Columns: `success` of the episodes, `time` until it, `tasks/h`: successes per hour of motion, those that fail counted at
 full length; `jerk` of the arm joints' setpoints across chunk borders, root mean square of the third difference, rad/s³.
@@ -21,7 +21,6 @@ same seeds: with the interval of 95 % (Newcombe 1998, method 10, and a bootstrap
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.chunk_splicing import CONTROL_HZ, Player
+from benchmarks.kept import KeptLines, checkpoint_hash
 from benchmarks.machine import describe_machine
 from pi0_edge.errors import ConfigError
 from pi0_edge.evaluation.delayed_rollout import DelayedRollout
@@ -51,12 +51,14 @@ class Variant:
     Attributes:
         name: In table and output, such as "1 step, int8-w8a8".
         checkpoint: Folder.
+        sha256: Of its weights.
         scheme: How it is quantized; fp32 runs on the reference engine.
         euler_steps: Instead of those of the checkpoint; None keeps them.
     """
 
     name: str
     checkpoint: str
+    sha256: str
     scheme: str
     euler_steps: int | None = None
 
@@ -72,11 +74,13 @@ class Variant:
 class Episode:
     """What is kept of one episode; the jerk as a sum of squares, so that episodes can be pooled.
 
-    An episode that failed has all ticks of its task, however early the failure was final.
+    An episode that failed has all ticks of its task, however early the failure was final. `checkpoint` is the hash of
+    the weights: students of one number of steps share their name.
     """
 
     task: str
     variant: str
+    checkpoint: str
     delay_ms: int
     seed: int
     success: bool
@@ -85,12 +89,13 @@ class Episode:
     border_jerk_count: int
 
     @classmethod
-    def of(cls, task: SimulatedTask, variant: str, delay_ms: int, rollout: DelayedRollout) -> Episode:
+    def of(cls, task: SimulatedTask, variant: Variant, delay_ms: int, rollout: DelayedRollout) -> Episode:
         """The figures of a rollout."""
         border, _ = rollout.jerk()
         return cls(
             task=task.name,
-            variant=variant,
+            variant=variant.name,
+            checkpoint=variant.sha256,
             delay_ms=delay_ms,
             seed=rollout.seed,
             success=rollout.success,
@@ -185,14 +190,14 @@ def _slower(episodes: Sequence[Episode], first: Sequence[Episode]) -> tuple[floa
 
 def variants(teacher: str, students: Sequence[str], scheme: str) -> list[Variant]:
     """The teacher first, each student, and what must fail."""
-    found, taught = [], _steps(teacher)
+    found, taught, master = [], _steps(teacher), checkpoint_hash(Path(teacher))
     for quantized in (FP32, scheme):
-        found.append(Variant(f"{taught} steps, {quantized}", teacher, quantized))
+        found.append(Variant(f"{taught} steps, {quantized}", teacher, master, quantized))
     for student in students:
-        steps = _steps(student)
+        steps, own = _steps(student), checkpoint_hash(Path(student))
         words = f"{steps} step{'s' if steps > 1 else ''}"
-        found += [Variant(f"{words}, {quantized}", student, quantized) for quantized in (FP32, scheme)]
-        found.append(Variant(f"{words}, undistilled", teacher, FP32, steps))
+        found += [Variant(f"{words}, {quantized}", student, own, quantized) for quantized in (FP32, scheme)]
+        found.append(Variant(f"{words}, undistilled", teacher, master, FP32, steps))
     if len({variant.name for variant in found}) < len(found):
         raise ConfigError("two of the policies take the same number of steps; compare one of each")
     return found
@@ -234,24 +239,26 @@ def measure(
         delays: Of the chunks, ms.
         episodes: Seeds of each.
         output: One episode a line (.jsonl).
+
+    Raises:
+        ConfigError: If `output` was written by a version that did not tell the checkpoint of an episode.
     """
-    known = [Episode(**json.loads(line)) for line in output.read_text().splitlines()] if output.exists() else []
-    own = [episode for episode in known if episode.task == task.name]
-    found = {(episode.variant, episode.delay_ms, episode.seed): episode for episode in own}
+    kept = KeptLines(output)
+    own = [episode for episode in kept.read(Episode) if episode.task == task.name]
+    found = {(episode.variant, episode.checkpoint, episode.delay_ms, episode.seed): episode for episode in own}
     seeds = range(FIRST_SEED, FIRST_SEED + episodes)
     for variant in chosen:
         for delay_ms in delays:
             for seed in seeds:
-                key = variant.name, delay_ms, seed
+                key = variant.name, variant.sha256, delay_ms, seed
                 if key not in found:
-                    found[key] = Episode.of(task, variant.name, delay_ms, play(variant, delay_ms, seed))
-                    with output.open("a") as file:
-                        file.write(json.dumps(asdict(found[key])) + "\n")
-            won = sum(found[variant.name, delay_ms, seed].success for seed in seeds)
+                    found[key] = Episode.of(task, variant, delay_ms, play(variant, delay_ms, seed))
+                    kept.add(asdict(found[key]))
+            won = sum(found[variant.name, variant.sha256, delay_ms, seed].success for seed in seeds)
             print(f"{variant.name}, {delay_ms} ms: {won} of {episodes}", flush=True)
 
     def played(variant: Variant, delay_ms: int) -> list[Episode]:
-        return [found[variant.name, delay_ms, seed] for seed in seeds]
+        return [found[variant.name, variant.sha256, delay_ms, seed] for seed in seeds]
 
     return [Cell.of(played(variant, delay), played(chosen[0], delay)) for delay in delays for variant in chosen]
 

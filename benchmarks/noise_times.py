@@ -18,21 +18,23 @@ success; `success − beta` on the same scenes and seeds with as many Euler step
 and p of McNemar. The intervals take the networks as given; the rates of the seeds show how far networks differ.
 
 Each network is a run that goes on where it was interrupted; each finished cell is one line of `OUTPUT/cells.jsonl`. The
-same command with fewer `--times` or `--seeds` trains and plays a part of it.
+same command with fewer `--times` or `--seeds` trains and plays a part of it; one with other `--steps`, `--start` or
+`--dataset` is refused there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.kept import KeptLines, checkpoint_hash, folder_hash, keep_budget
 from benchmarks.machine import describe_machine
 from pi0_edge.checkpoints import open_checkpoint, save_checkpoint
 from pi0_edge.errors import ConfigError
@@ -42,11 +44,10 @@ from pi0_edge.model import Pi0, Pi0Config
 from pi0_edge.model.flow import TIME_DISTRIBUTIONS, TimeDistribution
 from pi0_edge.policy import Policy
 from pi0_edge.processing import ObservationProcessor, load_processor
-from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
 from pi0_edge.sim.aloha import CONTROL_HZ
 from pi0_edge.sim.tasks import TWO_WAYS
 from pi0_edge.training.prefix_cache import PrefixCache
-from pi0_edge.training.run import AUGMENTATION, STRIDE
+from pi0_edge.training.run import STRIDE, sample_batches
 from pi0_edge.training.samples import SampleBatches, load_demonstrations
 from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
 from pi0_edge.training.tuning import choose_learned, prefix_is_frozen
@@ -86,10 +87,9 @@ class Cell:
         return self.times, self.seed, self.euler_steps
 
     @classmethod
-    def of_line(cls, line: str) -> Cell:
-        """Reads a line of the cells' file."""
-        stored = json.loads(line)
-        return cls(**{**stored, "rollouts": tuple(Rollout(**one) for one in stored["rollouts"])})
+    def of_line(cls, rollouts: Sequence[dict[str, Any]], **rest: Any) -> Cell:
+        """Reads a line of the cells' file, given as its values by name."""
+        return cls(**rest, rollouts=tuple(Rollout(**one) for one in rollouts))
 
 
 def started_network(start: Path, config: Pi0Config, seed: int) -> Pi0:
@@ -127,16 +127,13 @@ def samples_of(dataset: Path, processor: ObservationProcessor) -> SampleBatches:
         ConfigError: If the checkpoint has no prompt.
         DatasetError: If the dataset cannot be read.
     """
-    robot, config = processor.robot, processor.config
+    robot = processor.robot
     if robot.default_prompt is None:
         raise ConfigError(
             f"the checkpoint's robot {robot.name} has no prompt, expected one that `pi0-edge train` wrote"
         )
-    cleaned = processor.settings.prompt_cleaning
-    tokens = prompt_tokens(processor.tokenizer, robot.default_prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
-    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
     demonstrations = load_demonstrations(dataset, CAMERA, STRIDE)
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, AUGMENTATION)
+    return sample_batches(processor, demonstrations, robot.default_prompt, processor.config.horizon)
 
 
 class Networks:
@@ -153,9 +150,11 @@ class Networks:
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
-            ConfigError: If it does not fit.
+            ConfigError: If it does not fit, or the folder holds networks of other steps, start or dataset.
             DatasetError: If the dataset cannot be read.
         """
+        budget = {"steps": steps, "start_sha256": checkpoint_hash(start), "dataset_sha256": folder_hash(dataset)}
+        keep_budget(folder / "budget.json", budget)
         opened = open_checkpoint(start)
         config = dataclasses.replace(opened.infer_config(), trained_delay=0)
         self._start, self._dataset, self._folder, self._steps = start, dataset, folder, steps
@@ -225,8 +224,8 @@ def measure(
     Raises:
         ConfigError: If `output` holds cells of another number of episodes.
     """
-    lines = output.read_text().splitlines() if output.exists() else []
-    found = {cell.key: cell for cell in map(Cell.of_line, lines)}
+    kept = KeptLines(output)
+    found = {cell.key: cell for cell in kept.read(Cell.of_line)}
     for seed in range(seeds):
         for times in distributions:
             for euler_steps in EULER_STEPS:
@@ -235,8 +234,7 @@ def measure(
                 if known is None:
                     cell = Cell(times, seed, euler_steps, play(train(times, seed), euler_steps, scenes))
                     found[cell.key] = cell
-                    with output.open("a") as file:
-                        file.write(json.dumps(asdict(cell)) + "\n")
+                    kept.add(asdict(cell))
                     won = sum(one.success for one in cell.rollouts)
                     print(f"{times}, seed {seed}, {euler_steps} steps: {won} of {episodes}", flush=True)
                 elif [one.seed for one in known.rollouts] != list(scenes):

@@ -8,20 +8,20 @@ scene and noise of a seed are the same for all, so that they are compared in pai
 too, in the simulation only.
 
 Gates and episodes are kept as they come in `--output` (.jsonl); what is there is not run again, so that an interrupted
-run goes on and more episodes can be added later. The table is written beside it (.md). Verdicts belong to the code that
-made them: delete a scheme's lines, or the file, after a change of the rounding.
+run goes on and more episodes can be added later. The table of all schemes is written beside it (.md). Verdicts
+belong to the code that made them: delete a scheme's lines, or the file, after a change of the rounding.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.kept import KeptLines
 from benchmarks.machine import describe_machine
 from pi0_edge.evaluation.rollout import policy_controller, prompt_of, roll_out, task_of
 from pi0_edge.evaluation.statistics import Evaluation, Rollout, pair
@@ -51,28 +51,8 @@ HEADER = (
 )
 
 
-class Kept:
-    """Lines of a .jsonl file, each a gate or an episode of a scheme.
-
-    Attributes:
-        lines: All of them, in the order in which they came.
-    """
-
-    def __init__(self, file: Path) -> None:
-        """Reads the lines that are there; a last line that was cut off is dropped."""
-        self._file = file
-        self.lines: list[dict[str, Any]] = []
-        text = file.read_text() if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            file.write_text(whole)
-        self.lines = [json.loads(line) for line in whole.splitlines()]
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Writes a line at once."""
-        with self._file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self.lines.append(line)
+class Kept(KeptLines):
+    """Lines of a .jsonl file, each a gate or an episode of a scheme."""
 
     def gate(self, scheme: str) -> dict[str, Any] | None:
         """What the gate of a scheme found."""
@@ -152,10 +132,8 @@ def row(kept: Kept, scheme: str) -> list[str]:
     low, high = pairing.interval
     cells.append(f"{100 * pairing.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) points")
     both = [seed for seed in shared if own[seed].success and reference[seed].success]
-    later = [own[seed].ticks - reference[seed].ticks for seed in both]
-    middle, half = _mean_and_half_width(later)
     time = _seconds(sum(own[seed].ticks for seed in both) / len(both)) if both else "–"
-    return [*cells, time, f"{middle / CONTROL_HZ:+.3f} ± {half / CONTROL_HZ:.3f} s"]
+    return [*cells, time, _later([own[seed].ticks - reference[seed].ticks for seed in both])]
 
 
 def table(kept: Kept, schemes: Sequence[str], machine: dict[str, str], command: str) -> str:
@@ -178,20 +156,33 @@ def _seconds(ticks: float | None) -> str:
     return "–" if ticks is None else f"{ticks / CONTROL_HZ:.3f} s"
 
 
-def _mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and 1.96 times its standard error."""
-    if len(values) < 2:
-        return (values[0] if values else 0.0), float("inf")
-    mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, 1.96 * (variance / len(values)) ** 0.5
+def _later(ticks: Sequence[float]) -> str:
+    """The mean, and 1.96 times its standard error, which fewer than two do not have."""
+    if len(ticks) < 2:
+        return "–"
+    mean = sum(ticks) / len(ticks)
+    variance = sum((one - mean) ** 2 for one in ticks) / (len(ticks) - 1)
+    half = 1.96 * (variance / len(ticks)) ** 0.5
+    return f"{mean / CONTROL_HZ:+.3f} ± {half / CONTROL_HZ:.3f} s"
+
+
+def listed(kept: Kept, chosen: Sequence[str]) -> list[str]:
+    """Schemes of the table: those of this comparison, those that were run before, and those chosen now."""
+    before = (line["scheme"] for line in kept.lines if line["scheme"] != REFERENCE)
+    return list(dict.fromkeys((*SCHEMES, *before, *chosen)))
+
+
+def command_of(episodes: int, chosen: Sequence[str]) -> str:
+    """What was asked for, as a command."""
+    words = [f"python -m benchmarks.orin_schemes --episodes {episodes}", *(f"--scheme {name}" for name in chosen)]
+    return " ".join(words)
 
 
 def main() -> None:
     """Runs what is missing and writes the table."""
     parser = argparse.ArgumentParser(description="Gate, success and time to success of the schemes for Orin.")
     parser.add_argument("--episodes", type=int, default=200, help="of each policy, on seeds 0 to N - 1")
-    parser.add_argument("--scheme", action="append", help="this scheme; may be given several times")
+    parser.add_argument("--scheme", action="append", help="run this scheme alone; may be given several times")
     parser.add_argument("--folder", type=Path, default=Path("build/orin_schemes"), help="of the bundles")
     parser.add_argument("--output", type=Path, default=RESULTS / "orin_schemes.jsonl")
     options = parser.parse_args()
@@ -206,8 +197,8 @@ def main() -> None:
         bundle = options.folder / scheme
         judge(kept, scheme, bundle, RESULTS / "gates", {"checkpoint": shipped_checkpoint()})
         run_episodes(kept, scheme, Policy.from_bundle(bundle, "cpu", accept_failed_gate=True), seeds)
-    command = f"python -m benchmarks.orin_schemes --episodes {options.episodes}"
-    text = table(kept, schemes, describe_machine(), command)
+    command = command_of(options.episodes, options.scheme or ())
+    text = table(kept, listed(kept, schemes), describe_machine(), command)
     options.output.with_suffix(".md").write_text(text)
     print(text)
 

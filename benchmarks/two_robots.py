@@ -17,13 +17,12 @@ A step has as many observations of one robot as of the other. `--alone` also tra
 steps with as many observations of this robot per step: the other robot is all that differs.
 
 What is in FOLDER already, demonstrations, runs and episodes, is not made again: the same command goes on after an
-interruption.
+interruption, and one with other demonstrations, steps or another start is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.kept import KeptLines, checkpoint_hash, keep_budget
 from benchmarks.machine import describe_machine
 from pi0_edge.evaluation.rollout import evaluate
 from pi0_edge.evaluation.statistics import Evaluation, Rollout
@@ -90,10 +90,9 @@ class Played:
     rollouts: tuple[Rollout, ...]
 
     @classmethod
-    def of_line(cls, line: str) -> Played:
-        """Reads a line of the episodes' file."""
-        stored = json.loads(line)
-        return cls(stored["network"], stored["robot"], tuple(Rollout(**one) for one in stored["rollouts"]))
+    def of_line(cls, network: str, robot: str, rollouts: Sequence[dict[str, Any]]) -> Played:
+        """Reads a line of the episodes' file, given as its values by name."""
+        return cls(network, robot, tuple(Rollout(**one) for one in rollouts))
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,15 @@ def measure(chosen: Sequence[Network], budget: Budget, folder: Path) -> list[Pla
         chosen: The networks.
         budget: Of each.
         folder: Of demonstrations, runs and episodes.
+
+    Raises:
+        ConfigError: If the folder holds demonstrations or networks of another budget.
     """
-    output = folder / RESULTS
-    lines = output.read_text().splitlines() if output.exists() else []
-    known = {(one.network, one.robot, len(one.rollouts)): one for one in map(Played.of_line, lines)}
+    start = None if budget.start is None else checkpoint_hash(budget.start)
+    keep_budget(folder / "demonstrations.json", {"demonstrations": budget.demonstrations})
+    keep_budget(folder / f"budget{FROM_START if start else ''}.json", {"steps": budget.steps, "start_sha256": start})
+    kept = KeptLines(folder / RESULTS)
+    known = {(one.network, one.robot, len(one.rollouts)): one for one in kept.read(Played.of_line)}
     found = []
     for network in chosen:
         for robot in network.robots:
@@ -178,9 +182,10 @@ def measure(chosen: Sequence[Network], budget: Budget, folder: Path) -> list[Pla
             if played is None:
                 checkpoint = trained(network, budget, folder)[robot.name]
                 policy = Policy.load(checkpoint, "cpu", "fp32")
-                played = Played(network.name, robot.name, evaluate(policy, range(budget.episodes)).rollouts)
-                with output.open("a") as file:
-                    file.write(json.dumps(asdict(played)) + "\n")
+                # By name: the task must not hang on what the policy is told by default.
+                rollouts = evaluate(policy, range(budget.episodes), task=robot.task.name).rollouts
+                played = Played(network.name, robot.name, rollouts)
+                kept.add(asdict(played))
             found.append(played)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from pi0_edge.checkpoints import Checkpoint
@@ -12,6 +12,8 @@ from pi0_edge.policy import combined_hash
 from pi0_edge.synced_files import save_synced
 
 FILE = "distillation.json"
+_REQUIRED = {"teacher_sha256": str, "teacher_steps": int, "steps": int, "updates": int}
+_OPTIONAL = {"floor": float, "opening_share": float, "start_sha256": str}
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,34 @@ class Origin:
         teacher_steps: Euler steps that the teacher took.
         steps: Euler steps of the student.
         updates: Optimizer steps.
+        floor: See `Student`; None where a checkpoint of an earlier version does not tell.
+        opening_share: Share of first observations; None as well.
+        start_sha256: Hash of the student that the run began from; None where that was the teacher, or nobody tells.
     """
 
     teacher_sha256: str
     teacher_steps: int
     steps: int
     updates: int
+    floor: float | None = None
+    opening_share: float | None = None
+    start_sha256: str | None = None
 
     @classmethod
-    def of(cls, teacher: Checkpoint, teacher_steps: int, steps: int, updates: int) -> Origin:
+    def of(
+        cls,
+        teacher: Checkpoint,
+        teacher_steps: int,
+        steps: int,
+        updates: int,
+        floor: float,
+        opening_share: float,
+        start: Checkpoint | None,
+    ) -> Origin:
         """Of a run that begins."""
-        return cls(combined_hash(teacher.source_hashes()), teacher_steps, steps, updates)
+        began = None if start is None else combined_hash(start.source_hashes())
+        taught = combined_hash(teacher.source_hashes())
+        return cls(taught, teacher_steps, steps, updates, float(floor), float(opening_share), began)
 
     @classmethod
     def find(cls, checkpoint: Path) -> Origin | None:
@@ -48,13 +67,13 @@ class Origin:
         path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / FILE
         if not path.exists():
             return None
-        expected = {field.name: str if field.name == "teacher_sha256" else int for field in fields(cls)}
+        names = [field.name for field in fields(cls)]
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}; distil again") from error
-        if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != expected:
-            raise CheckpointError(f"{path} holds {content!s:.80}, expected {', '.join(expected)}; distil again")
+        if not isinstance(content, dict) or not _fits(content):
+            raise CheckpointError(f"{path} holds {content!s:.80}, expected {', '.join(names)}; distil again")
         return cls(**content)
 
     def save(self, checkpoint: Path) -> None:
@@ -63,7 +82,18 @@ class Origin:
         save_synced(checkpoint / FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     def check_same(self, checkpoint: Path) -> None:
-        """Raises `ConfigError` where the folder holds a student of another run."""
+        """Raises `ConfigError` where the folder holds a student of another run, as far as it tells."""
         found = Origin.find(checkpoint)
-        if found is not None and found != self:
+        if found is None:
+            return
+        told = self if found.floor is not None else replace(self, floor=None, opening_share=None, start_sha256=None)
+        if found != told:
             raise ConfigError(f"{checkpoint} was distilled otherwise ({found}); repeat that, or name another folder")
+
+
+def _fits(content: dict[str, object]) -> bool:
+    """Whether all that is required is there, and nothing else but what may be missing."""
+    kinds = {**_REQUIRED, **_OPTIONAL}
+    return _REQUIRED.keys() <= content.keys() <= kinds.keys() and all(
+        type(value) is kinds[name] or (value is None and name in _OPTIONAL) for name, value in content.items()
+    )

@@ -6,6 +6,7 @@
         checkpoint/         the student, an ordinary checkpoint: its settings say how many steps it takes
             distillation.json   of which teacher, and how; `pi0-edge quantize` then asks for the teacher
         state.safetensors   the state of the run; the same call goes on from it
+        distillation.json   of which teacher, and how, from the first update on; another call is refused
         loss.png            the loss over the updates
 
 Observations are those of the demonstrations. Their actions are read only where the teacher was trained to continue a
@@ -28,13 +29,13 @@ from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import euler_times
 from pi0_edge.processing import Mode, ObservationProcessor, load_processor
-from pi0_edge.processing.prompts import PromptStyle, prompt_tokens
+from pi0_edge.processing.prompts import PromptStyle
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import save_synced
 from pi0_edge.training.plots import plot_run
-from pi0_edge.training.run import STRIDE
+from pi0_edge.training.run import AUGMENTATION, STRIDE, sample_batches
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, load_demonstrations
-from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState
+from pi0_edge.training.trainer import TrainConfig, Trainer, TrainingState, has_state
 
 SMOOTHED = 50
 """Updates that the loss in a progress note is averaged over."""
@@ -42,8 +43,6 @@ WARM_UP = 100
 """Updates until the learning rate is at its peak, at most a tenth of all."""
 PROFILE = "training_profile.json"
 OPENING_SHARE = 0.25
-STATE_NOISE = 0.05
-"""Standard deviation of noise on the state, as in training."""
 FREE_SHARE = 0.5
 """Share of the draws that freeze nothing. A chunk that begins a motion freezes nothing and decides most, and a uniform
 number of 0 to 24 frozen actions would make one draw of 25 such a chunk."""
@@ -59,7 +58,7 @@ class DistillationResult:
         steps: Euler steps of the student.
         updates: Optimizer steps, those of resumed runs included.
         seconds: Time spent in them.
-        loss: Root mean square error of the velocities, normalized, mean of the last hundred updates.
+        loss: See `Student.loss`, mean of the last hundred updates.
     """
 
     checkpoint: Path
@@ -132,9 +131,14 @@ def distill(
     taught = settings.euler_steps if teacher_steps is None else teacher_steps
     if taught < 1 or taught % steps:
         raise ConfigError(f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10")
-    origin = Origin.of(opened, taught, steps, updates)
+    beginning = None if start is None else open_checkpoint(Path(start))
+    origin = Origin.of(opened, taught, steps, updates, floor, opening_share, beginning)
+    if beginning is not None:
+        _check_student(beginning, origin)
     origin.check_same(output / "checkpoint")
-    augmentation = Augmentation(opening_share, opening_ticks=1, state_noise=STATE_NOISE)
+    if has_state(output):
+        origin.check_same(output)
+    augmentation = dataclasses.replace(AUGMENTATION, opening_share=opening_share, opening_ticks=1)
     batches = _batches(Path(dataset), processor, camera, augmentation)
 
     teacher = Pi0(config)
@@ -142,8 +146,8 @@ def distill(
     schedule = settings.euler_times.value
     dims = processor.robot.action_dim
     student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims, floor)
-    if start is not None:
-        _opened_student(Path(start), origin).load_into(student)
+    if beginning is not None:
+        beginning.load_into(student)
     train = TrainConfig(
         steps=updates,
         real_dims=dims,
@@ -157,6 +161,7 @@ def distill(
         free_share=FREE_SHARE,
     )
     trainer = Trainer(student, batches, train, output)
+    origin.save(output)
     stage = Stage("distilling", updates, on_progress)
 
     def report(state: TrainingState) -> None:
@@ -171,19 +176,19 @@ def distill(
         # The student knows the teacher's data and no other.
         save_synced(folder / PROFILE, (opened.folder / PROFILE).read_bytes())
     save_checkpoint(folder, average, config, learned.description())
-    plot_run(state, plot, "root mean square error of the velocities")
+    plot_run(state, plot, "loss, see Student.loss")
     return DistillationResult(folder, plot, steps, state.step, state.seconds, float(np.mean(state.losses[-100:])))
 
 
-def _opened_student(start: Path, origin: Origin) -> Checkpoint:
-    """A checkpoint to begin from, which must be a student as this run makes one."""
-    found = Origin.find(start)
+def _check_student(start: Checkpoint, origin: Origin) -> None:
+    """A checkpoint to begin from must be a student as this run makes one."""
+    found = Origin.find(start.path)
     if found is None or (found.teacher_sha256, found.steps) != (origin.teacher_sha256, origin.steps):
         was = "was not distilled" if found is None else f"has {found.steps} step(s) of {found.teacher_sha256[:12]}"
         raise ConfigError(
-            f"{start} {was}; expected a student of {origin.steps} step(s) of this teacher, {origin.teacher_sha256[:12]}"
+            f"{start.path} {was}; expected a student of {origin.steps} step(s) of this teacher, "
+            f"{origin.teacher_sha256[:12]}"
         )
-    return open_checkpoint(start)
 
 
 def _check_counts(counts: dict[str, int], sizes: dict[str, float]) -> None:
@@ -213,12 +218,9 @@ def _batches(dataset: Path, processor: ObservationProcessor, camera: str, augmen
     tasks = LeRobotDataset(dataset).tasks
     if len(tasks) != 1:
         raise DatasetError(f"{dataset} has {len(tasks)} tasks, expected exactly one")
-    cleaned, config = processor.settings.prompt_cleaning, processor.config
-    tokens = prompt_tokens(processor.tokenizer, tasks[0], np.zeros(0), PromptStyle.TEXT, cleaned)
     demonstrations = load_demonstrations(dataset, camera, STRIDE)
     _check_shapes(demonstrations[0], processor, dataset)
-    stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, config.horizon, config.action_dim, augmentation)
+    return sample_batches(processor, demonstrations, tasks[0], processor.config.horizon, augmentation)
 
 
 def _check_shapes(first: Demonstration, processor: ObservationProcessor, dataset: Path) -> None:

@@ -13,9 +13,9 @@ so the error has its minimum where both maps of noise to actions are the same on
 The error of each chunk is divided by its own root mean square, so that an observation for which the teacher's chunks
 differ little counts about as much as one for which they differ much: what a chunk may be off by is a share of that
 spread (`pi0_edge.ptq.distribution`), and in the plain mean the widest observations would be nearly all of the loss. The
-gradient is that of √(e² + c²), the pseudo-Huber loss of Song and Dhariwal (arXiv 2310.14189), for each chunk. Far below
-c that is the squared error, which chunks with large errors dominate: where the teacher has two ways, those are the
-chunks whose noise lies between both, and they must be learned. So c is an option.
+gradient is half of that of √(e² + c²), the pseudo-Huber loss of Song and Dhariwal (arXiv 2310.14189), for each chunk.
+Far below c that is the squared error, which chunks with large errors dominate: where the teacher has two ways, those
+are the chunks whose noise lies between both, and they must be learned. So c is an option.
 
 Sources: one step per interval of the teacher's path, Salimans and Ho, Progressive Distillation (arXiv 2202.00512) and,
 for one step in all, Liu et al., Rectified Flow, section 2.2 (arXiv 2209.03003); the student's own path, Chen et al.,

@@ -149,8 +149,7 @@ def calibrate_policy(
         ObservationError: If one of them does not fit the policy, and none may be left out.
         QuantizationError: If an activation is NaN or infinite, or the interrupted run was another one.
     """
-    if type(policy.engine) is not ReferenceEngine:
-        raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
+    model = torch_model(policy)
     found = inspect_frames(frames, policy.processor, MINIMUM_FRAMES, unfit)
     robot = policy.processor.robot
     recorded = {robot.camera(name) for name in found.cameras}
@@ -166,7 +165,18 @@ def calibrate_policy(
         left_out=found.left_out,
     )
     samples = map(policy.processor.to_model_inputs, found.fit)
-    return collect(policy.engine.model, samples, policy.engine.times, source, resume_path, on_progress)
+    return collect(model, samples, policy.engine.times, source, resume_path, on_progress)
+
+
+def torch_model(policy: Policy) -> PolicyNetwork:
+    """The fp32 network of a policy.
+
+    Raises:
+        EngineError: If it is on another engine than the reference, whose layers may be quantized already.
+    """
+    if type(policy.engine) is not ReferenceEngine:
+        raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
+    return policy.engine.model
 
 
 def collect(

@@ -14,8 +14,6 @@ from pi0_edge.quant.schemes import Rule
 DEVICE = "orin-agx-64"
 BYTES_UNTOUCHED = 2.0
 """Of a weight that no rule covers: 16 bits on the robot."""
-INT4_OVER_INT8 = 2.0
-"""Products of two 4-bit operands per time that tensor cores of Orin take for one of 8 bits (NVIDIA, Ampere GA102)."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,17 @@ def weight_bytes(work: LayerWork, rule: Rule | None) -> float:
 def milliseconds(work: LayerWork, rule: Rule | None) -> float:
     """Of all its calls for one chunk, on the roofline."""
     device = find_device(DEVICE)
-    unit = "int8" if rule is not None and is_integer(rule) else "bf16"
-    rate = device.sheet[unit] * 1e9  # tera per second to operations per millisecond
-    if rule is not None and is_integer(rule) and _multiplies_four_bits(rule):
-        rate *= INT4_OVER_INT8
+    rate = device.sheet[_unit(rule)] * 1e9  # tera per second to operations per millisecond
     streaming = weight_bytes(work, rule) / (device.reached["gb_s"].value * 1e6)
     operations = 2.0 * work.shape[0] * work.shape[1]
     return sum(max(rows * operations / rate, streaming) for rows in work.rows)
 
 
-def _multiplies_four_bits(rule: Rule) -> bool:
-    return rule.weights.bits == 4 and rule.activations is not None and rule.activations.bits == 4
+def _unit(rule: Rule | None) -> str:
+    """Whose rate holds; integer units multiply 4 bits only where both operands have so few."""
+    if rule is None or not is_integer(rule):
+        return "bf16"
+    return "int4" if rule.weights.bits == 4 and rule.activations is not None and rule.activations.bits == 4 else "int8"
 
 
 def is_integer(rule: Rule) -> bool:

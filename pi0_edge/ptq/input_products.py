@@ -19,12 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pi0_edge.engine.reference import ReferenceEngine
-from pi0_edge.errors import EngineError
 from pi0_edge.model import ModelInputs, PolicyNetwork
 from pi0_edge.policy import Policy
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.ptq.calibration import MINIMUM_FRAMES, frame_noise
+from pi0_edge.ptq.calibration import MINIMUM_FRAMES, frame_noise, torch_model
 from pi0_edge.ptq.frame_checks import UnfitFrames, inspect_frames
 from pi0_edge.ptq.frames import Frames
 from pi0_edge.quant import QuantizationError
@@ -111,17 +109,6 @@ def paths_to_round(model: nn.Module, schemes: Sequence[Scheme]) -> list[str]:
     linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     rules = ((path, scheme.rule_for(path)) for path in linears for scheme in schemes)
     return list(dict.fromkeys(path for path, rule in rules if rule is not None and rule.by_gptq))
-
-
-def torch_model(policy: Policy) -> PolicyNetwork:
-    """The fp32 network of a policy.
-
-    Raises:
-        EngineError: If it is on another engine than the reference, whose layers may be quantized already.
-    """
-    if type(policy.engine) is not ReferenceEngine:
-        raise EngineError(f"a policy on the engine {policy.engine.name} cannot be calibrated; expected reference")
-    return policy.engine.model
 
 
 @torch.no_grad()

@@ -37,13 +37,13 @@ from pi0_edge.output_paths import check_output_path
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.ptq.calibration import calibrate_policy
+from pi0_edge.ptq.calibration import calibrate_policy, torch_model
 from pi0_edge.ptq.calibration_file import Calibration
 from pi0_edge.ptq.candidate import channel_amax, check_calibration, quantize_checkpoint
 from pi0_edge.ptq.frame_checks import UnfitFrames, fit_frames, inspect_frames
 from pi0_edge.ptq.frames import ObservationSource, split_frames
 from pi0_edge.ptq.gate import GateReport, compare
-from pi0_edge.ptq.input_products import collect_input_products, paths_to_round, torch_model
+from pi0_edge.ptq.input_products import collect_input_products, paths_to_round
 from pi0_edge.ptq.layer_groups import Granularity
 from pi0_edge.ptq.mix_search import Choice, Mix, ranked
 from pi0_edge.ptq.report import ReportPage, facts_about, render
@@ -267,9 +267,9 @@ def quantize(
     if statistics is None and any(level.needs_calibration for level in levels):
         statistics = calibrate_policy(reference, split.calibration, seed, on_progress=on_progress, unfit=unfit)
 
-    to_round = paths_to_round(torch_model(reference), levels)
     products = None
-    if to_round:
+    if any(level.needs_input_products for level in levels):
+        to_round = paths_to_round(torch_model(reference), levels)
         products = collect_input_products(reference, split.calibration, seed, to_round, on_progress, unfit)
 
     ranking, mix = (), None

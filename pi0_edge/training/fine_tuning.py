@@ -53,6 +53,8 @@ LARGE = 500_000_000
 """Parameters from which a network's weights are kept in bf16 unless asked otherwise."""
 VALIDATED = 16
 """Observations of each dataset that a validation looks at."""
+MOST_PROMPT_TOKENS = 1024
+"""Longest prompt that a network is made larger for, about five times the longest that openpi takes (200, π0.5)."""
 SMOOTHED = 50
 GB = 10**9
 
@@ -257,11 +259,17 @@ def _with_room_for_prompts(
         return config
     spelling, nothing = load_tokenizer(found), np.zeros(0)
     prompts = {task for root in datasets for task in LeRobotDataset(root).tasks}
-    longest = max(
-        len(prompt_tokens(spelling, prompt, nothing, PromptStyle.TEXT, settings.prompt_cleaning)) for prompt in prompts
-    )
+    cleaned = settings.prompt_cleaning
+    lengths = {prompt: len(prompt_tokens(spelling, prompt, nothing, PromptStyle.TEXT, cleaned)) for prompt in prompts}
+    longest = max(lengths.values(), default=0)
     if longest <= config.max_prompt_tokens:
         return config
+    if longest > MOST_PROMPT_TOKENS:
+        prompt = max(lengths, key=lambda told: lengths[told])
+        raise DatasetError(
+            f"the task {prompt[:40]!r}… of the demonstrations has {longest} tokens, expected at most "
+            f"{MOST_PROMPT_TOKENS}; shorten it in the dataset"
+        )
     log.info(
         "prompts have up to %d tokens: the checkpoint takes %d, the new one as many", longest, config.max_prompt_tokens
     )
@@ -279,7 +287,7 @@ def _processors(
 ) -> list[ObservationProcessor]:
     if not robots:
         recorded = load_processor(opened.folder, config, tokenizer=tokenizer, norm_stats=norm_stats)
-        return [recorded] * len(datasets)
+        return [_with_prompt_of(datasets, recorded)] * len(datasets)
     return [
         _of_new_robot(opened, config, root, robot, tokenizer, norm_stats, held_out)
         for root, robot in zip(datasets, robots, strict=True)
@@ -297,8 +305,9 @@ def _of_new_robot(
 ) -> ObservationProcessor:
     """The processing of a robot that is named: the checkpoint's, but with statistics of the demonstrations."""
     if norm_stats is not None:
-        return load_processor(opened.folder, config, name, tokenizer, norm_stats)
-    robot, settings = _told(load_robot(name), root), load_settings(opened.folder, config)
+        given = load_processor(opened.folder, config, name, tokenizer, norm_stats)
+        return _with_prompt_of([root], given)
+    robot, settings = _told(load_robot(name), [root]), load_settings(opened.folder, config)
     learned, _ = _split(root, held_out)
     stats = robot_statistics(root, robot, learned, config.horizon, STRIDE)
     found = tokenizer or find_tokenizer(opened.folder)
@@ -308,10 +317,15 @@ def _of_new_robot(
     return ObservationProcessor(robot, load_tokenizer(found), normalization, config, settings)
 
 
-def _told(robot: Robot, root: Path) -> Robot:
-    """The robot with the prompt of its demonstrations as default, where it has none and they have one."""
-    tasks = LeRobotDataset(root).tasks
-    return replace(robot, default_prompt=tasks[0]) if robot.default_prompt is None and len(tasks) == 1 else robot
+def _told(robot: Robot, roots: Sequence[Path]) -> Robot:
+    """The robot with the prompt of its demonstrations as default, where they have one: its own is of another task."""
+    tasks = {task for root in roots for task in LeRobotDataset(root).tasks}
+    return replace(robot, default_prompt=tasks.pop()) if len(tasks) == 1 else robot
+
+
+def _with_prompt_of(roots: Sequence[Path], given: ObservationProcessor) -> ObservationProcessor:
+    robot = _told(given.robot, roots)
+    return ObservationProcessor(robot, given.tokenizer, given.normalization, given.config, given.settings)
 
 
 def _robot(root: Path, processor: ObservationProcessor, how: FineTuning) -> _Robot:

@@ -237,13 +237,17 @@ def _prepared(options: _Options) -> tuple[list[ObservationProcessor], list[list[
 
 
 def sample_batches(
-    processor: ObservationProcessor, demonstrations: list[Demonstration], prompt: str, horizon: int
+    processor: ObservationProcessor,
+    demonstrations: list[Demonstration],
+    prompt: str,
+    horizon: int,
+    augmentation: Augmentation = AUGMENTATION,
 ) -> SampleBatches:
     """Samples of the demonstrations of one robot, in the units and with the prompt of its processor."""
     cleaned = processor.settings.prompt_cleaning
     tokens = prompt_tokens(processor.tokenizer, prompt, np.zeros(0), PromptStyle.TEXT, cleaned)
     stats = {"state": processor.normalization.state.stats, "actions": processor.normalization.actions.stats}
-    return SampleBatches(demonstrations, STRIDE, stats, tokens, horizon, processor.config.action_dim, AUGMENTATION)
+    return SampleBatches(demonstrations, STRIDE, stats, tokens, horizon, processor.config.action_dim, augmentation)
 
 
 def write_prompt_tokenizer(prompts: list[str], vocab_size: int, path: Path) -> None:

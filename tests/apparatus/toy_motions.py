@@ -44,12 +44,14 @@ class ToyRobot:
         dims: Of state and action, the base last.
         base: How many of them are of the base.
         prompt: Of its demonstrations.
+        layout_prompt: Default of its layout, as that of a robot whose layout was made for another task.
     """
 
     name: str
     dims: int
     base: int
     prompt: str
+    layout_prompt: str | None = None
 
     def layout(self, folder: Path) -> str:
         """Writes the layout and returns its path."""
@@ -63,6 +65,8 @@ class ToyRobot:
             "cameras": {CAMERA: "base_0_rgb"},
             "control_hz": FPS,
         }
+        if self.layout_prompt is not None:
+            content["default_prompt"] = self.layout_prompt
         path = folder / f"{self.name}.yaml"
         path.write_text(json.dumps(content))
         return str(path)
@@ -96,7 +100,7 @@ class ToyRobot:
 
 TWO_ARMS = ToyRobot("two_arms", 14, 0, "Point at the dot")
 ONE_ARM = ToyRobot("one_arm", 7, 0, "Nod to the dot")
-MOBILE = ToyRobot("mobile_base", 18, BASE, "Drive to the dot")
+MOBILE = ToyRobot("mobile_base", 18, BASE, "Drive to the dot", layout_prompt="Transfer cube")
 TOY_ROBOTS = (TWO_ARMS, ONE_ARM, MOBILE)
 
 

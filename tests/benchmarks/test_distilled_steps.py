@@ -12,6 +12,7 @@ import pytest
 from policy_builders import CONFIG, write_checkpoint
 
 from pi0_edge.errors import ConfigError, MissingDependencyError, ObservationError
+from pi0_edge.policy import Policy
 from pi0_edge.shipped import shipped_checkpoint
 
 try:
@@ -21,12 +22,21 @@ try:
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-TEN, ONE = Variant("10 steps, fp32", "teacher", "fp32"), Variant("1 step, fp32", "student", "fp32")
+TEN = Variant("10 steps, fp32", "teacher", "aa", "fp32")
+ONE = Variant("1 step, fp32", "student", "bb", "fp32")
 
 
 def episode(variant: str, seed: int, success: bool, ticks: int) -> Episode:
     return Episode(
-        TRANSFER_CUBE.name, variant, 0, seed, success, ticks, border_jerk_square=4.0 * ticks, border_jerk_count=ticks
+        TRANSFER_CUBE.name,
+        variant,
+        "aa",
+        0,
+        seed,
+        success,
+        ticks,
+        border_jerk_square=4.0 * ticks,
+        border_jerk_count=ticks,
     )
 
 
@@ -62,8 +72,8 @@ def still(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
 def test_a_failure_that_is_final_early_counts_as_a_whole_episode():
     """The two ways end at a touch; a policy shall not win tasks per hour by failing soon."""
     lost, won = still(ONE, 0, 701), still(ONE, 0, 700)
-    assert [Episode.of(TWO_WAYS, ONE.name, 0, rollout).ticks for rollout in (lost, won)] == [TWO_WAYS.max_ticks, 60]
-    assert Episode.of(TRANSFER_CUBE, ONE.name, 0, lost).ticks == TRANSFER_CUBE.max_ticks
+    assert [Episode.of(TWO_WAYS, ONE, 0, rollout).ticks for rollout in (lost, won)] == [TWO_WAYS.max_ticks, 60]
+    assert Episode.of(TRANSFER_CUBE, ONE, 0, lost).ticks == TRANSFER_CUBE.max_ticks
 
 
 def test_one_file_holds_the_episodes_of_several_tasks(tmp_path: Path):
@@ -80,15 +90,41 @@ def test_one_file_holds_the_episodes_of_several_tasks(tmp_path: Path):
     assert len(asked) == 4
 
 
+def test_a_student_of_the_same_name_plays_its_own_episodes(tmp_path: Path):
+    """Students of one number of steps are called the same; their checkpoints are not."""
+    output, asked = tmp_path / "episodes.jsonl", []
+
+    def play(variant: Variant, delay_ms: int, seed: int) -> DelayedRollout:
+        asked.append(variant.sha256)
+        return still(TEN if variant.sha256 == "cc" else ONE, delay_ms, seed)
+
+    won = [
+        measure(play, TRANSFER_CUBE, [replace(ONE, sha256=sha256)], [0], 4, output)[0].successes
+        for sha256 in ("bb", "cc", "bb")
+    ]
+    assert won == [2, 4, 2]
+    assert asked == ["bb"] * 4 + ["cc"] * 4
+
+
+@pytest.mark.parametrize("missing", [("checkpoint",), ("task", "checkpoint")])
+def test_episodes_that_do_not_tell_their_checkpoint_are_refused_in_words(tmp_path: Path, missing: tuple[str, ...]):
+    output = tmp_path / "episodes.jsonl"
+    measure(still, TRANSFER_CUBE, [TEN], [0], 1, output)
+    line = json.loads(output.read_text())
+    output.write_text(json.dumps({name: value for name, value in line.items() if name not in missing}) + "\n")
+    with pytest.raises(ConfigError, match=r"another version of this benchmark .*'checkpoint'.*; name another file"):
+        measure(still, TRANSFER_CUBE, [TEN], [0], 1, output)
+
+
 def test_an_episode_of_two_ways_has_its_own_scene_time_limit_and_prompt(tmp_path: Path):
     longer = replace(CONFIG, max_prompt_tokens=48)
-    random = Variant("random", str(write_checkpoint(tmp_path / "random", config=longer)), "fp32")
+    random = Variant("random", str(write_checkpoint(tmp_path / "random", config=longer)), "", "fp32")
     rollout = Players(TWO_WAYS)(random, 0, FIRST_SEED)
     assert not rollout.success
     assert len(rollout.executed) <= TWO_WAYS.max_ticks + 1
     assert len(rollout.ways) == 2
     with pytest.raises(ObservationError, match=TWO_WAYS.prompt):  # longer than what the shipped policy was made for
-        Players(TWO_WAYS)(Variant("shipped", str(shipped_checkpoint()), "fp32"), 0, FIRST_SEED)
+        Players(TWO_WAYS)(Variant("shipped", str(shipped_checkpoint()), "", "fp32"), 0, FIRST_SEED)
 
 
 def test_an_interrupted_comparison_plays_each_episode_once(tmp_path: Path):
@@ -132,5 +168,7 @@ def test_the_teacher_plays_first_and_in_as_few_steps_as_the_student_too(tmp_path
         "1 step, undistilled",
     ]
     assert [len(found[place].load().engine.times) for place in (0, 2, 4)] == [10, 1, 1]
+    sha256 = Policy.load(teacher, "reference").checkpoint_sha256
+    assert {variant.sha256 for variant in found} == {sha256}  # of the weights, which are the teacher's here
     with pytest.raises(ConfigError, match="same number of steps"):
         variants(str(teacher), [str(student), str(student)], "int8-w8a8")

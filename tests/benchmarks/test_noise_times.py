@@ -107,6 +107,22 @@ def test_runs_of_one_seed_differ_in_their_noise_times_alone(tmp_path: Path, toy_
     assert (tmp_path / "beta-0/state.safetensors").stat().st_mtime_ns == saved
 
 
+def test_networks_of_other_steps_start_or_data_are_not_taken(tmp_path: Path, toy_start: Path):
+    demonstrations = TWO_ARMS.record(tmp_path / "demos", episodes=2)
+    others = TWO_ARMS.record(tmp_path / "others", episodes=2, seed=1)
+    output = tmp_path / "networks"
+    Networks(toy_start, demonstrations, output, steps=2)
+    Networks(toy_start, demonstrations, output, steps=2)
+    other_start = write_checkpoint(tmp_path / "start", seed=5)
+    for start, dataset, steps in (
+        (toy_start, demonstrations, 3),
+        (toy_start, others, 2),
+        (other_start, demonstrations, 2),
+    ):
+        with pytest.raises(ConfigError, match=r"budget.json says that what is there was made with"):
+            Networks(start, dataset, output, steps)
+
+
 @pytest.fixture
 def toy_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A policy of the toy robot, trained for one step."""

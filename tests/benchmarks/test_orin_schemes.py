@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.orin_schemes import HEADER, Kept, row, table
+from benchmarks.orin_schemes import HEADER, SCHEMES, Kept, command_of, listed, row, table
 
 
 def episode(scheme: str, seed: int, success: bool, ticks: int) -> dict[str, object]:
@@ -45,6 +45,26 @@ def test_a_scheme_without_results_has_dashes(tmp_path: Path):
     cells = row(kept(tmp_path), "orin-int8")
     assert cells == ["`orin-int8`", *["–"] * 10]
     assert len(cells) == len(HEADER)
+
+
+def test_one_joint_success_has_a_time_and_no_interval(tmp_path: Path):
+    few = Kept(tmp_path / "few.jsonl")
+    for scheme, won in (("fp32", (True, True)), ("orin", (True, False)), ("orin-int8", (False, False))):
+        for seed, success in enumerate(won):
+            few.add(episode(scheme, seed, success, ticks=200 if scheme == "fp32" else 210))
+    assert row(few, "orin")[-2:] == ["4.200 s", "–"]
+    assert row(few, "orin-int8")[-2:] == ["–", "–"]
+
+
+def test_a_run_of_one_scheme_leaves_the_others_in_the_table_and_is_told_as_it_was_asked(tmp_path: Path):
+    made = kept(tmp_path)
+    made.add(episode("my-mix", 0, success=True, ticks=200))
+    schemes = listed(made, ["int8-w8a8"])
+    assert schemes == [*SCHEMES, "my-mix", "int8-w8a8"]
+    command = command_of(100, ["orin", "orin-int8"])
+    assert command == "python -m benchmarks.orin_schemes --episodes 100 --scheme orin --scheme orin-int8"
+    assert command_of(200, ()) == "python -m benchmarks.orin_schemes --episodes 200"
+    assert "99 of 100" in table(made, schemes, {}, command)
 
 
 def test_a_line_that_was_cut_off_is_taken_again(tmp_path: Path):

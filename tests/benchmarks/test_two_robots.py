@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from policy_builders import write_checkpoint
 
-from pi0_edge.errors import MissingDependencyError
-from pi0_edge.evaluation.statistics import Rollout
+from pi0_edge.errors import ConfigError, MissingDependencyError
+from pi0_edge.evaluation.statistics import Evaluation, Rollout
 from pi0_edge.robots import load_robot
 
 try:
+    import benchmarks.two_robots as two_robots
     from benchmarks.two_robots import RESULTS, ROBOTS, TOGETHER, Budget, Played, measure, networks, table
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
@@ -43,3 +45,34 @@ def test_episodes_that_are_there_are_neither_trained_nor_played_again(tmp_path: 
     rows = table(found).splitlines()[2:]
     assert rows[0] == "| together | aloha_sim | 14 | 3 of 4 | 30 to 95 % | 1.10 s |"
     assert rows[1].startswith("| together | aloha_sim_right | 7 | 3 of 4 |")
+
+
+def finished(folder: Path, *ends: str) -> None:
+    rollouts = (Rollout(0, True, 55, 2.0),)
+    played = [Played(f"{TOGETHER}{end}", robot.name, rollouts) for end in ends for robot in ROBOTS]
+    (folder / RESULTS).write_text("".join(json.dumps(asdict(one)) + "\n" for one in played))
+
+
+def test_what_is_there_is_not_taken_for_that_of_another_budget(tmp_path: Path):
+    first, second = (write_checkpoint(tmp_path / name, seed=seed) for name, seed in (("first", 1), ("second", 2)))
+    finished(tmp_path, "", "-from-start")
+    measure(networks(alone=False), Budget(5, 10, 1), tmp_path)
+    measure(networks(alone=False, start=first), Budget(5, 20, 1, first), tmp_path)  # kept apart, with steps of its own
+    measure(networks(alone=False), Budget(5, 10, 1), tmp_path)
+    for other in (Budget(6, 10, 1), Budget(5, 20, 1), Budget(5, 20, 1, second), Budget(5, 10, 1, first)):
+        with pytest.raises(ConfigError, match=r"json says that what is there was made with .*: repeat those"):
+            measure(networks(alone=False, start=other.start), other, tmp_path)
+
+
+def test_each_robot_plays_its_own_task_whatever_its_policy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str | None] = []
+
+    def evaluate(_policy: object, seeds: range, *, task: str | None = None) -> Evaluation:
+        asked.append(task)
+        return Evaluation(tuple(Rollout(seed, True, 55, 2.0) for seed in seeds))
+
+    monkeypatch.setattr(two_robots, "evaluate", evaluate)
+    monkeypatch.setattr(two_robots, "trained", lambda *_: {robot.name: tmp_path for robot in ROBOTS})
+    monkeypatch.setattr(two_robots.Policy, "load", lambda *_: None)
+    measure(networks(alone=False), Budget(1, 1, 2), tmp_path)
+    assert asked == ["two-ways", "two-ways-one-arm"]

@@ -98,7 +98,8 @@ def test_only_the_expert_differs_from_the_teacher(teacher, student):
 
 def test_what_lies_beside_the_weights_comes_along(teacher, student):
     found = Origin.find(student)
-    assert found == Origin(Policy.load(teacher).checkpoint_sha256, teacher_steps=10, steps=2, updates=4)
+    sha256 = Policy.load(teacher).checkpoint_sha256
+    assert found == Origin(sha256, teacher_steps=10, steps=2, updates=4, floor=0.01, opening_share=0.25)
     for name in ("norm_stats.json", "tokenizer.json", "training_profile.json"):
         assert json.loads((student / name).read_text()) == json.loads((teacher / name).read_text())
     assert Origin.find(teacher) is None and Origin.find(student / "model.safetensors") == found
@@ -118,6 +119,50 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(teacher, dataset, tm
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(ConfigError, match="distilled otherwise"):
         distill(teacher, dataset, tmp_path / "broken", steps=2, **SHORT)
+
+
+def interrupted(teacher: Path, dataset: Path, output: Path, **how: Any) -> None:
+    """A run of two steps that was saved once."""
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, dataset, output, steps=2, **{**SHORT, **how}, on_progress=stop)
+
+
+OTHERS = [{"floor": 0.1}, {"opening_share": 0.6}, {"start": "student"}, {"steps": 1}, {"teacher_steps": 2}]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_goes_on_with_its_own_arguments_alone(teacher, dataset, student, tmp_path, other, finished):
+    output = tmp_path / "run"
+    if finished:
+        shutil.copytree(student.parent, output)
+    else:
+        interrupted(teacher, dataset, output)
+    changed = {name: student if value == "student" else value for name, value in other.items()}
+    before = {file: file.read_bytes() for file in output.rglob("*") if file.is_file()}
+    with pytest.raises(ConfigError, match="was distilled otherwise"):
+        distill(teacher, dataset, output, **{"steps": 2, **SHORT, **changed})
+    assert {file: file.read_bytes() for file in output.rglob("*") if file.is_file()} == before
+    assert distill(teacher, dataset, output, steps=2, **SHORT).updates == 4
+
+
+def test_a_student_of_an_earlier_version_tells_less_and_is_compared_in_that(teacher, dataset, student, tmp_path):
+    shutil.copytree(student, tmp_path / "checkpoint")
+    written = json.loads((student / FILE).read_text())
+    old = {name: written[name] for name in ("teacher_sha256", "teacher_steps", "steps", "updates")}
+    (tmp_path / "checkpoint" / FILE).write_text(json.dumps(old))
+    found = Origin.find(tmp_path / "checkpoint")
+    assert found is not None and found.floor is None
+    present = Origin(**written)
+    present.check_same(tmp_path / "checkpoint")
+    replace(present, floor=0.1).check_same(tmp_path / "checkpoint")  # nobody tells
+    with pytest.raises(ConfigError, match="was distilled otherwise"):
+        replace(present, updates=5).check_same(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -157,6 +202,8 @@ def test_a_run_begins_from_no_other_checkpoint(teacher, dataset, student, tmp_pa
     folder = {"teacher": teacher, "student": student}[start]
     with pytest.raises(ConfigError, match=message):
         distill(teacher, dataset, tmp_path / "run", steps=steps, start=folder, **SHORT)
+    with pytest.raises(CheckpointError, match="nowhere"):  # and before the data, which is not there either
+        distill(teacher, tmp_path / "no-data", tmp_path / "run", steps=steps, start=tmp_path / "nowhere", **SHORT)
     stranger = write_checkpoint(tmp_path / "stranger", seed=1)
     with pytest.raises(ConfigError, match="of this teacher"):
         distill(stranger, dataset, tmp_path / "run", steps=2, start=student, **SHORT)
@@ -207,7 +254,10 @@ def test_data_that_is_not_the_teachers_is_refused(teacher, tmp_path, other, mess
         distill(teacher, data, tmp_path / "run", **SHORT)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"steps": 1}', '{"teacher_sha256": 1, "teacher_steps": 10}'])
+DAMAGED = '{"teacher_sha256": "a", "teacher_steps": 10, "steps": 1, "updates": 4, "floor": "0.1"}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"steps": 1}', '{"teacher_sha256": 1, "teacher_steps": 10}', DAMAGED])
 def test_a_damaged_note_of_the_teacher_is_told(student, tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(CheckpointError, match="distil again"):

@@ -206,10 +206,12 @@ def test_every_chunk_counts_by_the_root_of_its_error_in_the_actions_that_mean_so
             torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_an_exact_student_has_a_loss_of_zero_and_gradients_that_are_numbers():
+@pytest.mark.parametrize("frozen", [0, CONFIG.horizon])
+def test_an_exact_student_has_a_loss_of_zero_and_gradients_that_are_numbers(frozen):
     inputs, actions, noise = random_batch()
     student = Student(random_teacher(), TEN, TEN)
-    loss = student.loss(inputs, actions, noise, torch.ones(len(noise)), torch.full((len(noise),), CONFIG.horizon))
+    loss = student.loss(inputs, actions, noise, torch.ones(len(noise)), torch.full((len(noise),), frozen))
+    assert loss[:, frozen:].numel() == 0 or loss[:, frozen:].max() < 1e-6
     loss.mean().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
 

@@ -24,7 +24,7 @@ def player() -> Player:
 
 def play(player: Player, splice: str, delay_ms: int, episodes: int) -> Cell:
     seeds = range(FIRST_SEED, FIRST_SEED + episodes)
-    return Cell.of([Episode.of(splice, delay_ms, player.play(splice, delay_ms, seed)) for seed in seeds])
+    return Cell.of([Episode.of(player, splice, delay_ms, player.play(splice, delay_ms, seed)) for seed in seeds])
 
 
 def test_chunks_that_continue_the_plan_do_not_jerk_at_their_borders(player):

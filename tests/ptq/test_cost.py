@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_edge.ptq.cost import LayerWork, milliseconds, weight_bytes
+from pi0_edge.estimation.devices import find_device
+from pi0_edge.ptq.cost import DEVICE, LayerWork, milliseconds, weight_bytes
 from pi0_edge.quant.formats import BF16, E4M3_CHANNEL, INT4_CHANNEL, INT4_GROUP_64, INT4_TENSOR, INT4_TOKEN, INT8_TOKEN
 from pi0_edge.quant.schemes import Rule
 
@@ -39,6 +40,12 @@ def test_the_prefix_computes_so_only_integer_units_help():
     assert milliseconds(PREFIX, W8A8) == pytest.approx(untouched / 2)
     assert milliseconds(PREFIX, INT4) == milliseconds(PREFIX, W8A8)  # its activations have 8 bits
     assert milliseconds(PREFIX, W4A4) == pytest.approx(untouched / 4)
+
+
+def test_each_format_has_the_rate_of_its_unit_on_the_data_sheet():
+    sheet = find_device(DEVICE).sheet
+    for rule, unit in ((None, "bf16"), (W8A16, "bf16"), (W8A8, "int8"), (INT4, "int8"), (W4A4, "int4")):
+        assert milliseconds(PREFIX, rule) == pytest.approx(2 * 816 * 16384 * 2048 / (sheet[unit] * 1e9))
 
 
 def test_bytes_are_those_of_the_weights_and_their_scales():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,15 @@ def test_quantize_collects_rounds_judges_and_bundles_them(checkpoint: Path, reco
     seen = next(iter(split_frames(source, 1, 0, 0).calibration))
     chunks = [policy.infer(seen, 5).actions for policy in (made[0].policy, Policy.from_bundle(bundle))]
     assert np.array_equal(chunks[0], chunks[1])
+
+
+def test_a_rule_that_rounds_so_and_covers_no_layer_asks_for_nothing(checkpoint: Path, recording: Path):
+    """The network's parts are named otherwise: the scheme is judged like one without this rule."""
+    nowhere = replace(EXPERT4, rules=tuple(replace(rule, layers=("nowhere.*",)) for rule in EXPERT4.rules))
+    assert nowhere.needs_input_products
+    loose = Thresholds(-1, -1, executed=4, chunks=4)
+    found = quantize(checkpoint, nowhere, recording, calibration_frames=16, held_out=4, draws=1, thresholds=loose)
+    assert found.passed and found.quantization.layers == ()
 
 
 def test_a_search_may_take_layers_from_a_scheme_that_rounds_so(checkpoint: Path, recording: Path, tmp_path: Path):

@@ -134,6 +134,27 @@ def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, files: dict[str, A
     assert CONFIG.action_dim == 32
 
 
+def with_tasks(root: Path, *tasks: str) -> Path:
+    """A dataset of the one arm whose table of tasks holds these."""
+    write_dataset(root, TIMES, episodes=2, dims=7)
+    lines = [json.dumps({"task_index": index, "task": task}) for index, task in enumerate(tasks)]
+    (root / "meta/tasks.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return root
+
+
+def test_a_dataset_without_a_table_of_tasks_asks_for_no_more_room(tmp_path: Path, files: dict[str, Any]):
+    data = with_tasks(tmp_path / "data")
+    result = fine_tune([data], tmp_path / "run", files["policy"], FineTuning(**FAST), robots=[files["one_arm.yaml"]])
+    assert open_checkpoint(result.checkpoint).infer_config().max_prompt_tokens == CONFIG.max_prompt_tokens
+
+
+def test_a_text_of_a_dataset_does_not_make_a_network_of_any_size(tmp_path: Path, files: dict[str, Any]):
+    data = with_tasks(tmp_path / "data", "Wave", "Transfer the cube " * 200)
+    message = r"'Transfer the cube .* tokens, expected at most 1024; shorten"
+    with pytest.raises(DatasetError, match=message):
+        fine_tune([data], tmp_path / "run", files["policy"], FineTuning(**FAST), robots=[files["one_arm.yaml"]])
+
+
 @pytest.mark.slow
 def test_a_small_network_learns_two_robots_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(dataset_builders, "HEIGHT", 112)

@@ -15,7 +15,7 @@ from toy_motions import CAMERA, MOBILE, TICKS, TOY, TOY_ROBOTS, ToyRobot, pictur
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import PRESETS, Pi0
 from pi0_edge.policy import Policy
-from pi0_edge.processing import Observation
+from pi0_edge.processing import Observation, load_robot
 from pi0_edge.training.fine_tuning import FineTuning, fine_tune
 from pi0_edge.training.run import train
 from pi0_edge.training.samples import moments
@@ -139,6 +139,23 @@ def test_a_policy_of_one_robot_learns_others_whose_prompts_are_longer_for_it(
         assert policy.engine.config.max_prompt_tokens > narrow.max_prompt_tokens
         assert policy.processor.robot.default_prompt == robot.prompt
         assert policy.infer(seen_by(robot, np.zeros(2)), noise_seed=0).actions.shape == (TOY.horizon, robot.dims)
+
+
+def test_a_layout_that_was_made_for_another_task_is_told_that_of_the_demonstrations(
+    tmp_path: Path, files: dict[str, list[Any]], policies: dict[str, Path]
+):
+    """With statistics of the demonstrations, as above, with given ones, and as the robot that a checkpoint records."""
+    assert load_robot(files["robots"][2]).default_prompt == "Transfer cube" != MOBILE.prompt
+    how = FineTuning(tune="full", steps=1, batch=1, save_every=1, warmup_steps=1)
+    given = policies[MOBILE.name] / "norm_stats.json"
+    data, robots = files["datasets"][2:], files["robots"][2:]
+    result = fine_tune(data, tmp_path, policies[MOBILE.name], how, robots=robots, norm_stats=given)
+    assert Policy.load(result.checkpoint, "reference").processor.robot.default_prompt == MOBILE.prompt
+    retold = replace(MOBILE, prompt="Park").record(tmp_path / "parking", episodes=1)
+    result = fine_tune([retold], tmp_path / "recorded", policies[MOBILE.name], how)
+    assert Policy.load(result.checkpoint, "reference").processor.robot.default_prompt == "Park"
+    result = fine_tune([retold, *data], tmp_path / "both", policies[MOBILE.name], replace(how, batch=2))
+    assert Policy.load(result.checkpoint, "reference").processor.robot.default_prompt == MOBILE.prompt
 
 
 def test_a_base_that_does_not_fit_is_refused(tmp_path: Path, files: dict[str, list[Any]]):
