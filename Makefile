@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := pi0_edge/kernels
-PROCESSOR := $(shell uname -m)
+override PROCESSOR := $(shell uname -m)
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PROCESSORS ?= aarch64 x86_64
@@ -24,7 +24,7 @@ help:
 	@echo "make firmware  the firmware image and the host library of its tests"
 	@echo "make kernels   the CUDA kernels, compiled for this machine's processor (needs nvcc and cmake)"
 	@echo "make kernels-jetson  the same for a Jetson with JetPack 6 or 7, on any machine (needs g++-aarch64-linux-gnu)"
-	@echo "make kernel-resources  pi0_edge/kernels/resources.csv: registers, hot loops, predicted speed (needs nvcc)"
+	@echo "make kernel-resources  pi0_edge/kernels/resources.csv: registers, hot loops, predicted speed (needs nvcc and nvdisasm)"
 	@echo "make protos    generated code of the gRPC and serial interfaces"
 	@echo "make generated all generated files: interfaces, joint tables, the table of states, the command reference"
 	@echo "make release   the wheels that robots install, for each processor, into dist (PROCESSORS=aarch64: only that)"

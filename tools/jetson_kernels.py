@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,8 +104,11 @@ template <class T> struct remove_pointer<T *> { typedef T type; };
 template <class T> using remove_pointer_t = typename remove_pointer<T>::type;
 }
 """
+_COMPLETE = ".complete"
+"""In the folder of a toolkit: all of it is there."""
 _EXPORTS = "{ global: pi0_*; _ZN3pi0*_kernel*; local: *; };\n"
 """The C functions, and the kernels: `dladdr` finds the name of what is exported only."""
+_DEVICE_FLAGS = ("-std=c++17", "-default-device", "-diag-suppress=1097")
 _HOST_FLAGS = (
     *("-std=c++17", "-O2", "-fPIC", "-DPI0_DRIVER_API", "-fno-exceptions", "-fno-rtti", "-fno-ipa-icf", "-g0"),
     *("-ffunction-sections", "-fdata-sections", "-w"),
@@ -122,14 +128,29 @@ def build(processor: str, output: Path, compilers: Path = COMPILERS, toolkits: S
         KernelBuildError: If a compiler is missing or refuses something.
     """
     cross = _cross_compiler(processor)
+    with _alone(compilers):
+        _build(cross, processor, output, compilers, toolkits)
+
+
+@contextmanager
+def _alone(compilers: Path) -> Iterator[None]:
+    """Holds the folder against another process that fetches or builds there; the lock ends with the process."""
+    compilers.mkdir(parents=True, exist_ok=True)
+    with (compilers / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(cross: str, processor: str, output: Path, compilers: Path, toolkits: Sequence[Toolkit]) -> None:
     work = compilers / "host" / processor
     work.mkdir(parents=True, exist_ok=True)
     sources = sorted(CUDA.glob("*.cu"))
+    write_headers(compilers / "code")  # before the jobs, which read them at the same time
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hosts = list(pool.map(lambda source: _host_code(cross, source, work), [*sources, CUDA / "driver_api.cpp"]))
         wanted = {source: names for source, host in zip(sources, hosts, strict=False) if (names := kernels_of(host))}
         jobs = [(t, a, s) for t in toolkits for a in t.architectures for s in wanted]
-        folders = {toolkit: fetched(toolkit, compilers) for toolkit in toolkits}
+        folders = {toolkit: _unpacked(toolkit, compilers) for toolkit in toolkits}
         made = [
             pool.submit(device_code, t, a, source, wanted[source], folders[t], compilers / "code")
             for t, a, source in jobs
@@ -164,18 +185,43 @@ def fetched(toolkit: Toolkit, compilers: Path = COMPILERS) -> Path:
     Raises:
         KernelBuildError: If the package index does not give them.
     """
+    with _alone(compilers):
+        return _unpacked(toolkit, compilers)
+
+
+def _unpacked(toolkit: Toolkit, compilers: Path) -> Path:
+    """See `fetched`. The folder has its name once everything is in it: what was interrupted is fetched again."""
     folder = compilers / toolkit.name
-    if (folder / toolkit.library).is_file() and (folder / toolkit.headers / "cuda_bf16.h").is_file():
+    if (folder / _COMPLETE).is_file():
         return folder
     wheels = compilers / "wheels" / toolkit.name
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     _run([*argv, "--dest", str(wheels), *toolkit.packages])
-    for wheel in sorted(wheels.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-    if not (folder / toolkit.library).is_file():
-        raise KernelBuildError(f"{', '.join(toolkit.packages)} have no {toolkit.library}, which is expected in them")
+    with tempfile.TemporaryDirectory(dir=compilers) as temporary:
+        new = Path(temporary) / "new"
+        for wheel in sorted(wheels.glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(new)
+        for expected in (toolkit.library, f"{toolkit.headers}/cuda_bf16.h"):
+            if not (new / expected).is_file():
+                raise KernelBuildError(f"{', '.join(toolkit.packages)} have no {expected}, which is expected in them")
+        (new / _COMPLETE).touch()
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
     return folder
+
+
+def write_headers(cache: Path) -> None:
+    """Writes what device code includes instead of headers of C and of the CUDA runtime.
+
+    Args:
+        cache: Of `device_code`.
+    """
+    small = cache / "headers"
+    small.mkdir(parents=True, exist_ok=True)
+    (small / "stdint.h").write_text(_STDINT)
+    (small / "cuda_runtime.h").write_text(_CUDA_RUNTIME)
 
 
 def kernels_of(host: Path) -> dict[str, str]:
@@ -212,25 +258,22 @@ def device_code(
         source: Of the kernels.
         kernels: Name that the device code must have -> as C++ writes it.
         folder: Where the toolkit lies.
-        cache: Folder of what was compiled.
+        cache: Folder of what was compiled, with the headers of `write_headers`.
 
     Raises:
         KernelBuildError: If the compiler refuses the source, or gives a kernel another name.
     """
     headers = b"".join(path.read_bytes() for path in (*sorted(CUDA.glob("*.cuh")), CUDA / "pi0_kernels.h"))
-    made_of = source.read_bytes() + headers + repr((toolkit, architecture, sorted(kernels), _CUDA_RUNTIME)).encode()
+    ours = (_STDINT, _CUDA_RUNTIME, _DEVICE_FLAGS)
+    made_of = source.read_bytes() + headers + repr((toolkit, architecture, sorted(kernels), *ours)).encode()
     target = cache / f"{source.stem}_{toolkit.name}_{architecture}_{hashlib.sha256(made_of).hexdigest()[:16]}.cubin"
     if target.is_file():
         return target
-    small = cache / "headers"
-    small.mkdir(parents=True, exist_ok=True)
-    (small / "stdint.h").write_text(_STDINT)
-    (small / "cuda_runtime.h").write_text(_CUDA_RUNTIME)
-    options = [f"--gpu-architecture=sm_{architecture}", "-std=c++17", "-default-device", "-diag-suppress=1097"]
-    options += [f"-I{path}" for path in (small, CUDA, folder / toolkit.headers)]
+    options = [f"--gpu-architecture=sm_{architecture}", *_DEVICE_FLAGS]
+    options += [f"-I{path}" for path in (cache / "headers", CUDA, folder / toolkit.headers)]
     code = _compiled(_loaded(folder / toolkit.library), source, options, kernels)
     for outdated in cache.glob(f"{source.stem}_{toolkit.name}_{architecture}_*.cubin"):
-        outdated.unlink()
+        outdated.unlink(missing_ok=True)
     temporary = target.with_suffix(".new")
     temporary.write_bytes(code)
     temporary.replace(target)

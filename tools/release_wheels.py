@@ -28,11 +28,12 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from pi0_edge.deploy.sdk.targets import KERNELS
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pi0_edge", "quant", "protos", "firmware_bridge")
 LIBRARY_SOURCES = "quant/native"
 LIBRARY = "pi0_edge/quant/_native.so"
-KERNELS = "pi0_edge/kernels/build/{processor}/libpi0_kernels.so"
 
 PROCESSORS = {"aarch64": "AArch64", "x86_64": "Advanced Micro Devices X86-64"}
 """The processors of robots, and what readelf calls them."""
@@ -226,7 +227,7 @@ def main() -> int:
         return 1
     for path in built:
         with zipfile.ZipFile(path) as archive:
-            kernels = any(name.endswith("libpi0_kernels.so") for name in archive.namelist())
+            kernels = any(name.endswith(Path(KERNELS).name) for name in archive.namelist())
         said = "with the CUDA kernels" if kernels else "without CUDA kernels (make kernels-jetson builds a Jetson's)"
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {said}")
     return 0

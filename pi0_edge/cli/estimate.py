@@ -160,7 +160,8 @@ def _show_bases(out: Output, found: ChunkEstimate) -> None:
         "rate measured": "a rate below that was measured on this device",
         "rate scaled": "a rate below that was measured on AGX Orin",
         "rate modelled": "a rate below that is assumed",
-        "memory": "bandwidth of memory and cache",
+        "issue slots of Orin": "machine code of our kernels for Orin, as many cycles assumed here (kernel_cycles.csv)",
+        "no such kernel": "no kernel of ours multiplies INT4: taken as the one for INT8",
         "launches": "starts of kernels and gaps between them, assumed",
     }
     rows = [

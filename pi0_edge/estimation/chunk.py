@@ -219,7 +219,7 @@ def _check_units(device: Device, scheme: Scheme, work: list[Kernel]) -> None:
     if "fp8" in missing:
         raise ConfigError(f"{device.name} has no FP8 tensor cores for {scheme.name}; use fp8-w8a16 or orin")
     if "int4" in missing:
-        raise ConfigError(f"{device.name} has no INT4 tensor cores for {scheme.name}; use orin, or W4 weights alone")
+        raise ConfigError(f"{device.name} has no INT4 tensor cores for {scheme.name}; use orin or orin-expert4")
 
 
 def _unbuilt(scheme: Scheme) -> str:

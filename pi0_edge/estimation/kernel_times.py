@@ -26,9 +26,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pi0_edge.estimation.devices import Device
+from pi0_edge.estimation.devices import Device, Figure
 from pi0_edge.estimation.work import Kernel
-from pi0_edge.kernels.gemm_plan import TILES, plan_bytes
+from pi0_edge.kernels.gemm_plan import DEPTH, TILES, plan_bytes
 
 _FILE = Path(__file__).parent / "kernel_cycles.csv"
 RESOURCES = Path(__file__).parents[1] / "kernels" / "resources.csv"
@@ -45,24 +45,36 @@ _SHARING = ("attention 72",)
 _ARCHITECTURE, _ORIN_MULTIPROCESSORS = 87, 16
 """Of the machine code in the table, and of the AGX Orin whose launches stand in `resources.csv`."""
 
-CUBLAS_TILE, PRODUCT_TILES, SMALL_TILE = 128, (128, 144, 160, 192, 256), 64
-"""Rows of the tiles of torch's products, and of ours; all have one of 64 for less."""
+CUBLAS_TILE, SMALL_TILE = 128, min(tile.rows for tile in TILES)
+"""Rows of the tiles of torch's products, which have a small one as well, and of our smallest."""
 PRODUCTS = ("product", "weight-only product")
-STEP_DEPTH, STEP_WEIGHTS, STEP_KEYS = 64, 16384, 32
+STEP_WEIGHTS, STEP_KEYS = 16384, 32
 FEW_ROWS = 1024
 """Up to so many rows of queries, a block of attention takes 32 of them instead of 64."""
 
-Basis = Literal["rate measured", "rate scaled", "rate modelled", "issue slots", "memory", "launches"]
+Basis = Literal[
+    "rate measured",
+    "rate scaled",
+    "rate modelled",
+    "issue slots",
+    "issue slots of Orin",
+    "no such kernel",
+    "launches",
+]
 SPREADS: dict[Basis, tuple[float, float]] = {
     "rate measured": (0.95, 1.1),
     "rate scaled": (0.9, 1.2),
     "rate modelled": (0.7, 1.6),
     "issue slots": (0.85, 1.2),
-    "memory": (0.95, 1.1),
+    "issue slots of Orin": (0.7, 1.6),
+    "no such kernel": (0.7, 1.6),
     "launches": (0.6, 1.5),
 }
 """What a time may be of the expected one, low and high, by what it rests on. Of issue slots: what their author says of
-them; latency that they take as hidden makes the high. Of launches: 1 to 3 µs are reported. Of the others: modelled."""
+them; latency that they take as hidden makes the high. Of those of Orin on another GPU, and of a kernel that is not
+there, whose time is that of one like it: as of an assumed rate. Of launches: 1 to 3 µs are reported. Of rates, those of
+memory and cache among them: modelled."""
+_OF_RATES: dict[str, Basis] = {"measured": "rate measured", "scaled": "rate scaled", "modelled": "rate modelled"}
 
 
 @dataclass(frozen=True)
@@ -144,20 +156,22 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
         device: Where.
     """
     instructions, basis = _instructions_ms(kernel, device)
-    memory = _memory_ms(kernel, device)
+    memory, rate = _memory_ms(kernel, device)
     start = (device.reached["ramp_us"].value + device.reached["launch_us"].value) * 1e-3
     if memory > instructions:
-        return KernelTime(memory, "memory", start, True)
+        return KernelTime(memory, _OF_RATES[rate.basis], start, True)
     return KernelTime(instructions, basis, start, False)
 
 
 def _instructions_ms(kernel: Kernel, device: Device) -> tuple[float, Basis]:
     cycles, of_orin = _cycles(kernel, device), device.architecture == _ARCHITECTURE
+    basis: Basis
     if cycles is not None and (of_orin or (device.runs_kernels and kernel.code not in PRODUCTS)):
-        return cycles / (device.clock_ghz * 1e6), "issue slots" if of_orin else "rate modelled"
-    rate = device.reached[kernel.unit]
-    bases: dict[str, Basis] = {"measured": "rate measured", "scaled": "rate scaled", "modelled": "rate modelled"}
-    return kernel.operations * _padding(kernel) / (rate.value * 1e9), bases[rate.basis]
+        found, basis = cycles / (device.clock_ghz * 1e6), "issue slots" if of_orin else "issue slots of Orin"
+    else:
+        rate = device.reached[kernel.unit]
+        found, basis = kernel.operations * _padding(kernel) / (rate.value * 1e9), _OF_RATES[rate.basis]
+    return found, "no such kernel" if kernel.unbuilt else basis
 
 
 def _cycles(kernel: Kernel, device: Device) -> float | None:
@@ -183,7 +197,7 @@ def _product_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
     if row is None or kernel.unit not in ("int8", "int4"):
         return None
     tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.columns)
-    steps = math.ceil(tiles * math.ceil(depth / STEP_DEPTH) / plan.blocks)
+    steps = math.ceil(tiles * math.ceil(depth / DEPTH) / plan.blocks)
     rounds = math.ceil(plan.blocks / (multiprocessors * row.blocks_per_sm))
     return rounds * (steps * row.cycles_per_step + row.cycles_per_block)
 
@@ -202,13 +216,18 @@ def _attention_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
     return waves * (math.ceil(math.ceil(keys / STEP_KEYS) / groups) * row.cycles_per_step + row.cycles_per_block)
 
 
-def _memory_ms(kernel: Kernel, device: Device) -> float:
-    """Weights, keys and values from memory; activations from the cache where the cache holds them."""
+def _memory_ms(kernel: Kernel, device: Device) -> tuple[float, Figure]:
+    """The longer of the times of memory and cache, and its rate.
+
+    Weights, keys and values come from memory; activations from the cache where the cache holds them.
+    """
+    memory, l2 = device.reached["gb_s"], device.reached["l2_gb_s"]
     in_cache = device.l2_mb * 1e6
     spilled = sum(size for size in kernel.activation_bytes if size > in_cache)
     cached = sum(size for size in kernel.activation_bytes if size <= in_cache)
-    from_memory = (kernel.weight_bytes + spilled) / (device.reached["gb_s"].value * 1e6)
-    return max(from_memory, cached / (device.reached["l2_gb_s"].value * 1e6))
+    from_memory = (kernel.weight_bytes + spilled) / (memory.value * 1e6)
+    from_cache = cached / (l2.value * 1e6)
+    return (from_memory, memory) if from_memory >= from_cache else (from_cache, l2)
 
 
 def _padding(kernel: Kernel) -> float:
@@ -216,5 +235,6 @@ def _padding(kernel: Kernel) -> float:
     rows = kernel.rows
     if rows <= SMALL_TILE:
         return SMALL_TILE / rows
-    tiles = (CUBLAS_TILE,) if kernel.unit == "bf16" else PRODUCT_TILES
+    ours = [tile.rows for tile in TILES if tile.rows > SMALL_TILE and (tile.fp8 or kernel.unit != "fp8")]
+    tiles = [CUBLAS_TILE] if kernel.unit == "bf16" else ours
     return min(math.ceil(rows / tile) * tile for tile in tiles) / rows

@@ -49,6 +49,7 @@ class Kernel:
         activation_bytes: Each tensor that enters or leaves, in bytes; those that fit the cache cost nothing.
         launches: How often it runs.
         fusable: A launch of torch that a product with an epilogue, or a norm with an E4M3 output, would not need.
+        unbuilt: The engine has no kernel for it; its time is that of the one that is like it.
     """
 
     stage: Stage
@@ -62,6 +63,7 @@ class Kernel:
     activation_bytes: tuple[float, ...] = ()
     launches: int = 1
     fusable: bool = False
+    unbuilt: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,7 @@ def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, dep
         unit,
         weights,
         (rows * depth * entering, rows * columns * HALF),
+        unbuilt=rule is not None and rule.weights.kind == "int4",
     )
 
 

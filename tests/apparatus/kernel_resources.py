@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from pi0_edge.kernels.library import BUILD
 TABLE = CUDA.parent / "resources.csv"
 ORIN = 87
 ARCHITECTURES = (ORIN, 90, 110)
+NO_DISASSEMBLER = "nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)"
 TENSOR_CORE = re.compile(r"\b([HIQ]MMA)\b|\b(HGMMA|IGMMA|QGMMA)\b")
 
 
@@ -161,12 +163,18 @@ def report_of(source: Path, architecture: int, made_by: bytes) -> dict[str, dict
     """What became of the kernels of a source, kept in a file until its content or what made it changes."""
     key = hashlib.sha256(source.read_bytes() + made_by).hexdigest()[:16]
     report = BUILD / "resources" / f"{source.stem}_{architecture}_{key}.json"
-    if not report.is_file():
-        for outdated in report.parent.glob(f"{source.stem}_{architecture}_????????????????.json"):
-            outdated.unlink(missing_ok=True)
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(compile_source(source, architecture, report.with_suffix(".cubin"))))
-    return json.loads(report.read_text())
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with (report.parent / f".{source.stem}_{architecture}.lock").open(
+        "w"
+    ) as lock:  # another worker may compile the same
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not report.is_file():
+            for outdated in report.parent.glob(f"{source.stem}_{architecture}_????????????????.json"):
+                outdated.unlink(missing_ok=True)
+            made = report.with_suffix(".tmp")
+            made.write_text(json.dumps(compile_source(source, architecture, report.with_suffix(".cubin"))))
+            made.rename(report)
+        return json.loads(report.read_text())
 
 
 def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, dict]:
@@ -295,7 +303,13 @@ def measure() -> list[Row]:
 
 
 def write() -> None:
-    """Writes the table; its first line names the compiler."""
+    """Writes the table; its first line names the compiler.
+
+    Raises:
+        SystemExit: If there is no disassembler: the table would have no tensor cores and no loops.
+    """
+    if nvdisasm() is None:
+        raise SystemExit(f"error: {NO_DISASSEMBLER}")
     rows = measure()
     with TABLE.open("w", newline="") as file:
         file.write(f"# {compiler()}\n")

@@ -80,7 +80,7 @@ def test_products_alone_reach_the_peak_and_no_loop_passes_it():
 
 
 def test_a_chain_of_addresses_behind_a_barrier_costs_its_length():
-    """What the audit found in the INT8 product: the tensor cores wait for instructions that depend on each other."""
+    """An unpublished audit found in the INT8 product: tensor cores wait for instructions that depend on each other."""
     barrier, chain = ["BAR.SYNC 0x0"], ["IADD3 R2, R2, R3, RZ"] * 50
     short = cycles_per_step([*barrier, *products(16)], 4, 1)
     long = cycles_per_step([*barrier, *chain, "LDSM.16.M88.4 R4, [R2]", *products(16)], 4, 1)

@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -185,6 +186,45 @@ def test_rounding_to_16_bits_is_that_of_torch(library: PtxLibrary, instruction: 
     expected = torch.tensor(values).to(CONVERSIONS[instruction])
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.nan_to_num(0.0), expected.nan_to_num(0.0))
+
+
+def bf16(bits: int) -> float:
+    return number(bits << 16)
+
+
+def nearest_bf16(exact: Fraction) -> int:
+    """Bits of the nearest number that is not zero or infinite, ties to even, by fractions."""
+    bits = word(float(abs(exact))) >> 16
+    around = range(max(bits - 1, 0), bits + 2)
+    return min(around, key=lambda each: (abs(Fraction(bf16(each)) - abs(exact)), each & 1)) | (exact < 0) << 15
+
+
+MODERATE = st.integers(0x3000, 0x4EFF) | st.integers(0xB000, 0xCEFF)
+"""bf16 from 2⁻³¹ to 2³¹: products and sums stay far from the ends, and one may be 2⁹³ times the other."""
+
+
+@FEW
+@given(data=st.data())
+def test_a_fused_product_and_sum_of_bf16_rounds_once(library: PtxLibrary, data: st.DataObject):
+    library.load(kernel("fma.rn.bf16x2 %r0, %r1, %r2, %r3;"))
+    columns = [data.draw(st.lists(MODERATE, min_size=LANES, max_size=LANES)) for _ in range(3)]
+    found = run(library, *([bits << 16 | bits for bits in column] for column in columns))
+    for a, b, c, got in zip(*columns, found, strict=True):
+        exact = Fraction(bf16(a)) * Fraction(bf16(b)) + Fraction(bf16(c))
+        wanted = nearest_bf16(exact) if exact else 0
+        assert got == wanted << 16 | wanted, (hex(a), hex(b), hex(c))
+
+
+@pytest.mark.parametrize("little", [2.0**-8, 2.0**-18, 2.0**-31, 2.0**-60, 2.0**-126])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_lies_beside_the_middle_of_two_bf16_goes_to_the_nearer(library: PtxLibrary, little: float, sign: int):
+    """(1 + 2⁻⁷)(1 + 2⁻¹) = 1.51171875 lies between 1.5078125 and 1.515625; float or double lose a small summand."""
+    library.load(kernel("fma.rn.bf16x2 %r0, %r1, %r2, %r3;"))
+    a, b, c = (word(value) >> 16 for value in (1 + 2.0**-7, 1.5, sign * little))
+    assert Fraction(bf16(a)) * Fraction(bf16(b)) == (Fraction(1.5078125) + Fraction(1.515625)) / 2
+    (got,) = set(run(library, *([bits << 16 | bits] * LANES for bits in (a, b, c))))
+    wanted = word(1.515625 if sign > 0 else 1.5078125) >> 16
+    assert got == wanted << 16 | wanted
 
 
 @FEW

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,70 @@ def test_a_missing_cross_compiler_is_named(tmp_path: Path):
         TOOL.KernelBuildError, match=r"sparc64-linux-gnu-g\+\+ is not installed: apt-get install g\+\+-"
     ):
         TOOL.build("sparc64", tmp_path / TOOL.NAME, tmp_path)
+
+
+@pytest.fixture
+def downloads(monkeypatch) -> list[Path]:
+    """Where a stand-in for pip was asked to put the packages of the first toolkit; it gives a small wheel."""
+    asked, first = [], TOOL.TOOLKITS[0]
+
+    def pip(argv: list[str], text: str | None = None) -> str:
+        folder = Path(argv[argv.index("--dest") + 1])
+        asked.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        time.sleep(0.2)
+        with zipfile.ZipFile(folder / "all.whl", "w") as archive:
+            archive.writestr(first.library, b"compiler")
+            archive.writestr(f"{first.headers}/cuda_bf16.h", b"whole")
+        return ""
+
+    monkeypatch.setattr(TOOL, "_run", pip)
+    return asked
+
+
+def test_a_toolkit_is_fetched_by_one_process_while_the_others_wait(downloads: list[Path], tmp_path: Path):
+    with ThreadPoolExecutor(3) as workers:
+        found = set(workers.map(lambda _: TOOL.fetched(TOOL.TOOLKITS[0], tmp_path), range(3)))
+    assert found == {tmp_path / "12.6"}
+    assert len(downloads) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "12.6", "wheels"}
+
+
+def test_a_half_unpacked_toolkit_is_unpacked_again(downloads: list[Path], tmp_path: Path):
+    first = TOOL.TOOLKITS[0]
+    for name in (first.library, f"{first.headers}/cuda_bf16.h"):
+        (tmp_path / "12.6" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "12.6" / name).write_bytes(b"half")
+    folder = TOOL.fetched(first, tmp_path)
+    assert (folder / first.library).read_bytes() == b"compiler"
+    assert (folder / first.headers / "cuda_bf16.h").read_bytes() == b"whole"
+    assert len(downloads) == 1
+
+
+@pytest.mark.parametrize("changed", ["_STDINT", "_CUDA_RUNTIME", "_DEVICE_FLAGS"])
+def test_device_code_is_made_again_when_what_made_it_changes(monkeypatch, changed: str, tmp_path: Path):
+    monkeypatch.setattr(TOOL, "_loaded", lambda library: None)
+    monkeypatch.setattr(TOOL, "_compiled", lambda nvrtc, source, options, kernels: " ".join(options).encode())
+    arguments = (TOOL.TOOLKITS[0], 87, CUDA / "rope.cu", {}, tmp_path / "12.6", tmp_path)
+    before = TOOL.device_code(*arguments)
+    assert TOOL.device_code(*arguments) == before
+    monkeypatch.setattr(TOOL, changed, "// other" if isinstance(getattr(TOOL, changed), str) else ("-other",))
+    after = TOOL.device_code(*arguments)
+    assert after != before
+    assert list(tmp_path.glob("*.cubin")) == [after]
+
+
+def test_headers_are_not_written_while_compilers_read_them(monkeypatch, tmp_path: Path):
+    """Once before the jobs: a job that wrote them would empty them for a moment under another job."""
+    TOOL.write_headers(tmp_path)
+    texts = {path.name: path.read_text() for path in (tmp_path / "headers").iterdir()}
+    assert texts == {"stdint.h": TOOL._STDINT, "cuda_runtime.h": TOOL._CUDA_RUNTIME}
+    written = []
+    monkeypatch.setattr(TOOL, "_loaded", lambda library: None)
+    monkeypatch.setattr(TOOL, "_compiled", lambda *arguments: b"code")
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.append(path))
+    TOOL.device_code(TOOL.TOOLKITS[0], 87, CUDA / "rope.cu", {}, tmp_path / "12.6", tmp_path)
+    assert not written
 
 
 @pytest.mark.slow

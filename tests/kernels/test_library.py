@@ -141,6 +141,14 @@ def test_the_fields_of_a_gemm_are_those_of_the_c_struct():
     assert fields == list(GemmArguments._fields_)
 
 
+def test_make_kernels_builds_for_this_processor_whatever_it_is_told():
+    """nvcc compiles for the machine that it runs on: a folder of another processor would hold the wrong library."""
+    needs("make")
+    argv = ["make", "-n", "kernels", "PROCESSOR=sparc64"]
+    said = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert f"build/{platform.machine()}" in said and "sparc64" not in said
+
+
 @pytest.mark.slow
 def test_the_built_library_needs_only_libc_and_speaks_without_a_gpu():
     needs("nvcc", "cmake", "make", "readelf")

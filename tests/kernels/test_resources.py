@@ -1,12 +1,18 @@
 """What the compiler makes of the kernels, against the committed table: no spills, tensor cores where they belong."""
 
 import csv
+import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
+import kernel_resources
 import pytest
 from emulated_kernels import emulated_library
 from kernel_resources import (
+    NO_DISASSEMBLER,
     TABLE,
     Orin,
     Row,
@@ -16,9 +22,12 @@ from kernel_resources import (
     nvdisasm,
     readable,
     recorded_launches,
+    report_of,
+    write,
 )
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed: nothing can be compiled")
+needs_nvdisasm = pytest.mark.skipif(nvdisasm() is None, reason=NO_DISASSEMBLER)
 
 TENSOR_CORES = {
     "attention": "HMMA",
@@ -91,7 +100,7 @@ def test_no_kernel_spills_on_orin():
 
 @needs_nvcc
 @pytest.mark.slow
-@pytest.mark.skipif(nvdisasm() is None, reason="nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+@needs_nvdisasm
 def test_products_run_on_tensor_cores():
     kernels = compiled_kernels(87)
     names = readable(kernels)
@@ -100,7 +109,40 @@ def test_products_run_on_tensor_cores():
         assert found == {core}, prefix
 
 
+def test_a_table_without_a_disassembler_is_refused(monkeypatch, tmp_path: Path):
+    """It would have no tensor cores and no loops, and take the place of one that has."""
+    monkeypatch.setattr(kernel_resources, "nvdisasm", lambda: None)
+    monkeypatch.setattr(kernel_resources, "measure", lambda: [])
+    monkeypatch.setattr(kernel_resources, "TABLE", tmp_path / "resources.csv")
+    with pytest.raises(SystemExit, match="nvdisasm is not installed"):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_is_compiled_by_one_worker_while_the_others_wait(monkeypatch, tmp_path: Path):
+    compiled = []
+
+    def compile_slowly(source: Path, architecture: int, cubin: Path) -> dict[str, dict]:
+        compiled.append(cubin)
+        time.sleep(0.2)
+        return {source.stem: {"registers": architecture}}
+
+    monkeypatch.setattr(kernel_resources, "BUILD", tmp_path)
+    monkeypatch.setattr(kernel_resources, "compile_source", compile_slowly)
+    source = tmp_path / "one.cu"
+    source.write_text("")
+    (tmp_path / "resources").mkdir()
+    outdated = tmp_path / "resources" / f"one_87_{'0' * 16}.json"
+    outdated.write_text("{")
+    with ThreadPoolExecutor(3) as workers:
+        found = list(workers.map(lambda _: report_of(source, 87, b""), range(3)))
+    assert found == 3 * [{"one": {"registers": 87}}]
+    assert len(compiled) == 1
+    assert [json.loads(path.read_text()) for path in (tmp_path / "resources").glob("*.json")] == found[:1]
+
+
 @needs_nvcc
+@needs_nvdisasm
 @pytest.mark.slow
 def test_the_table_is_what_this_compiler_makes():
     made_by, rows = table()

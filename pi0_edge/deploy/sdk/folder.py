@@ -23,13 +23,12 @@ from typing import NoReturn
 
 from pi0_edge.deploy.sdk.lock import PACKAGE, REQUIREMENTS, Lock, LockedWheel, candidates, read_lock, sha256
 from pi0_edge.deploy.sdk.resolution import Resolved, pip, platform_arguments, resolve
-from pi0_edge.deploy.sdk.targets import Target
+from pi0_edge.deploy.sdk.targets import KERNELS, Target
 from pi0_edge.errors import DeployError
 from pi0_edge.progress import ProgressCallback, Stage
 from pi0_edge.synced_files import replace_synced, write_synced
 
 _PARTIAL = ".partial"
-_KERNELS = "pi0_edge/kernels/build/{processor}/libpi0_kernels.so"
 _NAMED_GLIBC = {"manylinux1_": (2, 5), "manylinux2010_": (2, 12), "manylinux2014_": (2, 17)}
 
 
@@ -128,7 +127,7 @@ def has_kernels(wheel: Path, target: Target) -> bool:
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return _KERNELS.format(processor=target.processor) in archive.namelist()
+            return KERNELS.format(processor=target.processor) in archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise DeployError(f"{wheel} is no wheel: {error}; make release builds one") from error
 

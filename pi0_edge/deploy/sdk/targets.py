@@ -9,6 +9,9 @@ from pi0_edge.errors import DeployError
 ROBOT_EXTRAS = ("policy", "bridge", "cameras", "recording", "signing", "deploy")
 """The extras of pi0-edge that a robot gets."""
 
+KERNELS = "pi0_edge/kernels/build/{processor}/libpi0_kernels.so"
+"""Where a wheel of pi0-edge has the CUDA kernels for a processor: where `pi0_edge.kernels.library` looks for them."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -21,8 +21,9 @@ from pi0_edge.deploy.launcher.layout import Layout
 from pi0_edge.deploy.sdk.folder import SdkFolder, has_kernels, make_sdk_folder, needed_glibc
 from pi0_edge.deploy.sdk.lock import REQUIREMENTS, find_wheels, read_lock
 from pi0_edge.deploy.sdk.resolution import resolve
-from pi0_edge.deploy.sdk.targets import TARGETS, find_target
+from pi0_edge.deploy.sdk.targets import KERNELS, TARGETS, find_target
 from pi0_edge.errors import DeployError
+from pi0_edge.kernels import library
 
 ARM = TARGETS["linux-aarch64-cpu"]
 X86 = TARGETS["linux-x86_64-cpu"]
@@ -185,6 +186,11 @@ def test_a_wheel_without_kernels_is_told_of_where_there_is_a_gpu(index: Index, o
     said.clear()
     make(index, wheel, tmp_path / "with", target=target, on_reason=said.append)
     assert not any("CUDA kernels" in line for line in said)
+
+
+def test_a_wheel_has_the_kernels_where_the_robot_looks_for_them() -> None:
+    where = library.BUILD / "{processor}" / library.NAME
+    assert where.relative_to(Path(__file__).parents[3]).as_posix() == KERNELS
 
 
 def test_what_is_no_wheel_has_no_kernels(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 // Instructions that every lane does for itself, in registers (PTX ISA, chapter 9.7).
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "numbers.h"
 #include "operations.h"
@@ -36,6 +40,28 @@ struct Multiply { float operator()(float x, float y) const { return x * y; } };
 struct MultiplyHigh { s32 operator()(s32 x, s32 y) const { return static_cast<s32>(static_cast<s64>(x) * y >> 32); } };
 struct MultiplyAdd { u32 operator()(u32 x, u32 y, u32 z) const { return x * y + z; } };
 struct FusedMultiplyAdd { float operator()(float x, float y, float z) const { return fmaf(x, y, z); } };
+
+// A product and a sum for a format of at most 16 bits, in float so that rounding it again rounds the exact result once:
+// to odd, which goes to the neighbour with the last bit set wherever the result is not exact. In float alone a result
+// beside the middle of two numbers would first become the middle, and then go to the wrong one.
+template <class To, class From> To to_odd(From value, bool more, bool less) {
+  const To near = static_cast<To>(value);
+  if (value > near) more = true, less = false;
+  if (value < near) less = true, more = false;
+  std::conditional_t<sizeof(To) == 8, u64, u32> bits;
+  memcpy(&bits, &near, sizeof bits);
+  if (!(more || less) || std::isnan(near) || (bits & 1)) return near;
+  constexpr To end = std::numeric_limits<To>::infinity();
+  return std::nextafter(near, more ? end : -end);
+}
+struct FusedMultiplyAddToOdd {
+  float operator()(float x, float y, float z) const {
+    const double product = static_cast<double>(x) * y, sum = product + z;  // 16 bits: the product is exact
+    if (!std::isfinite(sum)) return static_cast<float>(sum);
+    const double of_z = sum - product, lost = (product - (sum - of_z)) + (z - of_z);  // what the sum left out, exactly
+    return to_odd<float>(to_odd<double>(sum, lost > 0, lost < 0), false, false);
+  }
+};
 template <class Wide> struct MultiplyWide {
   template <class T> Wide operator()(T x, T y) const { return static_cast<Wide>(x) * static_cast<Wide>(y); }
 };
@@ -117,7 +143,8 @@ struct ToBf16 { u16 operator()(float x) const { return to_bf16(x); } };
 struct FromFp16 { float operator()(u16 x) const { return from_fp16(x); } };
 struct ToFp16 { u16 operator()(float x) const { return to_fp16(x); } };
 
-// Both halves of 32 bits, each computed in float (exact before the one rounding, by double) and rounded.
+// Both halves of 32 bits, each computed in float and rounded. Of one sum, difference or product of two numbers that is
+// as if rounded once, since float has at least 2p + 2 bits for the p of bf16 and fp16; of both at once it is not.
 template <class Compute, float from(u16), u16 to(float)> struct Pairwise {
   template <class... T> u32 operator()(T... x) const {
     const u16 low = to(Compute()(from(static_cast<u16>(x))...)), high = to(Compute()(from(static_cast<u16>(x >> 16))...));
@@ -229,7 +256,7 @@ void add_floats(Operations &all) {
   all["setp.gtu.f32"] = compare<Unordered<LessEqual>, float>();
   all["setp.geu.f32"] = compare<Unordered<Less>, float>();
   using SubtractFp16 = Pairwise<Subtract, from_fp16, to_fp16>;
-  using FusedBf16 = Pairwise<FusedMultiplyAdd, from_bf16, to_bf16>;
+  using FusedBf16 = Pairwise<FusedMultiplyAddToOdd, from_bf16, to_bf16>;
   all["sub.f16x2"] = all["sub.rn.f16x2"] = binary<SubtractFp16, u32>();
   all["fma.rn.bf16x2"] = Elementwise<FusedBf16, u32, u32, u32, u32>::operation();
   all["mul.bf16x2"] = all["mul.rn.bf16x2"] = binary<Pairwise<Multiply, from_bf16, to_bf16>, u32>();
