@@ -1,7 +1,7 @@
 """A gRPC server with authentication, limits, health and reflection: what policy server and bridge have in common."""
 
-import queue
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -24,6 +24,7 @@ from pi0_edge.protos.rpc.unreadable import ReadableRequests
 _SPARE_STREAMS = 4  # of health and reflection, beside those of the service that observe
 _SPARE_THREADS = 8  # calls that are no streams never wait for streams
 _CALLS_PER_CONNECTION = 64
+_STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 _OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -128,25 +129,35 @@ class GuardedServer:
 def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, while inside. Call it from the main thread.
 
-    A handler runs in the main thread, between any two instructions: one that set the event would wait for ever for
-    the event's lock, where the main thread has just taken it to wait. `SimpleQueue.put` may be called there.
+    A Python handler would not do. It runs in the main thread only, between two instructions: one that set the event
+    would wait for ever for the event's lock where the main thread has just taken it to wait; and where the system
+    gives the signal to another thread, nothing wakes the main thread and the handler never runs. What the interpreter
+    itself does, in whichever thread the signal arrives, is to write its number to the descriptor of
+    `signal.set_wakeup_fd`; a thread reads it there.
     """
-    asked, heard = threading.Event(), queue.SimpleQueue[bool]()
+    asked = threading.Event()
+    numbers, written = socket.socketpair()
+    written.setblocking(False)
 
-    def hear(_signal: int, _frame: FrameType | None) -> None:
-        heard.put(True)
+    def listen() -> None:
+        while arrived := numbers.recv(64):
+            if not _STOP_SIGNALS.isdisjoint(arrived):
+                asked.set()
 
-    def pass_on() -> None:
-        while heard.get():
-            asked.set()
-
-    listener = threading.Thread(target=pass_on, name="stop-signals", daemon=True)
+    listener = threading.Thread(target=listen, name="stop-signals", daemon=True)
     listener.start()
-    previous = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_descriptor = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, _let_it_be_written) for number in _STOP_SIGNALS}
     try:
         yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        heard.put(False)
+        signal.set_wakeup_fd(previous_descriptor)
+        written.close()
         listener.join()
+        numbers.close()
+
+
+def _let_it_be_written(_signal: int, _frame: FrameType | None) -> None:
+    """A handler, as the interpreter writes the numbers only of signals that have one."""
