@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pi0_edge.errors import ConfigError
+from pi0_edge.kernels.attention import ORIN_L2_BYTES, SHARE_AHEAD
 from pi0_edge.latency.stages import Stage
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Rule, Scheme
@@ -50,6 +51,8 @@ class Kernel:
         launches: How often it runs.
         fusable: A launch of torch that a product with an epilogue, or a norm with an E4M3 output, would not need.
         unbuilt: The engine has no kernel for it; its time is that of the one that is like it.
+        ahead_bytes: Of weights of kernels that follow: read into the cache besides.
+        cached_bytes: Of its own weights: read into the cache before.
     """
 
     stage: Stage
@@ -64,6 +67,8 @@ class Kernel:
     launches: int = 1
     fusable: bool = False
     unbuilt: bool = False
+    ahead_bytes: float = 0.0
+    cached_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Chunk:
         cameras: That deliver images.
         tokens: Of the prompt.
         steps: Of the Euler loop.
+        l2_bytes: Of the device's cache.
     """
 
     config: Pi0Config
@@ -83,6 +89,7 @@ class Chunk:
     cameras: int
     tokens: int
     steps: int
+    l2_bytes: float = ORIN_L2_BYTES
 
     def __post_init__(self) -> None:
         if self.config.head != "flow":
@@ -117,13 +124,12 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
     yield _product(chunk, Stage.PREFIX, f"{last}.k", chunk.prefix, columns, prefix.width)
     yield _rope(Stage.PREFIX, chunk.prefix, columns)
     if chunk.config.variant == "pi0":
-        yield _torch(Stage.STATE, "state token", 1, chunk.config.expert.width, 1)
-        for layer in range(prefix.depth):
-            state = _gemma_layer(chunk, Stage.STATE, f"expert.layers.{layer}", chunk.config.expert, 1, chunk.prefix)
-            yield from state if layer < prefix.depth - 1 else _until(state, "rope")
+        yield _torch(Stage.STATE, "state token", 1, chunk.config.expert.width, 2)  # and its place before the actions
     yield _torch(Stage.EULER, "noise", chunk.config.horizon, chunk.config.action_dim, 1)
-    for kernel in _euler_step(chunk):
-        yield replace(kernel, launches=kernel.launches * chunk.steps)
+    first, later = (list(_euler_step(chunk, states)) for states in (chunk.cached - chunk.prefix, 0))
+    yield from first
+    for kernel in later if chunk.steps > 1 else ():
+        yield replace(kernel, launches=kernel.launches * (chunk.steps - 1))
 
 
 def network_bytes(config: Pi0Config, scheme: Scheme) -> int:
@@ -231,7 +237,8 @@ def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows
     yield from _residual(chunk, stage, f"{path}.mlp.down", rows, sizes.width, gated)
 
 
-def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
+def _euler_step(chunk: Chunk, states: int) -> Iterator[Kernel]:
+    """One step; in the first, as many tokens of the state pass through the layers with the actions."""
     config, rows = chunk.config, chunk.config.horizon
     width = config.expert.width
     out = width * width * HALF if config.variant == "pi0" else 0
@@ -239,9 +246,24 @@ def _euler_step(chunk: Chunk) -> Iterator[Kernel]:
     embedding, weights = rows * (2.0 * folded + out), folded * SINGLE + out
     yield Kernel(Stage.EULER, "embed actions", rows, "step end", (), embedding, "bf16", weights)
     for layer in range(config.expert.depth):
-        yield from _gemma_layer(chunk, Stage.EULER, f"expert.layers.{layer}", config.expert, rows, chunk.cached)
+        path, tokens = f"expert.layers.{layer}", states + rows
+        yield from _ahead(chunk, _gemma_layer(chunk, Stage.EULER, path, config.expert, tokens, chunk.cached - states))
     yield Kernel(Stage.EULER, "Euler update", rows, "step end", (), 2.0 * rows * folded, "bf16", folded * SINGLE)
     yield _torch(Stage.EULER, "steering", rows, config.action_dim, 4)
+
+
+def _ahead(chunk: Chunk, layer: Iterator[Kernel]) -> Iterator[Kernel]:
+    """A layer whose attention asks the L2 cache for weights of the two products after it, as far as that reaches."""
+    kernels = list(layer)
+    attention = next(i for i, kernel in enumerate(kernels) if kernel.name == "attention")
+    left = ahead = SHARE_AHEAD * chunk.l2_bytes
+    for name in ("o", "gate"):
+        i = next(i for i, kernel in enumerate(kernels) if kernel.name == name)
+        cached = min(left, kernels[i].weight_bytes)
+        kernels[i] = replace(kernels[i], cached_bytes=cached)
+        left -= cached
+    kernels[attention] = replace(kernels[attention], ahead_bytes=ahead - left)
+    yield from kernels
 
 
 def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:
@@ -291,14 +313,6 @@ def _torch(stage: Stage, name: str, rows: int, width: int, launches: int) -> Ker
     """Launches of torch that read and write each value once."""
     touched = (float(rows * width * HALF), float(rows * width * HALF))
     return Kernel(stage, name, rows, activation_bytes=touched, launches=launches, fusable=True)
-
-
-def _until(kernels: Iterator[Kernel], last: str) -> Iterator[Kernel]:
-    """Up to the kernel of this name: the state's last layer makes keys and values alone."""
-    for kernel in kernels:
-        yield kernel
-        if kernel.name == last:
-            return
 
 
 def _norm(stage: Stage, rows: int, width: int) -> Kernel:

@@ -15,6 +15,10 @@ from torch import Tensor
 from pi0_edge.kernels.library import KernelLibrary, Strided, kernel_library
 from pi0_edge.kernels.rope import rope
 
+SHARE_AHEAD = 0.75
+"""Of the L2 cache that is asked for weights ahead of their product; the rest is for what attention itself reads."""
+ORIN_L2_BYTES = 2**22
+
 
 def attention_into(
     library: KernelLibrary, out: Tensor, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None
@@ -61,53 +65,76 @@ def rope_attention_into(
     keys: Tensor,
     values: Tensor,
     seen: Tensor | None = None,
+    kept: int = 0,
+    ahead: Tensor | None = None,
+    further_ahead: Tensor | None = None,
 ) -> None:
     """Enqueues rotary positions and attention of new tokens over a cache and themselves: one launch.
 
     What `rope` and `attention` do in two, without writing rotated queries, keys or values anywhere. An Euler step needs
-    no more: its keys and values are of no use to the next one.
+    no more: its keys and values are of no use to the next one. But the first `kept` tokens join the cache; in π0's mask
+    they are a block of their own, which sees the cache and itself, and no token behind it.
 
     Args:
         library: Where the kernel is.
         out: [tokens, heads, head_dim], overwritten; head_dim 256 or 32.
         qkv: bfloat16 or float16 [tokens, (heads + 2 * kv_heads) * head_dim]: queries, keys, values of the new tokens,
             whose positions follow the cache.
-        table: float32 [at least cached + tokens, head_dim] from `rope_table`.
-        keys: Cache [cached, kv_heads, head_dim], rotated.
+        table: float32 [at least cached - kept + tokens, head_dim] from `rope_table`.
+        keys: Cache [cached, kv_heads, head_dim], rotated; `kept` more rows behind those that are seen are overwritten.
         values: As `keys`.
-        seen: int32 [1], up to the rows of the cache: how many of them are keys; None for all.
+        seen: int32 [1], up to the rows of the cache less `kept`: how many of them are keys; None for all.
+        kept: How many of the tokens, from the first, join the cache.
+        ahead: What the next kernel reads: the L2 cache is asked for it while memory has little else to do.
+        further_ahead: The same, of the kernel after it.
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
-        ValueError: If the table has too few rows.
+        ValueError: If the table has too few rows, or tokens join a cache that has no row for them.
     """
     tokens, heads, head_dim = out.shape
     cached, kv_heads, _ = keys.shape
-    if cached + tokens > len(table):
-        raise ValueError(f"{tokens} tokens after {cached} keys need a table of as many rows, found {len(table)}")
-    sizes = (tokens, cached, heads, kv_heads, head_dim)
-    library.call("rope_attention", qkv, table, keys, values, seen, out, *sizes, qkv.dtype)
+    if kept and (seen is None or cached < kept):
+        raise ValueError(f"{kept} tokens join a cache of {cached} rows; `seen` must say which of them are free")
+    before = cached - kept
+    if before + tokens > len(table):
+        raise ValueError(f"{tokens} tokens after {before} keys need a table of as many rows, found {len(table)}")
+    bytes_ahead = [0 if tensor is None else tensor.nbytes for tensor in (ahead, further_ahead)]
+    sizes = (tokens, kept, cached, heads, kv_heads, head_dim, *bytes_ahead)
+    library.call("rope_attention", qkv, table, keys, values, seen, ahead, further_ahead, out, *sizes, qkv.dtype)
 
 
-@torch.library.custom_op("pi0::rope_attention", mutates_args=(), device_types="cuda")
-def rope_attention(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None) -> Tensor:
+@torch.library.custom_op("pi0::rope_attention", mutates_args=("keys", "values"), device_types="cuda")
+def rope_attention(
+    qkv: Tensor,
+    table: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Tensor | None = None,
+    kept: int = 0,
+    ahead: Tensor | None = None,
+    further_ahead: Tensor | None = None,
+) -> Tensor:
     """New tokens over a cache and themselves -> [tokens, heads, head_dim]; arguments as in `rope_attention_into`."""
     out = _empty_outputs(qkv, keys)
-    rope_attention_into(kernel_library(), out, qkv, table, keys, values, seen)
+    rope_attention_into(kernel_library(), out, qkv, table, keys, values, seen, kept, ahead, further_ahead)
     return out
 
 
 @rope_attention.register_kernel("cpu")
-def _(qkv, table, keys, values, seen=None):  # noqa: ANN001, ANN202
+def _(qkv, table, keys, values, seen=None, kept=0, ahead=None, further_ahead=None):  # noqa: ANN001, ANN202
     cached, tokens = len(keys) if seen is None else int(seen), len(qkv)
     own = qkv.new_empty(2, cached + tokens, *keys.shape[1:])
     own[0, :cached], own[1, :cached] = keys[:cached], values[:cached]
     q = rope(qkv, table, own[0], own[1], cached)
-    return attention(q[None], own[:1], own[1:])[0]
+    joined = cached + kept
+    keys[cached:joined], values[cached:joined] = own[0, cached:joined], own[1, cached:joined]
+    others = attention(q[None, kept:], own[:1], own[1:])[0]
+    return torch.cat((attention(q[None, :kept], own[:1, :joined], own[1:, :joined])[0], others)) if kept else others
 
 
 @rope_attention.register_fake
-def _(qkv, table, keys, values, seen=None):  # noqa: ANN001, ANN202
+def _(qkv, table, keys, values, seen=None, kept=0, ahead=None, further_ahead=None):  # noqa: ANN001, ANN202
     return _empty_outputs(qkv, keys)
 
 

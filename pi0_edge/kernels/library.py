@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pi0_edge.errors import KernelError
 
-VERSION = 4
+VERSION = 5
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
 TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
@@ -75,14 +75,14 @@ _C_TYPES = {SIZE: ctypes.c_int64, TYPE: ctypes.c_int64, FLOAT: ctypes.c_float, G
 
 FUNCTIONS: dict[str, tuple[Kind, ...]] = {
     "attention": (*3 * (ANY,), I32, ANY, *9 * (SIZE,), TYPE),
-    "rope_attention": (ANY, F32, ANY, ANY, I32, ANY, *5 * (SIZE,), TYPE),
+    "rope_attention": (ANY, F32, ANY, ANY, I32, ANY, ANY, ANY, *8 * (SIZE,), TYPE),
     "embed_actions": (F32, F32, F32, I32, ANY, F32, ANY, SIZE, SIZE, SIZE, TYPE, TYPE),
     "euler_update": (ANY, I32, F32, F32, F32, F32, F32, SIZE, SIZE, SIZE, FLOAT, FLOAT, TYPE),
     "geglu": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
     "norm": (ANY, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
     "patches": (U8, *4 * (I32,), F32, *9 * (SIZE,)),
     "quantize": (ANY, I8, F32, SIZE, SIZE, SIZE, TYPE),
-    "rope": (ANY, F32, I32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
+    "rope": (ANY, F32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
     "gemm_int8": (GEMM,),
     "gemm_fp8": (GEMM,),
     "gemm_weight_only": (GEMM,),

@@ -1,8 +1,8 @@
 """Rotary positions, and the cache of keys and values that attention reads.
 
 A cache is one contiguous buffer [rows, kv_heads, head_dim] per layer for keys and one for values: prefix tokens first,
-then the state token, then, unless `attention.rope_attention` does without, the action tokens, which every Euler step
-overwrites in place. No padding is between them, so that the position of a token is its row.
+then the state token. No padding is between them, so that the position of a token is its row. The action tokens of an
+Euler step need no rows (`attention.rope_attention`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def rope_into(
     qkv: Tensor,
     table: Tensor,
     first_row: int,
-    seen: Tensor | None = None,
 ) -> None:
     """Enqueues the kernel: one launch.
 
@@ -42,8 +41,6 @@ def rope_into(
         qkv: bfloat16 or float16 [tokens, (heads + 2 * kv_heads) * head_dim]: queries, keys, values.
         table: float32 [at least first_row + tokens, head_dim] from `rope_table`.
         first_row: Row, and so position, of the first token.
-        seen: int32 [1] on the device: the first row is so many further on, and the caller sees to it that all fit.
-            None for 0.
 
     Raises:
         KernelError: If a size or type is not possible, or there is no GPU.
@@ -52,25 +49,21 @@ def rope_into(
     tokens, heads, head_dim = q.shape
     if first_row + tokens > min(len(keys), len(values), len(table)):
         raise ValueError(f"{tokens} tokens from row {first_row} do not fit a cache of {len(keys)} rows")
-    library.call(
-        "rope", qkv, table, seen, q, keys, values, tokens, heads, keys.shape[1], head_dim, first_row, qkv.dtype
-    )
+    sizes = (tokens, heads, keys.shape[1], head_dim, first_row)
+    library.call("rope", qkv, table, q, keys, values, *sizes, qkv.dtype)
 
 
 @torch.library.custom_op("pi0::rope", mutates_args=("keys", "values"), device_types="cuda")
-def rope(
-    qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor, first_row: int, seen: Tensor | None = None
-) -> Tensor:
+def rope(qkv: Tensor, table: Tensor, keys: Tensor, values: Tensor, first_row: int) -> Tensor:
     """Rotated queries [tokens, heads, head_dim]; keys and values are written into their cache, see `rope_into`."""
     q = _empty_queries(qkv, keys)
-    rope_into(kernel_library(), q, keys, values, qkv, table, first_row, seen)
+    rope_into(kernel_library(), q, keys, values, qkv, table, first_row)
     return q
 
 
 @rope.register_kernel("cpu")
-def _(qkv, table, keys, values, first_row, seen=None):  # noqa: ANN001, ANN202
+def _(qkv, table, keys, values, first_row):  # noqa: ANN001, ANN202
     kv_heads, head_dim = keys.shape[1:]
-    first_row += 0 if seen is None else int(seen)
     rows = slice(first_row, first_row + len(qkv))
     q, k, v = qkv.unflatten(-1, (-1, head_dim)).tensor_split((-2 * kv_heads, -kv_heads), dim=1)
     cos, sin = table[rows, None].chunk(2, dim=-1)
@@ -85,7 +78,7 @@ def _(qkv, table, keys, values, first_row, seen=None):  # noqa: ANN001, ANN202
 
 
 @rope.register_fake
-def _(qkv, table, keys, values, first_row, seen=None):  # noqa: ANN001, ANN202
+def _(qkv, table, keys, values, first_row):  # noqa: ANN001, ANN202
     return _empty_queries(qkv, keys)
 
 

@@ -55,13 +55,12 @@ def random_case(variant: str) -> Case:
 
 
 def attended(network: CudaNetwork, inputs: ModelInputs, row: int = 0) -> Cache:
-    """Keys and values of one observation, its state included."""
+    """Keys and values of one observation, but for its state."""
     images, tokens = inputs.images[row][inputs.image_mask[row]], inputs.tokens[row][inputs.token_mask[row]]
     places = prompt_places(network.config, len(tokens))
     cache = network.blank_cache(len(images), places)
     cache.lengths.copy_(network.lengths(len(images), len(tokens)))
     network.attend(network.patch_rows(images), F.pad(tokens, (0, places - len(tokens))), cache)
-    network.attend_state(inputs.state[row], cache)
     return cache
 
 

@@ -125,16 +125,6 @@ def calls() -> Iterator[tuple[str, Call]]:
 
     yield "prefix: Hadamard, quantize", lambda to: quantize_into(to, *quantized(PREFIX, MLP), half(PREFIX, MLP), 2048)
 
-    state = caches[:, None, : PREFIX + 1]
-    yield (
-        "state: rope",
-        lambda to: rope_into(to, half(1, 8, 256), caches[0], caches[1], half(1, 2560), single(KEYS, 256), 0, seen),
-    )
-    yield (
-        "state: attention",
-        lambda to: attention_into(to, half(1, 1, 8, 256), half(1, 1, 8, 256), state[0], state[1], seen),
-    )
-
     noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
     folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)
     yield (

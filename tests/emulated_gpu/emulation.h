@@ -282,6 +282,7 @@ inline void copy_async(void *shared, const void *global, bool valid = true) {
   pi0_emulation::order_seed && pi0_emulation::chance() % 2 ? copy_now(copy)
                                                            : pi0_emulation::current->uncommitted.push_back(copy);
 }
+inline void prefetch_l2(const void *) {}
 inline void commit_copies() {
   auto &thread = *pi0_emulation::current;
   thread.groups.push_back(std::move(thread.uncommitted));

@@ -66,7 +66,7 @@ def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype 
     tables = step_tables(model, TIMES, CPU)
     actions = noise.clone()
     for row in range(inputs.batch):
-        network.integrate(actions[row], attended(network, inputs, row), tables, NONE_FROZEN)
+        network.integrate(actions[row], inputs.state[row], attended(network, inputs, row), tables, NONE_FROZEN)
     return actions
 
 
@@ -136,7 +136,7 @@ def test_frames_give_the_actions_of_their_finished_pictures_bit_for_bit(height: 
         for images in (torch.from_numpy(frames), finished):
             actions.append(noise[0].clone())
             cache = attended(network, replace(inputs, images=images[None]))
-            network.integrate(actions[-1], cache, tables, NONE_FROZEN)
+            network.integrate(actions[-1], inputs.state[0], cache, tables, NONE_FROZEN)
     assert torch.equal(*actions)
 
 
@@ -176,7 +176,7 @@ def test_an_euler_step_is_seven_launches_per_layer_and_two():
     with torch.inference_mode():
         cache = attended(network, inputs)
         with Count() as counted:
-            network.integrate(noise[0].clone(), cache, tables, NONE_FROZEN)
+            network.integrate(noise[0].clone(), inputs.state[0], cache, tables, NONE_FROZEN)
     layers, steps = model.config.expert.depth, EULER_STEPS
     per_layer = {"norm": 2, "gemm": 4, "rope_attention": 1}
     expected = {name: count * layers * steps for name, count in per_layer.items()}
@@ -197,7 +197,7 @@ def test_a_guided_chunk_is_the_reference_s(variant: str):
         found = noise[0].clone()
         steering = Steering(torch.zeros_like(plan), torch.zeros(EULER_STEPS, *plan.shape))
         steering.load(guidance, tables.times)
-        network.integrate(found, attended(network, inputs), tables, NONE_FROZEN, steering)
+        network.integrate(found, inputs.state[0], attended(network, inputs), tables, NONE_FROZEN, steering)
     assert torch.allclose(found, truth, atol=1e-4)
     assert not torch.allclose(free, truth, atol=1e-2)
 
@@ -215,7 +215,7 @@ def test_a_chunk_with_a_frozen_prefix_is_the_reference_s(variant: str, frozen: i
         network, tables = CudaNetwork(copy.deepcopy(model), CPU, torch.float32), step_tables(model, TIMES, CPU)
         found = continued.start(noise)[0].clone()
         count = torch.tensor([frozen], dtype=torch.int32)
-        network.integrate(found, attended(network, inputs), tables, count)
+        network.integrate(found, inputs.state[0], attended(network, inputs), tables, count)
     assert torch.equal(found[:frozen], plan[0, :frozen])
     assert (found - truth).abs().max() < 1e-5
     assert frozen in (0, 50) or (free[frozen:] - truth[frozen:]).abs().max() > 1e-3, "the prefix changed nothing"
@@ -235,17 +235,24 @@ def test_one_captured_loop_serves_every_continuation():
             assert (loop.actions - truth).abs().max() < 1e-5
 
 
-def test_the_loop_changes_neither_weights_nor_cache():
+def test_the_loop_changes_nothing_but_the_row_of_the_state():
     """Two loops from one cache give the same actions: what a replay and a re-planning on an old prefix rely on."""
     model, inputs, noise = random_case("pi0")
     tables = step_tables(model, TIMES, CPU)
     network = CudaNetwork(quantized(model, ORIN), CPU)
     with torch.inference_mode():
         cache = attended(network, inputs)
+        before, prefix = copy.deepcopy(cache), int(cache.prefix_length)
         once, again = noise[0].clone(), noise[0].clone()
-        network.integrate(once, cache, tables, NONE_FROZEN)
-        network.integrate(again, cache, tables, NONE_FROZEN)
-    assert torch.equal(once, again) and not torch.equal(once, noise[0])
+        network.integrate(once, inputs.state[0] + 1, cache, tables, NONE_FROZEN)
+        assert not torch.equal(once, noise[0])
+        once = noise[0].clone()
+        network.integrate(once, inputs.state[0], cache, tables, NONE_FROZEN)
+        network.integrate(again, inputs.state[0], cache, tables, NONE_FROZEN)
+    assert torch.equal(once, again)
+    for now, then in ((cache.keys, before.keys), (cache.values, before.values)):
+        changed = (now != then).flatten(2).any(2)
+        assert changed[:, prefix].all() and not changed[:, :prefix].any() and not changed[:, prefix + 1 :].any()
 
 
 def test_fp8_arithmetic_is_refused_on_orin_with_the_alternative():

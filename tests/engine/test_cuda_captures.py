@@ -170,7 +170,7 @@ def test_a_free_chunk_of_the_graph_that_guides_is_the_unguided_one_bit_for_bit()
     with torch.inference_mode():
         cache = attended(network, inputs)
         alone = noise[0].clone()
-        network.integrate(alone, cache, tables, NONE_FROZEN)
+        network.integrate(alone, inputs.state[0], cache, tables, NONE_FROZEN)
         loop = LoopStage(network, tables, cache)
         for continuation in (None, nan, None):  # a damaged plan is not left in the buffers
             loop.load(inputs.state[0], noise[0], continuation)
@@ -213,7 +213,7 @@ def test_sums_are_in_float32_while_the_engine_computes_and_the_process_keeps_its
     matmul = torch.backends.cuda.matmul
     names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
     seen: list[list[bool]] = []
-    for name in ("attend", "attend_state", "integrate"):
+    for name in ("attend", "integrate"):
         whole = getattr(CudaNetwork, name)
 
         def watched(*arguments: object, whole=whole) -> object:
@@ -225,7 +225,7 @@ def test_sums_are_in_float32_while_the_engine_computes_and_the_process_keeps_its
     running, _ = engine_and_model("pi0")
     frames = torch.zeros(1, 28, 28, 3, dtype=torch.uint8)
     running.infer(observed(np.zeros(JOINTS), "wait", frames, False), torch.zeros(1, 10, 32))
-    assert len(seen) == 6 and all(flags == [False, False] for flags in seen)
+    assert len(seen) == 4 and all(flags == [False, False] for flags in seen)
     with pytest.raises(ValueError, match="inside"), exact_sums():
         raise ValueError("inside")
     assert [getattr(matmul, flag) for flag in names] == before == [True, True]

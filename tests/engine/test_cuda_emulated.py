@@ -41,7 +41,8 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(
         network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme(scheme)), CPU)
         x = noise[0].clone()
         with torch.inference_mode():
-            network.integrate(x, attended(network, inputs), tables, torch.tensor([frozen], dtype=torch.int32))
+            cache, count = attended(network, inputs), torch.tensor([frozen], dtype=torch.int32)
+            network.integrate(x, inputs.state[0], cache, tables, count)
         return x
 
     expected = actions()

@@ -67,7 +67,9 @@ def test_any_action_width_and_horizon_gives_the_actions_of_the_reference(
         tables = step_tables(model, times, CPU)
         network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme("bf16")), CPU)
         x = noise[0].clone()
-        network.integrate(x, attended(network, inputs), tables, torch.tensor([frozen], dtype=torch.int32))
+        network.integrate(
+            x, inputs.state[0], attended(network, inputs), tables, torch.tensor([frozen], dtype=torch.int32)
+        )
     found = compare_actions(truth, x[None])
     print(f"{variant}, {horizon} actions of {action_dim}: cosine {found.cosine:.7f}, largest {found.max_abs_error:.2e}")
     assert found.cosine > 0.9999 and torch.equal(x[:frozen], noise[0, :frozen])

@@ -56,7 +56,7 @@ def expected(pictures: int, state: int) -> Tensor:
     network, tables = network_and_tables()
     seen = replace(observations()[pictures], state=observations()[state].state)
     actions = noise(state).clone()
-    network.integrate(actions, attended(network, seen), tables, NONE_FROZEN)
+    network.integrate(actions, seen.state[0], attended(network, seen), tables, NONE_FROZEN)
     return actions
 
 

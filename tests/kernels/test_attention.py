@@ -169,6 +169,53 @@ def test_rotating_attention_is_rope_then_attention(runner: Runner, case):
     assert_near(rope_attention(qkv, table, *cache), expected.cpu(), 2 * ROUNDINGS)
 
 
+@pytest.mark.parametrize("seen", [0, 5, 31, 32, 33, 127, 150])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(8, 1, 256), (4, 2, 256), (4, 1, 32)])
+def test_tokens_that_join_the_cache_are_a_block_of_their_own(
+    runner: Runner, heads: int, kv_heads: int, head_dim: int, seen: int
+):
+    """The first two of nine are as they would be alone, and the others as behind a cache that has them already."""
+    kept, tokens, dtype = 2, 9, torch.bfloat16
+    qkv = values(tokens, (heads + 2 * kv_heads) * head_dim, seed=0, dtype=dtype)
+    table, count = rope_table(seen + tokens, head_dim), torch.tensor([seen], dtype=torch.int32)
+    cache = torch.full((2, seen + kept, kv_heads, head_dim), torch.nan, dtype=dtype)
+    cache[:, :seen] = values(2, seen, kv_heads, head_dim, seed=1, dtype=dtype)
+    joined = runner(cache.clone())[0]
+    found = runner.poisoned(tokens, heads, head_dim, dtype=dtype)
+    rope_attention_into(runner.library, found, *runner(qkv, table), *joined, *runner(count), kept)
+    alone = [runner.poisoned(seen + kept, kv_heads, head_dim, dtype=dtype) for _ in range(2)]
+    for longer, part in zip(alone, cache, strict=True):
+        longer[:seen] = part[:seen]
+    q = runner.poisoned(kept, heads, head_dim, dtype=dtype)
+    rope_into(runner.library, q, *alone, *runner(qkv[:kept], table), first_row=seen)
+    assert all(map(torch.equal, joined, alone))
+    first, others = (runner.poisoned(count, heads, head_dim, dtype=dtype) for count in (kept, tokens - kept))
+    attention_into(runner.library, first[None], q[None], alone[0][None], alone[1][None])
+    rope_attention_into(runner.library, others, *runner(qkv[kept:], table), *alone)
+    assert_near(found, torch.cat((first, others)).cpu(), 2 * ROUNDINGS)
+    on_cpu = cache.clone()
+    assert_near(rope_attention(qkv, table, *on_cpu, count, kept), found.cpu(), 2 * ROUNDINGS)
+    assert_near(on_cpu, torch.stack([each.cpu() for each in alone]), ROUNDINGS)
+
+
+def test_a_cache_without_room_takes_no_token(runner: Runner):
+    qkv, cache = values(3, 768, seed=0, dtype=torch.bfloat16), values(2, 5, 1, 256, seed=1, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="1 tokens join a cache of 5 rows; `seen` must say which of them are free"):
+        rope_attention_into(runner.library, torch.empty(3, 1, 256), *runner(qkv, rope_table(9, 256), *cache), kept=1)
+
+
+@pytest.mark.parametrize("size", [1, 128, 129, 70_000])
+def test_what_the_next_kernels_read_changes_nothing(runner: Runner, size: int):
+    """Bit for bit. The kernel as nvcc compiled it also tells what is asked for behind the end."""
+    qkv, cache = values(50, 2560, seed=0, dtype=torch.bfloat16), values(2, 5, 1, 256, seed=1, dtype=torch.bfloat16)
+    found, without = (runner.poisoned(50, 8, 256, dtype=torch.bfloat16) for _ in range(2))
+    given = runner(qkv, rope_table(55, 256), *cache)
+    rope_attention_into(runner.library, without, *given)
+    ahead, further = runner(*(torch.zeros(size + i, dtype=torch.int8) for i in (0, 1)))
+    rope_attention_into(runner.library, found, *given, ahead=ahead, further_ahead=further)
+    assert torch.equal(found, without)
+
+
 def test_positions_beyond_the_table_are_refused(runner: Runner):
     qkv, cache = values(3, 768, seed=0, dtype=torch.bfloat16), values(2, 5, 1, 256, seed=1, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="3 tokens after 5 keys need a table of as many rows, found 7"):

@@ -46,20 +46,6 @@ def test_queries_are_rotated_and_keys_and_values_stored_in_their_rows(runner: Ru
         assert cache[:first_row].isnan().all() and cache[first_row + len(qkv) :].isnan().all()
 
 
-def test_the_first_row_may_be_an_integer_on_the_device(runner: Runner):
-    qkv, table, count = values(2, 48, seed=0, dtype=torch.bfloat16), rope_table(9, 16), torch.tensor([5]).int()
-    stored = []
-    for first_row, seen in ((6, None), (1, count)):
-        keys, kept = (runner.poisoned(9, 1, 16, dtype=torch.bfloat16) for _ in range(2))
-        q = runner.poisoned(2, 1, 16, dtype=torch.bfloat16)
-        rope_into(runner.library, q, keys, kept, runner(qkv)[0], runner(table)[0], first_row, runner(seen)[0])
-        stored.append(torch.cat([x.flatten() for x in (q, keys, kept)]).nan_to_num(123.0))
-        on_cpu = torch.full((2, 9, 1, 16), torch.nan, dtype=torch.bfloat16)
-        assert_near(q, rope(qkv, table, *on_cpu, first_row, seen), 2.04)
-        assert on_cpu[:, :6].isnan().all() and not on_cpu[:, 6:8].isnan().any()
-    assert torch.equal(*stored)
-
-
 @EACH_RUNNER
 @given(cases())
 def test_the_operator_on_the_cpu_is_the_same(case):

@@ -265,9 +265,8 @@ class LoopStage:
     def run(self) -> None:
         """Makes the actions."""
         with exact_sums():
-            self._network.attend_state(self._state, self._cache)
             self.actions.copy_(self._noise)
-            self._network.integrate(self.actions, self._cache, self._tables, self._frozen, self._steering)
+            self._network.integrate(self.actions, self._state, self._cache, self._tables, self._frozen, self._steering)
 
 
 class WholeChunk:

@@ -56,6 +56,11 @@ class Norm:
 class Linear(Protocol):
     """out = after(rows · weightᵀ + bias); see the module."""
 
+    @property
+    def weights(self) -> Tensor:
+        """All that the product reads of them from memory, in any shape: what may be asked for ahead of it."""
+        ...
+
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """Normalized tokens in the form that this product reads; x is [tokens, width], `frozen` as in `norm_into`."""
         ...
@@ -80,6 +85,11 @@ class Bf16Linear:
 
     weight: Tensor
     bias: Tensor | None
+
+    @property
+    def weights(self) -> Tensor:
+        """As `Linear`."""
+        return self.weight
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
@@ -119,6 +129,11 @@ class Int8Linear:
     bias: Tensor | None
     hadamard_block: int
 
+    @property
+    def weights(self) -> Tensor:
+        """As `Linear`."""
+        return self.weight
+
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
         return Rows(*norm_quant(x, before.scale, before.shift, frozen, before.centred, self.hadamard_block))
@@ -152,6 +167,11 @@ class WeightOnlyLinear:
     bias: Tensor | None
     dtype: torch.dtype
 
+    @property
+    def weights(self) -> Tensor:
+        """As `Linear`."""
+        return self.packed
+
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
         return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
@@ -183,6 +203,11 @@ class Fp8Linear:
     bias: Tensor | None
     input_scale: Tensor
     dtype: torch.dtype
+
+    @property
+    def weights(self) -> Tensor:
+        """As `Linear`."""
+        return self.weight
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`, in more than one launch: the norm has no E4M3 output yet."""

@@ -3,10 +3,12 @@
 Every kernel is an operator with an implementation for the CPU, so the very same sequence runs there, slowly: that is
 how it is compared with the reference where there is no GPU. Three calls make a chunk:
 
-    patch_rows    images -> rows of the patch embedding                      once, before the graph
-    attend        rows and prompt -> keys and values of every layer          once
-    attend_state  state -> one more row of them                              once
-    integrate     noise -> actions, in place                                 all Euler steps
+    patch_rows  images -> rows of the patch embedding                      once, before the graph
+    attend      rows and prompt -> keys and values of every layer          once
+    integrate   state and noise -> actions, in place                       all Euler steps
+
+The state's token passes through the expert with the actions of the first Euler step: a product of 51 rows reads the
+weights once, as one of 50 does, and a pass of its own would read all of them for one row.
 
 Nothing depends on the values that pass through: the sequence is fixed by (cameras, places for tokens, steps). A prompt
 that is shorter than its places leaves rows behind it that are computed and never read: how many keys there are is an
@@ -18,6 +20,7 @@ and their rows stand beside those of the others (`kernels.rows`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,7 +32,7 @@ from pi0_edge.engine.cuda.linears import Linear, Norm, join_linears
 from pi0_edge.engine.cuda.recent import Recent
 from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
-from pi0_edge.kernels.attention import attention, rope_attention
+from pi0_edge.kernels.attention import ORIN_L2_BYTES, SHARE_AHEAD, attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front, pad_front
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
@@ -175,11 +178,12 @@ class CudaNetwork:
             self.mlp_out = (weight.to(dtype), bias)
         self._resize_plans: Recent[tuple[int, int], ResizePlan] = Recent(IMAGE_SIZES)
         self.table = rope_table(POSITIONS, model.config.prefix.head_dim, self.device)
+        on_gpu = self.device.type == "cuda"
+        l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size if on_gpu else ORIN_L2_BYTES
+        self._bytes_ahead = int(SHARE_AHEAD * l2_bytes)
         self._take_vision(model)
         self._take_prefix(model)
         self.expert = [self._gemma_layer(layer) for layer in model.expert.layers]
-        adaptive = model.config.variant == "pi05"
-        self.expert_norms = [] if adaptive else [plain_norm(norm, self.device) for norm in model.expert.norms()]
         for layer in model.expert.layers:
             del layer.attention, layer.mlp
 
@@ -232,75 +236,71 @@ class CudaNetwork:
         last = self.last_kv.norm_and_quantize(x, self.last_norm)
         rope(self.last_kv(last, Epilogue(self.dtype)), self.table, cache.keys[-1], cache.values[-1], 0)
 
-    def attend_state(self, state: Tensor, cache: Cache) -> None:
-        """Puts the state, float32 [action_dim], into the row behind a prefix; π0.5 has no such row."""
-        if self.state is None:
-            return
-        token = F.linear(state[None], *self.state).to(ACTION_STREAM)
-        for i, layer in enumerate(self.expert):
-            norms = (self.expert_norms[2 * i], self.expert_norms[2 * i + 1])
-            last = i == len(self.expert) - 1
-            token = self._attend_layer(layer, token, cache, i, cache.length, cache.prefix_length, norms, last)
-
     def integrate(
-        self, x: Tensor, cache: Cache, tables: StepTables, frozen: Tensor, steering: Steering | None = None
+        self,
+        x: Tensor,
+        state: Tensor,
+        cache: Cache,
+        tables: StepTables,
+        frozen: Tensor,
+        steering: Steering | None = None,
     ) -> None:
         """All Euler steps, in place on x: float32 [horizon, action_dim], noise that becomes actions.
 
         Args:
             x: The noise, behind the frozen actions.
-            cache: Of prefix and state.
+            state: float32 [action_dim]; π0.5 has it in its prompt.
+            cache: Of the prefix; the first step puts the state's token into the row behind it.
             tables: Of the times of the steps.
             frozen: How many actions at the beginning stay as they are, int32 [1]; the network sees them at time 0.
             steering: What the chunk continues; it corrects the step that the kernel took.
         """
         out_weight, out_bias = self.mlp_out or (None, None)
-        of_norms = None if self.expert_norms else frozen
+        of_norms = frozen if self.config.variant == "pi05" else None
         for step in range(tables.steps):
             norms, last = tables.norms[step], tables.final_norms[step]
             hidden = embed_actions(x, tables.front, tables.biases[step], frozen, out_weight, out_bias, ACTION_STREAM)
+            states = 0
+            if step == 0 and self.state is not None:
+                token = F.linear(state[None], *self.state).to(ACTION_STREAM)
+                hidden, states = torch.cat((token, hidden)), 1
             for i, layer in enumerate(self.expert):
                 pair = norms[2 * i], norms[2 * i + 1]
-                hidden = self._action_layer(layer, hidden, pair, of_norms, cache, i)
+                hidden = self._action_layer(layer, hidden, pair, of_norms, cache, i, states)
+            hidden = hidden[states:]
             before = None if steering is None else x.clone()
             euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
             if steering is not None and before is not None:
                 steering.correct(before, x, step, tables.times)
 
     def _action_layer(
-        self, layer: Layer, x: Tensor, norms: tuple[Norm, Norm], frozen: Tensor | None, cache: Cache, i: int
-    ) -> Tensor:
-        """Layer i of the expert over action tokens [horizon, width]: seven launches with 8-bit weights.
-
-        `frozen` is there where the norms are adaptive.
-        """
-        first, second = norms
-        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first, frozen), Epilogue(self.dtype))
-        mixed = rope_attention(qkv, self.table, cache.keys[i], cache.values[i], cache.length).flatten(1)
-        x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
-        return self._mlp(layer, x, second, "geglu", frozen)
-
-    def _attend_layer(
         self,
         layer: Layer,
         x: Tensor,
+        norms: tuple[Norm, Norm],
+        frozen: Tensor | None,
         cache: Cache,
         i: int,
-        seen: Tensor,
-        before: Tensor | None = None,
-        norms: tuple[Norm, Norm] | None = None,
-        keys_only: bool = False,
+        states: int,
     ) -> Tensor:
-        """Layer i over tokens [tokens, width], which see the first `seen` keys of the cache, their own among them.
+        """Layer i of the expert over tokens [states + horizon, width]: seven launches with 8-bit weights.
 
-        Their keys and values go into it behind the first `before` rows.
+        The first `states` are the state's. `frozen` is there where the norms are adaptive.
         """
+        first, second = norms
+        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first, frozen), Epilogue(self.dtype))
+        seen = cache.prefix_length if states else cache.length
+        ahead = _first_bytes([layer.out.weights, layer.up.weights], self._bytes_ahead)
+        mixed = rope_attention(qkv, self.table, cache.keys[i], cache.values[i], seen, states, *ahead).flatten(1)
+        x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
+        return self._mlp(layer, x, second, "geglu", frozen)
+
+    def _attend_layer(self, layer: Layer, x: Tensor, cache: Cache, i: int, seen: Tensor) -> Tensor:
+        """Layer i over tokens [tokens, width], which see each other: the first `seen` keys of the cache."""
         keys, values = cache.keys[i], cache.values[i]
-        first, second = norms or cast("tuple[Norm, Norm]", layer.norms)
+        first, second = cast("tuple[Norm, Norm]", layer.norms)
         qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first), Epilogue(self.dtype))
-        q = rope(qkv, self.table, keys, values, 0, before)
-        if keys_only:
-            return x
+        q = rope(qkv, self.table, keys, values, 0)
         mixed = attention(q[None], keys[None], values[None], seen)[0].flatten(1)
         x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
         return self._mlp(layer, x, second, "geglu")
@@ -373,6 +373,15 @@ class CudaNetwork:
             join_linears([layer.mlp.fc2], to, self.dtype),
             (plain_norm(layer.norm1, to), plain_norm(layer.norm2, to)),
         )
+
+
+def _first_bytes(tensors: Sequence[Tensor], size: int) -> list[Tensor]:
+    """The first `size` bytes of contiguous tensors, in their order."""
+    found = []
+    for tensor in tensors:
+        found.append(tensor.flatten().view(torch.uint8)[:size])
+        size -= found[-1].nbytes
+    return found
 
 
 def _on(device: torch.device, linear: nn.Module) -> tuple[Tensor, Tensor]:

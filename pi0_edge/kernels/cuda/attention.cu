@@ -15,7 +15,9 @@
 // While a group computes softmax and p · v of one tile, its next keys arrive; while it computes q · k, its values do.
 //
 // In the Euler loop the tokens' own queries, keys and values come straight from their projection (`Own`): each block
-// applies the rotary positions to the rows it has copied, and no kernel in between writes them out.
+// applies the rotary positions to the rows it has copied, and no kernel in between writes them out. In the first step the
+// state's token comes with them: it sees no action, and its key and value are put into the cache for the other steps.
+// Meanwhile memory has little to do, so the blocks ask the L2 cache for weights of the products that follow (`Ahead`).
 #include "device.cuh"
 
 namespace pi0 {
@@ -34,6 +36,7 @@ template <class T, int head_dim, int row_warps, int key_groups> struct Attention
     T keys[tile_keys][pitch];
     T values[tile_keys][pitch];
   } tiles[key_groups];
+  int ends[row_warps * tile_rows];  // how many keys each query sees, where new tokens differ in it
 };
 
 // For adding up the groups; the tiles are done with by then.
@@ -44,10 +47,19 @@ template <int head_dim, int row_warps, int key_groups> struct MergeMemory {
 };
 
 // Tokens whose keys and values are not in the cache but follow it: unrotated, in their fused projection.
+// What the next kernels read.
+struct Ahead {
+  const char *from[2];
+  int lines[2];
+};
+
 template <class T> struct Own {
   const T *keys, *values;
-  const float *table;  // of rotary positions: cosines, then sines, [rows, head_dim]
-  int stride;          // elements from one token of the projection to the next
+  const float *table;          // of rotary positions: cosines, then sines, [rows, head_dim]
+  int stride;                  // elements from one token of the projection to the next
+  int kept;                    // how many tokens, from the first, see only the cache and each other, and join it
+  T *kept_keys, *kept_values;  // the cache that they join
+  Ahead ahead;
 };
 
 struct AttentionSizes {
@@ -68,24 +80,53 @@ __device__ __forceinline__ void copy_rows(T (*to)[pitch], int count, int first, 
   }
 }
 
+constexpr int rotated_items = 4;
+
+// Applies a rotary position in place to columns [column, column + 4) of a head and to those half a head further on.
+template <int head_dim, class T>
+__device__ __forceinline__ void rotate(Vector<T, rotated_items> &first, Vector<T, rotated_items> &second,
+                                       const float *table, int position, int column) {
+  using Factors = Vector<float, rotated_items>;
+  const float *from = table + static_cast<int64_t>(position) * head_dim + column;
+  const auto cosine = *reinterpret_cast<const Factors *>(from);
+  const auto sine = *reinterpret_cast<const Factors *>(from + head_dim / 2);
+  for (int j = 0; j < rotated_items; j++) {
+    const float a = to_float(first.at[j]), b = to_float(second.at[j]);
+    first.at[j] = from_float<T>(a * cosine.at[j] - b * sine.at[j]);
+    second.at[j] = from_float<T>(b * cosine.at[j] + a * sine.at[j]);
+  }
+}
+
 // Applies rotary positions in place: row r has position(r), and stays as it is where that is negative.
 template <int head_dim, int threads, class T, int pitch, class Position>
 __device__ __forceinline__ void rotate_rows(T (*rows)[pitch], int count, const float *table, int thread,
                                             Position position) {
-  constexpr int items = 4, half = head_dim / 2, chunks = half / items;
+  using Items = Vector<T, rotated_items>;
+  constexpr int half = head_dim / 2, chunks = half / rotated_items;
   for (int i = thread; i < count * chunks; i += threads) {
-    const int row = i / chunks, column = i % chunks * items, at = position(row);
+    const int row = i / chunks, column = i % chunks * rotated_items, at = position(row);
     if (at < 0) continue;
-    auto &first = *reinterpret_cast<Vector<T, items> *>(&rows[row][column]);
-    auto &second = *reinterpret_cast<Vector<T, items> *>(&rows[row][column + half]);
-    const float *from = table + static_cast<int64_t>(at) * head_dim + column;
-    const auto cosine = *reinterpret_cast<const Vector<float, items> *>(from);
-    const auto sine = *reinterpret_cast<const Vector<float, items> *>(from + half);
-    for (int j = 0; j < items; j++) {
-      const float a = to_float(first.at[j]), b = to_float(second.at[j]);
-      first.at[j] = from_float<T>(a * cosine.at[j] - b * sine.at[j]);
-      second.at[j] = from_float<T>(b * cosine.at[j] + a * sine.at[j]);
-    }
+    auto &first = *reinterpret_cast<Items *>(&rows[row][column]);
+    auto &second = *reinterpret_cast<Items *>(&rows[row][column + half]);
+    rotate<head_dim>(first, second, table, at, column);
+  }
+}
+
+// Rotated keys and values of the kept tokens go to the rows of the cache behind the first `cached`.
+template <int head_dim, class T> __device__ __forceinline__ void keep_tokens(const Own<T> &own, int cached, int kv_stride,
+                                                                             int kv_head) {
+  using Items = Vector<T, rotated_items>;
+  constexpr int half = head_dim / 2, chunks = half / rotated_items;
+  for (int i = threadIdx.x; i < own.kept * chunks; i += blockDim.x) {
+    const int token = i / chunks, column = kv_head * head_dim + i % chunks * rotated_items, row = cached + token;
+    const int64_t from = static_cast<int64_t>(token) * own.stride + column, to = static_cast<int64_t>(row) * kv_stride + column;
+    Items first = *reinterpret_cast<const Items *>(own.keys + from);
+    Items second = *reinterpret_cast<const Items *>(own.keys + from + half);
+    rotate<head_dim>(first, second, own.table, row, i % chunks * rotated_items);
+    *reinterpret_cast<Items *>(own.kept_keys + to) = first;
+    *reinterpret_cast<Items *>(own.kept_keys + to + half) = second;
+    for (int part = 0; part < head_dim; part += half)
+      *reinterpret_cast<Items *>(own.kept_values + to + part) = *reinterpret_cast<const Items *>(own.values + from + part);
   }
 }
 
@@ -132,6 +173,13 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   if (rotating) commit_copies();
   copy_tile(tile.keys, k, own.keys, group);
   if (rotating) {
+    constexpr int threads = row_warps * key_groups * warp_size;
+    for (int part = 0; part < 2; part++)
+      for (int line = blockIdx.x * threads + threadIdx.x; line < own.ahead.lines[part]; line += gridDim.x * threads)
+        prefetch_l2(own.ahead.from[part] + static_cast<int64_t>(line) * l2_line);
+    if (blockIdx.x == 0) keep_tokens<head_dim>(own, cached, sizes.kv_stride, kv_head);
+    for (int row = threadIdx.x; row < rows; row += blockDim.x)
+      memory.ends[row] = first_row + row < own.kept * sizes.group ? cached + own.kept : keys;
     wait_for_copies<1>();
     __syncthreads();  // queries are there
     rotate_rows<head_dim, row_warps * key_groups * warp_size>(memory.queries, rows, own.table, threadIdx.x, [&](int row) {
@@ -175,11 +223,12 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
     #pragma unroll
     for (int half = 0; half < 2; half++) {
       float largest = maximum[half];
+      const int end = rotating ? memory.ends[row_warp * tile_rows + lane / 4 + 8 * half] : keys;
       #pragma unroll
       for (int i = 0; i < tile_keys / 8; i++)
         for (int j = 0; j < 2; j++) {
           float &score = scores[i][2 * half + j];
-          const bool seen = number * tile_keys + i * 8 + lane % 4 * 2 + j < keys;
+          const bool seen = number * tile_keys + i * 8 + lane % 4 * 2 + j < end;
           score = seen ? score * sizes.scale : -INFINITY;
           largest = max_or_nan(largest, score);
         }
@@ -302,11 +351,13 @@ PI0_API int pi0_attention(const void *q, const void *k, const void *v, const int
   });
 }
 
-PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values,
-                               const int *seen, void *out, int64_t tokens, int64_t cached, int64_t heads,
-                               int64_t kv_heads, int64_t head_dim, int64_t type, int64_t stream) {
+PI0_API int pi0_rope_attention(const void *qkv, const float *table, void *keys, void *values, const int *seen,
+                               const void *next, const void *after_next, void *out, int64_t tokens, int64_t kept,
+                               int64_t cached, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t next_bytes,
+                               int64_t after_next_bytes, int64_t type, int64_t stream) {
   using namespace pi0;
-  if (tokens < 0 || cached < 0 || kv_heads < 1 || heads % kv_heads || (head_dim != 32 && head_dim != 256))
+  if (tokens < 0 || kept < 0 || kept > tokens || cached < 0 || kv_heads < 1 || heads % kv_heads || next_bytes < 0 ||
+      after_next_bytes < 0 || (head_dim != 32 && head_dim != 256))
     return cudaErrorInvalidValue;
   const int stride = static_cast<int>((heads + 2 * kv_heads) * head_dim);
   const auto sizes = attention_sizes(tokens, cached + tokens, heads / kv_heads, seen, head_dim, stride,
@@ -314,10 +365,18 @@ PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *
   return with_16_bit_type(type, [&](auto *none) {
     using T = std::remove_pointer_t<decltype(none)>;
     const auto *q = static_cast<const T *>(qkv);
-    const Own<T> own{q + heads * head_dim, q + (heads + kv_heads) * head_dim, table, stride};
+    auto *cached_keys = static_cast<T *>(keys), *cached_values = static_cast<T *>(values);
+    const Own<T> own{q + heads * head_dim,
+                     q + (heads + kv_heads) * head_dim,
+                     table,
+                     stride,
+                     static_cast<int>(kept),
+                     cached_keys,
+                     cached_values,
+                     {{static_cast<const char *>(next), static_cast<const char *>(after_next)},
+                      {divide_up(next_bytes, l2_line), divide_up(after_next_bytes, l2_line)}}};
     const auto run = [&](auto launch_it) {
-      return launch_it(q, static_cast<const T *>(keys), static_cast<const T *>(values), static_cast<T *>(out), 1,
-                       kv_heads, sizes, stream, own);
+      return launch_it(q, cached_keys, cached_values, static_cast<T *>(out), 1, kv_heads, sizes, stream, own);
     };
     return head_dim == 32 ? run(launch_attention<32, 2, 4, true, T>) : run(launch_attention<256, 2, 4, true, T>);
   });

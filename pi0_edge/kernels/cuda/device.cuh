@@ -25,6 +25,7 @@ using bf16 = __nv_bfloat16;
 using fp16 = __half;
 
 constexpr int warp_size = 32;
+constexpr int l2_line = 128;  // bytes
 
 // Number types
 
@@ -90,6 +91,9 @@ __device__ __forceinline__ void copy_async(void *shared, const void *global, boo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global), "r"(valid ? 16 : 0)
                : "memory");
 }
+
+// Asks for one line of the L2 cache, and waits for nothing.
+__device__ __forceinline__ void prefetch_l2(const void *line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -16,7 +16,7 @@
 #define PI0_API extern "C" __attribute__((visibility("default")))
 
 // Grows when a function changes its arguments or its meaning; `library.py` refuses another number.
-#define PI0_LIBRARY_VERSION 4
+#define PI0_LIBRARY_VERSION 5
 
 // What a pointer of changing type points to, passed as an int64_t.
 enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
@@ -61,9 +61,10 @@ PI0_API int pi0_gemm_weight_only(const struct pi0_gemm *gemm, int64_t stream);
 PI0_API int pi0_attention(const void *q, const void *k, const void *v, const int *seen, void *out, int64_t batch,
                           int64_t tokens, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim,
                           int64_t q_stride, int64_t kv_stride, int64_t out_stride, int64_t type, int64_t stream);
-PI0_API int pi0_rope_attention(const void *qkv, const float *table, const void *keys, const void *values,
-                               const int *seen, void *out, int64_t tokens, int64_t cached, int64_t heads,
-                               int64_t kv_heads, int64_t head_dim, int64_t type, int64_t stream);
+PI0_API int pi0_rope_attention(const void *qkv, const float *table, void *keys, void *values, const int *seen,
+                               const void *next, const void *after_next, void *out, int64_t tokens, int64_t kept,
+                               int64_t cached, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t next_bytes,
+                               int64_t after_next_bytes, int64_t type, int64_t stream);
 PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *bias, const int *frozen,
                               const void *out_weight, const float *out_bias, void *out, int64_t tokens, int64_t width,
                               int64_t action_dim, int64_t type, int64_t out_type, int64_t stream);
@@ -81,6 +82,6 @@ PI0_API int pi0_patches(const uint8_t *frames, const int *row_first, const int *
                         int64_t patch, int64_t stream);
 PI0_API int pi0_quantize(const void *in, int8_t *out, float *out_scale, int64_t rows, int64_t width,
                          int64_t hadamard_block, int64_t in_type, int64_t stream);
-PI0_API int pi0_rope(const void *qkv, const float *table, const int *seen, void *q, void *keys, void *values,
-                     int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t first_row, int64_t type,
+PI0_API int pi0_rope(const void *qkv, const float *table, void *q, void *keys, void *values, int64_t tokens,
+                     int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t first_row, int64_t type,
                      int64_t stream);

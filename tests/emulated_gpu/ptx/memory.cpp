@@ -117,6 +117,11 @@ void copy(Warp &warp, const Instruction &i) {
   });
 }
 
+// prefetch.global.L2 [global]: it changes nothing, and no finding would come of a GPU that is asked for what is not there.
+void prefetch(Warp &warp, const Instruction &i) {
+  each_lane(warp, [&](unsigned lane) { global_memory().check(address_of<Global>(warp, i, 0, lane), 1); });
+}
+
 void commit(Warp &warp, const Instruction &) {
   for (unsigned lane = 0; lane < lanes; lane++)
     if (warp.active >> lane & 1) warp.groups[lane].push_back(std::move(warp.open[lane])), warp.open[lane].clear();
@@ -150,6 +155,7 @@ void add_memory(Operations &all) {
   all["cp.async.cg.shared.global"] = {copy, "nwnn"};
   all["cp.async.commit_group"] = {commit, ""};
   all["cp.async.wait_group"] = {wait_for_group, "n"};
+  all["prefetch.global.L2"] = {prefetch, "w"};
   all["membar.gl"] = {fence, ""};
 }
 
