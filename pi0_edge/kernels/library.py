@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pi0_edge.errors import KernelError
 
-VERSION = 4
+VERSION = 5
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
 TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, tuple[Kind, ...]] = {
     "embed_actions": (F32, F32, F32, I32, ANY, F32, ANY, SIZE, SIZE, SIZE, TYPE, TYPE),
     "euler_update": (ANY, I32, F32, F32, F32, F32, F32, SIZE, SIZE, SIZE, FLOAT, FLOAT, TYPE),
     "geglu": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
-    "norm": (ANY, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
+    "norm": (ANY, F32, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
     "patches": (U8, *4 * (I32,), F32, *9 * (SIZE,)),
     "quantize": (ANY, I8, F32, SIZE, SIZE, SIZE, TYPE),
     "rope": (ANY, F32, I32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
