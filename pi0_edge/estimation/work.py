@@ -1,7 +1,7 @@
 """The kernels of one chunk, as the CUDA engine launches them: operations, bytes and launches of each.
 
-Launches of torch are among them: what a product in 16 bits, which has not all epilogues of ours, needs after it, what makes
-E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
+Launches of torch are among them: what a product in 16 bits, which has not all epilogues of ours, needs after it, what
+makes E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
 Everything is computed from the sizes of the network and the scheme. An operation is an addition or a multiplication.
 A weight that no rule covers has 16 bits on a GPU.
 """

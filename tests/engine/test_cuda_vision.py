@@ -50,7 +50,7 @@ def test_a_sum_with_the_residual_is_rounded_once_and_the_next_norm_adds_the_bias
 
 @torch.inference_mode()
 def test_the_tower_is_the_reference_within_its_roundings():
-    """Biases as large as the stream; seven roundings to 16 bits in a layer, and two around them, taken as independent."""
+    """Biases as large as the stream; seven roundings to 16 bits in a layer and two more, taken as independent."""
     model, inputs, _ = random_case("pi0")
     model = model.to(BF16).float()  # weights that 16 bits hold
     for path, parameter in model.vision.named_parameters():
