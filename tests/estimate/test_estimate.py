@@ -155,7 +155,7 @@ def of_the_audit(monkeypatch, tmp_path: Path):
 
 AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9, Stage.STATE: 2.5, Stage.EULER: 30.2}
 """By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens.
-Less its 1.8 ms of vision for torch's GELU and additions of the residual, which are no launches of their own any more."""
+Less its 1.8 ms of vision for torch's GELU and additions of the residual, which are no launches of their own now."""
 
 
 @pytest.mark.usefixtures("of_the_audit")

@@ -210,8 +210,8 @@ class Fp8Linear:
 def defer_bias(linear: Linear, offset: Tensor | None) -> tuple[Linear, Tensor | None]:
     """Lets the norms behind a linear add its bias, where its product cannot.
 
-    cuBLAS adds a bias or a residual, not both. The sum with the residual is then rounded once, without the bias. Products
-    of ours add both, and keep their bias.
+    cuBLAS adds a bias or a residual, not both. The sum with the residual is then rounded once, without the bias.
+    Products of ours add both, and keep their bias.
 
     Args:
         linear: Adds to a stream that norms alone read.
