@@ -1,7 +1,7 @@
 """The kernels of one chunk, as the CUDA engine launches them: operations, bytes and launches of each.
 
-Launches of torch are among them: what a product in 16 bits, which has no epilogue of ours, needs after it, what makes
-E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
+Launches of torch are among them: what a product in 16 bits, which has not all epilogues of ours, needs after it, what
+makes E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
 Everything is computed from the sizes of the network and the scheme. An operation is an addition or a multiplication.
 A weight that no rule covers has 16 bits on a GPU.
 """
@@ -188,15 +188,11 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
         yield Kernel(Stage.VISION, "attention", rows, "attention", shape, operations, activation_bytes=touched)
         yield from _quantize(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.attention.out", rows, width, width)
-        yield from _residual(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
         yield _norm(Stage.VISION, rows, width)
         yield from _requantize(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
-        if not chunk.scheme.covers(f"{path}.mlp.fc1"):
-            yield _torch(Stage.VISION, "GELU", rows, vision.mlp_dim, 1)
         yield from _quantize(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, vision.mlp_dim)
         yield _product(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
-        yield from _residual(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width)
     yield _norm(Stage.VISION, rows, width)
     yield from _requantize(chunk, Stage.VISION, "projector", rows, width)
     yield _product(chunk, Stage.VISION, "projector", rows, chunk.config.prefix.width, width)
@@ -304,8 +300,11 @@ def _requantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) ->
 
 
 def _residual(chunk: Chunk, stage: Stage, path: str, rows: int, width: int, gated: bool = False) -> Iterator[Kernel]:
-    """After a product in 16 bits, which has no epilogue of ours: the sum, and an adaptive norm's gate, row by row."""
-    if chunk.scheme.rule_for(path) is None:
+    """After a product in 16 bits: the sum, and an adaptive norm's gate, row by row.
+
+    On the float32 stream of state and actions; to a stream in 16 bits, the product itself adds.
+    """
+    if stage != Stage.PREFIX and chunk.scheme.rule_for(path) is None:
         yield _torch(stage, "residual", rows, width, 6 if gated else 1)
 
 

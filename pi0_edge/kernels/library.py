@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, tuple[Kind, ...]] = {
     "embed_actions": (F32, F32, F32, I32, ANY, F32, ANY, SIZE, SIZE, SIZE, TYPE, TYPE),
     "euler_update": (ANY, I32, F32, F32, F32, F32, F32, SIZE, SIZE, SIZE, FLOAT, FLOAT, TYPE),
     "geglu": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
-    "norm": (ANY, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
+    "norm": (ANY, F32, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
     "patches": (U8, *4 * (I32,), F32, *9 * (SIZE,)),
     "quantize": (ANY, I8, F32, SIZE, SIZE, SIZE, TYPE),
     "rope": (ANY, F32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),

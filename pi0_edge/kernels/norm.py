@@ -1,9 +1,11 @@
 """RMSNorm, adaptive RMSNorm and LayerNorm with what follows them: Hadamard transform and quantization, in one pass.
 
-    y = (x − mean) / sqrt(mean((x − mean)²) + ε) · scale + shift        with mean = 0 unless `centred`
+    z = x + offset
+    y = (z − mean) / sqrt(mean((z − mean)²) + ε) · scale + shift        with mean = 0 unless `centred`
 
 An RMSNorm passes 1 + weight as scale, or nothing if the next linear has absorbed it; an adaptive one passes 1 + its
-scale and its shift of this Euler step; a LayerNorm is `centred` and passes weight and bias.
+scale and its shift of this Euler step; a LayerNorm is `centred` and passes weight and bias. An offset is what every row
+lacks that the norm should see.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ def norm_into(
     frozen: Tensor | None = None,
     centred: bool = False,
     hadamard_block: int = 1,
+    offset: Tensor | None = None,
 ) -> None:
     """Enqueues the kernel: one launch.
 
@@ -40,6 +43,7 @@ def norm_into(
         frozen: int32 [1] or None; with it, scale and shift are [2, width]: see `frozen_rows`.
         centred: Subtract the mean first.
         hadamard_block: A power of two that divides the width; 1 for no transform.
+        offset: float32 [width] or None, added to every row first.
 
     Raises:
         KernelError: If a size or a pair of types is not possible, or there is no GPU.
@@ -48,6 +52,7 @@ def norm_into(
     library.call(
         "norm",
         x,
+        offset,
         scale,
         shift,
         frozen,
@@ -72,20 +77,27 @@ def norm(
     centred: bool,
     hadamard_block: int,
     out_dtype: torch.dtype,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """Normalized rows in a 16-bit type: x [rows, width] -> [rows, width]; arguments as in `norm_into`."""
     out = torch.empty_like(x, dtype=out_dtype)
-    norm_into(kernel_library(), out, None, x, scale, shift, frozen, centred, hadamard_block)
+    norm_into(kernel_library(), out, None, x, scale, shift, frozen, centred, hadamard_block, offset)
     return out
 
 
 @torch.library.custom_op("pi0::norm_quant", mutates_args=(), device_types="cuda")
 def norm_quant(
-    x: Tensor, scale: Tensor | None, shift: Tensor | None, frozen: Tensor | None, centred: bool, hadamard_block: int
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    frozen: Tensor | None,
+    centred: bool,
+    hadamard_block: int,
+    offset: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Normalized rows in INT8: x [rows, width] -> int8 [rows, width], float32 scales [rows, 1]."""
     out, out_scale = empty_quantized(x, x.shape[1])
-    norm_into(kernel_library(), out, out_scale, x, scale, shift, frozen, centred, hadamard_block)
+    norm_into(kernel_library(), out, out_scale, x, scale, shift, frozen, centred, hadamard_block, offset)
     return out, out_scale
 
 
@@ -96,9 +108,11 @@ def normalized(
     frozen: Tensor | None = None,
     centred: bool = False,
     hadamard_block: int = 1,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """What the kernel holds before its last rounding: float32 (float64 for x in float64) [rows, width]."""
     y = x if x.dtype == torch.float64 else x.float()
+    y = y if offset is None else y + offset
     if centred:
         y = y - y.mean(-1, keepdim=True)
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
@@ -108,20 +122,20 @@ def normalized(
 
 
 @norm.register_kernel("cpu")
-def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
-    return normalized(x, scale, shift, frozen, centred, hadamard_block).to(out_dtype)
+def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype, offset=None):  # noqa: ANN001, ANN202
+    return normalized(x, scale, shift, frozen, centred, hadamard_block, offset).to(out_dtype)
 
 
 @norm_quant.register_kernel("cpu")
-def _(x, scale, shift, frozen, centred, hadamard_block):  # noqa: ANN001, ANN202
-    return quantize_rows(normalized(x, scale, shift, frozen, centred, hadamard_block))
+def _(x, scale, shift, frozen, centred, hadamard_block, offset=None):  # noqa: ANN001, ANN202
+    return quantize_rows(normalized(x, scale, shift, frozen, centred, hadamard_block, offset))
 
 
 @norm.register_fake
-def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype):  # noqa: ANN001, ANN202
+def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype, offset=None):  # noqa: ANN001, ANN202
     return torch.empty_like(x, dtype=out_dtype)
 
 
 @norm_quant.register_fake
-def _(x, scale, shift, frozen, centred, hadamard_block):  # noqa: ANN001, ANN202
+def _(x, scale, shift, frozen, centred, hadamard_block, offset=None):  # noqa: ANN001, ANN202
     return empty_quantized(x, x.shape[1])

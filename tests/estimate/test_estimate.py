@@ -11,7 +11,7 @@ import torch
 from cli_runner import run
 from emulated_kernels import emulated_library
 from engine_cases import CPU, quantized, random_case
-from torch.utils._python_dispatch import TorchDispatchMode
+from operator_launches import Launches
 
 import pi0_edge.estimation
 from pi0_edge.engine.cuda.graphs import LoopStage, PrefixStage
@@ -95,25 +95,6 @@ def test_the_launches_are_those_that_the_kernels_page_counts():
     assert sum(kernel.launches for kernel in work if kernel.stage == "Euler loop") == 10 * (18 * 7 + 6) + 1
 
 
-class Launches(TorchDispatchMode):
-    """Counts operators that are a launch on a GPU: ours, and of torch all that are no view of memory or new memory."""
-
-    VIEWS = "view _unsafe_view slice select t transpose permute expand unbind split split_with_sizes unsqueeze squeeze"
-    NONE = frozenset(f"{VIEWS} detach alias as_strided empty new_empty empty_like".split())
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__.partition(".")[0]
-        if func.namespace == "pi0" or name not in self.NONE:
-            self.count += 1
-        if name == "addmm" and args[0].ndim == 2:  # copies what it adds to before it multiplies
-            self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("variant", ["pi0", "pi05"])
 @pytest.mark.parametrize("scheme", ["bf16", "orin", "int8-w8a8", "int8-w8a16", "fp8-w8a16", "fp8-w8a8"])
 def test_the_launches_are_those_of_the_engine(variant: str, scheme: str):
@@ -172,16 +153,17 @@ def of_the_audit(monkeypatch, tmp_path: Path):
     kernel_times.kernel_cycles.cache_clear()
 
 
-AUDIT_MS = {Stage.VISION: 18.8, Stage.PREFIX: 50.9, Stage.STATE: 2.5, Stage.EULER: 30.2}
-"""By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens."""
+AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9, Stage.STATE: 2.5, Stage.EULER: 30.2}
+"""By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens.
+Less its 1.8 ms of vision for torch's GELU and additions of the residual, which are no launches of their own now."""
 
 
 @pytest.mark.usefixtures("of_the_audit")
 def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
     found = estimate("orin-agx-64")
     assert {stage.name: stage.expected_ms for stage in found.stages} == pytest.approx(AUDIT_MS, rel=0.12)
-    assert found.expected_ms == pytest.approx(102, rel=0.05)
-    assert (found.low_ms, found.high_ms) == pytest.approx((90, 120), rel=0.05)
+    assert found.expected_ms == pytest.approx(102 - 1.8, rel=0.05)
+    assert (found.low_ms, found.high_ms) == pytest.approx((90 - 1.8, 120 - 1.8), rel=0.05)
 
 
 @pytest.mark.usefixtures("of_the_audit")

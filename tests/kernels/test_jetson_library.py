@@ -190,7 +190,7 @@ def test_arguments_arrive_as_they_were_given(library: Path, script: list[str], f
     norm = next(line for line in script if line.startswith("pi0_norm "))
     product = next(line for line in script if line.startswith("pi0_gemm_int8 "))
     called = call_on_jetson(library, [norm, product], JETPACK_6, folder)
-    x, _, _, _, out, *_ = (int(word[1:]) for word in norm.split()[1:11])
+    x, _, _, _, _, out, *_ = (int(word[1:]) for word in norm.split()[1:11])
     values = [int.from_bytes(argument, "little") for argument in called.arguments[0]]
     assert x in values and out in values
     given = GemmArguments.from_buffer_copy(bytes.fromhex(product.split()[1][1:]))

@@ -28,7 +28,8 @@ def cases(draw: st.DrawFn):
     scale, frozen = by_time(draw, width, len(x), seed + 1)
     shift = values(*scale.shape, seed=seed + 2)
     scale, shift = draw(st.sampled_from([None, scale])), draw(st.sampled_from([None, shift]))
-    return x, scale, shift, frozen, draw(st.booleans()), draw(st.sampled_from(WIDTHS[width]))
+    offset = draw(st.sampled_from([None, values(width, seed=seed + 3)]))
+    return x, scale, shift, frozen, draw(st.booleans()), draw(st.sampled_from(WIDTHS[width])), offset
 
 
 def exact(case) -> torch.Tensor:
@@ -39,20 +40,22 @@ def exact(case) -> torch.Tensor:
 @EACH_RUNNER
 @given(cases())
 def test_16_bit_output_is_float64_rounded(runner: Runner, case):
-    x, scale, shift, frozen, centred, block = case
+    x, scale, shift, frozen, centred, block, offset = case
     for dtype in {torch.bfloat16, torch.float16} if x.dtype == torch.float32 else {x.dtype}:
         out = runner.poisoned(*x.shape, dtype=dtype)
-        norm_into(runner.library, out, None, *runner(x, scale, shift, frozen), centred=centred, hadamard_block=block)
+        x, scale, shift, frozen, offset = runner(x, scale, shift, frozen, offset)
+        norm_into(runner.library, out, None, x, scale, shift, frozen, centred, block, offset)
         assert_near(out, exact(case), 1.02)
 
 
 @EACH_RUNNER
 @given(cases())
 def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
-    x, scale, shift, frozen, centred, block = case
+    x, scale, shift, frozen, centred, block, offset = case
     out = runner.poisoned(*x.shape, dtype=torch.int8)
     out_scale = runner.poisoned(len(x), 1, dtype=torch.float32)
-    norm_into(runner.library, out, out_scale, *runner(x, scale, shift, frozen), centred=centred, hadamard_block=block)
+    x, scale, shift, frozen, offset = runner(x, scale, shift, frozen, offset)
+    norm_into(runner.library, out, out_scale, x, scale, shift, frozen, centred, block, offset)
     expected, expected_scale = int8_rows(exact(case).float())
     assert torch.allclose(out_scale.cpu(), expected_scale, rtol=2e-5, atol=0)
     off = (out.cpu().int() - expected.int()).abs()
@@ -71,10 +74,10 @@ def test_frozen_rows_are_normalized_as_at_time_0(runner: Runner):
 @EACH_RUNNER
 @given(cases())
 def test_the_operator_on_the_cpu_is_the_same(case):
-    x, scale, shift, frozen, centred, block = case
+    x, scale, shift, frozen, centred, block, offset = case
     out_dtype = torch.bfloat16 if x.dtype == torch.float32 else x.dtype
-    assert_near(norm(x, scale, shift, frozen, centred, block, out_dtype), exact(case), 1.02)
-    out, out_scale = norm_quant(x, scale, shift, frozen, centred, block)
+    assert_near(norm(x, scale, shift, frozen, centred, block, out_dtype, offset), exact(case), 1.02)
+    out, out_scale = norm_quant(x, scale, shift, frozen, centred, block, offset)
     assert ((out * out_scale - exact(case)).abs() <= 0.501 * out_scale).all()
 
 
@@ -107,6 +110,6 @@ def test_no_rows_are_no_launch(runner: Runner):
 
 def test_the_operators_pass_the_checks_of_torch(device: str):
     x, weight = values(3, 64, seed=0), values(64, seed=1)
-    check_operator(norm, (x, weight, None, None, False, 16, torch.bfloat16), device)
+    check_operator(norm, (x, weight, None, None, False, 16, torch.bfloat16, weight), device)
     both, frozen = values(2, 64, seed=1), torch.tensor([2], dtype=torch.int32)
     check_operator(norm_quant, (x, both, both, frozen, True, 1), device)

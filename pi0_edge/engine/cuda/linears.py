@@ -20,6 +20,7 @@ from pi0_edge.kernels.geglu import geglu
 from pi0_edge.kernels.gemm import gemm
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
+from pi0_edge.kernels.linear_gelu import linear_gelu
 from pi0_edge.kernels.norm import norm, norm_quant
 from pi0_edge.kernels.quantize import quantize
 from pi0_edge.kernels.rows import select_rows
@@ -45,12 +46,14 @@ class Norm:
         shift: As scale, or None.
         gate: As scale, of the residual after it, or None.
         centred: A LayerNorm.
+        offset: float32 [width], what the stream before it lacks (`defer_bias`), or None.
     """
 
     scale: Tensor
     shift: Tensor | None = None
     gate: Tensor | None = None
     centred: bool = False
+    offset: Tensor | None = None
 
 
 class Linear(Protocol):
@@ -70,7 +73,10 @@ class Linear(Protocol):
         ...
 
     def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
-        """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own."""
+        """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own.
+
+        The result may take the place of the residual, which nobody reads afterwards.
+        """
         ...
 
 
@@ -93,7 +99,7 @@ class Bf16Linear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.weight.dtype))
+        return Rows(_norm(x, before, frozen, self.weight.dtype))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`."""
@@ -103,12 +109,14 @@ class Bf16Linear:
         """As `Linear`."""
         residual = epilogue.residual
         if residual is not None and epilogue.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
-            return torch.addmm(residual, rows.values, self.weight.t())
+            return residual.addmm_(rows.values, self.weight.t())  # a new result would begin as a copy of the residual
+        if epilogue.activation == "gelu":
+            if self.bias is None:
+                raise ValueError("a product in 16 bits ends in a GELU only where it has a bias")
+            return linear_gelu(rows.values, self.weight, self.bias)
         out = F.linear(rows.values, self.weight, self.bias)
         if epilogue.activation == "geglu":
             return geglu(out, 1, epilogue.dtype)
-        if epilogue.activation == "gelu":
-            return F.gelu(out, approximate="tanh")
         out = out if epilogue.gate is None else out * select_rows(epilogue.gate, epilogue.frozen, len(out))
         return (out if residual is None else residual + out).to(epilogue.dtype)
 
@@ -136,7 +144,8 @@ class Int8Linear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return Rows(*norm_quant(x, before.scale, before.shift, frozen, before.centred, self.hadamard_block))
+        given = (before.scale, before.shift, frozen, before.centred, self.hadamard_block, before.offset)
+        return Rows(*norm_quant(x, *given))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`: one more launch."""
@@ -174,7 +183,7 @@ class WeightOnlyLinear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return Rows(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
+        return Rows(_norm(x, before, frozen, self.dtype))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`."""
@@ -211,7 +220,7 @@ class Fp8Linear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`, in more than one launch: the norm has no E4M3 output yet."""
-        return self.quantize_input(norm(x, before.scale, before.shift, frozen, before.centred, 1, self.dtype))
+        return self.quantize_input(_norm(x, before, frozen, self.dtype))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`, by torch."""
@@ -221,6 +230,30 @@ class Fp8Linear:
     def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
         """As `Linear`."""
         return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(epilogue, self.bias))
+
+
+def defer_bias(linear: Linear, offset: Tensor | None) -> tuple[Linear, Tensor | None]:
+    """Lets the norms behind a linear add its bias, where its product cannot.
+
+    cuBLAS adds a bias or a residual, not both. The sum with the residual is then rounded once, without the bias.
+    Products of ours add both, and keep their bias.
+
+    Args:
+        linear: Adds to a stream that norms alone read.
+        offset: float32 [width], what norms in front of it add, or None.
+
+    Returns:
+        The linear, and what norms behind it add: float32 [width], or None.
+    """
+    if not isinstance(linear, Bf16Linear) or linear.bias is None:
+        return linear, offset
+    bias = linear.bias.float()
+    return replace(linear, bias=None), bias if offset is None else offset + bias
+
+
+def _norm(x: Tensor, before: Norm, frozen: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Normalized tokens [tokens, width] in 16 bits."""
+    return norm(x, before.scale, before.shift, frozen, before.centred, 1, dtype, before.offset)
 
 
 def _arguments(epilogue: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi0_edge.engine.cuda.linears import Linear, Norm, join_linears
+from pi0_edge.engine.cuda.linears import Linear, Norm, defer_bias, join_linears
 from pi0_edge.engine.cuda.recent import Recent
 from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
@@ -91,12 +91,12 @@ def step_tables(model: Pi0, times: Tensor, device: torch.device) -> StepTables:
     return StepTables(tuple(times.tolist()), padded, biases.to(device), per_step, final_norms)
 
 
-def plain_norm(norm: torch.nn.Module, device: torch.device) -> Norm:
-    """An RMSNorm or a LayerNorm."""
+def plain_norm(norm: torch.nn.Module, device: torch.device, offset: Tensor | None = None) -> Norm:
+    """An RMSNorm, or a LayerNorm of a stream that lacks the offset."""
     if isinstance(norm, RMSNorm):
         return Norm((1 + norm.weight.detach().float()).to(device))
     weight, bias = (norm.get_parameter(name).detach().float().to(device) for name in ("weight", "bias"))
-    return Norm(weight, bias, centred=True)
+    return Norm(weight, bias, centred=True, offset=offset)
 
 
 def _adaptive_norm(modulation: Tensor, device: torch.device) -> Norm:
@@ -334,8 +334,11 @@ class CudaNetwork:
         weight, bias = _on(to, tower.patch_embedding)
         self.patch = (weight.flatten(1), bias)
         self.positions = tower.position_embedding.detach().float().to(to)
-        self.vision = [self._vision_layer(layer) for layer in tower.layers]
-        self.vision_norm = plain_norm(tower.final_norm, to)
+        self.vision, offset = [], None
+        for module in tower.layers:
+            layer, offset = self._vision_layer(module, offset)
+            self.vision.append(layer)
+        self.vision_norm = plain_norm(tower.final_norm, to, offset)
         self.projector = join_linears([model.projector], to, self.dtype)
         del model.vision, model.projector
 
@@ -363,16 +366,16 @@ class CudaNetwork:
             None if adaptive else (plain_norm(layer.attention_norm, to), plain_norm(layer.mlp_norm, to)),
         )
 
-    def _vision_layer(self, module: nn.Module) -> Layer:
+    def _vision_layer(self, module: nn.Module, offset: Tensor | None) -> tuple[Layer, Tensor | None]:
+        """A layer of a stream that lacks the offset, and what the stream lacks behind it; see `defer_bias`."""
         layer, to = cast(VisionLayer, module), self.device
-        own = layer.attention
-        return Layer(
-            join_linears([own.q, own.k, own.v], to, self.dtype),
-            join_linears([own.out], to, self.dtype),
-            join_linears([layer.mlp.fc1], to, self.dtype),
-            join_linears([layer.mlp.fc2], to, self.dtype),
-            (plain_norm(layer.norm1, to), plain_norm(layer.norm2, to)),
-        )
+        own, mlp = layer.attention, layer.mlp
+        out, between = defer_bias(join_linears([own.out], to, self.dtype), offset)
+        down, behind = defer_bias(join_linears([mlp.fc2], to, self.dtype), between)
+        qkv = join_linears([own.q, own.k, own.v], to, self.dtype)
+        up = join_linears([mlp.fc1], to, self.dtype)
+        norms = plain_norm(layer.norm1, to, offset), plain_norm(layer.norm2, to, between)
+        return Layer(qkv, out, up, down, norms), behind
 
 
 def _first_bytes(tensors: Sequence[Tensor], size: int) -> list[Tensor]:

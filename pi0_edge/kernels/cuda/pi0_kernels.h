@@ -73,8 +73,8 @@ PI0_API int pi0_euler_update(const void *hidden, const int *frozen, const float 
                              int64_t action_dim, float dt, float epsilon, int64_t type, int64_t stream);
 PI0_API int pi0_geglu(const void *gate_up, void *out, float *out_scale, int64_t rows, int64_t width,
                       int64_t hadamard_block, int64_t in_type, int64_t out_type, int64_t stream);
-PI0_API int pi0_norm(const void *x, const float *scale, const float *shift, const int *frozen, void *out,
-                     float *out_scale, int64_t rows, int64_t width, int64_t centred, int64_t hadamard_block,
+PI0_API int pi0_norm(const void *x, const float *offset, const float *scale, const float *shift, const int *frozen,
+                     void *out, float *out_scale, int64_t rows, int64_t width, int64_t centred, int64_t hadamard_block,
                      float epsilon, int64_t in_type, int64_t out_type, int64_t stream);
 PI0_API int pi0_patches(const uint8_t *frames, const int *row_first, const int *row_weights, const int *column_first,
                         const int *column_weights, float *out, int64_t count, int64_t height, int64_t width,
