@@ -13,13 +13,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from firmware_bridge.client import BridgeClient, ChunkStream, Tick
+from firmware_bridge.errors import StateError
 from firmware_bridge.replanning import ChunkScheduler
 from firmware_bridge.robot import ACTIVE_STATES
 from firmware_bridge.splice import client_splice
@@ -37,6 +38,8 @@ FILM_EVERY_TICKS = 20
 FILM_SIZE = (240, 320)
 IMAGE_SIZE = 112
 PROMPT = "Transfer cube"
+STOP_TICKS = 25
+"""Within so many ticks of the end of the stream, the follower has heard that the arm was stopped: half a second."""
 
 
 class RecordedTicks(TickFollower):
@@ -98,11 +101,11 @@ class SimulatedRobot:
         follower.episode = number
         start = follower.advance().tick
         while not env.success and follower.moving and follower.advance().tick - start < TRANSFER_CUBE.max_ticks:
-            self._collect(self.worker.poll())
+            self._collect(self._finished(self.worker.poll))
             if self.scheduler.due(tick := self._tick()):
                 observation = replace(observe(env, PROMPT, IMAGE_SIZE), state=self._last.measured)
                 self.worker.submit(Request(tick, observation, self.scheduler.observe(tick)))
-        self._collect(self.worker.wait(1.0))
+        self._collect(self._finished(lambda: self.worker.wait(1.0)))
         self.record.add(seed=seed, success=env.success, episode_ticks=self._tick() - start)
         follower.episode = -1
         return env.success
@@ -113,6 +116,20 @@ class SimulatedRobot:
 
     def _tick(self) -> int:
         return self._last.tick
+
+    def _finished(self, take: Callable[[], PlayedChunk | None]) -> PlayedChunk | None:
+        """What the worker has finished; None where the firmware stopped the arm while the chunk was on its way.
+
+        The bridge then ends the stream of chunks, and may do so some ticks before this process hears of the stop.
+        """
+        try:
+            return take()
+        except StateError:
+            for _ in range(STOP_TICKS):
+                if not self.follower.moving:
+                    return None
+                self.follower.advance()
+            raise
 
     def _collect(self, played: PlayedChunk | None) -> None:
         if played is None:
