@@ -2,11 +2,13 @@
 
 A product out[m, n] = a[m, k] · weight[n, k]ᵀ is cut into tiles, and the steps of all tiles into one stripe per block
 (`cuda/gemm_layout.cuh`). As many blocks as tiles is the plain way; twice as many split every tile along k. On a GPU
-with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128, so 12 % of the work would be padding, but
-3.9 tiles of 144; and 36 tiles on 32 places take two rounds for the work of little more than one.
+with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128 and 3.5 of 160, and 36 tiles on 32 places
+take two rounds for the work of little more than one.
 
-The model below ranks tiles by multiprocessor cycles from the published rates of Ampere. It has not been measured. Plans
-that a GPU has measured take precedence over it. One file per kind of GPU,
+The model below ranks plans by multiprocessor cycles. Those of a step of the INT8 product come from the machine code for
+Orin (`Tile.alone`, `Tile.together`): they prefer 160 rows to 144, which would pad less, and whose loop issues more
+instructions per product. Those of the FP8 product come from the published rates of Ampere. Nothing has been measured.
+Plans that a GPU has measured take precedence. One file per kind of GPU,
 `plans/sm_<capability>_<multiprocessors>.json` beside this module: two boards of the same architecture and of different
 size want different plans. `python -m benchmarks.kernels_gemm --tune` writes the file of the GPU that it runs on, the
 operators of `gemm` read it, and where there is none the model chooses.
@@ -29,10 +31,11 @@ MACS_PER_CYCLE = 2048
 SHARED_BYTES_PER_CYCLE = 128
 L2_BYTES_PER_CYCLE = 32
 """What one multiprocessor gets when all read; half the 64 of its port."""
-TILE_CYCLES = 1500
-"""Of filling the ring of stages before a tile and of the epilogue after it, as far as no other block hides them."""
-STEP_CYCLES = 40
-"""Of the barrier and the first fragments of a step, as far as no other warp hides them."""
+ALONE_CYCLES, TOGETHER_CYCLES = 2500, 3500
+"""Of filling the ring of stages before a tile and of the epilogue after it: of one block, and of two at a time."""
+FP8_TILE_CYCLES, FP8_STEP_CYCLES = 1500, 40
+"""Of the FP8 product: of a tile as above, and of the barrier and the first fragments of a step, as far as no other
+block hides them."""
 CACHED_WEIGHTS = 2**23
 """Bytes of a weight up to which equal stripes are tried: twice the L2 of Orin, since half the blocks read one half."""
 WEIGHT_ONLY_BLOCKS = 2
@@ -51,6 +54,9 @@ class Tile:
         stages: Steps of k in shared memory at a time.
         per_multiprocessor: Blocks that fit on one of Orin.
         fp8: The FP8 product has it too.
+        alone: Cycles of a step (64 of k) of the INT8 product on a multiprocessor, by the issue slots of its machine
+            code for Orin (`tests/apparatus/kernel_resources.py`).
+        together: The same of two blocks at a time; None where one fits.
     """
 
     number: int
@@ -60,6 +66,8 @@ class Tile:
     stages: int
     per_multiprocessor: int
     fp8: bool
+    alone: int
+    together: int | None
 
     @property
     def warps(self) -> int:
@@ -67,8 +75,8 @@ class Tile:
         return self.rows // self.warp_rows * (self.columns // 64)
 
     @property
-    def step_cycles(self) -> float:
-        """Of one step (64 of k): the slowest of tensor cores, shared memory and L2."""
+    def fp8_step_cycles(self) -> float:
+        """Of one step (64 of k) of the FP8 product, by rates: the slowest of tensor cores, shared memory and L2."""
         loaded = (self.rows + self.columns) * 64
         read = self.warps * (self.warp_rows + 64) * 64
         return max(
@@ -79,12 +87,12 @@ class Tile:
 
 
 TILES = (
-    Tile(0, 64, 128, 32, 5, per_multiprocessor=2, fp8=True),
-    Tile(1, 128, 128, 64, 4, per_multiprocessor=2, fp8=False),
-    Tile(2, 144, 128, 48, 4, per_multiprocessor=2, fp8=True),
-    Tile(3, 160, 128, 80, 4, per_multiprocessor=2, fp8=False),
-    Tile(4, 192, 128, 48, 6, per_multiprocessor=1, fp8=True),
-    Tile(5, 256, 128, 64, 6, per_multiprocessor=1, fp8=False),
+    Tile(0, 64, 128, 32, 5, per_multiprocessor=2, fp8=True, alone=541, together=718),
+    Tile(1, 128, 128, 64, 4, per_multiprocessor=2, fp8=False, alone=798, together=1174),
+    Tile(2, 144, 128, 48, 4, per_multiprocessor=2, fp8=True, alone=1252, together=1696),
+    Tile(3, 160, 128, 80, 4, per_multiprocessor=2, fp8=False, alone=1017, together=1409),
+    Tile(4, 192, 128, 48, 6, per_multiprocessor=1, fp8=True, alone=1157, together=None),
+    Tile(5, 256, 128, 64, 6, per_multiprocessor=1, fp8=False, alone=1451, together=None),
 )
 DEPTH = 64
 SPLITS = (1, 2, 3, 4, 6, 8)
@@ -129,7 +137,7 @@ def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, 
         nearest = min(fitting, key=lambda measured: abs(measured.m - m))
         return _plan(TILES[nearest.tile], m, n, k, nearest.blocks)
     plans = candidates(m, n, k, multiprocessors, fp8)
-    return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors))
+    return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors, fp8))
 
 
 def candidates(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> Iterator[Plan]:
@@ -147,15 +155,20 @@ def candidates(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) 
             yield _plan(tile, m, n, k, places)
 
 
-def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int) -> float:
+def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> float:
     """Cycles of the busiest multiprocessor."""
     tile = TILES[plan.tile]
-    rounds = math.ceil(plan.blocks / multiprocessors)
+    blocks = math.ceil(plan.blocks / multiprocessors)
     steps = math.ceil(_tiles(tile, m, n) * math.ceil(k / DEPTH) / plan.blocks)
-    alone = min(rounds, tile.per_multiprocessor)
-    per_block = steps * (tile.step_cycles + STEP_CYCLES / alone) + TILE_CYCLES / alone
     parts = 2 * tile.rows * tile.columns * 4 / L2_BYTES_PER_CYCLE if plan.workspace_bytes else 0
-    return rounds * (per_block + parts)
+    if fp8:
+        sharing = min(blocks, tile.per_multiprocessor)
+        cycles = blocks * (steps * (tile.fp8_step_cycles + FP8_STEP_CYCLES / sharing) + FP8_TILE_CYCLES / sharing)
+    else:
+        pairs, single = (0, blocks) if tile.together is None else divmod(blocks, 2)
+        cycles = single * (steps * tile.alone + ALONE_CYCLES)
+        cycles += pairs * (steps * (tile.together or 0) + TOGETHER_CYCLES)
+    return cycles + blocks * parts
 
 
 def plan_weight_only(m: int, n: int, k: int, multiprocessors: int) -> Plan:

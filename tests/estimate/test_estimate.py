@@ -154,11 +154,12 @@ def of_the_audit(monkeypatch, tmp_path: Path):
     kernel_times.kernel_cycles.cache_clear()
 
 
-AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9, Stage.EULER: 30.2}
+AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9 - 7.7, Stage.EULER: 30.2}
 """By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens.
-Less what is no longer there: its 1.8 ms of vision for torch's GELU and additions of the residual, and its 2.5 ms for
-a pass of the state's token, which goes with the first Euler step."""
-GONE_MS = 1.8 + 2.5
+Less what is no longer there: its 1.8 ms of vision for torch's GELU and additions of the residual, its 2.5 ms for a pass
+of the state's token, which goes with the first Euler step, and 7.7 ms by tiles of 160 rows, of its table of shapes:
+17 layers times 265 µs of gate and up, 132 of down, 37 of q, k and v, 17 of o."""
+GONE_MS = 1.8 + 2.5 + 7.7
 
 
 @pytest.mark.usefixtures("of_the_audit")
@@ -166,8 +167,9 @@ def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
     found = estimate("orin-agx-64")
     assert {stage: found.stages_ms[stage] for stage in AUDIT_MS} == pytest.approx(AUDIT_MS, rel=0.12)
     assert found.stages_ms[Stage.STATE] < 0.05
-    assert found.expected_ms == pytest.approx(102 - GONE_MS, rel=0.05)
-    assert (found.low_ms, found.high_ms) == pytest.approx((90 - GONE_MS, 120 - GONE_MS), rel=0.05)
+    left = 102 - GONE_MS
+    assert found.expected_ms == pytest.approx(left, rel=0.05)
+    assert (found.low_ms, found.high_ms) == pytest.approx((left * 90 / 102, left * 120 / 102), rel=0.05)
 
 
 @pytest.mark.usefixtures("of_the_audit")
@@ -184,7 +186,7 @@ def test_shares_of_the_tensor_peak_are_those_of_the_audit():
 
 @pytest.mark.usefixtures("of_the_audit")
 @pytest.mark.parametrize(
-    ("shape", "audit_us"), [((560, 32768, 2048), 1482), ((560, 2048, 16384), 704), ((816, 32768, 2048), 2222)]
+    ("shape", "audit_us"), [((560, 32768, 2048), 1217), ((560, 2048, 16384), 572), ((788, 32768, 2048), 1825 * 5 / 6)]
 )
 def test_products_take_what_the_audit_expects_of_the_planned_tile(shape: tuple[int, int, int], audit_us: float):
     m, n, k = shape

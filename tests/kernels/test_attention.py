@@ -182,7 +182,7 @@ def test_tokens_that_join_the_cache_are_a_block_of_their_own(
     cache[:, :seen] = values(2, seen, kv_heads, head_dim, seed=1, dtype=dtype)
     joined = runner(cache.clone())[0]
     found = runner.poisoned(tokens, heads, head_dim, dtype=dtype)
-    rope_attention_into(runner.library, found, *runner(qkv, table), *joined, *runner(count), kept)
+    rope_attention_into(runner.library, found, *runner(qkv, table), *joined, *runner(count), kept=kept)
     alone = [runner.poisoned(seen + kept, kv_heads, head_dim, dtype=dtype) for _ in range(2)]
     for longer, part in zip(alone, cache, strict=True):
         longer[:seen] = part[:seen]
