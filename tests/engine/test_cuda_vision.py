@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_cases import CPU, KERNEL_SIZES, quantized, random_case
+from engine_cases import CPU, KERNEL_SIZES, NONE_FROZEN, quantized, random_case
 from kernel_cases import assert_near, unit_roundoff, values
 from operator_launches import Launches
 
 from pi0_edge.engine.cuda.linears import Bf16Linear, Rows, defer_bias
-from pi0_edge.engine.cuda.network import CudaNetwork
+from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.norm import normalized
 from pi0_edge.model import Pi0
+from pi0_edge.model.flow import euler_times
 from pi0_edge.quant import find_scheme
 
 BF16 = torch.bfloat16
@@ -68,13 +69,14 @@ def test_the_tower_is_the_reference_within_its_roundings():
 
 @torch.inference_mode()
 def test_sums_in_place_leave_what_a_graph_reads_again():
-    model, inputs, _ = random_case("pi0")
+    model, inputs, noise = random_case("pi0")
+    tables = step_tables(model, euler_times(2), CPU)
     network = CudaNetwork(quantized(model, find_scheme("bf16")), CPU)
     rows, tokens = network.patch_rows(inputs.images[0]), inputs.tokens[0]
     caches = [network.blank_cache(len(rows), len(tokens)) for _ in range(2)]
     given = rows.clone(), network.embedding.clone()
     for cache in caches:
         network.attend(rows, tokens, cache)
-        network.attend_state(inputs.state[0], cache)
+        network.integrate(noise[0].clone(), inputs.state[0], cache, tables, NONE_FROZEN)
     assert torch.equal(caches[0].keys, caches[1].keys) and torch.equal(caches[0].values, caches[1].values)
     assert torch.equal(rows, given[0]) and torch.equal(network.embedding, given[1])
