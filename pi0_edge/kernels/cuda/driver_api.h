@@ -120,6 +120,7 @@ inline float max_or_nan(float, float) { __builtin_trap(); }
 template <class T> inline T &shared_memory() { __builtin_trap(); }
 inline void copy_async(void *, const void *, bool = true) { __builtin_trap(); }
 inline void commit_copies() { __builtin_trap(); }
+inline void prefetch_l2(const void *) { __builtin_trap(); }
 template <int pending> inline void wait_for_copies() { __builtin_trap(); }
 inline void load_matrices(unsigned (&)[4], const void *) { __builtin_trap(); }
 inline void load_matrices_transposed(unsigned (&)[4], const void *) { __builtin_trap(); }

@@ -42,6 +42,9 @@ IDLE_S = 10.0
 SENDING_S = 10.0
 """Longest time that one observation may take to arrive."""
 
+CANCELLED_S = 0.5
+"""Within so long, a call that was cancelled has given its place back; its client has heard of it before."""
+
 REFUSED_AFTER_S = 0.1
 """How long a refused call for actions takes at least; the stock client asks again at once, for ever."""
 
@@ -80,6 +83,7 @@ class AsyncInferenceService:
         self._executor = ThreadPoolExecutor(2 * ROBOTS, thread_name_prefix="lerobot-chunk")
         self._sessions: dict[str, RobotSession] = {}
         self._sending: set[str] = set()
+        self._place_free = threading.Condition()
         self._lock = threading.Lock()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -182,15 +186,16 @@ class AsyncInferenceService:
 
     @contextmanager
     def _one_at_a_time(self, peer: str) -> Iterator[None]:
-        with self._lock:
-            if peer in self._sending:
+        with self._place_free:
+            if not self._place_free.wait_for(lambda: peer not in self._sending, CANCELLED_S):
                 raise BusyError("this robot sends an observation already; send the next one after it")
             self._sending.add(peer)
         try:
             yield
         finally:
-            with self._lock:
+            with self._place_free:
                 self._sending.discard(peer)
+                self._place_free.notify_all()
 
 
 def _payload(requests: Iterator[Any]) -> bytes:
