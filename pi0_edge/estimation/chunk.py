@@ -194,7 +194,7 @@ def estimate_chunk(
     Raises:
         ConfigError: If the device has no units for the scheme, or no kernels exist for it.
     """
-    chunk = Chunk(config, scheme, cameras, tokens, steps, device.l2_mb * 2**20)
+    chunk = Chunk(config, scheme, cameras, tokens, steps, device.l2_bytes)
     work = list(kernels(chunk))
     _check_units(device, scheme, work)
     stages = [_stage(device, str(name), [kernel for kernel in work if kernel.stage == name]) for name in NETWORK]

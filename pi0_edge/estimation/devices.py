@@ -65,6 +65,11 @@ class Device:
     boards: tuple[str, ...] = ()
 
     @property
+    def l2_bytes(self) -> float:
+        """Of its cache, whose data sheet counts in 2^20."""
+        return self.l2_mb * 2**20
+
+    @property
     def runs_kernels(self) -> bool:
         """Whether a block may take as much shared memory as the largest kernel needs."""
         return self.shared_kb >= KERNELS_SHARED_KB

@@ -222,9 +222,8 @@ def _memory_ms(kernel: Kernel, device: Device) -> tuple[float, Figure]:
     Weights, keys and values come from memory; activations from the cache where the cache holds them.
     """
     memory, l2 = device.reached["gb_s"], device.reached["l2_gb_s"]
-    in_cache = device.l2_mb * 1e6
-    spilled = sum(size for size in kernel.activation_bytes if size > in_cache)
-    cached = sum(size for size in kernel.activation_bytes if size <= in_cache)
+    spilled = sum(size for size in kernel.activation_bytes if size > device.l2_bytes)
+    cached = sum(size for size in kernel.activation_bytes if size <= device.l2_bytes)
     from_memory = (kernel.weight_bytes - kernel.cached_bytes + kernel.ahead_bytes + spilled) / (memory.value * 1e6)
     from_cache = (cached + kernel.cached_bytes) / (l2.value * 1e6)
     return (from_memory, memory) if from_memory >= from_cache else (from_cache, l2)

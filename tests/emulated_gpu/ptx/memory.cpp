@@ -117,7 +117,7 @@ void copy(Warp &warp, const Instruction &i) {
   });
 }
 
-// prefetch.global.L2 [global]: it changes nothing, and no finding would come of a GPU that is asked for what is not there.
+// prefetch.global.L2 [global]: it changes nothing. A GPU ignores an address where nothing is; here it is found.
 void prefetch(Warp &warp, const Instruction &i) {
   each_lane(warp, [&](unsigned lane) { global_memory().check(address_of<Global>(warp, i, 0, lane), 1); });
 }
