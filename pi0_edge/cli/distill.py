@@ -17,6 +17,10 @@ def distill(
     checkpoint: CheckpointOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps of the student.")] = 1,
     teacher_steps: Annotated[int | None, typer.Option(min=1, help="Of the teacher; else as it was made for.")] = None,
+    part: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Teacher's steps that a step covers, once for each step; else equal parts."),
+    ] = None,
     updates: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Observations per update.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per observation.")] = 1,
@@ -48,6 +52,7 @@ def distill(
             output,
             steps=steps,
             teacher_steps=teacher_steps,
+            parts=part or (),
             updates=updates,
             batch=batch,
             draws=draws,

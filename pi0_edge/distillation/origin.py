@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pi0_edge.synced_files import save_synced
 
 FILE = "distillation.json"
 _REQUIRED = {"teacher_sha256": str, "teacher_steps": int, "steps": int, "updates": int}
-_OPTIONAL = {"floor": float, "opening_share": float, "start_sha256": str}
+_OPTIONAL = {"parts": list, "floor": float, "opening_share": float, "start_sha256": str}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Origin:
         teacher_steps: Euler steps that the teacher took.
         steps: Euler steps of the student.
         updates: Optimizer steps.
-        floor: See `Student`; None where a checkpoint of an earlier version does not tell.
+        parts: Of the teacher's steps, covered by each of the student; None where a checkpoint of an earlier version
+            does not tell: equal ones.
+        floor: See `Student`; None as well.
         opening_share: Share of first observations; None as well.
         start_sha256: Hash of the student that the run began from; None where that was the teacher, or nobody tells.
     """
@@ -34,6 +37,7 @@ class Origin:
     teacher_steps: int
     steps: int
     updates: int
+    parts: list[int] | None = None
     floor: float | None = None
     opening_share: float | None = None
     start_sha256: str | None = None
@@ -44,6 +48,7 @@ class Origin:
         teacher: Checkpoint,
         teacher_steps: int,
         steps: int,
+        parts: Sequence[int],
         updates: int,
         floor: float,
         opening_share: float,
@@ -52,7 +57,18 @@ class Origin:
         """Of a run that begins."""
         began = None if start is None else combined_hash(start.source_hashes())
         taught = combined_hash(teacher.source_hashes())
-        return cls(taught, teacher_steps, steps, updates, float(floor), float(opening_share), began)
+        return cls(taught, teacher_steps, steps, updates, list(parts), float(floor), float(opening_share), began)
+
+    @property
+    def covered(self) -> list[int]:
+        """The parts; equal ones where nothing tells."""
+        return [self.teacher_steps // self.steps] * self.steps if self.parts is None else self.parts
+
+    @property
+    def task(self) -> str:
+        """What is learned: of which teacher, in which steps."""
+        parts = " + ".join(map(str, self.covered))
+        return f"a student of teacher {self.teacher_sha256[:12]} in {self.steps} step(s), for {parts} of the teacher's"
 
     @classmethod
     def find(cls, checkpoint: Path) -> Origin | None:
@@ -87,7 +103,7 @@ class Origin:
         if found is None:
             return
         told = self if found.floor is not None else replace(self, floor=None, opening_share=None, start_sha256=None)
-        if found != told:
+        if replace(found, parts=found.covered) != told:
             raise ConfigError(f"{checkpoint} was distilled otherwise ({found}); repeat that, or name another folder")
 
 

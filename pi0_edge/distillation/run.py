@@ -16,6 +16,7 @@ running chunk: the student then learns the same, from the same lengths of frozen
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import numpy as np
 from pi0_edge.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
 from pi0_edge.datasets.lerobot_reader import LeRobotDataset
 from pi0_edge.distillation.origin import Origin
-from pi0_edge.distillation.student import FLOOR, Student
+from pi0_edge.distillation.student import FLOOR, Student, check_parts, equal_parts
 from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.model import Pi0
 from pi0_edge.model.flow import euler_times
@@ -76,6 +77,7 @@ def distill(
     *,
     steps: int = 1,
     teacher_steps: int | None = None,
+    parts: Sequence[int] = (),
     updates: int = 2000,
     batch: int = 32,
     draws: int = 1,
@@ -95,7 +97,8 @@ def distill(
         dataset: LeRobotDataset folder with observations of its task.
         output: Folder of the run. A run that is there goes on; its arguments must be the same.
         steps: Euler steps of the student.
-        teacher_steps: Euler steps that the teacher takes, a multiple of `steps`; as many as it was made for where None.
+        teacher_steps: Euler steps that the teacher takes; as many as it was made for where None.
+        parts: Of the teacher's steps, covered by each of the student; equal ones where there are none given.
         updates: Optimizer steps.
         batch: Observations per update.
         draws: Noise draws per observation.
@@ -129,10 +132,9 @@ def distill(
         raise ConfigError(f"{checkpoint} has the head {config.head}, which takes no Euler steps; expected flow")
     _check_teacher(processor, checkpoint, camera)
     taught = settings.euler_steps if teacher_steps is None else teacher_steps
-    if taught < 1 or taught % steps:
-        raise ConfigError(f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10")
+    parts = _parts(taught, steps, parts)
     beginning = None if start is None else open_checkpoint(Path(start))
-    origin = Origin.of(opened, taught, steps, updates, floor, opening_share, beginning)
+    origin = Origin.of(opened, taught, steps, parts, updates, floor, opening_share, beginning)
     if beginning is not None:
         _check_student(beginning, origin)
     origin.check_same(output / "checkpoint")
@@ -145,7 +147,7 @@ def distill(
     opened.load_into(teacher)
     schedule = settings.euler_times.value
     dims = processor.robot.action_dim
-    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims, floor)
+    student = Student(teacher, euler_times(steps, schedule), euler_times(taught, schedule), dims, floor, parts)
     if beginning is not None:
         beginning.load_into(student)
     train = TrainConfig(
@@ -183,12 +185,23 @@ def distill(
 def _check_student(start: Checkpoint, origin: Origin) -> None:
     """A checkpoint to begin from must be a student as this run makes one."""
     found = Origin.find(start.path)
-    if found is None or (found.teacher_sha256, found.steps) != (origin.teacher_sha256, origin.steps):
-        was = "was not distilled" if found is None else f"has {found.steps} step(s) of {found.teacher_sha256[:12]}"
+    if found is None or found.task != origin.task:
+        was = "was not distilled" if found is None else f"is {found.task}"
+        raise ConfigError(f"{start.path} {was}; expected {origin.task}")
+
+
+def _parts(taught: int, steps: int, parts: Sequence[int]) -> tuple[int, ...]:
+    """As they were given, or equal ones."""
+    if taught < 1 or (taught % steps and not parts):
         raise ConfigError(
-            f"{start.path} {was}; expected a student of {origin.steps} step(s) of this teacher, "
-            f"{origin.teacher_sha256[:12]}"
+            f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10, or parts of others"
         )
+    try:
+        chosen = tuple(parts) or equal_parts(taught, steps)
+        check_parts(chosen, taught, steps)
+    except ValueError as error:
+        raise ConfigError(f"{error}, such as 7 and 3 of 10") from error
+    return chosen
 
 
 def _check_counts(counts: dict[str, int], sizes: dict[str, float]) -> None:

@@ -1,14 +1,17 @@
 """The student: the teacher's network, taught to cover in one Euler step what the teacher covers in several.
 
 A student of N steps is asked at the times t_k = 1 − k/N alone, each time for a step of length 1/N. So the time tells
-the length of the step, and the network needs no second input: weights, shapes and engines stay as they are. What it
-learns at t_k is the mean velocity of the teacher over that step,
+which part of the teacher's path the step covers, and the network needs no second input: weights, shapes and engines
+stay as they are. What it learns at t_k is the velocity that covers this part in one step,
 
-    u_k = N · (x_k − Φ(x_k)),   Φ = the teacher's Euler steps from t_k to t_k − 1/N,
+    u_k = N · (x_k − Φ_k(x_k)),   Φ_k = the next n_k of the teacher's Euler steps.
 
-by the squared error e² = (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the
-student itself arrives, so that it learns from the inputs that it will have. Φ is a function and no average over data,
-so the error has its minimum where both maps of noise to actions are the same one, with all their modes.
+The parts n_k need not be equal, as t_k only names the part. Where the teacher has two ways, noise between both is
+pulled apart along the path, and a step is the steeper a function the more of that it covers: parts that pull apart
+equally are learned best (`docs/distillation.md` has figures). What is learned is the squared error
+e² = (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the student itself arrives,
+so that it learns from the inputs that it will have. Φ_k is a function and no average over data, so the error has its
+minimum where both maps of noise to actions are the same one, with all their modes.
 
 The error of each chunk is divided by its own root mean square, so that an observation for which the teacher's chunks
 differ little counts about as much as one for which they differ much: what a chunk may be off by is a share of that
@@ -24,6 +27,8 @@ the length of the step by a second embedding; docs/distillation.md compares.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,23 +58,21 @@ class Student(Pi0):
         teacher_times: Tensor,
         real_dims: int | None = None,
         floor: float = FLOOR,
+        parts: Sequence[int] | None = None,
     ) -> None:
         """Begins as a copy of the teacher.
 
         Args:
             teacher: Is not changed, except that it asks for no gradients any more.
             times: float32 [steps] of the student, from `flow.euler_times`.
-            teacher_times: float32 of the teacher, a multiple of `steps`.
+            teacher_times: float32 of the teacher.
             real_dims: Leading action dimensions that carry meaning; all where None. The others weigh nothing.
             floor: c above.
+            parts: n_k above, of each step; equal ones where None.
 
         Raises:
-            ValueError: If it is not a multiple.
+            ValueError: If the parts are not those of so many steps, or the steps are no multiple where none are given.
         """
-        if len(teacher_times) % len(times):
-            raise ValueError(
-                f"a teacher of {len(teacher_times)} steps cannot teach {len(times)}; expected a multiple of them"
-            )
         super().__init__(teacher.config)
         self.load_state_dict(teacher.state_dict())
         self.residual_dtype = teacher.residual_dtype
@@ -81,6 +84,8 @@ class Student(Pi0):
         self.teacher_times = teacher_times
         self.real_dims = real_dims
         self.floor = floor
+        self.parts = equal_parts(len(teacher_times), len(times)) if parts is None else tuple(parts)
+        check_parts(self.parts, len(teacher_times), len(times))
 
     def loss(
         self,
@@ -140,19 +145,37 @@ class Student(Pi0):
             taught = teacher.attend_state(prefix, inputs.state).repeated(draws)
         learning = self.attend_state(prefix, inputs.state).repeated(draws)
         x = torch.where(fixed[..., None], actions.repeat_interleave(draws, 0), noise)
-        stride = len(self.teacher_times) // len(self.times)
         table, taught_table = _tabulated(self, self.times), _tabulated(teacher, self.teacher_times)
-        errors = []
-        for step in range(len(self.times)):
+        errors, first = [], 0
+        for step, part in enumerate(self.parts):
             arrived = x
             with torch.no_grad():
-                for small in range(step * stride, (step + 1) * stride):
+                for small in range(first, first + part):
                     velocity = teacher.velocity(arrived, _at(taught_table, small, fixed), taught)
                     arrived = _moved(arrived, velocity / len(self.teacher_times), fixed)
             velocity = self.velocity(x, _at(table, step, fixed), learning)
+            first += part
             errors.append(((x - arrived) * len(self.times) - velocity).square())
             x = _moved(x, velocity.detach() / len(self.times), fixed)
         return torch.stack(errors).mean(0)
+
+
+def equal_parts(teacher_steps: int, steps: int) -> tuple[int, ...]:
+    """The teacher's steps in as many equal parts as the student has steps.
+
+    Raises:
+        ValueError: If that cannot be.
+    """
+    if teacher_steps % steps:
+        raise ValueError(f"a teacher of {teacher_steps} steps cannot teach {steps}; expected a multiple of them")
+    return (teacher_steps // steps,) * steps
+
+
+def check_parts(parts: Sequence[int], teacher_steps: int, steps: int) -> None:
+    """Raises `ValueError` where the parts are not those of a teacher and a student of so many steps."""
+    if len(parts) != steps or min(parts, default=0) < 1 or sum(parts) != teacher_steps:
+        found = ", ".join(map(str, parts))
+        raise ValueError(f"parts are {found}; expected {steps} of at least 1 that sum to {teacher_steps}")
 
 
 def _tabulated(model: Pi0, times: Tensor) -> StepConditioning:

@@ -99,7 +99,7 @@ def test_only_the_expert_differs_from_the_teacher(teacher, student):
 def test_what_lies_beside_the_weights_comes_along(teacher, student):
     found = Origin.find(student)
     sha256 = Policy.load(teacher).checkpoint_sha256
-    assert found == Origin(sha256, teacher_steps=10, steps=2, updates=4, floor=0.01, opening_share=0.25)
+    assert found == Origin(sha256, teacher_steps=10, steps=2, updates=4, parts=[5, 5], floor=0.01, opening_share=0.25)
     for name in ("norm_stats.json", "tokenizer.json", "training_profile.json"):
         assert json.loads((student / name).read_text()) == json.loads((teacher / name).read_text())
     assert Origin.find(teacher) is None and Origin.find(student / "model.safetensors") == found
@@ -132,7 +132,14 @@ def interrupted(teacher: Path, dataset: Path, output: Path, **how: Any) -> None:
         distill(teacher, dataset, output, steps=2, **{**SHORT, **how}, on_progress=stop)
 
 
-OTHERS = [{"floor": 0.1}, {"opening_share": 0.6}, {"start": "student"}, {"steps": 1}, {"teacher_steps": 2}]
+OTHERS = [
+    {"floor": 0.1},
+    {"opening_share": 0.6},
+    {"start": "student"},
+    {"steps": 1},
+    {"teacher_steps": 2},
+    {"parts": (7, 3)},
+]
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -161,8 +168,9 @@ def test_a_student_of_an_earlier_version_tells_less_and_is_compared_in_that(teac
     present = Origin(**written)
     present.check_same(tmp_path / "checkpoint")
     replace(present, floor=0.1).check_same(tmp_path / "checkpoint")  # nobody tells
-    with pytest.raises(ConfigError, match="was distilled otherwise"):
-        replace(present, updates=5).check_same(tmp_path / "checkpoint")
+    for other in ({"updates": 5}, {"parts": [7, 3]}):  # parts were equal then
+        with pytest.raises(ConfigError, match="was distilled otherwise"):
+            replace(present, **other).check_same(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -196,7 +204,7 @@ def test_a_run_may_begin_from_a_student_of_the_same_teacher_and_steps(teacher, d
 
 
 @pytest.mark.parametrize(
-    ("start", "steps", "message"), [("teacher", 2, "was not distilled"), ("student", 1, r"has 2 step\(s\)")]
+    ("start", "steps", "message"), [("teacher", 2, "was not distilled"), ("student", 1, r"in 2 step\(s\)")]
 )
 def test_a_run_begins_from_no_other_checkpoint(teacher, dataset, student, tmp_path, start, steps, message):
     folder = {"teacher": teacher, "student": student}[start]
@@ -205,7 +213,7 @@ def test_a_run_begins_from_no_other_checkpoint(teacher, dataset, student, tmp_pa
     with pytest.raises(CheckpointError, match="nowhere"):  # and before the data, which is not there either
         distill(teacher, tmp_path / "no-data", tmp_path / "run", steps=steps, start=tmp_path / "nowhere", **SHORT)
     stranger = write_checkpoint(tmp_path / "stranger", seed=1)
-    with pytest.raises(ConfigError, match="of this teacher"):
+    with pytest.raises(ConfigError, match="expected a student of teacher"):
         distill(stranger, dataset, tmp_path / "run", steps=2, start=student, **SHORT)
 
 
@@ -230,6 +238,7 @@ def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_pa
     [
         ({"steps": 3}, "teacher_steps is 10, expected a multiple of the student's 3"),
         ({"steps": 2, "teacher_steps": 5}, "teacher_steps is 5"),
+        ({"steps": 2, "parts": (7, 4)}, "parts are 7, 4; expected 2 of at least 1 that sum to 10"),
         ({"steps": 0}, "steps is 0"),
         ({"updates": 0}, "updates is 0"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -238,6 +240,30 @@ def test_the_expert_learns_and_what_sees_the_observation_stays_the_teachers():
 def test_a_teacher_whose_steps_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="a teacher of 10 steps cannot teach 3"):
         Student(random_teacher(), euler_times(3), TEN)
+
+
+@pytest.mark.parametrize("parts", [(7, 3), (1, 9)])
+def test_the_steps_cover_the_parts_that_are_given(parts, monkeypatch):
+    """Where every part is covered exactly, nothing is left to learn; the same velocities miss other parts."""
+    inputs, actions, noise = random_batch()
+    path, teacher = [noise], random_teacher()
+    table, context = teacher.condition(TEN), teacher.attend_state(teacher.attend_prefix(inputs), inputs.state)
+    with torch.no_grad():
+        for step in range(10):
+            path.append(path[-1] - teacher.velocity(path[-1], table.at(step), context.repeated(2)) / 10)
+    reached = (path[0], path[parts[0]], path[10])
+    velocities = [2 * (before - after) for before, after in itertools.pairwise(reached)]
+    for given, exact in ((parts, True), (None, False)):
+        student = Student(teacher, euler_times(2), TEN, parts=given)
+        monkeypatch.setattr(student, "velocity", Mock(side_effect=velocities))
+        errors = student.squared_errors(inputs, actions, noise)
+        assert (errors.max() < 1e-8) == exact
+
+
+@pytest.mark.parametrize("parts", [(10,), (5, 4), (10, 0), (3, 3, 4), ()])
+def test_parts_of_other_counts_are_refused(parts):
+    with pytest.raises(ValueError, match="expected 2 of at least 1 that sum to 10"):
+        Student(random_teacher(), euler_times(2), TEN, parts=parts)
 
 
 def test_the_exact_velocity_is_that_of_many_samples():
