@@ -185,28 +185,39 @@ void pi0_multiply(const struct pi0_product *p) {
     }
 }
 
-/* Packs weight int8 [width, depth] into `panels` and the `shift` of its channels, both padded with zeros. */
+/* Copies `depth` bytes of one row into its place of each group of a panel, and returns their sum. */
+static int32_t pack_row(const int8_t *row, int64_t depth, int8_t *panel) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < depth; k++)
+        sum += row[k];
+    for (int64_t group = 0; group < depth / GROUP; group++)
+        memcpy(panel + group * PANEL * GROUP, row + group * GROUP, GROUP);
+    for (int64_t k = depth / GROUP * GROUP; k < depth; k++)
+        panel[k / GROUP * PANEL * GROUP + k % GROUP] = row[k];
+    return sum;
+}
+
+/* Packs weight int8 [width, depth] into `panels` and the `shift` of its channels, both padded with zeros.
+ *
+ * A panel is written PACKED_DEPTH of its depth at a time, all rows into the same 8 KB: a whole row at a time would bring
+ * every line of the panel into the cache once for each of its rows. */
 void pi0_pack_weight(const int8_t *weight, int64_t width, int64_t depth, int8_t *panels, int32_t *shift) {
+    enum { PACKED_DEPTH = 256 };
     const int64_t groups = row_bytes(depth) / GROUP, count = (width + PANEL - 1) / PANEL;
 #pragma omp parallel for if (width * depth > 65536)
     for (int64_t panel = 0; panel < count; panel++) {
         int8_t *own = panels + panel * groups * PANEL * GROUP;
-        if (depth % GROUP || width < (panel + 1) * PANEL)
+        const int64_t channels = width - panel * PANEL < PANEL ? width - panel * PANEL : PANEL;
+        int32_t sums[PANEL] = {0};
+        if (depth % GROUP || channels < PANEL)
             memset(own, 0, (size_t)(groups * PANEL * GROUP));
-        for (int64_t c = 0; c < PANEL; c++) {
-            const int64_t channel = panel * PANEL + c;
-            int32_t sum = 0;
-            if (channel < width) {
-                const int8_t *row = weight + channel * depth;
-                for (int64_t k = 0; k < depth; k++)
-                    sum += row[k];
-                for (int64_t group = 0; group < depth / GROUP; group++)
-                    memcpy(own + (group * PANEL + c) * GROUP, row + group * GROUP, GROUP);
-                for (int64_t k = depth / GROUP * GROUP; k < depth; k++)
-                    own[(k / GROUP * PANEL + c) * GROUP + k % GROUP] = row[k];
-            }
-            shift[channel] = BYTE_SHIFT * sum;
+        for (int64_t k = 0; k < depth; k += PACKED_DEPTH) {
+            const int64_t packed = depth - k < PACKED_DEPTH ? depth - k : PACKED_DEPTH;
+            for (int64_t c = 0; c < channels; c++)
+                sums[c] += pack_row(weight + (panel * PANEL + c) * depth + k, packed, own + (k * PANEL + c * GROUP));
         }
+        for (int64_t c = 0; c < PANEL; c++)
+            shift[panel * PANEL + c] = BYTE_SHIFT * sums[c];
     }
 }
 
