@@ -70,6 +70,16 @@ class Tile:
     together: int | None
 
     @property
+    def row_fragments(self) -> int:
+        """Of 16 rows, that a warp computes."""
+        return self.warp_rows // 16
+
+    @property
+    def fragment_rows(self) -> int:
+        """From one fragment of a warp to its next: they are dealt to the warps in turn."""
+        return self.rows // self.row_fragments
+
+    @property
     def warps(self) -> int:
         """Of one block."""
         return self.rows // self.warp_rows * (self.columns // 64)
