@@ -28,7 +28,7 @@ from typing import Literal
 
 from pi0_edge.estimation.devices import Device, Figure
 from pi0_edge.estimation.work import Kernel
-from pi0_edge.kernels.gemm_plan import DEPTH, TILES, plan_bytes
+from pi0_edge.kernels.gemm_plan import TILES, modelled_cycles, plan_bytes
 
 _FILE = Path(__file__).parent / "kernel_cycles.csv"
 RESOURCES = Path(__file__).parents[1] / "kernels" / "resources.csv"
@@ -189,17 +189,12 @@ def _cycles(kernel: Kernel, device: Device) -> float | None:
 
 def _product_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
     """By the plan that the engine takes where nothing was tuned; INT4 has twice the depth in a step (modelled)."""
+    if kernel.unit not in ("int8", "int4"):
+        return None
     m, n, k = kernel.shape
     depth = k if kernel.unit == "int8" else math.ceil(k / 2)
     plan = plan_bytes(m, n, depth, multiprocessors)
-    tile = TILES[plan.tile]
-    row = kernel_cycles().get(f"int8 {tile.rows}x{tile.columns}")
-    if row is None or kernel.unit not in ("int8", "int4"):
-        return None
-    tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.columns)
-    steps = math.ceil(tiles * math.ceil(depth / DEPTH) / plan.blocks)
-    rounds = math.ceil(plan.blocks / (multiprocessors * row.blocks_per_sm))
-    return rounds * (steps * row.cycles_per_step + row.cycles_per_block)
+    return modelled_cycles(plan, m, n, depth, multiprocessors)
 
 
 def _attention_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
