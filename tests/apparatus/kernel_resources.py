@@ -63,8 +63,8 @@ class Loop:
             and arithmetic with floats and with integers.
         loop_cycles: In which every block that is there does a step.
         loop_share: Of the peak of the tensor cores, while in the loop.
-        short_loop_cycles: As `loop_cycles`, of the loops for the last tile of rows: with one row fragment per warp, with
-            two and so on; empty for kernels that have none.
+        short_loop_cycles: As `loop_cycles`, of the loops for the last tile of rows: with one row fragment per warp,
+            with two and so on; empty for kernels that have none.
         shape_share: Of that peak over the whole product, with what tiles and rounds of blocks leave unused, filling the
             ring and the epilogue; None for kernels that are no product.
     """

@@ -1,8 +1,8 @@
 """The machine code of kernels: from the listing of nvdisasm to the loops that take their time.
 
-Those are the innermost loops with tensor-core instructions. The hot loop has the most of them; products have others, for
-the last tile of rows. Loops inside that have none are left out: what they do, as turning the few keys that are new, is
-not done in every round.
+Those are the innermost loops with tensor-core instructions. The hot loop has the most of them; products have others,
+for the last tile of rows. Loops inside that have none are left out: what they do, as turning the few keys that are new,
+is not done in every round.
 """
 
 from __future__ import annotations
