@@ -63,8 +63,8 @@ class Loop:
             and arithmetic with floats and with integers.
         loop_cycles: In which every block that is there does a step.
         loop_share: Of the peak of the tensor cores, while in the loop.
-        short_loop_cycles: As `loop_cycles`, of the loops for the last tile of rows: with one row fragment per warp,
-            with two and so on; empty for kernels that have none.
+        short_loop_cycles: As `loop_cycles`, of the loops of a product for the last tile of rows: with one row fragment
+            per warp, with two and so on; empty for kernels that have none.
         shape_share: Of that peak over the whole product, with what tiles and rounds of blocks leave unused, filling the
             ring and the epilogue; None for kernels that are no product.
     """
@@ -259,12 +259,13 @@ def modelled(loops: list[list[str]], use: str, launch: Launch, per_sm: int) -> L
     blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
     here = max(1, min(per_sm, -(-blocks // Orin.SMS)))
     cycles, counted = cycles_per_step(loop, threads // 32, here), kinds(loop)
-    share = None
+    share, short_cycles = None, ""
     if product := product_of(use):
         rounds = -(-blocks // (here * Orin.SMS))
         steps = -(-product.steps // blocks)
         alike = rounds * (steps * cycles + (Orin.TILE_CYCLES if here > 1 else Orin.ALONE_CYCLES))
         arithmetic = (product.planned_cycles or alike) / Orin.CLOCK
+        short_cycles = " ".join(str(round(cycles_per_step(each, threads // 32, here))) for each in reversed(short))
         peak = product.multiplications / (product.per_cycle * Orin.SMS * Orin.CLOCK)
         share = round(peak / max(arithmetic, product.weight_bytes / Orin.MEMORY), 3)
     return Loop(
@@ -272,7 +273,7 @@ def modelled(loops: list[list[str]], use: str, launch: Launch, per_sm: int) -> L
         *(counted[kind] for kind in ("tensor", "shared memory", "copies", "float", "integer")),
         loop_cycles=round(cycles),
         loop_share=round(tensor_cycles(loop, threads // 32, here) / cycles, 3),
-        short_loop_cycles=" ".join(str(round(cycles_per_step(each, threads // 32, here))) for each in reversed(short)),
+        short_loop_cycles=short_cycles,
         shape_share=share,
     )
 

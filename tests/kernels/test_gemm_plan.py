@@ -118,8 +118,8 @@ def test_the_short_last_tile_takes_its_own_loop():
 @pytest.mark.parametrize(
     ("blocks", "places", "end"),
     [
-        ([(10.0, 16.0)] * 2, 2, 16),
-        ([(10.0, 16.0)] * 2, 1, 10),
+        ([(10.0, 16.0)] * 2, 2, 10),
+        ([(10.0, 16.0)] * 3, 1, 20),
         ([(10.0, 16.0)] * 3, 2, 16),  # on two multiprocessors, one of which has a block for itself
         ([(10.0, 16.0)] * 6, 2, 16 + 10),
         ([(10.0, 16.0), (1.0, 1.0), (5.0, 8.0)], 2, 8 + (1 - 8 / 16) * 10),  # the first has company for 8 cycles
