@@ -24,8 +24,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from heapq import heapify, heappop, heapreplace
-from itertools import islice, pairwise
+from heapq import heappop, heappush
+from itertools import count, pairwise
 from pathlib import Path
 
 from pi0_edge.errors import KernelError
@@ -229,6 +229,8 @@ def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int, fp
 
 Durations = tuple[float, float]
 """Cycles of a block that has a multiprocessor for itself, and of one that shares it with another all the time."""
+SHARE_OF_NOTHING = 1e-9
+"""A block of which no more is left has ended: shares are rounded."""
 
 
 def end_of_last(blocks: Iterable[Durations], multiprocessors: int, places: int) -> float:
@@ -239,29 +241,26 @@ def end_of_last(blocks: Iterable[Durations], multiprocessors: int, places: int) 
         multiprocessors: Of the GPU.
         places: Blocks at a time on one of them, 1 or 2.
     """
-    waiting = iter(blocks)
-    first = list(islice(waiting, places * multiprocessors))
-    running = [[(1.0, block) for block in first[at::multiprocessors]] for at in range(multiprocessors)]
-    events = [(_next_end(here), at) for at, here in enumerate(running) if here]
-    heapify(events)
+    waiting, turns = iter(blocks), count()
+    running: list[list[tuple[float, Durations]]] = [[] for _ in range(multiprocessors)]
+    since = [0.0] * multiprocessors
+    events = [(0.0, next(turns), at) for at in range(multiprocessors)]
     now = 0.0
     while events:
-        now, at = events[0]
-        here = running[at]
-        passed, sharing = _next_end(here), len(here) - 1
-        left = ((share - passed / block[sharing], block) for share, block in here)
-        here = running[at] = [each for each in left if each[0] > 1e-9]
-        here += ((1.0, block) for block in islice(waiting, places - len(here)))
-        if here:
-            heapreplace(events, (now + _next_end(here), at))
-        else:
-            heappop(events)
+        now, _, at = heappop(events)
+        done = now - since[at]
+        left = [(share - done / block[len(running[at]) - 1], block) for share, block in running[at]]
+        here = [(share, block) for share, block in left if share > SHARE_OF_NOTHING]
+        block = next(waiting, None) if len(here) < places else None
+        if block is not None:
+            here.append((1.0, block))
+        running[at], since[at] = here, now
+        if block is not None and len(here) < places:
+            heappush(events, (now, next(turns), at))  # after the others that have a free place
+        elif here:
+            first_end = min(share * each[len(here) - 1] for share, each in here)
+            heappush(events, (now + first_end, next(turns), at))
     return now
-
-
-def _next_end(here: list[tuple[float, Durations]]) -> float:
-    """Cycles until the first of the blocks on a multiprocessor ends; `here`: the share that is left, and durations."""
-    return min(share * block[len(here) - 1] for share, block in here)
 
 
 def plan_weight_only(m: int, n: int, k: int, multiprocessors: int) -> Plan:
