@@ -157,12 +157,13 @@ def of_the_audit(monkeypatch, tmp_path: Path):
     kernel_times.kernel_cycles.cache_clear()
 
 
-AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9 - 7.7, Stage.EULER: 30.2}
+AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9 - 7.7 - 2.4, Stage.EULER: 30.2}
 """By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens.
 Less what is no longer there: its 1.8 ms of vision for torch's GELU and additions of the residual, its 2.5 ms for a pass
 of the state's token, which goes with the first Euler step, and 7.7 ms by tiles of 160 rows, of its table of shapes:
-17 layers times 265 µs of gate and up, 132 of down, 37 of q, k and v, 17 of o."""
-GONE_MS = 1.8 + 2.5 + 7.7
+17 layers times 265 µs of gate and up, 132 of down, 37 of q, k and v, 17 of o. Last, 2.4 ms by a last tile of rows that
+does the work of its 52 rows instead of 160: what `pi0-edge estimate` said before and says with it, 85.0 and 82.6."""
+GONE_MS = 1.8 + 2.5 + 7.7 + 2.4
 
 
 @pytest.mark.usefixtures("of_the_audit")
