@@ -1,12 +1,13 @@
 """The time of one kernel on one device, and what that rests on.
 
 A kernel takes the longest of what its instructions, its memory and its caches need, then what starting and draining it
-costs, then the gap to the next one. Instructions come from one of two sources:
+costs, then the gap to the next one. Instructions come from one of three sources:
 
-* `kernel_cycles.csv`, an issue-slot model of the machine code for Orin: cycles of one multiprocessor per step of the
-  hot loop and per block. Where `kernels/resources.csv` has cycles of the loop, as this version's kernels compile, they
-  take the place of those per step. The tile and the number of blocks are those that the engine takes (`gemm_plan`);
-  they say how many rounds the multiprocessors need.
+* for INT8 products, the model by which the engine chooses tile and number of blocks (`gemm_plan`): cycles of each loop
+  of their machine code for Orin, until the last block ends.
+* for our other kernels `kernel_cycles.csv`, of the same kind: cycles of one multiprocessor per step of the hot loop and
+  per block. Where `kernels/resources.csv` has cycles of the loop, as this version's kernels compile, they take the
+  place of those per step.
   Attention and the ends of a step take as many cycles on other GPUs, too: few blocks there leave most multiprocessors
   idle, which a rate does not show, and `mma.sync` multiplies about as much per cycle.
 * for torch's products, and where the table has no row or the device is no Orin: operations, padded to whole tiles, at
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,17 +28,16 @@ from typing import Literal
 
 from pi0_edge.estimation.devices import Device, Figure
 from pi0_edge.estimation.work import Kernel
-from pi0_edge.kernels.gemm_plan import DEPTH, TILES, plan_bytes
+from pi0_edge.kernels.gemm_plan import TILES, modelled_cycles, plan_bytes
 
 _FILE = Path(__file__).parent / "kernel_cycles.csv"
 RESOURCES = Path(__file__).parents[1] / "kernels" / "resources.csv"
-_IN_RESOURCES = (
-    (re.compile(r"gemm::bytes_kernel<gemm::Int8, gemm::Tile<(\d+), (\d+),.*"), r"int8 \1x\2"),
-    (re.compile(r"gemm::weight_only_kernel<gemm::Int8Weights, bf16>"), "weight-only"),
-    (re.compile(r"attention_kernel<bf16, 256, 4, 2, false>"), "attention 256 of 64 rows"),
-    (re.compile(r"attention_kernel<bf16, 256, 2, 4, true>"), "attention 256 of 32 rows"),
-    (re.compile(r"attention_kernel<bf16, 72, 4, 1, false>"), "attention 72"),
-)
+_IN_RESOURCES = {
+    "gemm::weight_only_kernel<gemm::Int8Weights, bf16>": "weight-only",
+    "attention_kernel<bf16, 256, 4, 2, false>": "attention 256 of 64 rows",
+    "attention_kernel<bf16, 256, 2, 4, true>": "attention 256 of 32 rows",
+    "attention_kernel<bf16, 72, 4, 1, false>": "attention 72",
+}
 """What kernels are called in `resources.csv`, and in our table."""
 _SHARING = ("attention 72",)
 """Kernels whose cycles are counted for each block, since more or fewer of them share a multiprocessor."""
@@ -132,10 +131,7 @@ def compiled_steps() -> dict[tuple[str, int], float]:
     """Cycles per step as `resources.csv` has them, by kernel and blocks that share a multiprocessor."""
     found = {}
     for row in _rows(RESOURCES) if RESOURCES.is_file() else []:
-        name = next(
-            (pattern.sub(ours, row["kernel"]) for pattern, ours in _IN_RESOURCES if pattern.fullmatch(row["kernel"])),
-            "",
-        )
+        name = _IN_RESOURCES.get(row["kernel"])
         if not name or not row.get("loop_cycles"):
             continue
         sharing = min(int(row["orin_blocks_per_sm"]), math.ceil(int(row["blocks"]) / _ORIN_MULTIPROCESSORS))
@@ -189,17 +185,12 @@ def _cycles(kernel: Kernel, device: Device) -> float | None:
 
 def _product_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
     """By the plan that the engine takes where nothing was tuned; INT4 has twice the depth in a step (modelled)."""
+    if kernel.unit not in ("int8", "int4"):
+        return None
     m, n, k = kernel.shape
     depth = k if kernel.unit == "int8" else math.ceil(k / 2)
     plan = plan_bytes(m, n, depth, multiprocessors)
-    tile = TILES[plan.tile]
-    row = kernel_cycles().get(f"int8 {tile.rows}x{tile.columns}")
-    if row is None or kernel.unit not in ("int8", "int4"):
-        return None
-    tiles = math.ceil(m / tile.rows) * math.ceil(n / tile.columns)
-    steps = math.ceil(tiles * math.ceil(depth / DEPTH) / plan.blocks)
-    rounds = math.ceil(plan.blocks / (multiprocessors * row.blocks_per_sm))
-    return rounds * (steps * row.cycles_per_step + row.cycles_per_block)
+    return modelled_cycles(plan, m, n, depth, multiprocessors)
 
 
 def _attention_cycles(kernel: Kernel, multiprocessors: int) -> float | None:

@@ -5,9 +5,12 @@ A product out[m, n] = a[m, k] · weight[n, k]ᵀ is cut into tiles, and the step
 with few multiprocessors the choice decides: 560 rows are 4.4 tiles of 128 and 3.5 of 160, and 36 tiles on 32 places
 take two rounds for the work of little more than one.
 
-The model below ranks plans by multiprocessor cycles. Those of a step of the INT8 product come from the machine code for
-Orin (`Tile.alone`, `Tile.together`): they prefer 160 rows to 144, which would pad less, and whose loop issues more
-instructions per product. Those of the FP8 product come from the published rates of Ampere. Nothing has been measured.
+The model below ranks plans by multiprocessor cycles: it gives the blocks to the multiprocessors one after the other, as
+a GPU does, and says when the last one ends. Steps of the last tile of rows take less than those of whole tiles: its
+warps multiply only the fragments that it has rows for. The cycles of a step of the INT8 product come from the machine
+code for Orin (`Tile.alone`, `Tile.together`), but for a step that loads longer from L2 than it computes. They prefer
+160 rows to 144, which would pad less, and whose loop issues more instructions per product. Those of the FP8 product
+come from the published rates of Ampere. Nothing has been measured.
 Plans that a GPU has measured take precedence. One file per kind of GPU,
 `plans/sm_<capability>_<multiprocessors>.json` beside this module: two boards of the same architecture and of different
 size want different plans. `python -m benchmarks.kernels_gemm --tune` writes the file of the GPU that it runs on, the
@@ -21,11 +24,15 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from heapq import heappop, heappush
+from itertools import count, pairwise
 from pathlib import Path
 
 from pi0_edge.errors import KernelError
 from pi0_edge.synced_files import save_synced
 
+DEPTH = 64
+"""Of k, of one step."""
 MACS_PER_CYCLE = 2048
 """INT8 multiply-adds of one multiprocessor (Ampere GA10x in Orin: 85 TOP/s / 2 / 16 / 1.3 GHz)."""
 SHARED_BYTES_PER_CYCLE = 128
@@ -55,8 +62,8 @@ class Tile:
         per_multiprocessor: Blocks that fit on one of Orin.
         fp8: The FP8 product has it too.
         alone: Cycles of a step (64 of k) of the INT8 product on a multiprocessor, by the issue slots of its machine
-            code for Orin (`tests/apparatus/kernel_resources.py`).
-        together: The same of two blocks at a time; None where one fits.
+            code for Orin (`tests/apparatus/kernel_resources.py`): with one row fragment per warp, with two, with all.
+        together: The same of two blocks at a time; none where one fits.
     """
 
     number: int
@@ -66,36 +73,62 @@ class Tile:
     stages: int
     per_multiprocessor: int
     fp8: bool
-    alone: int
-    together: int | None
+    alone: tuple[int, ...]
+    together: tuple[int, ...]
+
+    @property
+    def row_fragments(self) -> int:
+        """Of 16 rows, that a warp computes."""
+        return self.warp_rows // 16
+
+    @property
+    def fragment_rows(self) -> int:
+        """From one fragment of a warp to its next: they are dealt to the warps in turn."""
+        return self.rows // self.row_fragments
 
     @property
     def warps(self) -> int:
         """Of one block."""
         return self.rows // self.warp_rows * (self.columns // 64)
 
-    @property
-    def fp8_step_cycles(self) -> float:
-        """Of one step (64 of k) of the FP8 product, by rates: the slowest of tensor cores, shared memory and L2."""
-        loaded = (self.rows + self.columns) * 64
-        read = self.warps * (self.warp_rows + 64) * 64
+    def fragments(self, rows: int) -> int:
+        """How many row fragments each warp multiplies where the output has so many rows from the tile's first on."""
+        return min(math.ceil(rows / self.fragment_rows), self.row_fragments)
+
+    def step_cycles(self, rows: int, blocks: int) -> float:
+        """Of one step (64 of k) of the INT8 product, for one block or for two at a time: of the loop, or of L2.
+
+        Args:
+            rows: Of the output, from the tile's first on.
+            blocks: 1 or 2.
+        """
+        loaded = blocks * (min(rows, self.rows) + self.columns) * DEPTH
+        loops = self.alone if blocks == 1 else self.together
+        return max(loops[self.fragments(rows) - 1], loaded / L2_BYTES_PER_CYCLE)
+
+    def fp8_step_cycles(self, rows: int) -> float:
+        """The same of one block of the FP8 product, by rates: the slowest of tensor cores, shared memory and L2."""
+        fragments = self.fragments(rows)
+        loaded = (min(rows, self.rows) + self.columns) * DEPTH
+        read = self.warps * (16 * fragments + 64) * DEPTH
         return max(
-            self.rows * self.columns * 64 / MACS_PER_CYCLE,
+            fragments * self.fragment_rows * self.columns * DEPTH / MACS_PER_CYCLE,
             (loaded + read) / SHARED_BYTES_PER_CYCLE,
             loaded / L2_BYTES_PER_CYCLE,
         )
 
 
 TILES = (
-    Tile(0, 64, 128, 32, 5, per_multiprocessor=2, fp8=True, alone=541, together=718),
-    Tile(1, 128, 128, 64, 4, per_multiprocessor=2, fp8=False, alone=798, together=1174),
-    Tile(2, 144, 128, 48, 4, per_multiprocessor=2, fp8=True, alone=1252, together=1696),
-    Tile(3, 160, 128, 80, 4, per_multiprocessor=2, fp8=False, alone=1017, together=1409),
-    Tile(4, 192, 128, 48, 6, per_multiprocessor=1, fp8=True, alone=1157, together=None),
-    Tile(5, 256, 128, 64, 6, per_multiprocessor=1, fp8=False, alone=1451, together=None),
+    Tile(0, 64, 128, 32, 5, 2, fp8=True, alone=(382, 534), together=(536, 715)),
+    Tile(1, 128, 128, 64, 4, 2, fp8=False, alone=(409, 522, 654, 793), together=(600, 664, 1011, 1160)),
+    Tile(2, 144, 128, 48, 4, 2, fp8=True, alone=(723, 995, 1254), together=(804, 1007, 1632)),
+    Tile(3, 160, 128, 80, 4, 2, fp8=False, alone=(424, 542, 675, 813, 1010), together=(632, 696, 1056, 1196, 1391)),
+    Tile(4, 192, 128, 48, 6, 1, fp8=True, alone=(656, 865, 1131), together=()),
+    Tile(5, 256, 128, 64, 6, 1, fp8=False, alone=(682, 894, 1160, 1412), together=()),
 )
-DEPTH = 64
 SPLITS = (1, 2, 3, 4, 6, 8)
+SPLIT_ROUNDS = 8
+"""Rounds of whole tiles up to which splitting them is tried."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +169,11 @@ def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, 
     if fitting:
         nearest = min(fitting, key=lambda measured: abs(measured.m - m))
         return _plan(TILES[nearest.tile], m, n, k, nearest.blocks)
+    return _fastest(m, n, k, multiprocessors, fp8)
+
+
+@cache
+def _fastest(m: int, n: int, k: int, multiprocessors: int, fp8: bool) -> Plan:
     plans = candidates(m, n, k, multiprocessors, fp8)
     return min(plans, key=lambda plan: modelled_cycles(plan, m, n, k, multiprocessors, fp8))
 
@@ -143,32 +181,86 @@ def plan_bytes(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False, 
 def candidates(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> Iterator[Plan]:
     """Every plan worth trying: whole tiles, tiles split along k, and stripes of equal length over all places.
 
-    Equal stripes reach the same columns at different times, so they are for weights that the L2 cache still holds then.
+    Tiles that fill the places many times gain nothing from being split. Equal stripes reach the same columns at
+    different times, so they are for weights that the L2 cache still holds then.
     """
     for tile in TILES:
+        if fp8 and not tile.fp8:
+            continue
         tiles, steps = _tiles(tile, m, n), math.ceil(k / DEPTH)
-        for split in SPLITS:
-            if (tile.fp8 or not fp8) and (split == 1 or split * 8 <= steps):
-                yield _plan(tile, m, n, k, tiles * split)
         places = tile.per_multiprocessor * multiprocessors
-        if (tile.fp8 or not fp8) and n * k <= CACHED_WEIGHTS and 8 * places <= tiles * steps:
+        for split in SPLITS:
+            if split == 1 or (split * 8 <= steps and tiles <= SPLIT_ROUNDS * places):
+                yield _plan(tile, m, n, k, tiles * split)
+        if n * k <= CACHED_WEIGHTS and 8 * places <= tiles * steps:
             yield _plan(tile, m, n, k, places)
 
 
 def modelled_cycles(plan: Plan, m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> float:
-    """Cycles of the busiest multiprocessor."""
+    """Cycles until the last block has ended."""
     tile = TILES[plan.tile]
-    blocks = math.ceil(plan.blocks / multiprocessors)
-    steps = math.ceil(_tiles(tile, m, n) * math.ceil(k / DEPTH) / plan.blocks)
+    row_tiles, depth = math.ceil(m / tile.rows), math.ceil(k / DEPTH)
+    last_rows = m - (row_tiles - 1) * tile.rows
     parts = 2 * tile.rows * tile.columns * 4 / L2_BYTES_PER_CYCLE if plan.workspace_bytes else 0
-    if fp8:
-        sharing = min(blocks, tile.per_multiprocessor)
-        cycles = blocks * (steps * (tile.fp8_step_cycles + FP8_STEP_CYCLES / sharing) + FP8_TILE_CYCLES / sharing)
-    else:
-        pairs, single = (0, blocks) if tile.together is None else divmod(blocks, 2)
-        cycles = single * (steps * tile.alone + ALONE_CYCLES)
-        cycles += pairs * (steps * (tile.together or 0) + TOGETHER_CYCLES)
-    return cycles + blocks * parts
+    steps = _tiles(tile, m, n) * depth
+
+    def cycles_of(whole: int, last: int, blocks: int) -> float:
+        if fp8:
+            each = [tile.fp8_step_cycles(rows) + FP8_STEP_CYCLES / blocks for rows in (tile.rows, last_rows)]
+            return blocks * (whole * each[0] + last * each[1] + FP8_TILE_CYCLES / blocks + parts)
+        each = [tile.step_cycles(rows, blocks) for rows in (tile.rows, last_rows)]
+        return whole * each[0] + last * each[1] + (TOGETHER_CYCLES if blocks == 2 else ALONE_CYCLES) + blocks * parts
+
+    def last_tile_steps(line: int) -> int:
+        """Of those before a step, as `Position` of `cuda/gemm_layout.cuh` walks along all of them."""
+        columns, rest = divmod(line, row_tiles * depth)
+        return columns * depth + max(0, rest - (row_tiles - 1) * depth)
+
+    @cache
+    def durations(whole: int, last: int) -> Durations:
+        return cycles_of(whole, last, 1), cycles_of(whole, last, 2) if tile.per_multiprocessor == 2 else 0.0
+
+    borders = [block * steps // plan.blocks for block in range(plan.blocks + 1)]
+    lasts = [last_tile_steps(border) for border in borders]
+    works = zip(pairwise(borders), pairwise(lasts), strict=True)
+    blocks = (durations(end - begin - (to - since), to - since) for (begin, end), (since, to) in works)
+    return end_of_last(blocks, multiprocessors, tile.per_multiprocessor)
+
+
+Durations = tuple[float, float]
+"""Cycles of a block that has a multiprocessor for itself, and of one that shares it with another all the time."""
+SHARE_OF_NOTHING = 1e-9
+"""A block of which no more is left has ended: shares are rounded."""
+
+
+def end_of_last(blocks: Iterable[Durations], multiprocessors: int, places: int) -> float:
+    """Cycles until all blocks have ended: each begins, in their order, where a place is free.
+
+    Args:
+        blocks: How long they run.
+        multiprocessors: Of the GPU.
+        places: Blocks at a time on one of them, 1 or 2.
+    """
+    waiting, turns = iter(blocks), count()
+    running: list[list[tuple[float, Durations]]] = [[] for _ in range(multiprocessors)]
+    since = [0.0] * multiprocessors
+    events = [(0.0, next(turns), at) for at in range(multiprocessors)]
+    now = 0.0
+    while events:
+        now, _, at = heappop(events)
+        done = now - since[at]
+        left = [(share - done / block[len(running[at]) - 1], block) for share, block in running[at]]
+        here = [(share, block) for share, block in left if share > SHARE_OF_NOTHING]
+        block = next(waiting, None) if len(here) < places else None
+        if block is not None:
+            here.append((1.0, block))
+        running[at], since[at] = here, now
+        if block is not None and len(here) < places:
+            heappush(events, (now, next(turns), at))  # after the others that have a free place
+        elif here:
+            first_end = min(share * each[len(here) - 1] for share, each in here)
+            heappush(events, (now + first_end, next(turns), at))
+    return now
 
 
 def plan_weight_only(m: int, n: int, k: int, multiprocessors: int) -> Plan:

@@ -23,7 +23,7 @@ from pathlib import Path
 from emulated_kernels import CUDA, EmulatedLibrary, Launch, emulated_library
 from orin_model import cycles_per_step, tensor_cycles
 from pi0_kernel_calls import calls, product_of
-from sass_loops import functions, hot_loop, kinds
+from sass_loops import functions, kinds, product_loops
 
 from pi0_edge.kernels.library import BUILD
 
@@ -43,14 +43,14 @@ class Compiled:
         stack: Bytes.
         spilled: Bytes of stores and loads.
         tensor_core: Its commonest tensor-core instruction (HMMA, IMMA), "" for none, None without a disassembler.
-        loop: The instructions of its hot loop, on Orin alone.
+        loops: The instructions of its loops with products, the hot loop first, on Orin alone.
     """
 
     registers: int
     stack: int
     spilled: int
     tensor_core: str | None
-    loop: list[str]
+    loops: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Loop:
             and arithmetic with floats and with integers.
         loop_cycles: In which every block that is there does a step.
         loop_share: Of the peak of the tensor cores, while in the loop.
+        short_loop_cycles: As `loop_cycles`, of the loops of a product for the last tile of rows: with one row fragment
+            per warp, with two and so on; empty for kernels that have none.
         shape_share: Of that peak over the whole product, with what tiles and rounds of blocks leave unused, filling the
             ring and the epilogue; None for kernels that are no product.
     """
@@ -75,6 +77,7 @@ class Loop:
     loop_integer: int
     loop_cycles: int
     loop_share: float
+    short_loop_cycles: str
     shape_share: float | None
 
 
@@ -104,6 +107,7 @@ class Row:
     loop_integer: int | None = None
     loop_cycles: int | None = None
     loop_share: float | None = None
+    short_loop_cycles: str | None = None
     shape_share: float | None = None
 
 
@@ -198,7 +202,7 @@ def compile_source(source: Path, architecture: int, cubin: Path) -> dict[str, di
             "stack": stack,
             "spilled": stores + loads,
             "tensor_core": None if machine_code is None else counts.most_common(1)[0][0] if counts else "",
-            "loop": hot_loop(lines) if architecture == ORIN else [],
+            "loops": product_loops(lines) if architecture == ORIN else [],
         }
     return found
 
@@ -240,25 +244,28 @@ def readable(mangled: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def modelled(loop: list[str], use: str, launch: Launch, per_sm: int) -> Loop | None:
+def modelled(loops: list[list[str]], use: str, launch: Launch, per_sm: int) -> Loop | None:
     """How a launch would run on Orin; None for a kernel that does not use the tensor cores.
 
     Args:
-        loop: The hot loop of its kernel.
+        loops: Those with products of its kernel, the hot loop first.
         use: Its name in `pi0_kernel_calls`.
         launch: Blocks and threads.
         per_sm: Blocks on one multiprocessor.
     """
-    if not loop:
+    if not loops:
         return None
+    loop, *short = loops
     blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
     here = max(1, min(per_sm, -(-blocks // Orin.SMS)))
     cycles, counted = cycles_per_step(loop, threads // 32, here), kinds(loop)
-    share = None
+    share, short_cycles = None, ""
     if product := product_of(use):
         rounds = -(-blocks // (here * Orin.SMS))
         steps = -(-product.steps // blocks)
-        arithmetic = rounds * (steps * cycles + (Orin.TILE_CYCLES if here > 1 else Orin.ALONE_CYCLES)) / Orin.CLOCK
+        alike = rounds * (steps * cycles + (Orin.TILE_CYCLES if here > 1 else Orin.ALONE_CYCLES))
+        arithmetic = (product.planned_cycles or alike) / Orin.CLOCK
+        short_cycles = " ".join(str(round(cycles_per_step(each, threads // 32, here))) for each in reversed(short))
         peak = product.multiplications / (product.per_cycle * Orin.SMS * Orin.CLOCK)
         share = round(peak / max(arithmetic, product.weight_bytes / Orin.MEMORY), 3)
     return Loop(
@@ -266,6 +273,7 @@ def modelled(loop: list[str], use: str, launch: Launch, per_sm: int) -> Loop | N
         *(counted[kind] for kind in ("tensor", "shared memory", "copies", "float", "integer")),
         loop_cycles=round(cycles),
         loop_share=round(tensor_cycles(loop, threads // 32, here) / cycles, 3),
+        short_loop_cycles=short_cycles,
         shape_share=share,
     )
 
@@ -281,7 +289,7 @@ def measure() -> list[Row]:
         blocks, threads = (x * y * z for x, y, z in (launch.grid, launch.block))
         per_sm = Orin.blocks_per_sm(threads, orin.registers, launch.shared)
         compiled = [kernels[architecture][launch.kernel][1] for architecture in ARCHITECTURES]
-        loop = modelled(orin.loop, use, launch, per_sm)
+        loop = modelled(orin.loops, use, launch, per_sm)
         rows.append(
             Row(
                 use,

@@ -14,7 +14,7 @@ from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
 from pi0_edge.kernels.geglu import geglu_into
 from pi0_edge.kernels.gemm import gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
-from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES, Plan, plan_bytes, plan_weight_only
+from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES, Plan, modelled_cycles, plan_bytes, plan_weight_only
 from pi0_edge.kernels.library import KernelLibrary
 from pi0_edge.kernels.norm import norm_into
 from pi0_edge.kernels.patches import patches_into, resize_plan
@@ -56,12 +56,15 @@ class Product:
         weight_bytes: That are read at least once.
         steps: Of 64 along k, over all tiles of its plan.
         per_cycle: Multiplications of one multiprocessor of Orin.
+        planned_cycles: Until its last block ends, by the model of `gemm_plan.py`; None for weight-only products, whose
+            blocks are alike.
     """
 
     multiplications: int
     weight_bytes: int
     steps: int
     per_cycle: int
+    planned_cycles: float | None = None
 
 
 def product_of(use: str) -> Product | None:
@@ -73,9 +76,10 @@ def product_of(use: str) -> Product | None:
     if name not in LINEARS:
         return None
     m, n, k, _ = LINEARS[name]
-    tile = TILES[plan_bytes(m, n, k, ORIN, kind == "FP8").tile]
+    plan = plan_bytes(m, n, k, ORIN, kind == "FP8")
+    tile = TILES[plan.tile]
     steps = -(-m // tile.rows) * -(-n // tile.columns) * -(-k // 64)
-    return Product(m * n * k, n * k, steps, MACS_PER_CYCLE)
+    return Product(m * n * k, n * k, steps, MACS_PER_CYCLE, modelled_cycles(plan, m, n, k, ORIN, kind == "FP8"))
 
 
 def half(*shape: int) -> Tensor:

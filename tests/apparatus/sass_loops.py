@@ -1,7 +1,8 @@
-"""The machine code of kernels: from the listing of nvdisasm to the loop that takes their time.
+"""The machine code of kernels: from the listing of nvdisasm to the loops that take their time.
 
-The hot loop of a kernel is the shortest of those with the most tensor-core instructions. Loops inside it that have none
-are left out: what they do, as turning the few keys that are new, is not done in every round.
+Those are the innermost loops with tensor-core instructions. The hot loop has the most of them; products have others,
+for the last tile of rows. Loops inside that have none are left out: what they do, as turning the few keys that are new,
+is not done in every round.
 """
 
 from __future__ import annotations
@@ -43,16 +44,26 @@ def base(instruction: str) -> str:
     return operation(instruction).split(".")[0]
 
 
-def hot_loop(lines: list[str]) -> list[str]:
-    """The instructions of the hot loop, in order; none where no loop uses the tensor cores."""
+def product_loops(lines: list[str]) -> list[list[str]]:
+    """The instructions of each loop with products, in order, the hot loop first; none without tensor cores."""
     instructions, places = placed(lines)
     loops = loops_of(instructions, places)
     with_products = [loop for loop in loops if products(instructions, loop)]
-    if not with_products:
-        return []
-    begin, end = min(with_products, key=lambda loop: (-products(instructions, loop), loop[1] - loop[0]))
-    inner = [loop for loop in loops if begin <= loop[0] and loop[1] <= end and not products(instructions, loop)]
-    return [instructions[at] for at in range(begin, end + 1) if not any(first <= at <= last for first, last in inner)]
+    innermost = [loop for loop in with_products if not any(within(other, loop) for other in with_products)]
+    innermost.sort(key=lambda loop: (-products(instructions, loop), loop[1] - loop[0]))
+    return [without_others(instructions, loops, loop) for loop in innermost]
+
+
+def within(loop: tuple[int, int], outer: tuple[int, int]) -> bool:
+    """A loop lies in another one."""
+    return loop != outer and outer[0] <= loop[0] and loop[1] <= outer[1]
+
+
+def without_others(instructions: list[str], loops: list[tuple[int, int]], loop: tuple[int, int]) -> list[str]:
+    """The instructions of a loop but for those of loops inside."""
+    inner = [each for each in loops if within(each, loop)]
+    places = range(loop[0], loop[1] + 1)
+    return [instructions[at] for at in places if not any(begin <= at <= end for begin, end in inner)]
 
 
 def placed(lines: list[str]) -> tuple[list[str], dict[str, int]]:

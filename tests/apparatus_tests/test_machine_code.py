@@ -2,7 +2,7 @@
 
 import pytest
 from orin_model import TENSOR_CYCLES, cycles_per_step, parsed, tensor_cycles
-from sass_loops import functions, hot_loop, kinds
+from sass_loops import functions, kinds, product_loops
 
 LISTING = """
 //--------------------- .text.first --------------------------
@@ -23,7 +23,13 @@ LISTING = """
         /*0080*/                   IMMA.16832.S8.S8 R12, R4.ROW, R6.COL, R12 ;
         /*0090*/                   IADD3 R3, R3, 0x40, RZ ;
         /*00a0*/              @!P0 BRA `(.L_x_1) ;
-        /*00b0*/                   EXIT ;
+.L_x_3:
+        /*00b0*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*00c0*/                   IMMA.16832.S8.S8 R12, R4.ROW, R6.COL, R12 ;
+        /*00d0*/                   IMMA.16832.S8.S8 R16, R4.ROW, R8.COL, R16 ;
+        /*00e0*/              @!P0 BRA `(.L_x_3) ;
+        /*00f0*/               @P1 BRA `(.L_x_0) ;
+        /*0100*/                   EXIT ;
 \t.section\t.text.second,"ax",@progbits
 .L_x_9:
         /*0000*/                   FADD R2, R2, R2 ;
@@ -31,10 +37,12 @@ LISTING = """
 """
 
 
-def test_the_hot_loop_is_the_one_with_the_products_without_the_loops_inside_that_have_none():
+def test_the_innermost_loops_with_products_are_found_without_the_loops_inside_that_have_none():
+    """The loop around both, which has the most products, is none of them; the one with more of the two comes first."""
     first, second = functions(LISTING)
     assert [first[0], second[0]] == ["first", "second"]
-    loop = hot_loop(first[1])
+    hot, loop = product_loops(first[1])
+    assert kinds(hot) == {"control": 2, "tensor": 2}
     assert [text.split()[0] for text in loop] == [
         "BAR.SYNC.DEFER_BLOCKING",
         "LDSM.16.M88.4",
@@ -44,7 +52,7 @@ def test_the_hot_loop_is_the_one_with_the_products_without_the_loops_inside_that
         "@!P0",
     ]
     assert kinds(loop) == {"control": 2, "shared memory": 1, "copies": 1, "tensor": 1, "integer": 1}
-    assert hot_loop(second[1]) == []
+    assert product_loops(second[1]) == []
 
 
 @pytest.mark.parametrize(

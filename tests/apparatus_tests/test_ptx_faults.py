@@ -355,6 +355,29 @@ def test_an_address_that_is_moved_is_found(pattern: str, replacement: str):
     assert any(is_found("INT8 product", changed) for changed in changes)
 
 
+def attention_with_weights_ahead(library: PtxLibrary) -> None:
+    """The L2 cache is asked for the lines of two arrays, as many as one thread asks for and more."""
+    x, table = torch.zeros(50, 96).bfloat16(), torch.rand(350, 32)
+    cache, out = torch.zeros(2, 300, 1, 32).bfloat16(), torch.empty(50, 1, 32, dtype=torch.bfloat16)
+    seen, ahead, further = torch.tensor([300], dtype=torch.int32), torch.zeros(1000), torch.zeros(1001)
+    rope_attention_into(library, out, x, table, cache[0], cache[1], seen, ahead=ahead, further_ahead=further)
+
+
+def test_a_prefetch_behind_the_end_of_its_array_is_found():
+    """A GPU ignores it where nothing is, and loads what nobody asked for elsewhere."""
+    changes = list(
+        each_change(kernel_of("attention over a cache"), r"(prefetch\.global\.L2 \[%rd\d+)\]", r"\1+1048576]")
+    )
+    assert changes
+    for changed in changes:
+        with (
+            loaded(changed, kernel_of("attention over a cache")) as library,
+            pytest.raises(KernelError, match=r"outside all tensors.*prefetch\.global\.L2"),
+        ):
+            attention_with_weights_ahead(library)
+    attention_with_weights_ahead(ptx_library())
+
+
 def test_the_emulated_gpu_of_the_sources_in_the_same_process_is_another_one():
     """It knows nothing of PTX, of what launches may touch, and of the order of the other."""
     changed = next(each_change(kernel_of("quantize"), r"bar\.sync\s+0;", ""))

@@ -146,7 +146,10 @@ def test_a_device_that_the_kernels_cannot_run_on_says_so():
 
 @pytest.fixture
 def of_the_audit(monkeypatch, tmp_path: Path):
-    """The table alone, without what this version's kernels compile to, and no weights that are asked for ahead."""
+    """The table alone, without what this version's kernels compile to, and no weights that are asked for ahead.
+
+    INT8 products are in no table; the audit's took whole tiles and had longer loops.
+    """
     monkeypatch.setattr(work, "SHARE_AHEAD", 0.0)
     monkeypatch.setattr(kernel_times, "RESOURCES", tmp_path / "none.csv")
     kernel_times.kernel_cycles.cache_clear()
@@ -154,12 +157,13 @@ def of_the_audit(monkeypatch, tmp_path: Path):
     kernel_times.kernel_cycles.cache_clear()
 
 
-AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9 - 7.7, Stage.EULER: 30.2}
+AUDIT_MS = {Stage.VISION: 18.8 - 1.8, Stage.PREFIX: 50.9 - 7.7 - 2.4, Stage.EULER: 30.2}
 """By stage, what an unpublished audit of the compiled kernels expects of AGX Orin, π0, orin, two cameras, 20 tokens.
 Less what is no longer there: its 1.8 ms of vision for torch's GELU and additions of the residual, its 2.5 ms for a pass
 of the state's token, which goes with the first Euler step, and 7.7 ms by tiles of 160 rows, of its table of shapes:
-17 layers times 265 µs of gate and up, 132 of down, 37 of q, k and v, 17 of o."""
-GONE_MS = 1.8 + 2.5 + 7.7
+17 layers times 265 µs of gate and up, 132 of down, 37 of q, k and v, 17 of o. Last, 2.4 ms by a last tile of rows that
+does the work of its 52 rows instead of 160: what `pi0-edge estimate` said before and says with it, 85.0 and 82.6."""
+GONE_MS = 1.8 + 2.5 + 7.7 + 2.4
 
 
 @pytest.mark.usefixtures("of_the_audit")
@@ -172,23 +176,22 @@ def test_agx_orin_takes_what_the_audit_of_the_machine_code_expects():
     assert (found.low_ms, found.high_ms) == pytest.approx((left * 90 / 102, left * 120 / 102), rel=0.05)
 
 
-@pytest.mark.usefixtures("of_the_audit")
-def test_shares_of_the_tensor_peak_are_those_of_the_audit():
-    audit = {"64x128": 47, "128x128": 73, "144x128": 65, "160x128": 89, "192x128": 62, "256x128": 68}
-    shares = {}
+def test_loops_of_whole_tiles_have_at_least_the_share_of_the_tensor_peak_that_the_audit_found():
+    """It read older kernels, which computed the addresses of copies in every step."""
+    audit = {64: 47, 128: 73, 144: 65, 160: 89, 192: 62, 256: 68}
     for tile in TILES:
-        row = kernel_cycles()[f"int8 {tile.rows}x{tile.columns}"]
-        assert row.blocks_per_sm == tile.per_multiprocessor
-        peak = row.blocks_per_sm * tile.rows * tile.columns * 64 / MACS_PER_CYCLE
-        shares[f"{tile.rows}x{tile.columns}"] = round(100 * peak / row.cycles_per_step)
-    assert shares == pytest.approx(audit, abs=1)
+        blocks = tile.per_multiprocessor
+        peak = blocks * tile.rows * tile.columns * 64 / MACS_PER_CYCLE
+        cycles = (tile.alone, tile.together)[blocks - 1][-1]
+        assert audit[tile.rows] <= 100 * peak / cycles < 100, tile
 
 
 @pytest.mark.usefixtures("of_the_audit")
 @pytest.mark.parametrize(
-    ("shape", "audit_us"), [((560, 32768, 2048), 1217), ((560, 2048, 16384), 572), ((788, 32768, 2048), 1825 * 5 / 6)]
+    ("shape", "audit_us"), [((640, 32768, 2048), 1217), ((640, 2048, 16384), 572), ((800, 32768, 2048), 1825 * 5 / 6)]
 )
-def test_products_take_what_the_audit_expects_of_the_planned_tile(shape: tuple[int, int, int], audit_us: float):
+def test_whole_tiles_take_what_the_audit_expects_of_the_planned_tile(shape: tuple[int, int, int], audit_us: float):
+    """It names 560 and 788 rows, for which its kernels did the work of 640 and 800: four and five tiles of 160."""
     m, n, k = shape
     one = Kernel(Stage.PREFIX, "gate", m, "product", shape, 2.0 * m * n * k, "int8", n * k, (m * k, m * n * 2))
     assert 1e3 * kernel_time(one, find_device("orin-agx-64")).body_ms == pytest.approx(audit_us, rel=0.05)
@@ -200,22 +203,21 @@ def test_what_the_compiler_made_takes_the_place_of_the_table(monkeypatch, tmp_pa
     resources = tmp_path / "resources.csv"
     resources.write_text(
         "# a compiler\nuse,kernel,blocks,orin_blocks_per_sm,loop_cycles\n"
-        'a,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<144, 128, 48, 4> >",1024,2,1000\n'
-        'b,"gemm::bytes_kernel<gemm::Int8, gemm::Tile<64, 128, 32, 5> >",16,2,7\n'  # one block on a multiprocessor
+        'a,"gemm::weight_only_kernel<gemm::Int8Weights, bf16>",1024,2,1000\n'
+        'b,"attention_kernel<bf16, 256, 4, 2, false>",40,2,7\n'  # two share a multiprocessor, in the table one
         'c,"attention_kernel<bf16, 72, 4, 1, false>",128,5,4000\nd,rope_kernel<bf16>,9,8,\n'
     )
     monkeypatch.setattr(kernel_times, "RESOURCES", resources)
     kernel_times.kernel_cycles.cache_clear()
     after = kernel_cycles()
     changed = {name: row.cycles_per_step for name, row in after.items() if row != before[name]}
-    assert changed == {"int8 144x128": 1000, "attention 72": 800}
+    assert changed == {"weight-only": 1000, "attention 72": 800}
 
 
 def test_names_in_resources_are_those_of_kernels_that_are_there():
     with kernel_times.RESOURCES.open() as file:
         there = [row["kernel"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
-    for pattern, _ in kernel_times._IN_RESOURCES:
-        assert any(pattern.fullmatch(name) for name in there), pattern.pattern
+    assert set(kernel_times._IN_RESOURCES) <= set(there)
 
 
 @pytest.mark.parametrize("device", [key for key, device in devices().items() if device.runs_kernels])

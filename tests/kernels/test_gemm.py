@@ -126,6 +126,22 @@ def test_a_second_launch_finds_the_workspace_ready(runner: Runner, case):
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.rows}x{tile.columns}")
+def test_every_length_of_the_last_tile_is_exact(runner: Runner, tile: Tile):
+    """Each number of row fragments that its warps may have, with the fewest and the most rows, behind a whole tile."""
+    n, k = 144, 192
+    for fragments in range(1, tile.row_fragments + 1):
+        for rows in ((fragments - 1) * tile.fragment_rows + 1, fragments * tile.fragment_rows):
+            m = tile.rows + rows
+            a, weight = integers(m, k, seed=rows), integers(n, k, seed=7)
+            for blocks in (4, 5):  # one for each tile, and stripes that end within them
+                plan = Plan(tile.number, blocks, workspace_bytes(4, blocks, tile.rows * tile.columns))
+                out, scale_of_one = runner.poisoned(m, n, dtype=torch.float32), runner(torch.ones(m, 1), torch.ones(n))
+                operands = (*runner(a, weight), *scale_of_one, Epilogue(torch.float32), plan)
+                gemm_into("int8", runner.library, out, zeros(runner, plan), *operands)
+                assert torch.equal(out.cpu(), int8_sums(a, weight).float())
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.rows}x{tile.columns}")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_longest_sums_of_extremes_are_exact(runner: Runner, tile: Tile, sign: int):
     """±127 · ±127 over k = 4096: a lost, doubled or misplaced product shows in the integer."""

@@ -25,6 +25,9 @@ from kernel_resources import (
     report_of,
     write,
 )
+from orin_model import cycles_per_step
+
+from pi0_edge.kernels.gemm_plan import TILES, Tile
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed: nothing can be compiled")
 needs_nvdisasm = pytest.mark.skipif(nvdisasm() is None, reason=NO_DISASSEMBLER)
@@ -96,6 +99,22 @@ def test_shares_belong_to_each_other():
 def test_no_kernel_spills_on_orin():
     for name, (_, kernel) in compiled_kernels(87).items():
         assert kernel.spilled == kernel.stack == 0, name
+
+
+@needs_nvcc
+@pytest.mark.slow
+@needs_nvdisasm
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.rows}x{tile.columns}")
+def test_plans_go_by_the_cycles_of_every_loop(tile: Tile):
+    """Of the tiles that π0 does not take, too, and of one block alone: the table has neither."""
+    kernels = compiled_kernels(87)
+    names = {name: mangled for mangled, name in readable(kernels).items()}
+    shape = f"gemm::Tile<{tile.rows}, {tile.columns}, {tile.warp_rows}, {tile.stages}>"
+    loops = kernels[names[f"gemm::bytes_kernel<gemm::Int8, {shape} >"]][1].loops
+    for blocks, expected in ((1, tile.alone), (2, tile.together)):
+        if expected:
+            found = tuple(round(cycles_per_step(loop, tile.warps, blocks)) for loop in reversed(loops))
+            assert found == expected
 
 
 @needs_nvcc

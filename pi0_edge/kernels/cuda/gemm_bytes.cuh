@@ -25,11 +25,12 @@ struct Fp8 {
   }
 };
 
-// A tile of the output, cut into warps of warp_rows x 64.
+// A tile of the output. A warp computes 64 columns of warp_rows rows, 16 at a time: these fragments are dealt to the warps
+// in turn, so that where the tile ends early, every warp has as few as can be.
 template <int rows_, int columns_, int warp_rows_, int stages_> struct Tile {
   static constexpr int rows = rows_, columns = columns_, warp_rows = warp_rows_, stages = stages_;
-  static constexpr int warp_columns = 64;
-  static constexpr int threads = rows / warp_rows * (columns / warp_columns) * warp_size;
+  static constexpr int row_warps = rows / warp_rows, warp_columns = 64;
+  static constexpr int threads = row_warps * (columns / warp_columns) * warp_size;
 };
 
 struct BytesArguments {
@@ -44,6 +45,7 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
   static constexpr int rows = Tile::rows, columns = Tile::columns, threads = Tile::threads, stages = Tile::stages;
   static constexpr int depth = 64;  // bytes of k of one step
   static constexpr int row_fragments = Tile::warp_rows / 16, column_fragments = Tile::warp_columns / 8;
+  static constexpr int fragment_rows = 16 * Tile::row_warps, least_row_fragments = 1;
   using Sum = typename Element::Sum;
 
   struct Stage {
@@ -58,7 +60,7 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
   __device__ __forceinline__ explicit BytesProduct(const BytesArguments &arguments) : BytesArguments(arguments) {}
 
   static __device__ __forceinline__ int warp_row(int thread) {
-    return thread / warp_size / (columns / Tile::warp_columns) * Tile::warp_rows;
+    return thread / warp_size / (columns / Tile::warp_columns) * 16;
   }
   static __device__ __forceinline__ int warp_column(int thread) {
     return thread / warp_size % (columns / Tile::warp_columns) * Tile::warp_columns;
@@ -88,6 +90,7 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
     load_rows<columns, true>(stage.weight, weight, position.column_tile * columns, n, position.step);
   }
 
+  template <int fragments>
   __device__ __forceinline__ void multiply(const Stage &stage, Sums<BytesProduct> &sums) const {
     const int thread = thread_index(), lane = thread % warp_size;
     const uint8_t *warp_a = stage.a + warp_row(thread) * depth, *warp_weight = stage.weight + warp_column(thread) * depth;
@@ -100,9 +103,9 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
       for (int j = 0; j < column_fragments / 2; j++)
         load_matrices(of_weight[j], warp_weight + 16 * j * depth + steps_further(at_weight, step));
 #pragma unroll
-      for (int i = 0; i < row_fragments; i++) {
+      for (int i = 0; i < fragments; i++) {
         unsigned of_a[4];
-        load_matrices(of_a, warp_a + 16 * i * depth + steps_further(at_a, step));
+        load_matrices(of_a, warp_a + fragment_rows * i * depth + steps_further(at_a, step));
 #pragma unroll
         for (int j = 0; j < column_fragments; j++)
           Element::multiply(sums.at[i][j], of_a, of_weight[j / 2][j % 2 * 2], of_weight[j / 2][j % 2 * 2 + 1]);

@@ -18,10 +18,12 @@ constexpr int64_t ticket_bytes(int64_t tiles) { return (tiles * 4 + 255) / 256 *
 //
 //   rows, columns, threads, stages       constants: of the tile, of the block, of the ring
 //   row_fragments, column_fragments      constants: 16x8 pieces of the output that a warp accumulates
+//   fragment_rows                        constant: from one of its row fragments to the next, in rows of the tile
+//   least_row_fragments                  constant: with how few a step can be multiplied, see with_fragments
 //   Sum, Shared                          types: float or int; a struct with `stage[stages]` and `ticket`
 //   work, m, n, epilogue, workspace
 //   load(position, stage)                starts the copies of one step
-//   multiply(stage, sums)                adds the step to the sums of this warp
+//   multiply<fragments>(stage, sums)     adds the step to the sums of so many row fragments of this warp, from the first
 //   warp_row(thread), warp_column(thread)  where the output of a thread's warp begins in the tile
 template <class Product> struct Sums {
   typename Product::Sum at[Product::row_fragments][Product::column_fragments][4];
@@ -93,13 +95,27 @@ __device__ __forceinline__ void finish_tile(const Product &p, const Position &ti
   for (int i = 0; i < Product::row_fragments; i++)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int row = tile.row_tile * Product::rows + p.warp_row(thread) + 16 * i + sum_row(lane, half);
+      const int row = tile.row_tile * Product::rows + p.warp_row(thread) + Product::fragment_rows * i + sum_row(lane, half);
       if (row >= p.m) continue;
       typename Product::Sum run[2 * fragments];
 #pragma unroll
       for (int c = 0; c < 2 * fragments; c++) run[c] = sums.at[i][c / 2][2 * half + c % 2];
       finish_run(p.epilogue, row, column, p.n, run);
     }
+}
+
+template <int value_> struct Constant {
+  static constexpr int value = value_;
+};
+
+// Calls `function` with the number of row fragments of a warp that the rest of the output has rows for. It is a constant,
+// so that the sums stay in registers: each number has a loop of its own.
+template <class Product, int fragments = Product::row_fragments, class Function>
+__device__ __forceinline__ void with_fragments(int rows, Function function) {
+  if constexpr (fragments > Product::least_row_fragments)
+    if (rows <= (fragments - 1) * Product::fragment_rows)
+      return with_fragments<Product, fragments - 1>(rows, function);
+  function(Constant<fragments>());
 }
 
 template <class Product> __device__ __forceinline__ void run_stripe(const Product &p, typename Product::Shared &shared) {
@@ -120,13 +136,15 @@ template <class Product> __device__ __forceinline__ void run_stripe(const Produc
     Sums<Product> sums;
     clear(sums);
     const int steps = min(p.work.depth - tile.step, to_multiply);
-    for (int i = 0; i < steps; i++) {
-      wait_for_copies<Product::stages - 2>();
-      __syncthreads();  // this step is there for all, and nobody still reads the stage that is filled next
-      load_next(stage == 0 ? Product::stages - 1 : stage - 1);
-      p.multiply(shared.stage[stage], sums);
-      if (++stage == Product::stages) stage = 0;
-    }
+    with_fragments<Product>(p.m - tile.row_tile * Product::rows, [&](auto fragments) {
+      for (int i = 0; i < steps; i++) {
+        wait_for_copies<Product::stages - 2>();
+        __syncthreads();  // this step is there for all, and nobody still reads the stage that is filled next
+        load_next(stage == 0 ? Product::stages - 1 : stage - 1);
+        p.template multiply<decltype(fragments)::value>(shared.stage[stage], sums);
+        if (++stage == Product::stages) stage = 0;
+      }
+    });
     to_multiply -= steps;
     if (add_parts(p, tile, sums, shared)) finish_tile(p, tile, sums);
     tile.next_tile(p.work);

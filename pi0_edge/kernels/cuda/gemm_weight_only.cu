@@ -60,6 +60,7 @@ template <class Weights, class Activations> struct WeightOnlyProduct : WeightOnl
   static constexpr int rows = 64, columns = packed_columns, threads = 128, stages = 5;
   static constexpr int depth = packed_depth, row_bytes = depth * 2;
   static constexpr int row_fragments = rows / 16, column_fragments = packed_fragments;
+  static constexpr int fragment_rows = 16, least_row_fragments = row_fragments;
   using Sum = float;
 
   struct Stage {
@@ -96,7 +97,9 @@ template <class Weights, class Activations> struct WeightOnlyProduct : WeightOnl
       copy_async(stage.weight + i, packed + i);
   }
 
+  template <int fragments>
   __device__ __forceinline__ void multiply(const Stage &stage, Sums<WeightOnlyProduct> &sums) const {
+    static_assert(fragments == row_fragments);
     const int thread = thread_index(), lane = thread % warp_size;
     const int at_a = swizzled<row_bytes>(a_row(lane), a_chunk(lane));
 #pragma unroll
