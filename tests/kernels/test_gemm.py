@@ -135,9 +135,10 @@ def test_every_length_of_the_last_tile_is_exact(runner: Runner, tile: Tile):
             a, weight = integers(m, k, seed=rows), integers(n, k, seed=7)
             for blocks in (4, 5):  # one for each tile, and stripes that end within them
                 plan = Plan(tile.number, blocks, workspace_bytes(4, blocks, tile.rows * tile.columns))
-                out, scale_of_one = runner.poisoned(m, n, dtype=torch.float32), runner(torch.ones(m, 1), torch.ones(n))
-                operands = (*runner(a, weight), *scale_of_one, Epilogue(torch.float32), plan)
-                gemm_into("int8", runner.library, out, zeros(runner, plan), *operands)
+                out = runner.poisoned(m, n, dtype=torch.float32)
+                operands = runner(a, weight, torch.ones(m, 1), torch.ones(n))
+                epilogue = Epilogue(torch.float32)
+                gemm_into("int8", runner.library, out, zeros(runner, plan), *operands, epilogue=epilogue, plan=plan)
                 assert torch.equal(out.cpu(), int8_sums(a, weight).float())
 
 
