@@ -7,8 +7,8 @@ stay as they are. What it learns at t_k is the velocity that covers this part in
     u_k = N · (x_k − Φ_k(x_k)),   Φ_k = the next n_k of the teacher's Euler steps.
 
 The parts n_k need not be equal, as t_k only names the part. Where the teacher has two ways, noise between both is
-pulled apart along the path, and a step is the steeper a function the more of that it covers: parts that pull apart
-equally are learned best (`docs/distillation.md` has figures). What is learned is the squared error
+pulled apart along the path, and a step is the steeper a function the more of that it covers, so a part may be short
+where that is fast (`docs/distillation.md` has figures). What is learned is the squared error
 e² = (u_k − v(x_k, t_k))². The start x_0 is noise and x_(k+1) = x_k − v(x_k, t_k)/N is where the student itself arrives,
 so that it learns from the inputs that it will have. Φ_k is a function and no average over data, so the error has its
 minimum where both maps of noise to actions are the same one, with all their modes.
