@@ -48,7 +48,7 @@ def checkpoints_below(folder: Path) -> list[Path]:
         seen += len(level)
         if seen > _FOLDERS:
             break
-        found += [child for child in level if find_safetensors(child) or find_orbax(child)]
+        found += [child for child in level if _holds_checkpoint(child)]
         level = [child for child in level if child not in found]
     return sorted(found, key=_step, reverse=True)[:LISTED]
 
@@ -70,6 +70,14 @@ def advice_on(given: str, expected: str) -> str:
         download = _DOWNLOADS.get(scheme, "").format(f"{scheme}://{rest}")
         return f"expected a path on this machine: download it first{download}"
     return f"expected {expected}"
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    """Whether it does, as far as this user may look and it still is there: a search must not end at one folder."""
+    try:
+        return find_safetensors(folder) is not None or find_orbax(folder) is not None
+    except OSError:
+        return False
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pi0_edge.checkpoints import open_checkpoint
+from pi0_edge.checkpoints.locations import find_safetensors
 from pi0_edge.errors import CheckpointError
 from pi0_edge.model import Pi0
 
@@ -226,6 +227,21 @@ def test_checkpoints_below_the_given_folder_are_offered(tmp_path, given, places,
         open_checkpoint(tmp_path / given)
     expected = " or ".join(str(tmp_path / place) for place in meant)
     assert str(error.value) == f"{tmp_path / given} holds no weights; did you mean {expected}?"
+
+
+def test_a_folder_that_cannot_be_read_ends_no_search(tmp_path, monkeypatch):
+    """As `/proc/PID/net` of a process that has ended, which is below `/` as `/nowhere` would be."""
+    for place in ("exp/100", "exp/200", "exp/300"):
+        write_safetensors(tmp_path / place, {"a": torch.zeros(1)})
+
+    def refuse_one(path: Path) -> Path | None:
+        if path.name == "200":
+            raise OSError(22, "Invalid argument", str(path))
+        return find_safetensors(path)
+
+    monkeypatch.setattr("pi0_edge.checkpoints.locations.find_safetensors", refuse_one)
+    with pytest.raises(CheckpointError, match=r"did you mean \S+/exp/300 or \S+/exp/100\?$"):
+        open_checkpoint(tmp_path / "exp" / "nowhere")
 
 
 @pytest.mark.parametrize(
