@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from pi0_edge.checkpoints import Checkpoint
 from pi0_edge.errors import CheckpointError, ConfigError
@@ -107,9 +108,11 @@ class Origin:
             raise ConfigError(f"{checkpoint} was distilled otherwise ({found}); repeat that, or name another folder")
 
 
-def _fits(content: dict[str, object]) -> bool:
+def _fits(content: dict[str, Any]) -> bool:
     """Whether all that is required is there, and nothing else but what may be missing."""
     kinds = {**_REQUIRED, **_OPTIONAL}
-    return _REQUIRED.keys() <= content.keys() <= kinds.keys() and all(
-        type(value) is kinds[name] or (value is None and name in _OPTIONAL) for name, value in content.items()
-    )
+    if not _REQUIRED.keys() <= content.keys() <= kinds.keys():
+        return False
+    typed = all(type(value) is kinds[name] or (value is None and name in _OPTIONAL) for name, value in content.items())
+    counts = [content["teacher_steps"], content["steps"], *(content.get("parts") or [])] if typed else []
+    return typed and all(type(count) is int and count > 0 for count in counts)

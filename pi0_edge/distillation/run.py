@@ -194,14 +194,16 @@ def _parts(taught: int, steps: int, parts: Sequence[int]) -> tuple[int, ...]:
     """As they were given, or equal ones."""
     if taught < 1 or (taught % steps and not parts):
         raise ConfigError(
-            f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as 10, or parts of others"
+            f"teacher_steps is {taught}, expected a multiple of the student's {steps}, such as {5 * steps}; "
+            "or say by parts how many each step covers"
         )
+    if not parts:
+        return equal_parts(taught, steps)
     try:
-        chosen = tuple(parts) or equal_parts(taught, steps)
-        check_parts(chosen, taught, steps)
+        check_parts(parts, taught, steps)
     except ValueError as error:
-        raise ConfigError(f"{error}, such as 7 and 3 of 10") from error
-    return chosen
+        raise ConfigError(str(error)) from error
+    return tuple(parts)
 
 
 def _check_counts(counts: dict[str, int], sizes: dict[str, float]) -> None:

@@ -236,7 +236,7 @@ def test_a_student_of_a_teacher_that_continues_plans_does_so_too(dataset, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 3}, "teacher_steps is 10, expected a multiple of the student's 3"),
+        ({"steps": 3}, "teacher_steps is 10, expected a multiple of the student's 3, such as 15; or say by parts"),
         ({"steps": 2, "teacher_steps": 5}, "teacher_steps is 5"),
         ({"steps": 2, "parts": (7, 4)}, "parts are 7, 4; expected 2 of at least 1 that sum to 10"),
         ({"steps": 0}, "steps is 0"),
@@ -265,8 +265,14 @@ def test_data_that_is_not_the_teachers_is_refused(teacher, tmp_path, other, mess
 
 DAMAGED = '{"teacher_sha256": "a", "teacher_steps": 10, "steps": 1, "updates": 4, "floor": "0.1"}'
 
+NO_STEPS = '{"teacher_sha256": "a", "teacher_steps": 10, "steps": 0, "updates": 4}'
+NO_COUNTS = '{"teacher_sha256": "a", "teacher_steps": 10, "steps": 2, "updates": 4, "parts": [7, "3"]}'
 
-@pytest.mark.parametrize("content", ["", "[]", '{"steps": 1}', '{"teacher_sha256": 1, "teacher_steps": 10}', DAMAGED])
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"steps": 1}', '{"teacher_sha256": 1, "teacher_steps": 10}', DAMAGED, NO_STEPS, NO_COUNTS],
+)
 def test_a_damaged_note_of_the_teacher_is_told(student, tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(CheckpointError, match="distil again"):
