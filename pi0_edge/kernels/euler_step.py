@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.norm import EPSILON, normalized
-from pi0_edge.kernels.rows import select_rows
+from pi0_edge.kernels.norm import normalized
+from pi0_edge.kernels.rows import NORM_EPSILON, select_rows
 
 PIECE_COLUMNS = 32
 """The kernel multiplies so many columns of the actions at a time: the folded weight is padded to a multiple of it."""
@@ -149,7 +149,7 @@ def euler_update_into(
         KernelError: If a size or type is not possible, or there is no GPU.
     """
     tensors = (hidden, frozen, scale, shift, weight, bias, x)
-    library.call("euler_update", *tensors, *hidden.shape, x.shape[1], dt, EPSILON, hidden.dtype)
+    library.call("euler_update", *tensors, *hidden.shape, x.shape[1], dt, NORM_EPSILON, hidden.dtype)
 
 
 @torch.library.custom_op("pi0::euler_update", mutates_args=("x",), device_types="cuda")

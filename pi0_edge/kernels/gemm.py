@@ -18,7 +18,7 @@ multiplied by torch.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,7 +37,26 @@ FORMATS = {
 }
 """The C function of each format."""
 
+BYTES_AHEAD = 320 << 10
+"""Of the weights of the next product, for which a product that waits for memory asks at its end: what memory of an AGX
+Orin delivers between two kernels, 1.8 µs at 173 GB/s."""
+
 _WORKSPACES: dict[tuple[torch.device, int, Plan], Tensor] = {}
+
+
+@dataclass(frozen=True)
+class ForNorm:
+    """What a product leaves for an RMSNorm that reads its output [m, n], beside the output.
+
+    Attributes:
+        scale: float32 [n], of the norm: 1 + its weight.
+        scaled: output · scale in the type of the activations [m, n], overwritten.
+        squares: float32 [m, n / 32], sums of squares of the output, overwritten.
+    """
+
+    scale: Tensor
+    scaled: Tensor
+    squares: Tensor
 
 
 def workspace(device: torch.device, plan: Plan) -> Tensor:
@@ -65,6 +84,8 @@ def gemm_into(
     column_scale: Tensor,
     epilogue: Epilogue,
     plan: Plan,
+    ahead: Tensor | None = None,
+    for_norm: ForNorm | None = None,
 ) -> None:
     """Enqueues the kernel: one launch.
 
@@ -80,6 +101,9 @@ def gemm_into(
         column_scale: float32 [n].
         epilogue: What happens to the sums.
         plan: From `plan_bytes`, or `plan_weight_only` for 16-bit activations.
+        ahead: What the next kernel reads: the L2 cache is asked for it when this one has asked for all of its own; with
+            16-bit activations only.
+        for_norm: What else is left for a norm that reads the output, which is float32; the same.
 
     Raises:
         KernelError: If a size is not possible, the workspace too small, there is no GPU, or its code has no FP8 product
@@ -89,15 +113,18 @@ def gemm_into(
     tensors = {
         "a": a, "weight": weight, "a_scale": a_scale, "column_scale": column_scale, "bias": epilogue.bias,
         "gate": epilogue.gate, "frozen": epilogue.frozen, "residual": epilogue.residual,
-        "out_scale": epilogue.out_scale, "out": out, "workspace": workspace,
+        "out_scale": epilogue.out_scale, "squares": epilogue.squares, "next": ahead, "out": out, "workspace": workspace,
     }  # fmt: skip
+    if for_norm is not None:
+        tensors |= {"norm_scale": for_norm.scale, "scaled": for_norm.scaled, "out_squares": for_norm.squares}
     arguments = GemmArguments(
         **{field: address(name, tensor) for field, tensor in tensors.items()},
         workspace_bytes=workspace.numel(),
+        next_bytes=0 if ahead is None else ahead.nbytes,
         m=len(a),
         n=len(column_scale),
         k=a.shape[1],
-        a_type=type_code(name, a.dtype) if _weight_only(format) else 0,
+        a_type=type_code(name, a.dtype) if is_weight_only(format) else 0,
         type=type_code(name, epilogue.dtype),
         fp8_weights=format == "fp8-weights",
         activation=epilogue.activation_code,
@@ -114,6 +141,7 @@ def gemm(
     weight: Tensor,
     a_scale: Tensor | None,
     column_scale: Tensor,
+    ahead: Tensor | None,
     dtype: torch.dtype,
     activation: str = "linear",
     bias: Tensor | None = None,
@@ -121,34 +149,44 @@ def gemm(
     frozen: Tensor | None = None,
     residual: Tensor | None = None,
     out_scale: Tensor | None = None,
+    squares: Tensor | None = None,
 ) -> Tensor:
     """[m, n or n / 2] of `dtype`; arguments as in `gemm_into`, then the fields of `Epilogue` in their order."""
-    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale)
-    (m, k), n, gpu = a.shape, len(column_scale), _gpu(a)
-    if _weight_only(format):
-        plan = plan_weight_only(m, n, k, gpu.multi_processor_count)
-    else:
-        tuned = tuned_plans((gpu.major, gpu.minor), gpu.multi_processor_count)
-        plan = plan_bytes(m, n, k, gpu.multi_processor_count, format == "fp8", tuned)
-    out, memory = a.new_empty(m, epilogue.columns(n), dtype=dtype), workspace(a.device, plan)
-    gemm_into(format, kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan)
+    epilogue = Epilogue(dtype, activation, bias, gate, frozen, residual, out_scale, squares)
+    plan = choose_plan(format, a, column_scale)
+    out, memory = a.new_empty(len(a), epilogue.columns(len(column_scale)), dtype=dtype), workspace(a.device, plan)
+    gemm_into(format, kernel_library(), out, memory, a, weight, a_scale, column_scale, epilogue, plan, ahead)
     return out
 
 
+def choose_plan(format: str, a: Tensor, column_scale: Tensor) -> Plan:
+    """How the GPU that holds `a` cuts a product into tiles and blocks."""
+    (m, k), n, gpu = a.shape, len(column_scale), torch.cuda.get_device_properties(a.device)
+    if is_weight_only(format):
+        return plan_weight_only(m, n, k, gpu.multi_processor_count)
+    tuned = tuned_plans((gpu.major, gpu.minor), gpu.multi_processor_count)
+    return plan_bytes(m, n, k, gpu.multi_processor_count, format == "fp8", tuned)
+
+
 @gemm.register_kernel("cpu")
-def _(format, a, weight, a_scale, column_scale, *epilogue):  # noqa: ANN001, ANN002, ANN202
-    if format == "int8":
-        return Epilogue(*epilogue).apply(int8_sums(a, weight), a_scale, column_scale)
-    if _weight_only(format):
-        dtype = torch.float8_e4m3fn if format == "fp8-weights" else torch.int8
-        weight = unpack_weights(weight, len(column_scale), a.shape[1], dtype)
-    return Epilogue(*epilogue).apply(a.float() @ weight.float().t(), a_scale, column_scale)
+def _(format, a, weight, a_scale, column_scale, ahead, *epilogue):  # noqa: ANN001, ANN002, ANN202
+    return Epilogue(*epilogue).apply(sums(format, a, weight, len(column_scale)), a_scale, column_scale)
 
 
 @gemm.register_fake
-def _(format, a, weight, a_scale, column_scale, *epilogue):  # noqa: ANN001, ANN002, ANN202
+def _(format, a, weight, a_scale, column_scale, ahead, *epilogue):  # noqa: ANN001, ANN002, ANN202
     made = Epilogue(*epilogue)
     return a.new_empty(len(a), made.columns(len(column_scale)), dtype=made.dtype)
+
+
+def sums(format: str, a: Tensor, weight: Tensor, n: int) -> Tensor:
+    """What a product gives its epilogue, in torch: int32 [m, n], exact, for `int8`, else float32."""
+    if format == "int8":
+        return int8_sums(a, weight)
+    if is_weight_only(format):
+        dtype = torch.float8_e4m3fn if format == "fp8-weights" else torch.int8
+        weight = unpack_weights(weight, n, a.shape[1], dtype)
+    return a.float() @ weight.float().t()
 
 
 def int8_sums(a: Tensor, weight: Tensor) -> Tensor:
@@ -156,9 +194,6 @@ def int8_sums(a: Tensor, weight: Tensor) -> Tensor:
     return (a.double() @ weight.double().t()).to(torch.int32)  # float64 is exact up to 2^53
 
 
-def _weight_only(format: str) -> bool:
+def is_weight_only(format: str) -> bool:
+    """Whether activations have 16 bits."""
     return FORMATS[format] == "gemm_weight_only"
-
-
-def _gpu(a: Tensor) -> Any:
-    return torch.cuda.get_device_properties(a.device)

@@ -1,6 +1,6 @@
 """What a matrix product does with its sums before it stores them, written in torch with the roundings of the kernels.
 
-value = sum · row scale · column scale + bias
+value = sum · row scale · column scale + bias          behind a norm without a launch (`gemm_norm`): its row scale
 value = gelu(value), or gelu(even columns) · odd columns
 value = residual + gate · value
 stored in `dtype`, or divided by `out_scale` and rounded to int8 in ±127; −128 where it is NaN or infinite
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.rows import INT8_MAX, select_rows
+from pi0_edge.kernels.rows import INT8_MAX, select_rows, unit_rows
 
 ACTIVATIONS = ("linear", "gelu", "geglu")
 """Their numbers in the C interface are their places here; GELU is the tanh approximation."""
@@ -35,6 +35,7 @@ class Epilogue:
         frozen: int32 [1] or None; with it, the gate is [2, columns]: see `frozen_rows`.
         residual: The type and shape of the output; not with int8.
         out_scale: float32 [1], the step of an int8 output; None for every other.
+        squares: float32 [m, k / 32], from `gemm_norm`: the rows of the product are divided by their root mean square.
     """
 
     dtype: torch.dtype
@@ -44,6 +45,7 @@ class Epilogue:
     frozen: Tensor | None = None
     residual: Tensor | None = None
     out_scale: Tensor | None = None
+    squares: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -78,6 +80,7 @@ class Epilogue:
     def before_rounding(self, sums: Tensor, row_scale: Tensor | None, column_scale: Tensor) -> Tensor:
         """What `apply` rounds: float32, or float64 for sums in float64."""
         value = sums if sums.dtype == torch.float64 else sums.float()
+        row_scale = row_scale if self.squares is None else unit_rows(self.squares.to(value.dtype))
         value = (value if row_scale is None else value * row_scale) * column_scale
         value = value if self.bias is None else value + self.bias
         if self.activation == "gelu":

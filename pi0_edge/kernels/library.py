@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pi0_edge.errors import KernelError
 
-VERSION = 5
+VERSION = 6
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
 TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
@@ -50,8 +50,10 @@ class GemmArguments(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("a", "weight", "a_scale", "column_scale", "bias", "gate", "frozen")),
-        *((name, ctypes.c_void_p) for name in ("residual", "out_scale", "out", "workspace")),
-        *((name, ctypes.c_int64) for name in ("workspace_bytes", "m", "n", "k", "a_type", "type", "fp8_weights")),
+        *((name, ctypes.c_void_p) for name in ("residual", "out_scale", "squares", "norm_scale", "scaled")),
+        *((name, ctypes.c_void_p) for name in ("out_squares", "next", "out", "workspace")),
+        *((name, ctypes.c_int64) for name in ("workspace_bytes", "next_bytes", "m", "n", "k", "a_type", "type")),
+        ("fp8_weights", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("activation", "tile", "blocks")),
     )
 

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.rows import empty_quantized, hadamard, quantize_rows, select_rows
-
-EPSILON = 1e-6
+from pi0_edge.kernels.rows import NORM_EPSILON, empty_quantized, hadamard, quantize_rows, select_rows
 
 
 def norm_into(
@@ -62,7 +60,7 @@ def norm_into(
         width,
         centred,
         hadamard_block,
-        EPSILON,
+        NORM_EPSILON,
         x.dtype,
         out.dtype,
     )
@@ -115,7 +113,7 @@ def normalized(
     y = y if offset is None else y + offset
     if centred:
         y = y - y.mean(-1, keepdim=True)
-    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
+    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + NORM_EPSILON)
     y = y if scale is None else y * select_rows(scale, frozen, len(y))
     y = y if shift is None else y + select_rows(shift, frozen, len(y))
     return hadamard(y, hadamard_block)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 INT8_MAX = 127
 SMALLEST_SCALE = 1e-30
+NORM_EPSILON = 1e-6
+NORM_PIECE = 32
+"""Columns of one sum of squares that a product leaves for a norm: `norm_piece` of gemm_norm.cuh."""
 
 
 def select_rows(vectors: Tensor, frozen: Tensor | None, rows: int) -> Tensor:
@@ -19,6 +22,15 @@ def select_rows(vectors: Tensor, frozen: Tensor | None, rows: int) -> Tensor:
     if frozen is None:
         return vectors
     return vectors[(torch.arange(rows, device=vectors.device) < frozen).long()]
+
+
+def unit_rows(squares: Tensor) -> Tensor:
+    """What makes rows ones of unit mean square, 1 / sqrt(mean(x²) + ε): [rows, 1].
+
+    Args:
+        squares: [rows, columns of x / 32], the sum of squares of each piece of 32 columns.
+    """
+    return torch.rsqrt(squares.mean(-1, keepdim=True) / NORM_PIECE + NORM_EPSILON)
 
 
 def hadamard(x: Tensor, block: int) -> Tensor:

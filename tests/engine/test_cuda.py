@@ -21,7 +21,6 @@ from policy_builders import observation, write_checkpoint
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import pi0_edge.kernels.norm as norm
 import pi0_edge.kernels.rope as rope
 from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.engine import check_cuda_scheme
@@ -169,18 +168,33 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_an_euler_step_is_seven_launches_per_layer_and_two():
-    model, inputs, noise = random_case("pi0")
-    network = CudaNetwork(quantized(model, ORIN), CPU)
+def launches_of_the_loop(variant: str, dtype: torch.dtype = torch.bfloat16) -> tuple[Counter[str], int]:
+    """Launches of ours, by operator, and layers of the expert."""
+    model, inputs, noise = random_case(variant)
+    network = CudaNetwork(quantized(model, ORIN), CPU, dtype)
     tables = step_tables(copy.deepcopy(model), TIMES, CPU)
     with torch.inference_mode():
         cache = attended(network, inputs)
         with Count() as counted:
             network.integrate(noise[0].clone(), inputs.state[0], cache, tables, NONE_FROZEN)
-    layers, steps = model.config.expert.depth, EULER_STEPS
-    per_layer = {"norm": 2, "gemm": 4, "rope_attention": 1}
-    expected = {name: count * layers * steps for name, count in per_layer.items()}
-    assert counted.names == {**expected, "embed_actions": steps, "euler_update": steps}
+    return counted.names, model.config.expert.depth
+
+
+def test_an_euler_step_is_five_launches_per_layer_and_three():
+    """The first norm has no product before it; the last product no norm of its kind behind it."""
+    found, layers = launches_of_the_loop("pi0")
+    per_step = {"gemm": 2 * layers + 1, "gemm_norm": 2 * layers - 1, "rope_attention": layers, "norm": 1}
+    assert found == {
+        name: EULER_STEPS * count for name, count in {**per_step, "embed_actions": 1, "euler_update": 1}.items()
+    }
+
+
+@pytest.mark.parametrize(("variant", "dtype"), [("pi05", torch.bfloat16), ("pi0", torch.float16)])
+def test_norms_that_a_product_cannot_leave_are_launches(variant: str, dtype: torch.dtype):
+    """Adaptive ones, and any in float16, where a row that is not divided yet might become infinite."""
+    found, layers = launches_of_the_loop(variant, dtype)
+    assert found["gemm_norm"] == 0
+    assert (found["norm"], found["gemm"]) == (2 * layers * EULER_STEPS, 4 * layers * EULER_STEPS)
 
 
 @pytest.mark.parametrize("variant", ["pi0", "pi05"])
@@ -299,5 +313,5 @@ def test_without_a_gpu_infer_says_so_in_one_line(tmp_path: Path):
 
 def test_the_kernels_have_the_constants_of_the_model_and_the_formats():
     """They import neither, so that they run without the rest of the package."""
-    assert (norm.EPSILON, rope.ROPE_BASE, rows.INT8_MAX) == (gemma.RMS_NORM_EPS, gemma.ROPE_BASE, formats.INT8_MAX)
-    assert (siglip.LAYER_NORM_EPS, rows.SMALLEST_SCALE) == (norm.EPSILON, formats.SMALLEST_SCALE)
+    assert (rows.NORM_EPSILON, rope.ROPE_BASE, rows.INT8_MAX) == (gemma.RMS_NORM_EPS, gemma.ROPE_BASE, formats.INT8_MAX)
+    assert (siglip.LAYER_NORM_EPS, rows.SMALLEST_SCALE) == (rows.NORM_EPSILON, formats.SMALLEST_SCALE)

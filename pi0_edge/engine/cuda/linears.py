@@ -19,6 +19,7 @@ from pi0_edge.errors import EngineError
 from pi0_edge.kernels.geglu import geglu
 from pi0_edge.kernels.gemm import gemm
 from pi0_edge.kernels.gemm_epilogue import Epilogue
+from pi0_edge.kernels.gemm_norm import gemm_norm, whole_pieces
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.linear_gelu import linear_gelu
 from pi0_edge.kernels.norm import norm, norm_quant
@@ -31,10 +32,18 @@ from pi0_edge.quant.schemes import Rule
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokens in the form that a product reads: values [tokens, width], and a scale where the form has one."""
+    """Tokens in the form that a product reads.
+
+    Attributes:
+        values: [tokens, width].
+        scale: float32 [tokens, 1] or [1], where the form has one.
+        squares: float32 [tokens, width / 32], where the product is to divide the tokens by their root mean square
+            (`kernels.gemm_norm`).
+    """
 
     values: Tensor
     scale: Tensor | None = None
+    squares: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,11 @@ class Linear(Protocol):
         """16-bit tokens [tokens, width] in the form that this product reads."""
         ...
 
-    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own.
 
-        The result may take the place of the residual, which nobody reads afterwards.
+        The result may take the place of the residual, which nobody reads afterwards. `ahead` is what the next product
+        reads, and the L2 cache may be asked for.
         """
         ...
 
@@ -105,7 +115,7 @@ class Bf16Linear:
         """As `Linear`."""
         return Rows(x)
 
-    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
         residual = epilogue.residual
         if residual is not None and epilogue.gate is None and self.bias is None and residual.dtype == self.weight.dtype:
@@ -151,11 +161,11 @@ class Int8Linear:
         """As `Linear`: one more launch."""
         return Rows(*quantize(x, self.hadamard_block))
 
-    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, *_arguments(epilogue, self.bias))
+        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, None, *_arguments(epilogue, self.bias))
 
 
 @dataclass(frozen=True)
@@ -189,10 +199,32 @@ class WeightOnlyLinear:
         """As `Linear`."""
         return Rows(x)
 
-    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
-        format = "fp8-weights" if self.fp8 else "int8-weights"
-        return gemm(format, rows.values, self.packed, None, self.scale, *_arguments(epilogue, self.bias))
+        given = _arguments(replace(epilogue, squares=rows.squares), self.bias)
+        return gemm(self._format, rows.values, self.packed, None, self.scale, ahead, *given)
+
+    def add_for_norm(self, rows: Rows, x: Tensor, before: Norm, ahead: Tensor | None) -> tuple[Tensor, Rows]:
+        """The stream x with the product added, and the same as a norm leaves it for another of these: one launch.
+
+        Args:
+            rows: Tokens.
+            x: float32 [tokens, columns].
+            before: A norm that `can_leave_for`.
+            ahead: As `Linear`.
+        """
+        given = (rows.values, self.packed, self.scale, self.bias, x, before.scale)
+        out, scaled, squares = gemm_norm(self._format, *given, ahead=ahead)
+        return out, Rows(scaled, squares=squares)
+
+    def can_leave_for(self, before: Norm) -> bool:
+        """Whether a norm behind it needs no launch; float16 could not hold a row before it is divided."""
+        plain = before.shift is None and before.gate is None and before.offset is None and not before.centred
+        return plain and self.dtype != torch.float16 and whole_pieces(len(before.scale))
+
+    @property
+    def _format(self) -> str:
+        return "fp8-weights" if self.fp8 else "int8-weights"
 
 
 @dataclass(frozen=True)
@@ -227,9 +259,38 @@ class Fp8Linear:
         scaled = (x.float() / self.input_scale).clamp(-E4M3_MAX, E4M3_MAX)
         return Rows(scaled.to(torch.float8_e4m3fn), self.input_scale)
 
-    def __call__(self, rows: Rows, epilogue: Epilogue) -> Tensor:
+    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
-        return gemm("fp8", rows.values, self.weight, self.input_scale, self.scale, *_arguments(epilogue, self.bias))
+        return gemm(
+            "fp8", rows.values, self.weight, self.input_scale, self.scale, None, *_arguments(epilogue, self.bias)
+        )
+
+
+def add_and_norm(
+    product: Linear,
+    rows: Rows,
+    epilogue: Epilogue,
+    before: Norm,
+    reader: Linear,
+    ahead: Tensor | None = None,
+) -> tuple[Tensor, Rows]:
+    """What a product adds to the stream, and the stream normalized for the product that reads it next.
+
+    One launch where both products can do the norm's parts, else two or more.
+
+    Args:
+        product: Adds to the stream.
+        rows: Tokens that it reads.
+        epilogue: Of the product; the stream is its residual. Where it has frozen rows, the norm has them too.
+        before: The norm.
+        reader: Reads what the norm leaves.
+        ahead: As `Linear`.
+    """
+    x, both = epilogue.residual, isinstance(reader, WeightOnlyLinear)
+    if both and x is not None and isinstance(product, WeightOnlyLinear) and product.can_leave_for(before):
+        return product.add_for_norm(rows, x, before, ahead)
+    x = product(rows, epilogue, ahead)
+    return x, reader.norm_and_quantize(x, before, epilogue.frozen)
 
 
 def defer_bias(linear: Linear, offset: Tensor | None) -> tuple[Linear, Tensor | None]:

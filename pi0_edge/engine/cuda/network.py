@@ -20,7 +20,6 @@ and their rows stand beside those of the others (`kernels.rows`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,12 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi0_edge.engine.cuda.linears import Linear, Norm, defer_bias, join_linears
+from pi0_edge.engine.cuda.linears import Linear, Norm, Rows, add_and_norm, defer_bias, join_linears
 from pi0_edge.engine.cuda.recent import Recent
 from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
 from pi0_edge.kernels.attention import ORIN_L2_BYTES, SHARE_AHEAD, attention, rope_attention
 from pi0_edge.kernels.euler_step import embed_actions, euler_update, fold_front, pad_front
+from pi0_edge.kernels.gemm import BYTES_AHEAD
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.patches import ResizePlan, patches, resize_plan
 from pi0_edge.kernels.rope import rope, rope_table
@@ -264,36 +264,45 @@ class CudaNetwork:
             if step == 0 and self.state is not None:
                 token = F.linear(state[None], *self.state).to(ACTION_STREAM)
                 hidden, states = torch.cat((token, hidden)), 1
-            for i, layer in enumerate(self.expert):
-                pair = norms[2 * i], norms[2 * i + 1]
-                hidden = self._action_layer(layer, hidden, pair, of_norms, cache, i, states)
-            hidden = hidden[states:]
+            hidden = self._expert(hidden, norms, of_norms, cache, states)[states:]
             before = None if steering is None else x.clone()
             euler_update(x, hidden, frozen, last.scale, last.shift, *self.action_out, -1.0 / tables.steps)
             if steering is not None and before is not None:
                 steering.correct(before, x, step, tables.times)
 
-    def _action_layer(
-        self,
-        layer: Layer,
-        x: Tensor,
-        norms: tuple[Norm, Norm],
-        frozen: Tensor | None,
-        cache: Cache,
-        i: int,
-        states: int,
-    ) -> Tensor:
-        """Layer i of the expert over tokens [states + horizon, width]: seven launches with 8-bit weights.
+    def _expert(self, x: Tensor, norms: list[Norm], frozen: Tensor | None, cache: Cache, states: int) -> Tensor:
+        """The layers of the expert over tokens [states + horizon, width]: five launches each with 8-bit weights.
 
-        The first `states` are the state's. `frozen` is there where the norms are adaptive.
+        The first `states` tokens are the state's. `frozen` is there where the norms are adaptive: seven launches then.
         """
-        first, second = norms
-        qkv = layer.qkv(layer.qkv.norm_and_quantize(x, first, frozen), Epilogue(self.dtype))
+        rows = self.expert[0].qkv.norm_and_quantize(x, norms[0], frozen)
+        for i, layer in enumerate(self.expert):
+            first, second = norms[2 * i], norms[2 * i + 1]
+            mixed = layer.out.quantize_input(self._mix_actions(i, rows, cache, states))
+            behind_mixing = Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x)
+            x, rows = add_and_norm(layer.out, mixed, behind_mixing, second, layer.up, self._ahead_of_up(layer))
+            hidden = layer.up(rows, Epilogue(self.dtype, "geglu"), _part(layer.down.weights, 0, BYTES_AHEAD))
+            hidden = layer.down.quantize_input(hidden)
+            behind_mlp = Epilogue(x.dtype, gate=second.gate, frozen=frozen, residual=x)
+            if i + 1 == len(self.expert):
+                return layer.down(hidden, behind_mlp)
+            reader = self.expert[i + 1].qkv
+            ahead = _part(reader.weights, 0, BYTES_AHEAD)
+            x, rows = add_and_norm(layer.down, hidden, behind_mlp, norms[2 * i + 2], reader, ahead)
+        return x
+
+    def _mix_actions(self, i: int, rows: Rows, cache: Cache, states: int) -> Tensor:
+        """Attention of layer i of the expert: [tokens, heads * head_dim]. The L2 cache is asked for `out` and `up`."""
+        layer = self.expert[i]
+        qkv = layer.qkv(rows, Epilogue(self.dtype))
         seen = cache.prefix_length if states else cache.length
-        ahead = _first_bytes([layer.out.weights, layer.up.weights], self._bytes_ahead)
-        mixed = rope_attention(qkv, self.table, cache.keys[i], cache.values[i], seen, states, *ahead).flatten(1)
-        x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, gate=first.gate, frozen=frozen, residual=x))
-        return self._mlp(layer, x, second, "geglu", frozen)
+        out, up = layer.out.weights, layer.up.weights
+        ahead = _part(out, 0, self._bytes_ahead), _part(up, 0, self._bytes_ahead - out.nbytes)
+        return rope_attention(qkv, self.table, cache.keys[i], cache.values[i], seen, states, *ahead).flatten(1)
+
+    def _ahead_of_up(self, layer: Layer) -> Tensor:
+        """What `out` asks for when half of its weights are read: as much of `up`, behind what attention asked for."""
+        return _part(layer.up.weights, self._bytes_ahead - layer.out.weights.nbytes, layer.out.weights.nbytes // 2)
 
     def _attend_layer(self, layer: Layer, x: Tensor, cache: Cache, i: int, seen: Tensor) -> Tensor:
         """Layer i over tokens [tokens, width], which see each other: the first `seen` keys of the cache."""
@@ -305,11 +314,9 @@ class CudaNetwork:
         x = layer.out(layer.out.quantize_input(mixed), Epilogue(x.dtype, residual=x))
         return self._mlp(layer, x, second, "geglu")
 
-    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str, frozen: Tensor | None = None) -> Tensor:
-        hidden = layer.up(layer.up.norm_and_quantize(x, before, frozen), Epilogue(self.dtype, activation))
-        return layer.down(
-            layer.down.quantize_input(hidden), Epilogue(x.dtype, gate=before.gate, frozen=frozen, residual=x)
-        )
+    def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str) -> Tensor:
+        hidden = layer.up(layer.up.norm_and_quantize(x, before), Epilogue(self.dtype, activation))
+        return layer.down(layer.down.quantize_input(hidden), Epilogue(x.dtype, residual=x))
 
     def _vision(self, patch_rows: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
@@ -378,13 +385,9 @@ class CudaNetwork:
         return Layer(qkv, out, up, down, norms), behind
 
 
-def _first_bytes(tensors: Sequence[Tensor], size: int) -> list[Tensor]:
-    """The first `size` bytes of contiguous tensors, in their order."""
-    found = []
-    for tensor in tensors:
-        found.append(tensor.flatten().view(torch.uint8)[:size])
-        size -= found[-1].nbytes
-    return found
+def _part(tensor: Tensor, first: int, size: int) -> Tensor:
+    """`size` bytes of a contiguous tensor from byte `first` on, as far as they are there: uint8."""
+    return tensor.flatten().view(torch.uint8)[max(first, 0) :][: max(size, 0)]
 
 
 def _on(device: torch.device, linear: nn.Module) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@
 // applies the rotary positions to the rows it has copied, and no kernel in between writes them out. In the first step the
 // state's token comes with them: it sees no action, and its key and value are put into the cache for the other steps.
 // Meanwhile memory has little to do, so the blocks ask the L2 cache for weights of the products that follow (`Ahead`).
-#include "device.cuh"
+#include "ahead.cuh"
 
 namespace pi0 {
 
@@ -47,19 +47,13 @@ template <int head_dim, int row_warps, int key_groups> struct MergeMemory {
 };
 
 // Tokens whose keys and values are not in the cache but follow it: unrotated, in their fused projection.
-// What the next kernels read.
-struct Ahead {
-  const char *from[2];
-  int lines[2];
-};
-
 template <class T> struct Own {
   const T *keys, *values;
   const float *table;          // of rotary positions: cosines, then sines, [rows, head_dim]
   int stride;                  // elements from one token of the projection to the next
   int kept;                    // how many tokens, from the first, see only the cache and each other, and join it
   T *kept_keys, *kept_values;  // the cache that they join
-  Ahead ahead;
+  Ahead ahead[2];              // of the two products that follow
 };
 
 struct AttentionSizes {
@@ -174,9 +168,7 @@ attention_kernel(const T *q, const T *k, const T *v, T *out, AttentionSizes size
   copy_tile(tile.keys, k, own.keys, group);
   if (rotating) {
     constexpr int threads = row_warps * key_groups * warp_size;
-    for (int part = 0; part < 2; part++)
-      for (int line = blockIdx.x * threads + threadIdx.x; line < own.ahead.lines[part]; line += gridDim.x * threads)
-        prefetch_l2(own.ahead.from[part] + static_cast<int64_t>(line) * l2_line);
+    for (const Ahead &ahead : own.ahead) ahead.ask(blockIdx.x * threads + threadIdx.x, gridDim.x * threads);
     if (blockIdx.x == 0) keep_tokens<head_dim>(own, cached, sizes.kv_stride, kv_head);
     for (int row = threadIdx.x; row < rows; row += blockDim.x)
       memory.ends[row] = first_row + row < own.kept * sizes.group ? cached + own.kept : keys;
@@ -373,8 +365,7 @@ PI0_API int pi0_rope_attention(const void *qkv, const float *table, void *keys, 
                      static_cast<int>(kept),
                      cached_keys,
                      cached_values,
-                     {{static_cast<const char *>(next), static_cast<const char *>(after_next)},
-                      {divide_up(next_bytes, l2_line), divide_up(after_next_bytes, l2_line)}}};
+                     {ahead_of(next, next_bytes), ahead_of(after_next, after_next_bytes)}};
     const auto run = [&](auto launch_it) {
       return launch_it(q, cached_keys, cached_values, static_cast<T *>(out), 1, kv_heads, sizes, stream, own);
     };

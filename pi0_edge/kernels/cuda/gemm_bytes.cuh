@@ -90,6 +90,8 @@ template <class Element, class Tile> struct BytesProduct : BytesArguments {
     load_rows<columns, true>(stage.weight, weight, position.column_tile * columns, n, position.step);
   }
 
+  __device__ __forceinline__ void ask_ahead() const {}
+
   template <int fragments>
   __device__ __forceinline__ void multiply(const Stage &stage, Sums<BytesProduct> &sums) const {
     const int thread = thread_index(), lane = thread % warp_size;
@@ -145,7 +147,7 @@ template <class Element> int launch_bytes(const pi0_gemm &gemm, int a_scale_step
   arguments.workspace.tickets = static_cast<unsigned *>(gemm.workspace);
   const int64_t m = gemm.m, n = gemm.n, k = gemm.k;
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > 65536 || n % 16 || k % 16 ||
-      !arguments.epilogue.possible())
+      gemm.squares || gemm.norm_scale || gemm.next || !arguments.epilogue.possible())
     return cudaErrorInvalidValue;
   arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
   return with_tile(gemm.tile, [&](auto shape) -> int {

@@ -98,9 +98,20 @@ __device__ __forceinline__ void add_and_store(const Epilogue &e, int64_t at, flo
   store_rounded<T>(static_cast<T *>(e.out) + at, values);
 }
 
-// `count` neighbouring columns of one row of the output, beginning at a multiple of `count`.
+// What an epilogue does for a norm that reads the output, which is nothing here; gemm_norm.cuh has one that does.
+
+__device__ __forceinline__ float row_scale_of(const Epilogue &e, int row) {
+  return e.row_scale ? e.row_scale[static_cast<int64_t>(row) * e.row_scale_step] : 1.0f;
+}
 template <int count>
-__device__ __forceinline__ void store_columns(const Epilogue &e, int row, int column, int columns, float (&values)[count]) {
+__device__ __forceinline__ float leave_scaled(const Epilogue &, int64_t, int, const float (&)[count]) { return 0.0f; }
+__device__ __forceinline__ void leave_squares(const Epilogue &, int, int, int, int, float) {}
+
+// `count` neighbouring columns of one row of the output, beginning at a multiple of `count`. Returns the sum of their
+// squares where a norm reads them.
+template <int count, class AnyEpilogue>
+__device__ __forceinline__ float store_columns(const AnyEpilogue &e, int row, int column, int columns,
+                                               float (&values)[count]) {
   const int64_t at = static_cast<int64_t>(row) * columns + column;
   if (e.gate) {
     const Floats<count> gate(e.gate + (row < frozen_rows(e.frozen) ? columns : 0) + column);
@@ -108,18 +119,20 @@ __device__ __forceinline__ void store_columns(const Epilogue &e, int row, int co
     for (int c = 0; c < count; c++) values[c] = times(values[c], gate.at[c]);
   }
   switch (e.type) {
-    case PI0_BF16: return add_and_store<bf16>(e, at, values);
-    case PI0_FP16: return add_and_store<fp16>(e, at, values);
-    case PI0_FP32: return add_and_store<float>(e, at, values);
-    case PI0_INT8: return store_int8(static_cast<int8_t *>(e.out) + at, values, *e.out_scale);
+    case PI0_BF16: add_and_store<bf16>(e, at, values); break;
+    case PI0_FP16: add_and_store<fp16>(e, at, values); break;
+    case PI0_FP32: add_and_store<float>(e, at, values); return leave_scaled(e, at, column, values);
+    case PI0_INT8: store_int8(static_cast<int8_t *>(e.out) + at, values, *e.out_scale); break;
   }
+  return 0.0f;
 }
 
 // One run of sums: `count` neighbouring columns of one row of the product, beginning at a multiple of `count`.
-template <int count, class Sum>
-__device__ __forceinline__ void finish_run(const Epilogue &e, int row, int column, int columns, const Sum (&sums)[count]) {
+// Returns what store_columns does.
+template <int count, class Sum, class AnyEpilogue>
+__device__ __forceinline__ float finish_run(const AnyEpilogue &e, int row, int column, int columns, float row_scale,
+                                            const Sum (&sums)[count]) {
   float values[count];
-  const float row_scale = e.row_scale ? e.row_scale[static_cast<int64_t>(row) * e.row_scale_step] : 1.0f;
   const Floats<count> column_scale(e.column_scale + column);
 #pragma unroll
   for (int c = 0; c < count; c++)
@@ -138,7 +151,7 @@ __device__ __forceinline__ void finish_run(const Epilogue &e, int row, int colum
   if (e.activation == gelu)
 #pragma unroll
     for (int c = 0; c < count; c++) values[c] = gelu_tanh(values[c]);
-  store_columns(e, row, column, columns, values);
+  return store_columns(e, row, column, columns, values);
 }
 
 }  // namespace pi0::gemm

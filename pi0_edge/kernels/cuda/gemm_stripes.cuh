@@ -22,6 +22,7 @@ constexpr int64_t ticket_bytes(int64_t tiles) { return (tiles * 4 + 255) / 256 *
 //   least_row_fragments                  constant: with how few a step can be multiplied, see with_fragments
 //   Sum, Shared                          types: float or int; a struct with `stage[stages]` and `ticket`
 //   work, m, n, epilogue, workspace
+//   ask_ahead()                          called when the copies of the last step have been started
 //   load(position, stage)                starts the copies of one step
 //   multiply<fragments>(stage, sums)     adds the step to the sums of so many row fragments of this warp, from the first
 //   warp_row(thread), warp_column(thread)  where the output of a thread's warp begins in the tile
@@ -96,11 +97,15 @@ __device__ __forceinline__ void finish_tile(const Product &p, const Position &ti
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = tile.row_tile * Product::rows + p.warp_row(thread) + Product::fragment_rows * i + sum_row(lane, half);
-      if (row >= p.m) continue;
-      typename Product::Sum run[2 * fragments];
+      const float row_scale = row_scale_of(p.epilogue, min(row, p.m - 1));
+      float squares = 0.0f;
+      if (row < p.m) {
+        typename Product::Sum run[2 * fragments];
 #pragma unroll
-      for (int c = 0; c < 2 * fragments; c++) run[c] = sums.at[i][c / 2][2 * half + c % 2];
-      finish_run(p.epilogue, row, column, p.n, run);
+        for (int c = 0; c < 2 * fragments; c++) run[c] = sums.at[i][c / 2][2 * half + c % 2];
+        squares = finish_run(p.epilogue, row, column, p.n, row_scale, run);
+      }
+      leave_squares(p.epilogue, row, p.m, column, p.n, squares);
     }
 }
 
@@ -126,7 +131,7 @@ template <class Product> __device__ __forceinline__ void run_stripe(const Produc
     if (to_load > 0) {
       p.load(loading, shared.stage[to]);
       loading.advance(p.work);
-      --to_load;
+      if (--to_load == 0) p.ask_ahead();
     }
     commit_copies();  // an empty group keeps the count of groups equal to the count of steps
   };

@@ -1,6 +1,8 @@
 // out = epilogue(a · weightᵀ) with 16-bit activations and packed one-byte weights, INT8 or E4M3, which are unpacked in
 // registers on their way to the tensor cores. Made for few rows: each weight is read from memory once, and what matters
 // is that every multiprocessor reads all the time. So the stripes are equally long, whatever the tiles.
+#include "ahead.cuh"
+#include "gemm_norm.cuh"
 #include "gemm_stripes.cuh"
 
 namespace pi0::gemm {
@@ -52,8 +54,9 @@ struct WeightOnlyArguments {
   const uint8_t *weight;   // packed
   int m, n, k;
   Work work;
-  Epilogue epilogue;
+  NormEpilogue epilogue;
   Workspace workspace;
+  Ahead ahead;             // of the product that follows
 };
 
 template <class Weights, class Activations> struct WeightOnlyProduct : WeightOnlyArguments {
@@ -95,6 +98,10 @@ template <class Weights, class Activations> struct WeightOnlyProduct : WeightOnl
 #pragma unroll
     for (int i = thread * chunk_bytes; i < packed_bytes; i += threads * chunk_bytes)
       copy_async(stage.weight + i, packed + i);
+  }
+
+  __device__ __forceinline__ void ask_ahead() const {
+    ahead.ask(static_cast<int>(blockIdx.x) * threads + thread_index(), static_cast<int>(gridDim.x) * threads);
   }
 
   template <int fragments>
@@ -145,10 +152,11 @@ PI0_API int pi0_gemm_weight_only(const pi0_gemm *gemm, int64_t stream) {
   WeightOnlyArguments arguments{};
   arguments.a = gemm->a;
   arguments.weight = static_cast<const uint8_t *>(gemm->weight);
-  arguments.epilogue = epilogue_of(*gemm, 0);
+  arguments.epilogue = NormEpilogue(*gemm);
+  arguments.ahead = pi0::ahead_of(gemm->next, gemm->next_bytes);
   arguments.workspace.tickets = static_cast<unsigned *>(gemm->workspace);
   if (m < 1 || n < 16 || k < 16 || m > longest || n > longest || k > longest || n % 16 || k % 16 ||
-      gemm->a_scale != nullptr || !arguments.epilogue.possible())
+      gemm->a_scale != nullptr || gemm->next_bytes < 0 || !arguments.epilogue.possible(n, k))
     return cudaErrorInvalidValue;
   arguments.m = static_cast<int>(m), arguments.n = static_cast<int>(n), arguments.k = static_cast<int>(k);
   arguments.work = {pi0::divide_up(m, 64), pi0::divide_up(n, packed_columns),

@@ -16,7 +16,7 @@
 #define PI0_API extern "C" __attribute__((visibility("default")))
 
 // Grows when a function changes its arguments or its meaning; `library.py` refuses another number.
-#define PI0_LIBRARY_VERSION 5
+#define PI0_LIBRARY_VERSION 6
 
 // What a pointer of changing type points to, passed as an int64_t.
 enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
@@ -39,9 +39,15 @@ struct pi0_gemm {
   const int *frozen;          // [1], or null: see frozen_rows.cuh
   const void *residual;       // like out, or null
   const float *out_scale;     // [1], for an INT8 output only
+  const float *squares;       // [m, k / 32], or null: see gemm_norm.cuh; this and the next four for pi0_gemm_weight_only
+  const float *norm_scale;    // [n], or null: of the norm that reads the output
+  void *scaled;               // out · norm_scale in the type of a; null without norm_scale
+  float *out_squares;         // [m, n / 32]; null without norm_scale
+  const void *next;           // what the L2 cache is asked for meanwhile, or null
   void *out;                  // [m, n], or [m, n / 2] with GeGLU
   void *workspace;            // zero before the first launch on a stream
   int64_t workspace_bytes;
+  int64_t next_bytes;
   int64_t m, n, k;
   int64_t a_type;             // of a, for pi0_gemm_weight_only: PI0_BF16 or PI0_FP16
   int64_t type;               // of out and residual
