@@ -210,12 +210,14 @@ def _attention_cycles(kernel: Kernel, multiprocessors: int) -> float | None:
 def _memory_ms(kernel: Kernel, device: Device) -> tuple[float, Figure]:
     """The longer of the times of memory and cache, and its rate.
 
-    Weights, keys and values come from memory; activations from the cache where the cache holds them.
+    Weights, keys and values come from memory; activations from the cache where the cache holds them. What is asked for
+    ahead arrives in the gap before the next kernel as well.
     """
     memory, l2 = device.reached["gb_s"], device.reached["l2_gb_s"]
+    ahead = max(kernel.ahead_bytes - device.reached["launch_us"].value * memory.value * 1e3, 0.0)
     spilled = sum(size for size in kernel.activation_bytes if size > device.l2_bytes)
     cached = sum(size for size in kernel.activation_bytes if size <= device.l2_bytes)
-    from_memory = (kernel.weight_bytes - kernel.cached_bytes + kernel.ahead_bytes + spilled) / (memory.value * 1e6)
+    from_memory = (kernel.weight_bytes - kernel.cached_bytes + ahead + spilled) / (memory.value * 1e6)
     from_cache = (cached + kernel.cached_bytes) / (l2.value * 1e6)
     return (from_memory, memory) if from_memory >= from_cache else (from_cache, l2)
 

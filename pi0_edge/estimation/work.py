@@ -18,6 +18,7 @@ from torch import nn
 
 from pi0_edge.errors import ConfigError
 from pi0_edge.kernels.attention import ORIN_L2_BYTES, SHARE_AHEAD
+from pi0_edge.kernels.gemm import BYTES_AHEAD
 from pi0_edge.latency.stages import Stage
 from pi0_edge.model import GemmaConfig, Pi0, Pi0Config
 from pi0_edge.quant.schemes import Rule, Scheme
@@ -51,7 +52,7 @@ class Kernel:
         launches: How often it runs.
         fusable: A launch of torch that a product with an epilogue, or a norm with an E4M3 output, would not need.
         unbuilt: The engine has no kernel for it; its time is that of the one that is like it.
-        ahead_bytes: Of weights of kernels that follow: read into the cache besides.
+        ahead_bytes: Of weights of kernels that follow: read into the cache besides, until the next kernel begins.
         cached_bytes: Of its own weights: read into the cache before.
     """
 
@@ -198,11 +199,16 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     yield _product(chunk, Stage.VISION, "projector", rows, chunk.config.prefix.width, width)
 
 
-def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, cached: int) -> Iterator[Kernel]:
-    """One layer over `rows` tokens that attend to `cached` cached keys and themselves."""
+def _gemma_layer(
+    chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows: int, cached: int, before: str | None = None
+) -> Iterator[Kernel]:
+    """One layer over `rows` tokens that attend to `cached` cached keys and themselves.
+
+    `before` is the product whose output the layer reads, if it is one that may do the parts of a norm behind it.
+    """
     own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
     gated = stage == Stage.EULER and chunk.config.variant == "pi05"
-    yield _norm(stage, rows, sizes.width)
+    yield from _norm_between(chunk, stage, before, f"{path}.attention.q", rows, sizes.width)
     yield from _requantize(chunk, stage, f"{path}.attention.q", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
     if stage != Stage.EULER:  # there, rotation happens inside attention
@@ -222,7 +228,7 @@ def _gemma_layer(chunk: Chunk, stage: Stage, path: str, sizes: GemmaConfig, rows
     yield from _quantize(chunk, stage, f"{path}.attention.o", rows, own)
     yield _product(chunk, stage, f"{path}.attention.o", rows, sizes.width, own)
     yield from _residual(chunk, stage, f"{path}.attention.o", rows, sizes.width, gated)
-    yield _norm(stage, rows, sizes.width)
+    yield from _norm_between(chunk, stage, f"{path}.attention.o", f"{path}.mlp.gate", rows, sizes.width)
     yield from _requantize(chunk, stage, f"{path}.mlp.gate", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.mlp.gate", rows, 2 * sizes.mlp_dim, sizes.width)
     if chunk.scheme.rule_for(f"{path}.mlp.gate") is None:  # a product without our epilogue writes both halves
@@ -241,25 +247,37 @@ def _euler_step(chunk: Chunk, states: int) -> Iterator[Kernel]:
     folded = config.action_dim * width
     embedding, weights = rows * (2.0 * folded + out), folded * SINGLE + out
     yield Kernel(Stage.EULER, "embed actions", rows, "step end", (), embedding, "bf16", weights)
-    for layer in range(config.expert.depth):
-        path, tokens = f"expert.layers.{layer}", states + rows
-        yield from _ahead(chunk, _gemma_layer(chunk, Stage.EULER, path, config.expert, tokens, chunk.cached - states))
+    tokens, cached = states + rows, chunk.cached - states
+    layers, before = [], None
+    for path in (f"expert.layers.{layer}" for layer in range(config.expert.depth)):
+        layers.extend(_gemma_layer(chunk, Stage.EULER, path, config.expert, tokens, cached, before))
+        before = f"{path}.mlp.down"
+    yield from _ahead(chunk, layers)
     yield Kernel(Stage.EULER, "Euler update", rows, "step end", (), 2.0 * rows * folded, "bf16", folded * SINGLE)
     yield _torch(Stage.EULER, "steering", rows, config.action_dim, 4)
 
 
-def _ahead(chunk: Chunk, layer: Iterator[Kernel]) -> Iterator[Kernel]:
-    """A layer whose attention asks the L2 cache for weights of the two products after it, as far as that reaches."""
-    kernels = list(layer)
-    attention = next(i for i, kernel in enumerate(kernels) if kernel.name == "attention")
-    left = ahead = SHARE_AHEAD * chunk.l2_bytes
-    for name in ("o", "gate"):
-        i = next(i for i, kernel in enumerate(kernels) if kernel.name == name)
-        cached = min(left, kernels[i].weight_bytes)
-        kernels[i] = replace(kernels[i], cached_bytes=cached)
-        left -= cached
-    kernels[attention] = replace(kernels[attention], ahead_bytes=ahead - left)
-    yield from kernels
+def _ahead(chunk: Chunk, layers: list[Kernel]) -> Iterator[Kernel]:
+    """The layers of a step, in which kernels ask the L2 cache for weights of those that follow, as the engine does.
+
+    Attention asks for those of o, and of gate as far as a share of the cache reaches. With weights in 8 bits, o asks
+    for as many of gate as half of its own, and gate and down for the first of the product behind them.
+    """
+    products = [i for i, kernel in enumerate(layers) if kernel.name in ("q", "o", "gate", "down")]
+    for i, kernel in enumerate(layers):
+        behind = [other for other in products if other > i][:2]
+        if kernel.name == "attention":
+            asked, left = behind, SHARE_AHEAD * chunk.l2_bytes
+        elif kernel.code == "weight-only product" and kernel.name != "q":
+            asked, left = behind[:1], kernel.weight_bytes / 2 if kernel.name == "o" else BYTES_AHEAD
+        else:
+            continue
+        for other in asked:
+            found = min(left, layers[other].weight_bytes - layers[other].cached_bytes)
+            left -= found
+            layers[other] = replace(layers[other], cached_bytes=layers[other].cached_bytes + found)
+            layers[i] = replace(layers[i], ahead_bytes=layers[i].ahead_bytes + found)
+    yield from layers
 
 
 def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, depth: int) -> Kernel:
@@ -312,6 +330,16 @@ def _torch(stage: Stage, name: str, rows: int, width: int, launches: int) -> Ker
     """Launches of torch that read and write each value once."""
     touched = (float(rows * width * HALF), float(rows * width * HALF))
     return Kernel(stage, name, rows, activation_bytes=touched, launches=launches, fusable=True)
+
+
+def _norm_between(
+    chunk: Chunk, stage: Stage, before: str | None, behind: str, rows: int, width: int
+) -> Iterator[Kernel]:
+    """A norm, unless the products around it do it: of the expert, with weights in 8 bits, where it is not adaptive."""
+    rules = [None if path is None else chunk.scheme.rule_for(path) for path in (before, behind)]
+    weight_only = all(rule is not None and _unit(rule) == "bf16" for rule in rules)
+    if not (stage == Stage.EULER and chunk.config.variant == "pi0" and weight_only):
+        yield _norm(stage, rows, width)
 
 
 def _norm(stage: Stage, rows: int, width: int) -> Kernel:

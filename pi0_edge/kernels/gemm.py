@@ -19,6 +19,7 @@ multiplied by torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,7 +162,7 @@ def gemm(
 
 def choose_plan(format: str, a: Tensor, column_scale: Tensor) -> Plan:
     """How the GPU that holds `a` cuts a product into tiles and blocks."""
-    (m, k), n, gpu = a.shape, len(column_scale), torch.cuda.get_device_properties(a.device)
+    (m, k), n, gpu = a.shape, len(column_scale), _gpu(a)
     if is_weight_only(format):
         return plan_weight_only(m, n, k, gpu.multi_processor_count)
     tuned = tuned_plans((gpu.major, gpu.minor), gpu.multi_processor_count)
@@ -197,3 +198,7 @@ def int8_sums(a: Tensor, weight: Tensor) -> Tensor:
 def is_weight_only(format: str) -> bool:
     """Whether activations have 16 bits."""
     return FORMATS[format] == "gemm_weight_only"
+
+
+def _gpu(a: Tensor) -> Any:
+    return torch.cuda.get_device_properties(a.device)

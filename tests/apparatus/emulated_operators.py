@@ -12,11 +12,11 @@ from ptx_kernels import ptx_library
 
 from pi0_edge.engine.cuda import linears as cuda_products
 from pi0_edge.engine.cuda import network as cuda_network
-from pi0_edge.kernels import gemm
+from pi0_edge.kernels import gemm, gemm_norm
 
 ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
 OPERATORS = {
-    cuda_products: ("geglu", "gemm", "norm", "norm_quant", "quantize"),
+    cuda_products: ("geglu", "gemm", "gemm_norm", "norm", "norm_quant", "quantize"),
     cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
 }
 
@@ -35,10 +35,11 @@ def ptx_gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedLibrary:
 
 def take_over(monkeypatch: pytest.MonkeyPatch, library: EmulatedLibrary) -> EmulatedLibrary:
     """Lets the operators of the engine use a library of the tests."""
-    for name in ("attention", "euler_step", "geglu", "gemm", "norm", "patches", "quantize", "rope"):
+    for name in ("attention", "euler_step", "geglu", "gemm", "gemm_norm", "norm", "patches", "quantize", "rope"):
         monkeypatch.setattr(importlib.import_module(f"pi0_edge.kernels.{name}"), "kernel_library", lambda: library)
     monkeypatch.setattr(gemm, "_gpu", lambda _: ORIN)
-    monkeypatch.setattr(gemm, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
+    for module in (gemm, gemm_norm):
+        monkeypatch.setattr(module, "workspace", lambda _, plan: torch.zeros(plan.workspace_bytes, dtype=torch.uint8))
     for module, names in OPERATORS.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name)._init_fn)

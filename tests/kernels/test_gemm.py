@@ -2,33 +2,21 @@
 
 import pytest
 import torch
-from gemm_cases import scales
+from gemm_cases import assert_epilogue, exact_and_error, integers, scales, there, zeros
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, runner, unit_roundoff, values
-from torch import Tensor
+from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, runner, values
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.gemm import ForNorm, gemm, gemm_into, int8_sums
+from pi0_edge.kernels.gemm import gemm, gemm_into, int8_sums
 from pi0_edge.kernels.gemm_epilogue import ACTIVATIONS, Epilogue
 from pi0_edge.kernels.gemm_packing import pack_weights
 from pi0_edge.kernels.gemm_plan import TILES, Plan, Tile, plan_bytes, workspace_bytes
-from pi0_edge.kernels.norm import normalized
 
 assert runner
 
 E4M3 = torch.float8_e4m3fn
 FLOATS = [torch.bfloat16, torch.float16, torch.float32]
-GELU_ROUNDINGS = 12
-"""Units of float32 roundoff that the device's exponential and division add to GELU, relative to its largest value."""
-
-
-def integers(*shape: int, seed: int, extreme: bool = False) -> Tensor:
-    """int8 in ±127; extremes only, if wanted."""
-    generator = torch.Generator().manual_seed(seed)
-    if extreme:
-        return (torch.randint(0, 2, shape, generator=generator) * 254 - 127).to(torch.int8)
-    return torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
 
 
 def tile_count(m: int, n: int, tile: Tile) -> int:
@@ -50,30 +38,6 @@ def epilogues(draw: st.DrawFn, m: int, n: int, dtypes: list[torch.dtype]) -> Epi
     return Epilogue(dtype, activation, bias, gate, frozen, residual)
 
 
-def there(runner: Runner, e: Epilogue) -> Epilogue:
-    """The epilogue with its tensors where the kernels run."""
-    return Epilogue(e.dtype, e.activation, *runner(e.bias, e.gate, e.frozen, e.residual, e.out_scale, e.squares))
-
-
-def assert_epilogue(out: Tensor, epilogue: Epilogue, exact: Tensor, of_sums: float = 0.0) -> None:
-    """Near the exact values [m, columns] before rounding, as far as the type of the output and of the sums allow.
-
-    Args:
-        out: From the kernel.
-        epilogue: What the kernel did.
-        exact: float64, before the last rounding.
-        of_sums: Largest error that the sums may have contributed.
-    """
-    size = exact.abs().amax()
-    inner = GELU_ROUNDINGS * unit_roundoff(torch.float32) * (size + 1) + of_sums
-    if epilogue.out_scale is None:
-        allowed = inner + 1.01 * unit_roundoff(out.dtype) * exact.abs() + torch.finfo(out.dtype).smallest_normal
-        assert ((out.cpu().double() - exact).abs() <= allowed).all()
-    else:
-        steps = (exact / epilogue.out_scale.double()).clamp(-127, 127)
-        assert ((out.cpu().double() - steps).abs() <= 0.5 + inner / epilogue.out_scale.item()).all()
-
-
 @st.composite
 def bytes_cases(draw: st.DrawFn, fp8: bool = False):
     """Sizes, tile, blocks and epilogue of an INT8 or FP8 product: tails everywhere, and tiles shared by many blocks."""
@@ -85,10 +49,6 @@ def bytes_cases(draw: st.DrawFn, fp8: bool = False):
     plan = Plan(tile.number, blocks, workspace_bytes(tiles, blocks, tile.rows * tile.columns))
     epilogue = draw(epilogues(m, n, FLOATS if fp8 else [*FLOATS, torch.int8]))
     return m, n, k, draw(st.integers(0, 2**31)), plan, epilogue
-
-
-def zeros(runner: Runner, plan: Plan) -> Tensor:
-    return torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device=runner.device)
 
 
 @EACH_RUNNER
@@ -207,118 +167,6 @@ def test_weight_only_products_are_float64_rounded(runner: Runner, case):
     assert_epilogue(out, epilogue, exact, of_sums)
 
 
-@st.composite
-def norm_cases(draw: st.DrawFn):
-    """Rows, columns between two products, depth of the first, columns of the second; blocks of both."""
-    m, n = draw(st.sampled_from([1, 17, 50, 51, 64, 70])), 32 * draw(st.integers(1, 9))
-    k, columns = 32 * draw(st.integers(1, 10)), 32 * draw(st.integers(1, 5))
-
-    def plan(n: int, k: int) -> Plan:
-        tiles, steps = -(-m // 64) * -(-n // 128), -(-k // 64)
-        blocks = draw(st.integers(1, tiles * steps))
-        return Plan(0, blocks, workspace_bytes(tiles, blocks, 64 * 128))
-
-    return (m, n, k, columns), draw(st.integers(0, 2**31)), plan(n, k), plan(columns, n)
-
-
-@EACH_RUNNER
-@given(norm_cases(), st.sampled_from(FLOATS[:2]), st.sampled_from([1e-4, 1.0, 100.0]))
-def test_a_norm_between_two_products_is_that_of_float64(runner: Runner, case, dtype: torch.dtype, size: float):
-    """From rows that ε outweighs to large ones; one row is zero throughout."""
-    (m, n, k, columns), seed, plan, second_plan = case
-    a, weight = values(m, k, seed=seed, dtype=dtype), integers(n, k, seed=seed + 1)
-    residual, norm_scale = size * values(m, n, seed=seed + 2), 1 + 0.3 * values(n, seed=seed + 3)
-    a[0], residual[0] = 0, 0
-    column_scale = scales(n, seed=seed, size=size * 1e-2 / k**0.5)
-    x, scaled = runner.poisoned(m, n, dtype=torch.float32), runner.poisoned(m, n, dtype=dtype)
-    squares = runner.poisoned(m, n // 32, dtype=torch.float32)
-    epilogue = Epilogue(torch.float32, residual=residual)
-    on_device = runner(a, pack_weights(weight), column_scale, norm_scale)
-    product = {"format": "int8-weights", "library": runner.library, "a_scale": None}
-    ahead = on_device[1].view(-1)[: len(on_device[1].view(-1)) // 2 + 1]
-    gemm_into(
-        out=x, workspace=zeros(runner, plan), a=on_device[0], weight=on_device[1], column_scale=on_device[2],
-        epilogue=there(runner, epilogue), plan=plan, ahead=ahead,
-        for_norm=ForNorm(on_device[3], scaled, squares), **product,
-    )  # fmt: skip
-    exact, of_sums = exact_and_error(a, weight, None, column_scale, epilogue)
-    assert_epilogue(x, epilogue, exact, of_sums)
-    stored = x.cpu().double()
-    pieces = stored.square().unflatten(-1, (-1, 32)).sum(-1)
-    assert ((squares.cpu().double() - pieces).abs() <= 40 * unit_roundoff(torch.float32) * pieces).all()
-    assert torch.equal(scaled.cpu(), (x.cpu() * norm_scale).to(dtype))
-
-    reading, reading_scale = integers(columns, n, seed=seed + 4), scales(columns, seed=seed + 5, size=1e-2 / n**0.5)
-    y, behind = runner.poisoned(m, columns, dtype=torch.float32), Epilogue(torch.float32, squares=squares)
-    gemm_into(
-        out=y, workspace=zeros(runner, second_plan), a=scaled, weight=runner(pack_weights(reading))[0],
-        column_scale=runner(reading_scale)[0], epilogue=behind, plan=second_plan, **product,
-    )  # fmt: skip
-    normed = normalized(stored, norm_scale.double(), None)
-    exact = normed @ reading.double().t() * reading_scale.double()
-    size_of_sums = normed.abs() @ reading.double().abs().t() * reading_scale.double()
-    allowed = size_of_sums * (1.01 * unit_roundoff(dtype) + n * unit_roundoff(torch.float32))
-    assert ((y.cpu().double() - exact).abs() <= allowed).all()
-    assert (y[0] == 0).all()
-
-
-def test_a_norm_between_products_has_the_same_bits_at_every_run(runner: Runner):
-    m, n, k = 50, 256, 512
-    tiles, blocks = 2, 7
-    plan = Plan(0, blocks, workspace_bytes(tiles, blocks, 64 * 128))
-    on_device = runner(
-        values(m, k, seed=1, dtype=torch.bfloat16), pack_weights(integers(n, k, seed=2)), scales(n, seed=3, size=1e-3)
-    )
-    norm_scale, residual = runner(values(n, seed=4), values(m, n, seed=5))
-    found = []
-    for _ in range(3):
-        left = ForNorm(norm_scale, torch.empty_like(residual, dtype=torch.bfloat16), residual.new_empty(m, n // 32))
-        out = torch.empty_like(residual)
-        gemm_into(
-            "int8-weights", runner.library, out, zeros(runner, plan), on_device[0], on_device[1], None, on_device[2],
-            Epilogue(torch.float32, residual=residual), plan, for_norm=left,
-        )  # fmt: skip
-        found.append((out, left.scaled, left.squares))
-    for other in found[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("given", "n", "k"),
-    [("for_norm", 48, 64), ("for_norm, 16 bits", 64, 64), ("squares", 64, 48), ("squares, INT8", 64, 64)],
-)
-def test_a_norm_that_products_cannot_do_is_refused(runner: Runner, given: str, n: int, k: int):
-    """Rows that are not whole pieces of 32 columns, a stream that is rounded, products of INT8."""
-    m, int8 = 4, given.endswith("INT8")
-    plan = Plan(0, 1, workspace_bytes(1, 1, 0))
-    dtype = torch.bfloat16 if "16 bits" in given else torch.float32
-    left = ForNorm(torch.ones(n), torch.zeros(m, n, dtype=torch.bfloat16), torch.zeros(m, n // 32 + 1))
-    epilogue = Epilogue(dtype, squares=torch.zeros(m, k // 32 + 1) if given.startswith("squares") else None)
-    a = torch.zeros(m, k, dtype=torch.int8 if int8 else torch.bfloat16)
-    weight = torch.zeros(n, k, dtype=torch.int8)
-    with pytest.raises(KernelError):
-        gemm_into(
-            "int8" if int8 else "int8-weights", runner.library, torch.zeros(m, n, dtype=dtype), zeros(runner, plan), a,
-            weight if int8 else pack_weights(weight), torch.ones(m, 1) if int8 else None, torch.ones(n), epilogue, plan,
-            for_norm=left if given.startswith("for_norm") else None,
-        )  # fmt: skip
-
-
-def exact_and_error(
-    a: Tensor, weight: Tensor, a_scale: Tensor | None, column_scale: Tensor, epilogue: Epilogue
-) -> tuple[Tensor, float]:
-    """Values before rounding in float64, and how far k float32 additions in any order may move them."""
-    sums = a.double() @ weight.double().t()
-    exact = epilogue.before_rounding(sums, a_scale, column_scale)
-    moved = a.double().abs() @ weight.double().abs().t() * a.shape[1] * unit_roundoff(torch.float32)
-    scaled = moved * (1.0 if a_scale is None else a_scale.double()) * column_scale.double()
-    gain = 1.0 if epilogue.gate is None else float(epilogue.gate.abs().amax())
-    if epilogue.activation == "geglu":  # both factors move, and the slope of GELU is at most 1.13
-        plain = Epilogue(torch.float32, bias=epilogue.bias).before_rounding(sums, a_scale, column_scale)
-        gain *= 2.3 * float(plain.abs().amax() + 1)
-    return exact, float(scaled.amax()) * gain * 1.13
-
-
 @pytest.mark.parametrize("dtype", FLOATS[:2])
 @pytest.mark.parametrize("fp8", [False, True])
 def test_every_weight_value_is_unpacked_exactly(runner: Runner, dtype: torch.dtype, fp8: bool):
@@ -404,7 +252,7 @@ def test_an_int8_output_does_not_turn_damage_into_a_number(runner: Runner, damag
     out = runner.poisoned(m, epilogue.columns(n), dtype=torch.int8)
     on_device = runner(a, weight, row_scale, column_scale)
     gemm_into("int8", runner.library, out, zeros(runner, plan), *on_device, epilogue=there(runner, epilogue), plan=plan)
-    found, beside = out.cpu(), gemm("int8", a, weight, row_scale, column_scale, *vars(epilogue).values())
+    found, beside = out.cpu(), gemm("int8", a, weight, row_scale, column_scale, None, *vars(epilogue).values())
     assert torch.equal(found == -128, beside == -128)
     assert (found[3] == -128).any() and not (found[torch.arange(m) != 3] == -128).any()
     if torch.tensor(damage).isnan():
@@ -508,7 +356,7 @@ def test_reading_matrices_never_waits_for_a_bank(runner: Runner):
 def test_the_operators_on_the_cpu_are_near_float64_and_pass_the_checks_of_torch():
     a, weight = integers(5, 32, seed=0), integers(48, 32, seed=1)
     scale, bias = scales(48, seed=2, size=1e-3), values(48, seed=3)
-    rest = (torch.bfloat16, "geglu", bias)
+    rest = (None, torch.bfloat16, "geglu", bias)
     epilogue = Epilogue(torch.bfloat16, "geglu", bias)
     rows = scales(5, 1, seed=4, size=1e-2)
     assert_near(

@@ -19,6 +19,8 @@ namespace pi0::gemm {
 enum Activation { linear = 0, gelu = 1, geglu = 2 };
 
 struct Epilogue {
+  static constexpr bool by_whole_warps = false;  // lanes without a row of the output take part
+
   const float *row_scale;     // one per row, or one for all where row_scale_step is 0; null: 1
   int row_scale_step;
   const float *column_scale;  // [n]

@@ -13,6 +13,8 @@ constexpr int norm_piece = 32;         // `NORM_PIECE` of rows.py: columns that 
 constexpr float norm_epsilon = 1e-6f;  // `NORM_EPSILON`
 
 struct NormEpilogue : Epilogue {
+  static constexpr bool by_whole_warps = true;
+
   const float *squares;     // [m, pieces] of the rows of a, or null: they stand as they are
   int pieces;
   const float *norm_scale;  // [n], 1 + w of the norm that reads the output, or null: none does

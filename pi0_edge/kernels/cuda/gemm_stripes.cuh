@@ -97,7 +97,8 @@ __device__ __forceinline__ void finish_tile(const Product &p, const Position &ti
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = tile.row_tile * Product::rows + p.warp_row(thread) + Product::fragment_rows * i + sum_row(lane, half);
-      const float row_scale = row_scale_of(p.epilogue, min(row, p.m - 1));
+      if (row >= p.m && !p.epilogue.by_whole_warps) continue;
+      const float row_scale = row_scale_of(p.epilogue, row < p.m ? row : 0);
       float squares = 0.0f;
       if (row < p.m) {
         typename Product::Sum run[2 * fragments];
