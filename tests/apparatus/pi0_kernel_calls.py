@@ -12,7 +12,7 @@ from torch import Tensor
 from pi0_edge.kernels.attention import attention_into, rope_attention_into
 from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
 from pi0_edge.kernels.geglu import geglu_into
-from pi0_edge.kernels.gemm import gemm_into
+from pi0_edge.kernels.gemm import BYTES_AHEAD, ForNorm, gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_plan import MACS_PER_CYCLE, TILES, Plan, modelled_cycles, plan_bytes, plan_weight_only
 from pi0_edge.kernels.library import KernelLibrary
@@ -174,11 +174,18 @@ def one_byte_product(format: str, m: int, n: int, k: int, activation: str, to: K
 
 
 def weight_only_product(fp8: bool, m: int, n: int, k: int, activation: str, to: KernelLibrary) -> None:
-    epilogue, plan = Epilogue(torch.bfloat16, activation), plan_weight_only(m, n, k, ORIN)
+    """Those that add to the stream leave it for a norm, the others read what one of them left."""
+    plan, adds = plan_weight_only(m, n, k, ORIN), n == EXPERT_WIDTH
     packed = torch.empty(-(-n // 128), -(-k // 64), 8192, dtype=torch.uint8)
-    out = half(m, epilogue.columns(n))
+    if adds:
+        epilogue = Epilogue(torch.float32, activation, residual=single(m, n))
+    else:
+        epilogue = Epilogue(torch.bfloat16, activation, squares=single(m, k // 32))
+    left = ForNorm(single(n), half(m, n), single(m, n // 32)) if adds else None
+    out = torch.empty(m, epilogue.columns(n), dtype=epilogue.dtype)
     format = "fp8-weights" if fp8 else "int8-weights"
-    gemm_into(format, to, out, workspace(plan), half(m, k), packed, None, single(n), epilogue, plan)
+    ahead = packed.flatten()[:BYTES_AHEAD]
+    gemm_into(format, to, out, workspace(plan), half(m, k), packed, None, single(n), epilogue, plan, ahead, left)
 
 
 def workspace(plan: Plan) -> Tensor:

@@ -123,6 +123,11 @@ def operands_of_a_product(name: str, gemm: GemmArguments) -> dict[str, int]:
         "frozen": 4,
         "residual": out,
         "out_scale": 4,
+        "squares": 4 * m * (k // 32),
+        "norm_scale": 4 * n,
+        "scaled": 2 * m * n,
+        "out_squares": 4 * m * (n // 32),
+        "next": gemm.next_bytes,
         "out": out,
         "workspace": gemm.workspace_bytes,
     }

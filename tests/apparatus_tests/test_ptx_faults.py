@@ -18,7 +18,7 @@ from ptx_kernels import PtxLibrary, compiled_to_ptx, machine, ptx_library, ptx_o
 from pi0_edge.errors import KernelError
 from pi0_edge.kernels.attention import attention_into, rope_attention_into
 from pi0_edge.kernels.euler_step import embed_actions_into, euler_update_into
-from pi0_edge.kernels.gemm import gemm_into
+from pi0_edge.kernels.gemm import ForNorm, gemm_into
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_plan import TILES, Plan, workspace_bytes
 from pi0_edge.kernels.norm import norm_into
@@ -198,11 +198,15 @@ def int8_product(library: PtxLibrary) -> None:
     gemm_into("int8", library, out, workspace, a, weight, *scales, Epilogue(torch.float32), plan)
 
 
-def weight_only_product(library: PtxLibrary) -> None:
-    plan = Plan(0, 3, workspace_bytes(2, 3, 64 * 128))
+def weight_only_product(library: PtxLibrary, blocks: int = 3, ahead: torch.Tensor | None = None) -> None:
+    """Between two norms that it does the parts of; it may ask for what follows."""
+    plan = Plan(0, blocks, workspace_bytes(2, blocks, 64 * 128))
     a, packed = torch.ones(50, 640, dtype=torch.bfloat16), torch.full((2, 10, 8192), 129, dtype=torch.uint8)
     out, workspace = torch.empty(50, 256), torch.zeros(plan.workspace_bytes, dtype=torch.uint8)
-    gemm_into("int8-weights", library, out, workspace, a, packed, None, torch.ones(256), Epilogue(torch.float32), plan)
+    epilogue = Epilogue(torch.float32, squares=torch.ones(50, 20))
+    left = ForNorm(torch.ones(256), torch.empty(50, 256, dtype=torch.bfloat16), torch.empty(50, 8))
+    given = ("int8-weights", library, out, workspace, a, packed, None, torch.ones(256), epilogue, plan)
+    gemm_into(*given, ahead=ahead, for_norm=left)
 
 
 def attention_over_a_cache(library: PtxLibrary) -> None:
@@ -363,19 +367,27 @@ def attention_with_weights_ahead(library: PtxLibrary) -> None:
     rope_attention_into(library, out, x, table, cache[0], cache[1], seen, ahead=ahead, further_ahead=further)
 
 
-def test_a_prefetch_behind_the_end_of_its_array_is_found():
+def products_with_weights_ahead(library: PtxLibrary) -> None:
+    """With stripes that are longer than the ring of stages, and with shorter ones."""
+    for blocks in (3, 10):
+        weight_only_product(library, blocks, torch.zeros(100_000))
+
+
+@pytest.mark.parametrize(
+    ("call", "run"),
+    [("attention over a cache", attention_with_weights_ahead), ("weight-only product", products_with_weights_ahead)],
+)
+def test_a_prefetch_behind_the_end_of_its_array_is_found(call: str, run: Call):
     """A GPU ignores it where nothing is, and loads what nobody asked for elsewhere."""
-    changes = list(
-        each_change(kernel_of("attention over a cache"), r"(prefetch\.global\.L2 \[%rd\d+)\]", r"\1+1048576]")
-    )
+    changes = list(each_change(kernel_of(call), r"(prefetch\.global\.L2 \[%rd\d+)\]", r"\1+1048576]"))
     assert changes
     for changed in changes:
         with (
-            loaded(changed, kernel_of("attention over a cache")) as library,
+            loaded(changed, kernel_of(call)) as library,
             pytest.raises(KernelError, match=r"outside all tensors.*prefetch\.global\.L2"),
         ):
-            attention_with_weights_ahead(library)
-    attention_with_weights_ahead(ptx_library())
+            run(library)
+    run(ptx_library())
 
 
 def test_the_emulated_gpu_of_the_sources_in_the_same_process_is_another_one():

@@ -41,6 +41,22 @@ def kernel(*instructions: str, shared: str = "") -> str:
 """
 
 
+@given(st.lists(WORD, min_size=LANES, max_size=LANES), st.sampled_from(["s32", "u32", "s16", "u16", "s8", "u8"]))
+@FEW
+def test_a_load_into_a_wider_register_extends_the_number(library: PtxLibrary, words: list[int], kind: str):
+    bits = int(kind[1:])
+    library.load(kernel(f"ld.global.{kind} %rd4, [%rd1]; mov.b64 {{%r0, %r4}}, %rd4;"))
+    high = kernel(f"ld.global.{kind} %rd4, [%rd1]; mov.b64 {{%r4, %r0}}, %rd4;")
+    out, nothing = torch.zeros(LANES, dtype=torch.int32), torch.zeros(LANES, dtype=torch.int32)
+    library.run("test", 1, LANES, 0, out, as_words(words), nothing, nothing)
+    cut = [word & (1 << bits) - 1 for word in words]
+    expected = [signed(each, bits) if kind[0] == "s" else each for each in cut]
+    assert out.tolist() == [signed(each & 0xFFFFFFFF) for each in expected]
+    library.load(high)
+    library.run("test", 1, LANES, 0, out, as_words(words), nothing, nothing)
+    assert out.tolist() == [-1 if each < 0 else 0 for each in expected]
+
+
 def signed(word: int, bits: int = 32) -> int:
     return word - (1 << bits) if word >> (bits - 1) else word
 

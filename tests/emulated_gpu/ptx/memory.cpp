@@ -51,6 +51,15 @@ template <class Space, class T, unsigned count> void load(Warp &warp, const Inst
   });
 }
 
+// ld.<space>.<type> d, [address], with d of 64 bits: extended by the sign of T, or by zeros.
+template <class Space, class T> void load_extended(Warp &warp, const Instruction &i) {
+  each_lane(warp, [&](unsigned lane) {
+    T value = {};
+    Space::load(warp, lane, address_of<Space>(warp, i, 1, lane), sizeof value, &value);
+    warp.row<uint64_t>(i.operand[0])[lane] = static_cast<uint64_t>(static_cast<int64_t>(value));
+  });
+}
+
 template <class Space, class T, unsigned count> void store(Warp &warp, const Instruction &i) {
   each_lane(warp, [&](unsigned lane) {
     T values[count];
@@ -63,8 +72,11 @@ template <class Space, class T, unsigned count>
 void add_access(Operations &all, const std::string &space, const std::string &type) {
   const std::string shape = count == 1 ? "" : ".v" + std::to_string(count);
   const std::string values(count, width<T>), address(1, width<typename Space::Address>);
-  for (const std::string cached : {"", ".cg", ".ca", ".nc"})  // where it is cached changes nothing here
-    all["ld." + space + cached + shape + "." + type] = {load<Space, T, count>, values + address};
+  for (const std::string cached : {"", ".cg", ".ca", ".nc"}) {  // where it is cached changes nothing here
+    const std::string name = "ld." + space + cached + shape + "." + type;
+    all[name] = {load<Space, T, count>, values + address};
+    if constexpr (count == 1 && std::is_integral_v<T> && sizeof(T) < 8) all[name + ".extend"] = {load_extended<Space, T>, "w" + address};
+  }
   if constexpr (!std::is_same_v<Space, Parameter>)
     all["st." + space + shape + "." + type] = {store<Space, T, count>, address + values};
 }

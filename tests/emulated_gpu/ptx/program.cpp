@@ -189,10 +189,13 @@ class Reader {
     if (!std::regex_match(text, parts, form)) fail(line, "not understood: " + text);
     const std::string opcode = parts[3];
     std::vector<std::string> given = operands_of(parts[4]);
-    // mov between a register and a vector is another instruction than between two registers: it has more operands
-    const std::string name = opcode.compare(0, 4, "mov.") == 0 && given.size() > 2
-                                 ? opcode + (parts[4].str()[0] == '{' ? ".unpack" : ".pack")
-                                 : opcode;
+    // mov between a register and a vector is another instruction than between two registers: it has more operands; and a
+    // load extends a number of fewer than 64 bits where its register has as many
+    std::string name = opcode;
+    if (opcode.compare(0, 4, "mov.") == 0 && given.size() > 2) name += parts[4].str()[0] == '{' ? ".unpack" : ".pack";
+    if (opcode.compare(0, 3, "ld.") == 0 && opcode.find("64") == std::string::npos && given.size() == 2 &&
+        type_of(given[0]).find("64") != std::string::npos)
+      name += ".extend";
     const auto known = operations().find(name);
     if (known == operations().end()) fail(line, "unknown instruction " + name + "; add it to the operations of ptx/");
     Instruction made;
