@@ -52,6 +52,10 @@ class Plan:
         past = min(max(0, tick - self.first_tick), len(self.setpoints))
         return Plan(self.first_tick + past, self.setpoints[past:])
 
+    def until(self, tick: int) -> Plan:
+        """What is due at `tick` or earlier."""
+        return Plan(self.first_tick, self.setpoints[: max(0, tick - self.first_tick + 1)])
+
     def followed_by(self, later: Plan) -> Plan:
         """This plan up to where the later one begins, and that one; the later one alone where a tick lies between."""
         rows = later.first_tick - self.first_tick

@@ -62,7 +62,7 @@ class PlayRequest(_message.Message):
     def __init__(self, lease: _Optional[str] = ..., chunk: _Optional[_Union[_policy_pb2.Chunk, _Mapping]] = ...) -> None: ...
 
 class ChunkReport(_message.Message):
-    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions", "sent_tick", "decided_tick", "follows", "splice_ms", "serial_ms", "decided_time_s")
+    __slots__ = ("outcome", "reason", "chunk_id", "first_tick", "skipped", "retransmissions", "sent_tick", "decided_tick", "follows", "splice_ms", "serial_ms", "decided_time_s", "head_steps", "head_tick", "rest_ms")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACCEPTED: _ClassVar[ChunkReport.Outcome]
@@ -85,6 +85,9 @@ class ChunkReport(_message.Message):
     SPLICE_MS_FIELD_NUMBER: _ClassVar[int]
     SERIAL_MS_FIELD_NUMBER: _ClassVar[int]
     DECIDED_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    HEAD_STEPS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_TICK_FIELD_NUMBER: _ClassVar[int]
+    REST_MS_FIELD_NUMBER: _ClassVar[int]
     outcome: ChunkReport.Outcome
     reason: str
     chunk_id: int
@@ -97,7 +100,10 @@ class ChunkReport(_message.Message):
     splice_ms: float
     serial_ms: float
     decided_time_s: float
-    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ..., sent_tick: _Optional[int] = ..., decided_tick: _Optional[int] = ..., follows: _Optional[int] = ..., splice_ms: _Optional[float] = ..., serial_ms: _Optional[float] = ..., decided_time_s: _Optional[float] = ...) -> None: ...
+    head_steps: int
+    head_tick: int
+    rest_ms: float
+    def __init__(self, outcome: _Optional[_Union[ChunkReport.Outcome, str]] = ..., reason: _Optional[str] = ..., chunk_id: _Optional[int] = ..., first_tick: _Optional[int] = ..., skipped: _Optional[int] = ..., retransmissions: _Optional[int] = ..., sent_tick: _Optional[int] = ..., decided_tick: _Optional[int] = ..., follows: _Optional[int] = ..., splice_ms: _Optional[float] = ..., serial_ms: _Optional[float] = ..., decided_time_s: _Optional[float] = ..., head_steps: _Optional[int] = ..., head_tick: _Optional[int] = ..., rest_ms: _Optional[float] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -1,8 +1,11 @@
 """When each action of a chunk is due, which actions can still be played, and the fragments of the chunk.
 
 A chunk answers an observation taken at tick T; its action k is due at tick T + 1 + k. A chunk that arrives late
-is entered at the first action that is not past due, never at its first. Pure functions of their arguments.
+is entered at the first action that is not past due, never at its first. The first setpoints of a chunk, its head, may
+go ahead of its rest: for the firmware each of the two is a whole chunk. Pure functions of their arguments.
 """
+
+from __future__ import annotations
 
 import math
 import struct
@@ -16,6 +19,10 @@ from firmware_bridge.link.framing import ENCODED_OVERHEAD
 from firmware_bridge.robot import RobotJoints
 from firmware_bridge.splice import GUARD_TICKS
 from pi0_edge.protos.serial_link import MAX_HORIZON, RING_DEPTH, Fragment
+
+RESERVE_S = 0.06
+"""By how much longer the head of a chunk is executed than its rest usually takes: time to send a fragment again after a
+timeout (25 ms), and for a thread that has to wait."""
 
 _BITS_PER_BYTE = 10
 _FRAGMENT_HEADER = struct.calcsize(Fragment.LAYOUT)
@@ -44,6 +51,11 @@ class ScheduledChunk:
     def last_tick(self) -> int:
         """Tick at which the last row is due."""
         return self.first_tick + len(self.counts) - 1
+
+    def split(self, steps: int) -> tuple[ScheduledChunk, ScheduledChunk]:
+        """The first `steps` rows, and the others; there are some of both."""
+        head = ScheduledChunk(self.first_tick, self.skipped, self.counts[:steps])
+        return head, ScheduledChunk(self.first_tick + steps, self.skipped + steps, self.counts[steps:])
 
 
 def check_actions(actions: NDArray[np.floating], robot: RobotJoints) -> NDArray[np.float64]:
@@ -74,6 +86,33 @@ def _refuse_first(wrong: NDArray[np.bool_], values: NDArray[np.float64], robot: 
             f"actions[{step}, {joint}] ({robot.names[joint]}) is {values[step, joint]:g} and {what}; "
             f"expected {robot.lower[joint]:g} to {robot.upper[joint]:g}"
         )
+
+
+def head_steps(steps: int, joints: int, rest_s: float, tick_period_s: float) -> int:
+    """How many setpoints of a chunk are sent ahead of the others; 0 where all of them are sent together.
+
+    The curve of a tick depends on the setpoints of the next two. So that the head moves the arm as the whole chunk
+    would, the rest has to be there at the interrupt of its last tick but one, which comes at least as many ticks after
+    its acceptance as it has setpoints, less one.
+
+    Args:
+        steps: Of the whole chunk.
+        joints: Numbers of a setpoint.
+        rest_s: How long the rest usually takes after the head was accepted, seconds.
+        tick_period_s: Of the firmware, seconds.
+    """
+    head = math.ceil((rest_s + RESERVE_S) / tick_period_s) + 1
+    return head if head < steps and fragment_count(head, joints) < fragment_count(steps, joints) else 0
+
+
+def link_number(chunk_id: int, *, is_head: bool = False) -> int:
+    """Number on the serial link of a chunk, or of its head: the firmware takes only numbers that grow."""
+    return (2 * chunk_id + (0 if is_head else 1)) & 0xFFFFFFFF
+
+
+def chunk_of(number: int) -> int:
+    """The chunk that a number on the serial link belongs to; 0, which is none, for 0."""
+    return number >> 1
 
 
 def wire_ticks(horizon: int, joints: int, baud: int, tick_period_s: float) -> float:
@@ -133,21 +172,21 @@ def schedule(
     return ScheduledChunk(observed_tick + 1 + skipped, skipped, robot.to_counts(actions[skipped:]))
 
 
-def fragments(chunk_id: int, chunk: ScheduledChunk) -> list[Fragment]:
-    """The fragments of a chunk, each of whole steps."""
+def fragments(number: int, chunk: ScheduledChunk) -> list[Fragment]:
+    """The fragments of a chunk, each of whole steps; `number` is its `link_number`."""
     steps, joints = chunk.counts.shape
     per_fragment = steps_per_fragment(joints)
     starts = range(0, steps, per_fragment)
     return [
-        _fragment(chunk_id, chunk, index, len(starts), slice(start, start + per_fragment))
+        _fragment(number, chunk, index, len(starts), slice(start, start + per_fragment))
         for index, start in enumerate(starts)
     ]
 
 
-def _fragment(chunk_id: int, chunk: ScheduledChunk, index: int, count: int, rows: slice) -> Fragment:
+def _fragment(number: int, chunk: ScheduledChunk, index: int, count: int, rows: slice) -> Fragment:
     values = chunk.counts[rows]
     return Fragment(
-        chunk_id=chunk_id,
+        chunk_id=number,
         first_tick=chunk.first_tick,
         observed_tick=chunk.observed_tick & 0xFFFFFFFF,
         step_count=len(chunk.counts),

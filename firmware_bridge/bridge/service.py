@@ -17,6 +17,7 @@ import numpy as np
 from firmware_bridge.bridge.arm import ArmControl
 from firmware_bridge.bridge.metrics import BridgeMetrics
 from firmware_bridge.bridge.player import ChunkPlayer
+from firmware_bridge.bridge.schedule import chunk_of
 from firmware_bridge.bridge.telemetry import AgeOfInformation, AgeWindow, TelemetryFanout
 from firmware_bridge.bridge.workspace.workspace import Workspace
 from firmware_bridge.errors import ChunkError
@@ -154,7 +155,7 @@ class BridgeService(bridge_pb2_grpc.RobotBridgeServicer):
                 state=telemetry.state,  # pyright: ignore[reportArgumentType]
                 faults=telemetry.faults,
                 ring_level=telemetry.ring_level,
-                chunk_id=telemetry.chunk_id,
+                chunk_id=chunk_of(telemetry.chunk_id),
                 observed_tick=telemetry.observed_tick,
                 flags=telemetry.flags,
                 executed=telemetry.executed,

@@ -108,6 +108,7 @@ class EmulatedBoard:
         record: Path | None = None,
         servos: Sequence[BusSettings] = (),
         goals: Path | None = None,
+        exact_line: bool = False,
     ) -> None:
         """Prepares a board; `start` runs it.
 
@@ -119,12 +120,14 @@ class EmulatedBoard:
             record: File that receives everything the board sends, whether or not a host listens.
             servos: What is on its servo buses, at most two; the image must have a back end for them.
             goals: File that receives when packets with goals have left on those buses, see `servo_bus.goal_log`.
+            exact_line: For measurements on an idle machine, see `LineDirection`.
         """
         self.image = image
         self.port = ""
         self._baud = baud
         self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         self._fault_seed = fault_seed
+        self._exact_line = exact_line
         self.record = record
         self._servos = servos
         self._goals = goals
@@ -227,6 +230,7 @@ class EmulatedBoard:
         argv += ["--control", str(self._directory / "control"), "--baud", str(self._baud)]
         argv += ["--seed", str(self._fault_seed)]
         argv += ["--record", str(self.record.resolve())] if self.record else []
+        argv += ["--exact"] if self._exact_line else []
         line = start_child(argv, log=self._directory / "line.log", urgent=True, stdout=subprocess.PIPE)
         self._children.append(line)
         output = line.stdout

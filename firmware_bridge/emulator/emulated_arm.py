@@ -63,13 +63,14 @@ def emulated_robot(joint_names: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def emulated_arm(robot: str, folder: Path, baud: int = 921600) -> Iterator[EmulatedArm]:
+def emulated_arm(robot: str, folder: Path, baud: int = 921600, *, exact_line: bool = False) -> Iterator[EmulatedArm]:
     """Starts board, servos and bridge, and ends them with the context.
 
     Args:
         robot: One of `EMULATED_ROBOTS`.
         folder: For logs; made where it is missing.
         baud: Bits per second of the serial line.
+        exact_line: As for `EmulatedBoard`.
 
     Raises:
         EmulatorError: QEMU or the firmware image is missing, or the board does not start.
@@ -79,7 +80,8 @@ def emulated_arm(robot: str, folder: Path, baud: int = 921600) -> Iterator[Emula
     goals = folder / "goals"
     servos = servos_at_home(load_robot(robot))
     with contextlib.ExitStack() as stack:
-        board = EmulatedBoard(image_with_servos(robot), baud=baud, servos=servos, goals=goals)
+        image = image_with_servos(robot)
+        board = EmulatedBoard(image, baud=baud, servos=servos, goals=goals, exact_line=exact_line)
         stack.enter_context(board)
         arguments = ("--port", board.port, "--robot", robot, "--baud", str(baud), "--listen", "127.0.0.1:0")
         bridge = start(stack, folder / "bridge.log", "firmware_bridge", *arguments)

@@ -27,7 +27,7 @@ from firmware_bridge.emulator.line_direction import FaultInjector, LineDirection
 
 _READ_SIZE = 4096
 _HOST_BACKLOG = 4096  # size of a device's transmit buffer: if it is full, the host has to wait
-_STEP_S = 0.001  # while bytes wait for the baud rate
+_STEP_S = 0.001  # at most, while bytes wait for the baud rate
 _CLOSED_POLL_S = 0.02  # how soon an opened port is noticed
 
 
@@ -35,7 +35,7 @@ class SerialLine:
     """Forwards between QEMU's socket and a pseudo-terminal."""
 
     def __init__(
-        self, board: socket.socket, control: socket.socket, record: BinaryIO | None, baud: int, seed: int
+        self, board: socket.socket, control: socket.socket, record: BinaryIO | None, baud: int, seed: int, exact: bool
     ) -> None:
         self._board = board
         self._record = record
@@ -47,8 +47,8 @@ class SerialLine:
         self._hangup = select.poll()
         self._hangup.register(self._master, 0)
         self._host_listens = False
-        self._to_firmware = LineDirection(baud, FaultInjector(seed))
-        self._to_host = LineDirection(baud, FaultInjector(seed + 1))
+        self._to_firmware = LineDirection(baud, FaultInjector(seed), exact)
+        self._to_host = LineDirection(baud, FaultInjector(seed + 1), exact)
         self._selector = selectors.DefaultSelector()
         for descriptor in (board.fileno(), self._master):
             os.set_blocking(descriptor, False)
@@ -65,8 +65,11 @@ class SerialLine:
                 self._forward()
 
     def _wait_s(self) -> float:
+        """Until all that waits may leave; where it might have left and was not taken, until the next attempt."""
         if self._to_firmware.waiting or self._to_host.waiting:
-            return _STEP_S
+            now = time.monotonic()
+            left_s = [direction.wait_s(now) for direction in (self._to_firmware, self._to_host)]
+            return min([_STEP_S, *(left for left in left_s if left > 0.0)])
         return 1.0 if self._host_listens else _CLOSED_POLL_S
 
     def _watch_host(self) -> None:
@@ -115,12 +118,13 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="file that receives everything the board sends")
     parser.add_argument("--baud", type=int, default=921600)
     parser.add_argument("--seed", type=int, default=0, help="of the injected faults")
+    parser.add_argument("--exact", action="store_true", help="send nothing faster after a pause, for measurements")
     options = parser.parse_args()
     board = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     board.connect(options.board)
     control = listen(options.control)
     record = options.record.open("wb", buffering=0) if options.record else None
-    line = SerialLine(board, control, record, options.baud, options.seed)
+    line = SerialLine(board, control, record, options.baud, options.seed, options.exact)
     sys.stdout.write(json.dumps({"port": line.port}) + "\n")
     sys.stdout.flush()
     line.run()

@@ -106,14 +106,23 @@ _CAPACITY = 65536
 class LineDirection:
     """The bytes of one direction that were not delivered yet."""
 
-    def __init__(self, baud: int, injector: FaultInjector) -> None:
+    def __init__(self, baud: int, injector: FaultInjector, exact: bool = False) -> None:
+        """Prepares a direction.
+
+        Args:
+            baud: Bits per second.
+            injector: Of its faults.
+            exact: No byte after a pause leaves earlier than the baud rate allows. Else up to 10 ms of bytes do, as if
+                they had been sent during the pause: on a busy machine this process learns of them late.
+        """
         self.injector = injector
         self.entered = 0
         self.delivered = 0
         self.lost = 0
         self._rate = baud / _BITS_PER_BYTE
         self._burst = max(16.0, self._rate * _BURST_S)
-        self._credit = self._burst
+        self._exact = exact
+        self._credit = 0.0 if exact else self._burst
         self._updated_at = 0.0
         self._cut_until = 0.0
         self._stalled_until = 0.0
@@ -134,6 +143,8 @@ class LineDirection:
         if now < self._cut_until:
             self.lost += len(data)
             return
+        if self._exact and not self._waiting:
+            self._credit, self._updated_at = 0.0, now
         self._waiting += self.injector.apply(data)
         if len(self._waiting) > _CAPACITY:
             self._lose_waiting()
@@ -156,6 +167,10 @@ class LineDirection:
     def waiting(self) -> int:
         """Number of bytes that were not delivered yet."""
         return len(self._waiting)
+
+    def wait_s(self, now: float) -> float:
+        """How long the bytes that wait take until the last one may leave, in seconds; 0 where none waits."""
+        return max(0.0, (len(self._waiting) - self._credit) / self._rate - (now - self._updated_at))
 
     def _lose_waiting(self) -> None:
         self.lost += len(self._waiting)

@@ -12,7 +12,8 @@ baud rate, this wait must not become so long that the firmware stops the arm.
 
 A newer chunk supersedes older ones: no fragment of those is sent any more. One that was not yet sent to its end has
 failed; one that was sent to its end waits for its answer, so that chunks follow each other without a pause. Where a
-newer one waits behind an older one (`yield_to_newer`), the older is sent to its end, but no fragment twice.
+newer one waits behind an older one (`yield_to_newer`), the older is sent to its end, but no fragment twice, unless its
+head is in the ring already (`finishes`): without its rest the arm would brake.
 
 The retransmission timeout is srtt + 4 · rttvar, as in RFC 6298 and Klipper:
 
@@ -110,6 +111,7 @@ class Transfer:
         reply: The firmware's decision, None before it.
         superseded: A newer chunk came, and this one will not be sent again.
         blocks_newer: A newer chunk waits for it.
+        finishes: It is the rest of a chunk whose head was accepted, and is not abandoned for a newer one.
         retransmissions: Fragments that were sent more than once.
         began_s: When its first byte was given to the line; None before.
         decided_s: When the firmware's decision came; None before.
@@ -121,6 +123,7 @@ class Transfer:
         self.reply: ChunkReply | None = None
         self.superseded = False
         self.blocks_newer = False
+        self.finishes = False
         self.retransmissions = 0
         self.began_s: float | None = None
         self.decided_s: float | None = None
@@ -181,12 +184,17 @@ class TransferWindow:
         """Bytes that were sent and not acknowledged."""
         return sum(transmission.size for transmission in self._flight)
 
-    def begin(self, chunk_id: int, fragments: Sequence[Fragment], now_s: float) -> Transfer:
+    def begin(
+        self, chunk_id: int, fragments: Sequence[Fragment], now_s: float, head: Transfer | None = None
+    ) -> Transfer:
         """Adds a chunk, which supersedes all older ones, or is superseded itself.
 
-        It does not wait for what older ones sent longer ago than an answer usually takes.
+        It does not wait for what older ones sent longer ago than an answer usually takes. With `head`, it is the rest
+        of the chunk whose head was accepted.
         """
         transfer = self._transfers[chunk_id] = Transfer(chunk_id, fragments)
+        if head is not None:
+            transfer.finishes, transfer.blocks_newer = True, head.blocks_newer
         if self._newest is not None and _is_older(chunk_id, self._newest.chunk_id):
             transfer.superseded = True
             return transfer
@@ -198,10 +206,11 @@ class TransferWindow:
         return transfer
 
     def yield_to_newer(self) -> None:
-        """Marks the chunk being sent as blocking a newer one: no fragment of it is sent again."""
+        """Marks the chunk being sent as blocking a newer one: no fragment of it is sent again, unless it finishes."""
         if self._newest is not None:
             self._newest.blocks_newer = True
-            self._newest.superseded |= any(index in self._newest.sent for index in self._newest.due)
+            is_again = any(index in self._newest.sent for index in self._newest.due)
+            self._newest.superseded |= is_again and not self._newest.finishes
 
     def end(self, transfer: Transfer) -> None:
         """Removes a chunk."""
@@ -288,7 +297,8 @@ class TransferWindow:
 
     def _send_again(self, transfer: Transfer, indices: list[int]) -> None:
         """Puts lost fragments before those that were never sent; a chunk that a newer one replaces has failed."""
-        if indices and (transfer is not self._newest or transfer.blocks_newer):
+        is_given_up = transfer is not self._newest or (transfer.blocks_newer and not transfer.finishes)
+        if indices and is_given_up:
             transfer.superseded = True
         transfer.due.extendleft(sorted(set(indices) - set(transfer.due), reverse=True))
 
@@ -335,16 +345,23 @@ class ChunkSender:
             self._window.yield_to_newer()
             self._changed.notify_all()
 
-    def send_chunk(self, chunk_id: int, fragments: Sequence[Fragment], is_past_due: Callable[[], bool]) -> Transfer:
+    def send_chunk(
+        self,
+        chunk_id: int,
+        fragments: Sequence[Fragment],
+        is_past_due: Callable[[Transfer], bool],
+        head: Transfer | None = None,
+    ) -> Transfer:
         """Sends a chunk until the firmware decides on it, a newer one supersedes it, or it is past due.
 
-        While the link is down, this waits. Several threads may call it, each with a newer chunk.
+        While the link is down, this waits. Several threads may call it, each with a newer chunk. With `head`, it is the
+        rest of the chunk whose head was accepted.
         """
         with self._changed:
-            transfer = self._window.begin(chunk_id, fragments, time.monotonic())
+            transfer = self._window.begin(chunk_id, fragments, time.monotonic(), head)
             self._changed.notify_all()
         try:
-            while not transfer.ended and not is_past_due():
+            while not transfer.ended and not is_past_due(transfer):
                 self._advance(transfer)
         finally:
             with self._changed:

@@ -29,6 +29,7 @@ class InvariantChecker:
         self._rounding = 2.0**-22 * np.maximum(-self._minimum, self._maximum)
         self._heartbeat_limit = _HEARTBEAT_LIMIT_MS * table.control_hz // 1000
         self._velocity: NDArray[np.float64] | None = None
+        self._newest_chunk = 0
 
     def restart(self) -> None:
         """Starts over after a reset of the board, whose motion does not continue the motion before."""
@@ -71,6 +72,9 @@ class InvariantChecker:
         _require(state not in ACTIVE_STATES or in_time, "the arm stayed active without a heartbeat")
         executed = bool(report.flags & TickFlag.EXECUTED)
         _require(executed == (state == State.RUNNING), "setpoints were executed in another state than RUNNING")
+        in_order = report.chunk_id == 0 or report.chunk_id >= self._newest_chunk
+        _require(in_order, "a setpoint of an older chunk was executed after one of a newer")
+        self._newest_chunk = max(self._newest_chunk, report.chunk_id)
 
     def check_estop(self, state: State) -> None:
         """Checks the state right after the e-stop contact opened, or after the answer to the command."""

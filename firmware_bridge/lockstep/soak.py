@@ -2,7 +2,8 @@
 
     python -m firmware_bridge.lockstep.soak [--robot aloha] [--seed 1] [--ticks 180000]
 
-A simulated host arms the arm, sends heartbeats and sends overlapping chunks. A seed decides when the line has bit
+A simulated host arms the arm, sends heartbeats and sends overlapping chunks, half of them as a head and a rest, which
+comes at once, late or never. A seed decides when the line has bit
 errors, when host or policy send nothing, when chunks come late or jump, when the e-stop acts, when servo interrupts
 come late, when the board resets, and when the servos of a joint meet an obstacle, draw too much, overheat, restart or
 fall silent. Two runs with the same seed are equal bit for bit: the digest that is printed
@@ -46,6 +47,7 @@ from pi0_edge.protos.serial_link import (
 
 HORIZON = 50
 LEAD_TICKS = 4
+HEAD_STEPS = 8
 PING_EVERY, CHUNK_EVERY, RECOVER_EVERY = 2, 10, 25  # ticks
 FAULT_RATE = 0.02  # of ticks at which one begins
 PROGRESS_EVERY = 20_000  # ticks
@@ -103,6 +105,7 @@ class Soak:
         self._line = FaultInjector(seed)
         self._checker = InvariantChecker(table)
         self._hash = hashlib.sha256()
+        self._rest: tuple[int, list[Fragment]] | None = None  # of a chunk whose head was sent, and when it is sent
         self._state = State.DISARMED
         self._silent_ticks = table.control_hz
         self._cleared = False
@@ -182,7 +185,11 @@ class Soak:
         if tick % RECOVER_EVERY == 0:
             self._recover()
         if tick % CHUNK_EVERY == 0 and not self._lasts("silent policy", tick):
+            self._rest = None
             self._send(*self._chunk(tick))
+        if self._rest is not None and tick >= self._rest[0]:
+            self._send(*self._rest[1])
+            self._rest = None
 
     def _recover(self) -> None:
         if self._state in (State.SAFE, State.ESTOP):
@@ -197,6 +204,7 @@ class Soak:
     def _chunk(self, tick: int) -> list[Fragment]:
         """Makes a chunk that moves all joints slowly around home, or that jumps between the ends of their ranges.
 
+        Of every second one it returns the head, and keeps the rest.
         The first one after ARM leads there from where the arm is.
         """
         self.tally.chunks += 1
@@ -213,8 +221,17 @@ class Soak:
             way = step / HORIZON if self._state == State.ARMED else 1.0
             counts = zip(here, there, joints, strict=True)
             rows.append([round((a + way * (b - a)) / joint.resolution) for a, b, joint in counts])
-        per_fragment = 200 // (2 * len(rows[0]))
-        return firmware.fragments(max(first, 0), rows, per_fragment)
+        per_fragment, first = 200 // (2 * len(rows[0])), max(first, 0)
+        if self._random.random() < 0.5:
+            return firmware.fragments(first, rows, per_fragment)
+        steps = self._random.randint(1, HEAD_STEPS)
+        head = firmware.fragments(first, rows[:steps], per_fragment)
+        rest = firmware.fragments(first + steps, rows[steps:], per_fragment)
+        after = self._random.choice(
+            (0, 0, 0, 0, 0, 1, 2, steps + 3, CHUNK_EVERY)
+        )  # the last: the next chunk comes first
+        self._rest = tick + after, rest
+        return head
 
     def _connect(self) -> None:
         for joint in range(len(self._firmware.table.joints)):

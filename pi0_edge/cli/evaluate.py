@@ -37,6 +37,9 @@ def evaluate(
     engine: EngineOption = "cpu",
     seeds: Annotated[str, typer.Option(help="A:B runs seeds A to B-1; training never saw 0 to 999.")] = "0:100",
     execute: Annotated[int, typer.Option(min=1, help="Actions executed before the next chunk.")] = 25,
+    image_age: Annotated[
+        float, typer.Option(min=0, help="Images are so many ms older than the state, as with `serve --stale-prefix`.")
+    ] = 0.0,
     task: Annotated[str, typer.Option(help="transfer-cube, two-ways or two-ways-one-arm.")] = "transfer-cube",
     prompt: Annotated[str | None, typer.Option(help="What the policy is told; else what the task says.")] = None,
     baseline: Annotated[str | None, typer.Option(help="`replay`: also replay demonstrations open-loop.")] = None,
@@ -66,6 +69,7 @@ def evaluate(
         check_engine(engine, load_scheme(name))
     chosen, scene = _parse_seeds(seeds), simulated_task(task)
     told = {"task": task, "prompt": scene.prompt if prompt is None else prompt}
+    how = {"executed": execute, "image_age_s": 1e-3 * image_age}
     demonstrations = _demonstrations(baseline, dataset)
     loaders: dict[str, Callable[[], Policy]] = {}  # a policy is loaded when it is its turn: one at a time is in memory
     if bundle is not None:
@@ -77,7 +81,7 @@ def evaluate(
     out = Output(as_json)
     with out.progress() as on_progress:
         evaluations = {
-            name: run_policy(load(), chosen, **told, executed=execute, name=name, on_progress=on_progress)
+            name: run_policy(load(), chosen, **told, **how, name=name, on_progress=on_progress)
             for name, load in loaders.items()
         }
         if demonstrations is not None:
@@ -92,6 +96,7 @@ def evaluate(
         {
             "task": task,
             "seeds": seeds,
+            "image_age_ms": image_age,
             "schemes": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
             "pairs": [{"first": a, "second": b, **pairing.to_dict()} for (a, b), pairing in pairs.items()],
             "episodes": {name: evaluation.rollouts for name, evaluation in evaluations.items()},

@@ -12,17 +12,18 @@ is `replay`: recorded demonstrations, executed whatever the cameras show.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pi0_edge.errors import DatasetError
+from pi0_edge.errors import ConfigError, DatasetError
 from pi0_edge.evaluation.statistics import Evaluation, Rollout
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 from pi0_edge.progress import ProgressCallback, Stage
-from pi0_edge.sim.aloha import SimulatedAloha
+from pi0_edge.sim.aloha import CONTROL_HZ, SimulatedAloha
 from pi0_edge.sim.tasks import TASKS, TRANSFER_CUBE, SimulatedTask, simulated_task
 
 Controller = Callable[[SimulatedAloha, int], NDArray[np.float64]]
@@ -36,6 +37,7 @@ def evaluate(
     task: str | None = None,
     prompt: str | None = None,
     executed: int = 25,
+    image_age_s: float = 0.0,
     name: str = "evaluating",
     on_progress: ProgressCallback | None = None,
 ) -> Evaluation:
@@ -47,17 +49,27 @@ def evaluate(
         task: Name in `pi0_edge.sim.tasks.TASKS`; that of the policy where None, see `task_of`.
         prompt: What the policy shall do; where None, see `prompt_of`.
         executed: Actions of a chunk that are executed before the next one.
+        image_age_s: How much older the images are than the state that comes with them, seconds, as with
+            `pi0-edge serve --stale-prefix`; the first ones of an episode are as old as the state.
         name: Stage that `on_progress` gets.
         on_progress: Is called after every episode; its note counts the successes.
 
     Raises:
-        ConfigError: If there is no such task.
+        ConfigError: If there is no such task, or the images are older than the chunk before.
         ObservationError: If the policy's robot is not the simulated one.
         MissingDependencyError: If the simulation is not installed.
     """
     chosen = task_of(policy) if task is None else simulated_task(task)
     told = prompt_of(policy, chosen) if prompt is None else prompt
-    return _evaluate(chosen, lambda seed: policy_controller(policy, told, executed, seed), seeds, name, on_progress)
+    age = round(image_age_s * CONTROL_HZ)
+    if not 0 <= age <= executed:
+        between = 1e3 * executed / CONTROL_HZ
+        raise ConfigError(
+            f"images are {1e3 * image_age_s:g} ms old; expected 0 to {between:g}, the time between two chunks"
+        )
+    return _evaluate(
+        chosen, lambda seed: policy_controller(policy, told, executed, seed, age), seeds, name, on_progress
+    )
 
 
 def replay(
@@ -117,13 +129,27 @@ def observe(env: SimulatedAloha, prompt: str, image_size: int) -> Observation:
     return Observation({"top": env.render("top", image_size, image_size)}, env.state, prompt)
 
 
-def policy_controller(policy: Policy, prompt: str, executed: int, seed: int) -> Controller:
-    """Asks the policy for a chunk and executes its first `executed` actions."""
+def policy_controller(policy: Policy, prompt: str, executed: int, seed: int, image_age: int = 0) -> Controller:
+    """Asks the policy for a chunk and executes its first `executed` actions.
+
+    The images of a chunk are `image_age` ticks old, at most `executed`; those of the first one are new. So a chunk is
+    executed in two parts, between which the images of the next one are taken.
+    """
     size = policy.engine.config.vision.image_size
+    waiting: list[NDArray[np.float64]] = []
+    taken: list[Observation] = []
 
     def control(env: SimulatedAloha, tick: int) -> NDArray[np.float64]:
-        chunk = policy.infer(observe(env, prompt, size), noise_seed=seed * 10_000 + tick)
-        return chunk.actions[:executed]
+        if waiting:
+            taken[:] = [observe(env, prompt, size)]
+            return waiting.pop()
+        now = observe(env, prompt, size)
+        seen = replace(now, images=taken[0].images) if taken else now
+        actions = policy.infer(seen, noise_seed=seed * 10_000 + tick).actions[:executed]
+        if not image_age:
+            return actions
+        waiting.append(actions[executed - image_age :])
+        return actions[: executed - image_age]
 
     return control
 

@@ -35,7 +35,7 @@ class Stage(str, Enum):
     SPLICE = "splice"
     """In the bridge: from the chunk's arrival until it has entered the plan and is ready to be sent."""
     SERIAL = "serial"
-    """From the first byte on the line until the firmware has confirmed the chunk."""
+    """From the first byte on the line until the firmware has confirmed its first setpoints."""
     TICK = "tick"
     """From the confirmation until the timer interrupt of the first tick that executes it."""
     SERVO = "servo command"

@@ -266,7 +266,7 @@ class RunLoop:
             return
         accepted = report.outcome == bridge_pb2.ChunkReport.ACCEPTED
         if isinstance(sent, PolicyChunkSent):
-            motion.enter(sent, report.first_tick if accepted else None)
+            motion.enter(sent, report)
         if accepted:
             self._failures = 0
             self._note_owner(sent, report.first_tick)

@@ -92,14 +92,16 @@ class Motion:
         """The chunk that the next report belongs to: reports come in the order of the chunks."""
         return self._without_report.popleft()
 
-    def enter(self, sent: PolicyChunkSent, first_tick: int | None) -> None:
-        """Enters a chunk of the policy into the plan, or drops it where it was not taken (None)."""
+    def enter(self, sent: PolicyChunkSent, report: bridge_pb2.ChunkReport) -> None:
+        """Enters what the firmware took of a chunk of the policy into the plan: all, its head alone, or nothing."""
         if sent.scheduler is not self.scheduler:  # a person had the arm meanwhile
             return
-        if first_tick is None:
+        accepted = report.outcome == bridge_pb2.ChunkReport.ACCEPTED
+        if accepted or report.head_tick:
+            taken = None if accepted else report.sent_tick + report.head_steps - sent.observed.tick - 1
+            self.scheduler.entered(sent.actions[:taken], report.first_tick)
+        if not accepted:
             self.scheduler.lost()
-        else:
-            self.scheduler.entered(sent.actions, first_tick)
 
     def hold_plan(self, plan: Plan) -> None:
         """Begins a new schedule with what the arm executes until the policy's next chunk, which is due at once."""

@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from policy_builders import write_checkpoint
 
-from firmware_bridge.bridge.player import report_of
-from firmware_bridge.bridge.schedule import ScheduledChunk, check_actions, fragments, schedule
+from firmware_bridge.bridge.player import SentChunk, may_follow, report_of
+from firmware_bridge.bridge.schedule import (
+    ScheduledChunk,
+    check_actions,
+    chunk_of,
+    fragments,
+    link_number,
+    schedule,
+)
 from firmware_bridge.client import Tick
 from firmware_bridge.firmware.joint_table import load_joint_table
 from firmware_bridge.link.measurements import measurements_at
@@ -76,6 +83,8 @@ class LockstepRun:
         bridge: How the bridge enters chunks.
         images: How many images the camera has taken.
         late: Of each chunk, the ticks from its first fragment to its last.
+        ahead: Setpoints of a chunk that are sent ahead of its rest to an arm that moves.
+        cut: The rest of a chunk does not arrive.
         deaf: The bridge does not hear that a chunk was committed.
     """
 
@@ -88,6 +97,8 @@ class LockstepRun:
     bridge: Splice = field(default_factory=HoldSwap)
     images: int = 0
     late: Iterator[int] = field(default_factory=lambda: itertools.repeat(0))
+    ahead: int = 0
+    cut: bool = False
     deaf: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +112,7 @@ class LockstepRun:
         self.image: CameraImage | None = None
         self.heartbeat = True
         self.plan, self.plan_id = NOTHING, 0
-        self.on_the_way: tuple[int, ScheduledChunk, Plan, Callable[[ChunkReport], None]] | None = None
+        self.on_the_way: tuple[int, Callable[[], None]] | None = None
         self.firmware.tick(elapsed=self.first_tick - 1)
 
     @property
@@ -211,7 +222,7 @@ class LockstepRun:
     def _bridge(self) -> None:
         """Sends a chunk that has come, and what of an earlier one is still on its way."""
         if self.on_the_way is not None and self.firmware.tick_number >= self.on_the_way[0]:
-            self._commit()
+            self._arrive()
         if self.pending is None or self.firmware.tick_number < self.pending[0] or self.on_the_way is not None:
             return
         _, observed, actions = self.pending
@@ -227,7 +238,10 @@ class LockstepRun:
         self._send(actions, observed.tick, answered)
 
     def _send(self, actions: NDArray[np.float32], tick: int, answered: Callable[[ChunkReport], None]) -> None:
-        """As `ChunkPlayer` does: checks, splices and schedules a chunk; `late` ticks pass until all of it is there."""
+        """As `ChunkPlayer` does: checks, splices and schedules a chunk; `late` ticks pass until all of it is there.
+
+        Of a chunk whose head goes ahead, `late` ticks pass from its head to its rest.
+        """
         self.chunk_id += 1
         earliest = self.firmware.tick_number + GUARD_TICKS
         if self.last is None or self.last.state != State.RUNNING:
@@ -238,24 +252,48 @@ class LockstepRun:
         if chunk is None:
             answered(ChunkReport(outcome=ChunkReport.LATE, chunk_id=self.chunk_id))
             return
-        late = next(self.late)
-        self.on_the_way = self.firmware.tick_number + late, chunk, spliced, answered
-        if not late:
-            self._commit()
+        is_moving = self.last is not None and self.last.state in (State.RUNNING, State.STARVED)
+        ahead = self.ahead if is_moving and self.ahead < len(chunk.counts) else 0
+        head, rest = (None, chunk) if not ahead else chunk.split(ahead)
+        first = None if head is None else self._deliver(link_number(self.chunk_id, is_head=True), head)
 
-    def _commit(self) -> None:
+        def arrive() -> None:
+            if first is not None and not may_follow(first):
+                sent = SentChunk(first, head_steps=ahead)
+            else:
+                is_cut = self.cut and first is not None
+                sent = SentChunk(self._deliver(link_number(self.chunk_id), rest, is_cut), first, ahead)
+            self._report(chunk, spliced, sent, answered)
+
+        self.on_the_way = self.firmware.tick_number + (late := next(self.late)), arrive
+        if not late:
+            self._arrive()
+
+    def _arrive(self) -> None:
         assert self.on_the_way is not None
-        _, chunk, spliced, answered = self.on_the_way
+        _, arrive = self.on_the_way
         self.on_the_way = None
-        transfer = Transfer(self.chunk_id, fragments(self.chunk_id, chunk))
-        transfer.reply = only(ChunkReply, self.firmware.send(*transfer.fragments))[-1]
-        report = report_of(chunk, transfer, self.robot)
+        arrive()
+
+    def _deliver(self, number: int, piece: ScheduledChunk, is_cut: bool = False) -> Transfer:
+        transfer = Transfer(number, fragments(number, piece))
+        if not is_cut:
+            transfer.reply = only(ChunkReply, self.firmware.send(*transfer.fragments))[-1]
+        return transfer
+
+    def _report(
+        self, chunk: ScheduledChunk, spliced: Plan, sent: SentChunk, answered: Callable[[ChunkReport], None]
+    ) -> None:
+        report = report_of(chunk, sent, self.robot)
         report.follows = self.plan_id
         if self.deaf:
-            report.outcome, report.decided_tick = ChunkReport.LOST, 0
+            report.outcome, report.decided_tick, report.head_tick = ChunkReport.LOST, 0, 0
             report.first_tick = chunk.first_tick
         elif report.outcome == ChunkReport.ACCEPTED:
             self.plan, self.plan_id = spliced.since(report.first_tick), self.chunk_id
+        elif report.head_tick:
+            end = chunk.first_tick + report.head_steps - 1
+            self.plan, self.plan_id = spliced.since(report.first_tick).until(end), self.chunk_id
         answered(report)
 
     def _tell(self, telemetry: Telemetry, message: Measured) -> Tick:
@@ -267,7 +305,7 @@ class LockstepRun:
             state=State(telemetry.state),
             faults=Fault(telemetry.faults),
             ring_level=telemetry.ring_level,
-            chunk_id=telemetry.chunk_id,
+            chunk_id=chunk_of(telemetry.chunk_id),
             flags=TickFlag(telemetry.flags),
             executed=np.array(telemetry.executed, np.float32),
             observed_tick=telemetry.observed_tick,

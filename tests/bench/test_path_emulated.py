@@ -22,6 +22,7 @@ import pytest
 from numpy.typing import NDArray
 from policy_builders import CONFIG, write_checkpoint
 
+from firmware_bridge.bridge.schedule import chunk_of
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.client import BridgeClient, Tick
 from firmware_bridge.emulator.board import EmulatedBoard
@@ -86,8 +87,8 @@ class Faults(LocalPolicy):
             time.sleep(PLANTED_S)
 
     def delay_first_byte(self, message: object) -> None:
-        if isinstance(message, Fragment) and message.chunk_id not in self._late_chunks:
-            self._late_chunks.add(message.chunk_id)
+        if isinstance(message, Fragment) and chunk_of(message.chunk_id) not in self._late_chunks:
+            self._late_chunks.add(chunk_of(message.chunk_id))
             self.delay(Stage.SERIAL.value)
 
     def age(self, picture: Picture | None) -> Picture | None:

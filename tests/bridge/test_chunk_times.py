@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.bridge.player import tell_times
+from firmware_bridge.bridge.player import SentChunk, may_follow, report_of, tell_times
 from firmware_bridge.bridge.schedule import ScheduledChunk, fragments
 from firmware_bridge.link.transfer import Transfer, TransferWindow
+from firmware_bridge.robot import load_joints
 from pi0_edge.protos import bridge_pb2
 from pi0_edge.protos.serial_link import ChunkReply, ChunkResult
 
@@ -27,7 +31,7 @@ def reply_to(transfer: Transfer, result: ChunkResult) -> ChunkReply:
 
 def told(transfer: Transfer, arrived_s: float) -> bridge_pb2.ChunkReport:
     report = bridge_pb2.ChunkReport()
-    tell_times(report, transfer, arrived_s)
+    tell_times(report, SentChunk(transfer), arrived_s)
     return report
 
 
@@ -79,6 +83,72 @@ def test_a_chunk_that_was_lost_on_the_line_has_a_splice_time_alone() -> None:
     assert window.next_fragment(transfer, 1.0) is not None
     report = told(transfer, 0.5)
     assert (report.splice_ms, report.serial_ms, report.decided_time_s) == (500.0, 0.0, 0.0)
+
+
+def pieces(head: ChunkResult | None, rest: ChunkResult | None) -> tuple[ScheduledChunk, SentChunk]:
+    """A chunk of 50 setpoints whose head of five was answered at tick 12, and whose rest at tick 14."""
+    chunk = ScheduledChunk(first_tick=14, skipped=3, counts=np.zeros((50, JOINTS), np.int16))
+    transfers = []
+    for number, result, tick in ((8, head, 12), (9, rest, 14)):
+        transfer = Transfer(number, [])
+        if result is not None:
+            transfer.reply = ChunkReply(chunk_id=number, received=1, tick=tick, result=result, joint=0xFF)
+            transfer.decided_s = 1.0 + 0.01 * tick
+        transfer.began_s = 1.0
+        transfers.append(transfer)
+    return chunk, SentChunk(transfers[1], transfers[0], 5)
+
+
+@pytest.mark.parametrize(
+    ("head", "rest", "outcome", "first_tick", "head_tick", "decided_tick"),
+    [
+        (ChunkResult.ACCEPTED, ChunkResult.ACCEPTED, "ACCEPTED", 14, 12, 14),
+        (ChunkResult.ACCEPTED, ChunkResult.OUT_OF_RANGE, "REJECTED", 14, 12, 14),
+        (ChunkResult.ACCEPTED, ChunkResult.LATE, "LATE", 14, 12, 14),
+        (ChunkResult.ACCEPTED, None, "LOST", 14, 12, 0),
+        (ChunkResult.LATE, ChunkResult.ACCEPTED, "ACCEPTED", 19, 0, 14),
+        (None, ChunkResult.ACCEPTED, "ACCEPTED", 19, 0, 14),
+        (ChunkResult.LATE, ChunkResult.OUT_OF_RANGE, "REJECTED", 14, 0, 14),
+        (None, None, "LOST", 14, 0, 0),
+    ],
+)
+def test_a_report_says_what_the_arm_has_of_a_chunk(
+    head: ChunkResult | None, rest: ChunkResult | None, outcome: str, first_tick: int, head_tick: int, decided_tick: int
+) -> None:
+    chunk, sent = pieces(head, rest)
+    report = report_of(chunk, sent, load_joints("aloha"))
+    assert bridge_pb2.ChunkReport.Outcome.Name(report.outcome) == outcome
+    assert (report.chunk_id, report.sent_tick, report.head_steps) == (4, 14, 5)
+    assert (report.first_tick, report.head_tick, report.decided_tick) == (first_tick, head_tick, decided_tick)
+    assert report.skipped == 3 + first_tick - 14
+    is_head_alone = head == ChunkResult.ACCEPTED and rest != ChunkResult.ACCEPTED
+    assert ("its first 5 setpoints alone" in report.reason) == is_head_alone
+    tell_times(report, sent, 0.9)
+    assert report.splice_ms == pytest.approx(100.0)
+    first = 0.12 if head_tick else 0.14
+    if report.head_tick or decided_tick:
+        assert report.serial_ms == pytest.approx(1e3 * first) and report.decided_time_s == pytest.approx(1.0 + first)
+    if head_tick and decided_tick:
+        assert report.rest_ms == pytest.approx(20.0)
+
+
+def test_a_head_that_was_entered_late_by_a_tick_skips_one_action() -> None:
+    chunk, sent = pieces(ChunkResult.ACCEPTED, ChunkResult.ACCEPTED)
+    assert sent.head is not None and sent.head.reply is not None
+    sent.head.reply = dataclasses.replace(sent.head.reply, tick=13)
+    report = report_of(chunk, sent, load_joints("aloha"))
+    assert (report.first_tick, report.skipped, report.head_tick) == (15, 4, 13)
+
+
+def test_a_rest_is_sent_where_the_head_was_accepted_or_came_too_late() -> None:
+    for result in ChunkResult:
+        _, sent = pieces(result, None)
+        assert sent.head is not None
+        assert may_follow(sent.head) == (result in (ChunkResult.ACCEPTED, ChunkResult.LATE))
+    unheard = Transfer(8, [])
+    assert may_follow(unheard)
+    unheard.superseded = True  # a newer chunk comes in its place
+    assert not may_follow(unheard)
 
 
 def test_a_report_of_an_older_bridge_reads_as_one_without_times() -> None:

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from firmware_bridge.bridge.schedule import check_actions, fragments, schedule, wire_ticks
+from firmware_bridge.bridge.schedule import (
+    RESERVE_S,
+    ScheduledChunk,
+    check_actions,
+    chunk_of,
+    fragment_count,
+    fragments,
+    head_steps,
+    link_number,
+    schedule,
+    wire_ticks,
+)
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.robot import load_joints
 from pi0_edge.errors import ConfigError
@@ -76,6 +87,50 @@ def test_a_wrong_shape_is_malformed(shape: tuple[int, ...]):
 def test_an_observation_from_the_future_is_refused():
     with pytest.raises(ChunkError, match="only at tick 100"):
         schedule(np.tile(ALOHA.home, (50, 1)), 2**32 - 1, 100, ALOHA)
+
+
+@given(
+    steps=st.integers(1, MAX_HORIZON),
+    joints=st.integers(1, 32),
+    rest_s=st.floats(0.0, 1.0),
+    tick_s=st.sampled_from([0.005, 0.02, 0.1]),
+)
+def test_a_head_lasts_until_its_rest_is_there(steps: int, joints: int, rest_s: float, tick_s: float):
+    head = head_steps(steps, joints, rest_s, tick_s)
+    assert 0 <= head < steps
+    if head:
+        assert (head - 1) * tick_s >= rest_s + RESERVE_S - 1e-9
+        assert fragment_count(head, joints) < fragment_count(steps, joints)  # it saves something
+
+
+def test_the_head_of_an_aloha_is_one_fragment_and_that_of_a_slow_line_is_longer():
+    def head(joints: int, baud: int) -> int:
+        return head_steps(50, joints, wire_ticks(50, joints, baud, 0.02) * 0.02, 0.02)
+
+    assert head(14, 921600) == 5 and fragment_count(5, 14) == 1
+    assert head(14, 115200) == 12 and head(32, 921600) == 6
+    assert head(32, 115200) == 20 and head(7, 2_000_000) == 5
+
+
+@given(unit_actions, st.data())
+def test_head_and_rest_are_the_chunk(unit: np.ndarray, data: st.DataObject):
+    chunk = ScheduledChunk(100, 3, ALOHA.to_counts(within_limits(unit)))
+    if len(chunk.counts) < 2:
+        return
+    head, rest = chunk.split(data.draw(st.integers(1, len(chunk.counts) - 1)))
+    assert (head.first_tick, rest.last_tick) == (chunk.first_tick, chunk.last_tick)
+    assert rest.first_tick == head.last_tick + 1
+    assert head.observed_tick == rest.observed_tick == chunk.observed_tick
+    np.testing.assert_array_equal(np.concatenate([head.counts, rest.counts]), chunk.counts)
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_numbers_on_the_link_grow_and_name_their_chunk(chunk_id: int):
+    head, rest = link_number(chunk_id, is_head=True), link_number(chunk_id)
+    assert 0 < head < rest and rest - head == 1
+    assert chunk_of(head) == chunk_of(rest) == chunk_id
+    assert (link_number(chunk_id + 1, is_head=True) - rest) % 2**32 == 1
+    assert chunk_of(0) == 0
 
 
 def test_time_on_the_wire_is_that_of_the_frames():

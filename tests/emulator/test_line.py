@@ -89,6 +89,20 @@ def test_bytes_leave_at_the_baud_rate():
     assert now - 1.0 == pytest.approx(0.1, abs=0.012)
 
 
+def test_an_exact_line_saves_nothing_during_a_pause():
+    direction = LineDirection(BAUD, FaultInjector(0), exact=True)
+    direction.enter(50.0, random_bytes(200))
+    assert direction.due(50.0) == b""
+    on_wire_s = 200 * 10 / BAUD
+    assert direction.wait_s(50.0) == pytest.approx(on_wire_s)
+    assert len(direction.due(50.0 + on_wire_s / 2)) in (99, 100)
+    direction.sent(100)
+    assert direction.wait_s(50.0 + on_wire_s / 2) == pytest.approx(on_wire_s / 2)
+    usual = LineDirection(BAUD, FaultInjector(0))
+    usual.enter(50.0, random_bytes(2000))
+    assert len(usual.due(50.0)) == 921  # ten milliseconds
+
+
 class Bench:
     """A wire process between a fake board and the test."""
 

@@ -163,6 +163,27 @@ def test_chunk_that_a_newer_one_waits_for_is_abandoned_after_its_first_loss():
     assert line.now_s - started < 0.05
 
 
+def test_rest_of_a_chunk_is_finished_although_a_newer_one_waits():
+    """Its head is in the ring, and without the rest the arm would brake."""
+    line = connected()
+    line.play(begin(line))
+    head = begin(line)
+    line.play(head)
+    assert result(head) == ChunkResult.ACCEPTED
+    head.blocks_newer = True  # the newer one came while the head was sent
+    fragments = line.firmware.fragments(line.firmware.tick_number + AHEAD, ROWS[:20])
+    rest = line.window.begin(line.firmware.chunk_id, fragments, line.now_s, head)
+    assert rest.blocks_newer
+    line.faults = Faults(lost=1.0)
+    line.run(0.001)
+    line.window.yield_to_newer()
+    line.run(0.1)
+    assert not rest.ended
+    line.faults = Faults()
+    line.play(rest)
+    assert result(rest) == ChunkResult.ACCEPTED and rest.retransmissions
+
+
 def test_chunk_with_an_older_number_is_superseded_from_the_start():
     window = TransferWindow(921600)
     window.begin(1, [], 0.0)

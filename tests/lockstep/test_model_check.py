@@ -94,6 +94,12 @@ MISTAKES = {
         "    control->following",
         "not sent since",
     ),
+    "what an older chunk planned behind the end of a newer one stays": (
+        "core/setpoint_ring.c",
+        r"    forget_after\(ring, last_tick\);\n",
+        "    (void)forget_after;\n",
+        "older chunk follows",
+    ),
     "STARVED lasts too long": (
         "core/safety.h",
         "STARVED_MS = 100",

@@ -8,6 +8,7 @@ the prediction is exact, and remains so from chunk to chunk.
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,24 @@ from firmware_bridge.bridge.workspace.motion import ArmState, Motion, MotionPred
 from firmware_bridge.robot import ACTIVE_STATES, RobotJoints
 from firmware_bridge.splice import GUARD_TICKS, Plan
 from pi0_edge.protos.serial_link import Telemetry
+
+
+class _Prediction(NamedTuple):
+    """What a chunk would make of the arm, and whether it was to arrive at the last moment."""
+
+    chunk: Plan
+    at_last_moment: bool
+    motion: Motion
+
+    def holds(self, chunk: Plan, arrival: int) -> bool:
+        """Whether it is what came of the chunk that the firmware holds since a tick."""
+        is_same = (self.chunk.first_tick, self.chunk.last_tick) == (chunk.first_tick, chunk.last_tick)
+        return is_same and _is_last_moment(chunk, arrival) == self.at_last_moment
+
+
+def _is_last_moment(chunk: Plan, arrival: int) -> bool:
+    """Whether the curve of the tick in which a chunk arrives ends where its first setpoint might still change it."""
+    return arrival >= chunk.first_tick - GUARD_TICKS
 
 
 class ArmFollower:
@@ -26,7 +45,7 @@ class ArmFollower:
         self._recent: tuple[Telemetry, ...] = ()  # of consecutive ticks, the newest last
         self._held = Setpoints()
         self._motion: Motion | None = None  # what they make of the arm
-        self._predicted: tuple[Plan, Motion] | None = None  # of the last chunk that was predicted
+        self._predicted: _Prediction | None = None  # of the last chunk that was predicted
         self._lock = threading.Lock()
 
     @property
@@ -43,36 +62,35 @@ class ArmFollower:
             if telemetry.state not in ACTIVE_STATES:
                 self._held, self._motion, self._predicted = Setpoints(), None, None
 
-    def predict(self, chunk: Plan) -> Motion | None:
+    def predict(self, chunk: Plan, arrival: int | None = None) -> Motion | None:
         """The motion that a chunk would lead to, from its first tick on; None where all of it is past due.
 
         Args:
             chunk: The setpoints as they are to be sent, of `RobotJoints.of_counts`. A tick must have been reported.
+            arrival: The tick in which the firmware is expected to get its first ones, see `MotionPredictor.predict`.
         """
         with self._lock:
             start, held = self._state(), self._held
         ahead = chunk.since(start.tick + 1)
         if not len(ahead.setpoints):
             return None
-        motion = self._predictor.predict(start, held, ahead)
+        motion = self._predictor.predict(start, held, ahead, arrival)
         with self._lock:
-            self._predicted = ahead, motion
+            self._predicted = _Prediction(ahead, arrival is not None and _is_last_moment(ahead, arrival), motion)
         return motion.between(ahead.first_tick, ahead.last_tick)
 
     def accepted(self, chunk: Plan, arrival: int) -> None:
         """Records setpoints that the firmware holds.
 
         Args:
-            chunk: Those predicted last, or, where fragments were sent again, their end.
-            arrival: The tick in which the firmware got them.
+            chunk: Those predicted last; their end, where they came later than expected; their begin, where no more did.
+            arrival: The tick in which the firmware got the first of them.
         """
         with self._lock:
             if self._predicted is None or not self._recent:
                 return
-            ahead, motion = self._predicted
-            start = self._state()
-            on_time = ahead.first_tick == chunk.first_tick and arrival < chunk.first_tick - GUARD_TICKS
-            if not on_time and start.tick < chunk.last_tick:
+            start, motion = self._state(), self._predicted.motion
+            if not self._predicted.holds(chunk, arrival) and start.tick < chunk.last_tick:
                 motion = self._predictor.predict(start, self._held, chunk, arrival)
             self._motion, self._predicted = motion, None
             self._held = self._held.replaced_by(chunk, start.tick)

@@ -45,13 +45,15 @@ class Workspace:
         """Takes a tick. Called in the link's reader thread."""
         self._follower.on_telemetry(telemetry)
 
-    def check(self, chunk: Plan, observed_tick: int, now: float) -> None:
+    def check(self, chunk: Plan, observed_tick: int, now: float, arrival: int | None = None) -> None:
         """Passes a chunk that stays in the workspace, or leads back into it.
 
         Args:
             chunk: The setpoints as they are to be sent, of `RobotJoints.of_counts`.
             observed_tick: Tick of the observation that it answers; its action k is due at this tick + 1 + k.
             now: The present time in ticks.
+            arrival: The tick in which the firmware is expected to get its first setpoints; so early that it does not
+                matter where None.
 
         Raises:
             ChunkError: It leaves the workspace, or it is not known where the arm is.
@@ -62,7 +64,7 @@ class Workspace:
                 f"workspace: the arm has not reported a tick for {_OLDEST_S:g} s, so that the path from where it is "
                 "cannot be checked; wait for telemetry"
             )
-        motion = self._follower.predict(chunk)
+        motion = self._follower.predict(chunk, arrival)
         excursion = None if motion is None else self._check.excursion(motion)
         if excursion is not None:
             action, ahead_s = excursion.tick - observed_tick - 1, (excursion.tick - now) * self._tick_s

@@ -21,6 +21,7 @@ const struct model_event model_events[MODEL_EVENTS] = {
     {'e', "ESTOP"},
     {'p', "the e-stop contact is open for one tick"},
     {'c', "a chunk within the limits"},
+    {'n', "a chunk within the limits that begins later, as the rest of one whose head came in the tick before"},
     {'w', "a chunk that jumps between the ends of the range"},
     {'s', "the servo interrupt comes after three ticks"},
     {'l', "the servo interrupt comes after 26 ticks"},
@@ -162,6 +163,9 @@ static const char *apply_input(struct model *model, char code)
         return apply_estop(model);
     case 'c':
         model_send_smooth_chunk(model);
+        return NULL;
+    case 'n':
+        model_send_rest(model);
         return NULL;
     case 'w':
         model_send_jump_chunk(model);

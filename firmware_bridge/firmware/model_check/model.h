@@ -8,7 +8,7 @@
 
 #include "control.h"
 
-enum { MODEL_EVENTS = 22, MODEL_CONDITIONS = 5 };
+enum { MODEL_EVENTS = 23, MODEL_CONDITIONS = 5 };
 
 /* Every event. Each one contains a heartbeat of the host unless its meaning excludes it: `q`, `s`, `l`, `r`. */
 struct model_event {

@@ -5,6 +5,8 @@
 /* The limits of docs/safety.md, stated here once more so that a wrong constant of the core is found. */
 enum { HEARTBEAT_LIMIT_MS = 200, STARVATION_LIMIT_MS = 100 };
 
+enum { LOOKED_AHEAD = 32 }; /* ticks: more than any chunk of the model reaches */
+
 static const unsigned GUARD_FAULTS = LINK_FAULT_FOLLOWING_ERROR | LINK_FAULT_CONTACT | LINK_FAULT_TEMPERATURE |
                                      LINK_FAULT_VOLTAGE | LINK_FAULT_BUS_SILENT | LINK_FAULT_SERVO_ERROR;
 
@@ -185,6 +187,20 @@ const char *model_check_transition(uint8_t from, uint16_t faults_before, bool fi
     return matches || from == to ? NULL : "a servo step led to a state that the table does not name";
 }
 
+/* A newer chunk replaces all that follows its first setpoint, also while only its head is there. */
+static bool is_mixed(const struct control *control)
+{
+    uint32_t newest = 0;
+    for (uint32_t ahead = 1; ahead <= LOOKED_AHEAD; ahead++) {
+        const struct setpoint *setpoint = setpoint_ring_at(&control->ring, control->tick + ahead);
+        if (setpoint != NULL && setpoint->chunk_id < newest) {
+            return true;
+        }
+        newest = setpoint != NULL ? setpoint->chunk_id : newest;
+    }
+    return false;
+}
+
 const char *model_check_history(struct model *model, bool due)
 {
     const struct control *control = host_control();
@@ -199,6 +215,9 @@ const char *model_check_history(struct model *model, bool due)
     }
     if (!model_is_active(state)) {
         model->accepted = false;
+    }
+    if (is_mixed(control)) {
+        return "a setpoint of an older chunk follows one of a newer";
     }
     if (control->following && !model->accepted) {
         return "the arm followed setpoints that were not sent since ARM";

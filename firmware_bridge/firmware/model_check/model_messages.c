@@ -65,12 +65,14 @@ static int16_t far_counts(const struct control *control, uint8_t joint, uint8_t 
     return (int16_t)((control->motion[joint].position < middle ? j->maximum : j->minimum) / j->resolution);
 }
 
-static bool send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(const struct control *, uint8_t, uint8_t))
+/* `lead`: ticks from now to its first setpoint. */
+static bool send_chunk(struct model *model, uint32_t lead, uint8_t steps,
+                       int16_t (*counts)(const struct control *, uint8_t, uint8_t))
 {
     const struct control *control = host_control();
     const uint8_t joints = control->table->count;
     struct link_fragment fragment = {.chunk_id = ++model->chunk_id,
-                                     .first_tick = model->tick + LEAD_TICKS,
+                                     .first_tick = model->tick + lead,
                                      .step_count = steps,
                                      .fragment_count = 1,
                                      .steps = steps,
@@ -90,15 +92,20 @@ static bool send_chunk(struct model *model, uint8_t steps, int16_t (*counts)(con
 
 void model_send_smooth_chunk(struct model *model)
 {
-    (void)send_chunk(model, SMOOTH_STEPS, smooth_counts);
+    (void)send_chunk(model, LEAD_TICKS, SMOOTH_STEPS, smooth_counts);
+}
+
+void model_send_rest(struct model *model)
+{
+    (void)send_chunk(model, LEAD_TICKS - 1 + SMOOTH_STEPS, SMOOTH_STEPS, smooth_counts);
 }
 
 void model_send_jump_chunk(struct model *model)
 {
-    (void)send_chunk(model, JUMP_STEPS, jump_counts);
+    (void)send_chunk(model, LEAD_TICKS, JUMP_STEPS, jump_counts);
 }
 
 bool model_send_far_chunk(struct model *model)
 {
-    return send_chunk(model, 1, far_counts);
+    return send_chunk(model, LEAD_TICKS, 1, far_counts);
 }

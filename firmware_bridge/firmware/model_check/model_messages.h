@@ -11,6 +11,9 @@ void model_send_command(struct model *model, uint8_t command);
 /* A chunk within the limits: each joint moves toward home and beyond it at four fifths of its velocity limit. */
 void model_send_smooth_chunk(struct model *model);
 
+/* A chunk within the limits that begins where one of the tick before, the head, ends; the arm may have none, or another. */
+void model_send_rest(struct model *model);
+
 /* A chunk that jumps between the ends of each joint's range; the first after ARM begins where the joints are. */
 void model_send_jump_chunk(struct model *model);
 

@@ -41,8 +41,8 @@ class PassedChunk:
         network_ms: Model inputs to normalized actions.
         postprocess_ms: Normalized actions to physical units.
         splice_ms: From its arrival at the bridge to its first byte on the line.
-        serial_ms: From that byte to the firmware's decision.
-        decided_s: When the decision came, on the clock of `time.monotonic`.
+        serial_ms: From that byte to the firmware's confirmation of its first setpoints.
+        decided_s: When that came, on the clock of `time.monotonic`.
     """
 
     chunk_id: int

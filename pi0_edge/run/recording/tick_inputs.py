@@ -13,7 +13,7 @@ provoked, so that it acts at the same tick.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from firmware_bridge.bridge.schedule import check_actions, fragments, schedule
+from firmware_bridge.bridge.schedule import ScheduledChunk, check_actions, fragments, link_number, schedule
 from firmware_bridge.errors import ChunkError
 from firmware_bridge.firmware.joint_table import JointTable
 from firmware_bridge.robot import RobotJoints
@@ -89,10 +89,10 @@ class PlayedChunk:
 
 @dataclass(frozen=True)
 class SentChunk:
-    """A chunk as it was sent to the firmware.
+    """A chunk as it was sent to the firmware, or its head or its rest.
 
     Attributes:
-        chunk_id: Its number on the serial link.
+        number: On the serial link.
         observed_tick: Tick of the observation that it answers.
         last_tick: Tick at which its last setpoint is due.
         committed_after: Tick after which the firmware committed it; None where the bridge did not hear whether it did.
@@ -100,7 +100,7 @@ class SentChunk:
         fragments: Of the serial link.
     """
 
-    chunk_id: int
+    number: int
     observed_tick: int
     last_tick: int
     committed_after: int | None
@@ -142,19 +142,32 @@ def sent_chunks(recording: RunRecording, robot: RobotJoints, splice: Splice) -> 
         accepted = report.outcome == ChunkReport.ACCEPTED
         if accepted:
             plans[report.chunk_id] = spliced.since(report.first_tick)
-        elif report.decided_tick:
-            continue  # the firmware refused it
-        found.append(
-            SentChunk(
-                chunk_id=report.chunk_id,
-                observed_tick=chunk.observed_tick,
-                last_tick=scheduled.last_tick,
-                committed_after=report.decided_tick if accepted else None,
-                first=chunk.actions[scheduled.skipped],
-                fragments=tuple(fragments(report.chunk_id, scheduled)),
-            )
-        )
+        elif report.head_tick:
+            plans[report.chunk_id] = spliced.since(report.first_tick).until(report.sent_tick + report.head_steps - 1)
+        found += _pieces(chunk, scheduled)
     return found
+
+
+def _pieces(chunk: PlayedChunk, scheduled: ScheduledChunk) -> Iterator[SentChunk]:
+    """The chunk, or its head and its rest, without what the firmware refused."""
+    report = chunk.report
+    rest = scheduled
+    if report.head_steps:
+        head, rest = scheduled.split(report.head_steps)
+        yield _piece(chunk, head, link_number(report.chunk_id, is_head=True), report.head_tick or None)
+    if report.outcome == ChunkReport.ACCEPTED or not report.decided_tick:
+        yield _piece(chunk, rest, link_number(report.chunk_id), report.decided_tick or None)
+
+
+def _piece(chunk: PlayedChunk, piece: ScheduledChunk, number: int, committed_after: int | None) -> SentChunk:
+    return SentChunk(
+        number=number,
+        observed_tick=chunk.observed_tick,
+        last_tick=piece.last_tick,
+        committed_after=committed_after,
+        first=chunk.actions[piece.skipped],
+        fragments=tuple(fragments(number, piece)),
+    )
 
 
 @dataclass

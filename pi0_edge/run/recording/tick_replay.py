@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from firmware_bridge.bridge.schedule import chunk_of
 from firmware_bridge.firmware.joint_table import JointTable, joint_table
 from firmware_bridge.lockstep.host_firmware import HostFirmware, SavedFirmware
 from firmware_bridge.robot import ACTIVE_STATES, joints_of
@@ -47,7 +48,7 @@ _REMEMBERED = 12
 _MOST_ATTEMPTS = 3000
 """For one tick that does not come out as recorded."""
 
-_FIELDS = ("state", "faults", "ring_level", "chunk_id", "observed_tick", "flags")
+_FIELDS = ("state", "faults", "ring_level", "observed_tick", "flags")
 _REPORT_EVERY = 50
 _STRONG = 1e6  # of any unit that a guard watches
 
@@ -93,7 +94,7 @@ class _Attempt(NamedTuple):
 class _Decision:
     """What can have happened between the tick `before` and that of a place, and the moment of `before`.
 
-    `newest` is the number of the newest chunk that was committed by then.
+    `newest` is the number on the serial link of the newest chunk that was committed by then.
     """
 
     place: int
@@ -212,7 +213,7 @@ class _Replay:
                 "update it, and record again"
             )
         self._sent = sent_chunks(recording, joints_of(self._table), chunk_splice(splice))
-        self._numbers = {chunk.chunk_id for chunk in self._sent}
+        self._chunks = {chunk_of(chunk.number) for chunk in self._sent}
         self._newest = 0
         self._foreseen = foresee(self._ticks, self._table)
         self._span: _Span | None = None
@@ -275,7 +276,7 @@ class _Replay:
         for attempt in decision.attempts:
             self._attempted += 1
             self._span.firmware.restore(decision.firmware)
-            self._newest = max([decision.newest, *(chunk.chunk_id for _, chunk in attempt.commits)])
+            self._newest = max([decision.newest, *(chunk.number for _, chunk in attempt.commits)])
             report = self._span.run(decision.before, recorded.message, attempt, self._foreseen[decision.place])
             found = _differences(report, recorded, self._names)
             if not found:
@@ -307,7 +308,7 @@ class _Replay:
         for later in self._ticks[place : place + RING_DEPTH]:
             if later.message.state not in ACTIVE_STATES:
                 return False
-            if later.message.chunk_id and later.message.chunk_id not in self._numbers:
+            if later.message.chunk_id and later.message.chunk_id not in self._chunks:
                 return True
         return False
 
@@ -327,14 +328,14 @@ class _Replay:
 
     def _commits(self, before: int, gaps: range) -> Iterator[tuple[tuple[int, SentChunk], ...]]:
         """Which chunks can have been committed in the ticks before + gap, the most likely first."""
-        newer = self._sent[bisect.bisect(self._sent, self._newest, key=lambda chunk: chunk.chunk_id) :]
+        newer = self._sent[bisect.bisect(self._sent, self._newest, key=lambda chunk: chunk.number) :]
         near = itertools.takewhile(lambda chunk: chunk.observed_tick <= before + len(gaps) + RING_DEPTH, newer)
         possible = [(gap, chunk) for chunk in near for gap in gaps if chunk.may_follow(before + gap)]
         known = tuple(one for one in possible if one[1].committed_after is not None)
         unheard = [one for one in possible if one[1].committed_after is None]
         for count in range(_MOST_COMMITS + 1):
             for others in itertools.combinations(unheard, count):
-                yield tuple(sorted((*known, *others), key=lambda one: (one[0], one[1].chunk_id)))
+                yield tuple(sorted((*known, *others), key=lambda one: (one[0], one[1].number)))
 
 
 def _command_between(before: recording_pb2.RecordedTick, tick: recording_pb2.RecordedTick) -> Command | None:
@@ -368,6 +369,8 @@ def _differences(
         if getattr(tick, name) != getattr(report, name):
             values = _readable(name, getattr(tick, name)), _readable(name, getattr(report, name))
             found.append(Difference(f"tick {tick.tick}, {name.replace('_', ' ')}", *values, place))
+    if tick.chunk_id != chunk_of(report.chunk_id):
+        found.append(Difference(f"tick {tick.tick}, chunk id", tick.chunk_id, chunk_of(report.chunk_id), place))
     return found
 
 

@@ -164,10 +164,48 @@ def test_chunks_of_which_fragments_were_sent_again_are_the_same(policy: Policy, 
 
 
 @pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
-def test_a_chunk_that_was_committed_without_the_bridge_hearing_of_it_is_found(
+def test_chunks_whose_heads_went_ahead_are_the_same(policy: Policy, tmp_path: Path, bridge: str) -> None:
+    def drive(run: LockstepRun) -> None:
+        run.delay, run.replan, run.ahead = 1, 6, 5
+        run.late = itertools.cycle([0, 1, 4, 0, 7])
+        run.play_again(90)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge))
+    reports = [answer.message.report for answer in recording.answers]
+    assert sum(report.head_tick > 0 and report.decided_tick > report.head_tick for report in reports) > 4
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 70
+
+
+@pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
+def test_a_head_whose_rest_never_came_is_the_same_and_its_plan_is_known(
     policy: Policy, tmp_path: Path, bridge: str
 ) -> None:
     def drive(run: LockstepRun) -> None:
+        run.delay, run.replan, run.ahead = 1, 6, 5
+        run.play_again(30)
+        run.cut = True
+        run.play(7)
+        run.cut = False
+        run.play(40)
+
+    recording = RunRecording(recorded_run(tmp_path / "run.mcap", policy, drive, bridge=bridge))
+    reports = [answer.message.report for answer in recording.answers]
+    alone = [report for report in reports if report.head_tick and report.outcome == ChunkReport.LOST]
+    assert alone and {report.chunk_id for report in alone} & {report.follows for report in reports}
+    report = replay_ticks(recording)
+    assert report.difference is None, report.difference
+    assert report.unknown == 0 and report.computed > 60
+
+
+@pytest.mark.parametrize("bridge", ["hold-swap", "linear-blend", "temporal-ensemble"])
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_a_chunk_that_was_committed_without_the_bridge_hearing_of_it_is_found(
+    policy: Policy, tmp_path: Path, bridge: str, ahead: int
+) -> None:
+    def drive(run: LockstepRun) -> None:
+        run.ahead = ahead
         run.play_again(30)
         run.deaf = True
         run.play(14)

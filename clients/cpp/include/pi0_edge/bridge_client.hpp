@@ -74,7 +74,7 @@ struct ChunkReport {
     std::uint32_t skipped = 0;     ///< actions that were past due when the chunk was entered
     std::uint32_t retransmissions = 0;
     double splice_ms = 0.0;  ///< from the chunk's arrival until its first byte went to the line
-    double serial_ms = 0.0;  ///< from that byte until the firmware's decision came
+    double serial_ms = 0.0;  ///< from that byte until the firmware had its first setpoints, or refused it
 };
 
 /// Such as "ACCEPTED".
