@@ -46,8 +46,9 @@ class Device:
         shared_kb: Of shared memory, in KiB, that a block may take.
         sheet: Rates of the data sheet: tera-operations per second by unit (bf16, int8, fp8, int4), and gb_s.
         sheet_source: Where they stand.
-        reached: The same rates as real kernels reach them; l2_gb_s, of the cache; launch_us, the gap between two
-            kernels of a graph; and ramp_us, of starting and draining a kernel.
+        reached: The same rates as real kernels reach them, bf16 and fp8 those of torch; fp8_mma_sync, of our FP8
+            product; l2_gb_s, of the cache; launch_us, the gap between two kernels of a graph; and ramp_us, of starting
+            and draining a kernel.
         boards: How the device tree of a computer with it begins to call itself; empty for a card in a PC.
     """
 

@@ -10,8 +10,8 @@ costs, then the gap to the next one. Instructions come from one of three sources
   place of those per step.
   Attention and the ends of a step take as many cycles on other GPUs, too: few blocks there leave most multiprocessors
   idle, which a rate does not show, and `mma.sync` multiplies about as much per cycle.
-* for torch's products, and where the table has no row or the device is no Orin: operations, padded to whole tiles, at
-  the rate that `devices.yaml` says kernels reach.
+* for torch's products, FP8, and where the table has no row or the device is no Orin: operations, padded to whole tiles,
+  at the rate that `devices.yaml` says kernels reach.
 
 Each time has a low and a high beside it. The factors are those of what it rests on (`SPREADS`): errors of one kind are
 taken to go the same way in all kernels, since they come from one source, so that lows are added to lows.
@@ -73,6 +73,8 @@ SPREADS: dict[Basis, tuple[float, float]] = {
 them; latency that they take as hidden makes the high. Of those of Orin on another GPU, and of a kernel that is not
 there, whose time is that of one like it: as of an assumed rate. Of launches: 1 to 3 µs are reported. Of rates, those of
 memory and cache among them: modelled."""
+_OURS = "fp8_mma_sync"
+"""The rate of our FP8 product; that of torch's is `fp8`."""
 _OF_RATES: dict[str, Basis] = {"measured": "rate measured", "scaled": "rate scaled", "modelled": "rate modelled"}
 
 
@@ -165,7 +167,7 @@ def _instructions_ms(kernel: Kernel, device: Device) -> tuple[float, Basis]:
     if cycles is not None and (of_orin or (device.runs_kernels and kernel.code not in PRODUCTS)):
         found, basis = cycles / (device.clock_ghz * 1e6), "issue slots" if of_orin else "issue slots of Orin"
     else:
-        rate = device.reached[kernel.unit]
+        rate = device.reached[_OURS if (kernel.code, kernel.unit) == ("product", "fp8") else kernel.unit]
         found, basis = kernel.operations * _padding(kernel) / (rate.value * 1e9), _OF_RATES[rate.basis]
     return found, "no such kernel" if kernel.unbuilt else basis
 
@@ -228,5 +230,5 @@ def _padding(kernel: Kernel) -> float:
     if rows <= SMALL_TILE:
         return SMALL_TILE / rows
     ours = [tile.rows for tile in TILES if tile.rows > SMALL_TILE and (tile.fp8 or kernel.unit != "fp8")]
-    tiles = [CUBLAS_TILE] if kernel.unit == "bf16" else ours
+    tiles = [CUBLAS_TILE] if kernel.unit == "bf16" or kernel.code == "torch product" else ours
     return min(math.ceil(rows / tile) * tile for tile in tiles) / rows

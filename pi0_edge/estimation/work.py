@@ -1,7 +1,7 @@
 """The kernels of one chunk, as the CUDA engine launches them: operations, bytes and launches of each.
 
-Launches of torch are among them: what a product in 16 bits, which has not all epilogues of ours, needs after it, what
-makes E4M3 of activations, and the ends of each stage. Not among them is what is copied into the buffers before a chunk.
+Launches of torch are among them: what its products, which have not all epilogues of ours, need after them, and the ends
+of each stage. Not among them is what is copied into the buffers before a chunk.
 Everything is computed from the sizes of the network and the scheme. An operation is an addition or a multiplication.
 A weight that no rule covers has 16 bits on a GPU.
 """
@@ -25,11 +25,9 @@ from pi0_edge.quant.schemes import Rule, Scheme
 
 Unit = Literal["bf16", "int8", "fp8", "int4"]
 Code = Literal["torch product", "product", "weight-only product", "attention", "rope attention", "step end", "element"]
-"""Who computes it, and how its time is found (`kernel_times`): torch's product in 16 bits, our kernels by name, and
-everything that touches each value a few times."""
+"""Who computes it, and how its time is found (`kernel_times`): torch's product in 16 bits or E4M3, our kernels by name,
+and everything that touches each value a few times."""
 
-E4M3_LAUNCHES = 4
-"""To float32, over the scale, into the range, to 8 bits."""
 HALF, SINGLE = 2, 4
 """Bytes of a 16-bit and of a float32 value."""
 
@@ -50,7 +48,7 @@ class Kernel:
         weight_bytes: Read from memory whatever the cache holds: weights, keys and values.
         activation_bytes: Each tensor that enters or leaves, in bytes; those that fit the cache cost nothing.
         launches: How often it runs.
-        fusable: A launch of torch that a product with an epilogue, or a norm with an E4M3 output, would not need.
+        fusable: A launch of torch that a product with an epilogue would not need.
         unbuilt: The engine has no kernel for it; its time is that of the one that is like it.
         ahead_bytes: Of weights of kernels that follow: read into the cache besides, until the next kernel begins.
         cached_bytes: Of its own weights: read into the cache before.
@@ -121,7 +119,6 @@ def kernels(chunk: Chunk) -> Iterator[Kernel]:
     last = f"prefix.layers.{prefix.depth - 1}.attention"
     columns = 2 * prefix.kv_heads * prefix.head_dim
     yield _norm(Stage.PREFIX, chunk.prefix, prefix.width)
-    yield from _requantize(chunk, Stage.PREFIX, f"{last}.k", chunk.prefix, prefix.width)
     yield _product(chunk, Stage.PREFIX, f"{last}.k", chunk.prefix, columns, prefix.width)
     yield _rope(Stage.PREFIX, chunk.prefix, columns)
     if chunk.config.variant == "pi0":
@@ -181,7 +178,6 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
     for layer in range(vision.depth):
         path = f"vision.layers.{layer}"
         yield _norm(Stage.VISION, rows, width)
-        yield from _requantize(chunk, Stage.VISION, f"{path}.attention.q", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.attention.q", rows, 3 * width, width)
         operations = 4.0 * rows * vision.tokens * width
         touched = (3 * rows * width * HALF, rows * width * HALF)
@@ -189,13 +185,15 @@ def _vision(chunk: Chunk) -> Iterator[Kernel]:
         yield Kernel(Stage.VISION, "attention", rows, "attention", shape, operations, activation_bytes=touched)
         yield from _quantize(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.attention.out", rows, width, width)
+        yield from _residual(chunk, Stage.VISION, f"{path}.attention.out", rows, width)
         yield _norm(Stage.VISION, rows, width)
-        yield from _requantize(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, width)
         yield _product(chunk, Stage.VISION, f"{path}.mlp.fc1", rows, vision.mlp_dim, width)
+        if _in_e4m3(chunk, f"{path}.mlp.fc1"):  # of torch, whose product in 16 bits alone has this epilogue
+            yield _torch(Stage.VISION, "GELU", rows, vision.mlp_dim, 1)
         yield from _quantize(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, vision.mlp_dim)
         yield _product(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width, vision.mlp_dim)
+        yield from _residual(chunk, Stage.VISION, f"{path}.mlp.fc2", rows, width)
     yield _norm(Stage.VISION, rows, width)
-    yield from _requantize(chunk, Stage.VISION, "projector", rows, width)
     yield _product(chunk, Stage.VISION, "projector", rows, chunk.config.prefix.width, width)
 
 
@@ -209,7 +207,6 @@ def _gemma_layer(
     own, keys = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
     gated = stage == Stage.EULER and chunk.config.variant == "pi05"
     yield from _norm_between(chunk, stage, before, f"{path}.attention.q", rows, sizes.width)
-    yield from _requantize(chunk, stage, f"{path}.attention.q", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.attention.q", rows, own + keys, sizes.width)
     if stage != Stage.EULER:  # there, rotation happens inside attention
         yield _rope(stage, rows, own + keys)
@@ -229,12 +226,14 @@ def _gemma_layer(
     yield _product(chunk, stage, f"{path}.attention.o", rows, sizes.width, own)
     yield from _residual(chunk, stage, f"{path}.attention.o", rows, sizes.width, gated)
     yield from _norm_between(chunk, stage, f"{path}.attention.o", f"{path}.mlp.gate", rows, sizes.width)
-    yield from _requantize(chunk, stage, f"{path}.mlp.gate", rows, sizes.width)
     yield _product(chunk, stage, f"{path}.mlp.gate", rows, 2 * sizes.mlp_dim, sizes.width)
-    if chunk.scheme.rule_for(f"{path}.mlp.gate") is None:  # a product without our epilogue writes both halves
-        touched = (2 * rows * sizes.mlp_dim * HALF, rows * sizes.mlp_dim * HALF)
+    of_torch = _by_torch(chunk, stage, f"{path}.mlp.gate")
+    leaves_e4m3 = of_torch and all(_in_e4m3(chunk, f"{path}.mlp.{name}") for name in ("gate", "down"))
+    if of_torch:  # without our epilogue, it writes both halves
+        touched = (2 * rows * sizes.mlp_dim * HALF, rows * sizes.mlp_dim * (1 if leaves_e4m3 else HALF))
         yield Kernel(stage, "GeGLU", rows, activation_bytes=touched)
-    yield from _quantize(chunk, stage, f"{path}.mlp.down", rows, sizes.mlp_dim)
+    if not leaves_e4m3:
+        yield from _quantize(chunk, stage, f"{path}.mlp.down", rows, sizes.mlp_dim)
     yield _product(chunk, stage, f"{path}.mlp.down", rows, sizes.width, sizes.mlp_dim)
     yield from _residual(chunk, stage, f"{path}.mlp.down", rows, sizes.width, gated)
 
@@ -286,7 +285,8 @@ def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, dep
     weights = columns * depth * HALF if rule is None else _weight_bytes(rule, columns, depth)
     unit = _unit(rule)
     entering = {"bf16": HALF, "int4": 0.5}.get(unit, 1.0)
-    code: Code = "torch product" if rule is None else "weight-only product" if unit == "bf16" else "product"
+    ours: Code = "weight-only product" if unit == "bf16" else "product"
+    code: Code = "torch product" if _by_torch(chunk, stage, path) else ours
     return Kernel(
         stage,
         path.rpartition(".")[2],
@@ -304,26 +304,28 @@ def _product(chunk: Chunk, stage: Stage, path: str, rows: int, columns: int, dep
 def _quantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
     """The pass before a product whose input comes from no norm."""
     unit = _unit(chunk.scheme.rule_for(path))
-    if unit in ("int8", "int4"):
-        written = rows * width * (1.0 if unit == "int8" else 0.5)
+    if unit != "bf16":
+        written = rows * width * (0.5 if unit == "int4" else 1.0)
         yield Kernel(stage, "quantize", rows, activation_bytes=(rows * width * HALF, written))
-    elif unit == "fp8":
-        yield _torch(stage, "quantize", rows, width, E4M3_LAUNCHES)
-
-
-def _requantize(chunk: Chunk, stage: Stage, path: str, rows: int, width: int) -> Iterator[Kernel]:
-    """After a norm, which has an INT8 output and none in E4M3."""
-    if _unit(chunk.scheme.rule_for(path)) == "fp8":
-        yield _torch(stage, "quantize", rows, width, E4M3_LAUNCHES)
 
 
 def _residual(chunk: Chunk, stage: Stage, path: str, rows: int, width: int, gated: bool = False) -> Iterator[Kernel]:
-    """After a product in 16 bits: the sum, and an adaptive norm's gate, row by row.
+    """After a product of torch: the sum, and an adaptive norm's gate, row by row.
 
-    On the float32 stream of state and actions; to a stream in 16 bits, the product itself adds.
+    One in 16 bits adds to a stream in 16 bits itself; that of state and actions is in float32.
     """
-    if stage != Stage.PREFIX and chunk.scheme.rule_for(path) is None:
+    if _by_torch(chunk, stage, path) and (stage == Stage.EULER or _in_e4m3(chunk, path)):
         yield _torch(stage, "residual", rows, width, 6 if gated else 1)
+
+
+def _by_torch(chunk: Chunk, stage: Stage, path: str) -> bool:
+    """Whether torch multiplies a linear: in 16 bits, and in E4M3 all tokens of images or prompt."""
+    return chunk.scheme.rule_for(path) is None or (stage != Stage.EULER and _in_e4m3(chunk, path))
+
+
+def _in_e4m3(chunk: Chunk, path: str) -> bool:
+    """Whether weights and activations of a linear are E4M3."""
+    return _unit(chunk.scheme.rule_for(path)) == "fp8"
 
 
 def _torch(stage: Stage, name: str, rows: int, width: int, launches: int) -> Kernel:

@@ -23,7 +23,7 @@ from pi0_edge.errors import KernelError
 VERSION = 6
 """`PI0_LIBRARY_VERSION` of the C header that this Python belongs to."""
 
-TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3}
+TYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int8: 3, torch.float8_e4m3fn: 4}
 """`pi0_type` of the C header."""
 
 NAME = "libpi0_kernels.so"
@@ -83,7 +83,7 @@ FUNCTIONS: dict[str, tuple[Kind, ...]] = {
     "geglu": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
     "norm": (ANY, F32, F32, F32, I32, ANY, F32, *4 * (SIZE,), FLOAT, TYPE, TYPE),
     "patches": (U8, *4 * (I32,), F32, *9 * (SIZE,)),
-    "quantize": (ANY, I8, F32, SIZE, SIZE, SIZE, TYPE),
+    "quantize": (ANY, ANY, F32, SIZE, SIZE, SIZE, TYPE, TYPE),
     "rope": (ANY, F32, ANY, ANY, ANY, *5 * (SIZE,), TYPE),
     "gemm_int8": (GEMM,),
     "gemm_fp8": (GEMM,),

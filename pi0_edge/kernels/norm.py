@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.kernels.rows import NORM_EPSILON, empty_quantized, hadamard, quantize_rows, select_rows
+from pi0_edge.kernels.rows import NORM_EPSILON, divide_rows, empty_quantized, hadamard, quantize_rows, select_rows
 
 
 def norm_into(
@@ -33,8 +33,8 @@ def norm_into(
 
     Args:
         library: Where the kernel is.
-        out: int8 or a 16-bit float [rows, width], overwritten.
-        out_scale: float32 [rows, 1], overwritten; None unless `out` is int8.
+        out: int8, float8_e4m3fn or a 16-bit float [rows, width], overwritten.
+        out_scale: Of an int8 output float32 [rows, 1], overwritten; of an E4M3 output float32 [1]; else None.
         x: bfloat16, float16 or float32 [rows, width]; width a multiple of 8, at most 8192.
         scale: float32 [width] or None.
         shift: float32 [width] or None.
@@ -99,6 +99,22 @@ def norm_quant(
     return out, out_scale
 
 
+@torch.library.custom_op("pi0::norm_e4m3", mutates_args=(), device_types="cuda")
+def norm_e4m3(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    frozen: Tensor | None,
+    centred: bool,
+    out_scale: Tensor,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Normalized rows in E4M3 by one scale: x [rows, width] -> float8_e4m3fn [rows, width]."""
+    out = torch.empty_like(x, dtype=torch.float8_e4m3fn)
+    norm_into(kernel_library(), out, out_scale, x, scale, shift, frozen, centred, offset=offset)
+    return out
+
+
 def normalized(
     x: Tensor,
     scale: Tensor | None,
@@ -129,6 +145,11 @@ def _(x, scale, shift, frozen, centred, hadamard_block, offset=None):  # noqa: A
     return quantize_rows(normalized(x, scale, shift, frozen, centred, hadamard_block, offset))
 
 
+@norm_e4m3.register_kernel("cpu")
+def _(x, scale, shift, frozen, centred, out_scale, offset=None):  # noqa: ANN001, ANN202
+    return divide_rows(normalized(x, scale, shift, frozen, centred, offset=offset), out_scale)
+
+
 @norm.register_fake
 def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype, offset=None):  # noqa: ANN001, ANN202
     return torch.empty_like(x, dtype=out_dtype)
@@ -137,3 +158,8 @@ def _(x, scale, shift, frozen, centred, hadamard_block, out_dtype, offset=None):
 @norm_quant.register_fake
 def _(x, scale, shift, frozen, centred, hadamard_block, offset=None):  # noqa: ANN001, ANN202
     return empty_quantized(x, x.shape[1])
+
+
+@norm_e4m3.register_fake
+def _(x, scale, shift, frozen, centred, out_scale, offset=None):  # noqa: ANN001, ANN202
+    return torch.empty_like(x, dtype=torch.float8_e4m3fn)

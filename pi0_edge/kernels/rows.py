@@ -1,4 +1,4 @@
-"""What kernels do with rows, written in torch: vectors per row, block Hadamard transform, INT8 with one scale per row.
+"""What kernels do with rows, written in torch: vectors per row, block Hadamard transform, values of 8 bits.
 
 Where a chunk continues another one, its first actions are frozen and the network sees them at time 0. A vector that
 depends on time is then two, [2, width]: of this step, and of time 0. How many rows are frozen is an int32 [1] on the
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 INT8_MAX = 127
+E4M3_MAX = 448
 SMALLEST_SCALE = 1e-30
 NORM_EPSILON = 1e-6
 NORM_PIECE = 32
@@ -59,6 +60,19 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     scale = (x.abs().amax(-1, keepdim=True).float() * (1 / INT8_MAX)).clamp_min(SMALLEST_SCALE)
     return (x / scale).nan_to_num(0.0).round().to(torch.int8), scale
+
+
+def divide_rows(x: Tensor, scale: Tensor) -> Tensor:
+    """E4M3 by a scale that is given: x / scale, larger values to ±448, rounded to nearest even; NaN stays NaN.
+
+    Args:
+        x: float [rows, columns].
+        scale: float32 [1].
+
+    Returns:
+        float8_e4m3fn [rows, columns].
+    """
+    return (x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
 def empty_quantized(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,17 @@ import torch
 from emulated_kernels import EmulatedLibrary, emulated_library
 from ptx_kernels import ptx_library
 
+from pi0_edge.engine.cuda import fp8_linears as cuda_fp8
+from pi0_edge.engine.cuda import linear_interface as cuda_norms
 from pi0_edge.engine.cuda import linears as cuda_products
 from pi0_edge.engine.cuda import network as cuda_network
 from pi0_edge.kernels import gemm, gemm_norm
 
 ORIN = SimpleNamespace(major=8, minor=7, multi_processor_count=16)
 OPERATORS = {
-    cuda_products: ("geglu", "gemm", "gemm_norm", "norm", "norm_quant", "quantize"),
+    cuda_products: ("geglu", "geglu_e4m3", "gemm", "gemm_norm", "norm_quant", "quantize"),
+    cuda_norms: ("norm",),
+    cuda_fp8: ("geglu", "gemm", "norm_e4m3", "quantize_e4m3"),
     cuda_network: ("attention", "rope_attention", "embed_actions", "euler_update", "patches", "rope"),
 }
 

@@ -2,12 +2,13 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pi0_edge.engine import build_engine
 from pi0_edge.engine.cuda.network import Cache, CudaNetwork
 from pi0_edge.engine.cuda.sizes import prompt_places
 from pi0_edge.model import PRESETS, GemmaConfig, ModelInputs, Pi0, Pi0Config, VisionConfig
@@ -70,3 +71,19 @@ def quantized(model: Pi0, scheme: Scheme, channel_amax: dict[str, Tensor] | None
         apply_bf16_policy(made)
     quantize_model(made, scheme, channel_amax)
     return made
+
+
+def largest_inputs(model: Pi0, inputs: ModelInputs, noise: Tensor) -> dict[str, Tensor]:
+    """What calibration on this one observation gives: the largest magnitude of every channel into every linear."""
+    found: dict[str, Tensor] = {}
+
+    def look(path: str, _: torch.nn.Module, given: tuple[Tensor]) -> None:
+        amax = given[0].detach().flatten(0, -2).abs().amax(0)
+        found[path] = torch.maximum(found.get(path, amax), amax)
+
+    watched = copy.deepcopy(model)
+    for path, layer in watched.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(partial(look, path))
+    build_engine("reference", watched).infer(inputs, noise)
+    return found

@@ -13,7 +13,7 @@ from ptx_kernels import ptx_library
 from torch import Tensor
 
 from pi0_edge.kernels.library import KernelLibrary, kernel_library
-from pi0_edge.quant.formats import INT8_TOKEN, quantize
+from pi0_edge.quant.formats import E4M3_MAX, INT8_TOKEN, quantize
 
 EACH_RUNNER = settings(
     max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -100,6 +100,21 @@ def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     quantized, scale = quantize(x, INT8_TOKEN)
     assert scale is not None
     return quantized, scale
+
+
+def assert_e4m3_but_for_ties(found: Tensor, exact: Tensor, scale: Tensor) -> None:
+    """Every value is `exact` / scale in E4M3, or, within a float32 rounding of a tie, its neighbour."""
+    expected = (exact.float() / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+    places = [e4m3_place(values.cpu()) for values in (found, expected)]
+    off = (places[0] - places[1]).abs()
+    assert off.max() <= 1
+    assert off.float().mean() < 0.002
+
+
+def e4m3_place(values: Tensor) -> Tensor:
+    """Which number of E4M3 a value is, in their order: int32, 0 for both zeros."""
+    bits = values.view(torch.uint8).int()
+    return torch.where(bits < 128, bits, 128 - bits)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:

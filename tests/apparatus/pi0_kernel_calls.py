@@ -94,6 +94,10 @@ def quantized(rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return torch.empty(rows, columns, dtype=torch.int8), single(rows, 1)
 
 
+def in_e4m3(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(rows, columns, dtype=torch.float8_e4m3fn), single(1)
+
+
 def calls() -> Iterator[tuple[str, Call]]:
     """What each call is for, and the call; tensors are uninitialized: only launches are recorded."""
     frames = torch.empty(CAMERAS, 480, 640, 3, dtype=torch.uint8)
@@ -128,6 +132,9 @@ def calls() -> Iterator[tuple[str, Call]]:
     )
 
     yield "prefix: Hadamard, quantize", lambda to: quantize_into(to, *quantized(PREFIX, MLP), half(PREFIX, MLP), 2048)
+    yield "prefix: norm, E4M3", lambda to: norm_into(to, *in_e4m3(PREFIX, WIDTH), x, None, None)
+    yield "prefix: quantize, E4M3", lambda to: quantize_into(to, *in_e4m3(PREFIX, WIDTH), x)
+    yield "prefix: GeGLU, E4M3", lambda to: geglu_into(to, *in_e4m3(PREFIX, MLP), half(PREFIX, 2 * MLP))
 
     noise, time_bias, out_weight = single(ACTIONS, 32), single(EXPERT_WIDTH), half(EXPERT_WIDTH, EXPERT_WIDTH)
     folded, hidden = single(EXPERT_WIDTH, 32), half(ACTIONS, EXPERT_WIDTH)

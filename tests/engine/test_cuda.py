@@ -7,14 +7,14 @@ The same operators, weights, tables and order that a graph holds. What is missin
 import copy
 from collections import Counter
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cli_runner import run
-from engine_cases import CPU, KERNEL_SIZES, NONE_FROZEN, SCHEMES, Case, attended, quantized, random_case
+from engine_cases import CPU, KERNEL_SIZES, NONE_FROZEN, SCHEMES, Case, attended, largest_inputs, quantized, random_case
 from golden_vectors import load_golden
 from PIL import Image
 from policy_builders import observation, write_checkpoint
@@ -67,22 +67,6 @@ def sequence(model: Pi0, inputs: ModelInputs, noise: Tensor, dtype: torch.dtype 
     for row in range(inputs.batch):
         network.integrate(actions[row], inputs.state[row], attended(network, inputs, row), tables, NONE_FROZEN)
     return actions
-
-
-def largest_inputs(model: Pi0, inputs: ModelInputs, noise: Tensor) -> dict[str, Tensor]:
-    """What calibration on this one observation gives: the largest magnitude of every channel into every linear."""
-    found: dict[str, Tensor] = {}
-
-    def look(path: str, _: torch.nn.Module, given: tuple[Tensor]) -> None:
-        amax = given[0].detach().flatten(0, -2).abs().amax(0)
-        found[path] = torch.maximum(found.get(path, amax), amax)
-
-    watched = copy.deepcopy(model)
-    for path, layer in watched.named_modules():
-        if isinstance(layer, torch.nn.Linear):
-            layer.register_forward_pre_hook(partial(look, path))
-    build_engine("reference", watched).infer(inputs, noise)
-    return found
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -315,3 +299,4 @@ def test_the_kernels_have_the_constants_of_the_model_and_the_formats():
     """They import neither, so that they run without the rest of the package."""
     assert (rows.NORM_EPSILON, rope.ROPE_BASE, rows.INT8_MAX) == (gemma.RMS_NORM_EPS, gemma.ROPE_BASE, formats.INT8_MAX)
     assert (siglip.LAYER_NORM_EPS, rows.SMALLEST_SCALE) == (rows.NORM_EPSILON, formats.SMALLEST_SCALE)
+    assert rows.E4M3_MAX == formats.E4M3_MAX == torch.finfo(torch.float8_e4m3fn).max

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from emulated_operators import emulated_gpu, ptx_gpu
-from engine_cases import CPU, attended, quantized, random_case
+from engine_cases import CPU, attended, largest_inputs, quantized, random_case
 
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.model.flow import euler_times
@@ -24,6 +24,7 @@ STEPS = 2
         ("pi0", "orin", 0),
         ("pi05", "int8-w8a8", 0),
         ("pi0", "fp8-w8a16", 0),
+        ("pi0", "fp8-w8a8", 0),
         ("pi0", "orin", 9),
         ("pi05", "orin", 9),
         ("pi0-cube", "orin", 0),
@@ -34,11 +35,12 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(
 ):
     model, inputs, noise = random_case(variant)
     frames = torch.randint(0, 256, (1, 2, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
-    inputs = replace(inputs, images=frames)
-    tables = step_tables(model, euler_times(STEPS), CPU)
+    seen, inputs = inputs, replace(inputs, images=frames)
+    tables, chosen = step_tables(model, euler_times(STEPS), CPU), find_scheme(scheme)
+    amax = largest_inputs(model, seen, noise) if chosen.needs_calibration else None
 
     def actions() -> torch.Tensor:
-        network = CudaNetwork(quantized(copy.deepcopy(model), find_scheme(scheme)), CPU)
+        network = CudaNetwork(quantized(copy.deepcopy(model), chosen, amax), CPU)
         x = noise[0].clone()
         with torch.inference_mode():
             cache, count = attended(network, inputs), torch.tensor([frozen], dtype=torch.int32)
@@ -52,5 +54,6 @@ def test_the_kernels_in_sequence_give_the_actions_of_their_cpu_forms(
     launches = library.launches()
     errors = f"cosine {found.cosine:.7f}, largest {found.max_abs_error:.2e}"
     print(f"{variant} {scheme}, {frozen} frozen: {errors}, {len(launches)} launches")
-    assert found.cosine > 0.99999
+    # What differs in the last of 16 bits may become a neighbour in E4M3, which is 16 times as far.
+    assert found.cosine > (0.9998 if scheme == "fp8-w8a8" else 0.99999)
     assert len(launches) > STEPS * model.config.expert.depth * 7

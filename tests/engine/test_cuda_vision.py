@@ -9,7 +9,8 @@ from engine_cases import CPU, KERNEL_SIZES, NONE_FROZEN, quantized, random_case
 from kernel_cases import assert_near, unit_roundoff, values
 from operator_launches import Launches
 
-from pi0_edge.engine.cuda.linears import Bf16Linear, Rows, defer_bias
+from pi0_edge.engine.cuda.linear_interface import Rows
+from pi0_edge.engine.cuda.linears import Bf16Linear, defer_bias
 from pi0_edge.engine.cuda.network import CudaNetwork, step_tables
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.norm import normalized
@@ -22,7 +23,9 @@ BF16 = torch.bfloat16
 
 def launches_of_vision(scheme: str, depth: int) -> int:
     vision = replace(KERNEL_SIZES.vision, depth=depth)
-    network = CudaNetwork(quantized(Pi0(replace(KERNEL_SIZES, vision=vision)), find_scheme(scheme)), CPU)
+    model = Pi0(replace(KERNEL_SIZES, vision=vision))
+    amax = {path: torch.ones(m.in_features) for path, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    network = CudaNetwork(quantized(model, find_scheme(scheme), amax), CPU)
     rows = network.patch_rows(torch.zeros(2, 3, vision.image_size, vision.image_size))
     with torch.no_grad(), Launches() as found:
         network._vision(rows)
@@ -33,6 +36,11 @@ def launches_of_vision(scheme: str, depth: int) -> int:
 def test_a_layer_in_16_bits_is_seven_launches(scheme: str):
     """norm, q·k·v, attention, out with the residual, norm, fc1 with GELU, fc2 with the residual."""
     assert launches_of_vision(scheme, 2) - launches_of_vision(scheme, 1) == 7
+
+
+def test_a_layer_in_fp8_is_twelve_launches():
+    """As in 16 bits, and behind products of torch a GELU and two residuals, before two of them the pass to E4M3."""
+    assert launches_of_vision("fp8-w8a8", 2) - launches_of_vision("fp8-w8a8", 1) == 12
 
 
 def test_a_sum_with_the_residual_is_rounded_once_and_the_next_norm_adds_the_bias():

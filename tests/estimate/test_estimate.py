@@ -31,7 +31,6 @@ from pi0_edge.quant.schemes import BF16_POLICY, Rule, Scheme
 with (Path(pi0_edge.estimation.__file__).parent / "published.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 ANCHORS = [row for row in PUBLISHED if row["anchor"]]
-BOTH = ("bf16", "fp8-w8a8")
 TOLERANCE = 0.25
 """How far a measured anchor may lie from the expected time. The anchors are well-made bf16 graphs, whose products come
 from cuBLAS or a tuned Triton; the other rows are of software that is known to leave time on the table."""
@@ -51,8 +50,8 @@ def estimated(row: dict[str, str]) -> ChunkEstimate:
 def test_nobody_is_faster_than_the_floor_or_than_expected(row: dict[str, str]):
     found, measured = estimated(row), float(row["milliseconds"])
     assert measured >= found.floor_ms
-    if row["scheme"] != "fp8-w8a8":  # on Thor theirs are of cuBLAS, and ours emulated
-        assert measured >= found.fused_ms, "a published chunk is faster than what we call expected"
+    share = 0.95 if row["scheme"] == "fp8-w8a8" else 1.0  # two on Thor are that much faster, in loops that are not ours
+    assert measured >= share * found.fused_ms, "a published chunk is faster than what we call expected"
     assert found.expected_ms >= found.fused_ms >= found.floor_ms
 
 
@@ -119,10 +118,23 @@ def test_the_launches_are_those_of_the_engine(variant: str, scheme: str):
 
 
 @pytest.mark.parametrize("device", ["thor", "h200"])
-def test_emulated_fp8_is_not_promised_to_beat_16_bits(device: str):
-    """Our FP8 product is taken apart into FP16 ones there (docs/kernels.md), and its activations take more launches."""
-    found = {name: estimate_chunk(find_device(device), PRESETS["pi0"], find_scheme(name), 3, 20) for name in BOTH}
-    assert found["fp8-w8a8"].expected_ms > found["bf16"].expected_ms
+def test_fp8_beats_16_bits_by_torch_s_product_of_many_tokens(device: str, monkeypatch):
+    """Ours, which is taken apart into FP16 products there (docs/kernels.md), would make the prefix slower than bf16."""
+    where, three = find_device(device), (PRESETS["pi0"], find_scheme("fp8-w8a8"), 3, 20)
+    sixteen = estimate_chunk(where, PRESETS["pi0"], BF16_POLICY, 3, 20)
+    by_torch = estimate_chunk(where, *three)
+    monkeypatch.setattr(work, "_by_torch", lambda chunk, stage, path: chunk.scheme.rule_for(path) is None)
+    by_ours = estimate_chunk(where, *three)
+    assert by_torch.expected_ms < sixteen.expected_ms
+    assert by_torch.stages_ms[Stage.PREFIX] < sixteen.stages_ms[Stage.PREFIX] < by_ours.stages_ms[Stage.PREFIX]
+    assert by_torch.stages_ms[Stage.EULER] == by_ours.stages_ms[Stage.EULER]
+
+
+def test_torch_multiplies_fp8_at_its_own_rate_and_in_its_own_tiles():
+    h200, rows = find_device("h200"), 788
+    found = kernel_time(replace(one_product("fp8", rows), code="torch product"), h200)
+    assert found.body_ms == pytest.approx(1e15 * 896 / rows / (h200.reached["fp8"].value * 1e9))
+    assert h200.reached["fp8"].value > h200.reached["bf16"].value > h200.reached["fp8_mma_sync"].value
 
 
 def test_a_device_that_the_kernels_cannot_run_on_says_so():
@@ -321,7 +333,7 @@ def test_fp8_products_are_padded_to_the_tiles_that_fp8_has(rows: int, padded: in
     """144 and 192 rows, and 64; INT8 has 160 too, of which 788 rows fill five."""
     h200 = find_device("h200")
     fp8, int8 = (kernel_time(one_product(unit, rows), h200).body_ms for unit in ("fp8", "int8"))
-    assert fp8 == pytest.approx(1e15 * padded / rows / (h200.reached["fp8"].value * 1e9))
+    assert fp8 == pytest.approx(1e15 * padded / rows / (h200.reached["fp8_mma_sync"].value * 1e9))
     assert int8 == pytest.approx(1e15 * min(padded, 800) / rows / (h200.reached["int8"].value * 1e9))
 
 
@@ -348,10 +360,11 @@ def test_few_blocks_leave_a_large_gpu_idle():
 @pytest.mark.parametrize("device", devices())
 def test_every_device_has_all_rates_with_their_sources(device: str):
     found = find_device(device)
-    assert set(found.reached) == {*found.sheet, "launch_us", "ramp_us", "l2_gb_s"}
+    ours = {"fp8_mma_sync"} if found.has_fp8 else set()
+    assert set(found.reached) == {*found.sheet, *ours, "launch_us", "ramp_us", "l2_gb_s"}
     for rate, figure in found.reached.items():
         assert figure.basis in ("measured", "scaled", "modelled") and figure.source
-        assert figure.value <= found.sheet.get(rate, figure.value)
+        assert figure.value <= found.sheet.get(rate.partition("_mma")[0], figure.value)
 
 
 def test_the_help_names_every_device():

@@ -4,10 +4,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, check_operator, device, int8_rows, runner, values
+from kernel_cases import (
+    EACH_RUNNER,
+    Runner,
+    assert_e4m3_but_for_ties,
+    assert_near,
+    check_operator,
+    device,
+    int8_rows,
+    runner,
+    values,
+)
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.geglu import activated, geglu, geglu_into, geglu_quant
+from pi0_edge.kernels.geglu import activated, geglu, geglu_e4m3, geglu_into, geglu_quant
 
 assert runner and device
 
@@ -46,6 +56,18 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     off = (out.cpu().int() - expected.int()).abs()
     assert off.max() <= 1
     assert off.float().mean() < 0.002
+
+
+@EACH_RUNNER
+@given(cases(), st.sampled_from([0.003, 0.1]))
+def test_e4m3_output_has_the_scale_that_is_given(runner: Runner, case, step: float):
+    gate_up, block = case
+    out = runner.poisoned(len(gate_up), gate_up.shape[1] // 2, dtype=torch.float8_e4m3fn)
+    scale = torch.tensor([step])
+    geglu_into(runner.library, out, *runner(scale, gate_up), hadamard_block=block)
+    assert_e4m3_but_for_ties(out, activated(gate_up.double(), block), scale)
+    if block == 1:
+        assert_e4m3_but_for_ties(geglu_e4m3(gate_up, scale), activated(gate_up.double()), scale)
 
 
 def test_large_gates_neither_overflow_nor_vanish(runner: Runner):

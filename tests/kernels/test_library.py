@@ -32,7 +32,13 @@ from pi0_edge.kernels.library import (
 )
 
 ROOT = Path(__file__).parents[2]
-C_FUNCTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8}
+C_TYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "e4m3": torch.float8_e4m3fn,
+}
 
 
 def needs(*programs: str) -> None:
@@ -74,7 +80,7 @@ def test_header_and_module_agree():
     header = (CUDA / "pi0_kernels.h").read_text()
     assert re.findall(r"PI0_LIBRARY_VERSION (\d+)", header) == [str(library.VERSION)]
     for name, code in re.findall(r"PI0_(\w+) = (\d)", header):
-        assert library.TYPE_CODES[C_FUNCTIONS[name.lower()]] == int(code)
+        assert library.TYPE_CODES[C_TYPES[name.lower()]] == int(code)
 
 
 def test_arguments_that_no_kernel_takes_are_refused():
@@ -89,13 +95,14 @@ def test_arguments_that_no_kernel_takes_are_refused():
 
 def quantize_arguments() -> tuple:
     x = torch.zeros(1, 8, dtype=torch.bfloat16)
-    return x, torch.zeros(1, 8, dtype=torch.int8), torch.zeros(1), 1, 8, 1, x.dtype
+    out = torch.zeros(1, 8, dtype=torch.int8)
+    return x, out, torch.zeros(1), 1, 8, 1, x.dtype, out.dtype
 
 
 @pytest.mark.parametrize(
     ("place", "argument", "said"),
     [
-        (1, torch.zeros(1), r"expected torch.int8, found a torch.float32 tensor"),
+        (2, torch.zeros(1, dtype=torch.int8), r"expected torch.float32, found a torch.int8 tensor"),
         (3, torch.zeros(1), r"expected int64_t, found a torch.float32 tensor"),
         (3, 1.0, r"expected int64_t, found 1.0"),
         (6, 0, r"expected pi0_type, found 0"),

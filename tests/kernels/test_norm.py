@@ -4,10 +4,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EACH_RUNNER, Runner, assert_near, by_time, check_operator, device, int8_rows, runner, values
+from kernel_cases import (
+    EACH_RUNNER,
+    Runner,
+    assert_e4m3_but_for_ties,
+    assert_near,
+    by_time,
+    check_operator,
+    device,
+    int8_rows,
+    runner,
+    values,
+)
 
 from pi0_edge.errors import KernelError
-from pi0_edge.kernels.norm import norm, norm_into, norm_quant, normalized
+from pi0_edge.kernels.norm import norm, norm_e4m3, norm_into, norm_quant, normalized
 from pi0_edge.kernels.rows import hadamard
 from pi0_edge.quant.hadamard import rotate
 
@@ -63,6 +74,16 @@ def test_int8_output_follows_the_convention_of_quant(runner: Runner, case):
     assert off.float().mean() < 0.002
 
 
+@EACH_RUNNER
+@given(cases(), st.sampled_from([0.003, 0.01, 1.0]))
+def test_e4m3_output_has_the_scale_that_is_given(runner: Runner, case, step: float):
+    x, scale, shift, frozen, centred, block, offset = case
+    out, out_scale = runner.poisoned(*x.shape, dtype=torch.float8_e4m3fn), torch.tensor([step])
+    x, scale, shift, frozen, offset, given = runner(x, scale, shift, frozen, offset, out_scale)
+    norm_into(runner.library, out, given, x, scale, shift, frozen, centred, block, offset)
+    assert_e4m3_but_for_ties(out, exact(case), out_scale)
+
+
 def test_frozen_rows_are_normalized_as_at_time_0(runner: Runner):
     x, scale, shift = values(5, 64, seed=0), values(2, 64, seed=1), values(2, 64, seed=2)
     out = runner.poisoned(5, 64, dtype=torch.bfloat16)
@@ -79,6 +100,10 @@ def test_the_operator_on_the_cpu_is_the_same(case):
     assert_near(norm(x, scale, shift, frozen, centred, block, out_dtype, offset), exact(case), 1.02)
     out, out_scale = norm_quant(x, scale, shift, frozen, centred, block, offset)
     assert ((out * out_scale - exact(case)).abs() <= 0.501 * out_scale).all()
+    step = torch.tensor([0.01])
+    if block == 1:
+        out = norm_e4m3(x, scale, shift, frozen, centred, step, offset)
+        assert_e4m3_but_for_ties(out, exact(case), step)
 
 
 @pytest.mark.parametrize("block", [1, 2, 256])
@@ -93,6 +118,15 @@ def test_a_nan_reaches_the_scale(runner: Runner):
     out, out_scale = runner.poisoned(3, 64, dtype=torch.int8), runner.poisoned(3, 1, dtype=torch.float32)
     norm_into(runner.library, out, out_scale, *runner(x, None, None))
     assert out_scale.flatten().isnan().tolist() == [False, True, False]
+
+
+def test_a_nan_reaches_the_e4m3_output(runner: Runner):
+    x = values(3, 64, seed=0)
+    x[1, 7] = torch.nan
+    out = runner.poisoned(3, 64, dtype=torch.float8_e4m3fn)
+    norm_into(runner.library, out, *runner(torch.tensor([0.01]), x, None, None))
+    assert out.cpu().float().isnan().all(1).tolist() == [False, True, False]
+    assert not out[0].cpu().float().isnan().any()
 
 
 @pytest.mark.parametrize(("width", "block"), [(12, 1), (16384, 1), (1152, 256), (64, 3), (64, 0)])
@@ -113,3 +147,4 @@ def test_the_operators_pass_the_checks_of_torch(device: str):
     check_operator(norm, (x, weight, None, None, False, 16, torch.bfloat16, weight), device)
     both, frozen = values(2, 64, seed=1), torch.tensor([2], dtype=torch.int32)
     check_operator(norm_quant, (x, both, both, frozen, True, 1), device)
+    check_operator(norm_e4m3, (x, both, both, frozen, True, torch.tensor([0.01]), weight), device)

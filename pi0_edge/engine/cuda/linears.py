@@ -1,4 +1,4 @@
-"""The linears of the network as the CUDA engine multiplies them: one class per kind of operands.
+"""The linears of the network as the CUDA engine multiplies them: one class per kind of operands and product.
 
 Each normalizes tokens and leaves them in the form that its product reads (`norm_and_quantize`, one launch), converts
 tokens that come from no norm (`quantize_input`), and multiplies with the epilogue fused into the product. Linears that
@@ -9,85 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pi0_edge.engine.cuda.fp8_linears import ScaledFp8Linear, fp8_linear, torch_multiplies_e4m3
+from pi0_edge.engine.cuda.linear_interface import Linear, Norm, Rows, last_arguments, norm_rows
 from pi0_edge.errors import EngineError
-from pi0_edge.kernels.geglu import geglu
+from pi0_edge.kernels.geglu import geglu, geglu_e4m3
 from pi0_edge.kernels.gemm import gemm
 from pi0_edge.kernels.gemm_epilogue import Epilogue
 from pi0_edge.kernels.gemm_norm import gemm_norm, whole_pieces
 from pi0_edge.kernels.gemm_packing import interleave_gate_up, pack_weights
 from pi0_edge.kernels.linear_gelu import linear_gelu
-from pi0_edge.kernels.norm import norm, norm_quant
+from pi0_edge.kernels.norm import norm_quant
 from pi0_edge.kernels.quantize import quantize
 from pi0_edge.kernels.rows import select_rows
-from pi0_edge.quant.formats import BF16, E4M3_MAX, E4M3_STATIC, INT8_TOKEN
+from pi0_edge.quant.formats import BF16, E4M3_STATIC, INT8_TOKEN
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.quant.schemes import Rule
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Tokens in the form that a product reads.
-
-    Attributes:
-        values: [tokens, width].
-        scale: float32 [tokens, 1] or [1], where the form has one.
-        squares: float32 [tokens, width / 32], where the product is to divide the tokens by their root mean square
-            (`kernels.gemm_norm`).
-    """
-
-    values: Tensor
-    scale: Tensor | None = None
-    squares: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A norm at one Euler step, or at any time where it is not adaptive.
-
-    Attributes:
-        scale: float32 [width]; [2, width] of this step and of time 0 where it is adaptive, see `kernels.frozen_rows`.
-        shift: As scale, or None.
-        gate: As scale, of the residual after it, or None.
-        centred: A LayerNorm.
-        offset: float32 [width], what the stream before it lacks (`defer_bias`), or None.
-    """
-
-    scale: Tensor
-    shift: Tensor | None = None
-    gate: Tensor | None = None
-    centred: bool = False
-    offset: Tensor | None = None
-
-
-class Linear(Protocol):
-    """out = after(rows · weightᵀ + bias); see the module."""
-
-    @property
-    def weights(self) -> Tensor:
-        """All that the product reads of them from memory, in any shape: what may be asked for ahead of it."""
-        ...
-
-    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """Normalized tokens in the form that this product reads; x is [tokens, width], `frozen` as in `norm_into`."""
-        ...
-
-    def quantize_input(self, x: Tensor) -> Rows:
-        """16-bit tokens [tokens, width] in the form that this product reads."""
-        ...
-
-    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
-        """[tokens, columns of the epilogue]; it comes without a bias, for which the product has its own.
-
-        The result may take the place of the residual, which nobody reads afterwards. `ahead` is what the next product
-        reads, and the L2 cache may be asked for.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +50,7 @@ class Bf16Linear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return Rows(_norm(x, before, frozen, self.weight.dtype))
+        return Rows(norm_rows(x, before, frozen, self.weight.dtype))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`."""
@@ -165,7 +106,9 @@ class Int8Linear:
         """As `Linear`."""
         if rows.scale is None:
             raise ValueError("an INT8 product reads tokens with a scale each")
-        return gemm("int8", rows.values, self.weight, rows.scale, self.scale, None, *_arguments(epilogue, self.bias))
+        return gemm(
+            "int8", rows.values, self.weight, rows.scale, self.scale, None, *last_arguments(epilogue, self.bias)
+        )
 
 
 @dataclass(frozen=True)
@@ -193,7 +136,7 @@ class WeightOnlyLinear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return Rows(_norm(x, before, frozen, self.dtype))
+        return Rows(norm_rows(x, before, frozen, self.dtype))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`."""
@@ -201,7 +144,7 @@ class WeightOnlyLinear:
 
     def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
-        given = _arguments(replace(epilogue, squares=rows.squares), self.bias)
+        given = last_arguments(replace(epilogue, squares=rows.squares), self.bias)
         return gemm(self._format, rows.values, self.packed, None, self.scale, ahead, *given)
 
     def add_for_norm(self, rows: Rows, x: Tensor, before: Norm, ahead: Tensor | None) -> tuple[Tensor, Rows]:
@@ -225,45 +168,6 @@ class WeightOnlyLinear:
     @property
     def _format(self) -> str:
         return "fp8-weights" if self.fp8 else "int8-weights"
-
-
-@dataclass(frozen=True)
-class Fp8Linear:
-    """E4M3 weights per channel and E4M3 activations with one calibrated scale.
-
-    Attributes:
-        weight: float8_e4m3fn [columns, width].
-        scale: float32 [columns].
-        bias: float32 [columns], or None.
-        input_scale: float32 [1].
-        dtype: In which a norm leaves the tokens before they become E4M3.
-    """
-
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
-    input_scale: Tensor
-    dtype: torch.dtype
-
-    @property
-    def weights(self) -> Tensor:
-        """As `Linear`."""
-        return self.weight
-
-    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Linear`, in more than one launch: the norm has no E4M3 output yet."""
-        return self.quantize_input(_norm(x, before, frozen, self.dtype))
-
-    def quantize_input(self, x: Tensor) -> Rows:
-        """As `Linear`, by torch."""
-        scaled = (x.float() / self.input_scale).clamp(-E4M3_MAX, E4M3_MAX)
-        return Rows(scaled.to(torch.float8_e4m3fn), self.input_scale)
-
-    def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
-        """As `Linear`."""
-        return gemm(
-            "fp8", rows.values, self.weight, self.input_scale, self.scale, None, *_arguments(epilogue, self.bias)
-        )
 
 
 def add_and_norm(
@@ -293,6 +197,22 @@ def add_and_norm(
     return x, reader.norm_and_quantize(x, before, epilogue.frozen)
 
 
+def multiply_and_quantize(product: Linear, rows: Rows, epilogue: Epilogue, reader: Linear) -> Rows:
+    """What a product leaves, in the form that the product that alone reads it takes.
+
+    The GeGLU behind a product of torch leaves E4M3 itself; else converting is a launch of its own, if there is one.
+
+    Args:
+        product: The first.
+        rows: Tokens that it reads.
+        epilogue: Of the first.
+        reader: The second.
+    """
+    if isinstance(product, ScaledFp8Linear) and isinstance(reader, ScaledFp8Linear) and epilogue.activation == "geglu":
+        return Rows(geglu_e4m3(product.multiply(rows), reader.input_scale))
+    return reader.quantize_input(product(rows, epilogue))
+
+
 def defer_bias(linear: Linear, offset: Tensor | None) -> tuple[Linear, Tensor | None]:
     """Lets the norms behind a linear add its bias, where its product cannot.
 
@@ -312,16 +232,6 @@ def defer_bias(linear: Linear, offset: Tensor | None) -> tuple[Linear, Tensor | 
     return replace(linear, bias=None), bias if offset is None else offset + bias
 
 
-def _norm(x: Tensor, before: Norm, frozen: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Normalized tokens [tokens, width] in 16 bits."""
-    return norm(x, before.scale, before.shift, frozen, before.centred, 1, dtype, before.offset)
-
-
-def _arguments(epilogue: Epilogue, bias: Tensor | None) -> tuple[Any, ...]:
-    """An epilogue with a bias, as the last arguments of `gemm`."""
-    return tuple(vars(replace(epilogue, bias=bias)).values())
-
-
 def check_cuda_rule(rule: Rule) -> None:
     """Raises `EngineError` where no kernel multiplies as the rule says."""
     formats = (rule.weights.kind, rule.activations)
@@ -335,7 +245,11 @@ def check_cuda_rule(rule: Rule) -> None:
 
 
 def join_linears(
-    linears: Sequence[nn.Module], device: torch.device, dtype: torch.dtype, gate_and_up: bool = False
+    linears: Sequence[nn.Module],
+    device: torch.device,
+    dtype: torch.dtype,
+    gate_and_up: bool = False,
+    many_rows: bool = False,
 ) -> Linear:
     """One product of linears that read the same tokens.
 
@@ -344,6 +258,7 @@ def join_linears(
         device: Where it will run.
         dtype: Of 16-bit values; float32 only on a CPU, for tests.
         gate_and_up: They are the two halves of a GeGLU.
+        many_rows: All tokens of images or prompt enter, not those of the actions.
 
     Raises:
         EngineError: If there is no kernel for them, or they differ in their rules.
@@ -360,7 +275,8 @@ def join_linears(
     if len(quantized) != len(linears) or len(forms) > 1:
         raise EngineError("linears that read the same tokens must have the same rule in the CUDA engine")
     check_cuda_rule(rule)
-    join = _alternating if gate_and_up else _stacked
+    by_torch = rule.activations == E4M3_STATIC and many_rows and torch_multiplies_e4m3(device)
+    join = _alternating if gate_and_up and not by_torch else _stacked
     # Bytes are moved as int8: torch does not index every type of 8 bits.
     values = join([None if layer.values is None else layer.values.view(torch.int8) for layer in quantized])
     scale, bias = join([layer.scale for layer in quantized]), join([layer.bias for layer in quantized])
@@ -373,7 +289,7 @@ def join_linears(
     fp8 = rule.weights.kind == "e4m3"
     if rule.activations == BF16:
         return WeightOnlyLinear(pack_weights(weight).to(device), fp8, scale, bias, dtype)
-    return Fp8Linear(weight.to(device), scale, bias, _shared_scale(quantized).to(device), dtype)
+    return fp8_linear(weight.to(device), scale, bias, _shared_scale(quantized).to(device), dtype, by_torch)
 
 
 def _shared_scale(linears: Sequence[QuantizedLinear]) -> Tensor:

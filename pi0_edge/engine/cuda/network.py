@@ -27,7 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pi0_edge.engine.cuda.linears import Linear, Norm, Rows, add_and_norm, defer_bias, join_linears
+from pi0_edge.engine.cuda.fp8_linears import MOST_ROWS
+from pi0_edge.engine.cuda.linear_interface import Linear, Norm, Rows
+from pi0_edge.engine.cuda.linears import add_and_norm, defer_bias, join_linears, multiply_and_quantize
 from pi0_edge.engine.cuda.recent import Recent
 from pi0_edge.engine.cuda.steering import Steering
 from pi0_edge.errors import EngineError
@@ -104,7 +106,7 @@ def _adaptive_norm(modulation: Tensor, device: torch.device) -> Norm:
     return Norm(1 + scale, shift, gate)
 
 
-POSITIONS = 4096
+POSITIONS = MOST_ROWS
 """Rows of the table of rotary positions: more cameras than any robot has."""
 ACTION_STREAM = torch.float32
 """The stream of action tokens between layers. It is small, and ten steps add up what it rounds."""
@@ -183,7 +185,7 @@ class CudaNetwork:
         self._bytes_ahead = int(SHARE_AHEAD * l2_bytes)
         self._take_vision(model)
         self._take_prefix(model)
-        self.expert = [self._gemma_layer(layer) for layer in model.expert.layers]
+        self.expert = [self._gemma_layer(layer, many_rows=False) for layer in model.expert.layers]
         for layer in model.expert.layers:
             del layer.attention, layer.mlp
 
@@ -315,8 +317,9 @@ class CudaNetwork:
         return self._mlp(layer, x, second, "geglu")
 
     def _mlp(self, layer: Layer, x: Tensor, before: Norm, activation: str) -> Tensor:
-        hidden = layer.up(layer.up.norm_and_quantize(x, before), Epilogue(self.dtype, activation))
-        return layer.down(layer.down.quantize_input(hidden), Epilogue(x.dtype, residual=x))
+        rows = layer.up.norm_and_quantize(x, before)
+        hidden = multiply_and_quantize(layer.up, rows, Epilogue(self.dtype, activation), layer.down)
+        return layer.down(hidden, Epilogue(x.dtype, residual=x))
 
     def _vision(self, patch_rows: Tensor) -> Tensor:
         """Image tokens of all cameras, [cameras * tokens, prefix width]."""
@@ -346,7 +349,7 @@ class CudaNetwork:
             layer, offset = self._vision_layer(module, offset)
             self.vision.append(layer)
         self.vision_norm = plain_norm(tower.final_norm, to, offset)
-        self.projector = join_linears([model.projector], to, self.dtype)
+        self.projector = join_linears([model.projector], to, self.dtype, many_rows=True)
         del model.vision, model.projector
 
     def _take_prefix(self, model: Pi0) -> None:
@@ -355,21 +358,21 @@ class CudaNetwork:
         self.embedding = (embedding.values if quantized else embedding.weight.detach()).to(self.device)
         self.embedding_scale = embedding.scale.to(self.device) if quantized else None
         layers = list(model.prefix.layers)
-        self.prefix = [self._gemma_layer(layer) for layer in layers[:-1]]
+        self.prefix = [self._gemma_layer(layer, many_rows=True) for layer in layers[:-1]]
         last = cast(KeyValueLayer, layers[-1])
-        self.last_kv = join_linears([last.attention.k, last.attention.v], self.device, self.dtype)
+        self.last_kv = join_linears([last.attention.k, last.attention.v], self.device, self.dtype, many_rows=True)
         self.last_norm = plain_norm(last.attention_norm, self.device)
         del model.prefix, model.token_embedding
 
-    def _gemma_layer(self, module: nn.Module) -> Layer:
+    def _gemma_layer(self, module: nn.Module, many_rows: bool) -> Layer:
         layer, to = cast(GemmaLayer, module), self.device
         own, mlp = layer.attention, layer.mlp
         adaptive = hasattr(layer.attention_norm, "modulation")
         return Layer(
-            join_linears([own.q, own.k, own.v], to, self.dtype),
-            join_linears([own.o], to, self.dtype),
-            join_linears([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True),
-            join_linears([mlp.down], to, self.dtype),
+            join_linears([own.q, own.k, own.v], to, self.dtype, many_rows=many_rows),
+            join_linears([own.o], to, self.dtype, many_rows=many_rows),
+            join_linears([mlp.gate, mlp.up], to, self.dtype, gate_and_up=True, many_rows=many_rows),
+            join_linears([mlp.down], to, self.dtype, many_rows=many_rows),
             None if adaptive else (plain_norm(layer.attention_norm, to), plain_norm(layer.mlp_norm, to)),
         )
 
@@ -377,10 +380,10 @@ class CudaNetwork:
         """A layer of a stream that lacks the offset, and what the stream lacks behind it; see `defer_bias`."""
         layer, to = cast(VisionLayer, module), self.device
         own, mlp = layer.attention, layer.mlp
-        out, between = defer_bias(join_linears([own.out], to, self.dtype), offset)
-        down, behind = defer_bias(join_linears([mlp.fc2], to, self.dtype), between)
-        qkv = join_linears([own.q, own.k, own.v], to, self.dtype)
-        up = join_linears([mlp.fc1], to, self.dtype)
+        out, between = defer_bias(join_linears([own.out], to, self.dtype, many_rows=True), offset)
+        down, behind = defer_bias(join_linears([mlp.fc2], to, self.dtype, many_rows=True), between)
+        qkv = join_linears([own.q, own.k, own.v], to, self.dtype, many_rows=True)
+        up = join_linears([mlp.fc1], to, self.dtype, many_rows=True)
         norms = plain_norm(layer.norm1, to, offset), plain_norm(layer.norm2, to, between)
         return Layer(qkv, out, up, down, norms), behind
 

@@ -1,5 +1,5 @@
-// gelu_tanh(gate) · up, then an optional Hadamard transform, then int8 or 16 bits: for a down projection whose gate and up
-// were written out by their GEMM. One block per row, the row in registers.
+// gelu_tanh(gate) · up, then an optional Hadamard transform, then int8, E4M3 or 16 bits: for a down projection whose gate
+// and up were written out by their GEMM. One block per row, the row in registers.
 #include "row.cuh"
 
 namespace pi0 {
@@ -15,7 +15,7 @@ geglu_kernel(const In *gate, const In *up, Out *out, float *out_scale, int width
   const auto by = load_row<geglu_items>(up + row * in_stride, width);
   for (int i = 0; i < geglu_items; i++) y.at[i] = gelu_tanh(y.at[i]) * by.at[i];
   hadamard(y, hadamard_block);
-  finish_row(y, out + row * width, out_scale + row, width);
+  finish_row(y, out, out_scale, row, width);
 }
 
 }  // namespace pi0

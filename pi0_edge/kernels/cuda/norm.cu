@@ -1,4 +1,4 @@
-// RMSNorm, adaptive RMSNorm and LayerNorm, then an optional Hadamard transform, then int8 or 16 bits: one pass.
+// RMSNorm, adaptive RMSNorm and LayerNorm, then an optional Hadamard transform, then int8, E4M3 or 16 bits: one pass.
 //
 // One block per row, the row in registers: what is read once is written once. Statistics of a LayerNorm are taken in two
 // passes over the registers (mean, then squared distances), which loses nothing to cancellation. An offset is added to
@@ -42,7 +42,7 @@ norm_kernel(const In *x, const float *offset, const float *scale, const float *s
     for (int i = 0; i < norm_items; i++) y.at[i] += by.at[i];
   }
   hadamard(y, hadamard_block);
-  finish_row(y, out + row * width, out_scale + row, width);
+  finish_row(y, out, out_scale, row, width);
 }
 
 }  // namespace pi0

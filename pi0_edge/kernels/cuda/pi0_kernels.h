@@ -19,7 +19,7 @@
 #define PI0_LIBRARY_VERSION 6
 
 // What a pointer of changing type points to, passed as an int64_t.
-enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3 };
+enum pi0_type { PI0_BF16 = 0, PI0_FP16 = 1, PI0_FP32 = 2, PI0_INT8 = 3, PI0_E4M3 = 4 };
 
 PI0_API int pi0_library_version(void);
 PI0_API const char *pi0_error_string(int error);
@@ -77,6 +77,7 @@ PI0_API int pi0_embed_actions(const float *x, const float *weight, const float *
 PI0_API int pi0_euler_update(const void *hidden, const int *frozen, const float *scale, const float *shift,
                              const float *weight, const float *bias, float *x, int64_t tokens, int64_t width,
                              int64_t action_dim, float dt, float epsilon, int64_t type, int64_t stream);
+// out_scale of geglu, norm and quantize: [rows], written, of an INT8 output; [1], read, of E4M3; null of 16 bits.
 PI0_API int pi0_geglu(const void *gate_up, void *out, float *out_scale, int64_t rows, int64_t width,
                       int64_t hadamard_block, int64_t in_type, int64_t out_type, int64_t stream);
 PI0_API int pi0_norm(const void *x, const float *offset, const float *scale, const float *shift, const int *frozen,
@@ -86,8 +87,8 @@ PI0_API int pi0_patches(const uint8_t *frames, const int *row_first, const int *
                         const int *column_weights, float *out, int64_t count, int64_t height, int64_t width,
                         int64_t row_taps, int64_t column_taps, int64_t rows, int64_t columns, int64_t side,
                         int64_t patch, int64_t stream);
-PI0_API int pi0_quantize(const void *in, int8_t *out, float *out_scale, int64_t rows, int64_t width,
-                         int64_t hadamard_block, int64_t in_type, int64_t stream);
+PI0_API int pi0_quantize(const void *in, void *out, float *out_scale, int64_t rows, int64_t width,
+                         int64_t hadamard_block, int64_t in_type, int64_t out_type, int64_t stream);
 PI0_API int pi0_rope(const void *qkv, const float *table, void *q, void *keys, void *values, int64_t tokens,
                      int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t first_row, int64_t type,
                      int64_t stream);

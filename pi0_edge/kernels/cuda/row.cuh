@@ -3,7 +3,7 @@
 // Thread t holds columns [items · t, items · (t + 1)) in float; threads beyond the width hold zeros and store nothing.
 #pragma once
 
-#include "device.cuh"
+#include "e4m3.cuh"
 
 namespace pi0 {
 
@@ -104,12 +104,25 @@ template <int items> __device__ void quantize_row(const Row<items> &x, int8_t *r
   *reinterpret_cast<Vector<int8_t, items> *>(row + first) = stored;
 }
 
-// The last stage of every kernel here: int8 with its scale, or rounded to T.
-template <int items> __device__ void finish_row(const Row<items> &x, int8_t *row, float *scale, int width) {
-  quantize_row(x, row, scale, width);
+// E4M3 with one scale for all rows, which calibration has found: larger values saturate.
+template <int items> __device__ void divide_row(const Row<items> &x, e4m3 *row, float scale, int width) {
+  const int first = threadIdx.x * items;
+  if (first >= width) return;
+  Vector<e4m3, items> stored;
+  for (int i = 0; i < items; i++) stored.at[i] = to_e4m3(x.at[i] / scale);
+  *reinterpret_cast<Vector<e4m3, items> *>(row + first) = stored;
 }
-template <int items, class T> __device__ void finish_row(const Row<items> &x, T *row, float *, int width) {
-  store_row(x, row, width);
+
+// The last stage of every kernel here: int8 with a scale of its row, which is written, E4M3 by a scale, which is read, or
+// rounded to T.
+template <int items> __device__ void finish_row(const Row<items> &x, int8_t *out, float *scale, int64_t row, int width) {
+  quantize_row(x, out + row * width, scale + row, width);
+}
+template <int items> __device__ void finish_row(const Row<items> &x, e4m3 *out, float *scale, int64_t row, int width) {
+  divide_row(x, out + row * width, *scale, width);
+}
+template <int items, class T> __device__ void finish_row(const Row<items> &x, T *out, float *, int64_t row, int width) {
+  store_row(x, out + row * width, width);
 }
 
 // Width and Hadamard blocks that `items` per thread can do.
@@ -118,20 +131,32 @@ inline bool row_is_possible(int64_t width, int64_t hadamard_block, int items) {
   return width > 0 && width % items == 0 && width <= items * 1024 && power_of_two && width % hadamard_block == 0;
 }
 
-// Calls run(In *, Out *) with null pointers of the types; int8 comes out of anything, a 16-bit type out of itself and float.
-template <class Run> int with_row_types(int64_t in, int64_t out, Run run) {
+// Calls run(In *, Out *) with null pointers of the types; a type of 8 bits comes out of anything.
+template <class Run> int with_8_bit_rows(int64_t in, int64_t out, Run run) {
   static constexpr bf16 *b = nullptr;
   static constexpr fp16 *h = nullptr;
   static constexpr float *f = nullptr;
   static constexpr int8_t *q = nullptr;
-  if (in == PI0_BF16 && out == PI0_BF16) return run(b, b);
+  static constexpr e4m3 *e = nullptr;
   if (in == PI0_BF16 && out == PI0_INT8) return run(b, q);
-  if (in == PI0_FP16 && out == PI0_FP16) return run(h, h);
   if (in == PI0_FP16 && out == PI0_INT8) return run(h, q);
+  if (in == PI0_FP32 && out == PI0_INT8) return run(f, q);
+  if (in == PI0_BF16 && out == PI0_E4M3) return run(b, e);
+  if (in == PI0_FP16 && out == PI0_E4M3) return run(h, e);
+  if (in == PI0_FP32 && out == PI0_E4M3) return run(f, e);
+  return cudaErrorInvalidValue;
+}
+
+// The same, or a 16-bit type, which comes out of itself and float.
+template <class Run> int with_row_types(int64_t in, int64_t out, Run run) {
+  static constexpr bf16 *b = nullptr;
+  static constexpr fp16 *h = nullptr;
+  static constexpr float *f = nullptr;
+  if (in == PI0_BF16 && out == PI0_BF16) return run(b, b);
+  if (in == PI0_FP16 && out == PI0_FP16) return run(h, h);
   if (in == PI0_FP32 && out == PI0_BF16) return run(f, b);
   if (in == PI0_FP32 && out == PI0_FP16) return run(f, h);
-  if (in == PI0_FP32 && out == PI0_INT8) return run(f, q);
-  return cudaErrorInvalidValue;
+  return with_8_bit_rows(in, out, run);
 }
 
 }  // namespace pi0
