@@ -27,6 +27,7 @@ enum {
     ROWS = 6,   /* rows of a tile: 6 x 4 registers of 16 sums, and 8 registers are left */
     GROUP = 4,  /* bytes along K that one instruction multiplies and adds */
     LINE = 64,  /* bytes of a cache line */
+    LARGE = 1 << 20, /* numbers of a result that are not kept in the caches for the next pass */
     LANES = 32, /* partial sums of a row: the same on every processor, so that sums are */
 };
 
@@ -59,6 +60,13 @@ void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_
 void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
                     int64_t groups, float (*sums)[TILE]);
 
+/* out [width] = values, past the caches where the processor can and `out` is aligned. */
+void pi0_stream(float *out, const float *values, int width);
+
+/* memory.c */
+void pi0_ask_for_large_pages(void *memory, int64_t bytes);
+void *pi0_allocate(int64_t bytes);
+
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
@@ -78,10 +86,13 @@ struct pi0_product {
     int64_t rows;
     float *out; /* [rows, out_stride] */
     int64_t out_stride;
+    int large;         /* results leave the caches at once: they are more than those hold */
     const float *gate; /* of ADD: out += gate * product; NULL is 1 */
     int64_t gate_tokens, gate_batch_stride, gate_token_stride; /* row r reads gate[r / tokens * batch + r % tokens * token] */
 };
 void pi0_multiply(const struct pi0_product *product); /* all threads of a team call it; it ends with a barrier */
+
+INLINED int is_large(int64_t rows, int64_t width) { return rows * width > LARGE; }
 
 INLINED int64_t row_bytes(int64_t depth) { return (depth + GROUP - 1) / GROUP * GROUP; }
 

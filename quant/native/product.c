@@ -50,68 +50,90 @@ static struct place place_of(const struct pi0_product *p, int64_t panel) {
     return place;
 }
 
+INLINED float scaled(int32_t sum, int32_t shift, float scale, float token_scale) {
+    return (float)(sum - shift) * scale * token_scale;
+}
+
+/* 32 sums of one row become results of the linear. */
+INLINED void scale_sums(const int32_t *restrict sums, const struct place *place, float token_scale,
+                        float *restrict values) {
+    const int32_t *restrict shift = place->linear->shift + place->channel;
+    const float *restrict scale = place->linear->scale + place->channel;
+    if (place->linear->bias) {
+        const float *restrict bias = place->linear->bias + place->channel;
+        for (int c = 0; c < PANEL; c++)
+            values[c] = scaled(sums[c], shift[c], scale[c], token_scale) + bias[c];
+    } else {
+        for (int c = 0; c < PANEL; c++)
+            values[c] = scaled(sums[c], shift[c], scale[c], token_scale);
+    }
+}
+
+/* The sums of a block of rows become results, 32 columns of a row at a time. One call does all rows, so that the
+   processor works on several at once. A GeGLU leaves its results in the first panel. */
 EACH_PROCESSOR
-static void scale_sums(const int32_t *restrict sums, const float *restrict scale, const int32_t *restrict shift,
-                       const float *restrict bias, float token_scale, float *restrict out) {
-    if (bias)
-        for (int c = 0; c < PANEL; c++)
-            out[c] = (float)(sums[c] - shift[c]) * scale[c] * token_scale + bias[c];
-    else
-        for (int c = 0; c < PANEL; c++)
-            out[c] = (float)(sums[c] - shift[c]) * scale[c] * token_scale;
+static void finish_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                         int32_t (*restrict sums)[TILE], float (*restrict values)[TILE]) {
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < count; i++)
+            scale_sums(sums[row] + i * PANEL, place + i, p->token_scale[first + row], values[row] + i * PANEL);
+    if (p->result == GEGLU)
+        for (int row = 0; row < rows; row++)
+            for (int c = 0; c < PANEL; c++)
+                values[row][c] = gelu(values[row][c]) * values[row][PANEL + c];
+    if (p->result == GELU)
+        for (int row = 0; row < rows; row++)
+            for (int c = 0; c < count * PANEL; c++)
+                values[row][c] = gelu(values[row][c]);
 }
 
 EACH_PROCESSOR
-static void gelu_panel(float *restrict x, const float *restrict factor) {
-    if (factor)
-        for (int c = 0; c < PANEL; c++)
-            x[c] = gelu(x[c]) * factor[c];
-    else
-        for (int c = 0; c < PANEL; c++)
-            x[c] = gelu(x[c]);
-}
-
-EACH_PROCESSOR
-static void add_panel(float *restrict out, const float *restrict x, const float *restrict gate, int width) {
+static void add_row(float *restrict out, const float *restrict values, const float *restrict gate, int width) {
     if (gate)
         for (int c = 0; c < width; c++)
-            out[c] += gate[c] * x[c];
+            out[c] += gate[c] * values[c];
     else
         for (int c = 0; c < width; c++)
-            out[c] += x[c];
+            out[c] += values[c];
 }
 
-static void finish_panel(const struct pi0_product *p, int64_t row, const struct place *place, float *values) {
-    float *out = p->out + row * p->out_stride + place->column;
-    const float *gate = NULL;
-    if (p->result == GELU)
-        gelu_panel(values, NULL);
-    if (p->result == ADD) {
-        if (p->gate)
-            gate = p->gate + row / p->gate_tokens * p->gate_batch_stride + row % p->gate_tokens * p->gate_token_stride +
-                   place->column;
-        add_panel(out, values, gate, place->width);
-    } else {
-        memcpy(out, values, (size_t)place->width * sizeof *out);
+/* How many panels of a tile have results of their own. */
+static int results_of(const struct pi0_product *p, int count) { return p->result == GEGLU ? 1 : count; }
+
+/* Brings the results of a block to their place. */
+static void place_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                        float (*values)[TILE]) {
+    for (int r = 0; r < rows; r++) {
+        const int64_t row = first + r;
+        const float *gate = p->gate ? p->gate + row / p->gate_tokens * p->gate_batch_stride +
+                                          row % p->gate_tokens * p->gate_token_stride
+                                    : NULL;
+        for (int i = 0; i < results_of(p, count); i++) {
+            const float *own = values[r] + i * PANEL;
+            float *out = p->out + row * p->out_stride + place[i].column;
+            if (p->result == ADD)
+                add_row(out, own, gate ? gate + place[i].column : NULL, place[i].width);
+            else if (p->large)
+                pi0_stream(out, own, place[i].width);
+            else
+                memcpy(out, own, (size_t)place[i].width * sizeof *out);
+        }
     }
 }
 
-static void finish_row(const struct pi0_product *p, int64_t row, const struct place place[2], int panels,
-                       const int32_t *sums) {
-    float values[2][PANEL];
-    for (int i = 0; i < panels; i++) {
-        const struct pi0_linear *linear = place[i].linear;
-        const int64_t c = place[i].channel;
-        scale_sums(sums + i * PANEL, linear->scale + c, linear->shift + c, linear->bias ? linear->bias + c : NULL,
-                   p->token_scale[row], values[i]);
-    }
-    if (p->result == GEGLU) {
-        gelu_panel(values[0], values[1]);
-        finish_panel(p, row, place, values[0]);
-        return;
-    }
-    for (int i = 0; i < panels; i++)
-        finish_panel(p, row, place + i, values[i]);
+/* Asks for the cache lines that a block is added to, before its sums are computed. */
+static void ask_for_results(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count) {
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < count; i++)
+            for (int c = 0; c < place[i].width; c += LINE / (int)sizeof(float))
+                __builtin_prefetch(p->out + (first + row) * p->out_stride + place[i].column + c, 1);
+}
+
+EACH_PROCESSOR
+static void add_sums(int32_t (*restrict sums)[TILE], int32_t (*restrict added)[TILE], int rows) {
+    for (int row = 0; row < rows; row++)
+        for (int c = 0; c < TILE; c++)
+            sums[row][c] += added[row][c];
 }
 
 static const int8_t *weights_of(const struct place *place, int64_t groups) {
@@ -146,20 +168,20 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t row = from + (to - from) * block / blocks;
             const int rows = (int)(from + (to - from) * (block + 1) / blocks - row);
-            int32_t sums[ROWS][TILE];
+            int32_t own[ROWS][TILE] __attribute__((aligned(LINE))), (*before)[TILE] = kept + (row - from);
+            int32_t (*sums)[TILE] = begin || last ? own : before;
             const int64_t offset = begin * PANEL * GROUP;
             const int8_t *ahead = here == groups ? ahead_of(p, next, panels, groups, block) : NULL;
+            if (last && p->result == ADD)
+                ask_for_results(p, row, rows, place, count);
             pi0_dot_tile(p->tokens + row * stride + begin * GROUP, stride, rows, weights[0] + offset,
                          weights[1] ? weights[1] + offset : NULL, here, ahead, sums);
-            for (int r = 0; r < rows; r++) {
-                int32_t *before = kept[row - from + r];
-                if (begin)
-                    for (int c = 0; c < count * PANEL; c++)
-                        sums[r][c] += before[c];
-                if (last)
-                    finish_row(p, row + r, place, count, sums[r]);
-                else
-                    memcpy(before, sums[r], sizeof sums[r]);
+            if (begin)
+                add_sums(last ? own : before, last ? before : own, rows);
+            if (last) {
+                float values[ROWS][TILE] __attribute__((aligned(LINE)));
+                finish_block(p, row, rows, place, count, own, values);
+                place_block(p, row, rows, place, count, values);
             }
         }
     }
@@ -176,7 +198,7 @@ void pi0_multiply(const struct pi0_product *p) {
     /* Enough pieces that no thread waits long for the last one, but whole blocks of rows. */
     while (threads > 1 && tiles * chunks < 4 * threads && p->rows / (chunks + 1) >= 4 * ROWS)
         chunks++;
-    int32_t kept[CHUNK][TILE];
+    int32_t kept[CHUNK][TILE] __attribute__((aligned(LINE)));
 #pragma omp for schedule(dynamic)
     for (int64_t piece = 0; piece < tiles * chunks; piece++) {
         const int64_t chunk = piece % chunks;
@@ -204,6 +226,7 @@ static int32_t pack_row(const int8_t *row, int64_t depth, int8_t *panel) {
 void pi0_pack_weight(const int8_t *weight, int64_t width, int64_t depth, int8_t *panels, int32_t *shift) {
     enum { PACKED_DEPTH = 256 };
     const int64_t groups = row_bytes(depth) / GROUP, count = (width + PANEL - 1) / PANEL;
+    pi0_ask_for_large_pages(panels, count * groups * PANEL * GROUP);
 #pragma omp parallel for if (width * depth > 65536)
     for (int64_t panel = 0; panel < count; panel++) {
         int8_t *own = panels + panel * groups * PANEL * GROUP;
@@ -231,7 +254,8 @@ void pi0_linear_rows(const struct pi0_linear *linear, const uint8_t *tokens, con
                                         .token_scale = token_scale,
                                         .rows = rows,
                                         .out = out,
-                                        .out_stride = linear->width};
+                                        .out_stride = linear->width,
+                                        .large = is_large(rows, linear->width)};
 #pragma omp parallel if (rows * linear->width * linear->depth > (1 << 22))
     pi0_multiply(&product);
 }

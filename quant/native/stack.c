@@ -140,6 +140,7 @@ static void multiply(const struct pi0_stack *s, const struct workspace *w, enum 
         .rows = rows_of(s),
         .out = out,
         .out_stride = out_stride,
+        .large = is_large(rows_of(s), out_stride),
         .gate = modulation ? modulation + 2 * s->width : NULL,
         .gate_tokens = s->tokens,
         .gate_batch_stride = s->modulation_batch_stride,
@@ -250,7 +251,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
 int pi0_run_stack(const struct pi0_stack *s) {
     struct workspace w = {.finite = 1};
     const int64_t threads = most_threads();
-    char *memory = aligned_alloc(64, (size_t)divide(s, &w, NULL, threads));
+    char *memory = pi0_allocate(divide(s, &w, NULL, threads));
     if (!memory)
         return -1;
     divide(s, &w, memory, threads);

@@ -276,6 +276,18 @@ void pi0_float_tile(const float *left, int64_t stride, int rows, const float *fi
     }
 }
 
+#if X86
+__attribute__((target("avx512f"))) static void stream_512(float *out, const float *values, int width) {
+    for (int c = 0; c < width; c += 16)
+        _mm512_stream_ps(out + c, _mm512_loadu_ps(values + c));
+}
+
+static void stream_128(float *out, const float *values, int width) {
+    for (int c = 0; c < width; c += 4)
+        _mm_stream_ps(out + c, _mm_loadu_ps(values + c));
+}
+#endif
+
 static int chosen = -1;
 
 /* The fastest level of this processor. */
@@ -334,4 +346,18 @@ void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_
 #else
     (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums;
 #endif
+}
+
+void pi0_stream(float *out, const float *values, int width) {
+#if X86
+    if (pi0_level() >= AVX512_VNNI && width % 16 == 0 && (uintptr_t)out % 64 == 0) {
+        stream_512(out, values, width);
+        return;
+    }
+    if (width % 4 == 0 && (uintptr_t)out % 16 == 0) {
+        stream_128(out, values, width);
+        return;
+    }
+#endif
+    memcpy(out, values, (size_t)width * sizeof *out);
 }
