@@ -28,10 +28,12 @@ enum {
     GROUP = 4,  /* bytes along K that one instruction multiplies and adds */
     LINE = 64,  /* bytes of a cache line */
     LARGE = 1 << 20, /* numbers of a result that are not kept in the caches for the next pass */
+    MAXIMA = 16,     /* partial maxima of a row */
     LANES = 32, /* partial sums of a row: the same on every processor, so that sums are */
 };
 
 #define EXPONENT_MASK 0x7f800000u
+#define MAGNITUDE_MASK 0x7fffffff
 #define SMALLEST_SCALE 1e-30f
 #define BYTE_SHIFT 128
 
@@ -69,6 +71,7 @@ void *pi0_allocate(int64_t bytes);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
+int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);
 void pi0_layer_norm_row(const float *x, int64_t columns, const float *weight, const float *bias, float *out);
@@ -87,6 +90,8 @@ struct pi0_product {
     float *out; /* [rows, out_stride] */
     int64_t out_stride;
     int large;         /* results leave the caches at once: they are more than those hold */
+    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits; or NULL. */
+    uint32_t (*largest)[MAXIMA];
     const float *gate; /* of ADD: out += gate * product; NULL is 1 */
     int64_t gate_tokens, gate_batch_stride, gate_token_stride; /* row r reads gate[r / tokens * batch + r % tokens * token] */
 };

@@ -1,8 +1,6 @@
-/* The INT8 product of a block of tokens with packed weights, and what becomes of it while it is in the cache: it is
-   stored, added to the residual, or goes through GELU or GeGLU. Sums are exact; the order of the float operations
-   behind them is that of `QuantizedLinear`: channel scale, token scale, bias. */
+/* The INT8 product of a block of tokens with packed weights. Sums are exact; finish.c says what becomes of them. */
 
-#include "native.h"
+#include "product.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -11,14 +9,6 @@
 enum {
     DEPTH = 4096, /* bytes along K in one go: two panels of them are 256 KB and stay in the second cache */
     CHUNK = 960,   /* rows whose sums are kept when K is deeper than that */
-};
-
-/* Where the two panels of tile `tile` are: linear and first column of each. A GeGLU takes 32 channels of its gate and
-   the same of its up; the others take the columns of their linears side by side. */
-struct place {
-    const struct pi0_linear *linear;
-    int64_t channel, column;
-    int width;
 };
 
 static int64_t panels_of(const struct pi0_linear *linear) { return (linear->width + PANEL - 1) / PANEL; }
@@ -48,77 +38,6 @@ static struct place place_of(const struct pi0_product *p, int64_t panel) {
     const int64_t left = place.linear->width - place.channel;
     place.width = (int)(left < PANEL ? left : PANEL);
     return place;
-}
-
-INLINED float scaled(int32_t sum, int32_t shift, float scale, float token_scale) {
-    return (float)(sum - shift) * scale * token_scale;
-}
-
-/* 32 sums of one row become results of the linear. */
-INLINED void scale_sums(const int32_t *restrict sums, const struct place *place, float token_scale,
-                        float *restrict values) {
-    const int32_t *restrict shift = place->linear->shift + place->channel;
-    const float *restrict scale = place->linear->scale + place->channel;
-    if (place->linear->bias) {
-        const float *restrict bias = place->linear->bias + place->channel;
-        for (int c = 0; c < PANEL; c++)
-            values[c] = scaled(sums[c], shift[c], scale[c], token_scale) + bias[c];
-    } else {
-        for (int c = 0; c < PANEL; c++)
-            values[c] = scaled(sums[c], shift[c], scale[c], token_scale);
-    }
-}
-
-/* The sums of a block of rows become results, 32 columns of a row at a time. One call does all rows, so that the
-   processor works on several at once. A GeGLU leaves its results in the first panel. */
-EACH_PROCESSOR
-static void finish_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
-                         int32_t (*restrict sums)[TILE], float (*restrict values)[TILE]) {
-    for (int row = 0; row < rows; row++)
-        for (int i = 0; i < count; i++)
-            scale_sums(sums[row] + i * PANEL, place + i, p->token_scale[first + row], values[row] + i * PANEL);
-    if (p->result == GEGLU)
-        for (int row = 0; row < rows; row++)
-            for (int c = 0; c < PANEL; c++)
-                values[row][c] = gelu(values[row][c]) * values[row][PANEL + c];
-    if (p->result == GELU)
-        for (int row = 0; row < rows; row++)
-            for (int c = 0; c < count * PANEL; c++)
-                values[row][c] = gelu(values[row][c]);
-}
-
-EACH_PROCESSOR
-static void add_row(float *restrict out, const float *restrict values, const float *restrict gate, int width) {
-    if (gate)
-        for (int c = 0; c < width; c++)
-            out[c] += gate[c] * values[c];
-    else
-        for (int c = 0; c < width; c++)
-            out[c] += values[c];
-}
-
-/* How many panels of a tile have results of their own. */
-static int results_of(const struct pi0_product *p, int count) { return p->result == GEGLU ? 1 : count; }
-
-/* Brings the results of a block to their place. */
-static void place_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
-                        float (*values)[TILE]) {
-    for (int r = 0; r < rows; r++) {
-        const int64_t row = first + r;
-        const float *gate = p->gate ? p->gate + row / p->gate_tokens * p->gate_batch_stride +
-                                          row % p->gate_tokens * p->gate_token_stride
-                                    : NULL;
-        for (int i = 0; i < results_of(p, count); i++) {
-            const float *own = values[r] + i * PANEL;
-            float *out = p->out + row * p->out_stride + place[i].column;
-            if (p->result == ADD)
-                add_row(out, own, gate ? gate + place[i].column : NULL, place[i].width);
-            else if (p->large)
-                pi0_stream(out, own, place[i].width);
-            else
-                memcpy(out, own, (size_t)place[i].width * sizeof *out);
-        }
-    }
 }
 
 /* Asks for the cache lines that a block is added to, before its sums are computed. */
@@ -152,7 +71,7 @@ static const int8_t *ahead_of(const struct pi0_product *p, int64_t next, int64_t
 
 /* Rows `from` to `to` of one tile, with the weights of DEPTH bytes at a time; `next` is the tile after it. */
 static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t next, int64_t from, int64_t to,
-                          int64_t panels, int32_t (*kept)[TILE]) {
+                          int64_t panels, int32_t (*kept)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int count = panels - 2 * tile > 1 ? 2 : 1;
     struct place place[2] = {place_of(p, 2 * tile), {NULL, 0, 0, 0}};
     if (count == 2)
@@ -161,13 +80,14 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
     const int8_t *weights[2] = {NULL, NULL};
     for (int i = 0; i < count; i++)
         weights[i] = weights_of(place + i, groups);
-    const int64_t blocks = (to - from + ROWS - 1) / ROWS;
+    /* All blocks have as many rows, some of them one more. */
+    const int64_t blocks = (to - from + ROWS - 1) / ROWS, shortest = (to - from) / blocks, longer = (to - from) % blocks;
     for (int64_t begin = 0; begin < groups; begin += DEPTH / GROUP) {
         const int64_t here = groups - begin < DEPTH / GROUP ? groups - begin : DEPTH / GROUP;
         const int last = begin + here == groups;
         for (int64_t block = 0; block < blocks; block++) {
-            const int64_t row = from + (to - from) * block / blocks;
-            const int rows = (int)(from + (to - from) * (block + 1) / blocks - row);
+            const int64_t row = from + block * shortest + (block < longer ? block : longer);
+            const int rows = (int)shortest + (block < longer);
             int32_t own[ROWS][TILE] __attribute__((aligned(LINE))), (*before)[TILE] = kept + (row - from);
             int32_t (*sums)[TILE] = begin || last ? own : before;
             const int64_t offset = begin * PANEL * GROUP;
@@ -178,11 +98,8 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
                          weights[1] ? weights[1] + offset : NULL, here, ahead, sums);
             if (begin)
                 add_sums(last ? own : before, last ? before : own, rows);
-            if (last) {
-                float values[ROWS][TILE] __attribute__((aligned(LINE)));
-                finish_block(p, row, rows, place, count, own, values);
-                place_block(p, row, rows, place, count, values);
-            }
+            if (last)
+                pi0_finish_block(p, row, rows, place, count, own, largest ? largest + row : NULL);
         }
     }
 }
@@ -191,10 +108,13 @@ void pi0_multiply(const struct pi0_product *p) {
     const int64_t panels = panel_count(p), tiles = (panels + 1) / 2;
     int64_t chunks = (p->rows + CHUNK - 1) / CHUNK;
 #ifdef _OPENMP
-    const int64_t threads = omp_get_num_threads();
+    const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
 #else
-    const int64_t threads = 1;
+    const int64_t threads = 1, thread = 0;
 #endif
+    uint32_t(*largest)[MAXIMA] = p->largest ? p->largest + thread * p->rows : NULL;
+    if (largest)
+        memset(largest, 0, (size_t)p->rows * sizeof *largest);
     /* Enough pieces that no thread waits long for the last one, but whole blocks of rows. */
     while (threads > 1 && tiles * chunks < 4 * threads && p->rows / (chunks + 1) >= 4 * ROWS)
         chunks++;
@@ -203,7 +123,7 @@ void pi0_multiply(const struct pi0_product *p) {
     for (int64_t piece = 0; piece < tiles * chunks; piece++) {
         const int64_t chunk = piece % chunks;
         multiply_tile(p, piece / chunks, piece / chunks + threads, p->rows * chunk / chunks,
-                      p->rows * (chunk + 1) / chunks, panels, kept);
+                      p->rows * (chunk + 1) / chunks, panels, kept, largest);
     }
 }
 
