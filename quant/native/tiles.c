@@ -170,7 +170,7 @@ __attribute__((target("avx2"))) static void dot_avx2(const uint8_t *tokens, int6
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) INLINED void
 bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, const uint16_t *first,
-         const uint16_t *second, int64_t groups, float (*sums)[TILE]) {
+         const uint16_t *second, int64_t groups, float *sums, int64_t sums_stride) {
     __m512 sum[ROWS][4];
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++)
@@ -194,16 +194,16 @@ bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, 
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
-            _mm512_storeu_ps(sums[row] + c * 16, sum[row][c]);
+            _mm512_storeu_ps(sums + row * sums_stride + c * 16, sum[row][c]);
 }
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
 bf16_avx512(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-            int64_t groups, float (*sums)[TILE]) {
+            int64_t groups, float *sums, int64_t sums_stride) {
     if (second)
-        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums)
+        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums, sums_stride)
     else
-        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums)
+        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums, sums_stride)
 }
 #endif
 
@@ -253,7 +253,7 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) static void dot_neon(const uin
 
 /* 16 columns at a time. */
 INLINED void float_sixteen(const int rows, const float *left, int64_t stride, const float *right, int64_t groups,
-                           float *sums) {
+                           float *sums, int64_t sums_stride) {
     vector sum[ROWS];
     for (int row = 0; row < rows; row++)
         sum[row] = (vector){0};
@@ -264,15 +264,15 @@ INLINED void float_sixteen(const int rows, const float *left, int64_t stride, co
             sum[row] += left[row * stride + group] * own;
     }
     for (int row = 0; row < rows; row++)
-        *(vector *)(sums + row * TILE) = sum[row];
+        *(vector *)(sums + row * sums_stride) = sum[row];
 }
 
 EACH_PROCESSOR
 void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float (*sums)[TILE]) {
+                    int64_t groups, float *sums, int64_t sums_stride) {
     for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
         const float *right = (column < PANEL ? first : second) + column % PANEL;
-        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums[0] + column)
+        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums + column, sums_stride)
     }
 }
 
@@ -340,11 +340,12 @@ void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t 
 }
 
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float (*sums)[TILE]) {
+                   int64_t groups, float *sums, int64_t sums_stride) {
 #if X86
-    bf16_avx512(left, stride, rows, first, second, groups, sums);
+    bf16_avx512(left, stride, rows, first, second, groups, sums, sums_stride);
 #else
-    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums;
+    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums,
+        (void)sums_stride;
 #endif
 }
 
