@@ -51,19 +51,16 @@ struct pi0_linear {
 enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, NEON_DOT };
 int pi0_level(void);
 
-/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Meanwhile `groups` cache lines from
-   `ahead` on are asked for, which the next tiles will read; NULL asks for nothing. */
+/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Not for AVX-512, which has more in
+   one: `pi0_tile_512`. */
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]);
+                  int64_t groups, int32_t (*sums)[TILE]);
 /* sums [rows][sums_stride], of which 64 columns or 32 are written: the same for pairs of bfloat16 (`groups` pairs) ... */
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
                    int64_t groups, float *sums, int64_t sums_stride);
 /* ... and for float32. */
 void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
                     int64_t groups, float *sums, int64_t sums_stride);
-
-/* out [width] = values, past the caches where the processor can and `out` is aligned. */
-void pi0_stream(float *out, const float *values, int width);
 
 /* memory.c */
 void pi0_ask_for_large_pages(void *memory, int64_t bytes);

@@ -7,8 +7,8 @@
 #endif
 
 enum {
-    DEPTH = 4096, /* bytes along K in one go: two panels of them are 256 KB and stay in the second cache */
-    CHUNK = 960,   /* rows whose sums are kept when K is deeper than that */
+    DEPTH = 4608, /* most bytes along K in one go: two panels of them are 288 KB and stay in the second cache */
+    CHUNK = 960,  /* rows whose sums are kept when K is deeper than that */
 };
 
 static int64_t panels_of(const struct pi0_linear *linear) { return (linear->width + PANEL - 1) / PANEL; }
@@ -59,17 +59,27 @@ static const int8_t *weights_of(const struct place *place, int64_t groups) {
     return place->linear->panels + place->channel / PANEL * groups * PANEL * GROUP;
 }
 
-/* What the block of rows number `block` asks for ahead: a panel of one group is two cache lines, so that the first four
-   blocks ask for the two panels of `next`. The expert has few rows, and waits for memory at each tile otherwise. */
-static const int8_t *ahead_of(const struct pi0_product *p, int64_t next, int64_t panels, int64_t groups, int64_t block) {
-    const int64_t panel = 2 * next + block / 2;
-    if (block >= 4 || panel >= panels)
+/* The weights of panel `panel` from group `begin` on; NULL behind the last panel. */
+static const int8_t *panel_at(const struct pi0_product *p, int64_t panel, int64_t panels, int64_t groups, int64_t begin) {
+    if (panel >= panels)
         return NULL;
     const struct place place = place_of(p, panel);
-    return weights_of(&place, groups) + block % 2 * groups * LINE;
+    return weights_of(&place, groups) + begin * PANEL * GROUP;
 }
 
-/* Rows `from` to `to` of one tile, with the weights of DEPTH bytes at a time; `next` is the tile after it. */
+/* `pi0_tile_512` where there is no AVX-512. */
+static void multiply_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                           const struct pi0_tile *tile) {
+    int32_t own[ROWS][TILE] __attribute__((aligned(LINE)));
+    int32_t (*sums)[TILE] = tile->begins && !tile->ends ? tile->kept : own;
+    pi0_dot_tile(tile->tokens, tile->stride, rows, tile->weights[0], tile->weights[1], tile->groups, sums);
+    if (!tile->begins)
+        add_sums(tile->ends ? own : tile->kept, tile->ends ? tile->kept : own, rows);
+    if (tile->ends)
+        pi0_finish_block(p, first, rows, place, count, own, tile->largest);
+}
+
+/* Rows `from` to `to` of one tile, with the weights of up to DEPTH bytes at a time; `next` is the tile after it. */
 static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t next, int64_t from, int64_t to,
                           int64_t panels, int32_t (*kept)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int count = panels - 2 * tile > 1 ? 2 : 1;
@@ -82,24 +92,43 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
         weights[i] = weights_of(place + i, groups);
     /* All blocks have as many rows, some of them one more. */
     const int64_t blocks = (to - from + ROWS - 1) / ROWS, shortest = (to - from) / blocks, longer = (to - from) % blocks;
-    for (int64_t begin = 0; begin < groups; begin += DEPTH / GROUP) {
-        const int64_t here = groups - begin < DEPTH / GROUP ? groups - begin : DEPTH / GROUP;
-        const int last = begin + here == groups;
+    const int64_t pieces = (groups + DEPTH / GROUP - 1) / (DEPTH / GROUP), longest = (groups + pieces - 1) / pieces;
+    for (int64_t begin = 0; begin < groups; begin += longest) {
+        const int64_t here = groups - begin < longest ? groups - begin : longest;
+        const int64_t next_begin = begin + here < groups ? begin + here : 0, next_tile = next_begin ? tile : next;
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t row = from + block * shortest + (block < longer ? block : longer);
             const int rows = (int)shortest + (block < longer);
-            int32_t own[ROWS][TILE] __attribute__((aligned(LINE))), (*before)[TILE] = kept + (row - from);
-            int32_t (*sums)[TILE] = begin || last ? own : before;
             const int64_t offset = begin * PANEL * GROUP;
-            const int8_t *ahead = here == groups ? ahead_of(p, next, panels, groups, block) : NULL;
-            if (last && p->result == ADD)
+            struct pi0_tile work = {
+                .tokens = p->tokens + row * stride + begin * GROUP,
+                .stride = stride,
+                .weights = {weights[0] + offset, weights[1] ? weights[1] + offset : NULL},
+                .groups = here,
+                .begins = begin == 0,
+                .ends = begin + here == groups,
+                .kept = kept + (row - from),
+                .largest = largest ? largest + row : NULL,
+            };
+            /* A panel of one group is two cache lines: the first four blocks ask for the two panels of what comes next. The
+               expert has few rows, and waits for memory at each tile otherwise. The others ask for the tokens behind. */
+            if (block < 4) {
+                const int8_t *weights_ahead = panel_at(p, 2 * next_tile + block / 2, panels, groups, next_begin);
+                work.ahead = weights_ahead ? weights_ahead + block % 2 * here * LINE : NULL;
+                work.step = LINE;
+            } else if (here == groups) {
+                work.ahead = work.tokens + rows * stride;
+                work.step = rows * GROUP;
+            }
+            if (work.ends && p->result == ADD)
                 ask_for_results(p, row, rows, place, count);
-            pi0_dot_tile(p->tokens + row * stride + begin * GROUP, stride, rows, weights[0] + offset,
-                         weights[1] ? weights[1] + offset : NULL, here, ahead, sums);
-            if (begin)
-                add_sums(last ? own : before, last ? before : own, rows);
-            if (last)
-                pi0_finish_block(p, row, rows, place, count, own, largest ? largest + row : NULL);
+#if X86
+            if (pi0_level() >= AVX512_VNNI) {
+                pi0_tile_512(p, row, rows, place, count, &work);
+                continue;
+            }
+#endif
+            multiply_block(p, row, rows, place, count, &work);
         }
     }
 }

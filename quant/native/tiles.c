@@ -59,48 +59,6 @@ INLINED int32_t four_bytes(const uint8_t *tokens) {
     return four;
 }
 
-/* `count` registers of 16 columns each: 4 of two panels, or 2 of one. */
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) INLINED void
-dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, const int8_t *first,
-        const int8_t *second, int64_t groups, const int8_t *ahead, int64_t step, int32_t (*sums)[TILE]) {
-    __m512i sum[ROWS][4];
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            sum[row][c] = _mm512_setzero_si512();
-    for (int64_t group = 0; group < groups; group++) {
-        __m512i weights[4];
-        __builtin_prefetch(ahead + group * step, 0, 2);
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            weights[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * GROUP + (c & 1) * 64);
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++) {
-            const __m512i four = _mm512_set1_epi32(four_bytes(tokens + row * stride + group * GROUP));
-#pragma GCC unroll 4
-            for (int c = 0; c < count; c++)
-                sum[row][c] = _mm512_dpbusd_epi32(sum[row][c], four, weights[c]);
-        }
-    }
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            _mm512_storeu_si512(sums[row] + c * 16, sum[row][c]);
-}
-
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void
-dot_avx512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second, int64_t groups,
-           const int8_t *ahead, int32_t (*sums)[TILE]) {
-    const int64_t step = ahead ? LINE : 0;
-    ahead = ahead ? ahead : first;
-    if (second)
-        FOR_ROWS(dot_512, rows, 4, tokens, stride, first, second, groups, ahead, step, sums)
-    else
-        FOR_ROWS(dot_512, rows, 2, tokens, stride, first, second, groups, ahead, step, sums)
-}
-
 /* 16 columns at a time: 6 x 2 of the 16 registers. */
 __attribute__((target("avx2,avxvnni"))) INLINED void dot_256(const int rows, const uint8_t *tokens, int64_t stride,
                                                              const int8_t *weights, int64_t groups, int32_t *sums) {
@@ -276,18 +234,6 @@ void pi0_float_tile(const float *left, int64_t stride, int rows, const float *fi
     }
 }
 
-#if X86
-__attribute__((target("avx512f"))) static void stream_512(float *out, const float *values, int width) {
-    for (int c = 0; c < width; c += 16)
-        _mm512_stream_ps(out + c, _mm512_loadu_ps(values + c));
-}
-
-static void stream_128(float *out, const float *values, int width) {
-    for (int c = 0; c < width; c += 4)
-        _mm_stream_ps(out + c, _mm_loadu_ps(values + c));
-}
-#endif
-
 static int chosen = -1;
 
 /* The fastest level of this processor. */
@@ -318,13 +264,9 @@ int pi0_level(void) {
 void pi0_use_level(int level) { chosen = level; }
 
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]) {
+                  int64_t groups, int32_t (*sums)[TILE]) {
     const int level = pi0_level();
 #if X86
-    if (level >= AVX512_VNNI) {
-        dot_avx512(tokens, stride, rows, first, second, groups, ahead, sums);
-        return;
-    }
     if (level >= AVX2) {
         (level == AVX2 ? dot_avx2 : dot_avx_vnni)(tokens, stride, rows, first, second, groups, sums);
         return;
@@ -335,7 +277,7 @@ void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t 
         return;
     }
 #endif
-    (void)level, (void)ahead;
+    (void)level;
     dot_portable(tokens, stride, rows, first, second, groups, sums);
 }
 
@@ -347,18 +289,4 @@ void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_
     (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums,
         (void)sums_stride;
 #endif
-}
-
-void pi0_stream(float *out, const float *values, int width) {
-#if X86
-    if (pi0_level() >= AVX512_VNNI && width % 16 == 0 && (uintptr_t)out % 64 == 0) {
-        stream_512(out, values, width);
-        return;
-    }
-    if (width % 4 == 0 && (uintptr_t)out % 16 == 0) {
-        stream_128(out, values, width);
-        return;
-    }
-#endif
-    memcpy(out, values, (size_t)width * sizeof *out);
 }
