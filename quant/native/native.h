@@ -27,7 +27,7 @@ enum {
     ROWS = 6,   /* rows of a tile: 6 x 4 registers of 16 sums, and 8 registers are left */
     GROUP = 4,  /* bytes along K that one instruction multiplies and adds */
     LINE = 64,  /* bytes of a cache line */
-    LARGE = 1 << 20, /* numbers of a result that are not kept in the caches for the next pass */
+    LARGE = 1 << 18, /* numbers of a result that are not kept in the caches for the next pass */
     MAXIMA = 16,     /* partial maxima of a row */
     LANES = 32, /* partial sums of a row: the same on every processor, so that sums are */
 };
