@@ -2,6 +2,10 @@
 
 #include "product.h"
 
+#if X86
+#include <immintrin.h>
+#endif
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -110,8 +114,9 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
                 .kept = kept + (row - from),
                 .largest = largest ? largest + row : NULL,
             };
-            /* A panel of one group is two cache lines: the first four blocks ask for the two panels of what comes next. The
-               expert has few rows, and waits for memory at each tile otherwise. The others ask for the tokens behind. */
+            /* A panel of one group is two cache lines: the first four blocks ask for the two panels of what comes next.
+               The expert has few rows, and waits for memory at each tile otherwise. The others ask for the tokens
+               behind. */
             if (block < 4) {
                 const int8_t *weights_ahead = panel_at(p, 2 * next_tile + block / 2, panels, groups, next_begin);
                 work.ahead = weights_ahead ? weights_ahead + block % 2 * here * LINE : NULL;
@@ -131,6 +136,10 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
             multiply_block(p, row, rows, place, count, &work);
         }
     }
+#if X86
+    if (p->large)
+        _mm_sfence(); /* what passed the caches is there for the other threads before they go on */
+#endif
 }
 
 void pi0_multiply(const struct pi0_product *p) {
