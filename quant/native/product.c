@@ -142,6 +142,13 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
 #endif
 }
 
+/* Whether more pieces are worth their cost, so that no thread waits long for the last one: `own` pieces for each thread,
+   and blocks of `rows` rows with one chunk more. A few pieces are wanted at any cost; many only where a chunk still has
+   rows enough that bringing the weights into another cache counts for little. */
+static int wants_another_chunk(int64_t own, int64_t rows) {
+    return (own < 4 && rows >= 4 * ROWS) || (own < 32 && rows >= 32 * ROWS);
+}
+
 void pi0_multiply(const struct pi0_product *p) {
     const int64_t panels = panel_count(p), tiles = (panels + 1) / 2;
     int64_t chunks = (p->rows + CHUNK - 1) / CHUNK;
@@ -153,14 +160,13 @@ void pi0_multiply(const struct pi0_product *p) {
     uint32_t(*largest)[MAXIMA] = p->largest ? p->largest + thread * p->rows : NULL;
     if (largest)
         memset(largest, 0, (size_t)p->rows * sizeof *largest);
-    /* Enough pieces that no thread waits long for the last one, but whole blocks of rows. */
-    while (threads > 1 && tiles * chunks < 4 * threads && p->rows / (chunks + 1) >= 4 * ROWS)
+    while (threads > 1 && wants_another_chunk(tiles * chunks / threads, p->rows / (chunks + 1)))
         chunks++;
     int32_t kept[CHUNK][TILE] __attribute__((aligned(LINE)));
 #pragma omp for schedule(dynamic)
     for (int64_t piece = 0; piece < tiles * chunks; piece++) {
         const int64_t chunk = piece % chunks;
-        multiply_tile(p, piece / chunks, piece / chunks + threads, p->rows * chunk / chunks,
+        multiply_tile(p, piece / chunks, (piece + threads) / chunks, p->rows * chunk / chunks,
                       p->rows * (chunk + 1) / chunks, panels, kept, largest);
     }
 }
