@@ -5,7 +5,7 @@
    | PORTABLE    | plain C                               | float32, vectors of the compiler |
    | AVX2        | pairs of 16-bit products, exact       | float32                          |
    | AVX_VNNI    | vpdpbusd on 256 bits                  | float32                          |
-   | AVX512_VNNI | vpdpbusd on 512 bits                  | float32                          |
+   | AVX512_VNNI | vpdpbusd on 512 bits: avx512.c        | float32                          |
    | AVX512_BF16 | the same                              | bfloat16, vdpbf16ps              |
    | NEON_DOT    | sdot                                  | float32                          |
 
