@@ -5,6 +5,7 @@
    stores no others. The keys of one panel (32 KB for heads of 256) stay in the first cache for all queries of a block. */
 
 #include "attention.h"
+#include "avx512.h"
 
 static int is_bf16(void) { return pi0_level() == AVX512_BF16; }
 
@@ -26,15 +27,25 @@ int64_t pi0_cache_bytes(int64_t capacity, int64_t head_dim) {
 
 int64_t pi0_query_numbers(int64_t head_dim) { return rounded_up(head_dim, 2); }
 
+/* Pairs of one key go to the same key of each group. */
+EACH_PROCESSOR
+static void store_key_pairs(uint16_t *restrict out, const float *restrict key, int64_t head_dim) {
+    enum { PART = 64 };
+    for (int64_t from = 0; from < head_dim; from += PART) {
+        const int64_t count = head_dim - from < PART ? head_dim - from : PART;
+        uint16_t rounded[PART] = {0};
+        for (int64_t d = 0; d < count; d++)
+            rounded[d] = bf16_of(key[from + d]);
+        for (int64_t d = 0; d < count; d += 2)
+            memcpy(out + (from + d) * PANEL, rounded + d, 2 * sizeof *out);
+    }
+}
+
 void pi0_store_key(const struct pi0_cache *cache, int64_t place, const float *key) {
     const int64_t unit = pair(), groups = rounded_up(cache->head_dim, unit) / unit;
     const int64_t start = (place / PANEL * groups * PANEL + place % PANEL) * unit;
     if (is_bf16()) {
-        uint16_t *own = (uint16_t *)cache->keys + start;
-        for (int64_t d = 0; d < cache->head_dim; d++)
-            own[d / 2 * PANEL * 2 + d % 2] = bf16_of(key[d]);
-        if (cache->head_dim % 2)
-            own[cache->head_dim / 2 * PANEL * 2 + 1] = 0;
+        store_key_pairs((uint16_t *)cache->keys + start, key, cache->head_dim);
     } else {
         float *own = (float *)cache->keys + start;
         for (int64_t d = 0; d < cache->head_dim; d++)
@@ -88,11 +99,15 @@ int64_t pi0_attention_scratch(int64_t keys) {
     return BLOCK * rounded_up(keys, TILE) * (int64_t)(2 * sizeof(float));
 }
 
-/* A row of scores becomes probabilities, not yet divided by their sum, which is returned: in `out` as bfloat16, or in
-   place. The sum is that of the rounded ones, so that the weights of the values add up to 1. */
+/* A row of scores becomes probabilities, not yet divided by their sum, whose inverse is returned. A score that is not
+   finite makes that NaN, and the probabilities 0. */
 EACH_PROCESSOR
-static float soften(float *scores, int64_t keys, float scale, uint16_t *out) {
+static float soften(float *scores, int64_t keys, float scale) {
     float largest[LANES], sum[LANES] = {0};
+    if (pi0_largest_bits(scores, keys) >= EXPONENT_MASK) {
+        memset(scores, 0, (size_t)keys * sizeof *scores);
+        return NAN;
+    }
     for (int lane = 0; lane < LANES; lane++)
         largest[lane] = scores[0];
     int64_t k = 0;
@@ -108,11 +123,6 @@ static float soften(float *scores, int64_t keys, float scale, uint16_t *out) {
         const float x = (scores[k] - largest[0]) * scale;
         scores[k] = exponential(x < -87.0f ? -87.0f : x);
     }
-    if (out)
-        for (k = 0; k < keys; k++) {
-            out[k] = bf16_of(scores[k]);
-            scores[k] = of_bf16(out[k]);
-        }
     for (k = 0; k + LANES <= keys; k += LANES)
         for (int lane = 0; lane < LANES; lane++)
             sum[lane] += scores[k + lane];
@@ -121,20 +131,60 @@ static float soften(float *scores, int64_t keys, float scale, uint16_t *out) {
     for (int width = LANES / 2; width; width /= 2)
         for (int lane = 0; lane < width; lane++)
             sum[lane] += sum[lane + width];
-    return sum[0];
+    return 1.0f / sum[0];
 }
 
-/* sums [rows][TILE] of rows of `left` with tile `tile` of packed panels, of which there are `panels`. */
+#if X86
+/* `soften` with probabilities in bfloat16: `out` [keys rounded up to LANES]. Their sum is that of the rounded ones, so that
+   the weights of the values add up to 1. The power has three terms: its error is a twentieth of that of the rounding. */
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))) static float
+soften_bf16(const float *scores, int64_t keys, float scale, uint16_t *out) {
+    const __m512 lowest = _mm512_set1_ps(-INFINITY);
+    __m512 most = lowest;
+    __m512i magnitude = _mm512_setzero_si512();
+    for (int64_t k = 0; k < keys; k += 16) {
+        const __mmask16 valid = keys - k < 16 ? (__mmask16)((1u << (keys - k)) - 1) : (__mmask16)0xffff;
+        const __m512 x = _mm512_mask_loadu_ps(lowest, valid, scores + k);
+        most = _mm512_max_ps(most, x);
+        magnitude = _mm512_max_epu32(magnitude, _mm512_maskz_and_epi32(valid, _mm512_castps_si512(x),
+                                                                        _mm512_set1_epi32(MAGNITUDE_MASK)));
+    }
+    if (_mm512_reduce_max_epu32(magnitude) >= EXPONENT_MASK) {
+        memset(out, 0, (size_t)rounded_up(keys, LANES) * sizeof *out);
+        return NAN;
+    }
+    const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most)), factor = _mm512_set1_ps(scale * 1.44269504f);
+    const __m512i ones = _mm512_set1_epi16(0x3f80);
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t k = 0; k < keys; k += LANES) {
+        __m512 power[2];
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            const int64_t left = keys - k - half * 16;
+            const __mmask16 valid = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (left > 0 ? left : 0)) - 1);
+            const __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(valid, scores + k + half * 16), largest);
+            const __m512 exponent = _mm512_max_ps(_mm512_mul_ps(x, factor), _mm512_set1_ps(-126.0f));
+            power[half] = _mm512_maskz_mov_ps(valid, power_512(exponent, 3));
+        }
+        const __m512bh rounded = _mm512_cvtne2ps_pbh(power[1], power[0]);
+        _mm512_storeu_si512(out + k, (__m512i)rounded);
+        sum = _mm512_dpbf16_ps(sum, rounded, (__m512bh)ones);
+    }
+    return 1.0f / _mm512_reduce_add_ps(sum);
+}
+#endif
+
+/* out [rows][out_stride] = rows of `left` times tile `tile` of packed panels, of which there are `panels`. */
 static void multiply(const void *left, int64_t stride, int rows, const void *right, int64_t tile, int64_t panels,
-                     int64_t groups, int64_t panel_groups, float (*sums)[TILE]) {
+                     int64_t groups, int64_t panel_groups, float *out, int64_t out_stride) {
     const int two = panels - 2 * tile > 1;
     const int64_t first = 2 * tile * panel_groups * PANEL, second = first + panel_groups * PANEL;
     if (is_bf16()) {
         const uint16_t *numbers = right;
-        pi0_bf16_tile(left, stride, rows, numbers + first * 2, two ? numbers + second * 2 : NULL, groups, sums);
+        pi0_bf16_tile(left, stride, rows, numbers + first * 2, two ? numbers + second * 2 : NULL, groups, out, out_stride);
     } else {
         const float *numbers = right;
-        pi0_float_tile(left, stride, rows, numbers + first, two ? numbers + second : NULL, groups, sums);
+        pi0_float_tile(left, stride, rows, numbers + first, two ? numbers + second : NULL, groups, out, out_stride);
     }
 }
 
@@ -152,25 +202,18 @@ void pi0_attend(const struct pi0_cache *cache, const struct pi0_queries *block, 
     for (int64_t tile = 0; tile < (key_panels + 1) / 2; tile++)
         for (int64_t row = 0; row < block->rows; row += ROWS) {
             const int rows = (int)(block->rows - row < ROWS ? block->rows - row : ROWS);
-            const int64_t count = keys - tile * TILE < TILE ? keys - tile * TILE : TILE;
             multiply(row_of(block->queries, row * block->query_stride), block->query_stride, rows, cache->keys, tile,
-                     key_panels, groups, groups, sums);
-            for (int r = 0; r < rows; r++)
-                memcpy(scores + (row + r) * width + tile * TILE, sums[r], (size_t)count * sizeof(float));
+                     key_panels, groups, groups, scores + row * width + tile * TILE, width);
         }
     for (int64_t row = 0; row < block->rows; row++) {
         float *own = scores + row * width;
-        uint16_t *out = is_bf16() ? rounded + row * width : NULL;
-        if (pi0_largest_bits(own, keys) >= EXPONENT_MASK) {
-            inverse[row] = NAN; /* no probabilities: the output says so */
-            memset(own, 0, (size_t)keys * sizeof *own);
-            if (out)
-                memset(out, 0, (size_t)keys * sizeof *out);
-        } else {
-            inverse[row] = 1.0f / soften(own, keys, scale, out);
+#if X86
+        if (is_bf16()) {
+            inverse[row] = soften_bf16(own, keys, scale, rounded + row * width);
+            continue;
         }
-        for (int64_t k = keys; k < rounded_up(keys, unit); k++)
-            out[k] = 0;
+#endif
+        inverse[row] = soften(own, keys, scale);
     }
     const int64_t value_panels = (head_dim + PANEL - 1) / PANEL, value_groups = rounded_up(cache->capacity, TILE) / unit;
     const void *left = is_bf16() ? (const void *)rounded : scores;
@@ -179,7 +222,7 @@ void pi0_attend(const struct pi0_cache *cache, const struct pi0_queries *block, 
             const int rows = (int)(block->rows - row < ROWS ? block->rows - row : ROWS);
             const int64_t count = head_dim - tile * TILE < TILE ? head_dim - tile * TILE : TILE;
             multiply(row_of(left, row * width), width, rows, cache->values, tile, value_panels,
-                     rounded_up(keys, unit) / unit, value_groups, sums);
+                     rounded_up(keys, unit) / unit, value_groups, sums[0], TILE);
             for (int r = 0; r < rows; r++)
                 for (int64_t d = 0; d < count; d++)
                     block->out[row + r][tile * TILE + d] = sums[r][d] * inverse[row + r];

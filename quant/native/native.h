@@ -27,10 +27,13 @@ enum {
     ROWS = 6,   /* rows of a tile: 6 x 4 registers of 16 sums, and 8 registers are left */
     GROUP = 4,  /* bytes along K that one instruction multiplies and adds */
     LINE = 64,  /* bytes of a cache line */
+    LARGE = 1 << 18, /* numbers of a result that are not kept in the caches for the next pass */
+    MAXIMA = 16,     /* partial maxima of a row */
     LANES = 32, /* partial sums of a row: the same on every processor, so that sums are */
 };
 
 #define EXPONENT_MASK 0x7f800000u
+#define MAGNITUDE_MASK 0x7fffffff
 #define SMALLEST_SCALE 1e-30f
 #define BYTE_SHIFT 128
 
@@ -48,19 +51,24 @@ struct pi0_linear {
 enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, NEON_DOT };
 int pi0_level(void);
 
-/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Meanwhile `groups` cache lines from
-   `ahead` on are asked for, which the next tiles will read; NULL asks for nothing. */
+/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Not for AVX-512, which has more in
+   one: `pi0_tile_512`. */
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]);
-/* The same for pairs of bfloat16 (`groups` pairs) ... */
+                  int64_t groups, int32_t (*sums)[TILE]);
+/* sums [rows][sums_stride], of which 64 columns or 32 are written: the same for pairs of bfloat16 (`groups` pairs) ... */
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float (*sums)[TILE]);
+                   int64_t groups, float *sums, int64_t sums_stride);
 /* ... and for float32. */
 void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float (*sums)[TILE]);
+                    int64_t groups, float *sums, int64_t sums_stride);
+
+/* memory.c */
+void pi0_ask_for_large_pages(void *memory, int64_t bytes);
+void *pi0_allocate(int64_t bytes);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
+int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);
 void pi0_layer_norm_row(const float *x, int64_t columns, const float *weight, const float *bias, float *out);
@@ -78,10 +86,15 @@ struct pi0_product {
     int64_t rows;
     float *out; /* [rows, out_stride] */
     int64_t out_stride;
+    int large;         /* results leave the caches at once: they are more than those hold */
+    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits; or NULL. */
+    uint32_t (*largest)[MAXIMA];
     const float *gate; /* of ADD: out += gate * product; NULL is 1 */
     int64_t gate_tokens, gate_batch_stride, gate_token_stride; /* row r reads gate[r / tokens * batch + r % tokens * token] */
 };
 void pi0_multiply(const struct pi0_product *product); /* all threads of a team call it; it ends with a barrier */
+
+INLINED int is_large(int64_t rows, int64_t width) { return rows * width > LARGE; }
 
 INLINED int64_t row_bytes(int64_t depth) { return (depth + GROUP - 1) / GROUP * GROUP; }
 

@@ -1,24 +1,18 @@
-/* The INT8 product of a block of tokens with packed weights, and what becomes of it while it is in the cache: it is
-   stored, added to the residual, or goes through GELU or GeGLU. Sums are exact; the order of the float operations
-   behind them is that of `QuantizedLinear`: channel scale, token scale, bias. */
+/* The INT8 product of a block of tokens with packed weights. Sums are exact; finish.c says what becomes of them. */
 
-#include "native.h"
+#include "product.h"
+
+#if X86
+#include <immintrin.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 enum {
-    DEPTH = 4096, /* bytes along K in one go: two panels of them are 256 KB and stay in the second cache */
-    CHUNK = 960,   /* rows whose sums are kept when K is deeper than that */
-};
-
-/* Where the two panels of tile `tile` are: linear and first column of each. A GeGLU takes 32 channels of its gate and
-   the same of its up; the others take the columns of their linears side by side. */
-struct place {
-    const struct pi0_linear *linear;
-    int64_t channel, column;
-    int width;
+    DEPTH = 4608, /* most bytes along K in one go: two panels of them are 288 KB and stay in the second cache */
+    CHUNK = 960,  /* rows whose sums are kept when K is deeper than that */
 };
 
 static int64_t panels_of(const struct pi0_linear *linear) { return (linear->width + PANEL - 1) / PANEL; }
@@ -50,87 +44,48 @@ static struct place place_of(const struct pi0_product *p, int64_t panel) {
     return place;
 }
 
-EACH_PROCESSOR
-static void scale_sums(const int32_t *restrict sums, const float *restrict scale, const int32_t *restrict shift,
-                       const float *restrict bias, float token_scale, float *restrict out) {
-    if (bias)
-        for (int c = 0; c < PANEL; c++)
-            out[c] = (float)(sums[c] - shift[c]) * scale[c] * token_scale + bias[c];
-    else
-        for (int c = 0; c < PANEL; c++)
-            out[c] = (float)(sums[c] - shift[c]) * scale[c] * token_scale;
+/* Asks for the cache lines that a block is added to, before its sums are computed. */
+static void ask_for_results(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count) {
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < count; i++)
+            for (int c = 0; c < place[i].width; c += LINE / (int)sizeof(float))
+                __builtin_prefetch(p->out + (first + row) * p->out_stride + place[i].column + c, 1);
 }
 
 EACH_PROCESSOR
-static void gelu_panel(float *restrict x, const float *restrict factor) {
-    if (factor)
-        for (int c = 0; c < PANEL; c++)
-            x[c] = gelu(x[c]) * factor[c];
-    else
-        for (int c = 0; c < PANEL; c++)
-            x[c] = gelu(x[c]);
-}
-
-EACH_PROCESSOR
-static void add_panel(float *restrict out, const float *restrict x, const float *restrict gate, int width) {
-    if (gate)
-        for (int c = 0; c < width; c++)
-            out[c] += gate[c] * x[c];
-    else
-        for (int c = 0; c < width; c++)
-            out[c] += x[c];
-}
-
-static void finish_panel(const struct pi0_product *p, int64_t row, const struct place *place, float *values) {
-    float *out = p->out + row * p->out_stride + place->column;
-    const float *gate = NULL;
-    if (p->result == GELU)
-        gelu_panel(values, NULL);
-    if (p->result == ADD) {
-        if (p->gate)
-            gate = p->gate + row / p->gate_tokens * p->gate_batch_stride + row % p->gate_tokens * p->gate_token_stride +
-                   place->column;
-        add_panel(out, values, gate, place->width);
-    } else {
-        memcpy(out, values, (size_t)place->width * sizeof *out);
-    }
-}
-
-static void finish_row(const struct pi0_product *p, int64_t row, const struct place place[2], int panels,
-                       const int32_t *sums) {
-    float values[2][PANEL];
-    for (int i = 0; i < panels; i++) {
-        const struct pi0_linear *linear = place[i].linear;
-        const int64_t c = place[i].channel;
-        scale_sums(sums + i * PANEL, linear->scale + c, linear->shift + c, linear->bias ? linear->bias + c : NULL,
-                   p->token_scale[row], values[i]);
-    }
-    if (p->result == GEGLU) {
-        gelu_panel(values[0], values[1]);
-        finish_panel(p, row, place, values[0]);
-        return;
-    }
-    for (int i = 0; i < panels; i++)
-        finish_panel(p, row, place + i, values[i]);
+static void add_sums(int32_t (*restrict sums)[TILE], int32_t (*restrict added)[TILE], int rows) {
+    for (int row = 0; row < rows; row++)
+        for (int c = 0; c < TILE; c++)
+            sums[row][c] += added[row][c];
 }
 
 static const int8_t *weights_of(const struct place *place, int64_t groups) {
     return place->linear->panels + place->channel / PANEL * groups * PANEL * GROUP;
 }
 
-/* What the block of rows number `block` asks for ahead: a panel of one group is two cache lines, so that the first four
-   blocks ask for the two panels of `next`. The expert has few rows, and waits for memory at each tile otherwise. */
-static const int8_t *ahead_of(const struct pi0_product *p, int64_t next, int64_t panels, int64_t groups, int64_t block) {
-    const int64_t panel = 2 * next + block / 2;
-    if (block >= 4 || panel >= panels)
+/* The weights of panel `panel` from group `begin` on; NULL behind the last panel. */
+static const int8_t *panel_at(const struct pi0_product *p, int64_t panel, int64_t panels, int64_t groups, int64_t begin) {
+    if (panel >= panels)
         return NULL;
     const struct place place = place_of(p, panel);
-    return weights_of(&place, groups) + block % 2 * groups * LINE;
+    return weights_of(&place, groups) + begin * PANEL * GROUP;
 }
 
-/* Rows `from` to `to` of one tile, with the weights of DEPTH bytes at a time; `next` is the tile after it. */
+/* `pi0_tile_512` where there is no AVX-512. */
+static void multiply_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                           const struct pi0_tile *tile) {
+    int32_t own[ROWS][TILE] __attribute__((aligned(LINE)));
+    int32_t (*sums)[TILE] = tile->begins && !tile->ends ? tile->kept : own;
+    pi0_dot_tile(tile->tokens, tile->stride, rows, tile->weights[0], tile->weights[1], tile->groups, sums);
+    if (!tile->begins)
+        add_sums(tile->ends ? own : tile->kept, tile->ends ? tile->kept : own, rows);
+    if (tile->ends)
+        pi0_finish_block(p, first, rows, place, count, own, tile->largest);
+}
+
+/* Rows `from` to `to` of one tile, with the weights of up to DEPTH bytes at a time; `next` is the tile after it. */
 static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t next, int64_t from, int64_t to,
-                          int64_t panels, int32_t (*kept)[TILE]) {
+                          int64_t panels, int32_t (*kept)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int count = panels - 2 * tile > 1 ? 2 : 1;
     struct place place[2] = {place_of(p, 2 * tile), {NULL, 0, 0, 0}};
     if (count == 2)
@@ -139,49 +94,80 @@ static void multiply_tile(const struct pi0_product *p, int64_t tile, int64_t nex
     const int8_t *weights[2] = {NULL, NULL};
     for (int i = 0; i < count; i++)
         weights[i] = weights_of(place + i, groups);
-    const int64_t blocks = (to - from + ROWS - 1) / ROWS;
-    for (int64_t begin = 0; begin < groups; begin += DEPTH / GROUP) {
-        const int64_t here = groups - begin < DEPTH / GROUP ? groups - begin : DEPTH / GROUP;
-        const int last = begin + here == groups;
+    /* All blocks have as many rows, some of them one more. */
+    const int64_t blocks = (to - from + ROWS - 1) / ROWS, shortest = (to - from) / blocks, longer = (to - from) % blocks;
+    const int64_t pieces = (groups + DEPTH / GROUP - 1) / (DEPTH / GROUP), longest = (groups + pieces - 1) / pieces;
+    for (int64_t begin = 0; begin < groups; begin += longest) {
+        const int64_t here = groups - begin < longest ? groups - begin : longest;
+        const int64_t next_begin = begin + here < groups ? begin + here : 0, next_tile = next_begin ? tile : next;
         for (int64_t block = 0; block < blocks; block++) {
-            const int64_t row = from + (to - from) * block / blocks;
-            const int rows = (int)(from + (to - from) * (block + 1) / blocks - row);
-            int32_t sums[ROWS][TILE];
+            const int64_t row = from + block * shortest + (block < longer ? block : longer);
+            const int rows = (int)shortest + (block < longer);
             const int64_t offset = begin * PANEL * GROUP;
-            const int8_t *ahead = here == groups ? ahead_of(p, next, panels, groups, block) : NULL;
-            pi0_dot_tile(p->tokens + row * stride + begin * GROUP, stride, rows, weights[0] + offset,
-                         weights[1] ? weights[1] + offset : NULL, here, ahead, sums);
-            for (int r = 0; r < rows; r++) {
-                int32_t *before = kept[row - from + r];
-                if (begin)
-                    for (int c = 0; c < count * PANEL; c++)
-                        sums[r][c] += before[c];
-                if (last)
-                    finish_row(p, row + r, place, count, sums[r]);
-                else
-                    memcpy(before, sums[r], sizeof sums[r]);
+            struct pi0_tile work = {
+                .tokens = p->tokens + row * stride + begin * GROUP,
+                .stride = stride,
+                .weights = {weights[0] + offset, weights[1] ? weights[1] + offset : NULL},
+                .groups = here,
+                .begins = begin == 0,
+                .ends = begin + here == groups,
+                .kept = kept + (row - from),
+                .largest = largest ? largest + row : NULL,
+            };
+            /* A panel of one group is two cache lines: the first four blocks ask for the two panels of what comes next.
+               The expert has few rows, and waits for memory at each tile otherwise. The others ask for the tokens
+               behind. */
+            if (block < 4) {
+                const int8_t *weights_ahead = panel_at(p, 2 * next_tile + block / 2, panels, groups, next_begin);
+                work.ahead = weights_ahead ? weights_ahead + block % 2 * here * LINE : NULL;
+                work.step = LINE;
+            } else if (here == groups) {
+                work.ahead = work.tokens + rows * stride;
+                work.step = rows * GROUP;
             }
+            if (work.ends && p->result == ADD)
+                ask_for_results(p, row, rows, place, count);
+#if X86
+            if (pi0_level() >= AVX512_VNNI) {
+                pi0_tile_512(p, row, rows, place, count, &work);
+                continue;
+            }
+#endif
+            multiply_block(p, row, rows, place, count, &work);
         }
     }
+#if X86
+    if (p->large)
+        _mm_sfence(); /* what passed the caches is there for the other threads before they go on */
+#endif
+}
+
+/* Whether more pieces are worth their cost, so that no thread waits long for the last one: `own` pieces for each thread,
+   and blocks of `rows` rows with one chunk more. A few pieces are wanted at any cost; many only where a chunk still has
+   rows enough that bringing the weights into another cache counts for little. */
+static int wants_another_chunk(int64_t own, int64_t rows) {
+    return (own < 4 && rows >= 4 * ROWS) || (own < 32 && rows >= 32 * ROWS);
 }
 
 void pi0_multiply(const struct pi0_product *p) {
     const int64_t panels = panel_count(p), tiles = (panels + 1) / 2;
     int64_t chunks = (p->rows + CHUNK - 1) / CHUNK;
 #ifdef _OPENMP
-    const int64_t threads = omp_get_num_threads();
+    const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
 #else
-    const int64_t threads = 1;
+    const int64_t threads = 1, thread = 0;
 #endif
-    /* Enough pieces that no thread waits long for the last one, but whole blocks of rows. */
-    while (threads > 1 && tiles * chunks < 4 * threads && p->rows / (chunks + 1) >= 4 * ROWS)
+    uint32_t(*largest)[MAXIMA] = p->largest ? p->largest + thread * p->rows : NULL;
+    if (largest)
+        memset(largest, 0, (size_t)p->rows * sizeof *largest);
+    while (threads > 1 && wants_another_chunk(tiles * chunks / threads, p->rows / (chunks + 1)))
         chunks++;
-    int32_t kept[CHUNK][TILE];
+    int32_t kept[CHUNK][TILE] __attribute__((aligned(LINE)));
 #pragma omp for schedule(dynamic)
     for (int64_t piece = 0; piece < tiles * chunks; piece++) {
         const int64_t chunk = piece % chunks;
-        multiply_tile(p, piece / chunks, piece / chunks + threads, p->rows * chunk / chunks,
-                      p->rows * (chunk + 1) / chunks, panels, kept);
+        multiply_tile(p, piece / chunks, (piece + threads) / chunks, p->rows * chunk / chunks,
+                      p->rows * (chunk + 1) / chunks, panels, kept, largest);
     }
 }
 
@@ -204,6 +190,7 @@ static int32_t pack_row(const int8_t *row, int64_t depth, int8_t *panel) {
 void pi0_pack_weight(const int8_t *weight, int64_t width, int64_t depth, int8_t *panels, int32_t *shift) {
     enum { PACKED_DEPTH = 256 };
     const int64_t groups = row_bytes(depth) / GROUP, count = (width + PANEL - 1) / PANEL;
+    pi0_ask_for_large_pages(panels, count * groups * PANEL * GROUP);
 #pragma omp parallel for if (width * depth > 65536)
     for (int64_t panel = 0; panel < count; panel++) {
         int8_t *own = panels + panel * groups * PANEL * GROUP;
@@ -231,7 +218,8 @@ void pi0_linear_rows(const struct pi0_linear *linear, const uint8_t *tokens, con
                                         .token_scale = token_scale,
                                         .rows = rows,
                                         .out = out,
-                                        .out_stride = linear->width};
+                                        .out_stride = linear->width,
+                                        .large = is_large(rows, linear->width)};
 #pragma omp parallel if (rows * linear->width * linear->depth > (1 << 22))
     pi0_multiply(&product);
 }

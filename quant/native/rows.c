@@ -10,7 +10,7 @@ EACH_PROCESSOR
 uint32_t pi0_largest_bits(const float *x, int64_t columns) {
     uint32_t largest = 0;
     for (int64_t k = 0; k < columns; k++) {
-        const uint32_t magnitude = bits_of(x[k]) & 0x7fffffffu;
+        const uint32_t magnitude = bits_of(x[k]) & MAGNITUDE_MASK;
         largest = magnitude > largest ? magnitude : largest;
     }
     return largest;
@@ -38,8 +38,8 @@ static void multiply_row(float *restrict x, const float *restrict factor, int64_
         x[k] *= factor[k] * scale;
 }
 
-static int quantize_row(const float *x, int64_t columns, int32_t offset, uint8_t *bytes, float *scale) {
-    const uint32_t largest = pi0_largest_bits(x, columns);
+/* `largest` as `pi0_largest_bits` of the row. */
+static int quantize_row(const float *x, int64_t columns, uint32_t largest, int32_t offset, uint8_t *bytes, float *scale) {
     if (largest >= EXPONENT_MASK)
         return 0;
     const float amax = float_of(largest) * (float)(1.0 / 127.0);
@@ -48,11 +48,16 @@ static int quantize_row(const float *x, int64_t columns, int32_t offset, uint8_t
     return 1;
 }
 
-/* One row x [columns] -> shifted bytes and their scale. Returns 0 where a value is NaN or infinite, else 1. */
-int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale) {
+/* The same as `pi0_quantize_row` where the largest magnitude of the row is known, as bits. */
+int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale) {
     for (int64_t k = columns; k < row_bytes(columns); k++)
         bytes[k] = BYTE_SHIFT;
-    return quantize_row(x, columns, BYTE_SHIFT, bytes, scale);
+    return quantize_row(x, columns, largest, BYTE_SHIFT, bytes, scale);
+}
+
+/* One row x [columns] -> shifted bytes and their scale. Returns 0 where a value is NaN or infinite, else 1. */
+int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale) {
+    return pi0_quantize_below(x, columns, pi0_largest_bits(x, columns), bytes, scale);
 }
 
 /* Sum over a row of (x - centre)^2, or of x where `squared` is 0. */
@@ -96,12 +101,16 @@ void pi0_layer_norm_row(const float *x, int64_t columns, const float *weight, co
         out[k] = (x[k] - mean) * inverse * weight[k] + bias[k];
 }
 
+static int quantize_int8(const float *x, int64_t columns, int8_t *values, float *scale) {
+    return quantize_row(x, columns, pi0_largest_bits(x, columns), 0, (uint8_t *)values, scale);
+}
+
 /* x [rows, columns] -> values int8 and scales [rows]. Returns 0 where a value is NaN or infinite, else 1. */
 int pi0_quantize_rows(const float *x, int64_t rows, int64_t columns, int8_t *values, float *scales) {
     int finite = 1;
 #pragma omp parallel for reduction(&& : finite) if (rows * columns > 65536)
     for (int64_t row = 0; row < rows; row++)
-        finite = quantize_row(x + row * columns, columns, 0, (uint8_t *)values + row * columns, scales + row) && finite;
+        finite = quantize_int8(x + row * columns, columns, values + row * columns, scales + row) && finite;
     return finite;
 }
 
@@ -117,7 +126,7 @@ int pi0_gelu_rows(float *x, const float *up, const float *token_scale, const flo
         if (up)
             multiply_row(own, up + row * columns, columns, token_scale[row]);
         if (values)
-            finite = quantize_row(own, columns, 0, (uint8_t *)values + row * columns, scales + row) && finite;
+            finite = quantize_int8(own, columns, values + row * columns, scales + row) && finite;
     }
     return finite;
 }

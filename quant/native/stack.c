@@ -46,6 +46,7 @@ struct workspace {
     void *queries;    /* [batch, kv_heads, tokens, heads / kv_heads, head_dim] as the attention reads them */
     float *attended;  /* [rows, heads * head_dim] */
     float *hidden;    /* [rows, widest MLP] */
+    uint32_t (*largest)[MAXIMA]; /* [threads][rows], magnitudes of the hidden values */
     char *scratch;    /* per thread */
     int64_t scratch_bytes;
     int finite;
@@ -60,6 +61,14 @@ static int64_t thread_number(void) {
     return omp_get_thread_num();
 #else
     return 0;
+#endif
+}
+
+static int64_t thread_count(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
 #endif
 }
 
@@ -91,6 +100,7 @@ static int64_t divide(const struct pi0_stack *s, struct workspace *w, char *memo
     w->queries = piece(memory, &used, rows * s->heads * pi0_query_numbers(s->head_dim) * 4);
     w->attended = piece(memory, &used, rows * joined * 4);
     w->hidden = piece(memory, &used, rows * hidden * 4);
+    w->largest = piece(memory, &used, threads * rows * (int64_t)sizeof *w->largest);
     w->scratch_bytes = (larger(pi0_attention_scratch(keys), s->width * 4) + 63) / 64 * 64;
     w->scratch = piece(memory, &used, w->scratch_bytes * threads);
     return used;
@@ -128,6 +138,23 @@ static void quantize(struct workspace *w, const float *x, int64_t rows, int64_t 
             not_finite(w);
 }
 
+/* The same for the hidden values of an MLP, whose largest magnitudes its threads have kept. */
+static void quantize_hidden(struct workspace *w, int64_t rows, int64_t columns) {
+    const int64_t threads = thread_count();
+#pragma omp for
+    for (int64_t row = 0; row < rows; row++) {
+        uint32_t largest = 0;
+        for (int64_t thread = 0; thread < threads; thread++)
+            for (int i = 0; i < MAXIMA; i++) {
+                const uint32_t own = w->largest[thread * rows + row][i];
+                largest = own > largest ? own : largest;
+            }
+        if (!pi0_quantize_below(w->hidden + row * columns, columns, largest, w->tokens + row * row_bytes(columns),
+                                w->scale + row))
+            not_finite(w);
+    }
+}
+
 static void multiply(const struct pi0_stack *s, const struct workspace *w, enum pi0_result result, float *out,
                      int64_t out_stride, const float *modulation, int count, const struct pi0_linear *first,
                      const struct pi0_linear *second, const struct pi0_linear *third) {
@@ -140,6 +167,8 @@ static void multiply(const struct pi0_stack *s, const struct workspace *w, enum 
         .rows = rows_of(s),
         .out = out,
         .out_stride = out_stride,
+        .large = is_large(rows_of(s), out_stride),
+        .largest = result == GELU || result == GEGLU ? w->largest : NULL,
         .gate = modulation ? modulation + 2 * s->width : NULL,
         .gate_tokens = s->tokens,
         .gate_batch_stride = s->modulation_batch_stride,
@@ -242,7 +271,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
     norm_and_quantize(s, w, layer->mlp_norm, layer->mlp_norm_bias, layer->mlp_modulation);
     const enum pi0_result result = layer->up.panels ? GEGLU : GELU;
     multiply(s, w, result, w->hidden, layer->gate.width, NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
-    quantize(w, w->hidden, rows, layer->gate.width);
+    quantize_hidden(w, rows, layer->gate.width);
     multiply(s, w, ADD, s->x, s->width, layer->mlp_modulation, 1, &layer->down, NULL, NULL);
 }
 
@@ -250,7 +279,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
 int pi0_run_stack(const struct pi0_stack *s) {
     struct workspace w = {.finite = 1};
     const int64_t threads = most_threads();
-    char *memory = aligned_alloc(64, (size_t)divide(s, &w, NULL, threads));
+    char *memory = pi0_allocate(divide(s, &w, NULL, threads));
     if (!memory)
         return -1;
     divide(s, &w, memory, threads);

@@ -5,7 +5,7 @@
    | PORTABLE    | plain C                               | float32, vectors of the compiler |
    | AVX2        | pairs of 16-bit products, exact       | float32                          |
    | AVX_VNNI    | vpdpbusd on 256 bits                  | float32                          |
-   | AVX512_VNNI | vpdpbusd on 512 bits                  | float32                          |
+   | AVX512_VNNI | vpdpbusd on 512 bits: avx512.c        | float32                          |
    | AVX512_BF16 | the same                              | bfloat16, vdpbf16ps              |
    | NEON_DOT    | sdot                                  | float32                          |
 
@@ -57,48 +57,6 @@ INLINED int32_t four_bytes(const uint8_t *tokens) {
     int32_t four;
     memcpy(&four, tokens, sizeof four);
     return four;
-}
-
-/* `count` registers of 16 columns each: 4 of two panels, or 2 of one. */
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) INLINED void
-dot_512(const int rows, const int count, const uint8_t *tokens, int64_t stride, const int8_t *first,
-        const int8_t *second, int64_t groups, const int8_t *ahead, int64_t step, int32_t (*sums)[TILE]) {
-    __m512i sum[ROWS][4];
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            sum[row][c] = _mm512_setzero_si512();
-    for (int64_t group = 0; group < groups; group++) {
-        __m512i weights[4];
-        __builtin_prefetch(ahead + group * step, 0, 2);
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            weights[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * GROUP + (c & 1) * 64);
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++) {
-            const __m512i four = _mm512_set1_epi32(four_bytes(tokens + row * stride + group * GROUP));
-#pragma GCC unroll 4
-            for (int c = 0; c < count; c++)
-                sum[row][c] = _mm512_dpbusd_epi32(sum[row][c], four, weights[c]);
-        }
-    }
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            _mm512_storeu_si512(sums[row] + c * 16, sum[row][c]);
-}
-
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void
-dot_avx512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second, int64_t groups,
-           const int8_t *ahead, int32_t (*sums)[TILE]) {
-    const int64_t step = ahead ? LINE : 0;
-    ahead = ahead ? ahead : first;
-    if (second)
-        FOR_ROWS(dot_512, rows, 4, tokens, stride, first, second, groups, ahead, step, sums)
-    else
-        FOR_ROWS(dot_512, rows, 2, tokens, stride, first, second, groups, ahead, step, sums)
 }
 
 /* 16 columns at a time: 6 x 2 of the 16 registers. */
@@ -170,7 +128,7 @@ __attribute__((target("avx2"))) static void dot_avx2(const uint8_t *tokens, int6
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) INLINED void
 bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, const uint16_t *first,
-         const uint16_t *second, int64_t groups, float (*sums)[TILE]) {
+         const uint16_t *second, int64_t groups, float *sums, int64_t sums_stride) {
     __m512 sum[ROWS][4];
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++)
@@ -194,16 +152,16 @@ bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, 
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
-            _mm512_storeu_ps(sums[row] + c * 16, sum[row][c]);
+            _mm512_storeu_ps(sums + row * sums_stride + c * 16, sum[row][c]);
 }
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
 bf16_avx512(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-            int64_t groups, float (*sums)[TILE]) {
+            int64_t groups, float *sums, int64_t sums_stride) {
     if (second)
-        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums)
+        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums, sums_stride)
     else
-        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums)
+        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums, sums_stride)
 }
 #endif
 
@@ -253,7 +211,7 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) static void dot_neon(const uin
 
 /* 16 columns at a time. */
 INLINED void float_sixteen(const int rows, const float *left, int64_t stride, const float *right, int64_t groups,
-                           float *sums) {
+                           float *sums, int64_t sums_stride) {
     vector sum[ROWS];
     for (int row = 0; row < rows; row++)
         sum[row] = (vector){0};
@@ -264,15 +222,15 @@ INLINED void float_sixteen(const int rows, const float *left, int64_t stride, co
             sum[row] += left[row * stride + group] * own;
     }
     for (int row = 0; row < rows; row++)
-        *(vector *)(sums + row * TILE) = sum[row];
+        *(vector *)(sums + row * sums_stride) = sum[row];
 }
 
 EACH_PROCESSOR
 void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float (*sums)[TILE]) {
+                    int64_t groups, float *sums, int64_t sums_stride) {
     for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
         const float *right = (column < PANEL ? first : second) + column % PANEL;
-        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums[0] + column)
+        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums + column, sums_stride)
     }
 }
 
@@ -306,13 +264,9 @@ int pi0_level(void) {
 void pi0_use_level(int level) { chosen = level; }
 
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
-                  int64_t groups, const int8_t *ahead, int32_t (*sums)[TILE]) {
+                  int64_t groups, int32_t (*sums)[TILE]) {
     const int level = pi0_level();
 #if X86
-    if (level >= AVX512_VNNI) {
-        dot_avx512(tokens, stride, rows, first, second, groups, ahead, sums);
-        return;
-    }
     if (level >= AVX2) {
         (level == AVX2 ? dot_avx2 : dot_avx_vnni)(tokens, stride, rows, first, second, groups, sums);
         return;
@@ -323,15 +277,16 @@ void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t 
         return;
     }
 #endif
-    (void)level, (void)ahead;
+    (void)level;
     dot_portable(tokens, stride, rows, first, second, groups, sums);
 }
 
 void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float (*sums)[TILE]) {
+                   int64_t groups, float *sums, int64_t sums_stride) {
 #if X86
-    bf16_avx512(left, stride, rows, first, second, groups, sums);
+    bf16_avx512(left, stride, rows, first, second, groups, sums, sums_stride);
 #else
-    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums;
+    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums,
+        (void)sums_stride;
 #endif
 }

@@ -1,0 +1,216 @@
+/* A tile of the INT8 product in AVX-512 with VNNI, and what becomes of its sums.
+
+   Sums that are scaled, stored or added go from the registers to their place: through two buffers they cost 2 % of a
+   product of the vision tower (depth 1152) more. */
+
+#include "avx512.h"
+#include "product.h"
+
+#if X86
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+
+enum { LANE = 16 }; /* numbers of a register */
+
+static const float zeros[PANEL] = {0};
+static const float ones[PANEL] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+INLINED int32_t four_bytes(const uint8_t *tokens) {
+    int32_t four;
+    memcpy(&four, tokens, sizeof four);
+    return four;
+}
+
+/* Where the results of a block go: row `first` of the product and one column of it. */
+struct target {
+    float *out;
+    int64_t stride;
+    int width;  /* of the panel */
+    int stream; /* past the caches: whole panels at addresses that allow it */
+};
+
+INLINED struct target target_of(const struct pi0_product *p, int64_t first, const struct place *place) {
+    float *out = p->out + first * p->out_stride + place->column;
+    const int aligned = (uintptr_t)out % LINE == 0 && p->out_stride % LANE == 0 && place->width == PANEL;
+    const struct target target = {out, p->out_stride, place->width, p->large && aligned};
+    return target;
+}
+
+/* Stores columns c to c + 16 of one row of a panel, of which those below its width exist. */
+AVX512 INLINED void put_512(const struct target *target, int row, int c, __m512 value) {
+    float *out = target->out + row * target->stride + c;
+    const int left = target->width - c;
+    if (target->stream)
+        _mm512_stream_ps(out, value);
+    else if (left >= LANE)
+        _mm512_storeu_ps(out, value);
+    else if (left > 0)
+        _mm512_mask_storeu_ps(out, (__mmask16)((1u << left) - 1), value);
+}
+
+AVX512 INLINED __m512 get_512(const float *from, int left) {
+    if (left >= LANE)
+        return _mm512_loadu_ps(from);
+    return _mm512_maskz_loadu_ps(left > 0 ? (__mmask16)((1u << left) - 1) : 0, from);
+}
+
+AVX512 INLINED __m512 scaled_512(__m512i sum, __m512i shift, __m512 scale, __m512 token_scale, __m512 bias) {
+    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, shift));
+    return _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(exact, scale), token_scale), bias);
+}
+
+/* What one call of the tile works on. */
+struct task {
+    const uint8_t *tokens;
+    int64_t stride;
+    const int8_t *weights[2];
+    int64_t groups;
+    const void *ahead;
+    int64_t step;
+    int32_t (*before)[TILE]; /* sums to start from, or NULL */
+    int32_t (*sums)[TILE];   /* where sums go that are not finished */
+};
+
+/* `count` registers of 16 columns each: 4 of two panels, or 2 of one. With `finished` the sums are scaled and stored or
+   added, else they are kept. */
+VNNI INLINED void tile_512(const int rows, const int count, const int finished, const struct task *task,
+                           const struct pi0_product *p, int64_t row_before, const struct place *place) {
+    const uint8_t *tokens = task->tokens;
+    const int64_t stride = task->stride, groups = task->groups, step = task->ahead ? task->step : 0;
+    const int8_t *first = task->weights[0], *second = task->weights[1], *ahead = step ? task->ahead : first;
+    int32_t(*const before)[TILE] = task->before, (*const sums)[TILE] = task->sums;
+    __m512i sum[ROWS][4];
+    if (before) {
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                sum[row][c] = _mm512_loadu_si512(before[row] + c * LANE);
+    } else {
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                sum[row][c] = _mm512_setzero_si512();
+    }
+    for (int64_t group = 0; group < groups; group++) {
+        __m512i weights[4];
+        __builtin_prefetch(ahead + group * step, 0, 2);
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            weights[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * GROUP + (c & 1) * 64);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            const __m512i four = _mm512_set1_epi32(four_bytes(tokens + row * stride + group * GROUP));
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                sum[row][c] = _mm512_dpbusd_epi32(sum[row][c], four, weights[c]);
+        }
+    }
+    if (!finished) {
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++)
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                _mm512_storeu_si512(sums[row] + c * LANE, sum[row][c]);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < count; c++) {
+        const struct place *own = place + c / 2;
+        const struct pi0_linear *linear = own->linear;
+        const struct target target = target_of(p, row_before, own);
+        const int64_t column = c % 2 * LANE, channel = own->channel + column;
+        const __m512i shift = _mm512_loadu_si512(linear->shift + channel);
+        const __m512 scale = _mm512_loadu_ps(linear->scale + channel);
+        const __m512 bias = _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            __m512 value = scaled_512(sum[row][c], shift, scale, _mm512_set1_ps(p->token_scale[row_before + row]), bias);
+            if (p->result == ADD) {
+                const int left = own->width - (int)column;
+                const float *out = target.out + row * target.stride + column;
+                const float *gate = p->gate ? pi0_gate_of(p, row_before + row) + own->column + column : ones;
+                value = _mm512_add_ps(get_512(out, left), _mm512_mul_ps(get_512(gate, p->gate ? left : LANE), value));
+            }
+            put_512(&target, row, (int)column, value);
+        }
+    }
+}
+
+#define FOR_ROWS(rows, ...)                                                                                            \
+    switch (rows) {                                                                                                    \
+    case 1: tile_512(1, __VA_ARGS__); break;                                                                           \
+    case 2: tile_512(2, __VA_ARGS__); break;                                                                           \
+    case 3: tile_512(3, __VA_ARGS__); break;                                                                           \
+    case 4: tile_512(4, __VA_ARGS__); break;                                                                           \
+    case 5: tile_512(5, __VA_ARGS__); break;                                                                           \
+    default: tile_512(6, __VA_ARGS__);                                                                                 \
+    }
+
+VNNI static void keep_512(int rows, const struct task *task) {
+    if (task->weights[1])
+        FOR_ROWS(rows, 4, 0, task, NULL, 0, NULL)
+    else
+        FOR_ROWS(rows, 2, 0, task, NULL, 0, NULL)
+}
+
+VNNI static void finish_512(int rows, const struct task *task, const struct pi0_product *p, int64_t first,
+                            const struct place *place) {
+    if (task->weights[1])
+        FOR_ROWS(rows, 4, 1, task, p, first, place)
+    else
+        FOR_ROWS(rows, 2, 1, task, p, first, place)
+}
+
+/* Sums become results of GELU or GeGLU. */
+AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                                int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
+    const int both = p->result == GEGLU;
+    for (int c = 0; c < (both ? PANEL : count * PANEL); c += LANE) {
+        const struct place *own = place + c / PANEL;
+        const struct pi0_linear *linear = own->linear, *up = place[1].linear;
+        const struct target target = target_of(p, first, own);
+        const int64_t channel = own->channel + c % PANEL;
+        const __m512i shift = _mm512_loadu_si512(linear->shift + channel);
+        const __m512 scale = _mm512_loadu_ps(linear->scale + channel);
+        const __m512 bias = _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros);
+        for (int row = 0; row < rows; row++) {
+            const __m512 token_scale = _mm512_set1_ps(p->token_scale[first + row]);
+            __m512 value = gelu_512(scaled_512(_mm512_loadu_si512(sums[row] + c), shift, scale, token_scale, bias));
+            if (both)
+                value = _mm512_mul_ps(
+                    value, scaled_512(_mm512_loadu_si512(sums[row] + PANEL + c), _mm512_loadu_si512(up->shift + channel),
+                                      _mm512_loadu_ps(up->scale + channel), token_scale,
+                                      _mm512_loadu_ps(up->bias ? up->bias + channel : zeros)));
+            put_512(&target, row, c % PANEL, value);
+            if (largest) {
+                const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(MAGNITUDE_MASK));
+                _mm512_storeu_si512(largest[row], _mm512_max_epu32(_mm512_loadu_si512(largest[row]), magnitude));
+            }
+        }
+    }
+}
+
+void pi0_tile_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
+                  const struct pi0_tile *tile) {
+    struct task task = {.tokens = tile->tokens,
+                        .stride = tile->stride,
+                        .weights = {tile->weights[0], tile->weights[1]},
+                        .groups = tile->groups,
+                        .ahead = tile->ahead,
+                        .step = tile->step,
+                        .before = tile->begins ? NULL : tile->kept,
+                        .sums = tile->kept};
+    int32_t sums[ROWS][TILE] __attribute__((aligned(LINE)));
+    if (!tile->ends) {
+        keep_512(rows, &task);
+    } else if (p->result == GELU || p->result == GEGLU) {
+        task.sums = sums;
+        keep_512(rows, &task);
+        activate_512(p, first, rows, place, count, sums, tile->largest);
+    } else {
+        finish_512(rows, &task, p, first, place);
+    }
+}
+#endif
