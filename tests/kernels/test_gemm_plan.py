@@ -175,7 +175,7 @@ def test_the_operator_launches_what_the_benchmark_wrote(plans: Path, monkeypatch
     monkeypatch.setattr(gemm, "kernel_library", lambda: library)
     monkeypatch.setattr(gemm, "workspace", lambda _, plan: zeros(plan.workspace_bytes, dtype=uint8))
     a, weight = zeros(100, 512, dtype=int8), zeros(256, 512, dtype=int8)
-    arguments = ("int8", a, weight, zeros(100, 1), zeros(256), float32)
+    arguments = ("int8", a, weight, zeros(100, 1), zeros(256), None, float32)
 
     def launched_blocks() -> int:
         library.launches()
