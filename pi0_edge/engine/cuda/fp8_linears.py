@@ -36,19 +36,15 @@ _PROBE = 272
 
 
 @dataclass(frozen=True)
-class Fp8Linear:
-    """By our product.
+class _E4m3Linear:
+    """What both have, and how tokens become what they read.
 
     Attributes:
         weight: float8_e4m3fn [columns, width].
-        scale: float32 [columns].
-        bias: float32 [columns], or None.
-        input_scale: float32 [1].
+        input_scale: float32 [1], of the tokens.
     """
 
     weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
     input_scale: Tensor
 
     @property
@@ -58,11 +54,25 @@ class Fp8Linear:
 
     def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
         """As `Linear`."""
-        return _norm_e4m3(x, before, frozen, self.input_scale)
+        given = (before.scale, before.shift, frozen, before.centred, self.input_scale, before.offset)
+        return Rows(norm_e4m3(x, *given))
 
     def quantize_input(self, x: Tensor) -> Rows:
         """As `Linear`: one more launch."""
         return Rows(quantize_e4m3(x, self.input_scale))
+
+
+@dataclass(frozen=True)
+class Fp8Linear(_E4m3Linear):
+    """By our product.
+
+    Attributes:
+        scale: float32 [columns].
+        bias: float32 [columns], or None.
+    """
+
+    scale: Tensor
+    bias: Tensor | None
 
     def __call__(self, rows: Rows, epilogue: Epilogue, ahead: Tensor | None = None) -> Tensor:
         """As `Linear`."""
@@ -71,37 +81,22 @@ class Fp8Linear:
 
 
 @dataclass(frozen=True)
-class ScaledFp8Linear:
+class ScaledFp8Linear(_E4m3Linear):
     """By torch's product, which adds in float32 and rounds once: cuBLAS from CUDA 12.9 on Hopper, else CUTLASS.
 
+    Gate stands above up.
+
     Attributes:
-        weight: float8_e4m3fn [columns, width]; gate stands above up.
         scale: float32 [1, columns], of the channels times `input_scale`.
         bias: [columns] in the type of the output, or None.
-        input_scale: float32 [1].
         ones: float32 [MOST_ROWS, 1], the scales of the tokens: torch wants one in memory for each.
         dtype: Of the output.
     """
 
-    weight: Tensor
     scale: Tensor
     bias: Tensor | None
-    input_scale: Tensor
     ones: Tensor
     dtype: torch.dtype
-
-    @property
-    def weights(self) -> Tensor:
-        """As `Linear`."""
-        return self.weight
-
-    def norm_and_quantize(self, x: Tensor, before: Norm, frozen: Tensor | None = None) -> Rows:
-        """As `Linear`."""
-        return _norm_e4m3(x, before, frozen, self.input_scale)
-
-    def quantize_input(self, x: Tensor) -> Rows:
-        """As `Linear`: one more launch."""
-        return Rows(quantize_e4m3(x, self.input_scale))
 
     def multiply(self, rows: Rows) -> Tensor:
         """The product with its bias [tokens, columns]: one launch; at most `MOST_ROWS` tokens."""
@@ -125,9 +120,9 @@ def fp8_linear(
 ) -> Fp8Linear | ScaledFp8Linear:
     """One of the two, from tensors on its device: weight, scale, bias and input scale as `Fp8Linear` has them."""
     if not by_torch:
-        return Fp8Linear(weight, scale, bias, input_scale)
+        return Fp8Linear(weight, input_scale, scale, bias)
     bias = None if bias is None else bias.to(dtype)
-    return ScaledFp8Linear(weight, (scale * input_scale)[None], bias, input_scale, _ones(weight.device), dtype)
+    return ScaledFp8Linear(weight, input_scale, (scale * input_scale)[None], bias, _ones(weight.device), dtype)
 
 
 def scaled_product(
@@ -165,8 +160,3 @@ def torch_multiplies_e4m3(device: torch.device) -> bool:
 @cache
 def _ones(device: torch.device) -> Tensor:
     return torch.ones(MOST_ROWS, 1, device=device)
-
-
-def _norm_e4m3(x: Tensor, before: Norm, frozen: Tensor | None, input_scale: Tensor) -> Rows:
-    given = (before.scale, before.shift, frozen, before.centred, input_scale, before.offset)
-    return Rows(norm_e4m3(x, *given))

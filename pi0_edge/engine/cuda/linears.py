@@ -190,8 +190,13 @@ def add_and_norm(
         reader: Reads what the norm leaves.
         ahead: As `Linear`.
     """
-    x, both = epilogue.residual, isinstance(reader, WeightOnlyLinear)
-    if both and x is not None and isinstance(product, WeightOnlyLinear) and product.can_leave_for(before):
+    x = epilogue.residual
+    if (
+        x is not None
+        and isinstance(product, WeightOnlyLinear)
+        and isinstance(reader, WeightOnlyLinear)
+        and product.can_leave_for(before)
+    ):
         return product.add_for_norm(rows, x, before, ahead)
     x = product(rows, epilogue, ahead)
     return x, reader.norm_and_quantize(x, before, epilogue.frozen)
