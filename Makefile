@@ -10,12 +10,13 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PROCESSORS ?= aarch64 x86_64
 
-.PHONY: help demo test test-all test-ptx fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels \
+.PHONY: help demo test test-system test-all test-ptx fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels \
 	kernels-jetson kernel-resources protos generated release setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"
 	@echo "make test      the tests, on two processors (WORKERS=8 uses eight; OPTIONS='-k pattern' chooses)"
+	@echo "make test-system  whole programs, services, emulated boards and machines (make test-all has them as well)"
 	@echo "make test-all  also those that take minutes or gigabytes, with ten times the examples"
 	@echo "make test-ptx  the kernels as nvcc compiled them, on the CPU (needs nvcc; make test-all has them as well)"
 	@echo "make fuzz      both decoders of the serial link, a minute each (needs clang-14 and the extra fuzz)"
@@ -35,6 +36,9 @@ demo: setup firmware
 
 test: setup firmware
 	@$(BIN)/python -m pytest -n $(WORKERS) $(OPTIONS)
+
+test-system: setup firmware
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "system and not slow" $(OPTIONS)
 
 test-all: setup firmware
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu" --hypothesis-profile thorough $(OPTIONS)

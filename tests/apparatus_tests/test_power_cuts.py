@@ -12,6 +12,7 @@ from pi0_edge.synced_files import replace_synced, write_synced
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     pytest.mark.skipif(why_no_recorder() is not None, reason=why_no_recorder() or ""),
 ]
 

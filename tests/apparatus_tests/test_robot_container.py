@@ -13,7 +13,7 @@ import pytest
 from bad_link import Link, next_link, write_plan
 from robot_container import FOLDER, ROBOT_NAME, RobotContainer, drop_left_over, why_no_container
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -46,6 +46,7 @@ from pi0_edge.run.problems import PreflightError
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
     pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed"),
 ]

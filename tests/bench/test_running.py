@@ -27,7 +27,7 @@ from pi0_edge.errors import BenchError
 from pi0_edge.latency.stages import Boundary
 from pi0_edge.policy import Policy
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from pi0_edge.errors import BenchError, ConfigError
 from pi0_edge.latency.stages import NETWORK, WHOLE_NETWORK, Boundary, Stage
 from pi0_edge.policy import Policy
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 SLEEP_S = 0.1
 WITHIN = 0.05

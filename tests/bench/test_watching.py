@@ -22,7 +22,7 @@ from pi0_edge.bench.watching import BoardWatcher
 from pi0_edge.board.readings import Board
 from pi0_edge.board.state import BoardState
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 CHUNK_S = 0.01
 

@@ -37,7 +37,7 @@ from firmware_bridge.link.link import FirmwareLink
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, Telemetry, TickFlag
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 CHUNK_EVERY_S = 0.1
 DEAF_TICKS = 25  # until the bridge takes silence for deafness

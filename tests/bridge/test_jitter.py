@@ -32,7 +32,7 @@ from pi0_edge.cli.bench_jitter import jitter
 from pi0_edge.doctor.bridge_process import read_process
 from pi0_edge.errors import BenchError, ConfigError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 ROOT = Path(__file__).resolve().parents[2]
 STALL_S = 0.1

@@ -20,7 +20,7 @@ from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, JointFlag, State
 from pi0_edge.robots import Robot, Servo, load_robot
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "python" / "first_motion.py"
 ROBOTS = ("so101", "aloha")

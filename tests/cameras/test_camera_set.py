@@ -15,7 +15,7 @@ from pi0_edge.cameras import CameraSet, skew_s
 from pi0_edge.errors import CameraError, ConfigError
 from pi0_edge.robots import CameraSettings
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 NOTICED_S = 1.0
 """Within which every fault must be noticed."""

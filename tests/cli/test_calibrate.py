@@ -17,6 +17,8 @@ from pi0_edge.ptq.calibration_file import Calibration
 from pi0_edge.ptq.frames import split_frames
 from pi0_edge.ptq.sources import open_source
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 FRAMES = 16
 

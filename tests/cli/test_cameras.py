@@ -10,7 +10,7 @@ from PIL import Image
 
 from pi0_edge.cameras.v4l2_device import list_v4l2_cameras
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 GOOD = {"source": "lavfi:testsrc=size=64x48:rate=30,noise=alls=20:allf=t", "width": 64, "height": 48}
 GREY = {"source": "lavfi:color=gray:size=32x24:rate=30"}

@@ -17,6 +17,8 @@ from pi0_edge import doctor, installed_packages
 from pi0_edge.errors import MissingDependencyError
 from pi0_edge.installed_packages import check_versions, fits, foreign_fault, version_conflicts
 
+pytestmark = pytest.mark.system
+
 pytest.importorskip("grpc", reason="needs the extra bridge")
 
 

@@ -18,6 +18,8 @@ from processing_builders import character_tokenizer
 from pi0_edge.policy import Policy
 from pi0_edge.processing import Observation
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 STATE = " ".join("0.1" for _ in range(DIMS))
 

@@ -18,6 +18,8 @@ from pi0_edge.errors import BundleError
 from pi0_edge.policy import Policy
 from pi0_edge.quant import SCHEMES, Scheme
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 
 

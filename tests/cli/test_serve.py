@@ -14,7 +14,7 @@ from policy_builders import observation, write_checkpoint
 from pi0_edge.serving.latency_budget import LATE_EXIT_CODE
 from pi0_edge.serving.policy_client import PolicyClient
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ try:
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 KEPT = ("norm_stats.json", "tokenizer.json")
 

@@ -11,6 +11,8 @@ import pytest
 from pi0_edge.comparison.jobs import Job, Workers
 from pi0_edge.errors import ConfigError, TrainingError
 
+pytestmark = pytest.mark.system
+
 
 def note(path, text):
     path.write_text(text)

@@ -1,13 +1,16 @@
 """The short comparison as a person runs it; then its trained heads drive the arms through the real firmware.
 
 Trained for seconds, they do not transfer the cube: what is asked for is that weights that were learned make chunks
-that cross the line and are executed.
+that cross the line and are executed. Octo's head needs a training of its own for that: the first of its 20 steps
+multiplies an error of the predicted noise by 31.6 (β is 0.999 there), so that an untrained one asks for jumps, which
+the firmware refuses.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from cli_runner import run
@@ -19,7 +22,8 @@ try:
     from pi0_edge.comparison.cell import train_cell
     from pi0_edge.comparison.clock import play_through_firmware
     from pi0_edge.comparison.places import Places
-    from pi0_edge.comparison.plan import RT2_LONG, SHORT, VARIANTS
+    from pi0_edge.comparison.plan import FULL, RT2_LONG, SHORT, VARIANTS
+    from pi0_edge.comparison.run import compare_heads
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -44,7 +48,7 @@ def test_the_short_comparison_plays_every_head_on_both_tasks(compared):
 
 
 @pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed")
-@pytest.mark.parametrize("name", ["octo-50", "tinyvla-16", "rt2-50", "rt2-1"])
+@pytest.mark.parametrize("name", ["tinyvla-16", "rt2-50", "rt2-1"])
 def test_a_trained_head_drives_the_arms(compared, tmp_path, aloha_image, name):
     root, _ = compared
     variant = next(one for one in (*VARIANTS, RT2_LONG) if one.name == name)
@@ -58,3 +62,18 @@ def test_a_trained_head_drives_the_arms(compared, tmp_path, aloha_image, name):
         assert (found["accepted"], found["never_executed"]) == (0, 1)
     else:
         assert found["accepted"] >= 3 and found["ticks"] > 50
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed")
+def test_octo_as_published_drives_the_arms_until_its_four_actions_are_over(tmp_path, aloha_image):
+    octo = tuple(one for one in VARIANTS if one.name == "octo-4")
+    budget = replace(
+        FULL.tasks[1], episodes=8, held_out=1, backbone_s=5.0, tuning_s=1.0, cell_s=90.0, scenes=1, precise=1
+    )
+    few = replace(FULL, tasks=(budget,), variants=octo, timed=(), rates=(2e-3,), seeds=(0,), draws=8)
+    compare_heads(tmp_path, replace(few, latency_s=0.5, latency_samples=50), workers=1)
+    found = json.loads((tmp_path / "clock" / "octo-4" / "clock.json").read_text())
+    assert found["accepted"] >= 1 and found["never_executed"] == 0
+    assert found["starved"] > 0 and found["faults"] == [
+        "STARVATION"
+    ]  # a chunk of 80 ms ends before the next one is there

@@ -30,6 +30,8 @@ try:
 except MissingDependencyError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

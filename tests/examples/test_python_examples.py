@@ -18,7 +18,7 @@ from pi0_edge import Policy, PolicyServer
 from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.sim.aloha_transfer_cube import AlohaTransferCube
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "python"

@@ -30,7 +30,10 @@ from pi0_edge.protos.serial_link import (
     State,
 )
 
-pytestmark = pytest.mark.real_time  # a busy machine emulates too slowly for the test's own time limit
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.system,
+]  # a busy machine emulates too slowly for the test's own time limit
 
 SO101 = load_joint_table("so101")
 ONE_ARM = load_joint_table(ROOT / "tests" / "firmware" / "one_arm_robot.yaml")

@@ -31,7 +31,7 @@ from firmware_bridge.link.link import FirmwareLink
 from firmware_bridge.robot import load_joints
 from pi0_edge.protos.serial_link import SCHEMA_HASH, VERSION, Command, State, Telemetry, Welcome
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture

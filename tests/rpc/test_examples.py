@@ -13,7 +13,7 @@ from network_peers import make_peers
 from firmware_bridge.bridge.server import BridgeServer
 from firmware_bridge.emulator.board import EmulatedBoard
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_CLIENT = [sys.executable, str(ROOT / "examples" / "python" / "robot_client.py")]

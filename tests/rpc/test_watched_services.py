@@ -16,7 +16,7 @@ from policy_builders import write_checkpoint
 
 from firmware_bridge.emulator.board import EmulatedBoard
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCHDOG_S = 0.6

@@ -23,7 +23,7 @@ from pi0_edge.robots import Robot, load_robot
 from pi0_edge.robots.calibration.joint_calibration import MARGIN_RAD, calibrated
 from pi0_edge.run.calibration.procedure import JointRange, Step, StepKind, calibrate_arm
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 SO101 = load_robot("so101")
 ALOHA = load_robot("aloha")

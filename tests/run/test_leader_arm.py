@@ -28,7 +28,7 @@ from pi0_edge.run.leader_arm import NEAR, LeaderArm
 from pi0_edge.run.recording import RunRecording
 from pi0_edge.run.recording.tick_replay import replay_ticks
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 WAIT_S = 5.0
 

@@ -32,6 +32,7 @@ from pi0_edge.shipped import shipped_checkpoint
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is not installed"),
     pytest.mark.skipif(importlib.util.find_spec("gym_aloha") is None, reason="the extra [sim] is not installed"),
 ]

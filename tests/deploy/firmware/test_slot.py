@@ -38,7 +38,7 @@ from pi0_edge.deploy.launcher.slots import (
 from pi0_edge.deploy.release import FirmwareNeed, Release
 from pi0_edge.errors import DeployError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 BOARD = "lm3s6965evb"
 ALOHA = Slot("a" * 16, 1, sys.prefix)

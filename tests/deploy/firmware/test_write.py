@@ -37,7 +37,7 @@ from pi0_edge.errors import DeployError
 from pi0_edge.protos.rpc.roles import Role
 from pi0_edge.protos.serial_link import State
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 BOARD = "lm3s6965evb"
 

@@ -9,6 +9,8 @@ import pytest
 from cli_runner import run
 from fleet_of_folders import FolderFleet
 
+pytestmark = pytest.mark.system
+
 Fleets = Callable[..., FolderFleet]
 Releases = Callable[..., Path]
 

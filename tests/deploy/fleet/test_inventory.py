@@ -10,6 +10,8 @@ import pytest
 from pi0_edge.deploy.fleet.inventory import FleetRobot, read_inventory, write_ssh_config
 from pi0_edge.errors import DeployError
 
+pytestmark = pytest.mark.system
+
 INI = """
 [site_a]
 robot-1 ansible_host=10.0.0.1 ansible_port=2222

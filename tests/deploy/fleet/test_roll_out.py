@@ -14,6 +14,8 @@ from pi0_edge.deploy.fleet.roll_out import roll_out
 from pi0_edge.deploy.release import release_folder
 from pi0_edge.errors import DeployError, TrustError
 
+pytestmark = pytest.mark.system
+
 Fleets = Callable[..., FolderFleet]
 Releases = Callable[..., Path]
 

@@ -25,6 +25,8 @@ from pi0_edge.deploy.trust import init_trust, sign_release
 from pi0_edge.deploy.trust.statement import StatementOptions
 from pi0_edge.errors import DeployError
 
+pytestmark = pytest.mark.system
+
 STEPS = ("rename", "replace", "link", "unlink", "mkdir", "rmdir", "fsync", "fchmod", "fchown", "scandir")
 """Calls of the system, each of which may be the last or may fail."""
 

@@ -20,6 +20,7 @@ from pi0_edge.deploy.launcher.slots import Slots, write_slots
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     pytest.mark.skipif(why_no_recorder() is not None, reason=why_no_recorder() or ""),
 ]
 FIRST, INSTALL, COMMIT, ROLL_BACK, FALL_BACK, GARBAGE = range(6)

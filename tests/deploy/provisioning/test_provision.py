@@ -21,7 +21,7 @@ from pi0_edge.deploy.transfer.rsync import send_files
 from pi0_edge.deploy.transfer.ssh import Connection
 from pi0_edge.errors import DeployError, TrustError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 def make_key(folder: Path, name: str = "flash_key") -> Path:

@@ -36,6 +36,8 @@ from pi0_edge.deploy.sdk.lock import REQUIREMENTS, find_wheels, read_lock
 from pi0_edge.errors import DeployError
 from pi0_edge.progress import Progress
 
+pytestmark = pytest.mark.system
+
 INSTALL = """
 import sys
 from pathlib import Path

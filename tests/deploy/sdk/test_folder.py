@@ -25,6 +25,8 @@ from pi0_edge.deploy.sdk.targets import KERNELS, TARGETS, find_target
 from pi0_edge.errors import DeployError
 from pi0_edge.kernels import library
 
+pytestmark = pytest.mark.system
+
 ARM = TARGETS["linux-aarch64-cpu"]
 X86 = TARGETS["linux-x86_64-cpu"]
 ARM_WHEEL = "cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64"

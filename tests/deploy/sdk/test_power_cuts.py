@@ -22,6 +22,7 @@ from pi0_edge.deploy.launcher.layout import Layout
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     pytest.mark.skipif(why_no_recorder() is not None, reason=why_no_recorder() or ""),
 ]
 STATES = [60, pytest.param(400, marks=pytest.mark.slow)]

@@ -18,6 +18,8 @@ import pytest
 from sdk_folders import THIS_PROCESSOR
 from source_tree import ROOT
 
+pytestmark = pytest.mark.system
+
 MACHINES = {"aarch64": 183, "x86_64": 62}
 """What an ELF file says about its processor."""
 LIBRARY = "pi0_edge/quant/_native.so"

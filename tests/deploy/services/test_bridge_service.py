@@ -13,7 +13,7 @@ from robot_services import APPARATUS, RobotServices
 
 from firmware_bridge.emulator.board import EmulatedBoard
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 UNIT = "pi0-edge-bridge.service"
 BOARD = "/dev/pi0-edge-board"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from robot_services import RobotServices
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 SOCKET = "/run/pi0-edge/installer.sock"
 ASK = f"""import json, socket

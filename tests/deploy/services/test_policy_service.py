@@ -9,7 +9,7 @@ from robot_services import POLICY, RobotServices
 
 from pi0_edge.deploy.launcher.slots import Slot
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 READY_S = 60.0
 

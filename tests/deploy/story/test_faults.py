@@ -20,7 +20,7 @@ from robot_container import RobotContainer, bound_environment
 
 from pi0_edge.errors import DeployError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pi0_edge.deploy.transfer.rsync import send_files
 from pi0_edge.deploy.transfer.ssh import Connection, HostKeyError, LinkLostError
 from pi0_edge.errors import DeployError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 @pytest.fixture

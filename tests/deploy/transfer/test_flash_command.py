@@ -11,7 +11,7 @@ from receiving_robot import Receiver
 from robot_container import ROBOT_NAME
 from unsigned_releases import shards, write_release
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 def flash(receiver: Receiver, *words: object) -> Ran:

@@ -19,7 +19,7 @@ from pi0_edge.deploy.transfer import flashing
 from pi0_edge.deploy.transfer.ssh import OPTIONS, LinkLostError
 from pi0_edge.errors import BundleError, DeployError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 MB = 1_000_000
 

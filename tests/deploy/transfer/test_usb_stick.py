@@ -13,7 +13,7 @@ from robot_container import RobotContainer, bound_environment
 
 from pi0_edge.deploy.release import release_folder
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 def test_a_release_comes_from_a_stick(make_robot: Callable[..., RobotContainer], tmp_path: Path) -> None:

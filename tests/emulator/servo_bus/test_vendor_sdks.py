@@ -13,7 +13,7 @@ from firmware_bridge.emulator.servo_bus.arms import aloha_bus, so101_bus
 from firmware_bridge.emulator.servo_bus.child import ServoBusProcess
 from firmware_bridge.emulator.servo_bus.settings import BusSettings, ServoSettings
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 BAUD = 1_000_000
 ARM = range(1, 10)

@@ -20,7 +20,7 @@ from pi0_edge.run.recording import RunDescription, RunRecorder, RunRecording
 from pi0_edge.run.recording.recorder import FLUSH_S
 from pi0_edge.run.recording.recovery import recover
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 SLACK_S = 1.5
 """Of a busy machine: the recorder's thread may come late to flush."""

@@ -29,7 +29,7 @@ from pi0_edge.run.recording import RunRecorder, RunRecording
 from pi0_edge.run.recording.replay import replay
 from pi0_edge.serving.messages import read_plan
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 DRIVEN = "aloha"
 """The robot of the firmware image; the policy's has the same joints."""
