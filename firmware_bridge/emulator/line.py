@@ -49,7 +49,7 @@ class SerialLine:
         self._host_listens = False
         self._to_firmware = LineDirection(baud, FaultInjector(seed), exact)
         self._to_host = LineDirection(baud, FaultInjector(seed + 1), exact)
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.SelectSelector()  # epoll waits whole milliseconds, in which 92 bytes pass
         for descriptor in (board.fileno(), self._master):
             os.set_blocking(descriptor, False)
         self._selector.register(board, selectors.EVENT_READ, self._read_board)
