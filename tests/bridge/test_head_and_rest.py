@@ -27,7 +27,7 @@ from firmware_bridge.link.session import LinkSession
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import ChunkResult, Fault, Fragment, Message, State, Telemetry, TickFlag
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 EVERY_TICKS = 10
 HORIZON = 50

@@ -25,7 +25,7 @@ from pi0_edge.protos import bridge_pb2, policy_pb2
 from pi0_edge.protos.bridge_pb2 import ChunkReport
 from pi0_edge.protos.serial_link import Fault, State, TickFlag
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 LEASE_IDLE_S = 1.5
 

@@ -26,6 +26,8 @@ from pi0_edge.quant.schemes import BF16_POLICY, BNB_INT8, FP8_W8A16, FP32, INT8_
 from pi0_edge.serving.policy_client import PolicyClient
 from pi0_edge.serving.policy_server import PolicyServer
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 GATES = {"passed": PASSED, "failed": FAILED, "missing": None}
 

@@ -33,7 +33,7 @@ from pi0_edge.protos.serial_link import (
     TickFlag,
 )
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 ALOHA = load_joint_table("aloha")
 FIRST = 20  # tick of the first setpoint

@@ -14,6 +14,8 @@ from notify_socket import NotifySocket
 from pi0_edge.protos.rpc import service_manager
 from pi0_edge.protos.rpc.service_manager import LONGEST_START_S, ServiceManager
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(params=["path", "abstract"])
 def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NotifySocket]:

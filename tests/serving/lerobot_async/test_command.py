@@ -14,7 +14,7 @@ from policy_builders import write_checkpoint
 
 from pi0_edge.serving.lerobot_async import wire
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 def test_serves_clients_of_lerobot_beside_its_own(tmp_path, stand_in):

@@ -20,7 +20,7 @@ pytest.importorskip("msgpack", reason="needs the extra openpi")
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.system]
 
 
 def test_serves_openpi_beside_grpc_until_it_is_told_to_stop(tmp_path: Path):

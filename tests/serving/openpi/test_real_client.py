@@ -28,6 +28,7 @@ from pi0_edge.serving.openpi.server import OpenpiServer
 
 pytestmark = [
     pytest.mark.real_time,
+    pytest.mark.system,
     # The client opens its connection without a context manager, which websockets 17 advises against.
     pytest.mark.filterwarnings("ignore:connect:DeprecationWarning"),
 ]
