@@ -192,6 +192,12 @@ AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int 
     }
 }
 
+void pi0_dot_512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                 int64_t groups, int32_t (*sums)[TILE]) {
+    const struct task task = {.tokens = tokens, .stride = stride, .weights = {first, second}, .groups = groups, .sums = sums};
+    keep_512(rows, &task);
+}
+
 void pi0_tile_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
                   const struct pi0_tile *tile) {
     struct task task = {.tokens = tile->tokens,

@@ -37,6 +37,10 @@ AVX512 INLINED __m512 gelu_512(__m512 x) {
     inverse = _mm512_fmadd_ps(_mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(1.0f)), inverse, inverse);
     return _mm512_mul_ps(x, inverse);
 }
+
+/* `pi0_dot_tile`: avx512.c. */
+void pi0_dot_512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                 int64_t groups, int32_t (*sums)[TILE]);
 #endif
 
 #endif

@@ -48,19 +48,12 @@ struct pi0_linear {
 };
 
 /* The instructions in use: see tiles.c. */
-enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, NEON_DOT };
+enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, NEON_DOT };
 int pi0_level(void);
 
-/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Not for AVX-512, which has more in
-   one: `pi0_tile_512`. */
+/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. */
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
                   int64_t groups, int32_t (*sums)[TILE]);
-/* sums [rows][sums_stride], of which 64 columns or 32 are written: the same for pairs of bfloat16 (`groups` pairs) ... */
-void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float *sums, int64_t sums_stride);
-/* ... and for float32. */
-void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float *sums, int64_t sums_stride);
 
 /* memory.c */
 void pi0_ask_for_large_pages(void *memory, int64_t bytes);
@@ -68,6 +61,8 @@ void *pi0_allocate(int64_t bytes);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
+int pi0_scale_of(uint32_t largest, float *scale);
+void pi0_round_row(const float *x, int64_t columns, float scale, int32_t offset, uint8_t *bytes);
 int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);
@@ -109,15 +104,6 @@ INLINED float float_of(uint32_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
-
-/* The nearest bfloat16, ties to even; NaN stays NaN. */
-INLINED uint16_t bf16_of(float x) {
-    const uint32_t bits = bits_of(x);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > EXPONENT_MASK ? 0x7fc0u : rounded);
-}
-
-INLINED float of_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }
 
 /* e^x for x in [-87, 87], relative error below 2e-7: 2^n times a polynomial for the rest (Cephes' expf). */
 INLINED float exponential(float x) {

@@ -107,12 +107,12 @@ def test_the_engine_says_on_which_instructions_its_stacks_run(level: Level):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])
 def test_actions_are_those_of_the_layers_one_by_one(kind: str, level: Level):
-    """INT8 sums are equal; a float that is rounded the other way moves one value of INT8 by one step."""
+    """Sums of linears are equal; attention in INT8 is off by what rounds to 8 bits, as every linear is."""
     inputs, noise = observation(kind)
     expected = without_stacks(kind).infer(inputs, noise)
     with used(level):
         found = compare_actions(expected, with_stacks(kind).infer(inputs, noise))
-    assert found.relative_error < (0.05 if level == Level.AVX512_BF16 else 0.03), found
+    assert found.relative_error < 0.05, found
 
 
 @pytest.mark.parametrize("kind", ["mse", "rt2"])
