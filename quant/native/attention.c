@@ -1,8 +1,6 @@
 /* softmax(q k / sqrt(head_dim)) v for a block of queries of one head, over all keys at once.
 
-   Both products are in INT8, and their sums are exact. Queries, keys and values have one scale per token and head; before
-   that, queries and keys are rotated by a Hadamard matrix, which leaves their products and spreads what is large over 16
-   numbers.
+   Both products are in INT8, and their sums are exact. Queries, keys and values have one scale per token and head (heads.c).
 
    The scale of a value multiplies the probability of its key before that is rounded to a byte. The largest of these weights
    becomes 255, so that a key of large probability and small value takes no steps from the others. Many small probabilities
@@ -15,115 +13,10 @@
 #include "attention.h"
 #include "avx512.h"
 
-/* Of values, 2^-60: quotients of scales stay far from the ends of float32. */
-#define SMALLEST_VALUE_SCALE 8.67361738e-19f
 #define LOGARITHM_OF_255 7.99435344f /* to base 2 */
 
-static int64_t rounded_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-
-int64_t pi0_cache_bytes(int64_t capacity, int64_t head_dim) {
-    return rounded_up(capacity, TILE) * (rounded_up(head_dim, PANEL) + 8);
-}
-
-/* Numbers of the tokens, behind the panels. */
-struct key_numbers {
-    float *scale;
-    int32_t *shift; /* 128 times the sum of the key: queries are unsigned */
-};
-struct value_numbers {
-    float *logarithm, *inverse; /* of the scale: to base 2, and 1 / scale */
-};
-
-static void *behind_panels(void *panels, const struct pi0_cache *cache) {
-    return (char *)panels + rounded_up(cache->capacity, TILE) * rounded_up(cache->head_dim, PANEL);
-}
-
-static struct key_numbers key_numbers(const struct pi0_cache *cache) {
-    float *first = behind_panels(cache->keys, cache);
-    const struct key_numbers numbers = {first, (int32_t *)(void *)(first + rounded_up(cache->capacity, TILE))};
-    return numbers;
-}
-
-static struct value_numbers value_numbers(const struct pi0_cache *cache) {
-    float *first = behind_panels(cache->values, cache);
-    const struct value_numbers numbers = {first, first + rounded_up(cache->capacity, TILE)};
-    return numbers;
-}
-
-static int64_t value_groups(const struct pi0_cache *cache) { return rounded_up(cache->capacity, TILE) / GROUP; }
-
-/* x times a Hadamard matrix of up to 16 rows, its numbers 1 and -1: of numbers that lie head_dim / 16 apart. The sum of the
-   products of two vectors becomes `hadamard_size` times as large. */
-static int64_t hadamard_size(int64_t head_dim) {
-    const int64_t power = head_dim & -head_dim;
-    return power < 16 ? power : 16;
-}
-
-EACH_PROCESSOR
-static void rotate(float *x, int64_t head_dim) {
-    for (int64_t half = head_dim / hadamard_size(head_dim); half < head_dim; half *= 2)
-        for (int64_t first = 0; first < head_dim; first += 2 * half) {
-            float *restrict left = x + first, *restrict right = left + half;
-            for (int64_t d = 0; d < half; d++) {
-                const float sum = left[d] + right[d], difference = left[d] - right[d];
-                left[d] = sum;
-                right[d] = difference;
-            }
-        }
-}
-
-/* 32 numbers of a row, or as many as are left, become signed bytes; the others are 0. */
-static void round_panel(const float *x, int64_t left, float scale, int8_t rounded[PANEL]) {
-    memset(rounded, 0, PANEL);
-    pi0_round_row(x, left < PANEL ? left : PANEL, scale, 0, (uint8_t *)rounded);
-}
-
-void pi0_store_key(const struct pi0_cache *cache, int64_t place, float *key) {
-    const struct key_numbers numbers = key_numbers(cache);
-    const int64_t bytes = row_bytes(cache->head_dim);
-    int8_t *out = (int8_t *)cache->keys + place / PANEL * PANEL * bytes + place % PANEL * GROUP, rounded[PANEL];
-    int32_t sum = 0;
-    rotate(key, cache->head_dim);
-    if (!pi0_scale_of(pi0_largest_bits(key, cache->head_dim), numbers.scale + place)) {
-        numbers.scale[place] = NAN;
-        return;
-    }
-    for (int64_t from = 0; from < cache->head_dim; from += PANEL) {
-        round_panel(key + from, cache->head_dim - from, numbers.scale[place], rounded);
-        for (int d = 0; d < PANEL; d++)
-            sum += rounded[d];
-        for (int d = 0; d < PANEL && from + d < bytes; d += GROUP)
-            memcpy(out + (from + d) * PANEL, rounded + d, GROUP);
-    }
-    numbers.shift[place] = BYTE_SHIFT * sum;
-}
-
-void pi0_store_value(const struct pi0_cache *cache, int64_t place, const float *value) {
-    const struct value_numbers numbers = value_numbers(cache);
-    int8_t *out = (int8_t *)cache->values + place / GROUP * PANEL * GROUP + place % GROUP, rounded[PANEL];
-    float scale;
-    if (!pi0_scale_of(pi0_largest_bits(value, cache->head_dim), &scale)) {
-        numbers.logarithm[place] = NAN;
-        return;
-    }
-    scale = scale > SMALLEST_VALUE_SCALE ? scale : SMALLEST_VALUE_SCALE;
-    numbers.logarithm[place] = log2f(scale);
-    numbers.inverse[place] = 1.0f / scale;
-    for (int64_t from = 0; from < cache->head_dim; from += PANEL) {
-        round_panel(value + from, cache->head_dim - from, scale, rounded);
-        for (int d = 0; d < PANEL; d++)
-            out[from * value_groups(cache) * GROUP + d * GROUP] = rounded[d];
-    }
-}
-
-void pi0_store_query(float *query, int64_t head_dim, uint8_t *bytes, float *scale) {
-    rotate(query, head_dim);
-    if (!pi0_quantize_row(query, head_dim, bytes, scale))
-        *scale = NAN;
-}
-
 int64_t pi0_attention_scratch(int64_t keys) {
-    return BLOCK * rounded_up(keys, TILE) * (int64_t)(sizeof(float) + 1);
+    return BLOCK * pi0_rounded_up(keys, TILE) * (int64_t)(sizeof(float) + 1);
 }
 
 /* What became of a row of scores. */
@@ -135,8 +28,8 @@ struct softened {
 /* A row of scores becomes weights of the values, `out` [keys rounded up to TILE]. `scores` has TILE keys and then, BLOCK
    rows on, the next ones; `steps` is that of a score between two values of the sum, to base 2. */
 EACH_PROCESSOR
-static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps, const struct key_numbers *key,
-                              const struct value_numbers *value, uint8_t *out) {
+static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps, const struct pi0_key_numbers *key,
+                              const struct pi0_value_numbers *value, uint8_t *out) {
     float largest[LANES], sum[LANES] = {0}, lost[LANES] = {0};
     uint32_t magnitude = 0;
     for (int lane = 0; lane < LANES; lane++)
@@ -152,7 +45,7 @@ static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps
             memcpy(own + k, &bits, sizeof bits);
         }
     }
-    memset(out, 0, (size_t)rounded_up(keys, TILE));
+    memset(out, 0, (size_t)pi0_rounded_up(keys, TILE));
     if (magnitude >= EXPONENT_MASK)
         return (struct softened){NAN, NAN};
     for (int width = LANES / 2; width; width /= 2)
@@ -179,8 +72,8 @@ static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps
 
 #if X86
 /* The same; powers of 2 have three terms, whose error of 8e-5 is small beside that of rounding to a byte. */
-AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, float steps, const struct key_numbers *key,
-                                         const struct value_numbers *value, uint8_t *out) {
+AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, float steps, const struct pi0_key_numbers *key,
+                                         const struct pi0_value_numbers *value, uint8_t *out) {
     const __m512 lowest = _mm512_set1_ps(-INFINITY);
     __m512 most = lowest, sum = _mm512_setzero_ps(), lost = sum;
     __m512i magnitude = _mm512_setzero_si512();
@@ -197,7 +90,7 @@ AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, 
                                                                         _mm512_set1_epi32(MAGNITUDE_MASK)));
     }
     if (_mm512_reduce_max_epu32(magnitude) >= EXPONENT_MASK) {
-        memset(out, 0, (size_t)rounded_up(keys, TILE));
+        memset(out, 0, (size_t)pi0_rounded_up(keys, TILE));
         return (struct softened){NAN, NAN};
     }
     const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most) - LOGARITHM_OF_255);
@@ -226,11 +119,11 @@ static void finish_row(float *restrict out, const int32_t *restrict sums, const 
 static int fewer(int64_t rows, int64_t row) { return (int)(rows - row < ROWS ? rows - row : ROWS); }
 
 void pi0_attend(const struct pi0_cache *cache, const struct pi0_queries *block, void *scratch) {
-    const int64_t keys = block->keys, width = rounded_up(keys, TILE), head_dim = cache->head_dim;
+    const int64_t keys = block->keys, width = pi0_rounded_up(keys, TILE), head_dim = cache->head_dim;
     const int64_t bytes = row_bytes(head_dim), groups = (keys + GROUP - 1) / GROUP, rows = block->rows;
-    const float steps = 1.44269504f / (sqrtf((float)head_dim) * (float)hadamard_size(head_dim));
-    const struct key_numbers key = key_numbers(cache);
-    const struct value_numbers value = value_numbers(cache);
+    const float steps = 1.44269504f / (sqrtf((float)head_dim) * (float)pi0_hadamard_size(head_dim));
+    const struct pi0_key_numbers key = pi0_key_numbers(cache);
+    const struct pi0_value_numbers value = pi0_value_numbers(cache);
     int32_t(*scores)[TILE] = scratch, sums[BLOCK][TILE] __attribute__((aligned(LINE)));
     uint8_t *weights = (uint8_t *)scratch + BLOCK * width * (int64_t)sizeof(float);
     struct softened softened[QUERIES];
@@ -255,11 +148,11 @@ void pi0_attend(const struct pi0_cache *cache, const struct pi0_queries *block, 
     memset(weights + rows * width, 0, (size_t)width);
     memset(weights + rows * width, 1, (size_t)keys);
     for (int64_t d = 0; d < head_dim; d += TILE) {
-        const int8_t *panel = (const int8_t *)cache->values + d * value_groups(cache) * GROUP;
+        const int8_t *panel = (const int8_t *)cache->values + d * pi0_value_groups(cache) * GROUP;
         const int64_t count = head_dim - d < TILE ? head_dim - d : TILE;
         for (int64_t row = 0; row <= rows; row += ROWS)
             pi0_dot_tile(weights + row * width, width, fewer(rows + 1, row), panel,
-                         count > PANEL ? panel + PANEL * value_groups(cache) * GROUP : NULL, groups, sums + row);
+                         count > PANEL ? panel + PANEL * pi0_value_groups(cache) * GROUP : NULL, groups, sums + row);
         float mean[TILE];
         for (int64_t i = 0; i < count; i++)
             mean[i] = (float)sums[rows][i] / (float)keys;

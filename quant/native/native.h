@@ -61,8 +61,6 @@ void *pi0_allocate(int64_t bytes);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
-int pi0_scale_of(uint32_t largest, float *scale);
-void pi0_round_row(const float *x, int64_t columns, float scale, int32_t offset, uint8_t *bytes);
 int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);

@@ -16,9 +16,8 @@ uint32_t pi0_largest_bits(const float *x, int64_t columns) {
     return largest;
 }
 
-/* bytes [columns] = x / scale, rounded, plus `offset`. */
 EACH_PROCESSOR
-void pi0_round_row(const float *restrict x, int64_t columns, float scale, int32_t offset, uint8_t *restrict bytes) {
+static void round_row(const float *restrict x, int64_t columns, float scale, int32_t offset, uint8_t *restrict bytes) {
     for (int64_t k = 0; k < columns; k++)
         bytes[k] = (uint8_t)((int32_t)rintf(x[k] / scale) + offset);
 }
@@ -39,17 +38,13 @@ static void multiply_row(float *restrict x, const float *restrict factor, int64_
         x[k] *= factor[k] * scale;
 }
 
-/* The scale of a row whose largest magnitude is `largest`, as bits. Returns 0 where that is NaN or infinite, else 1. */
-int pi0_scale_of(uint32_t largest, float *scale) {
+/* `largest` as `pi0_largest_bits` of the row. */
+static int quantize_row(const float *x, int64_t columns, uint32_t largest, int32_t offset, uint8_t *bytes, float *scale) {
+    if (largest >= EXPONENT_MASK)
+        return 0;
     const float amax = float_of(largest) * (float)(1.0 / 127.0);
     *scale = amax > SMALLEST_SCALE ? amax : SMALLEST_SCALE;
-    return largest < EXPONENT_MASK;
-}
-
-static int quantize_row(const float *x, int64_t columns, uint32_t largest, int32_t offset, uint8_t *bytes, float *scale) {
-    if (!pi0_scale_of(largest, scale))
-        return 0;
-    pi0_round_row(x, columns, *scale, offset, bytes);
+    round_row(x, columns, *scale, offset, bytes);
     return 1;
 }
 

@@ -216,7 +216,7 @@ static void store_projected(const struct pi0_stack *s, const struct pi0_layer *l
         for (int64_t head = 0; head < s->kv_heads; head++, x += head_dim) {
             const struct pi0_cache cache = cache_of(s, layer, b * s->kv_heads + head);
             const int64_t place = s->seen[b] + token, out = (row * s->kv_heads + head) * head_dim;
-            const float *value = x + s->kv_heads * head_dim;
+            float *value = x + s->kv_heads * head_dim;
             if (cosine)
                 rotate(x, cosine, sine, half);
             if (layer->own_keys) {
@@ -299,21 +299,22 @@ int pi0_run_stack(const struct pi0_stack *s) {
 int pi0_fill_caches(const float *keys, const float *values, const int64_t *places, int64_t batch, int64_t tokens,
                     int64_t kv_heads, int64_t head_dim, int64_t capacity, void *key_cache, void *value_cache) {
     const int64_t bytes = pi0_cache_bytes(capacity, head_dim);
-    float *copies = pi0_allocate(most_threads() * head_dim * (int64_t)sizeof *copies);
+    float *copies = pi0_allocate(most_threads() * 2 * head_dim * (int64_t)sizeof *copies);
     if (!copies)
         return -1;
 #pragma omp parallel for if (batch * tokens * kv_heads * head_dim > 65536)
     for (int64_t row = 0; row < batch * tokens; row++) {
         const int64_t place = places ? places[row] : row % tokens;
-        float *key = copies + thread_number() * head_dim;
+        float *key = copies + thread_number() * 2 * head_dim, *value = key + head_dim;
         for (int64_t head = 0; place >= 0 && head < kv_heads; head++) {
             const int64_t offset = (row / tokens * kv_heads + head) * bytes;
             const int64_t index = (row * kv_heads + head) * head_dim;
             const struct pi0_cache cache = {(char *)key_cache + offset, (char *)value_cache + offset, capacity,
                                             head_dim};
             memcpy(key, keys + index, (size_t)head_dim * sizeof *key);
+            memcpy(value, values + index, (size_t)head_dim * sizeof *value);
             pi0_store_key(&cache, place, key);
-            pi0_store_value(&cache, place, values + index);
+            pi0_store_value(&cache, place, value);
         }
     }
     free(copies);

@@ -53,7 +53,8 @@ static int wrong_attention(int keys, int head_dim) {
         for (int d = 0; d < head_dim; d++)
             k[i][d] = copy[d] = (float)drawn() / 64, v[i][d] = (float)drawn() / 64;
         pi0_store_key(&cache, i, copy);
-        pi0_store_value(&cache, i, v[i]);
+        memcpy(copy, v[i], sizeof copy);
+        pi0_store_value(&cache, i, copy);
     }
     for (int i = 0; i < QUERIES; i++) {
         for (int d = 0; d < head_dim; d++)

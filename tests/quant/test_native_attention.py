@@ -49,9 +49,9 @@ def attended(q: Tensor, k: Tensor, v: Tensor, spare: int = 0) -> Tensor:
     sizes = [ctypes.c_int64(size) for size in (keys + spare, head_dim)]
     memory = [torch.full((library.pi0_cache_bytes(*sizes) // 4,), math.nan) for _ in range(2)]
     cache = Cache(memory[0].data_ptr(), memory[1].data_ptr(), keys + spare, head_dim)
-    q, changed = q.clone(), k.clone()
+    q, k, v = q.clone(), k.clone(), v.clone()
     for place in range(keys):
-        library.pi0_store_key(ctypes.byref(cache), ctypes.c_int64(place), native.pointer(changed[place]))
+        library.pi0_store_key(ctypes.byref(cache), ctypes.c_int64(place), native.pointer(k[place]))
         library.pi0_store_value(ctypes.byref(cache), ctypes.c_int64(place), native.pointer(v[place]))
     queries = torch.zeros(len(q), native.row_bytes(head_dim), dtype=torch.uint8)
     scale, out = torch.full((len(q),), math.nan), torch.full((len(q), head_dim), math.nan)

@@ -1,0 +1,200 @@
+/* One query, key or value of one head becomes bytes with a scale, where the attention reads it.
+
+   Queries and keys are rotated before by a Hadamard matrix, which leaves their products and spreads what is large over 16
+   numbers. */
+
+#include "attention.h"
+#include "avx512.h"
+
+/* Of values, 2^-60: quotients of scales stay far from the ends of float32. */
+#define SMALLEST_VALUE_SCALE 8.67361738e-19f
+
+int64_t pi0_cache_bytes(int64_t capacity, int64_t head_dim) {
+    return pi0_rounded_up(capacity, TILE) * (pi0_rounded_up(head_dim, PANEL) + 8);
+}
+
+static void *behind_panels(void *panels, const struct pi0_cache *cache) {
+    return (char *)panels + pi0_rounded_up(cache->capacity, TILE) * pi0_rounded_up(cache->head_dim, PANEL);
+}
+
+struct pi0_key_numbers pi0_key_numbers(const struct pi0_cache *cache) {
+    float *first = behind_panels(cache->keys, cache);
+    const struct pi0_key_numbers numbers = {first, (int32_t *)(void *)(first + pi0_rounded_up(cache->capacity, TILE))};
+    return numbers;
+}
+
+struct pi0_value_numbers pi0_value_numbers(const struct pi0_cache *cache) {
+    float *first = behind_panels(cache->values, cache);
+    const struct pi0_value_numbers numbers = {first, first + pi0_rounded_up(cache->capacity, TILE)};
+    return numbers;
+}
+
+/* Rows of the Hadamard matrix, its numbers 1 and -1. */
+int64_t pi0_hadamard_size(int64_t head_dim) {
+    const int64_t power = head_dim & -head_dim;
+    return power < 16 ? power : 16;
+}
+
+/* x times the matrix: it joins numbers that lie head_dim / size apart. */
+EACH_PROCESSOR
+static void rotate(float *x, int64_t head_dim) {
+    for (int64_t half = head_dim / pi0_hadamard_size(head_dim); half < head_dim; half *= 2)
+        for (int64_t first = 0; first < head_dim; first += 2 * half) {
+            float *restrict left = x + first, *restrict right = left + half;
+            for (int64_t d = 0; d < half; d++) {
+                const float sum = left[d] + right[d], difference = left[d] - right[d];
+                left[d] = sum;
+                right[d] = difference;
+            }
+        }
+}
+
+EACH_PROCESSOR
+static void round_head(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
+    for (int64_t d = 0; d < head_dim; d++)
+        bytes[d] = (uint8_t)((int32_t)rintf(x[d] * inverse) + offset);
+}
+
+#if X86
+enum { LANE = 16 };
+
+AVX512 INLINED __mmask16 first_512(int64_t count) {
+    return count < LANE ? (__mmask16)((1u << count) - 1) : (__mmask16)0xffff;
+}
+
+/* The same as `rotate`: the `size` numbers that are joined stay in registers. */
+AVX512 INLINED void rotate_512(const int size, float *x, int64_t head_dim) {
+    const int64_t apart = head_dim / size;
+    for (int64_t from = 0; from < apart; from += LANE) {
+        const __mmask16 valid = first_512(apart - from);
+        __m512 part[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < size; i++)
+            part[i] = _mm512_maskz_loadu_ps(valid, x + i * apart + from);
+#pragma GCC unroll 4
+        for (int half = 1; half < size; half *= 2)
+#pragma GCC unroll 8
+            for (int pair = 0; pair < size / 2; pair++) {
+                const int left = pair / half * 2 * half + pair % half, right = left + half;
+                const __m512 sum = _mm512_add_ps(part[left], part[right]);
+                part[right] = _mm512_sub_ps(part[left], part[right]);
+                part[left] = sum;
+            }
+#pragma GCC unroll 16
+        for (int i = 0; i < size; i++)
+            _mm512_mask_storeu_ps(x + i * apart + from, valid, part[i]);
+    }
+}
+
+AVX512 static void rotate_any_512(float *x, int64_t head_dim) {
+    switch (pi0_hadamard_size(head_dim)) {
+    case 16: rotate_512(16, x, head_dim); break;
+    case 8: rotate_512(8, x, head_dim); break;
+    default: rotate(x, head_dim);
+    }
+}
+
+AVX512 static uint32_t largest_512(const float *x, int64_t head_dim) {
+    __m512i largest = _mm512_setzero_si512();
+    for (int64_t d = 0; d < head_dim; d += LANE) {
+        const __m512i bits = _mm512_maskz_loadu_epi32(first_512(head_dim - d), x + d);
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(MAGNITUDE_MASK)));
+    }
+    return _mm512_reduce_max_epu32(largest);
+}
+
+AVX512 static void round_head_512(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
+    for (int64_t d = 0; d < head_dim; d += LANE) {
+        const __mmask16 valid = first_512(head_dim - d);
+        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(valid, x + d), _mm512_set1_ps(inverse));
+        const __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(offset));
+        _mm_mask_storeu_epi8(bytes + d, valid, _mm512_cvtepi32_epi8(rounded));
+    }
+}
+
+/* 16 numbers at a time, each to the byte of `place` in the four of its group. */
+AVX512 static void spread_512(const int8_t *bytes, int64_t head_dim, int64_t panel_bytes, int64_t place, int8_t *values) {
+    const __mmask64 own = 0x1111111111111111ull << place % GROUP;
+    for (int64_t d = 0; d < head_dim; d += LANE) {
+        const __m128i sixteen = _mm_maskz_loadu_epi8(first_512(head_dim - d), bytes + d);
+        const __m512i shifted = _mm512_sll_epi32(_mm512_cvtepu8_epi32(sixteen), _mm_cvtsi64_si128(place % GROUP * 8));
+        _mm512_mask_storeu_epi8(values + d / PANEL * panel_bytes + d % PANEL * GROUP, own, shifted);
+    }
+}
+#endif
+
+/* x [head_dim] -> bytes [head_dim], INT8 plus `offset`, and their scale. Returns 0 where a number is not finite, else 1.
+   `bytes` may be the memory of `x`. */
+static int quantize_head(float *x, int64_t head_dim, int rotated, float smallest, int32_t offset, void *bytes, float *scale) {
+#if X86
+    const int wide = pi0_level() >= AVX512_VNNI;
+    if (rotated)
+        (wide ? rotate_any_512 : rotate)(x, head_dim);
+    const uint32_t largest = (wide ? largest_512 : pi0_largest_bits)(x, head_dim);
+#else
+    if (rotated)
+        rotate(x, head_dim);
+    const uint32_t largest = pi0_largest_bits(x, head_dim);
+#endif
+    const float found = float_of(largest) * (float)(1.0 / 127.0);
+    *scale = NAN;
+    if (largest >= EXPONENT_MASK)
+        return 0;
+    *scale = found > smallest ? found : smallest;
+#if X86
+    if (wide) {
+        round_head_512(x, head_dim, 1.0f / *scale, offset, bytes);
+        return 1;
+    }
+#endif
+    round_head(x, head_dim, 1.0f / *scale, offset, bytes);
+    return 1;
+}
+
+EACH_PROCESSOR
+static int32_t sum_of(const int8_t *bytes, int64_t count) {
+    int32_t sum = 0;
+    for (int64_t d = 0; d < count; d++)
+        sum += bytes[d];
+    return sum;
+}
+
+void pi0_store_query(float *query, int64_t head_dim, uint8_t *bytes, float *scale) {
+    quantize_head(query, head_dim, 1, SMALLEST_SCALE, BYTE_SHIFT, bytes, scale);
+    for (int64_t d = head_dim; d < row_bytes(head_dim); d++)
+        bytes[d] = BYTE_SHIFT;
+}
+
+void pi0_store_key(const struct pi0_cache *cache, int64_t place, float *key) {
+    const struct pi0_key_numbers numbers = pi0_key_numbers(cache);
+    const int64_t bytes = row_bytes(cache->head_dim);
+    int8_t *rounded = (int8_t *)key;
+    int8_t *out = (int8_t *)cache->keys + place / PANEL * PANEL * bytes + place % PANEL * GROUP;
+    if (!quantize_head(key, cache->head_dim, 1, SMALLEST_SCALE, 0, rounded, numbers.scale + place))
+        return;
+    for (int64_t d = cache->head_dim; d < bytes; d++)
+        rounded[d] = 0;
+    numbers.shift[place] = BYTE_SHIFT * sum_of(rounded, bytes);
+    for (int64_t d = 0; d < bytes; d += GROUP)
+        memcpy(out + d * PANEL, rounded + d, GROUP);
+}
+
+void pi0_store_value(const struct pi0_cache *cache, int64_t place, float *value) {
+    const struct pi0_value_numbers numbers = pi0_value_numbers(cache);
+    const int64_t panel_bytes = pi0_value_groups(cache) * PANEL * GROUP;
+    int8_t *rounded = (int8_t *)value, *out = (int8_t *)cache->values + place / GROUP * PANEL * GROUP;
+    float scale;
+    const int finite = quantize_head(value, cache->head_dim, 0, SMALLEST_VALUE_SCALE, 0, rounded, &scale);
+    numbers.logarithm[place] = log2f(scale);
+    numbers.inverse[place] = 1.0f / scale;
+    if (!finite)
+        return;
+#if X86
+    if (pi0_level() >= AVX512_VNNI) {
+        spread_512(rounded, cache->head_dim, panel_bytes, place, out);
+        return;
+    }
+#endif
+    for (int64_t d = 0; d < cache->head_dim; d++)
+        out[d / PANEL * panel_bytes + d % PANEL * GROUP + place % GROUP] = rounded[d];
+}
