@@ -71,40 +71,48 @@ static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps
 }
 
 #if X86
+/* The first pass over 16 scores: to base 2, with the logarithm of the value's scale. */
+AVX512 INLINED __m512 weigh_512(const int32_t *score, const int32_t *shift, const float *scale, const float *logarithm,
+                                __m512 steps) {
+    const __m512i sum = _mm512_sub_epi32(_mm512_loadu_si512(score), _mm512_loadu_si512(shift));
+    const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scale));
+    return _mm512_fmadd_ps(product, steps, _mm512_loadu_ps(logarithm));
+}
+
 /* The same; powers of 2 have three terms, whose error of 8e-5 is small beside that of rounding to a byte. */
-AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, float steps, const struct pi0_key_numbers *key,
-                                         const struct pi0_value_numbers *value, uint8_t *out) {
-    const __m512 lowest = _mm512_set1_ps(-INFINITY);
-    __m512 most = lowest, sum = _mm512_setzero_ps(), lost = sum;
-    __m512i magnitude = _mm512_setzero_si512();
-    for (int64_t k = 0; k < keys; k += 16) {
+AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, float steps,
+                                         const struct pi0_key_numbers *key, const struct pi0_value_numbers *value,
+                                         uint8_t *out) {
+    enum { LANE = 16 };
+    const __m512 lowest = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(steps);
+    __m512 most = lowest, sum = _mm512_setzero_ps(), weights = sum, zero = sum;
+    __m128i bytes = _mm_setzero_si128();
+    for (int64_t k = 0; k < keys; k += LANE) {
         int32_t *own = scores[k / TILE * BLOCK] + k % TILE;
-        const __mmask16 valid = keys - k < 16 ? (__mmask16)((1u << (keys - k)) - 1) : (__mmask16)0xffff;
-        const __m512i score = _mm512_sub_epi32(_mm512_loadu_si512(own), _mm512_loadu_si512(key->shift + k));
-        const __m512 step = _mm512_mul_ps(_mm512_set1_ps(steps), _mm512_loadu_ps(key->scale + k));
-        const __m512 x = _mm512_mask_add_ps(lowest, valid, _mm512_mul_ps(_mm512_cvtepi32_ps(score), step),
-                                            _mm512_loadu_ps(value->logarithm + k));
+        __m512 x = weigh_512(own, key->shift + k, key->scale + k, value->logarithm + k, factor);
+        if (keys - k < LANE)
+            x = _mm512_mask_mov_ps(_mm512_set1_ps(-1e30f), (__mmask16)((1u << (keys - k)) - 1), x);
         _mm512_storeu_ps((float *)own, x);
         most = _mm512_max_ps(most, x);
-        magnitude = _mm512_max_epu32(magnitude, _mm512_maskz_and_epi32(valid, _mm512_castps_si512(x),
-                                                                        _mm512_set1_epi32(MAGNITUDE_MASK)));
+        zero = _mm512_fmadd_ps(x, _mm512_setzero_ps(), zero); /* NaN where a number is not finite */
     }
-    if (_mm512_reduce_max_epu32(magnitude) >= EXPONENT_MASK) {
+    if (isnan(_mm512_reduce_add_ps(zero))) {
         memset(out, 0, (size_t)pi0_rounded_up(keys, TILE));
         return (struct softened){NAN, NAN};
     }
     const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most) - LOGARITHM_OF_255);
-    for (int64_t k = 0; k < keys; k += 16) {
+    for (int64_t k = 0; k < keys; k += LANE) {
         const float *own = (const float *)scores[k / TILE * BLOCK] + k % TILE;
-        const __mmask16 valid = keys - k < 16 ? (__mmask16)((1u << (keys - k)) - 1) : (__mmask16)0xffff;
-        const __m512 x = _mm512_max_ps(_mm512_sub_ps(_mm512_loadu_ps(own), largest), _mm512_set1_ps(-126.0f));
-        const __m512 weight = _mm512_maskz_mov_ps(valid, power_512(x, 3));
-        const __m512i rounded = _mm512_cvtps_epi32(weight);
-        _mm_storeu_si128((__m128i *)(void *)(out + k), _mm512_cvtusepi32_epi8(rounded));
+        const __m512 weight = power_512(_mm512_sub_ps(_mm512_loadu_ps(own), largest), 3);
+        const __m128i rounded = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(weight));
+        const __mmask16 valid = keys - k < LANE ? (__mmask16)((1u << (keys - k)) - 1) : (__mmask16)0xffff;
+        _mm_storeu_si128((__m128i *)(void *)(out + k), rounded);
+        bytes = _mm_add_epi64(bytes, _mm_sad_epu8(rounded, _mm_setzero_si128()));
+        weights = _mm512_add_ps(weights, weight);
         sum = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(valid, value->inverse + k), sum);
-        lost = _mm512_add_ps(lost, _mm512_sub_ps(weight, _mm512_cvtepi32_ps(rounded)));
     }
-    return (struct softened){1.0f / _mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(lost)};
+    const int64_t kept = _mm_cvtsi128_si64(bytes) + _mm_extract_epi64(bytes, 1);
+    return (struct softened){1.0f / _mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(weights) - (float)kept};
 }
 #endif
 

@@ -62,9 +62,15 @@ AVX512 INLINED __mmask16 first_512(int64_t count) {
     return count < LANE ? (__mmask16)((1u << count) - 1) : (__mmask16)0xffff;
 }
 
-/* The same as `rotate`: the `size` numbers that are joined stay in registers. */
-AVX512 INLINED void rotate_512(const int size, float *x, int64_t head_dim) {
+AVX512 INLINED __m512i larger_512(__m512i largest, __m512 x) {
+    const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(MAGNITUDE_MASK));
+    return _mm512_max_epu32(largest, magnitude);
+}
+
+/* `rotate` and `pi0_largest_bits` in one: the `size` numbers that are joined stay in registers. */
+AVX512 INLINED uint32_t rotate_sized_512(const int size, float *x, int64_t head_dim) {
     const int64_t apart = head_dim / size;
+    __m512i largest = _mm512_setzero_si512();
     for (int64_t from = 0; from < apart; from += LANE) {
         const __mmask16 valid = first_512(apart - from);
         __m512 part[16];
@@ -81,26 +87,27 @@ AVX512 INLINED void rotate_512(const int size, float *x, int64_t head_dim) {
                 part[left] = sum;
             }
 #pragma GCC unroll 16
-        for (int i = 0; i < size; i++)
+        for (int i = 0; i < size; i++) {
+            largest = larger_512(largest, part[i]);
             _mm512_mask_storeu_ps(x + i * apart + from, valid, part[i]);
+        }
     }
-}
-
-AVX512 static void rotate_any_512(float *x, int64_t head_dim) {
-    switch (pi0_hadamard_size(head_dim)) {
-    case 16: rotate_512(16, x, head_dim); break;
-    case 8: rotate_512(8, x, head_dim); break;
-    default: rotate(x, head_dim);
-    }
+    return _mm512_reduce_max_epu32(largest);
 }
 
 AVX512 static uint32_t largest_512(const float *x, int64_t head_dim) {
     __m512i largest = _mm512_setzero_si512();
-    for (int64_t d = 0; d < head_dim; d += LANE) {
-        const __m512i bits = _mm512_maskz_loadu_epi32(first_512(head_dim - d), x + d);
-        largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(MAGNITUDE_MASK)));
-    }
+    for (int64_t d = 0; d < head_dim; d += LANE)
+        largest = larger_512(largest, _mm512_maskz_loadu_ps(first_512(head_dim - d), x + d));
     return _mm512_reduce_max_epu32(largest);
+}
+
+AVX512 static uint32_t rotate_512(float *x, int64_t head_dim) {
+    switch (pi0_hadamard_size(head_dim)) {
+    case 16: return rotate_sized_512(16, x, head_dim);
+    case 8: return rotate_sized_512(8, x, head_dim);
+    default: rotate(x, head_dim); return largest_512(x, head_dim);
+    }
 }
 
 AVX512 static void round_head_512(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
@@ -123,31 +130,37 @@ AVX512 static void spread_512(const int8_t *bytes, int64_t head_dim, int64_t pan
 }
 #endif
 
+/* Rotates x [head_dim], where `rotated`, and returns its largest magnitude as bits. */
+static uint32_t prepare(float *x, int64_t head_dim, int rotated) {
+#if X86
+    if (pi0_level() >= AVX512_VNNI)
+        return rotated ? rotate_512(x, head_dim) : largest_512(x, head_dim);
+#endif
+    if (rotated)
+        rotate(x, head_dim);
+    return pi0_largest_bits(x, head_dim);
+}
+
+static void round_bytes(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
+#if X86
+    if (pi0_level() >= AVX512_VNNI) {
+        round_head_512(x, head_dim, inverse, offset, bytes);
+        return;
+    }
+#endif
+    round_head(x, head_dim, inverse, offset, bytes);
+}
+
 /* x [head_dim] -> bytes [head_dim], INT8 plus `offset`, and their scale. Returns 0 where a number is not finite, else 1.
    `bytes` may be the memory of `x`. */
 static int quantize_head(float *x, int64_t head_dim, int rotated, float smallest, int32_t offset, void *bytes, float *scale) {
-#if X86
-    const int wide = pi0_level() >= AVX512_VNNI;
-    if (rotated)
-        (wide ? rotate_any_512 : rotate)(x, head_dim);
-    const uint32_t largest = (wide ? largest_512 : pi0_largest_bits)(x, head_dim);
-#else
-    if (rotated)
-        rotate(x, head_dim);
-    const uint32_t largest = pi0_largest_bits(x, head_dim);
-#endif
+    const uint32_t largest = prepare(x, head_dim, rotated);
     const float found = float_of(largest) * (float)(1.0 / 127.0);
     *scale = NAN;
     if (largest >= EXPONENT_MASK)
         return 0;
     *scale = found > smallest ? found : smallest;
-#if X86
-    if (wide) {
-        round_head_512(x, head_dim, 1.0f / *scale, offset, bytes);
-        return 1;
-    }
-#endif
-    round_head(x, head_dim, 1.0f / *scale, offset, bytes);
+    round_bytes(x, head_dim, 1.0f / *scale, offset, bytes);
     return 1;
 }
 
