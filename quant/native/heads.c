@@ -49,6 +49,14 @@ static void rotate(float *x, int64_t head_dim) {
         }
 }
 
+/* The scale of a row with these bits as its largest magnitude; NaN where that is not finite. */
+INLINED float scale_of(uint32_t largest, float smallest) {
+    const float found = float_of(largest) * (float)(1.0 / 127.0);
+    if (largest >= EXPONENT_MASK)
+        return NAN;
+    return found > smallest ? found : smallest;
+}
+
 EACH_PROCESSOR
 static void round_head(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
     for (int64_t d = 0; d < head_dim; d++)
@@ -67,56 +75,62 @@ AVX512 INLINED __m512i larger_512(__m512i largest, __m512 x) {
     return _mm512_max_epu32(largest, magnitude);
 }
 
-/* `rotate` and `pi0_largest_bits` in one: the `size` numbers that are joined stay in registers. */
-AVX512 INLINED uint32_t rotate_sized_512(const int size, float *x, int64_t head_dim) {
-    const int64_t apart = head_dim / size;
-    __m512i largest = _mm512_setzero_si512();
-    for (int64_t from = 0; from < apart; from += LANE) {
-        const __mmask16 valid = first_512(apart - from);
-        __m512 part[16];
-#pragma GCC unroll 16
-        for (int i = 0; i < size; i++)
-            part[i] = _mm512_maskz_loadu_ps(valid, x + i * apart + from);
-#pragma GCC unroll 4
-        for (int half = 1; half < size; half *= 2)
-#pragma GCC unroll 8
-            for (int pair = 0; pair < size / 2; pair++) {
-                const int left = pair / half * 2 * half + pair % half, right = left + half;
-                const __m512 sum = _mm512_add_ps(part[left], part[right]);
-                part[right] = _mm512_sub_ps(part[left], part[right]);
-                part[left] = sum;
-            }
-#pragma GCC unroll 16
-        for (int i = 0; i < size; i++) {
-            largest = larger_512(largest, part[i]);
-            _mm512_mask_storeu_ps(x + i * apart + from, valid, part[i]);
-        }
-    }
-    return _mm512_reduce_max_epu32(largest);
+AVX512 INLINED void round_512(__m512 x, __m512 inverse, __m512i offset, __mmask16 valid, uint8_t *bytes) {
+    const __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)), offset);
+    _mm_mask_storeu_epi8(bytes, valid, _mm512_cvtepi32_epi8(rounded));
 }
 
-AVX512 static uint32_t largest_512(const float *x, int64_t head_dim) {
+/* `rotate`, the scale and the bytes in one, without memory between them: for heads of up to 16 `size` numbers. */
+AVX512 INLINED float rotate_and_round_512(const int size, const float *x, int64_t head_dim, int32_t offset, uint8_t *bytes) {
+    const int64_t apart = head_dim / size;
+    const __mmask16 valid = first_512(apart);
+    __m512i largest = _mm512_setzero_si512();
+    __m512 part[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < size; i++)
+        part[i] = _mm512_maskz_loadu_ps(valid, x + i * apart);
+#pragma GCC unroll 4
+    for (int half = 1; half < size; half *= 2)
+#pragma GCC unroll 8
+        for (int pair = 0; pair < size / 2; pair++) {
+            const int left = pair / half * 2 * half + pair % half, right = left + half;
+            const __m512 sum = _mm512_add_ps(part[left], part[right]);
+            part[right] = _mm512_sub_ps(part[left], part[right]);
+            part[left] = sum;
+        }
+#pragma GCC unroll 16
+    for (int i = 0; i < size; i++)
+        largest = larger_512(largest, part[i]);
+    const float scale = scale_of(_mm512_reduce_max_epu32(largest), SMALLEST_SCALE);
+    const __m512 inverse = _mm512_set1_ps(1.0f / scale);
+#pragma GCC unroll 16
+    for (int i = 0; i < size; i++)
+        round_512(part[i], inverse, _mm512_set1_epi32(offset), valid, bytes + i * apart);
+    return scale;
+}
+
+/* The same without rotation, for heads of any size. */
+AVX512 static float round_head_512(const float *x, int64_t head_dim, float smallest, int32_t offset, uint8_t *bytes) {
     __m512i largest = _mm512_setzero_si512();
     for (int64_t d = 0; d < head_dim; d += LANE)
         largest = larger_512(largest, _mm512_maskz_loadu_ps(first_512(head_dim - d), x + d));
-    return _mm512_reduce_max_epu32(largest);
-}
-
-AVX512 static uint32_t rotate_512(float *x, int64_t head_dim) {
-    switch (pi0_hadamard_size(head_dim)) {
-    case 16: return rotate_sized_512(16, x, head_dim);
-    case 8: return rotate_sized_512(8, x, head_dim);
-    default: rotate(x, head_dim); return largest_512(x, head_dim);
-    }
-}
-
-AVX512 static void round_head_512(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
+    const float scale = scale_of(_mm512_reduce_max_epu32(largest), smallest);
+    const __m512 inverse = _mm512_set1_ps(1.0f / scale);
     for (int64_t d = 0; d < head_dim; d += LANE) {
         const __mmask16 valid = first_512(head_dim - d);
-        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(valid, x + d), _mm512_set1_ps(inverse));
-        const __m512i rounded = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(offset));
-        _mm_mask_storeu_epi8(bytes + d, valid, _mm512_cvtepi32_epi8(rounded));
+        round_512(_mm512_maskz_loadu_ps(valid, x + d), inverse, _mm512_set1_epi32(offset), valid, bytes + d);
     }
+    return scale;
+}
+
+AVX512 static float quantize_rotated_512(float *x, int64_t head_dim, int32_t offset, uint8_t *bytes) {
+    const int64_t size = pi0_hadamard_size(head_dim);
+    if (size == 16 && head_dim <= 16 * LANE)
+        return rotate_and_round_512(16, x, head_dim, offset, bytes);
+    if (size == 8 && head_dim <= 8 * LANE)
+        return rotate_and_round_512(8, x, head_dim, offset, bytes);
+    rotate(x, head_dim);
+    return round_head_512(x, head_dim, SMALLEST_SCALE, offset, bytes);
 }
 
 /* 16 numbers at a time, each to the byte of `place` in the four of its group. */
@@ -130,38 +144,26 @@ AVX512 static void spread_512(const int8_t *bytes, int64_t head_dim, int64_t pan
 }
 #endif
 
-/* Rotates x [head_dim], where `rotated`, and returns its largest magnitude as bits. */
-static uint32_t prepare(float *x, int64_t head_dim, int rotated) {
+/* x [head_dim] -> bytes [head_dim], INT8 plus `offset`, and their scale, at least `smallest`; NaN where a number is not
+   finite, with bytes that say nothing. `bytes` may be the memory of `x`, which is changed. */
+static float quantize_head(float *x, int64_t head_dim, float smallest, int32_t offset, void *bytes) {
 #if X86
     if (pi0_level() >= AVX512_VNNI)
-        return rotated ? rotate_512(x, head_dim) : largest_512(x, head_dim);
+        return round_head_512(x, head_dim, smallest, offset, bytes);
 #endif
-    if (rotated)
-        rotate(x, head_dim);
-    return pi0_largest_bits(x, head_dim);
+    const float scale = scale_of(pi0_largest_bits(x, head_dim), smallest);
+    if (!isnan(scale))
+        round_head(x, head_dim, 1.0f / scale, offset, bytes);
+    return scale;
 }
 
-static void round_bytes(const float *x, int64_t head_dim, float inverse, int32_t offset, uint8_t *bytes) {
+static float quantize_rotated(float *x, int64_t head_dim, int32_t offset, void *bytes) {
 #if X86
-    if (pi0_level() >= AVX512_VNNI) {
-        round_head_512(x, head_dim, inverse, offset, bytes);
-        return;
-    }
+    if (pi0_level() >= AVX512_VNNI)
+        return quantize_rotated_512(x, head_dim, offset, bytes);
 #endif
-    round_head(x, head_dim, inverse, offset, bytes);
-}
-
-/* x [head_dim] -> bytes [head_dim], INT8 plus `offset`, and their scale. Returns 0 where a number is not finite, else 1.
-   `bytes` may be the memory of `x`. */
-static int quantize_head(float *x, int64_t head_dim, int rotated, float smallest, int32_t offset, void *bytes, float *scale) {
-    const uint32_t largest = prepare(x, head_dim, rotated);
-    const float found = float_of(largest) * (float)(1.0 / 127.0);
-    *scale = NAN;
-    if (largest >= EXPONENT_MASK)
-        return 0;
-    *scale = found > smallest ? found : smallest;
-    round_bytes(x, head_dim, 1.0f / *scale, offset, bytes);
-    return 1;
+    rotate(x, head_dim);
+    return quantize_head(x, head_dim, SMALLEST_SCALE, offset, bytes);
 }
 
 EACH_PROCESSOR
@@ -173,7 +175,7 @@ static int32_t sum_of(const int8_t *bytes, int64_t count) {
 }
 
 void pi0_store_query(float *query, int64_t head_dim, uint8_t *bytes, float *scale) {
-    quantize_head(query, head_dim, 1, SMALLEST_SCALE, BYTE_SHIFT, bytes, scale);
+    *scale = quantize_rotated(query, head_dim, BYTE_SHIFT, bytes);
     for (int64_t d = head_dim; d < row_bytes(head_dim); d++)
         bytes[d] = BYTE_SHIFT;
 }
@@ -183,8 +185,7 @@ void pi0_store_key(const struct pi0_cache *cache, int64_t place, float *key) {
     const int64_t bytes = row_bytes(cache->head_dim);
     int8_t *rounded = (int8_t *)key;
     int8_t *out = (int8_t *)cache->keys + place / PANEL * PANEL * bytes + place % PANEL * GROUP;
-    if (!quantize_head(key, cache->head_dim, 1, SMALLEST_SCALE, 0, rounded, numbers.scale + place))
-        return;
+    numbers.scale[place] = quantize_rotated(key, cache->head_dim, 0, rounded);
     for (int64_t d = cache->head_dim; d < bytes; d++)
         rounded[d] = 0;
     numbers.shift[place] = BYTE_SHIFT * sum_of(rounded, bytes);
@@ -196,12 +197,9 @@ void pi0_store_value(const struct pi0_cache *cache, int64_t place, float *value)
     const struct pi0_value_numbers numbers = pi0_value_numbers(cache);
     const int64_t panel_bytes = pi0_value_groups(cache) * PANEL * GROUP;
     int8_t *rounded = (int8_t *)value, *out = (int8_t *)cache->values + place / GROUP * PANEL * GROUP;
-    float scale;
-    const int finite = quantize_head(value, cache->head_dim, 0, SMALLEST_VALUE_SCALE, 0, rounded, &scale);
+    const float scale = quantize_head(value, cache->head_dim, SMALLEST_VALUE_SCALE, 0, rounded);
     numbers.logarithm[place] = log2f(scale);
     numbers.inverse[place] = 1.0f / scale;
-    if (!finite)
-        return;
 #if X86
     if (pi0_level() >= AVX512_VNNI) {
         spread_512(rounded, cache->head_dim, panel_bytes, place, out);

@@ -58,6 +58,8 @@ void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t 
 /* memory.c */
 void pi0_ask_for_large_pages(void *memory, int64_t bytes);
 void *pi0_allocate(int64_t bytes);
+void *pi0_borrow(int64_t bytes); /* memory to be given back, or NULL */
+void pi0_give_back(void *memory);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);

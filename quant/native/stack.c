@@ -275,7 +275,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
 int pi0_run_stack(const struct pi0_stack *s) {
     struct workspace w = {.finite = 1};
     const int64_t threads = most_threads();
-    char *memory = pi0_allocate(divide(s, &w, NULL, threads));
+    char *memory = pi0_borrow(divide(s, &w, NULL, threads));
     if (!memory)
         return -1;
     divide(s, &w, memory, threads);
@@ -290,7 +290,7 @@ int pi0_run_stack(const struct pi0_stack *s) {
         if (finite) /* the same in all threads: nobody writes before the barrier */
             run_layer(s, s->layers + i, &w);
     }
-    free(memory);
+    pi0_give_back(memory);
     return w.finite;
 }
 
