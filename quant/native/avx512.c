@@ -163,31 +163,53 @@ VNNI static void finish_512(int rows, const struct task *task, const struct pi0_
         FOR_ROWS(rows, 2, 1, task, p, first, place)
 }
 
-/* Sums become results of GELU or GeGLU. */
+/* What the sums of 16 channels are multiplied and shifted with. */
+struct channels {
+    __m512i shift;
+    __m512 scale, bias;
+};
+
+AVX512 INLINED struct channels channels_512(const struct place *place, int column) {
+    const struct pi0_linear *linear = place->linear;
+    const int64_t channel = place->channel + column;
+    const struct channels channels = {_mm512_loadu_si512(linear->shift + channel), _mm512_loadu_ps(linear->scale + channel),
+                                      _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros)};
+    return channels;
+}
+
+AVX512 INLINED __m512 scaled_with_512(const int32_t *sums, const struct channels *with, __m512 token_scale) {
+    return scaled_512(_mm512_loadu_si512(sums), with->shift, with->scale, token_scale, with->bias);
+}
+
+/* Sums become hidden values, 32 columns at a time: one cache line. */
 AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
                                 int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int both = p->result == GEGLU;
-    for (int c = 0; c < (both ? PANEL : count * PANEL); c += LANE) {
-        const struct place *own = place + c / PANEL;
-        const struct pi0_linear *linear = own->linear, *up = place[1].linear;
-        const struct target target = target_of(p, first, own);
-        const int64_t channel = own->channel + c % PANEL;
-        const __m512i shift = _mm512_loadu_si512(linear->shift + channel);
-        const __m512 scale = _mm512_loadu_ps(linear->scale + channel);
-        const __m512 bias = _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros);
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int32_t)0xffff0000u);
+    for (int panel = 0; panel < (both ? 1 : count); panel++) {
+        const struct channels own[2] = {channels_512(place + panel, 0), channels_512(place + panel, LANE)};
+        const struct place *other = place + (both ? 1 : panel);
+        const struct channels up[2] = {channels_512(other, 0), channels_512(other, LANE)};
         for (int row = 0; row < rows; row++) {
             const __m512 token_scale = _mm512_set1_ps(p->token_scale[first + row]);
-            __m512 value = gelu_512(scaled_512(_mm512_loadu_si512(sums[row] + c), shift, scale, token_scale, bias));
-            if (both)
-                value = _mm512_mul_ps(
-                    value, scaled_512(_mm512_loadu_si512(sums[row] + PANEL + c), _mm512_loadu_si512(up->shift + channel),
-                                      _mm512_loadu_ps(up->scale + channel), token_scale,
-                                      _mm512_loadu_ps(up->bias ? up->bias + channel : zeros)));
-            put_512(&target, row, c % PANEL, value);
-            if (largest) {
-                const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(MAGNITUDE_MASK));
-                _mm512_storeu_si512(largest[row], _mm512_max_epu32(_mm512_loadu_si512(largest[row]), magnitude));
+            __m512 value[2];
+            __m512i magnitude = _mm512_loadu_si512(largest[row]);
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                value[i] = gelu_512(scaled_with_512(sums[row] + panel * PANEL + i * LANE, own + i, token_scale));
+                if (both)
+                    value[i] = _mm512_mul_ps(value[i], scaled_with_512(sums[row] + PANEL + i * LANE, up + i, token_scale));
+                magnitude = _mm512_max_epu32(magnitude, _mm512_and_si512(_mm512_castps_si512(value[i]),
+                                                                         _mm512_set1_epi32(MAGNITUDE_MASK)));
             }
+            _mm512_storeu_si512(largest[row], magnitude);
+            const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(value[0]), half), 16);
+            const __m512i high = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(value[1]), half), upper);
+            uint32_t *out = p->hidden + ((first + row) * p->out_stride + place[panel].column) / 2;
+            if (p->large)
+                _mm512_stream_si512((void *)out, _mm512_or_si512(low, high));
+            else
+                _mm512_storeu_si512(out, _mm512_or_si512(low, high));
         }
     }
 }

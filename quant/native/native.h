@@ -63,7 +63,7 @@ void pi0_give_back(void *memory);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
-int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
+int pi0_quantize_hidden(const uint32_t *pairs, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);
 void pi0_layer_norm_row(const float *x, int64_t columns, const float *weight, const float *bias, float *out);
@@ -79,10 +79,11 @@ struct pi0_product {
     const uint8_t *tokens;
     const float *token_scale;
     int64_t rows;
-    float *out; /* [rows, out_stride] */
+    float *out;       /* [rows, out_stride]; not of GELU and GeGLU */
+    uint32_t *hidden; /* of those: [rows, out_stride / 2], pairs of bfloat16; the stride is a multiple of PANEL */
     int64_t out_stride;
     int large;         /* results leave the caches at once: they are more than those hold */
-    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits; or NULL. */
+    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits. */
     uint32_t (*largest)[MAXIMA];
     const float *gate; /* of ADD: out += gate * product; NULL is 1 */
     int64_t gate_tokens, gate_batch_stride, gate_token_stride; /* row r reads gate[r / tokens * batch + r % tokens * token] */
@@ -103,6 +104,14 @@ INLINED float float_of(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+/* Hidden values of an MLP are bfloat16, because 8 bits of them are used: rounded, ties away from 0. Column c of a panel and
+   column c + 16 are a pair, the second one in the upper half. */
+enum { PAIRS = PANEL / 2 };
+
+INLINED uint32_t pair_of(float low, float high) {
+    return (bits_of(low) + 0x8000u) >> 16 | ((bits_of(high) + 0x8000u) & 0xffff0000u);
 }
 
 /* e^x for x in [-87, 87], relative error below 2e-7: 2^n times a polynomial for the rest (Cephes' expf). */

@@ -46,7 +46,7 @@ struct workspace {
     uint8_t *queries; /* [batch, kv_heads, tokens, heads / kv_heads, row_bytes(head_dim)], quantized */
     float *query_scale;
     float *attended;  /* [rows, heads * head_dim] */
-    float *hidden;    /* [rows, widest MLP] */
+    uint32_t *hidden; /* [rows, widest MLP in whole panels], pairs of bfloat16 */
     uint32_t (*largest)[MAXIMA]; /* [threads][rows], magnitudes of the hidden values */
     char *scratch;    /* per thread */
     int64_t scratch_bytes;
@@ -54,6 +54,8 @@ struct workspace {
 };
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t whole_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
 static int64_t rows_of(const struct pi0_stack *s) { return s->batch * s->tokens; }
 
@@ -101,7 +103,7 @@ static int64_t divide(const struct pi0_stack *s, struct workspace *w, char *memo
     w->queries = piece(memory, &used, rows * s->heads * row_bytes(s->head_dim));
     w->query_scale = piece(memory, &used, rows * s->heads * 4);
     w->attended = piece(memory, &used, rows * joined * 4);
-    w->hidden = piece(memory, &used, rows * hidden * 4);
+    w->hidden = piece(memory, &used, rows * whole_panels(hidden) * 2);
     w->largest = piece(memory, &used, threads * rows * (int64_t)sizeof *w->largest);
     w->scratch_bytes = (larger(pi0_attention_scratch(keys), s->width * 4) + 63) / 64 * 64;
     w->scratch = piece(memory, &used, w->scratch_bytes * threads);
@@ -151,8 +153,8 @@ static void quantize_hidden(struct workspace *w, int64_t rows, int64_t columns) 
                 const uint32_t own = w->largest[thread * rows + row][i];
                 largest = own > largest ? own : largest;
             }
-        if (!pi0_quantize_below(w->hidden + row * columns, columns, largest, w->tokens + row * row_bytes(columns),
-                                w->scale + row))
+        if (!pi0_quantize_hidden(w->hidden + row * whole_panels(columns) / 2, columns, largest,
+                                 w->tokens + row * row_bytes(columns), w->scale + row))
             not_finite(w);
     }
 }
@@ -168,6 +170,7 @@ static void multiply(const struct pi0_stack *s, const struct workspace *w, enum 
         .token_scale = w->scale,
         .rows = rows_of(s),
         .out = out,
+        .hidden = w->hidden,
         .out_stride = out_stride,
         .large = is_large(rows_of(s), out_stride),
         .largest = result == GELU || result == GEGLU ? w->largest : NULL,
@@ -266,7 +269,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
     multiply(s, w, ADD, s->x, s->width, layer->attention_modulation, 1, &layer->o, NULL, NULL);
     norm_and_quantize(s, w, layer->mlp_norm, layer->mlp_norm_bias, layer->mlp_modulation);
     const enum pi0_result result = layer->up.panels ? GEGLU : GELU;
-    multiply(s, w, result, w->hidden, layer->gate.width, NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
+    multiply(s, w, result, NULL, whole_panels(layer->gate.width), NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
     quantize_hidden(w, rows, layer->gate.width);
     multiply(s, w, ADD, s->x, s->width, layer->mlp_modulation, 1, &layer->down, NULL, NULL);
 }
