@@ -79,7 +79,7 @@ AVX512 INLINED __m512 weigh_512(const int32_t *score, const int32_t *shift, cons
     return _mm512_fmadd_ps(product, steps, _mm512_loadu_ps(logarithm));
 }
 
-/* The same; powers of 2 have three terms, whose error of 8e-5 is small beside that of rounding to a byte. */
+/* The same; the error of powers of 2, 8e-5, is small beside that of rounding to a byte. */
 AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, float steps,
                                          const struct pi0_key_numbers *key, const struct pi0_value_numbers *value,
                                          uint8_t *out) {
@@ -103,7 +103,8 @@ AVX512 static struct softened soften_512(int32_t (*scores)[TILE], int64_t keys, 
     const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most) - LOGARITHM_OF_255);
     for (int64_t k = 0; k < keys; k += LANE) {
         const float *own = (const float *)scores[k / TILE * BLOCK] + k % TILE;
-        const __m512 weight = power_512(_mm512_sub_ps(_mm512_loadu_ps(own), largest), 3);
+        __m512 weight = _mm512_sub_ps(_mm512_loadu_ps(own), largest);
+        power_512(&weight, 1);
         const __m128i rounded = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(weight));
         const __mmask16 valid = keys - k < LANE ? (__mmask16)((1u << (keys - k)) - 1) : (__mmask16)0xffff;
         _mm_storeu_si128((__m128i *)(void *)(out + k), rounded);

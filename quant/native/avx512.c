@@ -181,35 +181,52 @@ AVX512 INLINED __m512 scaled_with_512(const int32_t *sums, const struct channels
     return scaled_512(_mm512_loadu_si512(sums), with->shift, with->scale, token_scale, with->bias);
 }
 
-/* Sums become hidden values, 32 columns at a time: one cache line. */
+AVX512 INLINED void keep_largest_512(uint32_t *largest, __m512 low, __m512 high) {
+    const __m512i mask = _mm512_set1_epi32(MAGNITUDE_MASK);
+    const __m512i two = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), mask),
+                                         _mm512_and_si512(_mm512_castps_si512(high), mask));
+    _mm512_storeu_si512(largest, _mm512_max_epu32(_mm512_loadu_si512(largest), two));
+}
+
+/* `pair_of` of native.h: one cache line. */
+AVX512 INLINED void put_pairs_512(uint32_t *out, int large, __m512 low, __m512 high) {
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int32_t)0xffff0000u);
+    const __m512i pairs = _mm512_or_si512(_mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(low), half), 16),
+                                          _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(high), half), upper));
+    if (large)
+        _mm512_stream_si512((void *)out, pairs);
+    else
+        _mm512_storeu_si512(out, pairs);
+}
+
+/* Sums become hidden values, 32 columns of two rows at a time. */
 AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
                                 int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int both = p->result == GEGLU;
-    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int32_t)0xffff0000u);
     for (int panel = 0; panel < (both ? 1 : count); panel++) {
         const struct channels own[2] = {channels_512(place + panel, 0), channels_512(place + panel, LANE)};
         const struct place *other = place + (both ? 1 : panel);
         const struct channels up[2] = {channels_512(other, 0), channels_512(other, LANE)};
-        for (int row = 0; row < rows; row++) {
-            const __m512 token_scale = _mm512_set1_ps(p->token_scale[first + row]);
-            __m512 value[2];
-            __m512i magnitude = _mm512_loadu_si512(largest[row]);
+        for (int pair = 0; pair < rows; pair += 2) {
+            const int row[2] = {pair, pair + 1 < rows ? pair + 1 : pair};
+            __m512 value[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                value[i] = scaled_with_512(sums[row[i / 2]] + panel * PANEL + i % 2 * LANE, own + i % 2,
+                                           _mm512_set1_ps(p->token_scale[first + row[i / 2]]));
+            gelu_512(value, 4);
+            if (both)
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++)
+                    value[i] = _mm512_mul_ps(value[i],
+                                             scaled_with_512(sums[row[i / 2]] + PANEL + i % 2 * LANE, up + i % 2,
+                                                             _mm512_set1_ps(p->token_scale[first + row[i / 2]])));
 #pragma GCC unroll 2
             for (int i = 0; i < 2; i++) {
-                value[i] = gelu_512(scaled_with_512(sums[row] + panel * PANEL + i * LANE, own + i, token_scale));
-                if (both)
-                    value[i] = _mm512_mul_ps(value[i], scaled_with_512(sums[row] + PANEL + i * LANE, up + i, token_scale));
-                magnitude = _mm512_max_epu32(magnitude, _mm512_and_si512(_mm512_castps_si512(value[i]),
-                                                                         _mm512_set1_epi32(MAGNITUDE_MASK)));
+                const int64_t place_of_row = (first + row[i]) * p->out_stride + place[panel].column;
+                keep_largest_512(largest[row[i]], value[2 * i], value[2 * i + 1]);
+                put_pairs_512(p->hidden + place_of_row / 2, p->large, value[2 * i], value[2 * i + 1]);
             }
-            _mm512_storeu_si512(largest[row], magnitude);
-            const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(value[0]), half), 16);
-            const __m512i high = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(value[1]), half), upper);
-            uint32_t *out = p->hidden + ((first + row) * p->out_stride + place[panel].column) / 2;
-            if (p->large)
-                _mm512_stream_si512((void *)out, _mm512_or_si512(low, high));
-            else
-                _mm512_storeu_si512(out, _mm512_or_si512(low, high));
         }
     }
 }
