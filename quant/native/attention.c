@@ -38,7 +38,8 @@ static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps
         int32_t *own = scores[from / TILE * BLOCK] + from % TILE;
         const int count = keys - from < LANES ? (int)(keys - from) : LANES;
         for (int k = 0; k < count; k++) {
-            const float x = (float)(own[k] - key->shift[from + k]) * (steps * key->scale[from + k]) + value->logarithm[from + k];
+            const float score = (float)(own[k] - key->shift[from + k]) * key->scale[from + k];
+            const float x = score * steps + value->logarithm[from + k];
             const uint32_t bits = bits_of(x);
             magnitude = (bits & MAGNITUDE_MASK) > magnitude ? bits & MAGNITUDE_MASK : magnitude;
             largest[k] = x > largest[k] ? x : largest[k];

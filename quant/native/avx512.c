@@ -172,7 +172,8 @@ struct channels {
 AVX512 INLINED struct channels channels_512(const struct place *place, int column) {
     const struct pi0_linear *linear = place->linear;
     const int64_t channel = place->channel + column;
-    const struct channels channels = {_mm512_loadu_si512(linear->shift + channel), _mm512_loadu_ps(linear->scale + channel),
+    const struct channels channels = {_mm512_loadu_si512(linear->shift + channel),
+                                      _mm512_loadu_ps(linear->scale + channel),
                                       _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros)};
     return channels;
 }
@@ -233,7 +234,8 @@ AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int 
 
 void pi0_dot_512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
                  int64_t groups, int32_t (*sums)[TILE]) {
-    const struct task task = {.tokens = tokens, .stride = stride, .weights = {first, second}, .groups = groups, .sums = sums};
+    const struct task task = {
+        .tokens = tokens, .stride = stride, .weights = {first, second}, .groups = groups, .sums = sums};
     keep_512(rows, &task);
 }
 

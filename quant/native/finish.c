@@ -71,7 +71,7 @@ static void stream(void *out, const void *values, int64_t bytes) {
 #if X86
     if (bytes % 16 == 0 && (uintptr_t)out % 16 == 0) {
         for (int64_t i = 0; i < bytes; i += 16)
-            _mm_stream_ps((float *)(void *)((char *)out + i), _mm_loadu_ps((const float *)(const void *)((const char *)values + i)));
+            _mm_stream_si128((void *)((char *)out + i), _mm_loadu_si128((const void *)((const char *)values + i)));
         return;
     }
 #endif

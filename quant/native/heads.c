@@ -81,7 +81,8 @@ AVX512 INLINED void round_512(__m512 x, __m512 inverse, __m512i offset, __mmask1
 }
 
 /* `rotate`, the scale and the bytes in one, without memory between them: for heads of up to 16 `size` numbers. */
-AVX512 INLINED float rotate_and_round_512(const int size, const float *x, int64_t head_dim, int32_t offset, uint8_t *bytes) {
+AVX512 INLINED float rotate_and_round_512(const int size, const float *x, int64_t head_dim, int32_t offset,
+                                          uint8_t *bytes) {
     const int64_t apart = head_dim / size;
     const __mmask16 valid = first_512(apart);
     __m512i largest = _mm512_setzero_si512();
