@@ -1,14 +1,15 @@
 /* softmax(q k / sqrt(head_dim)) v for a block of queries of one head, over all keys at once.
 
-   Both products are in INT8, and their sums are exact. Queries, keys and values have one scale per token and head (heads.c).
+   Both products are in INT8, and their sums are exact. Queries, keys and values have one scale per token and head
+   (heads.c).
 
-   The scale of a value multiplies the probability of its key before that is rounded to a byte. The largest of these weights
-   becomes 255, so that a key of large probability and small value takes no steps from the others. Many small probabilities
-   become 0 beside a large one: what rounding takes from the sum of the weights goes to all keys alike, as a multiple of the
-   mean of the values in INT8. That mean is one row more in the second product.
+   The scale of a value multiplies the probability of its key before that is rounded to a byte. The largest of these
+   weights becomes 255, so that a key of large probability and small value takes no steps from the others. Many
+   small probabilities become 0 beside a large one: what rounding takes from the sum of the weights goes to all keys
+   alike, as a multiple of the mean of the values in INT8. That mean is one row more in the second product.
 
-   There is no mask: every key in the cache is valid, and the caller stores no others. The keys of two panels (16 KB for
-   heads of 256) stay in the first cache for all queries of a block. */
+   There is no mask: every key in the cache is valid, and the caller stores no others. The keys of two panels (16 KB
+   for heads of 256) stay in the first cache for all queries of a block. */
 
 #include "attention.h"
 #include "avx512.h"
@@ -25,8 +26,8 @@ struct softened {
     float lost;   /* what rounding took from the sum of the weights */
 };
 
-/* A row of scores becomes weights of the values, `out` [keys rounded up to TILE]. `scores` has TILE keys and then, BLOCK
-   rows on, the next ones; `steps` is that of a score between two values of the sum, to base 2. */
+/* A row of scores becomes weights of the values, `out` [keys rounded up to TILE]. `scores` has TILE keys and then,
+   BLOCK rows on, the next ones; `steps` is that of a score between two values of the sum, to base 2. */
 EACH_PROCESSOR
 static struct softened soften(int32_t (*scores)[TILE], int64_t keys, float steps, const struct pi0_key_numbers *key,
                               const struct pi0_value_numbers *value, uint8_t *out) {

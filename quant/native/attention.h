@@ -5,8 +5,8 @@
 
 #include "native.h"
 
-/* Keys and values of one head in INT8, each token with a scale of its own. Keys lie in panels of 32 keys, values in panels
-   of 32 dimensions; behind them lie numbers of each token. `capacity` is how many keys there is room for. */
+/* Keys and values of one head in INT8, each token with a scale of its own. Keys lie in panels of 32 keys, values in
+   panels of 32 dimensions; behind them lie numbers of each token. `capacity` is how many keys there is room for. */
 struct pi0_cache {
     void *keys, *values; /* `pi0_cache_bytes` each */
     int64_t capacity, head_dim;
@@ -14,7 +14,10 @@ struct pi0_cache {
 
 INLINED int64_t pi0_rounded_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
-INLINED int64_t pi0_value_groups(const struct pi0_cache *cache) { return pi0_rounded_up(cache->capacity, TILE) / GROUP; }
+/* Groups of 4 keys that the panels of the values have room for. */
+INLINED int64_t pi0_value_groups(const struct pi0_cache *cache) {
+    return pi0_rounded_up(cache->capacity, TILE) / GROUP;
+}
 
 /* Numbers of the tokens, behind the panels: [capacity rounded up to TILE] each. */
 struct pi0_key_numbers {
@@ -31,6 +34,7 @@ struct pi0_value_numbers pi0_value_numbers(const struct pi0_cache *cache);
 int64_t pi0_hadamard_size(int64_t head_dim);
 
 int64_t pi0_cache_bytes(int64_t capacity, int64_t head_dim); /* of the keys, and the same again of the values */
+
 /* All three leave other numbers in what they store; a scale is NaN where a number is not finite. */
 void pi0_store_key(const struct pi0_cache *cache, int64_t place, float *key);
 void pi0_store_value(const struct pi0_cache *cache, int64_t place, float *value);

@@ -201,8 +201,8 @@ AVX512 INLINED void put_pairs_512(uint32_t *out, int large, __m512 low, __m512 h
 }
 
 /* Sums become hidden values, 32 columns of two rows at a time. */
-AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
-                                int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
+AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place,
+                                int count, int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int both = p->result == GEGLU;
     for (int panel = 0; panel < (both ? 1 : count); panel++) {
         const struct channels own[2] = {channels_512(place + panel, 0), channels_512(place + panel, LANE)};

@@ -9,9 +9,10 @@
 #include <immintrin.h>
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 
-/* 2^x of `count` registers, relative error below 8e-5: 2^n by the exponent, times a polynomial for the rest, which is in
-   [-1/2, 1/2]; its coefficients are those with the least relative error. All registers take each step together: one after
-   the other, the processor waits for the latency of each, because it looks ahead over three of them. */
+/* 2^x of `count` registers, relative error below 8e-5: 2^n by the exponent, times a polynomial for the rest, which
+   is in [-1/2, 1/2]; its coefficients are those with the least relative error. All registers take each step
+   together: one after the other, the processor waits for the latency of each, because it looks ahead over three of
+   them. */
 AVX512 INLINED void power_512(__m512 *x, const int count) {
     static const float coefficients[] = {0.0551716648f, 0.242611125f, 0.693260968f, 0.999928057f};
     __m512 whole[4], rest[4];

@@ -1,7 +1,7 @@
 /* One query, key or value of one head becomes bytes with a scale, where the attention reads it.
 
-   Queries and keys are rotated before by a Hadamard matrix, which leaves their products and spreads what is large over 16
-   numbers. */
+   Queries and keys are rotated before by a Hadamard matrix, which leaves their products and spreads what is large
+   over 16 numbers. */
 
 #include "attention.h"
 #include "avx512.h"
@@ -135,7 +135,8 @@ AVX512 static float quantize_rotated_512(float *x, int64_t head_dim, int32_t off
 }
 
 /* 16 numbers at a time, each to the byte of `place` in the four of its group. */
-AVX512 static void spread_512(const int8_t *bytes, int64_t head_dim, int64_t panel_bytes, int64_t place, int8_t *values) {
+AVX512 static void spread_512(const int8_t *bytes, int64_t head_dim, int64_t panel_bytes, int64_t place,
+                              int8_t *values) {
     const __mmask64 own = 0x1111111111111111ull << place % GROUP;
     for (int64_t d = 0; d < head_dim; d += LANE) {
         const __m128i sixteen = _mm_maskz_loadu_epi8(first_512(head_dim - d), bytes + d);

@@ -33,8 +33,8 @@ void *pi0_allocate(int64_t bytes) {
     return memory;
 }
 
-/* Memory of the calls before: [size in bytes, up to a page] and then what was asked for. One block at most is kept, so that
-   a call finds its pages there; the system would clear them first each time. */
+/* Memory of the calls before: [size in bytes, up to a page] and then what was asked for. One block at most is kept,
+   so that a call finds its pages there; the system would clear them first each time. */
 static _Atomic(int64_t *) kept;
 
 void *pi0_borrow(int64_t bytes) {

@@ -106,8 +106,8 @@ INLINED float float_of(uint32_t bits) {
     return x;
 }
 
-/* Hidden values of an MLP are bfloat16, because 8 bits of them are used: rounded, ties away from 0. Column c of a panel and
-   column c + 16 are a pair, the second one in the upper half. */
+/* Hidden values of an MLP are bfloat16, because 8 bits of them are used: rounded, ties away from 0. Column c of a
+   panel and column c + 16 are a pair, the second one in the upper half. */
 enum { PAIRS = PANEL / 2 };
 
 INLINED uint32_t pair_of(float low, float high) {

@@ -69,13 +69,13 @@ static void round_panels(const uint32_t *restrict pairs, int64_t panels, float i
 /* The same for hidden values, whose largest magnitude is known from before they were rounded. */
 int pi0_quantize_hidden(const uint32_t *pairs, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale) {
     const int64_t whole = columns / PANEL, rest = columns % PANEL;
-    uint8_t last[PANEL];
     if (largest + 0x8000u >= EXPONENT_MASK) /* rounding may have made it infinite */
         return 0;
     const float amax = float_of(largest) * (float)(1.0 / 127.0);
     *scale = amax > SMALLEST_SCALE ? amax : SMALLEST_SCALE;
     round_panels(pairs, whole, 1.0f / *scale, bytes);
     if (rest) {
+        uint8_t last[PANEL];
         round_panels(pairs + whole * PAIRS, 1, 1.0f / *scale, last);
         memset(last + rest, BYTE_SHIFT, (size_t)(PANEL - rest));
         memcpy(bytes + whole * PANEL, last, (size_t)row_bytes(rest));

@@ -44,7 +44,7 @@ struct workspace {
     float *scale;     /* [rows] */
     float *projected; /* q k v, [rows, (heads + 2 kv_heads) * head_dim] */
     uint8_t *queries; /* [batch, kv_heads, tokens, heads / kv_heads, row_bytes(head_dim)], quantized */
-    float *query_scale;
+    float *query_scale; /* of each of them */
     float *attended;  /* [rows, heads * head_dim] */
     uint32_t *hidden; /* [rows, widest MLP in whole panels], pairs of bfloat16 */
     uint32_t (*largest)[MAXIMA]; /* [threads][rows], magnitudes of the hidden values */
@@ -269,7 +269,8 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
     multiply(s, w, ADD, s->x, s->width, layer->attention_modulation, 1, &layer->o, NULL, NULL);
     norm_and_quantize(s, w, layer->mlp_norm, layer->mlp_norm_bias, layer->mlp_modulation);
     const enum pi0_result result = layer->up.panels ? GEGLU : GELU;
-    multiply(s, w, result, NULL, whole_panels(layer->gate.width), NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
+    const int64_t hidden = whole_panels(layer->gate.width);
+    multiply(s, w, result, NULL, hidden, NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
     quantize_hidden(w, rows, layer->gate.width);
     multiply(s, w, ADD, s->x, s->width, layer->mlp_modulation, 1, &layer->down, NULL, NULL);
 }
