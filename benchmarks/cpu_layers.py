@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from unittest.mock import patch
 
 import torch
@@ -32,25 +31,11 @@ from pi0_edge.engine.reference import ReferenceEngine
 from pi0_edge.model import PRESETS, ModelInputs, Pi0Config
 from pi0_edge.quant import compare_actions, native, quantized_linear
 from pi0_edge.quant.integer_matmul import SMALL_WEIGHT, OneDnnMatmul, TorchIntMatmul
-from pi0_edge.quant.native import Level
 
 CAMERAS, TOKENS = 3, 48
 PARTS = ("vision", "prefix", "Euler loop", "all")
 ONE_DNN, SINGLE = "layers one by one, oneDNN's products", "layers one by one, our products"
-FLOAT32, BFLOAT16 = "stacks, attention in float32", "stacks, attention in bfloat16"
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way to run the network.
-
-    Attributes:
-        engine: That runs it.
-        level: The instructions of the C library; None leaves those of this processor.
-    """
-
-    engine: ReferenceEngine
-    level: Level | None = None
+STACKS = "stacks, attention in INT8"
 
 
 def config(depth: int) -> Pi0Config:
@@ -60,20 +45,16 @@ def config(depth: int) -> Pi0Config:
     return replace(full, vocab_size=1000, **shallow)
 
 
-def forms(sizes: Pi0Config) -> dict[str, Form]:
-    """Everything that this processor can run, by name."""
-    best = native.level()
+def forms(sizes: Pi0Config) -> dict[str, ReferenceEngine]:
+    """Every way to run the network, by name."""
     with _single_layers(), patch.object(quantized_linear, "choose_matmul", _of_torch):
-        found = {ONE_DNN: Form(_built(sizes))}
+        found = {ONE_DNN: _built(sizes)}
     with _single_layers():
-        found[SINGLE] = Form(_built(sizes))
-    stacks = _built(sizes)
-    if best == Level.AVX512_BF16:
-        return {**found, FLOAT32: Form(stacks, Level.AVX512_VNNI), BFLOAT16: Form(stacks)}
-    return {**found, FLOAT32: Form(stacks)}
+        found[SINGLE] = _built(sizes)
+    return {**found, STACKS: _built(sizes)}
 
 
-def milliseconds(form: Form, inputs: ModelInputs, noise: Tensor) -> tuple[dict[str, float], Tensor]:
+def milliseconds(form: ReferenceEngine, inputs: ModelInputs, noise: Tensor) -> tuple[dict[str, float], Tensor]:
     """CPU time of each of `PARTS` for one chunk, and its actions."""
     times: dict[str, float] = {part: 0.0 for part in PARTS}
     before = time.thread_time()
@@ -87,11 +68,9 @@ def milliseconds(form: Form, inputs: ModelInputs, noise: Tensor) -> tuple[dict[s
         times["all"] += 1e3 * (now - before)
         before = now
 
-    form.engine.on_stage = stage
-    with _used(form.level):
-        before = time.thread_time()
-        actions = form.engine.infer(inputs, noise)
-    return times, actions
+    form.on_stage = stage
+    before = time.thread_time()
+    return times, form.infer(inputs, noise)
 
 
 def measure(depth: int, turns: int) -> dict[str, tuple[dict[str, float], float]]:
@@ -133,20 +112,6 @@ def _single_layers() -> AbstractContextManager[object]:
 def _of_torch(weight: Tensor) -> type:
     """What `choose_matmul` takes without our library."""
     return TorchIntMatmul if weight.numel() <= SMALL_WEIGHT else OneDnnMatmul
-
-
-@contextmanager
-def _level(level: Level) -> Iterator[None]:
-    library, before = native.loaded_library(), native.level()
-    library.pi0_use_level(level)
-    try:
-        yield
-    finally:
-        library.pi0_use_level(before)
-
-
-def _used(level: Level | None) -> AbstractContextManager[object]:
-    return nullcontext() if level is None else _level(level)
 
 
 def main() -> None:

@@ -32,8 +32,7 @@ class Level(IntEnum):
     AVX2 = 1
     AVX_VNNI = 2
     AVX512_VNNI = 3
-    AVX512_BF16 = 4
-    NEON_DOT = 5
+    NEON_DOT = 4
 
 
 class Linear(ctypes.Structure):

@@ -16,7 +16,6 @@ from pi0_edge.ptq import figures
 from pi0_edge.ptq.candidate import Candidate
 from pi0_edge.ptq.frame_checks import Inspection
 from pi0_edge.ptq.gate import GateReport, JointError
-from pi0_edge.quant.native import Level
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,10 @@ def facts_about(
 
 
 def _instructions(engine: CpuEngine) -> str:
-    """What the CPU engine computed attention in depends on the processor, so that the page says it."""
+    """Whether stacks run depends on the processor, and what attention is in with it, so that the page says it."""
     if engine.instructions == "none":
         return "none: layers run one by one, attention is torch's"
-    attention = "bfloat16" if engine.instructions == Level.AVX512_BF16.name else "float32"
-    return f"{engine.instructions}, attention in {attention}"
+    return f"{engine.instructions}, attention in INT8"
 
 
 def render(page: ReportPage) -> str:

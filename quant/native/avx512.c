@@ -163,33 +163,80 @@ VNNI static void finish_512(int rows, const struct task *task, const struct pi0_
         FOR_ROWS(rows, 2, 1, task, p, first, place)
 }
 
-/* Sums become results of GELU or GeGLU. */
-AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
-                                int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
+/* What the sums of 16 channels are multiplied and shifted with. */
+struct channels {
+    __m512i shift;
+    __m512 scale, bias;
+};
+
+AVX512 INLINED struct channels channels_512(const struct place *place, int column) {
+    const struct pi0_linear *linear = place->linear;
+    const int64_t channel = place->channel + column;
+    const struct channels channels = {_mm512_loadu_si512(linear->shift + channel),
+                                      _mm512_loadu_ps(linear->scale + channel),
+                                      _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros)};
+    return channels;
+}
+
+AVX512 INLINED __m512 scaled_with_512(const int32_t *sums, const struct channels *with, __m512 token_scale) {
+    return scaled_512(_mm512_loadu_si512(sums), with->shift, with->scale, token_scale, with->bias);
+}
+
+AVX512 INLINED void keep_largest_512(uint32_t *largest, __m512 low, __m512 high) {
+    const __m512i mask = _mm512_set1_epi32(MAGNITUDE_MASK);
+    const __m512i two = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), mask),
+                                         _mm512_and_si512(_mm512_castps_si512(high), mask));
+    _mm512_storeu_si512(largest, _mm512_max_epu32(_mm512_loadu_si512(largest), two));
+}
+
+/* `pair_of` of native.h: one cache line. */
+AVX512 INLINED void put_pairs_512(uint32_t *out, int large, __m512 low, __m512 high) {
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int32_t)0xffff0000u);
+    const __m512i pairs = _mm512_or_si512(_mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(low), half), 16),
+                                          _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(high), half), upper));
+    if (large)
+        _mm512_stream_si512((void *)out, pairs);
+    else
+        _mm512_storeu_si512(out, pairs);
+}
+
+/* Sums become hidden values, 32 columns of two rows at a time. */
+AVX512 static void activate_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place,
+                                int count, int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
     const int both = p->result == GEGLU;
-    for (int c = 0; c < (both ? PANEL : count * PANEL); c += LANE) {
-        const struct place *own = place + c / PANEL;
-        const struct pi0_linear *linear = own->linear, *up = place[1].linear;
-        const struct target target = target_of(p, first, own);
-        const int64_t channel = own->channel + c % PANEL;
-        const __m512i shift = _mm512_loadu_si512(linear->shift + channel);
-        const __m512 scale = _mm512_loadu_ps(linear->scale + channel);
-        const __m512 bias = _mm512_loadu_ps(linear->bias ? linear->bias + channel : zeros);
-        for (int row = 0; row < rows; row++) {
-            const __m512 token_scale = _mm512_set1_ps(p->token_scale[first + row]);
-            __m512 value = gelu_512(scaled_512(_mm512_loadu_si512(sums[row] + c), shift, scale, token_scale, bias));
+    for (int panel = 0; panel < (both ? 1 : count); panel++) {
+        const struct channels own[2] = {channels_512(place + panel, 0), channels_512(place + panel, LANE)};
+        const struct place *other = place + (both ? 1 : panel);
+        const struct channels up[2] = {channels_512(other, 0), channels_512(other, LANE)};
+        for (int pair = 0; pair < rows; pair += 2) {
+            const int row[2] = {pair, pair + 1 < rows ? pair + 1 : pair};
+            __m512 value[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                value[i] = scaled_with_512(sums[row[i / 2]] + panel * PANEL + i % 2 * LANE, own + i % 2,
+                                           _mm512_set1_ps(p->token_scale[first + row[i / 2]]));
+            gelu_512(value, 4);
             if (both)
-                value = _mm512_mul_ps(
-                    value, scaled_512(_mm512_loadu_si512(sums[row] + PANEL + c), _mm512_loadu_si512(up->shift + channel),
-                                      _mm512_loadu_ps(up->scale + channel), token_scale,
-                                      _mm512_loadu_ps(up->bias ? up->bias + channel : zeros)));
-            put_512(&target, row, c % PANEL, value);
-            if (largest) {
-                const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(MAGNITUDE_MASK));
-                _mm512_storeu_si512(largest[row], _mm512_max_epu32(_mm512_loadu_si512(largest[row]), magnitude));
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++)
+                    value[i] = _mm512_mul_ps(value[i],
+                                             scaled_with_512(sums[row[i / 2]] + PANEL + i % 2 * LANE, up + i % 2,
+                                                             _mm512_set1_ps(p->token_scale[first + row[i / 2]])));
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                const int64_t place_of_row = (first + row[i]) * p->out_stride + place[panel].column;
+                keep_largest_512(largest[row[i]], value[2 * i], value[2 * i + 1]);
+                put_pairs_512(p->hidden + place_of_row / 2, p->large, value[2 * i], value[2 * i + 1]);
             }
         }
     }
+}
+
+void pi0_dot_512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                 int64_t groups, int32_t (*sums)[TILE]) {
+    const struct task task = {
+        .tokens = tokens, .stride = stride, .weights = {first, second}, .groups = groups, .sums = sums};
+    keep_512(rows, &task);
 }
 
 void pi0_tile_512(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,

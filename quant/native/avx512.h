@@ -9,34 +9,60 @@
 #include <immintrin.h>
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 
-/* 2^x for x in [-126, 126]: 2^n by the exponent, times a polynomial for the rest, which is in [-1/2, 1/2]. `terms` is 3,
-   relative error below 8e-5, or 5, below 2e-7; the coefficients are those with the least relative error. */
-AVX512 INLINED __m512 power_512(__m512 x, const int terms) {
-    static const float three[] = {0.0551716648f, 0.242611125f, 0.693260968f, 0.999928057f};
-    static const float five[] = {1.32764713e-3f, 9.67554096e-3f, 0.0555071309f, 0.240221202f, 0.693146944f, 1.00000012f};
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 rest = _mm512_sub_ps(x, whole);
-    const float *coefficients = terms == 3 ? three : five;
-    __m512 sum = _mm512_set1_ps(coefficients[0]);
-#pragma GCC unroll 5
-    for (int i = 1; i <= terms; i++)
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
-    return _mm512_scalef_ps(sum, whole);
+/* 2^x of `count` registers, relative error below 8e-5: 2^n by the exponent, times a polynomial for the rest, which
+   is in [-1/2, 1/2]; its coefficients are those with the least relative error. All registers take each step
+   together: one after the other, the processor waits for the latency of each, because it looks ahead over three of
+   them. */
+AVX512 INLINED void power_512(__m512 *x, const int count) {
+    static const float coefficients[] = {0.0551716648f, 0.242611125f, 0.693260968f, 0.999928057f};
+    __m512 whole[4], rest[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        whole[i] = _mm512_roundscale_ps(x[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        rest[i] = _mm512_sub_ps(x[i], whole[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        x[i] = _mm512_set1_ps(coefficients[0]);
+#pragma GCC unroll 3
+    for (int term = 1; term < 4; term++)
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++)
+            x[i] = _mm512_fmadd_ps(x[i], rest[i], _mm512_set1_ps(coefficients[term]));
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        x[i] = _mm512_scalef_ps(x[i], whole[i]);
 }
 
-/* `gelu` of native.h: x / (1 + 2^z). The quotient is an estimate of 14 bits and one step of Newton's method, relative error
-   below 1e-6. A value that is not finite stays so. */
-AVX512 INLINED __m512 gelu_512(__m512 x) {
+/* `gelu` of native.h for `count` registers: x / (1 + 2^z), relative error below 2e-4: power and quotient are estimates,
+   because what follows keeps 8 bits. A value that is not finite stays so. */
+AVX512 INLINED void gelu_512(__m512 *x, const int count) {
     const float logarithm = 1.44269504f; /* of e to base 2 */
-    const __m512 slope = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-1.5957691216f * 0.044715f * logarithm),
-                                         _mm512_set1_ps(-1.5957691216f * logarithm));
-    __m512 z = _mm512_min_ps(_mm512_set1_ps(126.0f), _mm512_mul_ps(x, slope)); /* of NaN and 126 it is NaN */
-    z = _mm512_max_ps(_mm512_set1_ps(-126.0f), z);
-    const __m512 divisor = _mm512_add_ps(_mm512_set1_ps(1.0f), power_512(z, 5));
-    __m512 inverse = _mm512_rcp14_ps(divisor);
-    inverse = _mm512_fmadd_ps(_mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(1.0f)), inverse, inverse);
-    return _mm512_mul_ps(x, inverse);
+    const int smaller_with_sign = 2;     /* of two magnitudes; the sign of the first */
+    __m512 z[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        z[i] = _mm512_mul_ps(x[i], x[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        z[i] = _mm512_fmadd_ps(z[i], _mm512_set1_ps(-1.5957691216f * 0.044715f * logarithm),
+                               _mm512_set1_ps(-1.5957691216f * logarithm));
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        z[i] = _mm512_range_ps(_mm512_mul_ps(x[i], z[i]), _mm512_set1_ps(126.0f), smaller_with_sign);
+    power_512(z, count);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        z[i] = _mm512_rcp14_ps(_mm512_add_ps(_mm512_set1_ps(1.0f), z[i]));
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++)
+        x[i] = _mm512_mul_ps(x[i], z[i]);
 }
+
+/* `pi0_dot_tile`: avx512.c. */
+void pi0_dot_512(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
+                 int64_t groups, int32_t (*sums)[TILE]);
 #endif
 
 #endif

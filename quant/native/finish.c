@@ -48,7 +48,7 @@ static void activate_block(enum pi0_result result, int rows, int count, float (*
         else
             for (int c = 0; c < columns; c++)
                 values[row][c] = gelu(values[row][c]);
-        for (int from = 0; largest && from < columns; from += MAXIMA)
+        for (int from = 0; from < columns; from += MAXIMA)
             for (int c = 0; c < MAXIMA; c++) {
                 const uint32_t magnitude = bits_of(values[row][from + c]) & MAGNITUDE_MASK;
                 largest[row][c] = magnitude > largest[row][c] ? magnitude : largest[row][c];
@@ -66,16 +66,16 @@ static void add_row(float *restrict out, const float *restrict values, const flo
             out[c] += values[c];
 }
 
-/* out [width] = values, past the caches where the processor can and `out` is aligned. */
-static void stream(float *out, const float *values, int width) {
+/* Copies, past the caches where the processor can and `out` is aligned. */
+static void stream(void *out, const void *values, int64_t bytes) {
 #if X86
-    if (width % 4 == 0 && (uintptr_t)out % 16 == 0) {
-        for (int c = 0; c < width; c += 4)
-            _mm_stream_ps(out + c, _mm_loadu_ps(values + c));
+    if (bytes % 16 == 0 && (uintptr_t)out % 16 == 0) {
+        for (int64_t i = 0; i < bytes; i += 16)
+            _mm_stream_si128((void *)((char *)out + i), _mm_loadu_si128((const void *)((const char *)values + i)));
         return;
     }
 #endif
-    memcpy(out, values, (size_t)width * sizeof *out);
+    memcpy(out, values, (size_t)bytes);
 }
 
 /* Brings results to their place. */
@@ -87,21 +87,40 @@ static void place_block(const struct pi0_product *p, int64_t first, int rows, co
         for (int i = 0; i < results; i++) {
             const float *own = values[r] + i * PANEL;
             float *out = p->out + row * p->out_stride + place[i].column;
+            const int64_t bytes = place[i].width * (int64_t)sizeof *out;
             if (p->result == ADD)
                 add_row(out, own, gate ? gate + place[i].column : NULL, place[i].width);
             else if (p->large)
-                stream(out, own, place[i].width);
+                stream(out, own, bytes);
             else
-                memcpy(out, own, (size_t)place[i].width * sizeof *out);
+                memcpy(out, own, (size_t)bytes);
         }
     }
+}
+
+/* The same for hidden values, whole panels of them. */
+static void place_hidden(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int results,
+                         float (*values)[TILE]) {
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < results; i++) {
+            uint32_t pairs[PAIRS], *out = p->hidden + ((first + r) * p->out_stride + place[i].column) / 2;
+            for (int c = 0; c < PAIRS; c++)
+                pairs[c] = pair_of(values[r][i * PANEL + c], values[r][i * PANEL + PAIRS + c]);
+            if (p->large)
+                stream(out, pairs, sizeof pairs);
+            else
+                memcpy(out, pairs, sizeof pairs);
+        }
 }
 
 void pi0_finish_block(const struct pi0_product *p, int64_t first, int rows, const struct place *place, int count,
                       int32_t (*sums)[TILE], uint32_t (*largest)[MAXIMA]) {
     float values[ROWS][TILE] __attribute__((aligned(LINE)));
     scale_block(p, first, rows, place, count, sums, values);
-    if (p->result == GELU || p->result == GEGLU)
+    if (p->result == GELU || p->result == GEGLU) {
         activate_block(p->result, rows, count, values, largest);
-    place_block(p, first, rows, place, p->result == GEGLU ? 1 : count, values);
+        place_hidden(p, first, rows, place, p->result == GEGLU ? 1 : count, values);
+    } else {
+        place_block(p, first, rows, place, count, values);
+    }
 }

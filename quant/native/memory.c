@@ -2,13 +2,14 @@
    its own; with pages of 4 KB the processor looks up most of their addresses in memory. */
 
 #include "native.h"
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
-enum { LARGE_PAGE = 1 << 21 };
+enum { LARGE_PAGE = 1 << 21, PAGE = 1 << 12 };
 
 /* Asks for large pages for what lies in `memory` as whole ones. It must not have been written yet to have an effect, and
    a system that refuses keeps the pages it has. */
@@ -31,3 +32,21 @@ void *pi0_allocate(int64_t bytes) {
         pi0_ask_for_large_pages(memory, whole);
     return memory;
 }
+
+/* Memory of the calls before: [size in bytes, up to a page] and then what was asked for. One block at most is kept,
+   so that a call finds its pages there; the system would clear them first each time. */
+static _Atomic(int64_t *) kept;
+
+void *pi0_borrow(int64_t bytes) {
+    int64_t *block = atomic_exchange(&kept, NULL);
+    if (!block || *block < bytes) {
+        free(block);
+        block = pi0_allocate(bytes + PAGE);
+        if (!block)
+            return NULL;
+        *block = bytes;
+    }
+    return (char *)block + PAGE;
+}
+
+void pi0_give_back(void *memory) { free(atomic_exchange(&kept, (int64_t *)(void *)((char *)memory - PAGE))); }

@@ -48,27 +48,22 @@ struct pi0_linear {
 };
 
 /* The instructions in use: see tiles.c. */
-enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, NEON_DOT };
+enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, NEON_DOT };
 int pi0_level(void);
 
-/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. Not for AVX-512, which has more in
-   one: `pi0_tile_512`. */
+/* sums [rows][TILE] = tokens [rows, groups * 4] times two panels; `second` may be NULL. */
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
                   int64_t groups, int32_t (*sums)[TILE]);
-/* sums [rows][sums_stride], of which 64 columns or 32 are written: the same for pairs of bfloat16 (`groups` pairs) ... */
-void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float *sums, int64_t sums_stride);
-/* ... and for float32. */
-void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float *sums, int64_t sums_stride);
 
 /* memory.c */
 void pi0_ask_for_large_pages(void *memory, int64_t bytes);
 void *pi0_allocate(int64_t bytes);
+void *pi0_borrow(int64_t bytes); /* memory to be given back, or NULL */
+void pi0_give_back(void *memory);
 
 /* rows.c */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale);
-int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
+int pi0_quantize_hidden(const uint32_t *pairs, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale);
 void pi0_rms_norm_row(const float *x, int64_t columns, const float *weight, const float *scale, const float *shift,
                       float *out);
 void pi0_layer_norm_row(const float *x, int64_t columns, const float *weight, const float *bias, float *out);
@@ -84,10 +79,11 @@ struct pi0_product {
     const uint8_t *tokens;
     const float *token_scale;
     int64_t rows;
-    float *out; /* [rows, out_stride] */
+    float *out;       /* [rows, out_stride]; not of GELU and GeGLU */
+    uint32_t *hidden; /* of those: [rows, out_stride / 2], pairs of bfloat16; the stride is a multiple of PANEL */
     int64_t out_stride;
     int large;         /* results leave the caches at once: they are more than those hold */
-    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits; or NULL. */
+    /* [threads][rows]: of GELU and GeGLU, the largest magnitudes among the results of each thread, as bits. */
     uint32_t (*largest)[MAXIMA];
     const float *gate; /* of ADD: out += gate * product; NULL is 1 */
     int64_t gate_tokens, gate_batch_stride, gate_token_stride; /* row r reads gate[r / tokens * batch + r % tokens * token] */
@@ -110,14 +106,13 @@ INLINED float float_of(uint32_t bits) {
     return x;
 }
 
-/* The nearest bfloat16, ties to even; NaN stays NaN. */
-INLINED uint16_t bf16_of(float x) {
-    const uint32_t bits = bits_of(x);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > EXPONENT_MASK ? 0x7fc0u : rounded);
-}
+/* Hidden values of an MLP are bfloat16, because 8 bits of them are used: rounded, ties away from 0. Column c of a
+   panel and column c + 16 are a pair, the second one in the upper half. */
+enum { PAIRS = PANEL / 2 };
 
-INLINED float of_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }
+INLINED uint32_t pair_of(float low, float high) {
+    return (bits_of(low) + 0x8000u) >> 16 | ((bits_of(high) + 0x8000u) & 0xffff0000u);
+}
 
 /* e^x for x in [-87, 87], relative error below 2e-7: 2^n times a polynomial for the rest (Cephes' expf). */
 INLINED float exponential(float x) {

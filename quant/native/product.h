@@ -23,7 +23,7 @@ struct pi0_tile {
     int64_t step;
     int begins, ends;        /* whether these are the first and the last groups of K */
     int32_t (*kept)[TILE];   /* [rows] sums of the groups before, and for those behind */
-    uint32_t (*largest)[MAXIMA]; /* [rows], or NULL: see `pi0_product` */
+    uint32_t (*largest)[MAXIMA]; /* [rows], of GELU and GeGLU: see `pi0_product` */
 };
 
 /* Rows `first` to `first + rows` of the product in one tile of `count` panels: sums, and at the end of K what becomes of

@@ -48,16 +48,39 @@ static int quantize_row(const float *x, int64_t columns, uint32_t largest, int32
     return 1;
 }
 
-/* The same as `pi0_quantize_row` where the largest magnitude of the row is known, as bits. */
-int pi0_quantize_below(const float *x, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale) {
-    for (int64_t k = columns; k < row_bytes(columns); k++)
-        bytes[k] = BYTE_SHIFT;
-    return quantize_row(x, columns, largest, BYTE_SHIFT, bytes, scale);
-}
-
 /* One row x [columns] -> shifted bytes and their scale. Returns 0 where a value is NaN or infinite, else 1. */
 int pi0_quantize_row(const float *x, int64_t columns, uint8_t *bytes, float *scale) {
-    return pi0_quantize_below(x, columns, pi0_largest_bits(x, columns), bytes, scale);
+    for (int64_t k = columns; k < row_bytes(columns); k++)
+        bytes[k] = BYTE_SHIFT;
+    return quantize_row(x, columns, pi0_largest_bits(x, columns), BYTE_SHIFT, bytes, scale);
+}
+
+EACH_PROCESSOR
+static void round_panels(const uint32_t *restrict pairs, int64_t panels, float inverse, uint8_t *restrict bytes) {
+    for (int64_t panel = 0; panel < panels; panel++)
+        for (int c = 0; c < PAIRS; c++) {
+            const uint32_t pair = pairs[panel * PAIRS + c];
+            bytes[panel * PANEL + c] = (uint8_t)((int32_t)rintf(float_of(pair << 16) * inverse) + BYTE_SHIFT);
+            bytes[panel * PANEL + PAIRS + c] =
+                (uint8_t)((int32_t)rintf(float_of(pair & 0xffff0000u) * inverse) + BYTE_SHIFT);
+        }
+}
+
+/* The same for hidden values, whose largest magnitude is known from before they were rounded. */
+int pi0_quantize_hidden(const uint32_t *pairs, int64_t columns, uint32_t largest, uint8_t *bytes, float *scale) {
+    const int64_t whole = columns / PANEL, rest = columns % PANEL;
+    if (largest + 0x8000u >= EXPONENT_MASK) /* rounding may have made it infinite */
+        return 0;
+    const float amax = float_of(largest) * (float)(1.0 / 127.0);
+    *scale = amax > SMALLEST_SCALE ? amax : SMALLEST_SCALE;
+    round_panels(pairs, whole, 1.0f / *scale, bytes);
+    if (rest) {
+        uint8_t last[PANEL];
+        round_panels(pairs + whole * PAIRS, 1, 1.0f / *scale, last);
+        memset(last + rest, BYTE_SHIFT, (size_t)(PANEL - rest));
+        memcpy(bytes + whole * PANEL, last, (size_t)row_bytes(rest));
+    }
+    return 1;
 }
 
 /* Sum over a row of (x - centre)^2, or of x where `squared` is 0. */

@@ -43,9 +43,10 @@ struct workspace {
     uint8_t *tokens;  /* quantized, [rows, widest input] */
     float *scale;     /* [rows] */
     float *projected; /* q k v, [rows, (heads + 2 kv_heads) * head_dim] */
-    void *queries;    /* [batch, kv_heads, tokens, heads / kv_heads, head_dim] as the attention reads them */
+    uint8_t *queries; /* [batch, kv_heads, tokens, heads / kv_heads, row_bytes(head_dim)], quantized */
+    float *query_scale; /* of each of them */
     float *attended;  /* [rows, heads * head_dim] */
-    float *hidden;    /* [rows, widest MLP] */
+    uint32_t *hidden; /* [rows, widest MLP in whole panels], pairs of bfloat16 */
     uint32_t (*largest)[MAXIMA]; /* [threads][rows], magnitudes of the hidden values */
     char *scratch;    /* per thread */
     int64_t scratch_bytes;
@@ -53,6 +54,8 @@ struct workspace {
 };
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t whole_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
 static int64_t rows_of(const struct pi0_stack *s) { return s->batch * s->tokens; }
 
@@ -97,9 +100,10 @@ static int64_t divide(const struct pi0_stack *s, struct workspace *w, char *memo
     w->tokens = piece(memory, &used, rows * row_bytes(larger(larger(s->width, joined), hidden)));
     w->scale = piece(memory, &used, rows * 4);
     w->projected = piece(memory, &used, rows * (s->heads + 2 * s->kv_heads) * s->head_dim * 4);
-    w->queries = piece(memory, &used, rows * s->heads * pi0_query_numbers(s->head_dim) * 4);
+    w->queries = piece(memory, &used, rows * s->heads * row_bytes(s->head_dim));
+    w->query_scale = piece(memory, &used, rows * s->heads * 4);
     w->attended = piece(memory, &used, rows * joined * 4);
-    w->hidden = piece(memory, &used, rows * hidden * 4);
+    w->hidden = piece(memory, &used, rows * whole_panels(hidden) * 2);
     w->largest = piece(memory, &used, threads * rows * (int64_t)sizeof *w->largest);
     w->scratch_bytes = (larger(pi0_attention_scratch(keys), s->width * 4) + 63) / 64 * 64;
     w->scratch = piece(memory, &used, w->scratch_bytes * threads);
@@ -149,8 +153,8 @@ static void quantize_hidden(struct workspace *w, int64_t rows, int64_t columns) 
                 const uint32_t own = w->largest[thread * rows + row][i];
                 largest = own > largest ? own : largest;
             }
-        if (!pi0_quantize_below(w->hidden + row * columns, columns, largest, w->tokens + row * row_bytes(columns),
-                                w->scale + row))
+        if (!pi0_quantize_hidden(w->hidden + row * whole_panels(columns) / 2, columns, largest,
+                                 w->tokens + row * row_bytes(columns), w->scale + row))
             not_finite(w);
     }
 }
@@ -166,6 +170,7 @@ static void multiply(const struct pi0_stack *s, const struct workspace *w, enum 
         .token_scale = w->scale,
         .rows = rows_of(s),
         .out = out,
+        .hidden = w->hidden,
         .out_stride = out_stride,
         .large = is_large(rows_of(s), out_stride),
         .largest = result == GELU || result == GEGLU ? w->largest : NULL,
@@ -209,12 +214,12 @@ static void store_projected(const struct pi0_stack *s, const struct pi0_layer *l
             if (cosine)
                 rotate(x, cosine, sine, half);
             const int64_t place = ((b * s->kv_heads + head / group) * s->tokens + token) * group + head % group;
-            pi0_store_query(w->queries, place, x, head_dim);
+            pi0_store_query(x, head_dim, w->queries + place * row_bytes(head_dim), w->query_scale + place);
         }
         for (int64_t head = 0; head < s->kv_heads; head++, x += head_dim) {
             const struct pi0_cache cache = cache_of(s, layer, b * s->kv_heads + head);
             const int64_t place = s->seen[b] + token, out = (row * s->kv_heads + head) * head_dim;
-            const float *value = x + s->kv_heads * head_dim;
+            float *value = x + s->kv_heads * head_dim;
             if (cosine)
                 rotate(x, cosine, sine, half);
             if (layer->own_keys) {
@@ -231,21 +236,15 @@ static void store_projected(const struct pi0_stack *s, const struct pi0_layer *l
 
 static void attend(const struct pi0_stack *s, const struct pi0_layer *layer, struct workspace *w) {
     const int64_t group = s->heads / s->kv_heads, queries = s->tokens * group, joined = s->heads * s->head_dim;
-    const int64_t blocks = (queries + BLOCK - 1) / BLOCK, numbers = pi0_query_numbers(s->head_dim);
-    const int64_t bytes = pi0_level() == AVX512_BF16 ? 2 : 4;
+    const int64_t blocks = (queries + QUERIES - 1) / QUERIES, bytes = row_bytes(s->head_dim);
     void *scratch = w->scratch + thread_number() * w->scratch_bytes;
-#pragma omp for
-    for (int64_t head = 0; head < s->batch * s->kv_heads; head++) {
-        const struct pi0_cache cache = cache_of(s, layer, head);
-        pi0_end_values(&cache, s->seen[head / s->kv_heads] + s->own[head / s->kv_heads]);
-    }
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < s->batch * s->kv_heads * blocks; item++) {
-        const int64_t head = item / blocks, first = item % blocks * BLOCK, b = head / s->kv_heads;
+        const int64_t head = item / blocks, first = item % blocks * queries / blocks, b = head / s->kv_heads;
         const struct pi0_cache cache = cache_of(s, layer, head);
-        struct pi0_queries block = {.queries = (char *)w->queries + (head * queries + first) * numbers * bytes,
-                                    .query_stride = numbers,
-                                    .rows = queries - first < BLOCK ? queries - first : BLOCK,
+        struct pi0_queries block = {.queries = w->queries + (head * queries + first) * bytes,
+                                    .scale = w->query_scale + head * queries + first,
+                                    .rows = (item % blocks + 1) * queries / blocks - first,
                                     .keys = s->seen[b] + s->own[b]};
         for (int64_t i = 0; i < block.rows; i++) {
             const int64_t token = (first + i) / group, own = head % s->kv_heads * group + (first + i) % group;
@@ -270,7 +269,8 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
     multiply(s, w, ADD, s->x, s->width, layer->attention_modulation, 1, &layer->o, NULL, NULL);
     norm_and_quantize(s, w, layer->mlp_norm, layer->mlp_norm_bias, layer->mlp_modulation);
     const enum pi0_result result = layer->up.panels ? GEGLU : GELU;
-    multiply(s, w, result, w->hidden, layer->gate.width, NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
+    const int64_t hidden = whole_panels(layer->gate.width);
+    multiply(s, w, result, NULL, hidden, NULL, result == GEGLU ? 2 : 1, &layer->gate, &layer->up, NULL);
     quantize_hidden(w, rows, layer->gate.width);
     multiply(s, w, ADD, s->x, s->width, layer->mlp_modulation, 1, &layer->down, NULL, NULL);
 }
@@ -279,7 +279,7 @@ static void run_layer(const struct pi0_stack *s, const struct pi0_layer *layer, 
 int pi0_run_stack(const struct pi0_stack *s) {
     struct workspace w = {.finite = 1};
     const int64_t threads = most_threads();
-    char *memory = pi0_allocate(divide(s, &w, NULL, threads));
+    char *memory = pi0_borrow(divide(s, &w, NULL, threads));
     if (!memory)
         return -1;
     divide(s, &w, memory, threads);
@@ -294,27 +294,35 @@ int pi0_run_stack(const struct pi0_stack *s) {
         if (finite) /* the same in all threads: nobody writes before the barrier */
             run_layer(s, s->layers + i, &w);
     }
-    free(memory);
+    pi0_give_back(memory);
     return w.finite;
 }
 
 /* Stores keys and values float32 [batch, tokens, kv_heads, head_dim] into caches: token t of row b at `places` [b, t], at
-   t where that is NULL, nowhere where it is negative. */
-void pi0_fill_caches(const float *keys, const float *values, const int64_t *places, int64_t batch, int64_t tokens,
-                     int64_t kv_heads, int64_t head_dim, int64_t capacity, void *key_cache, void *value_cache) {
+   t where that is NULL, nowhere where it is negative. Returns 1, or -1 where there is no memory. */
+int pi0_fill_caches(const float *keys, const float *values, const int64_t *places, int64_t batch, int64_t tokens,
+                    int64_t kv_heads, int64_t head_dim, int64_t capacity, void *key_cache, void *value_cache) {
     const int64_t bytes = pi0_cache_bytes(capacity, head_dim);
+    float *copies = pi0_allocate(most_threads() * 2 * head_dim * (int64_t)sizeof *copies);
+    if (!copies)
+        return -1;
 #pragma omp parallel for if (batch * tokens * kv_heads * head_dim > 65536)
     for (int64_t row = 0; row < batch * tokens; row++) {
         const int64_t place = places ? places[row] : row % tokens;
+        float *key = copies + thread_number() * 2 * head_dim, *value = key + head_dim;
         for (int64_t head = 0; place >= 0 && head < kv_heads; head++) {
             const int64_t offset = (row / tokens * kv_heads + head) * bytes;
             const int64_t index = (row * kv_heads + head) * head_dim;
             const struct pi0_cache cache = {(char *)key_cache + offset, (char *)value_cache + offset, capacity,
                                             head_dim};
-            pi0_store_key(&cache, place, keys + index);
-            pi0_store_value(&cache, place, values + index);
+            memcpy(key, keys + index, (size_t)head_dim * sizeof *key);
+            memcpy(value, values + index, (size_t)head_dim * sizeof *value);
+            pi0_store_key(&cache, place, key);
+            pi0_store_value(&cache, place, value);
         }
     }
+    free(copies);
+    return 1;
 }
 
 int64_t pi0_linear_bytes(void) { return (int64_t)sizeof(struct pi0_linear); }

@@ -1,21 +1,17 @@
-/* The innermost products, one form for each set of instructions: 6 rows times 64 columns, summed in registers.
+/* The innermost product, one form for each set of instructions: 6 rows times 64 columns, summed in registers.
 
-   | level       | INT8                                  | attention                        |
-   |-------------|---------------------------------------|----------------------------------|
-   | PORTABLE    | plain C                               | float32, vectors of the compiler |
-   | AVX2        | pairs of 16-bit products, exact       | float32                          |
-   | AVX_VNNI    | vpdpbusd on 256 bits                  | float32                          |
-   | AVX512_VNNI | vpdpbusd on 512 bits: avx512.c        | float32                          |
-   | AVX512_BF16 | the same                              | bfloat16, vdpbf16ps              |
-   | NEON_DOT    | sdot                                  | float32                          |
+   | level       | INT8                            |
+   |-------------|---------------------------------|
+   | PORTABLE    | plain C                         |
+   | AVX2        | pairs of 16-bit products, exact |
+   | AVX_VNNI    | vpdpbusd on 256 bits            |
+   | AVX512_VNNI | vpdpbusd on 512 bits: avx512.c  |
+   | NEON_DOT    | sdot                            |
 
-   All INT8 forms give the same sums. x86's older instruction for pairs of bytes (vpmaddubsw) saturates and is not used. */
+   All forms give the same sums. x86's older instruction for pairs of bytes (vpmaddubsw) saturates and is not used. */
 
-#include "native.h"
+#include "avx512.h"
 
-#if X86
-#include <immintrin.h>
-#endif
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #include <sys/auxv.h>
@@ -23,8 +19,6 @@
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
 #endif
-
-typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
 
 /* Calls `form` with the number of rows as a constant, so that the sums stay in registers. */
 #define FOR_ROWS(form, rows, ...)                                                                                      \
@@ -125,44 +119,6 @@ __attribute__((target("avx2"))) static void dot_avx2(const uint8_t *tokens, int6
         FOR_ROWS(dot_pairs, rows, tokens, stride, weights, groups, sums[0] + column)
     }
 }
-
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) INLINED void
-bf16_512(const int rows, const int count, const uint16_t *left, int64_t stride, const uint16_t *first,
-         const uint16_t *second, int64_t groups, float *sums, int64_t sums_stride) {
-    __m512 sum[ROWS][4];
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            sum[row][c] = _mm512_setzero_ps();
-    for (int64_t group = 0; group < groups; group++) {
-        __m512i right[4];
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            right[c] = _mm512_loadu_si512((c < 2 ? first : second) + group * PANEL * 2 + (c & 1) * 32);
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++) {
-            const __m512i pair = _mm512_set1_epi32(four_bytes((const uint8_t *)(left + row * stride + group * 2)));
-#pragma GCC unroll 4
-            for (int c = 0; c < count; c++)
-                sum[row][c] = _mm512_dpbf16_ps(sum[row][c], (__m512bh)pair, (__m512bh)right[c]);
-        }
-    }
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            _mm512_storeu_ps(sums + row * sums_stride + c * 16, sum[row][c]);
-}
-
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
-bf16_avx512(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-            int64_t groups, float *sums, int64_t sums_stride) {
-    if (second)
-        FOR_ROWS(bf16_512, rows, 4, left, stride, first, second, groups, sums, sums_stride)
-    else
-        FOR_ROWS(bf16_512, rows, 2, left, stride, first, second, groups, sums, sums_stride)
-}
 #endif
 
 #if defined(__aarch64__)
@@ -209,31 +165,6 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) static void dot_neon(const uin
 }
 #endif
 
-/* 16 columns at a time. */
-INLINED void float_sixteen(const int rows, const float *left, int64_t stride, const float *right, int64_t groups,
-                           float *sums, int64_t sums_stride) {
-    vector sum[ROWS];
-    for (int row = 0; row < rows; row++)
-        sum[row] = (vector){0};
-    for (int64_t group = 0; group < groups; group++) {
-        const vector own = *(const vector *)(right + group * PANEL);
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++)
-            sum[row] += left[row * stride + group] * own;
-    }
-    for (int row = 0; row < rows; row++)
-        *(vector *)(sums + row * sums_stride) = sum[row];
-}
-
-EACH_PROCESSOR
-void pi0_float_tile(const float *left, int64_t stride, int rows, const float *first, const float *second,
-                    int64_t groups, float *sums, int64_t sums_stride) {
-    for (int column = 0; column < (second ? TILE : PANEL); column += 16) {
-        const float *right = (column < PANEL ? first : second) + column % PANEL;
-        FOR_ROWS(float_sixteen, rows, left, stride, right, groups, sums + column, sums_stride)
-    }
-}
-
 static int chosen = -1;
 
 /* The fastest level of this processor. */
@@ -242,7 +173,7 @@ int pi0_best_level(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512vnni"))
-        return __builtin_cpu_supports("avx512bf16") ? AVX512_BF16 : AVX512_VNNI;
+        return AVX512_VNNI;
     if (__builtin_cpu_supports("avx2"))
         return __builtin_cpu_supports("avxvnni") ? AVX_VNNI : AVX2;
 #elif defined(__aarch64__)
@@ -259,14 +190,17 @@ int pi0_level(void) {
     return chosen;
 }
 
-/* Uses another level from now on, which this processor must have: for tests and comparisons. What was packed for
-   attention at another level is not readable afterwards. */
+/* Uses another level from now on, which this processor must have: for tests and comparisons. */
 void pi0_use_level(int level) { chosen = level; }
 
 void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t *first, const int8_t *second,
                   int64_t groups, int32_t (*sums)[TILE]) {
     const int level = pi0_level();
 #if X86
+    if (level >= AVX512_VNNI) {
+        pi0_dot_512(tokens, stride, rows, first, second, groups, sums);
+        return;
+    }
     if (level >= AVX2) {
         (level == AVX2 ? dot_avx2 : dot_avx_vnni)(tokens, stride, rows, first, second, groups, sums);
         return;
@@ -279,14 +213,4 @@ void pi0_dot_tile(const uint8_t *tokens, int64_t stride, int rows, const int8_t 
 #endif
     (void)level;
     dot_portable(tokens, stride, rows, first, second, groups, sums);
-}
-
-void pi0_bf16_tile(const uint16_t *left, int64_t stride, int rows, const uint16_t *first, const uint16_t *second,
-                   int64_t groups, float *sums, int64_t sums_stride) {
-#if X86
-    bf16_avx512(left, stride, rows, first, second, groups, sums, sums_stride);
-#else
-    (void)left, (void)stride, (void)rows, (void)first, (void)second, (void)groups, (void)sums,
-        (void)sums_stride;
-#endif
 }

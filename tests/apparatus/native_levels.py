@@ -11,7 +11,7 @@ import pytest
 from pi0_edge.quant import native
 from pi0_edge.quant.native import Level
 
-_X86 = [Level.PORTABLE, Level.AVX2, Level.AVX_VNNI, Level.AVX512_VNNI, Level.AVX512_BF16]
+_X86 = [Level.PORTABLE, Level.AVX2, Level.AVX_VNNI, Level.AVX512_VNNI]
 _ARM = [Level.PORTABLE, Level.NEON_DOT]
 
 compiled = pytest.mark.skipif(not native.is_compiled(), reason="the package was installed without a C compiler")
@@ -24,7 +24,6 @@ def has(level: Level) -> bool:
         Level.AVX2: {"avx2"},
         Level.AVX_VNNI: {"avx2", "avx_vnni"},
         Level.AVX512_VNNI: {"avx512bw", "avx512vl", "avx512_vnni"},
-        Level.AVX512_BF16: {"avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"},
         Level.NEON_DOT: {"asimddp"},
     }
     return needed.get(level, set()) <= flags

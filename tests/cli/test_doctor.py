@@ -35,9 +35,9 @@ def test_doctor_looks_at_everything_and_every_finding_names_its_remedy():
 @pytest.mark.parametrize(
     ("level", "amx", "named"),
     [
-        (native.Level.AVX512_BF16, False, "AVX512_BF16"),
+        (native.Level.AVX512_VNNI, False, "AVX512_VNNI"),
         (native.Level.AVX2, False, "AVX2"),
-        (native.Level.AVX512_BF16, True, "none"),
+        (native.Level.AVX512_VNNI, True, "none"),
         (native.Level.PORTABLE, False, "none"),
     ],
 )

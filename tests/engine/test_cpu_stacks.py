@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -107,12 +108,12 @@ def test_the_engine_says_on_which_instructions_its_stacks_run(level: Level):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])
 def test_actions_are_those_of_the_layers_one_by_one(kind: str, level: Level):
-    """INT8 sums are equal; a float that is rounded the other way moves one value of INT8 by one step."""
+    """Sums of linears are equal; attention in INT8 is off by what rounds to 8 bits, as every linear is."""
     inputs, noise = observation(kind)
     expected = without_stacks(kind).infer(inputs, noise)
     with used(level):
         found = compare_actions(expected, with_stacks(kind).infer(inputs, noise))
-    assert found.relative_error < (0.05 if level == Level.AVX512_BF16 else 0.03), found
+    assert found.relative_error < 0.05, found
 
 
 @pytest.mark.parametrize("kind", ["mse", "rt2"])
@@ -237,6 +238,19 @@ def test_a_context_is_read_again_when_it_is_another_one():
     for _ in range(2):
         for each, answer in zip((first, second), expected, strict=True):
             assert torch.equal(with_stacks("pi0").infer(*each), answer)
+
+
+def test_chunks_at_the_same_time_do_not_disturb_each_other():
+    """Calls share the workspace that one of them leaves behind."""
+    kinds = ("pi0", "pi05", "mse")
+    expected = {kind: with_stacks(kind).infer(*observation(kind)) for kind in kinds}
+
+    def chunks(kind: str) -> list[torch.Tensor]:
+        return [with_stacks(kind).infer(*observation(kind)) for _ in range(10)]
+
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        for kind, found in zip(kinds, pool.map(chunks, kinds), strict=True):
+            assert all(torch.equal(chunk, expected[kind]) for chunk in found)
 
 
 def test_the_model_of_a_caller_is_not_needed_afterwards():

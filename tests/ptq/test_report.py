@@ -71,8 +71,8 @@ def page(gate: GateReport) -> ReportPage:
 @pytest.mark.parametrize(
     ("instructions", "words"),
     [
-        ("AVX512_BF16", "AVX512_BF16, attention in bfloat16"),
-        ("AVX512_VNNI", "AVX512_VNNI, attention in float32"),
+        ("AVX512_VNNI", "AVX512_VNNI, attention in INT8"),
+        ("AVX2", "AVX2, attention in INT8"),
         ("none", "none: layers run one by one, attention is torch's"),
     ],
 )

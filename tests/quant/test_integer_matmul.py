@@ -58,9 +58,9 @@ def test_product_of_torch_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch):
     ("level", "amx", "expected"),
     [
         (native.Level.AVX2, False, NativeMatmul),
-        (native.Level.AVX512_BF16, False, NativeMatmul),
+        (native.Level.AVX512_VNNI, False, NativeMatmul),
         (native.Level.NEON_DOT, False, NativeMatmul),
-        (native.Level.AVX512_BF16, True, OneDnnMatmul),
+        (native.Level.AVX512_VNNI, True, OneDnnMatmul),
         (native.Level.PORTABLE, False, OneDnnMatmul),
     ],
 )

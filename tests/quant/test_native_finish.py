@@ -99,14 +99,15 @@ class MLP:
         return out
 
     def expected(self, x: Tensor) -> Tensor:
-        """The same in float64, with tokens quantized in float32 as the library does."""
+        """The same in float64, with tokens quantized in float32 as the library does, hidden ones from bfloat16."""
         normed = x * (1 / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt()).float()
         gate = nn.functional.gelu(self._linear("gate", normed), approximate="tanh")
         hidden = gate * self._linear("up", normed) if self.gated else gate
-        return x + self._linear("down", hidden.float())
+        largest = hidden.float().abs().amax(-1, keepdim=True)
+        return x + self._linear("down", hidden.bfloat16().float(), largest)
 
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
+    def _linear(self, name: str, x: Tensor, largest: Tensor | None = None) -> Tensor:
+        scale = ((x.abs().amax(-1, keepdim=True) if largest is None else largest) / 127).clamp(min=1e-30)
         tokens = (x / scale).round().double()
         product = tokens @ self.weights[name].double().t()
         return product * scale.double() * self.scales[name].double() + self.biases[name].double()

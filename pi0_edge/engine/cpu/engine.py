@@ -43,7 +43,7 @@ class CpuEngine(ReferenceEngine):
     def instructions(self) -> str:
         """Name of the `Level` whose instructions run stacks of this network; "none" where layers run one by one.
 
-        It decides whether the attention of stacks is in bfloat16 (`AVX512_BF16`) or float32 (all others).
+        Attention is in INT8 in stacks, and in float32 in layers that run one by one.
         """
         stacks = any(isinstance(module, VisionStack | PrefixStack | ExpertStack) for module in self.model.modules())
         return native.level().name if stacks else "none"

@@ -8,8 +8,8 @@ A stack takes the place of the modules whose layers it runs, with the same input
 | `PrefixStack` | `pi0_edge.model.Prefix`   | the prefix up to the keys and values of its last layer     |
 | `ExpertStack` | `ActionExpert`            | one Euler step, or the keys and values of the state token  |
 
-INT8 sums are exact. Attention is in bfloat16 where the processor has it (`quant/native/attention.c`), which is why the
-gate judges this engine and not the scheme alone. What a row becomes depends neither on the other rows of the batch nor
+INT8 sums are exact. Attention is in INT8 as well (`quant/native/attention.c`), which is why the gate judges this engine
+and not the scheme alone. What a row becomes depends neither on the other rows of the batch nor
 on the number of threads: padding is left out of the caches instead of being masked.
 """
 
@@ -46,6 +46,7 @@ _LINEARS = {
 _VISION_LINEARS = {**_LINEARS, "o": "attention.out", "gate": "mlp.fc1", "down": "mlp.fc2"}
 del _VISION_LINEARS["up"]
 _KEY_VALUE_LINEARS = {name: _LINEARS[name] for name in ("k", "v")}
+_NO_MEMORY = "the CPU engine got no memory for one block of tokens; free some, or use smaller batches"
 _NORMS = {"attention_norm": "attention_norm", "mlp_norm": "mlp_norm"}
 _VISION_NORMS = {"attention_norm": "norm1", "mlp_norm": "norm2"}
 
@@ -211,12 +212,18 @@ class _Cache:
     capacity: int
 
     def fill(self, source: KeyValues, places: Tensor | None) -> None:
-        """Stores float32 [batch, tokens, kv_heads, head_dim], token t of row b at `places` [b, t] unless negative."""
+        """Stores float32 [batch, tokens, kv_heads, head_dim], token t of row b at `places` [b, t] unless negative.
+
+        Raises:
+            EngineError: If there is no memory.
+        """
         keys, values = source.keys.contiguous(), source.values.contiguous()
         addresses = map(pointer, (keys, values, places))
-        native.loaded_library().pi0_fill_caches(
+        filled = native.loaded_library().pi0_fill_caches(
             *addresses, *keys.shape, self.capacity, pointer(self.keys), pointer(self.values)
         )
+        if filled < 0:
+            raise EngineError(_NO_MEMORY)
 
 
 class _Stack:
@@ -287,7 +294,7 @@ class _Stack:
             stack.modulation_token_stride = 0 if columns == 1 else 3 * width
         finished = native.loaded_library().pi0_run_stack(ctypes.byref(stack))
         if finished < 0:
-            raise EngineError("the CPU engine got no memory for one block of tokens; free some, or use smaller batches")
+            raise EngineError(_NO_MEMORY)
         if not finished:
             raise QuantizationError(NOT_FINITE)
         return out
