@@ -9,6 +9,8 @@ from importlib.metadata import version
 import pytest
 from cli_runner import run
 
+pytestmark = pytest.mark.system
+
 COMMANDS = ["demo", "doctor", "evaluate", "export", "infer", "quantize", "verify", "record", "train", "serve", "bridge"]
 
 

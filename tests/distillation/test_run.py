@@ -31,6 +31,8 @@ from pi0_edge.shipped import shipped_checkpoint
 from pi0_edge.training.samples import SampleBatches
 from pi0_edge.training.sources import Batch
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 SIZE = CONFIG.vision.image_size
 SHORT: dict[str, Any] = {"updates": 4, "batch": 2, "save_every": 1}

@@ -29,6 +29,8 @@ from pi0_edge.quant import compare_actions, find_scheme, quantize_model
 from pi0_edge.quant.quantized_linear import QuantizedLinear
 from pi0_edge.tensorrt.programs import Shape
 
+pytestmark = pytest.mark.system
+
 pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'pi0-edge[openvino]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pi0-edge[openvino]'")
 

@@ -30,6 +30,8 @@ from pi0_edge.training.run import write_prompt_tokenizer
 from pi0_edge.training.samples import Augmentation, Demonstration, SampleBatches, moments
 from pi0_edge.training.trainer import TrainConfig, Trainer
 
+pytestmark = pytest.mark.system
+
 OTHERS = [head for head in HEADS if head != "flow"]
 
 

@@ -31,6 +31,8 @@ from pi0_edge.self_test.accuracy import judge_vectors
 from pi0_edge.self_test.answers import EngineAnswers
 from pi0_edge.serving.policy_server import PolicyServer
 
+pytestmark = pytest.mark.system
+
 torch.set_num_threads(1)
 THRESHOLDS = Thresholds(executed=4)
 

@@ -25,6 +25,8 @@ from pi0_edge.quant.schemes import BF16_POLICY
 from pi0_edge.tensorrt.onnx_programs import OPSET, write_onnx_programs
 from pi0_edge.tensorrt.programs import conditioning_table, input_names, sample_actions
 
+pytestmark = pytest.mark.system
+
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'pi0-edge[tensorrt]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'pi0-edge[tensorrt]'")
 runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: pip install onnxruntime")

@@ -21,6 +21,8 @@ from pi0_edge.processing import Observation, load_processor
 from pi0_edge.training.fine_tuning import FineTuning, fine_tune
 from pi0_edge.training.run import train
 
+pytestmark = pytest.mark.system
+
 TIMES = np.arange(12) / 30
 FAST: dict[str, Any] = {"steps": 2, "batch": 2, "warmup_steps": 1, "save_every": 2, "learning_rate": 1e-3}
 

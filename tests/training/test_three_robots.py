@@ -20,6 +20,8 @@ from pi0_edge.training.fine_tuning import FineTuning, fine_tune
 from pi0_edge.training.run import train
 from pi0_edge.training.samples import moments
 
+pytestmark = pytest.mark.system
+
 FAST: dict[str, Any] = {"steps": 3, "vision_steps": 1, "batch": 6, "preset": "toy", "camera": CAMERA, "save_every": 3}
 
 

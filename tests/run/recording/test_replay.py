@@ -24,6 +24,8 @@ from pi0_edge.run.recording.chunk_replay import replay_chunks
 from pi0_edge.run.recording.replay import contradiction, replay
 from pi0_edge.run.recording.tick_replay import replay_ticks
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def changed(run_file: Path, tmp_path: Path) -> Path:
