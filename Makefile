@@ -10,8 +10,8 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PROCESSORS ?= aarch64 x86_64
 
-.PHONY: help demo test test-system test-all test-ptx fuzz lint lint-python lint-types lint-firmware lint-generated docs firmware kernels \
-	kernels-jetson kernel-resources protos generated release setup system clean
+.PHONY: help demo test test-system test-all test-ptx fuzz lint lint-python lint-types lint-firmware lint-generated docs \
+	firmware kernels kernels-jetson kernel-resources protos generated release setup system clean
 
 help:
 	@echo "make demo      the whole path on this machine: simulation, INT8 policy, bridge, firmware in QEMU"

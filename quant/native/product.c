@@ -12,7 +12,6 @@
 
 enum {
     DEPTH = 4608, /* most bytes along K in one go: two panels of them are 288 KB and stay in the second cache */
-    FINER = 4,    /* parts of a piece at the end */
     CHUNK = 960,  /* rows whose sums are kept when K is deeper than that */
 };
 
@@ -150,13 +149,6 @@ static int wants_another_chunk(int64_t own, int64_t rows) {
     return (own < 4 && rows >= 4 * ROWS) || (own < 32 && rows >= 32 * ROWS);
 }
 
-/* The last tiles, a few of each thread, are divided FINER times, so that all threads end at about the same time. */
-static int64_t last_tiles(int64_t tiles, int64_t chunks, int64_t threads, int64_t rows) {
-    if (threads == 1 || rows / (chunks * FINER) < 4 * ROWS)
-        return 0;
-    return tiles < 2 * threads ? tiles : 2 * threads;
-}
-
 void pi0_multiply(const struct pi0_product *p) {
     const int64_t panels = panel_count(p), tiles = (panels + 1) / 2;
     int64_t chunks = (p->rows + CHUNK - 1) / CHUNK;
@@ -170,14 +162,12 @@ void pi0_multiply(const struct pi0_product *p) {
         memset(largest, 0, (size_t)p->rows * sizeof *largest);
     while (threads > 1 && wants_another_chunk(tiles * chunks / threads, p->rows / (chunks + 1)))
         chunks++;
-    const int64_t last = last_tiles(tiles, chunks, threads, p->rows), whole = (tiles - last) * chunks;
     int32_t kept[CHUNK][TILE] __attribute__((aligned(LINE)));
 #pragma omp for schedule(dynamic)
-    for (int64_t piece = 0; piece < whole + last * chunks * FINER; piece++) {
-        const int64_t parts = piece < whole ? chunks : chunks * FINER, index = piece < whole ? piece : piece - whole;
-        const int64_t tile = index / parts + (piece < whole ? 0 : tiles - last), part = index % parts;
-        multiply_tile(p, tile, (index + threads) / parts + tile - index / parts, p->rows * part / parts,
-                      p->rows * (part + 1) / parts, panels, kept, largest);
+    for (int64_t piece = 0; piece < tiles * chunks; piece++) {
+        const int64_t chunk = piece % chunks;
+        multiply_tile(p, piece / chunks, (piece + threads) / chunks, p->rows * chunk / chunks,
+                      p->rows * (chunk + 1) / chunks, panels, kept, largest);
     }
 }
 
